@@ -1,0 +1,174 @@
+"""The Bar: one definition, and every schema that follows from it.
+
+The MongoDB validator, the Arrow, Spark and Glue schemas and the check of the SQL tables are all derived from
+``FIELDS``. Prices are US dollars, volumes are shares, ``ts`` is the bar's open in UTC. Prices and volumes are
+kept as IEEE doubles and 64-bit integers end to end: lossless for the at most 15 significant digits that the
+vendor sends.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+INTERVAL = "5min"
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column of a bar, with its type in every store."""
+
+    name: str
+    bson: str
+    arrow: str
+    spark: str
+    sql: str
+    meaning: str
+
+
+FIELDS: tuple[Field, ...] = (
+    Field("ts", "date", "timestamp[us, tz=UTC]", "timestamp", "timestamp with time zone", "the bar's open, UTC"),
+    Field("session_date", "string", "date32", "date", "date", "exchange-local trading day"),
+    Field("open", "double", "double", "double", "double precision", "first price, dollars"),
+    Field("high", "double", "double", "double", "double precision", "highest price, dollars"),
+    Field("low", "double", "double", "double", "double precision", "lowest price, dollars"),
+    Field("close", "double", "double", "double", "double precision", "last price, dollars"),
+    Field("volume", "long", "int64", "bigint", "bigint", "shares traded"),
+    Field(
+        "revision",
+        "int",
+        "int32",
+        "int",
+        "integer",
+        "how often the source changed the bar; 0 = as first seen",
+    ),
+)
+PRICES = ("open", "high", "low", "close")
+# The parallel arrays of a session document, in their order.
+ARRAYS = ("ts", *PRICES, "volume", "revision")
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One 5-minute bar. Raises ValueError when it is not one: the invariants hold wherever a Bar exists."""
+
+    ts: datetime
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: int
+    revision: int = 0
+
+    def __post_init__(self) -> None:
+        prices = (self.open, self.high, self.low, self.close)
+        if not all(math.isfinite(price) and price > 0 for price in prices):
+            raise ValueError(f"a price is not a positive number: {prices}")
+        if self.low > min(prices) or self.high < max(prices):
+            raise ValueError(f"low {self.low} and high {self.high} do not enclose open {self.open}, close {self.close}")
+        if self.volume < 0 or self.revision < 0:
+            raise ValueError(f"negative volume {self.volume} or revision {self.revision}")
+        if self.ts.tzinfo is None:
+            raise ValueError(f"naive time {self.ts}: a bar's open is in UTC")
+
+    def same_values(self, other: Bar) -> bool:
+        """Whether the two say the same of the market, whatever their revision."""
+        return (self.open, self.high, self.low, self.close, self.volume) == (
+            other.open,
+            other.high,
+            other.low,
+            other.close,
+            other.volume,
+        )
+
+
+@dataclass(slots=True)
+class SessionBars:
+    """One symbol's session as parallel columns of equal length in time order: the unit that is stored."""
+
+    symbol: str
+    session_date: date
+    ts: list[datetime] = field(default_factory=list)
+    open: list[float] = field(default_factory=list)
+    high: list[float] = field(default_factory=list)
+    low: list[float] = field(default_factory=list)
+    close: list[float] = field(default_factory=list)
+    volume: list[int] = field(default_factory=list)
+    revision: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ts)
+
+    @property
+    def key(self) -> str:
+        """The document's ``_id``: ``AAPL|5min|2025-07-02``."""
+        return f"{self.symbol}|{INTERVAL}|{self.session_date}"
+
+    def bars(self) -> list[Bar]:
+        """The same as objects, for code that reads one bar at a time."""
+        columns = (getattr(self, name) for name in ARRAYS)
+        return [Bar(*row) for row in zip(*columns, strict=True)]
+
+    @classmethod
+    def of(cls, symbol: str, session_date: date, bars: list[Bar]) -> SessionBars:
+        """Builds the columns from bars, sorted by their open."""
+        ordered = sorted(bars, key=lambda bar: bar.ts)
+        return cls(symbol, session_date, *([getattr(bar, name) for bar in ordered] for name in ARRAYS))
+
+
+def mongo_validator() -> dict[str, Any]:
+    """The ``$jsonSchema`` of the ``bars`` collection: one document per symbol and session."""
+    kinds = {item.name: item.bson for item in FIELDS}
+    arrays = {name: {"bsonType": "array", "items": {"bsonType": kinds[name]}, "minItems": 1} for name in ARRAYS}
+    scalars = {
+        "_id": "string",
+        "symbol": "string",
+        "interval": "string",
+        "session_date": "string",
+        "version": "int",
+        "run_id": "string",
+        "first_seen_at": "date",
+        "updated_at": "date",
+        "requested_at": "date",
+    }
+    return {
+        "$jsonSchema": {
+            "bsonType": "object",
+            "required": [*scalars, *arrays],
+            "properties": {**{name: {"bsonType": kind} for name, kind in scalars.items()}, **arrays},
+        }
+    }
+
+
+def arrow_schema() -> pa.Schema:
+    """The columns of a Parquet file of the lake; the partition columns stand in its path."""
+    import pyarrow as pa
+
+    kinds = {
+        "timestamp[us, tz=UTC]": pa.timestamp("us", tz="UTC"),
+        "date32": pa.date32(),
+        "double": pa.float64(),
+        "int64": pa.int64(),
+        "int32": pa.int32(),
+    }
+    return pa.schema([pa.field(item.name, kinds[item.arrow], nullable=False) for item in FIELDS])
+
+
+def spark_schema() -> str:
+    """The lake as Spark reads it, as DDL: the Parquet columns, then the partition columns."""
+    return ", ".join(f"{item.name} {item.spark}" for item in FIELDS) + ", symbol string, month string"
+
+
+def glue_columns() -> list[tuple[str, str]]:
+    """(name, Hive type) of the Glue catalog's table, without its partition columns."""
+    return [(item.name, item.spark) for item in FIELDS]
+
+
+def sql_columns() -> dict[str, str]:
+    """PostgreSQL's type of each value column of the bar tables; a bar's open is called ``bar_start`` there."""
+    return {"bar_start" if item.name == "ts" else item.name: item.sql for item in FIELDS if item.name != "revision"}
