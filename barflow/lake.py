@@ -1,9 +1,9 @@
 """The lake: where a partition lies, how it is read and replaced, and the manifests that announce it.
 
 ``{lake}/bars_5min/symbol=AAPL/month=2025-07/bars.parquet`` holds one symbol's exchange-local month, sorted by
-ts. A partition is one object that is replaced as a whole: by rename on a disk, by PUT on S3, both atomic, so a
-reader sees the old month or the new one and never a part. ``{lake}/manifests/RUN_ID.json`` is written last: a
-manifest means that the data is there.
+ts. A partition is one object, staged where no reader looks and then put in place as a whole: by rename on a
+disk, by copy on S3, both atomic, so a reader sees the old month or the new one and never a part.
+``{lake}/manifests/RUN_ID.json`` is written last: a manifest means that the data is there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -110,20 +112,46 @@ class Lake:
                 "Move it away and run `barflow process --full --symbols " + symbol + "`."
             ) from None
 
+    def stage(self, run_id: str, symbol: str, month: str, table: pa.Table) -> int:
+        """Writes the partition's next file where no reader looks. Returns its rows, counted in the file's footer."""
+        path = self._staged(run_id, symbol, month)
+        with _writing(path):
+            self._make_parent(path)
+            pq.write_table(table, path, filesystem=self._fs, compression="snappy")
+            self._sync(path)
+            return int(pq.read_metadata(path, filesystem=self._fs).num_rows)
+
+    def promote(self, run_id: str, keys: Iterable[tuple[str, str]]) -> None:
+        """Puts staged files in their partitions' place: one atomic replacement each."""
+        with ThreadPoolExecutor(16) as pool:
+            for done in [pool.submit(self._promote, run_id, symbol, month) for symbol, month in keys]:
+                done.result()
+        self.discard_staged(run_id)
+
     def replace(self, symbol: str, month: str, table: pa.Table) -> None:
-        """Puts the table in the partition's place, atomically. Raises UnavailableError; the old file stays then."""
-        path = self.path(symbol, month)
-        self._write(path, lambda target: pq.write_table(table, target, filesystem=self._fs, compression="snappy"))
+        """Stages and promotes one partition. Raises UnavailableError; the old file stays then."""
+        run_id = uuid.uuid4().hex
+        self.stage(run_id, symbol, month, table)
+        self.promote(run_id, [(symbol, month)])
+
+    def discard_staged(self, run_id: str | None = None) -> None:
+        """Removes what a run staged, or what all dead runs left. Call it only while holding the hop's lease."""
+        path = f"{self.root}/_staged" + (f"/{run_id}" if run_id else "")
+        if self._fs.get_file_info(path).type == fs.FileType.Directory:
+            self._fs.delete_dir(path)
 
     def publish(self, manifest: Manifest) -> str:
         """Writes the manifest, the last act of a run. Returns its path."""
         path = f"{self.root}/manifests/{manifest.run_id}.json"
-
-        def put(target: str) -> None:
+        # On a disk a rename makes it whole at once; an S3 PUT is atomic by itself.
+        target = f"{self.root}/manifests/.{manifest.run_id}" if self._on_disk else path
+        with _writing(path):
+            self._make_parent(target)
             with self._fs.open_output_stream(target) as stream:
                 stream.write(manifest.to_json())
-
-        self._write(path, put)
+            self._sync(target)
+            if self._on_disk:
+                Path(target).replace(path)
         return path
 
     def manifest_ids(self) -> list[str]:
@@ -151,22 +179,39 @@ class Lake:
                     keys = dict(part.split("=", 1) for part in info.path.split("/") if "=" in part)
                     yield unquote(keys["symbol"]), keys["month"], info.path
 
-    def _write(self, path: str, write: Any) -> None:
-        on_disk = isinstance(self._fs, fs.LocalFileSystem)
-        # A dot keeps an unfinished file out of every reader's glob; an S3 PUT is atomic by itself.
-        target = f"{Path(path).parent}/.{uuid.uuid4().hex}.tmp" if on_disk else path
-        try:
-            if on_disk:
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-            write(target)
-            if on_disk:
-                with open(target, "rb") as written:  # noqa: PTH123
-                    os.fsync(written.fileno())
-                Path(target).replace(path)
-        except OSError as error:
-            if on_disk:
-                Path(target).unlink(missing_ok=True)
-            raise UnavailableError(
-                f"could not write {path}: {error}. The file that was there is unchanged. "
-                "Free space or mend access, then run the hop again."
-            ) from None
+    @property
+    def _on_disk(self) -> bool:
+        return isinstance(self._fs, fs.LocalFileSystem)
+
+    def _staged(self, run_id: str, symbol: str, month: str) -> str:
+        return self.path(symbol, month).replace(f"{self.root}/bars_5min", f"{self.root}/_staged/{run_id}", 1)
+
+    def _promote(self, run_id: str, symbol: str, month: str) -> None:
+        source, target = self._staged(run_id, symbol, month), self.path(symbol, month)
+        with _writing(target):
+            self._make_parent(target)
+            if self._on_disk:
+                Path(source).replace(target)
+            else:
+                self._fs.copy_file(source, target)
+
+    def _make_parent(self, path: str) -> None:
+        if self._on_disk:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+
+    def _sync(self, path: str) -> None:
+        """A rename must never come to the disk before the data it names."""
+        if self._on_disk:
+            with open(path, "rb") as written:  # noqa: PTH123
+                os.fsync(written.fileno())
+
+
+@contextmanager
+def _writing(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UnavailableError(
+            f"could not write {path}: {error.strerror or error}. What readers see is unchanged. "
+            "Free space or mend access, then run the hop again."
+        ) from None

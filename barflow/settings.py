@@ -39,6 +39,13 @@ class Settings(BaseSettings):
     revision_sessions: int = Field(2, ge=1, description="sessions that each tick takes again, to catch corrections")
     lease_seconds: float = Field(30, gt=0, description="how long a dead run keeps its lock on a hop")
 
+    def require(self, name: str) -> str:
+        """A setting that this command cannot do without. Raises BadInputError when it is not there."""
+        value = getattr(self, name)
+        if not value:
+            raise BadInputError(f"BARFLOW_{name.upper()} is not set. Export it, or pass --state to use a state folder.")
+        return str(value)
+
     @field_validator("symbols", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

@@ -1,0 +1,208 @@
+"""One tick: fetch, validate, stage. What arrived is accounted for bar by bar (guarantee G1).
+
+A tick asks for the newest stored session less the revision window, up to now, so that corrections are caught at
+no extra credit; a symbol without history gets the past sessions. It works answer by answer, so that its memory
+follows a batch and not the number of symbols, and it may be killed, repeated or run twice at once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import date, datetime
+
+from pymongo.database import Database
+
+from barflow.errors import BarflowError
+from barflow.ledger import FAILED, PARTIAL, SUCCEEDED, Ledger, new_run_id
+from barflow.quarantine import Quarantine
+from barflow.sessions import last_sessions, previous_session, session, utc_now
+from barflow.staging import Document, Staging
+from barflow.twelvedata import Answer, SymbolError, TwelveDataClient
+from barflow.validation import Validated, validate
+
+HOP = "ingest"
+# Bars held in memory before they are written.
+FLUSH_BARS = 20_000
+Window = tuple[datetime, datetime]
+
+
+@dataclass
+class Counts:
+    """received = new + revised + unchanged + rejected + forming, for one symbol and tick."""
+
+    received: int = 0
+    new: int = 0
+    revised: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    forming: int = 0
+
+    @property
+    def balanced(self) -> bool:
+        return self.received == self.new + self.revised + self.unchanged + self.rejected + self.forming
+
+    def add(self, other: Counts) -> None:
+        for name, value in asdict(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+@dataclass
+class TickReport:
+    """What a tick did: counts, refusals of the vendor and notes (flags) per symbol."""
+
+    run_id: str
+    counts: dict[str, Counts] = field(default_factory=dict)
+    errors: dict[str, SymbolError] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Counts:
+        total = Counts()
+        for counts in self.counts.values():
+            total.add(counts)
+        return total
+
+    @property
+    def outcome(self) -> str:
+        return PARTIAL if self.errors else SUCCEEDED
+
+
+class Ingest:
+    """The hop, with its parts. ``clock`` is the market's: the real one, or a replay's."""
+
+    def __init__(
+        self,
+        client: TwelveDataClient,
+        database: Database[Document],
+        *,
+        history_sessions: int,
+        revision_sessions: int,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.client = client
+        self.history_sessions = history_sessions
+        self.revision_sessions = revision_sessions
+        self.clock = clock
+        self.staging = Staging(database)
+        self.quarantine = Quarantine(database)
+        self.ledger = Ledger(database)
+
+    def ensure(self) -> None:
+        """Makes collections, validators and indexes where they are missing."""
+        self.staging.ensure()
+        self.quarantine.ensure()
+        self.ledger.ensure()
+
+    def tick(
+        self,
+        symbols: Sequence[str],
+        *,
+        window: Window | None = None,
+        run_id: str | None = None,
+        on_symbol: Callable[[str], None] = lambda symbol: None,
+    ) -> TickReport:
+        """Runs one tick for the symbols, over ``window`` (opens, both included, UTC) or since what is stored.
+
+        A symbol that the vendor refuses is reported and does not stop the others. Raises VendorRefusedError or
+        UnavailableError when the tick cannot go on; what it stored until then stays, and the next tick goes on.
+        """
+        self.ensure()
+        report = TickReport(run_id or new_run_id(HOP))
+        self.ledger.start(HOP, report.run_id, symbols=list(symbols))
+        try:
+            for start, end, group in self._requests(symbols, window):
+                self._fetch(group, start, end, report, on_symbol)
+        except BaseException as error:
+            self._close(report, FAILED, error)
+            raise
+        self._close(report, report.outcome)
+        return report
+
+    def _close(self, report: TickReport, outcome: str, error: BaseException | None = None) -> None:
+        counts = {symbol: asdict(values) for symbol, values in report.counts.items()}
+        facts: dict[str, object] = {
+            "notes": [f"{name}: {note}" for name, found in report.notes.items() for note in found]
+        }
+        facts["errors"] = [{"symbol": item.symbol, "message": item.message} for item in report.errors.values()]
+        if error is not None:
+            facts["error"] = str(error) if isinstance(error, BarflowError) else type(error).__name__
+        try:
+            self.ledger.finish(report.run_id, outcome, counts, **facts)
+        except BarflowError:
+            if error is None:
+                raise
+
+    def _requests(
+        self, symbols: Sequence[str], window: Window | None
+    ) -> Iterator[tuple[datetime, datetime, list[str]]]:
+        """Which symbols to ask for together: those whose bars are wanted from the same moment."""
+        if window:
+            yield (*window, list(symbols))
+            return
+        now = self.clock()
+        history = last_sessions(now, self.history_sessions)
+        if not history:
+            raise BarflowError(f"no session has opened by {now:%Y-%m-%d %H:%M} UTC: there is nothing to fetch yet")
+        newest = self.staging.newest_sessions(symbols, history[0].session_date)
+        groups: dict[datetime, list[str]] = defaultdict(list)
+        for symbol in symbols:
+            groups[self._start(newest.get(symbol), history[0].opens)].append(symbol)
+        for start, group in groups.items():
+            yield start, now, group
+
+    def _start(self, newest: date | None, history_opens: datetime) -> datetime:
+        if newest is None:
+            return history_opens
+        window = previous_session(newest, self.revision_sessions) or session(newest)
+        assert window is not None, "only sessions are stored"
+        return window.opens
+
+    def _fetch(
+        self, symbols: list[str], start: datetime, end: datetime, report: TickReport, on_symbol: Callable[[str], None]
+    ) -> None:
+        waiting: list[tuple[Answer, Validated]] = []
+
+        def flush() -> None:
+            self._store(waiting, report)
+            for answer, _ in waiting:
+                on_symbol(answer.symbol)
+            waiting.clear()
+
+        raw = lambda body: self.staging.keep_raw(body, report.run_id)  # noqa: E731
+        for result in self.client.time_series(symbols, start, end, on_raw=raw):
+            if isinstance(result, SymbolError):
+                report.errors[result.symbol] = result
+                on_symbol(result.symbol)
+                continue
+            waiting.append((result, validate(result.symbol, result.meta, result.values, self.clock())))
+            if sum(item.received for _, item in waiting) >= FLUSH_BARS:
+                flush()
+        flush()
+
+    def _store(self, waiting: list[tuple[Answer, Validated]], report: TickReport) -> None:
+        """Writes the refused bars first, then the good ones: a crash in between loses neither."""
+        if not waiting:
+            return
+        refused = [item for _, checked in waiting for item in checked.rejected]
+        self.quarantine.add(refused, report.run_id, utc_now())
+        sessions = [part for _, checked in waiting for part in checked.sessions.values()]
+        # The oldest of the batch: an answer may then pass for a little older than it is, never for newer.
+        asked = min(answer.requested_at for answer, _ in waiting)
+        saved = self.staging.save(sessions, report.run_id, asked)
+        for _, checked in waiting:
+            counts = Counts(
+                received=checked.received,
+                unchanged=checked.repeated,
+                rejected=len(checked.rejected),
+                forming=checked.forming,
+            )
+            if done := saved.get(checked.symbol):
+                counts.new, counts.revised = done.new, done.revised
+                counts.unchanged += done.unchanged
+            if not counts.balanced:
+                raise BarflowError(f"{checked.symbol}: the tick's bars do not add up ({counts}). Please report this.")
+            report.counts.setdefault(checked.symbol, Counts()).add(counts)
+            if checked.notes:
+                report.notes.setdefault(checked.symbol, []).extend(checked.notes)

@@ -1,0 +1,73 @@
+"""How the Spark programs speak: progress on stderr, one JSON object as the last line of stdout, an exit code.
+
+An error is one line, also when it was raised in a Spark task and comes back wrapped in Java's stack.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from barflow import errors
+from barflow.errors import BarflowError
+
+Say = Callable[[str], None]
+# Arguments that AWS Glue adds to those of the job.
+GLUE_ARGUMENTS = re.compile(r"^--(JOB_|TempDir$|enable-|job-|extra-|additional-|conf$|library-set$|scriptLocation$)")
+_IN_TASK = re.compile(r"^(?:barflow\.errors|barflow\.twelvedata)\.(\w+): (.*)$", re.MULTILINE)
+
+
+def run_program(
+    parser: argparse.ArgumentParser, argv: list[str] | None, work: Callable[[argparse.Namespace, Say], dict[str, Any]]
+) -> int:
+    """Parses, works, prints the result. Returns the exit code: 0, or that of the error."""
+    try:
+        result = work(_parse(parser, argv), _say)
+    except Exception as error:
+        known = error if isinstance(error, BarflowError) else _from_task(error)
+        if known is None:
+            if os.environ.get("BARFLOW_DEBUG"):
+                traceback.print_exc()
+            known = BarflowError(
+                f"{parser.prog} failed: {type(error).__name__}: {_first_line(error)}. "
+                "Nothing was published. Set BARFLOW_DEBUG=1 to see where."
+            )
+        print(f"error: {known}", file=sys.stderr, flush=True)
+        return known.exit_code
+    print(json.dumps(result), flush=True)
+    return 0
+
+
+def _parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """Takes Glue's own arguments for granted and refuses any other that the program does not know."""
+    arguments, rest = parser.parse_known_args(argv)
+    unknown = [item for item in rest if item.startswith("--") and not GLUE_ARGUMENTS.match(item.split("=")[0])]
+    if unknown:
+        parser.error(f"unknown argument {unknown[0]}")
+    return arguments
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _from_task(error: Exception) -> BarflowError | None:
+    """The project's own error inside what Spark raises for a failed task."""
+    found = _IN_TASK.findall(str(error))
+    if not found:
+        return None
+    name, message = found[-1]
+    kind = getattr(errors, name, BarflowError)
+    return kind(message) if issubclass(kind, BarflowError) else BarflowError(message)
+
+
+def _first_line(error: Exception) -> str:
+    """The error in one line; a DSN or URI in it loses its user part."""
+    line = (str(error).strip().splitlines() or ["no message"])[0][:300]
+    return re.sub(r"://[^@/\s]+@", "://…@", line)
