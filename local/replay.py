@@ -1,0 +1,172 @@
+"""Which recorded bars are in this file or folder? Read once, checked for form only, served as they stand.
+
+Two forms: a CSV `datetime,open,high,low,close,volume,symbol` in New York wall time, rows in any order; or a folder
+of Twelve Data answers (`time_series_*.json`, one symbol each), in the time zone that each names. A bad bar (negative
+price, off-grid time, `NaN`) is not this module's business: the pipeline's validation must meet it. Only what cannot
+be read as a bar at all is an error, BadInputError, in one line that says where.
+"""
+
+from __future__ import annotations
+
+import bisect
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import orjson
+
+from barflow.errors import BadInputError
+from barflow.sessions import NEW_YORK, new_york
+from local.bar_sources import BAR, Row
+
+VALUES = ("open", "high", "low", "close", "volume")
+COLUMNS = ("datetime", *VALUES, "symbol")
+EXPECTED = f"expected the columns {','.join(COLUMNS)}"
+
+
+class ReplayBars:
+    """Recorded bars by symbol, in order of time; text of the numbers exactly as recorded."""
+
+    def __init__(self, bars: Iterable[tuple[str, Row]]):
+        """``bars``: (symbol, row) in any order; at least one."""
+        by_symbol: dict[str, list[Row]] = {}
+        for symbol, row in bars:
+            by_symbol.setdefault(symbol, []).append(row)
+        if not by_symbol:
+            raise ValueError("a replay needs at least one bar")
+        self._rows = {symbol: sorted(rows, key=_open) for symbol, rows in by_symbol.items()}
+        self._opens = {symbol: [row[0] for row in rows] for symbol, rows in self._rows.items()}
+        self.symbols: tuple[str, ...] = tuple(self._rows)
+        self.first: datetime = min(opens[0] for opens in self._opens.values())
+        self.as_of: datetime | None = max(opens[-1] for opens in self._opens.values()) + BAR
+
+    @classmethod
+    def load(cls, path: str | Path) -> ReplayBars:
+        """Reads a CSV file, a JSON answer, or a folder of JSON answers. Raises BadInputError in one line."""
+        path = Path(path)
+        if not path.exists():
+            raise BadInputError(f"replay file {path} does not exist: give a CSV file or a folder of JSON answers")
+        if path.is_dir():
+            files = sorted(path.glob("time_series_*.json"))
+            if not files:
+                raise BadInputError(f"replay folder {path} has no time_series_*.json in it: nothing to serve")
+            bars = [bar for file in files for bar in _json_bars(file)]
+        else:
+            bars = list(_json_bars(path) if path.suffix.lower() == ".json" else _csv_bars(path))
+        if not bars:
+            raise BadInputError(f"replay {path} has no bars in it: nothing to serve")
+        return cls(bars)
+
+    @property
+    def describe(self) -> str:
+        """Its size: symbols, exchange-local days, bars."""
+        opens = [opened for each in self._opens.values() for opened in each]
+        days = len({new_york(opened).date() for opened in opens})
+        return f"{len(self.symbols)} symbols, {days} sessions, {len(opens)} bars"
+
+    def knows(self, symbol: str) -> bool:
+        """Whether there is a recorded bar of it."""
+        return symbol in self._rows
+
+    def rows(self, symbol: str, start: datetime, end: datetime) -> list[Row]:
+        """The bars that open in [start, end) (UTC), oldest first; duplicates of a moment as recorded."""
+        opens = self._opens.get(symbol, [])
+        return self._rows.get(symbol, [])[bisect.bisect_left(opens, start) : bisect.bisect_left(opens, end)]
+
+
+def _open(row: Row) -> datetime:
+    return row[0]
+
+
+def _csv_bars(path: Path) -> Iterator[tuple[str, Row]]:
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    try:
+        header = [name.strip().lower() for name in next(reader, [])]
+        places = _places(path, header)
+        for cells in reader:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise _malformed(path, reader.line_num, f"{len(cells)} columns where the header has {len(header)}")
+            when, *numbers, symbol = (cells[place].strip() for place in places)
+            if not symbol:
+                raise _malformed(path, reader.line_num, "the symbol is empty")
+            yield symbol.upper(), (_moment(when, NEW_YORK, path, reader.line_num), *numbers)
+    except csv.Error as error:
+        raise _malformed(path, reader.line_num, str(error)) from None
+
+
+def _places(path: Path, header: list[str]) -> list[int]:
+    missing = [name for name in COLUMNS if name not in header]
+    if len(missing) == len(COLUMNS):
+        raise BadInputError(f"replay file {path} has no header line: {EXPECTED}")
+    if missing:
+        raise BadInputError(f"replay file {path} lacks the column(s) {', '.join(missing)}: {EXPECTED}")
+    return [header.index(name) for name in COLUMNS]
+
+
+def _json_bars(path: Path) -> list[tuple[str, Row]]:
+    try:
+        body = orjson.loads(_text(path))
+    except orjson.JSONDecodeError as error:
+        raise BadInputError(f"replay file {path} is broken JSON: {error}") from None
+    if isinstance(body, dict) and body.get("status") == "error":
+        raise BadInputError(f"replay file {path} holds an error answer, not bars: {body.get('message')}")
+    try:
+        symbol, zone_name, values = body["meta"]["symbol"], body["meta"]["exchange_timezone"], body["values"]
+        zone = ZoneInfo(zone_name)
+        numbered: Sequence[object] = values if isinstance(values, list) else ()
+        return [(str(symbol).upper(), _json_row(value, zone, path, n)) for n, value in enumerate(numbered, 1)]
+    except (KeyError, TypeError) as error:
+        raise BadInputError(
+            f"replay file {path} is not one symbol's answer (meta.symbol, meta.exchange_timezone, values): {error}"
+        ) from None
+    except (ValueError, OSError):
+        raise BadInputError(f"replay file {path} names an unknown time zone: {zone_name!r}") from None
+
+
+def _json_row(value: object, zone: ZoneInfo, path: Path, number: int) -> Row:
+    if not isinstance(value, dict):
+        raise _malformed(path, number, "not an object", "value")
+    missing = [name for name in COLUMNS[:-1] if name not in value]
+    if missing:
+        raise _malformed(path, number, f"lacks {', '.join(missing)}", "value")
+    moment = _moment(str(value["datetime"]), zone, path, number, "value")
+    return (moment, *(_as_text(value[name]) for name in VALUES))
+
+
+def _as_text(value: object) -> str | None:
+    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _moment(text: str, zone: ZoneInfo, path: Path, number: int, unit: str = "line") -> datetime:
+    try:
+        naive = datetime.fromisoformat(text)
+        if naive.tzinfo is None and len(text) > len("2025-07-02"):
+            return naive.replace(tzinfo=zone).astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise _malformed(path, number, f"{text[:40]!r} is not a wall-clock datetime such as '2025-07-02 09:30:00'", unit)
+
+
+def _malformed(path: Path, number: int, what: str, unit: str = "line") -> BadInputError:
+    return BadInputError(f"replay file {path}, {unit} {number}: {what}")
+
+
+def _text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BadInputError(f"replay file {path} cannot be read: {error.strerror}") from None
+    if not raw.strip():
+        raise BadInputError(f"replay file {path} is empty: {EXPECTED}, or a Twelve Data JSON answer")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise BadInputError(f"replay file {path} is not a UTF-8 text file: {EXPECTED}")
+    return text

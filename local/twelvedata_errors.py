@@ -1,0 +1,98 @@
+"""In which words does Twelve Data refuse? The recorded wordings; those not recorded follow its documentation."""
+
+from __future__ import annotations
+
+SITE = "https://twelvedata.com"
+INTERVALS = "1min, 5min, 15min, 30min, 45min, 1h, 2h, 4h, 8h, 1day, 1week, 1month"
+
+
+class Refusal(Exception):
+    """An answer that is an error: ``code`` is the vendor's, and usually the HTTP status as well."""
+
+    def __init__(self, code: int, message: str, meta: dict[str, str] | None = None):
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.meta = meta
+
+    @property
+    def body(self) -> dict[str, object]:
+        """As JSON, keys in the recorded order."""
+        body: dict[str, object] = {"code": self.code, "message": self.message, "status": "error"}
+        return body if self.meta is None else {**body, "meta": self.meta}
+
+
+def bad_parameter(name: str, value: str, hint: str) -> Refusal:
+    return Refusal(400, f"Invalid **{name}** provided: {value}. {hint}")
+
+
+def bad_interval(value: str) -> Refusal:
+    return bad_parameter("interval", value, f"Supported intervals: {INTERVALS}")
+
+
+def no_data(symbol: str, interval: str) -> Refusal:
+    return Refusal(
+        400,
+        "No data is available on the specified dates. Try setting different start/end dates.",
+        {"symbol": symbol, "interval": interval, "exchange": ""},
+    )
+
+
+def bad_key() -> Refusal:
+    return Refusal(
+        401,
+        "**apikey** parameter is incorrect or not specified. You can get your free API key instantly following this "
+        f"link: {SITE}/pricing. If you believe that everything is correct, you can contact us at "
+        f"{SITE}/contact/customer",
+    )
+
+
+def endpoint_not_in_plan(path: str) -> Refusal:
+    return Refusal(
+        403,
+        f"{path} is available exclusively with grow or pro or ultra or enterprise plans. Consider upgrading your "
+        f"API Key now at {SITE}/pricing",
+    )
+
+
+def unknown_symbol() -> Refusal:
+    return Refusal(
+        404,
+        "**symbol** or **figi** parameter is missing or invalid. Please provide a valid symbol according to API "
+        f"documentation: {SITE}/docs#reference-data",
+    )
+
+
+def unknown_symbol_of_batch(symbol: str, asked: str) -> Refusal:
+    return Refusal(
+        400,
+        f"**symbol** not found: {symbol}. Please specify it correctly according to API Documentation.",
+        {"symbol": asked, "interval": "", "exchange": ""},
+    )
+
+
+def symbol_not_in_plan() -> Refusal:
+    return Refusal(
+        404,
+        f"This symbol is available starting with the Grow or Venture plan. Consider upgrading now at {SITE}/pricing",
+    )
+
+
+def too_many_symbols(limit: int) -> Refusal:
+    return Refusal(414, f"The maximum number of symbols in the **symbol** parameter is {limit}. Split the request.")
+
+
+def minute_credits_spent(used: int, limit: int) -> Refusal:
+    return _credits_spent("the current minute", "minute", used, limit)
+
+
+def day_credits_spent(used: int, limit: int) -> Refusal:
+    return _credits_spent("the day", "day", used, limit)
+
+
+def _credits_spent(window: str, unit: str, used: int, limit: int) -> Refusal:
+    return Refusal(
+        429,
+        f"You have run out of API credits for {window}. {used} API credits were used, with the current limit being "
+        f"{limit}. Wait for the next {unit} or consider switching to a higher tier plan at {SITE}/pricing",
+    )
