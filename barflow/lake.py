@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
 
@@ -178,6 +179,27 @@ class Lake:
                 if info.base_name == FILE_NAME:
                     keys = dict(part.split("=", 1) for part in info.path.split("/") if "=" in part)
                     yield unquote(keys["symbol"]), keys["month"], info.path
+
+    def session_counts(self) -> Iterator[tuple[str, str, int, datetime]]:
+        """(symbol, session_date, rows, open of the newest bar in UTC) of every session in the lake."""
+        paths = [path for _, _, path in self.partitions()]
+        if not paths:
+            return
+        try:
+            bars = ds.dataset(
+                paths,
+                schema=arrow_schema().append(pa.field("symbol", pa.string())),
+                filesystem=self._fs,
+                format="parquet",
+                partitioning=ds.partitioning(pa.schema([("symbol", pa.string())]), flavor="hive"),
+                partition_base_dir=f"{self.root}/bars_5min",
+            )
+            rows = bars.to_table(columns=["symbol", "session_date", "ts"])
+        except pa.ArrowInvalid as error:
+            raise BarflowError(f"a file of the lake cannot be read: {error}. Run `barflow process --full`.") from None
+        counted = rows.group_by(["symbol", "session_date"]).aggregate([("ts", "count"), ("ts", "max")])
+        for row in counted.to_pylist():
+            yield row["symbol"], row["session_date"].isoformat(), row["ts_count"], row["ts_max"]
 
     @property
     def _on_disk(self) -> bool:

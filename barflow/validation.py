@@ -52,6 +52,7 @@ _row = operator.itemgetter(*FIELD_NAMES)
 CLOCK_SKEW = timedelta(seconds=60)
 MAX_VOLUME = 2**63 - 1
 JUMP = 0.05
+MOST_FLAGS = 20
 SPLIT_RATIOS = (2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 50)
 SPLIT_TOLERANCE = 0.03
 
@@ -303,4 +304,5 @@ def price_jumps(ts: Sequence[datetime], opens: Sequence[float], closes: Sequence
         if overnight and split:
             kind = f"possible_split {split}:1" if ratio < 1 else f"possible_split 1:{split}"
         flags.append(f"{kind}: {ratio - 1:+.2%} at {ts[index]:%Y-%m-%d %H:%M} UTC")
-    return flags
+    more = len(flags) - MOST_FLAGS
+    return flags if more <= 0 else [*flags[:MOST_FLAGS], f"price_jump: and {more} more"]

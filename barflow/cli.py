@@ -1,0 +1,338 @@
+"""The console command `barflow`: options in, one call of the library, results out.
+
+Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 failed, 2 bad input, 3 refused by
+Twelve Data.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from barflow import __version__
+from barflow.errors import BadInputError, BarflowError
+from barflow.settings import parse_symbols
+
+app = typer.Typer(
+    name="barflow",
+    help="Stock bars from Twelve Data to MongoDB, Parquet and PostgreSQL.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+rejected_app = typer.Typer(no_args_is_help=True, help="The quarantine: bars that validation refused.")
+app.add_typer(rejected_app, name="rejected")
+
+err = Console(stderr=True, highlight=False)
+out = Console(highlight=False)
+
+State = Annotated[
+    Path | None,
+    typer.Option(help="State folder of the embedded services (default: .barflow when BARFLOW_… settings name none)."),
+]
+Symbols = Annotated[str | None, typer.Option(help="Symbols, comma separated: AAPL,MSFT (default: BARFLOW_SYMBOLS).")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+def say(text: str) -> None:
+    err.print(text, markup=False)
+
+
+def print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, default=str) + "\n")
+
+
+def main() -> None:
+    """The entry point: one line for every error, and the exit code of its kind."""
+    try:
+        app()
+    except BarflowError as error:
+        _stop(error, error.exit_code)
+    except BrokenPipeError:  # `barflow … | head`
+        os._exit(0)
+    except KeyboardInterrupt:
+        say("stopped; what was stored stays, and the same command goes on from there")
+        sys.exit(130)
+    except OSError as error:
+        _stop(error, 1)
+    except Exception as error:
+        if os.environ.get("BARFLOW_DEBUG"):
+            traceback.print_exc()
+        _stop(
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}. Set BARFLOW_DEBUG=1 to see where.",
+            1,
+        )
+
+
+def _stop(error: object, code: int) -> None:
+    say(f"error: {error}")
+    sys.exit(code)
+
+
+def version(value: bool) -> None:
+    if value:
+        out.print(f"barflow {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    show_version: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Stock bars from Twelve Data to MongoDB, Parquet and PostgreSQL."""
+
+
+@app.command(epilog="Example:  barflow demo --symbols AAPL,NVDA --days 5     barflow demo --replay bars.csv --json")
+def demo(
+    symbols: Symbols = None,
+    days: Annotated[int, typer.Option(min=1, max=400, help="Sessions of history on a first run.")] = 20,
+    replay: Annotated[
+        Path | None,
+        typer.Option(help="Recorded bars: a CSV datetime,open,high,low,close,volume,symbol in New York time, or a "
+                          "folder of Twelve Data JSON answers."),
+    ] = None,
+    state: State = None,
+    as_json: Json = False,
+    serve: Annotated[bool, typer.Option(help="Keep the services and the report up until Ctrl-C.")] = False,
+) -> None:  # fmt: skip
+    """Run the whole flow on this machine: API stand-in, MongoDB, Spark, PostgreSQL.
+
+    With TWELVEDATA_API_KEY set and no --replay it fetches from the real API. Run it again on the same state and it
+    is an incremental tick. Exits 1 when the hops do not reconcile.
+    """
+    from local.demo import run_demo
+
+    chosen = parse_symbols(symbols) if symbols else None
+    balanced = run_demo(chosen, days=days, replay=replay, state=state, as_json=as_json, serve=serve, say=say)
+    raise typer.Exit(0 if balanced else 1)
+
+
+@app.command(epilog='Example:  barflow sql "select * from market.latest_trend" --format csv')
+def sql(
+    query: Annotated[str, typer.Argument(help="One statement; it runs read-only.")],
+    state: State = None,
+    format_: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+) -> None:  # fmt: skip
+    """Run one read-only query on the warehouse."""
+    from barflow.runtime import runtime
+    from barflow.tables import show_rows
+    from barflow.warehouse import query_read_only
+
+    if format_ not in ("table", "csv", "json"):
+        raise BadInputError(f"--format {format_}: choose table, csv or json")
+    with runtime(state, say, mongo=False) as run:
+        columns, rows = query_read_only(run.warehouse_dsn, query)
+    show_rows(columns, rows, format_)
+
+
+@app.command(epilog="Example:  barflow ingest --symbols AAPL,MSFT --json")
+def ingest(symbols: Symbols = None, state: State = None, as_json: Json = False) -> None:
+    """Fetch, validate and stage: one tick, from the newest stored bar less the revision window."""
+    from barflow.runtime import runtime
+    from barflow.tables import show_tick
+
+    with runtime(state, say, postgres=False) as run:
+        chosen = parse_symbols(symbols) if symbols else run.settings.symbols
+        report = run.tick(chosen, say=say)
+        show_tick(report, as_json)
+    run.raise_refusals(report)
+
+
+@app.command(epilog="Example:  barflow process --full --symbols AAPL")
+def process(
+    symbols: Symbols = None,
+    full: Annotated[bool, typer.Option(help="Write every partition, not only the changed ones.")] = False,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Write the changed partitions of the lake from MongoDB, with Spark."""
+    from barflow.runtime import runtime
+
+    with runtime(state, say, postgres=False) as run:
+        result = run.program("spark/bars_to_parquet.py", symbols=symbols, full=full, say=say)
+    show_result(result, as_json)
+
+
+@app.command(epilog="Example:  barflow aggregate")
+def aggregate(
+    symbols: Symbols = None,
+    full: Annotated[bool, typer.Option(help="Load every partition again, not only what was published since.")] = False,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Aggregate what process published, and load it into the warehouse, with Spark."""
+    from barflow.runtime import runtime
+
+    with runtime(state, say, mongo=False) as run:
+        run.migrate(say)
+        result = run.program("glue/aggregate_bars.py", symbols=symbols, full=full, say=say)
+    show_result(result, as_json)
+
+
+def show_result(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(result)
+    else:
+        for name, value in result.items():
+            out.print(f"{name}: {value}", markup=False)
+
+
+@app.command(epilog="Example:  barflow backfill --symbols AAPL --start 2025-01-02 --end 2025-06-30 --plan")
+def backfill(
+    start: Annotated[str, typer.Option(help="First day, 2025-01-02.")],
+    end: Annotated[str, typer.Option(help="Last day, included.")],
+    symbols: Symbols = None,
+    plan: Annotated[bool, typer.Option(help="Only print calls, credits, minutes and finish time.")] = False,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Fetch past data. Sessions that are stored whole are not asked for again, so it can be stopped and repeated."""
+    from barflow.runtime import plan_backfill, runtime, run_backfill
+    from barflow.settings import load_settings
+    from barflow.tables import show_tick
+
+    first, last = parse_day(start, "--start"), parse_day(end, "--end")
+    if plan:
+        settings = load_settings()
+        chosen = parse_symbols(symbols) if symbols else settings.symbols
+        planned = plan_backfill(settings, chosen, first, last)
+        print_json(planned.to_json()) if as_json else out.print(planned.describe(), markup=False)
+        return
+    with runtime(state, say, postgres=False) as run:
+        chosen = parse_symbols(symbols) if symbols else run.settings.symbols
+        report = run_backfill(run, chosen, first, last, say)
+        show_tick(report, as_json)
+    run.raise_refusals(report)
+
+
+def parse_day(text: str, option: str) -> date:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").date()  # noqa: DTZ007
+    except ValueError:
+        raise BadInputError(f"{option} {text}: give a day as 2025-01-02") from None
+
+
+@app.command(epilog="Example:  barflow status --json")
+def status(state: State = None, as_json: Json = False) -> None:
+    """Compare the hops end to end: newest bar, counts, gaps, rejected, freshness. Exits 1 if a guarantee is broken."""
+    from barflow.runtime import runtime
+    from barflow.status import last_runs
+    from barflow.tables import show_status, status_json
+
+    with runtime(state, say) as run:
+        found, now = run.status(), run.clock()
+        runs = last_runs(run.ledger)
+    if as_json:
+        print_json(status_json(found, runs, now))
+    else:
+        show_status(found, runs, now)
+    raise typer.Exit(1 if any(item.broken for item in found.values()) else 0)
+
+
+@app.command(epilog="Example:  barflow migrate --dry-run")
+def migrate(
+    dry_run: Annotated[bool, typer.Option(help="Only list what would be applied.")] = False, state: State = None
+) -> None:
+    """Bring the warehouse's schema up to date."""
+    from barflow.runtime import runtime
+
+    with runtime(state, say, mongo=False) as run:
+        names = run.migrate(say, dry_run=dry_run)
+    verb = "would apply" if dry_run else "applied"
+    out.print("\n".join(f"{verb} {name}" for name in names) or "the schema is up to date", markup=False)
+
+
+@app.command(epilog="Example:  barflow export --symbol AAPL --start 2025-07-02 --end 2025-07-30 --to aapl.csv")
+def export(
+    symbol: Annotated[str, typer.Option(help="One symbol.")],
+    start: Annotated[str, typer.Option(help="First day, 2025-07-02.")],
+    end: Annotated[str, typer.Option(help="Last day, included.")],
+    to: Annotated[Path, typer.Option(help="The file to write: .csv or .parquet.")],
+    force: Annotated[bool, typer.Option(help="Replace the file when it exists.")] = False,
+    state: State = None,
+) -> None:
+    """Write 5-minute bars out of the archive to a file, for research."""
+    from barflow.export import export_bars
+    from barflow.lake import Lake
+    from barflow.runtime import runtime
+
+    first, last = parse_day(start, "--start"), parse_day(end, "--end")
+    name = parse_symbols(symbol)[0]
+    with runtime(state, say, mongo=False, postgres=False) as run:
+        rows = export_bars(Lake(run.settings.require("lake_uri")), name, first, last, to, force=force)
+    out.print(f"{to}: {rows} bars of {name}, {first} to {last}", markup=False)
+
+
+Reason = Annotated[str | None, typer.Option(help="Only bars with this reason code.")]
+
+
+@rejected_app.command("list", epilog="Example:  barflow rejected list --symbols AAPL --reason off_grid")
+def rejected_list(
+    symbols: Symbols = None,
+    reason: Reason = None,
+    replayed: Annotated[bool, typer.Option("--all", help="Also those that were replayed.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 50,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """List refused bars."""
+    from barflow.tables import show_rejected
+
+    documents = with_quarantine(
+        state, lambda quarantine, _: quarantine.find(chosen(symbols), reason, waiting=not replayed, limit=limit)
+    )
+    print_json({"rejected": documents}) if as_json else show_rejected(documents)
+
+
+@rejected_app.command("show", epilog="Example:  barflow rejected show 3f9a1c")
+def rejected_show(
+    identifier: Annotated[str, typer.Argument(help="The id, or its start.")], state: State = None
+) -> None:
+    """Show one refused bar: its payload as received, and what each reason means."""
+    from barflow.validation import REASONS
+
+    document = with_quarantine(state, lambda quarantine, _: quarantine.one(identifier))
+    if document is None:
+        raise BadInputError(
+            f"no single rejected bar has an id that starts with {identifier}: see barflow rejected list"
+        )
+    print_json({**document, "meaning": {code: REASONS.get(code, "") for code in document["reasons"]}})
+
+
+@rejected_app.command("replay", epilog="Example:  barflow rejected replay --reason off_grid")
+def rejected_replay(symbols: Symbols = None, reason: Reason = None, state: State = None, as_json: Json = False) -> None:
+    """Judge refused bars by today's rules and store those that pass; a bar fetched since then wins."""
+    from barflow.ledger import new_run_id
+
+    def work(quarantine: Any, run: Any) -> Any:
+        waiting = quarantine.find(chosen(symbols), reason)
+        return quarantine.replay(run.staging, waiting, new_run_id("replay"), run.clock())
+
+    result = with_quarantine(state, work)
+    show_result(vars(result), as_json)
+
+
+def chosen(symbols: str | None) -> list[str] | None:
+    return list(parse_symbols(symbols)) if symbols else None
+
+
+def with_quarantine(state: Path | None, work: Callable[[Any, Any], Any]) -> Any:
+    from barflow.quarantine import Quarantine
+    from barflow.runtime import runtime
+
+    with runtime(state, say, postgres=False) as run:
+        return work(Quarantine(run.database), run)
+
+
+if __name__ == "__main__":
+    main()

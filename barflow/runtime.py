@@ -1,0 +1,139 @@
+"""What a command needs to run a hop: settings, clock, and the stores opened from them, each on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pymongo.database import Database
+
+from barflow.backfill import BackfillPlan, plan
+from barflow.errors import BadInputError, VendorRefusedError
+from barflow.ingest import HOP, Ingest, TickReport
+from barflow.ledger import Ledger, new_run_id
+from barflow.secrets import resolve
+from barflow.sessions import utc_now
+from barflow.settings import Settings
+from barflow.staging import Document, Staging, connect
+from barflow.twelvedata import TwelveDataClient
+
+ROOT = Path(__file__).parents[1]
+Say = Callable[[str], None]
+
+
+@dataclass
+class Run:
+    """One command's run. ``clock`` is the market's; ``environment`` goes to child programs on top of ours."""
+
+    settings: Settings
+    clock: Callable[[], datetime] = utc_now
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def database(self) -> Database[Document]:
+        uri = resolve(self.settings.mongodb_uri, "BARFLOW_MONGODB_URI")
+        return connect(uri, self.settings.mongodb_database)
+
+    @property
+    def staging(self) -> Staging:
+        return Staging(self.database)
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.database)
+
+    @property
+    def warehouse_dsn(self) -> str:
+        return resolve(self.settings.warehouse_dsn, "BARFLOW_WAREHOUSE_DSN")
+
+    def ingest(self, say: Say) -> Ingest:
+        """The hop with a client for these settings; long waits for credits are told."""
+        client = TwelveDataClient(
+            self.settings.twelvedata_url,
+            self.settings.twelvedata_api_key,
+            credits_per_minute=self.settings.credits_per_minute,
+            credits_per_day=self.settings.credits_per_day,
+            batch_size=self.settings.batch_size,
+            on_wait=lambda seconds, why: say(f"waiting {seconds:.0f} s: {why}"),
+        )
+        return Ingest(
+            client,
+            self.database,
+            history_sessions=self.settings.history_sessions,
+            revision_sessions=self.settings.revision_sessions,
+            clock=self.clock,
+        )
+
+    def backfill(
+        self, symbols: Sequence[str], first: date, last: date, say: Say, on_call: Callable[[int], None]
+    ) -> TickReport:
+        """Fetches past sessions, oldest chunk first. ``on_call`` hears how many symbols of a chunk are done.
+
+        A symbol whose sessions of a chunk are stored whole is not asked for again: so it resumes where it stopped.
+        """
+        planned = plan_backfill(self.settings, symbols, first, last, self.clock())
+        ingest = self.ingest(say)
+        ingest.ensure()
+        total = TickReport(new_run_id("backfill"))
+        for start, end in planned.chunks:
+            wanted = self._incomplete(symbols, start, end)
+            on_call(len(symbols) - len(wanted))
+            if not wanted:
+                continue
+            done = ingest.tick(wanted, window=(start, end), run_id=new_run_id(HOP), on_symbol=lambda _: on_call(1))
+            for symbol, counts in done.counts.items():
+                total.counts.setdefault(symbol, type(counts)()).add(counts)
+            total.errors |= done.errors
+            symbols = [symbol for symbol in symbols if symbol not in done.errors]
+        return total
+
+    def _incomplete(self, symbols: Sequence[str], start: datetime, end: datetime) -> list[str]:
+        from barflow.sessions import sessions_between
+        from barflow.status import expected_by
+
+        now = self.clock()
+        due = {str(item.session_date): expected_by(item, now) for item in sessions_between(start.date(), end.date())}
+        held: dict[str, set[str]] = {symbol: set() for symbol in symbols}
+        for document in self.staging.counts(symbols, start.date()):
+            if document["bars"] >= due.get(document["session_date"], 1 << 30):
+                held[document["symbol"]].add(document["session_date"])
+        return [symbol for symbol in symbols if len(held[symbol]) < len(due)]
+
+
+def plan_backfill(
+    settings: Settings, symbols: Sequence[str], first: date, last: date, now: datetime | None = None
+) -> BackfillPlan:
+    """The plan of a backfill under the settings' credits. Raises BadInputError for a range without sessions."""
+    return plan(
+        symbols,
+        first,
+        last,
+        credits_per_minute=settings.credits_per_minute,
+        credits_per_day=settings.credits_per_day,
+        now=now or datetime.now(UTC),
+        batch_size=settings.batch_size,
+    )
+
+
+def script(name: str) -> Path:
+    """A program of the checkout, such as ``spark/bars_to_parquet.py``."""
+    path = ROOT / name
+    if not path.exists():
+        raise BadInputError(f"{name} is not in this installation: run the command from a checkout of the project")
+    return path
+
+
+def raise_refusals(report: TickReport) -> None:
+    """Ends a command by what the vendor refused: unknown symbols are bad input, the plan's limits a refusal."""
+    if not report.errors:
+        return
+    lines = "; ".join(f"{symbol}: {item.message}" for symbol, item in report.errors.items())
+    kept = f"{len(report.counts)} other symbols were stored." if report.counts else "Nothing else was asked for."
+    in_plan = any("plan" in item.message.lower() for item in report.errors.values())
+    kind: Any = VendorRefusedError if in_plan else BadInputError
+    hint = "Choose symbols of your plan." if in_plan else "Check the spelling, then run again."
+    raise kind(f"Twelve Data refused {len(report.errors)} symbols: {lines} {kept} {hint}")

@@ -1,0 +1,196 @@
+"""Validation refuses what it must, with every reason, and nothing else."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from barflow.bars import Bar
+from barflow.sessions import session, sessions_between
+from barflow.validation import REASONS, check_row, price_jumps, validate
+
+NOW = datetime(2025, 7, 30, 20, 0, tzinfo=UTC)
+WEDNESDAY = session(date(2025, 7, 30))
+assert WEDNESDAY is not None
+META = {"symbol": "AAPL"}
+
+
+def row(ts: str = "2025-07-30 13:30:00", **changes: Any) -> dict[str, Any]:
+    fields = {"datetime": ts, "open": "10.0", "high": "10.5", "low": "9.5", "close": "10.2", "volume": "1200"}
+    return {**fields, **changes}
+
+
+def clean_answer() -> list[dict[str, Any]]:
+    return [row(f"{slot:%Y-%m-%d %H:%M:%S}") for slot in WEDNESDAY.slots]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reasons"),
+    [
+        (row(close=None), ["missing_field"]),
+        ({key: value for key, value in row().items() if key != "volume"}, ["missing_field"]),
+        (row(open=""), ["missing_field"]),
+        ("not a row", ["missing_field"]),
+        (row(open="NaN"), ["not_a_number"]),
+        (row(open="inf"), ["not_a_number"]),
+        (row(open="1_0.5"), ["not_a_number"]),
+        (row(open="١٠"), ["not_a_number"]),
+        (row(open=True), ["not_a_number"]),
+        (row(open={"a": 1}), ["not_a_number"]),
+        (row(volume="12.5"), ["not_a_number"]),
+        (row(volume="9" * 20), ["not_a_number"]),
+        (row(low="0"), ["non_positive_price"]),
+        (row(low="-9.5"), ["non_positive_price"]),
+        (row(high="10.1"), ["ohlc_inconsistent"]),
+        (row(low="10.1"), ["ohlc_inconsistent"]),
+        (row(volume="-1"), ["negative_volume"]),
+        (row("2025-07-30"), ["bad_timestamp"]),
+        (row("2025-13-45 13:30:00"), ["bad_timestamp"]),
+        (row(datetime=20250730), ["bad_timestamp"]),
+        (row("2025-07-30 13:31:00"), ["off_grid"]),
+        (row("2025-07-30 13:30:01"), ["off_grid"]),
+        (row("2025-07-30 13:25:00"), ["outside_session"]),
+        (row("2025-07-04 13:30:00"), ["outside_session"]),  # Independence Day
+        (row("2025-07-03 17:00:00"), ["outside_session"]),  # half day: closed at 13:00 New York
+        (row("1999-07-06 13:30:00"), ["outside_session"]),  # before the calendar
+        (row("2025-07-31 13:30:00"), ["future_bar"]),
+        (row("2025-07-30 13:31:00", open="x", volume="-3"), ["off_grid", "not_a_number", "negative_volume"]),
+    ],
+)
+def test_a_bad_bar_is_refused_with_all_its_reasons_and_its_payload(bad: Any, reasons: list[str]) -> None:
+    answer = [*clean_answer()[5:], bad]
+    result = validate("AAPL", META, answer, NOW)
+    assert [sorted(item.reasons) for item in result.rejected] == [sorted(reasons)]
+    assert result.rejected[0].payload == bad
+    assert result.accepted == len(answer) - 1
+    assert set(reasons) <= set(REASONS)
+
+
+def test_a_clean_answer_is_accepted_whole_in_either_order() -> None:
+    oldest_first = validate("AAPL", META, clean_answer(), NOW)
+    newest_first = validate("AAPL", META, clean_answer()[::-1], NOW)
+    assert oldest_first.accepted == 78
+    assert oldest_first.sessions == newest_first.sessions
+    assert oldest_first.notes == newest_first.notes == []
+
+
+def test_an_unordered_answer_is_sorted_and_noted() -> None:
+    answer = clean_answer()
+    answer[3], answer[40] = answer[40], answer[3]
+    result = validate("AAPL", META, answer, NOW)
+    assert result.sessions == validate("AAPL", META, clean_answer(), NOW).sessions
+    assert result.notes == ["unordered: the answer was sorted"]
+
+
+def test_numbers_may_come_as_text_or_as_numbers() -> None:
+    result = validate(
+        "AAPL", META, [row(open=10, high=10.5, volume=1200), row("2025-07-30 13:35:00", volume="12.0")], NOW
+    )
+    assert not result.rejected
+    assert result.sessions[date(2025, 7, 30)].volume == [1200, 12]
+
+
+def test_a_volume_is_exact_beyond_what_a_double_holds() -> None:
+    result = validate("AAPL", META, [row(volume="9007199254740993"), row("2025-07-30 13:35:00", volume="x")], NOW)
+    assert result.sessions[date(2025, 7, 30)].volume == [9007199254740993]
+
+
+def test_the_same_bar_twice_counts_as_repeated_and_is_kept_once() -> None:
+    result = validate("AAPL", META, [*clean_answer(), clean_answer()[7]], NOW)
+    assert (result.accepted, result.repeated, result.rejected) == (78, 1, [])
+
+
+def test_of_two_versions_of_a_bar_neither_is_stored() -> None:
+    result = validate("AAPL", META, [*clean_answer(), {**clean_answer()[7], "close": "10.3"}], NOW)
+    assert result.accepted == 77
+    assert [item.reasons for item in result.rejected] == [("conflicting_duplicate",)] * 2
+
+
+def test_an_answer_about_another_symbol_is_refused_whole() -> None:
+    result = validate("AAPL", {"symbol": "MSFT"}, clean_answer(), NOW)
+    assert {item.reasons for item in result.rejected} == {("wrong_symbol",)}
+    assert result.accepted == 0
+    assert validate("SBIN:NSE", {"symbol": "SBIN"}, clean_answer(), NOW).accepted == 78
+
+
+@pytest.mark.parametrize(
+    ("now", "accepted", "forming"),
+    [
+        ("2025-07-30T19:59:59", 77, 1),
+        ("2025-07-30T20:00:00", 78, 0),
+        ("2025-07-30T19:55:00", 77, 1),
+    ],
+)
+def test_a_bar_is_forming_until_five_minutes_after_its_open(now: str, accepted: int, forming: int) -> None:
+    result = validate("AAPL", META, clean_answer(), datetime.fromisoformat(now).replace(tzinfo=UTC))
+    assert (result.accepted, result.forming) == (accepted, forming)
+
+
+def test_the_vendors_clock_may_be_a_little_ahead() -> None:
+    result = validate("AAPL", META, clean_answer(), datetime(2025, 7, 30, 19, 54, 30, tzinfo=UTC))
+    assert (result.forming, result.rejected) == (2, [])
+
+
+def test_real_jumps_pass_and_splits_are_recognised() -> None:
+    days = sessions_between(date(2025, 7, 3), date(2025, 7, 7))
+    ts = [days[0].slots[-1], days[1].slots[0]]
+    assert price_jumps(ts, [315.0, 291.4], [315.35, 292.0]) == ["price_jump: -7.59% at 2025-07-07 13:30 UTC"]
+    assert price_jumps(ts, [1208.0, 120.3], [1208.8, 121.0]) == ["possible_split 10:1: -90.05% at 2025-07-07 13:30 UTC"]
+    assert price_jumps(ts, [5.0, 50.2], [5.0, 50.0]) == ["possible_split 1:10: +904.00% at 2025-07-07 13:30 UTC"]
+    within = [days[0].slots[0], days[0].slots[1]]
+    assert price_jumps(within, [100.0, 50.0], [100.0, 50.0]) == ["price_jump: -50.00% at 2025-07-03 13:35 UTC"]
+    assert price_jumps(ts, [100.0, 104.9], [100.0, 105.0]) == []
+
+
+def test_both_sides_of_a_clock_change_open_at_half_past_nine_in_new_york() -> None:
+    before, after = row("2025-10-31 13:30:00"), row("2025-11-03 14:30:00")
+    now = datetime(2025, 11, 4, tzinfo=UTC)
+    assert validate("AAPL", META, [before, after], now).accepted == 2
+    assert validate("AAPL", META, [row("2025-11-03 13:30:00")], now).rejected[0].reasons == ("outside_session",)
+
+
+values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**20), 10**20),
+    st.floats(allow_nan=True, allow_infinity=True),
+    st.text(max_size=8),
+    st.sampled_from(["10.0", "11.5", "9.5", "-1", "0", "1e3", "NaN", "1_0", "", "2025-07-30 13:30:00"]),
+    st.lists(st.integers(), max_size=2),
+)
+junk = st.one_of(
+    values, st.dictionaries(st.sampled_from(["datetime", "open", "high", "low", "close", "volume"]), values)
+)
+stamps = st.integers(-300, 300).map(lambda n: f"{NOW + timedelta(minutes=n * 5):%Y-%m-%d %H:%M:%S}")
+prices = st.floats(0.01, 1e6).map(lambda price: f"{price:.5f}")
+plausible = st.builds(
+    lambda ts, o, h, low, c, v: row(ts, open=o, high=h, low=low, close=c, volume=str(v)),
+    stamps, prices, prices, prices, prices, st.integers(-5, 10**9),
+)  # fmt: skip
+
+
+@given(st.lists(st.one_of(junk, plausible), max_size=30))
+def test_whatever_arrives_every_row_is_accounted_for(answer: list[Any]) -> None:
+    result = validate("AAPL", META, answer, NOW)
+    assert result.received == result.accepted + result.repeated + result.forming + len(result.rejected)
+    for day, bars in result.sessions.items():
+        traded = session(day)
+        assert traded is not None
+        assert set(bars.ts) <= set(traded.slots)
+        assert bars.ts == sorted(set(bars.ts))
+        assert bars.bars(), "every stored row satisfies the Bar's own invariants"
+
+
+@given(st.lists(plausible, max_size=40, unique_by=lambda value: value["datetime"]))
+def test_the_fast_path_says_what_the_slow_path_says(answer: list[dict[str, Any]]) -> None:
+    together = validate("AAPL", META, answer, NOW)
+    alone = [check_row(value, NOW) for value in answer]
+    good = sorted((bar for _, bar in alone if bar), key=lambda bar: bar.ts)
+    stored: list[Bar] = [bar for part in together.sessions.values() for bar in part.bars()]
+    assert stored == good[: len(stored)]
+    assert together.forming == len(good) - len(stored)
+    assert len(together.rejected) == sum(bar is None for _, bar in alone)
