@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -116,16 +116,15 @@ def _json_bars(path: Path) -> list[tuple[str, Row]]:
     if isinstance(body, dict) and body.get("status") == "error":
         raise BadInputError(f"replay file {path} holds an error answer, not bars: {body.get('message')}")
     try:
-        symbol, zone_name, values = body["meta"]["symbol"], body["meta"]["exchange_timezone"], body["values"]
-        zone = ZoneInfo(zone_name)
-        numbered: Sequence[object] = values if isinstance(values, list) else ()
-        return [(str(symbol).upper(), _json_row(value, zone, path, n)) for n, value in enumerate(numbered, 1)]
-    except (KeyError, TypeError) as error:
-        raise BadInputError(
-            f"replay file {path} is not one symbol's answer (meta.symbol, meta.exchange_timezone, values): {error}"
-        ) from None
-    except (ValueError, OSError):
+        symbol, zone_name, values = body["meta"]["symbol"], body["meta"]["exchange_timezone"], list(body["values"])
+    except (KeyError, TypeError):
+        needs = "meta.symbol, meta.exchange_timezone and values"
+        raise BadInputError(f"replay file {path} is not one symbol's answer: it needs {needs}") from None
+    try:
+        zone = ZoneInfo(str(zone_name))
+    except (ValueError, OSError, LookupError):
         raise BadInputError(f"replay file {path} names an unknown time zone: {zone_name!r}") from None
+    return [(str(symbol).upper(), _json_row(value, zone, path, n)) for n, value in enumerate(values, 1)]
 
 
 def _json_row(value: object, zone: ZoneInfo, path: Path, number: int) -> Row:
@@ -145,9 +144,9 @@ def _as_text(value: object) -> str | None:
 def _moment(text: str, zone: ZoneInfo, path: Path, number: int, unit: str = "line") -> datetime:
     try:
         naive = datetime.fromisoformat(text)
-        if naive.tzinfo is None and len(text) > len("2025-07-02"):
+        if naive.tzinfo is None and len(text) > len("2025-07-02") and 1900 <= naive.year < 2200:
             return naive.replace(tzinfo=zone).astimezone(UTC)
-    except (ValueError, OverflowError):
+    except ValueError:
         pass
     raise _malformed(path, number, f"{text[:40]!r} is not a wall-clock datetime such as '2025-07-02 09:30:00'", unit)
 

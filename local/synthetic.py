@@ -107,6 +107,7 @@ class SyntheticBars:
         return tuple((ts, *text, str(v)) for ts, text, v in zip(hours.slots, texts, volumes, strict=True))
 
 
+@lru_cache(maxsize=8)
 def _u_shape(count: int) -> np.ndarray:
     """Activity over the day, mean 1: high at the open, low at noon, high at the close."""
     x = np.linspace(-1.0, 1.0, count)

@@ -24,7 +24,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from barflow.errors import BarflowError
+from barflow.errors import BadInputError, BarflowError
 from barflow.sessions import utc_now
 from local.bar_sources import BarSource
 from local.replay import ReplayBars
@@ -76,9 +76,16 @@ class TwelveDataStandIn:
     def __enter__(self) -> TwelveDataStandIn:
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((LOOPBACK, self._port))
+        try:
+            self._socket.bind((LOOPBACK, self._port))
+        except OSError as error:
+            self._socket.close()
+            raise BadInputError(f"port {self._port} is not free ({error.strerror}): take another, or 0") from None
         config = uvicorn.Config(
             _with_transport(self._app()),
+            http="h11",
+            ws="none",
+            loop="asyncio",
             log_level=logging.CRITICAL,
             log_config=None,
             access_log=False,
@@ -228,10 +235,15 @@ def main(arguments: list[str] | None = None) -> int:
     if options.now is not None and options.now.tzinfo is None:
         parser.error("--now needs its zone, such as 2026-11-20T21:00+00:00")
     try:
-        source = ReplayBars.load(options.replay) if options.replay else SyntheticBars(options.seed)
+        _serve_until_told(options)
     except BarflowError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    return 0
+
+
+def _serve_until_told(options: argparse.Namespace) -> None:
+    source = ReplayBars.load(options.replay) if options.replay else SyntheticBars(options.seed)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -251,7 +263,6 @@ def main(arguments: list[str] | None = None) -> int:
             part.write_text(api.url)
             part.replace(options.ready_file)
         stop.wait()
-    return 0
 
 
 if __name__ == "__main__":
