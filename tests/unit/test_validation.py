@@ -38,7 +38,7 @@ def clean_answer() -> list[dict[str, Any]]:
         (row(open="NaN"), ["not_a_number"]),
         (row(open="inf"), ["not_a_number"]),
         (row(open="1_0.5"), ["not_a_number"]),
-        (row(open="١٠"), ["not_a_number"]),
+        (row(open="\N{ARABIC-INDIC DIGIT ONE}"), ["not_a_number"]),
         (row(open=True), ["not_a_number"]),
         (row(open={"a": 1}), ["not_a_number"]),
         (row(volume="12.5"), ["not_a_number"]),
