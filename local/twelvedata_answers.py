@@ -108,7 +108,7 @@ class Answers:
 
     def _name(self, asked: str) -> str | None:
         """The source's name of a requested symbol (`aapl`, `AAPL:NASDAQ`), or None when it is unknown."""
-        candidates = (asked.upper(), asked.upper().partition(":")[0])
+        candidates = (asked.upper().partition(":")[0], asked.upper())
         return next((name for name in candidates if self.source.knows(name)), None)
 
     def _series(self, asked: str, query: Query, faults: list[Fault]) -> bytes:
