@@ -91,10 +91,10 @@ def _csv_bars(path: Path) -> Iterator[tuple[str, Row]]:
                 continue
             if len(cells) != len(header):
                 raise _malformed(path, reader.line_num, f"{len(cells)} columns where the header has {len(header)}")
-            when, *numbers, symbol = (cells[place].strip() for place in places)
+            when, o, h, low, c, volume, symbol = (cells[place].strip() for place in places)
             if not symbol:
                 raise _malformed(path, reader.line_num, "the symbol is empty")
-            yield symbol.upper(), (_moment(when, NEW_YORK, path, reader.line_num), *numbers)
+            yield symbol.upper(), (_moment(when, NEW_YORK, path, reader.line_num), o, h, low, c, volume)
     except csv.Error as error:
         raise _malformed(path, reader.line_num, str(error)) from None
 
@@ -134,7 +134,8 @@ def _json_row(value: object, zone: ZoneInfo, path: Path, number: int) -> Row:
     if missing:
         raise _malformed(path, number, f"lacks {', '.join(missing)}", "value")
     moment = _moment(str(value["datetime"]), zone, path, number, "value")
-    return (moment, *(_as_text(value[name]) for name in VALUES))
+    o, h, low, c, volume = (_as_text(value[name]) for name in VALUES)
+    return moment, o, h, low, c, volume
 
 
 def _as_text(value: object) -> str | None:

@@ -111,8 +111,9 @@ class SyntheticBars:
 def _u_shape(count: int) -> np.ndarray:
     """Activity over the day, mean 1: high at the open, low at noon, high at the close."""
     x = np.linspace(-1.0, 1.0, count)
-    shape = 0.45 + 1.5 * x**4 + 0.6 * np.exp(-(x + 1.0) * 12.0)
-    return shape / shape.mean()
+    shape: np.ndarray = 0.45 + 1.5 * x**4 + 0.6 * np.exp(-(x + 1.0) * 12.0)
+    shape /= shape.mean()
+    return shape
 
 
 def _prices(random: np.random.Generator, start: float, end: float, count: int) -> np.ndarray:
@@ -127,7 +128,8 @@ def _prices(random: np.random.Generator, start: float, end: float, count: int) -
     wicks = np.abs(random.normal(0.0, _WIGGLE * 0.6, (2, count))) * activity
     high = np.maximum(open_, close) + wicks[0]
     low = np.minimum(open_, close) - wicks[1]
-    return np.exp(np.stack([open_, high, low, close], axis=1))
+    prices: np.ndarray = np.exp(np.stack([open_, high, low, close], axis=1))
+    return prices
 
 
 def _volumes(random: np.random.Generator, day_volume: float, count: int) -> list[int]:
