@@ -36,8 +36,8 @@ class Day:
 class Values:
     """The encoded bars of a source."""
 
-    def __init__(self, source: BarSource, cached_days: int = 12_000):
-        """``cached_days``: how many symbol-days are kept in memory, about 15 kB each."""
+    def __init__(self, source: BarSource, cached_days: int = 20_000):
+        """``cached_days``: how many symbol-days are kept in memory, weekends included, about 15 kB a session."""
         self.source = source
         self._day = lru_cache(maxsize=cached_days)(self._encode_day)
 
