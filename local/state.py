@@ -1,0 +1,91 @@
+"""What is a state folder? The data of one embedded pipeline: its databases, its lake, and where its bars come from.
+
+STATE/state.json   {"format": 1, "source": {"kind": "synthetic" | "replay" | "live", …}, "as_of": moment or null}
+STATE/mongo/  STATE/postgres/  STATE/lake/  STATE/logs/  STATE/report.html
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from barflow.errors import BadInputError, BarflowError
+
+FORMAT = 1
+NEXT_STEP = "Nothing in it was changed. Pass another folder with --state, or move this one away."
+
+
+@dataclass(frozen=True)
+class State:
+    """An opened state folder. ``as_of`` is the moment (UTC) at which a replay stands still, else None."""
+
+    path: Path
+    source: dict[str, Any]
+    as_of: datetime | None
+
+    @property
+    def lake(self) -> Path:
+        return self.path / "lake"
+
+    @classmethod
+    def source_at(cls, path: Path) -> dict[str, Any] | None:
+        """Where the bars of a folder come from, or None where there is no state yet.
+
+        Raises BadInputError for a folder that is something else, damaged or of another format.
+        """
+        return cls.open(path).source if _is_taken(path) else None
+
+    @classmethod
+    def open(cls, path: Path) -> State:
+        """An existing state. Raises BadInputError when the folder does not hold one that this version reads."""
+        path = path.resolve()
+        try:
+            found = json.loads((path / "state.json").read_text())
+            version, source, as_of = found["format"], dict(found["source"]), found["as_of"]
+            moment = datetime.fromisoformat(as_of) if as_of else None
+        except FileNotFoundError:
+            raise BadInputError(f"{path} is not a Barflow state: it has no state.json. {NEXT_STEP}") from None
+        except OSError as error:
+            raise BadInputError(f"{path} cannot be read: {error.strerror}. {NEXT_STEP}") from None
+        except (ValueError, KeyError, TypeError):
+            raise BadInputError(f"{path / 'state.json'} is damaged. {NEXT_STEP}") from None
+        if version != FORMAT:
+            raise BadInputError(f"{path} has format {version}; this version of Barflow reads {FORMAT}. {NEXT_STEP}")
+        return cls(path, source, moment)
+
+    @classmethod
+    def create(cls, path: Path, *, source: dict[str, Any], as_of: datetime | None) -> State:
+        """Opens the state, making it where there is none. Its source must be this one already if it has any."""
+        if _is_taken(path):
+            state = cls.open(path)
+            if state.source != source:
+                raise BadInputError(f"{path} holds {state.source['kind']} bars. {NEXT_STEP}")
+            return state
+        path = path.resolve()
+        body = {"format": FORMAT, "source": source, "as_of": as_of.isoformat() if as_of else None}
+        try:
+            for part in ("lake", "logs"):
+                (path / part).mkdir(parents=True, exist_ok=True)
+            unfinished = path / ".state.json"
+            unfinished.write_text(json.dumps(body, indent=1) + "\n")
+            os.replace(unfinished, path / "state.json")  # noqa: PTH105
+        except OSError as error:
+            raise BarflowError(
+                f"the state folder {path} cannot be written: {error.strerror}. "
+                "Free space or mend its permissions, or pass another folder with --state."
+            ) from None
+        return cls.open(path)
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether something is in the folder, apart from what a state's other runs keep beside it."""
+    if path.is_file():
+        raise BadInputError(f"{path} is a file, not a folder. Pass a folder with --state.")
+    try:
+        return path.is_dir() and any(item.name != "states" for item in path.iterdir())
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read: {error.strerror}. {NEXT_STEP}") from None
