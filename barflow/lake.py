@@ -21,7 +21,6 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
 
@@ -100,13 +99,17 @@ class Lake:
         """Where a partition's file lies, in the file system's own terms."""
         return f"{self.root}/bars_5min/symbol={quote(symbol, safe='')}/month={month}/{FILE_NAME}"
 
+    def exists(self, symbol: str, month: str) -> bool:
+        """Whether the partition has a file."""
+        return bool(self._fs.get_file_info(self.path(symbol, month)).type == fs.FileType.File)
+
     def read(self, symbol: str, month: str) -> pa.Table | None:
         """The partition's rows (schema of barflow.bars, sorted by ts), or None where there is none."""
         path = self.path(symbol, month)
-        if self._fs.get_file_info(path).type == fs.FileType.NotFound:
+        if not self.exists(symbol, month):
             return None
         try:
-            return pq.read_table(path, filesystem=self._fs, partitioning=None, schema=arrow_schema())
+            return pq.ParquetFile(path, filesystem=self._fs).read().cast(arrow_schema())
         except pa.ArrowInvalid as error:
             raise BarflowError(
                 f"{path} is not a readable Parquet file ({error}). Nothing was changed. "
@@ -182,6 +185,8 @@ class Lake:
 
     def session_counts(self) -> Iterator[tuple[str, str, int, datetime]]:
         """(symbol, session_date, rows, open of the newest bar in UTC) of every session in the lake."""
+        import pyarrow.dataset as ds  # brings pandas along, which no task that writes needs
+
         paths = [path for _, _, path in self.partitions()]
         if not paths:
             return

@@ -8,9 +8,9 @@ and the manifest written. A run that dies changes nothing that readers see, and 
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain
@@ -33,13 +33,13 @@ HOP = "process"
 OVERLAP = timedelta(minutes=10)
 # Symbols of one month that a task reads with one query.
 SYMBOLS_PER_QUERY = 20
-TASKS_PER_CORE = 4
+SYMBOLS_PER_TASK = 100
 
 Key = tuple[str, str]
-Versions = dict[str, int]
-
-RESULT = pa.schema([("symbol", pa.string()), ("month", pa.string()), ("rows", pa.int64()), ("sessions", pa.string())])
-RESULT_DDL = "symbol string, month string, rows bigint, sessions string"
+# A month, and the days that changed in it by symbol.
+Chunk = tuple[str, dict[str, list[str]]]
+# By session: the version of its staged document, and how many bars that holds.
+Sessions = dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Written:
     symbol: str
     month: str
     rows: int
-    sessions: dict[str, tuple[int, int]]
+    sessions: Sessions
 
 
-def changed(staging: Staging, ledger: Ledger, lake: Lake, symbols: list[str] | None, full: bool) -> dict[Key, Versions]:
-    """The partitions to write, each with the sessions that changed and their versions."""
+def changed(staging: Staging, ledger: Ledger, lake: Lake, symbols: list[str] | None, full: bool) -> dict[Key, Sessions]:
+    """The partitions to write, each with the sessions that changed, as MongoDB counts them."""
     published: dict[tuple[str, str], int] = {}
     moment = None
     last = None if full else ledger.last(HOP, outcome=SUCCEEDED, lake=lake.uri, symbols=None)
@@ -63,57 +63,72 @@ def changed(staging: Staging, ledger: Ledger, lake: Lake, symbols: list[str] | N
             for partition in lake.manifest(run["manifest"]).partitions:
                 for day, version in partition.versions.items():
                     published[partition.symbol, day] = max(version, published.get((partition.symbol, day), 0))
-    found: dict[Key, Versions] = defaultdict(dict)
-    for document in staging.changed_since(moment, symbols):
+    found: dict[Key, Sessions] = defaultdict(dict)
+    for document in staging.counts(symbols, stamped_after=moment):
         symbol, day = document["symbol"], document["session_date"]
         if published.get((symbol, day)) != document["version"]:
-            found[symbol, day[:7]][day] = document["version"]
+            found[symbol, day[:7]][day] = (document["version"], document["bars"])
     return dict(found)
 
 
 def stage_partitions(
-    spark: SparkSession, keys: Iterable[Key], *, mongodb_uri: str, database: str, lake_uri: str, run_id: str
+    spark: SparkSession, planned: Mapping[Key, Sessions], *, mongodb_uri: str, database: str, lake_uri: str, run_id: str
 ) -> list[Written]:
-    """Has Spark's tasks write the next file of every key; no bar passes through the driver."""
+    """Has Spark's tasks write the next file of every key; no bar passes through the driver or the JVM."""
 
-    def task(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        staging = Staging(connect(mongodb_uri, database, tz_aware=False))
-        lake = Lake(lake_uri)
-        for batch in batches:
-            wanted = [(row["symbol"], row["month"]) for row in batch.to_pylist()]
-            done = [write_partition(lake, run_id, key, documents) for key, documents in _documents(staging, wanted)]
-            rows = [
-                {"symbol": item.symbol, "month": item.month, "rows": item.rows, "sessions": json.dumps(item.sessions)}
-                for item in done
-            ]
-            yield pa.RecordBatch.from_pylist(rows, schema=RESULT)
+    def task(chunk: Chunk) -> list[Written]:
+        staging, lake = Staging(connect(mongodb_uri, database, tz_aware=False)), Lake(lake_uri)
+        return [write_partition(lake, run_id, key, found) for key, found in _documents(staging, lake, chunk)]
 
-    ordered = sorted(keys, key=lambda key: (key[1], key[0]))
-    tasks = max(1, min(len(ordered) // SYMBOLS_PER_QUERY, spark.sparkContext.defaultParallelism * TASKS_PER_CORE))
-    frame = spark.createDataFrame(spark.sparkContext.parallelize(ordered, tasks), "symbol string, month string")
+    chunks = chunked(planned)
+    return spark.sparkContext.parallelize(chunks, len(chunks)).flatMap(task).collect()
+
+
+def chunked(planned: Mapping[Key, Sessions]) -> list[Chunk]:
+    """The plan in tasks: keys of one month together, so that one query serves many symbols."""
+    by_month: dict[str, list[tuple[str, list[str]]]] = defaultdict(list)
+    for (symbol, month), days in sorted(planned.items()):
+        by_month[month].append((symbol, sorted(days)))
     return [
-        Written(row.symbol, row.month, row.rows, {day: (n[0], n[1]) for day, n in json.loads(row.sessions).items()})
-        for row in frame.mapInArrow(task, RESULT_DDL).collect()
+        (month, dict(keys[start : start + SYMBOLS_PER_TASK]))
+        for month, keys in by_month.items()
+        for start in range(0, len(keys), SYMBOLS_PER_TASK)
     ]
 
 
-def _documents(staging: Staging, keys: list[Key]) -> Iterator[tuple[Key, list[Document]]]:
-    """The staged documents of each key, some symbols of one month a query."""
-    by_month: dict[str, list[str]] = defaultdict(list)
-    for symbol, month in keys:
-        by_month[month].append(symbol)
-    for month, symbols in by_month.items():
-        for start in range(0, len(symbols), SYMBOLS_PER_QUERY):
-            found: dict[str, list[Document]] = {name: [] for name in symbols[start : start + SYMBOLS_PER_QUERY]}
-            for document in staging.month(list(found), month):
-                found[document["symbol"]].append(document)
+def _documents(staging: Staging, lake: Lake, chunk: Chunk) -> Iterator[tuple[Key, list[Document]]]:
+    """The documents of each key's changed sessions; of its whole month where it has no file yet.
+
+    The next query runs while the caller works on the last one's documents.
+    """
+    month, wanted = chunk
+    symbols = list(wanted)
+    queries = [symbols[start : start + SYMBOLS_PER_QUERY] for start in range(0, len(symbols), SYMBOLS_PER_QUERY)]
+    with ThreadPoolExecutor(1) as ahead:
+        waiting = ahead.submit(_query, staging, lake, month, {name: wanted[name] for name in queries[0]})
+        for following in [*queries[1:], None]:
+            found = waiting.result()
+            if following:
+                waiting = ahead.submit(_query, staging, lake, month, {name: wanted[name] for name in following})
             for symbol, documents in found.items():
                 yield (symbol, month), documents
 
 
+def _query(staging: Staging, lake: Lake, month: str, wanted: Mapping[str, list[str]]) -> dict[str, list[Document]]:
+    fresh = {symbol for symbol in wanted if not lake.exists(symbol, month)}
+    days = sorted(set[str]().union(*wanted.values()))
+    found: dict[str, list[Document]] = {symbol: [] for symbol in wanted}
+    for document in staging.month(list(wanted), month, None if fresh else days):
+        symbol = document["symbol"]
+        if symbol in fresh or document["session_date"] in wanted[symbol]:
+            found[symbol].append(document)
+    return found
+
+
 def write_partition(lake: Lake, run_id: str, key: Key, documents: list[Document]) -> Written:
-    """Stages one partition's file: its staged sessions, and those of the old file that staging no longer holds."""
+    """Stages one partition's file: the sessions read from MongoDB, and the other sessions of the old file."""
     symbol, month = key
+    documents.sort(key=lambda document: document["session_date"])
     table = to_table(documents)
     old = lake.read(symbol, month)
     if old is not None:
@@ -139,29 +154,31 @@ def to_table(documents: list[Document]) -> pa.Table:
     return pa.table({field.name: pa.array(columns[field.name], field.type) for field in arrow_schema()}, arrow_schema())
 
 
-def verify(staging: Staging, written: Iterable[Written]) -> None:
-    """Holds what was written against MongoDB's own counts. Raises BarflowError on the first difference.
+def verify(staging: Staging, written: Iterable[Written], planned: Mapping[Key, Sessions]) -> None:
+    """Holds what was written against MongoDB's own counts. Raises BarflowError when they differ.
 
-    A session that ingest changed in the meantime has another version; the next run takes it.
+    A session that ingest changed since it was counted is counted again; when it changes once more, its version is
+    newer than the published one and the next run takes it.
     """
-    expected = {(item.symbol, day): counts for item in written for day, counts in item.sessions.items()}
-    if not expected:
-        return
-    symbols = sorted({symbol for symbol, _ in expected})
-    since = date.fromisoformat(min(day for _, day in expected))
-    for document in staging.counts(symbols, since):
-        found = expected.pop((document["symbol"], document["session_date"]), None)
-        if found and found[0] == document["version"] and found[1] != document["bars"]:
+    done = {(item.symbol, day): counts for item in written for day, counts in item.sessions.items()}
+    counted = {(symbol, day): counts for (symbol, _), days in planned.items() for day, counts in days.items()}
+    again = sorted(key for key, counts in done.items() if counted.get(key, (0, 0))[0] != counts[0])
+    if again:
+        since = date.fromisoformat(min(day for _, day in again))
+        for document in staging.counts(sorted({symbol for symbol, _ in again}), since):
+            counted[document["symbol"], document["session_date"]] = (document["version"], document["bars"])
+    for key in sorted({*done, *counted}):
+        version, bars = done.get(key, (0, 0))
+        if version == 0 and key not in done and (key[0], key[1][:7]) not in planned:
+            continue  # counted again for its symbol only
+        if version == 0 or (counted[key][0] == version and counted[key][1] != bars):
             raise BarflowError(
-                f"{document['symbol']} {document['session_date']}: MongoDB holds {document['bars']} bars and "
-                f"{found[1]} were written. Nothing was published; run `barflow process` again."
+                f"{' '.join(key)}: MongoDB counts {counted[key][1]} bars and {bars} were written. "
+                "Nothing was published; run `barflow process` again."
             )
-    if expected:
-        missing = ", ".join(f"{symbol} {day}" for symbol, day in sorted(expected)[:3])
-        raise BarflowError(f"{missing}: gone from MongoDB while they were written. Nothing was published; run again.")
 
 
-def manifest_of(run_id: str, written: Iterable[Written], planned: Mapping[Key, Versions]) -> Manifest:
+def manifest_of(run_id: str, written: Iterable[Written], planned: Mapping[Key, Sessions]) -> Manifest:
     """What the run publishes: of every partition the sessions that had changed, at the version that was written."""
     partitions = tuple(
         Partition(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pymongo
 from bson.codec_options import CodecOptions
@@ -23,7 +23,9 @@ from pymongo.errors import BulkWriteError, CollectionInvalid, DuplicateKeyError,
 from barflow.bars import ARRAYS, INTERVAL, SessionBars, mongo_validator
 from barflow.errors import BadInputError, BarflowError, UnavailableError
 from barflow.sessions import utc_now
-from barflow.twelvedata import RawResponse
+
+if TYPE_CHECKING:
+    from barflow.twelvedata import RawResponse
 
 Document = dict[str, Any]
 RAW_KEPT = timedelta(days=30)
@@ -248,25 +250,24 @@ class Staging:
         with mongo_errors("keep the raw answer"):
             self.database["raw_responses"].insert_one(document)
 
-    def changed_since(self, moment: datetime | None, symbols: Sequence[str] | None = None) -> Iterator[Document]:
-        """``symbol``, ``session_date`` and ``version`` of every document stamped after ``moment`` (None: of all)."""
-        query: Document = {} if moment is None else {"updated_at": {"$gt": moment}}
-        if symbols:
-            query["symbol"] = {"$in": list(symbols)}
-        with mongo_errors("list what changed"):
-            yield from self.bars.find(query, {"_id": 0, "symbol": 1, "session_date": 1, "version": 1})
-
-    def month(self, symbols: Sequence[str], month: str) -> Iterator[Document]:
-        """Every document of those symbols in an exchange-local month, by symbol and day."""
-        query = {"symbol": {"$in": list(symbols)}, "session_date": {"$gte": f"{month}-01", "$lte": f"{month}-31"}}
+    def month(self, symbols: Sequence[str], month: str, days: Sequence[str] | None = None) -> Iterator[Document]:
+        """The documents of those symbols in an exchange-local month, all or of some days, in no set order."""
+        wanted: Document = {"$in": list(days)} if days is not None else {"$gte": f"{month}-01", "$lte": f"{month}-31"}
         with mongo_errors("read the bars"):
-            yield from self.bars.find(query, batch_size=500).sort([("symbol", 1), ("session_date", 1)])
+            yield from self.bars.find({"symbol": {"$in": list(symbols)}, "session_date": wanted}, batch_size=500)
 
-    def counts(self, symbols: Sequence[str] | None = None, since: date | None = None) -> Iterator[Document]:
-        """Per document its symbol, session_date, version, ``bars`` (how many) and ``last`` (the newest bar's open)."""
+    def counts(
+        self, symbols: Sequence[str] | None = None, since: date | None = None, stamped_after: datetime | None = None
+    ) -> Iterator[Document]:
+        """Per document its symbol, session_date, version, ``bars`` (how many) and ``last`` (the newest bar's open).
+
+        All documents, or those of some symbols, of sessions ``since`` a day, or stamped after a moment.
+        """
         match: Document = {"symbol": {"$in": list(symbols)}} if symbols else {}
         if since:
             match["session_date"] = {"$gte": since.isoformat()}
+        if stamped_after:
+            match["updated_at"] = {"$gt": stamped_after}
         shown = {
             "symbol": 1,
             "session_date": 1,

@@ -90,7 +90,9 @@ def show_status(found: Mapping[str, SymbolStatus], runs: Mapping[str, Any], now:
         out.print("nothing is stored yet: run `barflow ingest`, or `barflow demo` to see it all work")
         return
     shown = table(
-        "", ("symbol", "newest bar (New York)", "staged", "Parquet", "warehouse", "missing", "rejected", "pending", ""), 2
+        "",
+        ("symbol", "newest bar (New York)", "staged", "Parquet", "warehouse", "missing", "rejected", "pending", ""),
+        2,
     )
     for item in found.values():
         newest = f"{new_york(item.newest_staged):%Y-%m-%d %H:%M}" if item.newest_staged else "none"

@@ -99,7 +99,7 @@ def _write(
         lake_uri=lake.uri,
         run_id=run_id,
     )
-    process.verify(staging, written)
+    process.verify(staging, written, planned)
     lease.check()
     lake.promote(run_id, [(item.symbol, item.month) for item in written])
     lake.publish(process.manifest_of(run_id, written, planned))
