@@ -1,18 +1,43 @@
-"""Placeholder Spark session until the real one lands."""
+"""The Spark session of every program: the same settings on a laptop, on EMR and on Glue."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
-
-def spark_session(app_name: str) -> Any:
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    builder = SparkSession.builder.appName(app_name).config("spark.sql.session.timeZone", "UTC")
-    builder = builder.config("spark.ui.enabled", "false").config("spark.ui.showConsoleProgress", "false")
-    spark = builder.getOrCreate()
+EVERYWHERE = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    # A partition's symbol and month are text, also when they look like a number or a date.
+    "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
+    # The files are named one by one; finding them again by a job of its own costs more than it saves.
+    "spark.sql.sources.parallelPartitionDiscovery.threshold": "100000",
+}
+# Where no cluster has set its own: one machine, nothing to watch, loopback only.
+EMBEDDED = {
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.driver.memory": "2g",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.sql.shuffle.partitions": str(2 * (os.cpu_count() or 1)),
+}
+
+
+def spark_session(app_name: str) -> SparkSession:
+    """The session: that of the cluster when the program was submitted to one, else Spark inside this machine."""
+    from pyspark.sql import SparkSession
+
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+    if not submitted:
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.appName(app_name)
+    for name, value in (EVERYWHERE if submitted else EVERYWHERE | EMBEDDED).items():
+        builder = builder.config(name, value)
+    spark: SparkSession = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     return spark

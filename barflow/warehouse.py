@@ -1,0 +1,110 @@
+"""The warehouse: connections with clear errors, read-only queries, and what it holds of each symbol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from barflow.errors import BadInputError, BarflowError, UnavailableError
+from barflow.status import BAR_TABLES, Held
+
+CONNECT_SECONDS = 10
+QUERY_SECONDS = 60
+
+
+@contextmanager
+def warehouse_errors(what: str) -> Iterator[None]:
+    """Turns a driver's error into one line that shows neither DSN nor values."""
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        raise UnavailableError(
+            f"the warehouse could not {what}: {_reason(error)}. What it held before is unchanged. "
+            "Check BARFLOW_WAREHOUSE_DSN and that the server answers, then run the same command again."
+        ) from None
+    except psycopg.errors.UndefinedTable as error:
+        raise BarflowError(f"the warehouse could not {what}: {_reason(error)}. Run `barflow migrate` first.") from None
+    except psycopg.Error as error:
+        raise BarflowError(
+            f"the warehouse could not {what}: {_reason(error)}. What it held before is unchanged."
+        ) from None
+
+
+def _reason(error: psycopg.Error) -> str:
+    if error.diag.message_primary:
+        return error.diag.message_primary
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def connect(dsn: str, **options: Any) -> psycopg.Connection[Any]:
+    """Opens a connection in UTC. Raises BadInputError for what is no DSN, UnavailableError when nobody answers."""
+    try:
+        with warehouse_errors("be reached"):
+            return psycopg.connect(
+                dsn,
+                connect_timeout=CONNECT_SECONDS,
+                application_name="barflow",
+                options="-c timezone=UTC",
+                keepalives_idle=30,
+                **options,
+            )
+    except BarflowError as error:
+        if "missing \"=\"" in str(error) or "invalid connection" in str(error):
+            raise BadInputError(
+                "BARFLOW_WAREHOUSE_DSN is not a PostgreSQL DSN: it looks like postgresql://USER:PASSWORD@HOST:5432/DB"
+            ) from None
+        raise
+
+
+def query_read_only(dsn: str, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Runs one statement in a read-only transaction. Returns its column names and rows.
+
+    Raises BadInputError for a statement that is wrong, writes, or returns nothing.
+    """
+    with connect(dsn) as connection:
+        connection.read_only = True
+        try:
+            # The extended protocol takes a single statement, so none can end the read-only transaction.
+            connection.execute(sql.SQL("set local statement_timeout = {}").format(sql.Literal(QUERY_SECONDS * 1000)))
+            cursor = connection.execute(query.encode(), (), prepare=True)
+            if cursor.description is None:
+                raise BadInputError("the query returned no rows to show: give a SELECT")
+            return [column.name for column in cursor.description], cursor.fetchall()
+        except psycopg.errors.ReadOnlySqlTransaction:
+            raise BadInputError("the query would change the warehouse: only reading is allowed here") from None
+        except psycopg.errors.QueryCanceled:
+            raise BadInputError(f"the query took over {QUERY_SECONDS} s: narrow it by symbol or date") from None
+        except psycopg.OperationalError:
+            with warehouse_errors("answer the query"):
+                raise
+        except psycopg.Error as error:
+            raise BadInputError(f"the query is wrong: {_reason(error)}") from None
+
+
+def held_bars(connection: psycopg.Connection[Any]) -> tuple[dict[str, Held], dict[str, dict[str, int]]]:
+    """Per bar table the sum of bar_count by (symbol, session) with the newest bar, and the rows by symbol."""
+    held: dict[str, Held] = {}
+    rows: dict[str, dict[str, int]] = {}
+    with warehouse_errors("say what it holds"):
+        for name in BAR_TABLES:
+            statement = sql.SQL(
+                "select symbol, session_date, sum(bar_count), max(bar_start), count(*) from {} group by 1, 2"
+            ).format(sql.Identifier("market", name))
+            held[name], rows[name] = Held(), {}
+            for symbol, day, bars, newest, count in connection.execute(statement):
+                held[name].bars[symbol, day.isoformat()] = int(bars)
+                held[name].newest[symbol] = max(held[name].newest.get(symbol, newest), newest)
+                rows[name][symbol] = rows[name].get(symbol, 0) + count
+    return held, rows
+
+
+def consumed_manifests(connection: psycopg.Connection[Any]) -> set[str]:
+    """The run ids of all manifests that a successful load has taken."""
+    with warehouse_errors("read its load ledger"):
+        found = connection.execute("select unnest(manifests) from ops.load_run where outcome = 'loaded'")
+        return {run_id for (run_id,) in found}

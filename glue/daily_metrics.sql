@@ -1,0 +1,62 @@
+-- Metrics of the sessions in `daily` that are marked `rewrite`; the others are the history that the windows need.
+-- A metric is NULL until its window is full. RSI: Cutler's variant (simple averages) of Wilder, "New Concepts in
+-- Technical Trading Systems" (1978), whose true range this is, too.
+with steps as (
+    select
+        *,
+        lag(close) over (partition by symbol order by session_date) as prev_close
+    from daily
+),
+
+changes as (
+    select
+        *,
+        ln(close / prev_close) as log_return,
+        greatest(close - prev_close, 0) as gain,
+        greatest(prev_close - close, 0) as loss,
+        greatest(high, prev_close) - least(low, prev_close) as true_range
+    from (select *, prev_close is not null as has_prev from steps)
+),
+
+windowed as (
+    select
+        *,
+        if(count(close) over last_5 = 5, avg(close) over last_5, null) as sma_5,
+        if(count(close) over last_20 = 20, avg(close) over last_20, null) as sma_20,
+        if(count(close) over last_50 = 50, avg(close) over last_50, null) as sma_50,
+        if(count(log_return) over last_20 = 20, stddev_samp(log_return) over last_20 * sqrt(252), null)
+            as volatility_20,
+        if(count(prev_close) over last_14 = 14, avg(gain) over last_14, null) as mean_gain,
+        if(count(prev_close) over last_14 = 14, avg(loss) over last_14, null) as mean_loss,
+        if(count(prev_close) over last_14 = 14, avg(true_range) over last_14, null) as atr_14,
+        if(count(volume) over before_20 = 20, avg(volume) over before_20, null) as mean_volume
+    from changes
+    window
+        last_5 as (partition by symbol order by session_date rows between 4 preceding and current row),
+        last_14 as (partition by symbol order by session_date rows between 13 preceding and current row),
+        last_20 as (partition by symbol order by session_date rows between 19 preceding and current row),
+        last_50 as (partition by symbol order by session_date rows between 49 preceding and current row),
+        before_20 as (partition by symbol order by session_date rows between 20 preceding and 1 preceding)
+)
+
+select
+    symbol,
+    session_date,
+    close,
+    prev_close,
+    close / prev_close - 1 as return_1d,
+    open / prev_close - 1 as gap_open,
+    (high - low) / close as range_pct,
+    realized_vol,
+    sma_5,
+    sma_20,
+    sma_50,
+    volatility_20,
+    case
+        when mean_gain + mean_loss = 0 then 50
+        else 100 * mean_gain / (mean_gain + mean_loss)
+    end as rsi_14,
+    atr_14,
+    if(mean_volume > 0, volume / mean_volume, null) as volume_ratio_20
+from windowed
+where rewrite

@@ -1,0 +1,217 @@
+"""What does `barflow demo` do? The whole flow on embedded services: ingest, process, aggregate, reconcile, show."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from barflow.errors import BadInputError
+from barflow.ingest import TickReport
+from barflow.runtime import Run, raise_refusals
+from barflow.sessions import new_york
+from barflow.settings import load_settings
+from barflow.status import SymbolStatus
+from barflow.tables import OK, console, table
+from barflow.tables import BAD as WRONG
+from local.embedded import DEFAULT_STATE, embedded
+from local.replay import ReplayBars
+from local.report import read_report_data, write_report
+from local.state import State
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Outcome:
+    """What a demo run found, per symbol and as a whole."""
+
+    state: State
+    lake: str
+    report: TickReport
+    status: dict[str, SymbolStatus]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def balanced(self) -> bool:
+        ticked = all(counts.balanced for counts in self.report.counts.values())
+        return ticked and bool(self.status) and not any(item.broken or item.pending for item in self.status.values())
+
+    def to_json(self) -> dict[str, Any]:
+        symbols = {}
+        for symbol, counts in self.report.counts.items():
+            item = self.status.get(symbol, SymbolStatus(symbol))
+            symbols[symbol] = {
+                "received": counts.received,
+                "stored": counts.new,
+                "revised": counts.revised,
+                "unchanged": counts.unchanged,
+                "rejected": counts.rejected,
+                "forming": counts.forming,
+                "parquet_rows": item.parquet,
+                **{name: item.rows[name] for name in ("bar_30min", "bar_1h", "bar_1d")},
+            }
+        return {
+            "symbols": symbols,
+            "balanced": self.balanced,
+            "seconds": self.seconds,
+            "lake": self.lake,
+            "state": str(self.state.path),
+        }
+
+
+def run_demo(
+    symbols: Sequence[str] | None,
+    *,
+    days: int,
+    replay: Path | None,
+    state: Path | None,
+    as_json: bool,
+    serve: bool,
+    say: Say,
+) -> bool:
+    """Runs the demo and prints it. Returns whether every hop reconciles."""
+    opened, known = _open_state(replay, state, say)
+    chosen = tuple(symbols or known or load_settings().symbols)
+    with embedded(opened, say, api=True, history_sessions=days) as run:
+        outcome = _flow(run, opened, chosen, say)
+        page = _report(run, outcome)
+        if as_json:
+            sys.stdout.write(json.dumps(outcome.to_json()) + "\n")
+            sys.stdout.flush()
+        else:
+            _show(run, outcome, page)
+        if serve:
+            _serve(run, say)
+    raise_refusals(outcome.report)
+    return outcome.balanced
+
+
+def _open_state(replay: Path | None, path: Path | None, say: Say) -> tuple[State, tuple[str, ...]]:
+    """The state for this source of bars, and the symbols that the source brings with it.
+
+    Bars of two sources are never mixed: where the default folder holds another source's, a folder beside them is
+    taken; a folder that was named is refused.
+    """
+    source: dict[str, Any] = {"kind": "synthetic"}
+    as_of: datetime | None = None
+    known: tuple[str, ...] = ()
+    if replay is not None:
+        bars = ReplayBars.load(replay)
+        source = {"kind": "replay", "path": str(replay.resolve())}
+        as_of, known = bars.as_of, bars.symbols
+        say(f"replaying {bars.describe}")
+    elif os.environ.get("TWELVEDATA_API_KEY"):
+        source = {"kind": "live"}
+        say("TWELVEDATA_API_KEY is set: fetching from the real API")
+    chosen = path or DEFAULT_STATE
+    held = State.source_at(chosen)
+    if held not in (None, source):
+        if path is not None:
+            raise BadInputError(
+                f"{path} holds {_name(held or {})} bars and cannot take {_name(source)} ones too. "
+                "Nothing was changed. Pass another folder with --state."
+            )
+        chosen = DEFAULT_STATE / "states" / re.sub(r"[^A-Za-z0-9]+", "-", _name(source)).strip("-")
+        say(f"{DEFAULT_STATE} holds {_name(held or {})} bars; this run keeps its own in {chosen}")
+    return State.create(chosen, source=source, as_of=as_of), known
+
+
+def _name(source: dict[str, Any]) -> str:
+    return f"replay of {Path(source['path']).stem}" if source.get("kind") == "replay" else str(source.get("kind"))
+
+
+def _flow(run: Run, state: State, symbols: tuple[str, ...], say: Say) -> Outcome:
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(hop: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        seconds[hop] = round(time.monotonic() - started, 2)
+        say(f"{hop} done in {seconds[hop]:.1f} s")
+
+    run.migrate(say)
+    with timed("ingest"), ticking(symbols) as on_symbol:
+        report = run.ingest(say).tick(symbols, on_symbol=on_symbol)
+    if not report.counts:
+        raise_refusals(report)
+    with timed("process"):
+        run.program("spark/bars_to_parquet.py", say)
+    with timed("aggregate"):
+        run.program("glue/aggregate_bars.py", say)
+    return Outcome(state, run.settings.require("lake_uri"), report, run.status(), seconds)
+
+
+@contextmanager
+def ticking(symbols: Sequence[str]) -> Iterator[Callable[[str], None]]:
+    """A progress bar of symbols on stderr, where that is a terminal."""
+    columns = (TextColumn("ingest"), BarColumn(), MofNCompleteColumn(), TextColumn("symbols"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("ingest", total=len(symbols))
+        yield lambda _: progress.advance(task)
+
+
+def _report(run: Run, outcome: Outcome) -> Path:
+    page = outcome.state.path / "report.html"
+    data = read_report_data(run.warehouse_dsn, outcome.to_json(), outcome.status, run.clock(), outcome.state.source)
+    write_report(page, data)
+    return page
+
+
+def _show(run: Run, outcome: Outcome, page: Path) -> None:
+    out = console()
+    shown = table(
+        f"{_name(outcome.state.source)} bars as of {new_york(run.clock()):%Y-%m-%d %H:%M} New York",
+        (
+            "symbol",
+            "received",
+            "stored",
+            "revised",
+            "unchanged",
+            "rejected",
+            "forming",
+            "Parquet",
+            "30min",
+            "1h",
+            "1d",
+            "",
+        ),
+    )
+    for symbol, row in outcome.to_json()["symbols"].items():
+        item = outcome.status.get(symbol)
+        mark = OK if item and not item.broken and not item.pending else WRONG
+        shown.add_row(symbol, *(f"{value:,}" for value in row.values()), mark)
+    out.print(shown)
+    if outcome.balanced:
+        out.print("[green]balanced[/]: received = stored + revised + unchanged + rejected + forming, and")
+        out.print("          staged bars = Parquet rows = the warehouse's bar_count, for every symbol and session")
+    else:
+        out.print("[red]not balanced[/]")
+        for item in outcome.status.values():
+            for line in item.broken:
+                out.print(f"{item.symbol} {line}", style="red", markup=False)
+    flag = "" if outcome.state.path == DEFAULT_STATE else f" --state {outcome.state.path}"
+    out.print(f"report    {page}")
+    out.print(f'look      barflow sql "select * from market.latest_trend"{flag}', markup=False)
+    out.print(f"check     barflow status{flag}")
+
+
+def _serve(run: Run, say: Say) -> None:
+    """Keeps everything up until Ctrl-C."""
+    say("the services stay up; in another terminal, `barflow sql` and `barflow status` use them. Ctrl-C stops them.")
+    say(f"MongoDB   {run.environment.get('BARFLOW_MONGODB_URI', '')}")
+    say(f"warehouse {run.environment.get('BARFLOW_WAREHOUSE_DSN', '')}")
+    while True:
+        time.sleep(3600)

@@ -1,0 +1,2 @@
+drop schema market cascade;
+drop schema ops cascade;

@@ -1,0 +1,2 @@
+drop view market.latest_trend;
+drop table market.daily_metrics;
