@@ -23,8 +23,8 @@ from barflow.runtime import Run, raise_refusals
 from barflow.sessions import new_york
 from barflow.settings import load_settings
 from barflow.status import SymbolStatus
-from barflow.tables import OK, console, table
 from barflow.tables import BAD as WRONG
+from barflow.tables import OK, console, table
 from local.embedded import DEFAULT_STATE, embedded
 from local.replay import ReplayBars
 from local.report import read_report_data, write_report

@@ -1,0 +1,6 @@
+def read_report_data(*a):
+    return None
+
+
+def write_report(page, data):
+    page.write_text("")
