@@ -10,17 +10,21 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from barflow import __version__
 from barflow.errors import BadInputError, BarflowError
-from barflow.settings import parse_symbols
+from barflow.settings import load_settings, parse_symbols
+
+if TYPE_CHECKING:
+    from barflow.runtime import Run
 
 app = typer.Typer(
     name="barflow",
@@ -45,7 +49,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")
 
 
 def say(text: str) -> None:
-    err.print(text, markup=False)
+    err.print(text, markup=False, soft_wrap=True)
 
 
 def print_json(value: object) -> None:
@@ -68,15 +72,29 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("BARFLOW_DEBUG"):
             traceback.print_exc()
-        _stop(
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}. Set BARFLOW_DEBUG=1 to see where.",
-            1,
-        )
+        first = str(error).splitlines()[0] if str(error) else ""
+        _stop(f"{type(error).__name__}: {first}. Set BARFLOW_DEBUG=1 to see where.", 1)
 
 
 def _stop(error: object, code: int) -> None:
     say(f"error: {error}")
     sys.exit(code)
+
+
+@contextmanager
+def opened(state: Path | None, *, mongo: bool = True, postgres: bool = True, api: bool = False) -> Iterator[Run]:
+    """What a command runs on: the stores that the settings name, else the embedded services of a state folder."""
+    from barflow.runtime import Run
+
+    settings = load_settings()
+    needed = {"lake_uri": True, "mongodb_uri": mongo, "warehouse_dsn": postgres}
+    if state is None and all(getattr(settings, name) for name, wanted in needed.items() if wanted):
+        yield Run(settings)
+        return
+    from local.embedded import embedded, open_default_state
+
+    with embedded(open_default_state(state), say, mongo=mongo, postgres=postgres, api=api) as run:
+        yield run
 
 
 def version(value: bool) -> None:
@@ -112,8 +130,8 @@ def demo(
     """
     from local.demo import run_demo
 
-    chosen = parse_symbols(symbols) if symbols else None
-    balanced = run_demo(chosen, days=days, replay=replay, state=state, as_json=as_json, serve=serve, say=say)
+    names = parse_symbols(symbols) if symbols else None
+    balanced = run_demo(names, days=days, replay=replay, state=state, as_json=as_json, serve=serve, say=say)
     raise typer.Exit(0 if balanced else 1)
 
 
@@ -124,13 +142,12 @@ def sql(
     format_: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
 ) -> None:  # fmt: skip
     """Run one read-only query on the warehouse."""
-    from barflow.runtime import runtime
     from barflow.tables import show_rows
     from barflow.warehouse import query_read_only
 
     if format_ not in ("table", "csv", "json"):
         raise BadInputError(f"--format {format_}: choose table, csv or json")
-    with runtime(state, say, mongo=False) as run:
+    with opened(state, mongo=False) as run:
         columns, rows = query_read_only(run.warehouse_dsn, query)
     show_rows(columns, rows, format_)
 
@@ -138,14 +155,15 @@ def sql(
 @app.command(epilog="Example:  barflow ingest --symbols AAPL,MSFT --json")
 def ingest(symbols: Symbols = None, state: State = None, as_json: Json = False) -> None:
     """Fetch, validate and stage: one tick, from the newest stored bar less the revision window."""
-    from barflow.runtime import runtime
-    from barflow.tables import show_tick
+    from barflow.runtime import raise_refusals
+    from barflow.tables import show_tick, ticking
 
-    with runtime(state, say, postgres=False) as run:
-        chosen = parse_symbols(symbols) if symbols else run.settings.symbols
-        report = run.tick(chosen, say=say)
+    with opened(state, postgres=False, api=True) as run:
+        names = parse_symbols(symbols) if symbols else run.settings.symbols
+        with ticking("ingest", len(names)) as advance:
+            report = run.ingest(say).tick(names, on_symbol=lambda _: advance(1))
         show_tick(report, as_json)
-    run.raise_refusals(report)
+    raise_refusals(report)
 
 
 @app.command(epilog="Example:  barflow process --full --symbols AAPL")
@@ -156,10 +174,8 @@ def process(
     as_json: Json = False,
 ) -> None:
     """Write the changed partitions of the lake from MongoDB, with Spark."""
-    from barflow.runtime import runtime
-
-    with runtime(state, say, postgres=False) as run:
-        result = run.program("spark/bars_to_parquet.py", symbols=symbols, full=full, say=say)
+    with opened(state, postgres=False) as run:
+        result = run.program("spark/bars_to_parquet.py", say, *spark_arguments(symbols, full))
     show_result(result, as_json)
 
 
@@ -171,12 +187,14 @@ def aggregate(
     as_json: Json = False,
 ) -> None:
     """Aggregate what process published, and load it into the warehouse, with Spark."""
-    from barflow.runtime import runtime
-
-    with runtime(state, say, mongo=False) as run:
+    with opened(state, mongo=False) as run:
         run.migrate(say)
-        result = run.program("glue/aggregate_bars.py", symbols=symbols, full=full, say=say)
+        result = run.program("glue/aggregate_bars.py", say, *spark_arguments(symbols, full))
     show_result(result, as_json)
+
+
+def spark_arguments(symbols: str | None, full: bool) -> list[str]:
+    return [*(["--symbols", ",".join(parse_symbols(symbols))] if symbols else []), *(["--full"] if full else [])]
 
 
 def show_result(result: dict[str, Any], as_json: bool) -> None:
@@ -197,22 +215,23 @@ def backfill(
     as_json: Json = False,
 ) -> None:
     """Fetch past data. Sessions that are stored whole are not asked for again, so it can be stopped and repeated."""
-    from barflow.runtime import plan_backfill, runtime, run_backfill
-    from barflow.settings import load_settings
-    from barflow.tables import show_tick
+    from barflow.runtime import plan_backfill, raise_refusals
+    from barflow.tables import show_tick, ticking
 
     first, last = parse_day(start, "--start"), parse_day(end, "--end")
     if plan:
         settings = load_settings()
-        chosen = parse_symbols(symbols) if symbols else settings.symbols
-        planned = plan_backfill(settings, chosen, first, last)
+        names = parse_symbols(symbols) if symbols else settings.symbols
+        planned = plan_backfill(settings, names, first, last)
         print_json(planned.to_json()) if as_json else out.print(planned.describe(), markup=False)
         return
-    with runtime(state, say, postgres=False) as run:
-        chosen = parse_symbols(symbols) if symbols else run.settings.symbols
-        report = run_backfill(run, chosen, first, last, say)
+    with opened(state, postgres=False, api=True) as run:
+        names = parse_symbols(symbols) if symbols else run.settings.symbols
+        planned = plan_backfill(run.settings, names, first, last, run.clock())
+        with ticking("backfill", len(planned.chunks) * len(names)) as advance:
+            report = run.backfill(names, first, last, say, advance)
         show_tick(report, as_json)
-    run.raise_refusals(report)
+    raise_refusals(report)
 
 
 def parse_day(text: str, option: str) -> date:
@@ -225,11 +244,10 @@ def parse_day(text: str, option: str) -> date:
 @app.command(epilog="Example:  barflow status --json")
 def status(state: State = None, as_json: Json = False) -> None:
     """Compare the hops end to end: newest bar, counts, gaps, rejected, freshness. Exits 1 if a guarantee is broken."""
-    from barflow.runtime import runtime
     from barflow.status import last_runs
     from barflow.tables import show_status, status_json
 
-    with runtime(state, say) as run:
+    with opened(state) as run:
         found, now = run.status(), run.clock()
         runs = last_runs(run.ledger)
     if as_json:
@@ -244,9 +262,7 @@ def migrate(
     dry_run: Annotated[bool, typer.Option(help="Only list what would be applied.")] = False, state: State = None
 ) -> None:
     """Bring the warehouse's schema up to date."""
-    from barflow.runtime import runtime
-
-    with runtime(state, say, mongo=False) as run:
+    with opened(state, mongo=False) as run:
         names = run.migrate(say, dry_run=dry_run)
     verb = "would apply" if dry_run else "applied"
     out.print("\n".join(f"{verb} {name}" for name in names) or "the schema is up to date", markup=False)
@@ -264,11 +280,10 @@ def export(
     """Write 5-minute bars out of the archive to a file, for research."""
     from barflow.export import export_bars
     from barflow.lake import Lake
-    from barflow.runtime import runtime
 
     first, last = parse_day(start, "--start"), parse_day(end, "--end")
     name = parse_symbols(symbol)[0]
-    with runtime(state, say, mongo=False, postgres=False) as run:
+    with opened(state, mongo=False, postgres=False) as run:
         rows = export_bars(Lake(run.settings.require("lake_uri")), name, first, last, to, force=force)
     out.print(f"{to}: {rows} bars of {name}, {first} to {last}", markup=False)
 
@@ -328,9 +343,8 @@ def chosen(symbols: str | None) -> list[str] | None:
 
 def with_quarantine(state: Path | None, work: Callable[[Any, Any], Any]) -> Any:
     from barflow.quarantine import Quarantine
-    from barflow.runtime import runtime
 
-    with runtime(state, say, postgres=False) as run:
+    with opened(state, postgres=False) as run:
         return work(Quarantine(run.database), run)
 
 

@@ -99,6 +99,11 @@ class Lake:
         """Where a partition's file lies, in the file system's own terms."""
         return f"{self.root}/bars_5min/symbol={quote(symbol, safe='')}/month={month}/{FILE_NAME}"
 
+    def spark_path(self, symbol: str | None = None, month: str | None = None) -> str:
+        """The same for Spark: the path of a partition's file, or of the whole table."""
+        path = f"{self.root}/bars_5min" if symbol is None or month is None else self.path(symbol, month)
+        return f"file://{path}" if self._on_disk else f"{self.uri.split('://')[0]}://{path}"
+
     def exists(self, symbol: str, month: str) -> bool:
         """Whether the partition has a file."""
         return bool(self._fs.get_file_info(self.path(symbol, month)).type == fs.FileType.File)
@@ -183,11 +188,11 @@ class Lake:
                     keys = dict(part.split("=", 1) for part in info.path.split("/") if "=" in part)
                     yield unquote(keys["symbol"]), keys["month"], info.path
 
-    def session_counts(self) -> Iterator[tuple[str, str, int, datetime]]:
-        """(symbol, session_date, rows, open of the newest bar in UTC) of every session in the lake."""
+    def session_counts(self, symbols: Iterable[str] | None = None) -> Iterator[tuple[str, str, int, datetime]]:
+        """(symbol, session_date, rows, open of the newest bar in UTC) of every session of all or those symbols."""
         import pyarrow.dataset as ds  # brings pandas along, which no task that writes needs
 
-        paths = [path for _, _, path in self.partitions()]
+        paths = [path for _, _, path in self.partitions(symbols)]
         if not paths:
             return
         try:

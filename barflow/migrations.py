@@ -1,4 +1,8 @@
-"""The warehouse's schema: the numbered files of sql/, applied by yoyo, each once and in order."""
+"""The warehouse's schema: the numbered files of sql/, applied by yoyo, each once and in order.
+
+yoyo marks a migration in a transaction of its own, after the migration's. A file therefore says `if not exists`:
+one that was applied by a process killed before the mark is applied again without harm.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,13 @@ import psycopg
 import yoyo
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import parse_uri
-from yoyo.exceptions import LockTimeout
 
-from barflow.errors import BadInputError, BarflowError, BusyError
-from barflow.warehouse import connect
+from barflow.errors import BadInputError, BarflowError
+from barflow.warehouse import connect, locked
 
 LOCK_SECONDS = 60
+# Any number that no other program locks on this database.
+LOCK = 0x6D69_6772
 
 
 class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
@@ -28,20 +33,26 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         super().__init__(parse_uri("postgresql+psycopg:///"), "_yoyo_migration")
 
     def connect(self, dburi: object) -> Any:
-        return psycopg.connect(self.dsn, autocommit=True, connect_timeout=10)
+        return connect(self.dsn, autocommit=True)
+
+    def copy(self) -> _Backend:
+        return _Backend(self.dsn)
 
 
 @contextmanager
 def _opened(dsn: str, directory: Path) -> Iterator[tuple[Any, Any]]:
+    """yoyo's backend and the migrations, while no other process migrates. Raises BusyError after a minute's wait."""
     logging.getLogger("yoyo.migrations").setLevel(logging.ERROR)
     if not any(directory.glob("[0-9]*.sql")):
         raise BadInputError(f"{directory} holds no migrations: run the command from a checkout of the project")
-    connect(dsn).close()  # says clearly what is wrong with the DSN or the server
-    backend = _Backend(dsn)
-    try:
-        yield backend, yoyo.read_migrations(str(directory))
-    finally:
-        backend.connection.close()
+    with connect(dsn, autocommit=True) as connection, locked(connection, LOCK, LOCK_SECONDS, "migration"):
+        backend = _Backend(dsn)
+        try:
+            backend.init_database()
+            backend.break_lock()  # of a process that died: this one holds the lock that counts
+            yield backend, yoyo.read_migrations(str(directory))
+        finally:
+            backend.connection.close()
 
 
 def pending(dsn: str, directory: Path) -> list[str]:
@@ -56,20 +67,14 @@ def migrate(dsn: str, directory: Path) -> list[str]:
     Raises BusyError when another migration runs for a minute, BarflowError when one fails.
     """
     with _opened(dsn, directory) as (backend, migrations):
+        waiting = backend.to_apply(migrations)
+        names = [item.id for item in waiting]
         try:
-            with backend.lock(timeout=LOCK_SECONDS):
-                waiting = backend.to_apply(migrations)
-                names = [item.id for item in waiting]
-                backend.apply_migrations(waiting)
-                return names
-        except LockTimeout:
-            raise BusyError(
-                "another migration holds the lock. If none is running, `delete from yoyo_lock` and run again."
-            ) from None
+            backend.apply_migrations(waiting)
         except psycopg.Error as error:
             first = str(error).splitlines()[0]
             raise BarflowError(
                 f"a migration failed and was rolled back: {first}. The warehouse is as it was before it. "
                 "Mend the file in sql/ or the database, then run `barflow migrate` again."
             ) from None
-
+        return names

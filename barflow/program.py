@@ -1,4 +1,5 @@
-"""How the Spark programs speak: progress on stderr, one JSON object as the last line of stdout, an exit code.
+"""How the Spark programs speak, and how a command runs one: progress on stderr, one JSON object as the last line
+of stdout, an exit code.
 
 An error is one line, also when it was raised in a Spark task and comes back wrapped in Java's stack.
 """
@@ -9,17 +10,22 @@ import argparse
 import json
 import os
 import re
+import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from subprocess import PIPE
 from typing import Any
 
 from barflow import errors
-from barflow.errors import BarflowError
+from barflow.errors import BadInputError, BarflowError, VendorRefusedError
 
 Say = Callable[[str], None]
 # Arguments that AWS Glue adds to those of the job.
 GLUE_ARGUMENTS = re.compile(r"^--(JOB_|TempDir$|enable-|job-|extra-|additional-|conf$|library-set$|scriptLocation$)")
+# What Spark and the JVM say of themselves at every start, and the program's error, which is raised instead.
+_NOISE = re.compile(r"^(?:$|Setting default log level|To adjust logging level|.* WARN |WARNING: |error: )")
+KINDS = (BadInputError, VendorRefusedError)
 _IN_TASK = re.compile(r"^(?:barflow\.errors|barflow\.twelvedata)\.(\w+): (.*)$", re.MULTILINE)
 
 
@@ -42,6 +48,42 @@ def run_program(
         return known.exit_code
     print(json.dumps(result), flush=True)
     return 0
+
+
+def run_child(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    say: Say,
+    on_start: Callable[[subprocess.Popen[str]], None] = lambda child: None,
+) -> dict[str, Any]:
+    """Runs such a program as a child process and returns its result; what it says is passed on.
+
+    Raises the error that the program ended with, of the same kind and with the same message.
+    """
+    last = ""
+    with subprocess.Popen(
+        command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, text=True
+    ) as child:
+        on_start(child)
+        try:
+            assert child.stderr is not None
+            assert child.stdout is not None
+            for line in map(str.rstrip, child.stderr):
+                last = line or last
+                if not _NOISE.match(line):
+                    say(line)
+            output = child.stdout.read()
+        except BaseException:
+            child.terminate()
+            raise
+    if child.returncode == 0:
+        return dict(json.loads(output.splitlines()[-1]))
+    kind = next((kind for kind in KINDS if kind.exit_code == child.returncode), BarflowError)
+    if last.startswith("error: "):
+        raise kind(last.removeprefix("error: "))
+    raise BarflowError(
+        f"{command[1]} ended with exit code {child.returncode} after: {last or 'no word'}. Run it again."
+    )
 
 
 def _parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pymongo.database import Database
 
@@ -15,11 +18,16 @@ from barflow.backfill import BackfillPlan, plan
 from barflow.errors import BadInputError, VendorRefusedError
 from barflow.ingest import HOP, Ingest, TickReport
 from barflow.ledger import Ledger, new_run_id
+from barflow.mongo import Document, connect
+from barflow.program import run_child
 from barflow.secrets import resolve
 from barflow.sessions import utc_now
 from barflow.settings import Settings
-from barflow.staging import Document, Staging, connect
+from barflow.staging import Staging
 from barflow.twelvedata import TwelveDataClient
+
+if TYPE_CHECKING:
+    from barflow.status import SymbolStatus
 
 ROOT = Path(__file__).parents[1]
 Say = Callable[[str], None]
@@ -27,11 +35,13 @@ Say = Callable[[str], None]
 
 @dataclass
 class Run:
-    """One command's run. ``clock`` is the market's; ``environment`` goes to child programs on top of ours."""
+    """One command's run. ``clock`` is the market's; ``environment`` goes to child programs on top of ours, and
+    ``on_child`` hears of each one that starts."""
 
     settings: Settings
     clock: Callable[[], datetime] = utc_now
     environment: Mapping[str, str] = field(default_factory=dict)
+    on_child: Callable[[subprocess.Popen[str]], None] = lambda child: None
 
     @cached_property
     def database(self) -> Database[Document]:
@@ -67,6 +77,36 @@ class Run:
             revision_sessions=self.settings.revision_sessions,
             clock=self.clock,
         )
+
+    def migrate(self, say: Say, *, dry_run: bool = False) -> list[str]:
+        """Brings the warehouse's schema up to date; returns the names of what was, or would be, applied."""
+        from barflow import migrations
+
+        if dry_run:
+            return migrations.pending(self.warehouse_dsn, ROOT / "sql")
+        done = migrations.migrate(self.warehouse_dsn, ROOT / "sql")
+        for name in done:
+            say(f"migrated {name}")
+        return done
+
+    def program(self, name: str, say: Say, *arguments: str) -> dict[str, Any]:
+        """Runs a Spark program of the checkout as a child process; ``say`` hears its progress. Returns its result."""
+        child = [sys.executable, str(script(name)), *arguments]
+        return run_child(child, {**os.environ, **self.environment}, say, self.on_child)
+
+    def status(self) -> dict[str, SymbolStatus]:
+        """The end-to-end reconciliation of all hops, by symbol, at the market's clock."""
+        from barflow.lake import Lake
+        from barflow.quarantine import Quarantine
+        from barflow.status import collect
+        from barflow.warehouse import connect as connect_warehouse
+        from barflow.warehouse import consumed_manifests, held_bars
+
+        lake, quarantine = Lake(self.settings.require("lake_uri")), Quarantine(self.database)
+        with connect_warehouse(self.warehouse_dsn) as connection:
+            tables, rows = held_bars(connection)
+            consumed = consumed_manifests(connection)
+        return collect(self.staging, self.ledger, quarantine, lake, tables, rows, consumed, self.clock())
 
     def backfill(
         self, symbols: Sequence[str], first: date, last: date, say: Say, on_call: Callable[[int], None]
@@ -131,9 +171,8 @@ def raise_refusals(report: TickReport) -> None:
     """Ends a command by what the vendor refused: unknown symbols are bad input, the plan's limits a refusal."""
     if not report.errors:
         return
-    lines = "; ".join(f"{symbol}: {item.message}" for symbol, item in report.errors.items())
-    kept = f"{len(report.counts)} other symbols were stored." if report.counts else "Nothing else was asked for."
-    in_plan = any("plan" in item.message.lower() for item in report.errors.values())
-    kind: Any = VendorRefusedError if in_plan else BadInputError
-    hint = "Choose symbols of your plan." if in_plan else "Check the spelling, then run again."
-    raise kind(f"Twelve Data refused {len(report.errors)} symbols: {lines} {kept} {hint}")
+    refused = "; ".join(f"{symbol} ({item.message.rstrip('.')})" for symbol, item in report.errors.items())
+    kept = f"{len(report.counts)} other symbols were stored." if report.counts else "Nothing was stored."
+    if any("plan" in item.message.lower() for item in report.errors.values()):
+        raise VendorRefusedError(f"Twelve Data refused {refused}. {kept} Choose symbols of your plan, then run again.")
+    raise BadInputError(f"Twelve Data does not know {refused}. {kept} Check the spelling, then run again.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from barflow.errors import BadInputError, BarflowError, UnavailableError
+from barflow.errors import BadInputError, BarflowError, BusyError, UnavailableError
 from barflow.status import BAR_TABLES, Held
 
 CONNECT_SECONDS = 10
@@ -41,24 +42,44 @@ def _reason(error: psycopg.Error) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def connect(dsn: str, **options: Any) -> psycopg.Connection[Any]:
-    """Opens a connection in UTC. Raises BadInputError for what is no DSN, UnavailableError when nobody answers."""
+def connect(dsn: str, settings: str = "", **options: Any) -> psycopg.Connection[Any]:
+    """Opens a connection in UTC; ``settings`` are further server settings (``-c name=value``).
+
+    Raises BadInputError for what is no DSN, UnavailableError when nobody answers.
+    """
     try:
         with warehouse_errors("be reached"):
             return psycopg.connect(
                 dsn,
                 connect_timeout=CONNECT_SECONDS,
                 application_name="barflow",
-                options="-c timezone=UTC",
+                options=f"-c timezone=UTC {settings}",
                 keepalives_idle=30,
                 **options,
             )
     except BarflowError as error:
-        if "missing \"=\"" in str(error) or "invalid connection" in str(error):
+        if 'missing "="' in str(error) or "invalid connection" in str(error):
             raise BadInputError(
                 "BARFLOW_WAREHOUSE_DSN is not a PostgreSQL DSN: it looks like postgresql://USER:PASSWORD@HOST:5432/DB"
             ) from None
         raise
+
+
+@contextmanager
+def locked(connection: psycopg.Connection[Any], key: int, wait_seconds: float, what: str) -> Iterator[None]:
+    """Holds an advisory lock for a block, on a connection in autocommit; the server frees it should that break.
+
+    Raises BusyError when another process keeps it for longer than ``wait_seconds``.
+    """
+    deadline = time.monotonic() + wait_seconds
+    with warehouse_errors(f"start the {what}"):
+        while not connection.execute("select pg_try_advisory_lock(%s)", [key]).fetchone()[0]:  # type: ignore[index]
+            if time.monotonic() > deadline:
+                raise BusyError(f"another {what} is at work. Nothing was changed. Wait for it to end, then run again.")
+            time.sleep(0.2)
+    yield
+    with warehouse_errors(f"end the {what}"):
+        connection.execute("select pg_advisory_unlock(%s)", [key])
 
 
 def query_read_only(dsn: str, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:

@@ -15,7 +15,7 @@ changes as (
         greatest(close - prev_close, 0) as gain,
         greatest(prev_close - close, 0) as loss,
         greatest(high, prev_close) - least(low, prev_close) as true_range
-    from (select *, prev_close is not null as has_prev from steps)
+    from steps
 ),
 
 windowed as (

@@ -50,7 +50,7 @@ def embedded(
             server = stack.enter_context(TwelveDataStandIn(source, api_key=STAND_IN_KEY))
             found |= {"twelvedata_url": server.url, "twelvedata_api_key": STAND_IN_KEY, **STAND_IN_CREDITS}
         settings: Settings = load_settings(**found, **overrides)
-        yield Run(settings, market_clock(state), services.environment())
+        yield Run(settings, market_clock(state), services.environment(), services.watch)
 
 
 def market_clock(state: State) -> Callable[[], datetime]:

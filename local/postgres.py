@@ -30,7 +30,7 @@ VERSION = 18
 
 
 def start_postgres(state: Path, watch: Watch, say: Callable[[str], None]) -> str:
-    """Starts it on STATE/postgres and returns the DSN of its database. ``watch`` is told of the process and how to stop it."""
+    """Starts it on STATE/postgres and returns its database's DSN. ``watch`` hears of the process and how to stop it."""
     from local.services import did_not_start
 
     started = time.monotonic()

@@ -137,12 +137,20 @@ class Services:
         unfinished.write_text(json.dumps({name: self._uris[name] for name in missing}))
         unfinished.replace(self.state.path / "services.json")
 
-    def _watch(self, server: subprocess.Popen[bytes], number: int) -> None:
+    def watch(self, child: subprocess.Popen[str]) -> None:
+        """Has a child of this command stopped with the services, should the command die before it."""
+        if self._watchdog is not None:
+            self._ward(child.pid, signal.SIGTERM)
+
+    def _ward(self, pid: int, number: int) -> None:
         assert self._watchdog is not None
         assert self._watchdog.stdin is not None
-        self._servers.append(server)
-        self._watchdog.stdin.write(f"{server.pid} {number}\n")
+        self._watchdog.stdin.write(f"{pid} {number}\n")
         self._watchdog.stdin.flush()
+
+    def _watch(self, server: subprocess.Popen[bytes], number: int) -> None:
+        self._servers.append(server)
+        self._ward(server.pid, number)
 
     def _stop(self) -> None:
         """Closing the watchdog's pipe stops what it watches; a second Ctrl-C does not get in between."""

@@ -1,8 +1,8 @@
 -- The bar tables: one row per symbol and bucket. Buckets count from the session's open; a bar's start is in UTC.
-create schema market;
-create schema ops;
+create schema if not exists market;
+create schema if not exists ops;
 
-create table market.bar_5min (
+create table if not exists market.bar_5min (
     symbol text not null,
     bar_start timestamptz not null,
     session_date date not null,
@@ -20,14 +20,14 @@ create table market.bar_5min (
     check (low > 0 and low <= least(open, close) and high >= greatest(open, close)),
     check (volume >= 0 and bar_count between 1 and expected_bars)
 );
-create table market.bar_30min (like market.bar_5min including all);
-create table market.bar_1h (like market.bar_5min including all);
-create table market.bar_1d (like market.bar_5min including all);
+create table if not exists market.bar_30min (like market.bar_5min including all);
+create table if not exists market.bar_1h (like market.bar_5min including all);
+create table if not exists market.bar_1d (like market.bar_5min including all);
 
-create index bar_5min_session on market.bar_5min (symbol, session_date);
-create index bar_30min_session on market.bar_30min (symbol, session_date);
-create index bar_1h_session on market.bar_1h (symbol, session_date);
-create unique index bar_1d_session on market.bar_1d (symbol, session_date);
+create index if not exists bar_5min_session on market.bar_5min (symbol, session_date);
+create index if not exists bar_30min_session on market.bar_30min (symbol, session_date);
+create index if not exists bar_1h_session on market.bar_1h (symbol, session_date);
+create unique index if not exists bar_1d_session on market.bar_1d (symbol, session_date);
 
 comment on table market.bar_5min is 'Bars as the vendor gives them, not adjusted for splits';
 comment on table market.bar_30min is '30-minute bars, counted from the session''s open';

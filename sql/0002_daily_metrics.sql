@@ -1,7 +1,7 @@
 -- depends: 0001_schemas_and_bars
 -- One row per symbol and session, from daily bars. A metric is NULL until its window is full; windows count the
 -- sessions that are stored.
-create table market.daily_metrics (
+create table if not exists market.daily_metrics (
     symbol text not null,
     session_date date not null,
     close double precision not null,
@@ -32,7 +32,7 @@ comment on column market.daily_metrics.rsi_14 is
 comment on column market.daily_metrics.atr_14 is 'Simple average of the last 14 true ranges, dollars';
 comment on column market.daily_metrics.volume_ratio_20 is 'Volume over the mean of the 20 sessions before';
 
-create view market.latest_trend as
+create or replace view market.latest_trend as
 select
     m.symbol,
     m.session_date,

@@ -1,0 +1,117 @@
+"""The Glue job: aggregates the published partitions that no load has taken, and loads them into the warehouse.
+
+Plain arguments, so that it runs the same under `python`, spark-submit and AWS Glue. The warehouse's DSN is a
+secret and comes from the environment (BARFLOW_WAREHOUSE_DSN, the DSN or a secretsmanager: reference).
+Progress goes to stderr; the last line on stdout is one JSON object.
+
+    python glue/aggregate_bars.py --lake s3://bucket/lake
+    python glue/aggregate_bars.py --lake .barflow/lake --full --symbols AAPL,MSFT
+"""
+
+from __future__ import annotations
+
+import argparse
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from barflow import aggregate
+from barflow.aggregate import Plan
+from barflow.errors import BadInputError, BarflowError
+from barflow.history import daily_history
+from barflow.lake import Lake
+from barflow.ledger import new_run_id
+from barflow.load import METRICS, Load, record_failure
+from barflow.program import Say, run_program
+from barflow.secrets import resolve
+from barflow.sessions import utc_now
+from barflow.settings import load_settings, parse_symbols
+from barflow.status import BAR_TABLES
+from barflow.warehouse import consumed_manifests
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+LOCK_WAIT_SECONDS = 60.0
+
+
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(prog="aggregate_bars.py", description=__doc__.split("\n", 1)[0])
+    options.add_argument("--lake", help="folder or s3:// URI of the lake (default: BARFLOW_LAKE_URI)")
+    options.add_argument("--run-id", help="the load's id, for the ledger and the rows (default: a new one)")
+    options.add_argument("--full", action="store_true", help="load everything in the lake again, not only what is new")
+    options.add_argument("--symbols", type=parse_symbols, help="with --full: only these symbols, comma separated")
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_program(parser(), argv, _aggregate)
+
+
+def _aggregate(arguments: argparse.Namespace, say: Say) -> dict[str, Any]:
+    if arguments.symbols and not arguments.full:
+        raise BadInputError("--symbols goes with --full: a manifest is loaded whole. Leave it out, or add --full.")
+    settings = load_settings(**({"lake_uri": arguments.lake} if arguments.lake else {}))
+    dsn = resolve(settings.warehouse_dsn, "BARFLOW_WAREHOUSE_DSN")
+    lake = Lake(settings.require("lake_uri"))
+    load_id, started_at = arguments.run_id or new_run_id(aggregate.HOP), utc_now()
+    try:
+        with Load.begun(dsn, load_id, LOCK_WAIT_SECONDS) as load:
+            consumed = consumed_manifests(load.connection)
+            if arguments.full:
+                plan = aggregate.plan_full(lake, consumed, arguments.symbols)
+            else:
+                plan = aggregate.plan_new(lake, consumed)
+            rows = _load(load, lake, plan, started_at, say)
+    except BaseException as error:
+        reason = str(error) if isinstance(error, BarflowError) else type(error).__name__
+        record_failure(dsn, load_id, started_at, reason)
+        raise
+    return {
+        "run_id": load_id,
+        "manifests": len(plan.manifests),
+        "sessions": len(plan.touched),
+        "rows": rows,
+        "outcome": "loaded" if rows else "nothing new",
+    }
+
+
+def _load(load: Load, lake: Lake, plan: Plan, started_at: datetime, say: Say) -> dict[str, int]:
+    """Aggregates and loads what was planned. Returns the rows by table."""
+    if not plan.sessions:
+        say("nothing was published since the last load")
+        return {}
+    say(f"{len(plan.touched)} sessions of {len({key[0] for key in plan.sessions})} symbols to load; starting Spark")
+    from barflow.spark_session import spark_session
+
+    spark = spark_session("barflow aggregate")
+    for table, frame in aggregates(spark, lake, plan, load.dsn).items():
+        say(f"aggregating {table}")
+        load.copy(table, frame)
+    load.check(plan.touched)
+    rows = load.commit(plan.touched, plan.whole, plan.manifests, started_at)
+    say(f"loaded {sum(rows.values())} rows")
+    return rows
+
+
+def aggregates(spark: SparkSession, lake: Lake, plan: Plan, dsn: str) -> dict[str, DataFrame]:
+    """The rows of each warehouse table, all columns but load_id, each made by the SQL file of its name."""
+    aggregate.bars_frame(spark, lake, plan).cache().createOrReplaceTempView("bars")
+    frames = {}
+    for name in (*BAR_TABLES, "realized_vol"):
+        frames[name] = spark.sql(_sql(name))
+        frames[name].createOrReplaceTempView(name)
+    daily_history(spark, plan, dsn).createOrReplaceTempView("history")
+    spark.sql(_sql("daily").format(longest_window=aggregate.LONGEST_WINDOW)).createOrReplaceTempView("daily")
+    del frames["realized_vol"]
+    return {**frames, METRICS: spark.sql(_sql(METRICS))}
+
+
+def _sql(name: str) -> str:
+    """The SQL file of that name: beside this program, or where Glue puts extra files, in its working folder."""
+    beside = Path(__file__).with_name(f"{name}.sql")
+    return (beside if beside.exists() else Path(beside.name)).read_text()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
