@@ -63,7 +63,7 @@ class State:
         if _is_taken(path):
             state = cls.open(path)
             if state.source != source:
-                raise BadInputError(f"{path} holds {state.source['kind']} bars. {NEXT_STEP}")
+                raise BadInputError(f"{path} holds {state.source.get('kind')} bars. {NEXT_STEP}")
             return state
         path = path.resolve()
         body = {"format": FORMAT, "source": source, "as_of": as_of.isoformat() if as_of else None}
