@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -141,7 +142,7 @@ def _in_session(day: date, now: datetime) -> bool:
 def write_report(page: Path, data: Report) -> None:
     """Writes the page, whole or not at all. Raises BarflowError when the folder cannot take it."""
     text = render(data)
-    unfinished = page.with_name(f".{page.name}")
+    unfinished = page.with_name(f".{page.name}.{os.getpid()}")
     try:
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(page)

@@ -164,11 +164,11 @@ def _volumes(slots: Iterable[int], candles: Sequence[Candle]) -> dict[str, str]:
 
 
 def _ticks(low: float, high: float, decimals: int) -> Iterator[tuple[float, str]]:
-    """Round prices within the range, about five, in steps of 1, 2 or 5 times a power of ten."""
-    rough = (high - low) / 5
+    """Round prices within the range, about five, in steps of 1, 2, 2.5 or 5 times a power of ten."""
+    rough = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(times * power for times in (1, 2, 5, 10) if times * power >= rough)
-    shown = 0 if step >= 1 else max(decimals, -math.floor(math.log10(step)))
+    step = next(times * power for times in (1, 2, 2.5, 5, 10) if times * power >= rough)
+    shown = next((places for places in (0, *range(decimals, 6)) if round(step, places) == step), 6)
     for number in range(math.ceil(low / step), math.floor(high / step) + 1):
         yield number * step, f"{number * step:,.{shown}f}"
 
@@ -218,8 +218,12 @@ def _spark(candles: Sequence[Candle]) -> str:
 
 
 def _read_out(slots: Sequence[int], candles: Sequence[Candle], decimals: int) -> dict[str, Any]:
-    """The bars as columns: minutes since the epoch, prices, volumes; slots and counts only where they say something."""
-    columns: dict[str, Any] = {"t": [int(candle.bar_start.timestamp()) // 60 for candle in candles]}
+    """The bars as columns: times, prices, volumes; slots and counts of 5-minute bars only where they say something.
+
+    Times are minutes: the first since the epoch, each other one since the one before it.
+    """
+    minutes = [int(candle.bar_start.timestamp()) // 60 for candle in candles]
+    columns: dict[str, Any] = {"t": [minutes[0], *(now - before for before, now in pairwise(minutes))]}
     for name in ("open", "high", "low", "close"):
         columns[name[0]] = [round(getattr(candle, name), decimals) for candle in candles]
     columns["v"] = [candle.volume for candle in candles]
