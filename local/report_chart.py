@@ -96,7 +96,9 @@ def draw(candles: Sequence[Candle]) -> Chart:
 
     drawn: dict[str, list[str]] = {"up": [], "down": []}
     for slot, candle in zip(slots, candles, strict=True):
-        drawn[_side(candle)].append(_candle(slot, *(price(v) for v in (candle.open, candle.high, candle.low, candle.close))))
+        drawn[_side(candle)].append(
+            _candle(slot, *(price(v) for v in (candle.open, candle.high, candle.low, candle.close)))
+        )
     last = Tick(percent(candles[-1].close), f"{candles[-1].close:,.{decimals}f}")
     return Chart(
         width=count * PITCH,
@@ -120,9 +122,7 @@ def _side(candle: Candle) -> str:
     return "up" if candle.rose else "down"
 
 
-def _slots(
-    candles: Sequence[Candle], sessions: Sequence[Session]
-) -> tuple[list[int], list[tuple[float, date]], int]:
+def _slots(candles: Sequence[Candle], sessions: Sequence[Session]) -> tuple[list[int], list[tuple[float, date]], int]:
     """Each bar's slot, where each session starts (percent of the width), and how many slots there are.
 
     They run from the first bar to the last one: hours before and after have not been asked for, or not happened yet.
@@ -229,7 +229,11 @@ def _read_out(slots: Sequence[int], candles: Sequence[Candle], decimals: int) ->
     columns["v"] = [candle.volume for candle in candles]
     if slots[-1] != len(candles) - 1:
         columns["slots"] = list(slots)
-    short = {n: f"{bar.bar_count} of {bar.expected_bars}" for n, bar in enumerate(candles) if bar.bar_count < bar.expected_bars}
+    short = {
+        n: f"{bar.bar_count} of {bar.expected_bars}"
+        for n, bar in enumerate(candles)
+        if bar.bar_count < bar.expected_bars
+    }
     if short:
         columns["short"] = short
     return columns
