@@ -23,7 +23,7 @@ for (const figure of document.querySelectorAll("figure.chart")) {
   const { t, o, h, l, c, v, slots, short } = JSON.parse(figure.querySelector("script").textContent);
   t.forEach((minutes, index) => (t[index] = minutes + (t[index - 1] ?? 0)));
   const slot = (index) => slots?.[index] ?? index;
-  const count = slot(newest) + 1;
+  const count = Number(figure.dataset.slots);
 
   const price = (value) =>
     value.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places });

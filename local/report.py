@@ -23,7 +23,7 @@ from barflow.errors import BarflowError
 from barflow.sessions import BAR, new_york, previous_session, session
 from barflow.status import SymbolStatus
 from barflow.warehouse import connect, warehouse_errors
-from local.report_chart import Candle, Chart, draw
+from local.report_chart import PRICE_HEIGHT, PRICE_SHARE, VOLUME_HEIGHT, VOLUME_SHARE, Candle, Chart, draw
 from local.report_words import FILTERS, METRICS, Source, describe_source
 
 HERE = Path(__file__).parent
@@ -165,6 +165,10 @@ def render(data: Report) -> str:
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     environment.filters |= FILTERS
+    environment.globals |= {
+        "price_part": {"height": PRICE_HEIGHT, "share": PRICE_SHARE},
+        "volume_part": {"height": VOLUME_HEIGHT, "share": VOLUME_SHARE},
+    }
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     return environment.get_template("report.html.j2").render(
         report=data,
