@@ -27,8 +27,9 @@ from barflow.bars import SessionBars
 from barflow.lake import Lake
 from barflow.ledger import Ledger
 from barflow.load import TABLES
+from barflow.mongo import Document, connect
 from barflow.sessions import NEW_YORK, session
-from barflow.staging import Document, Staging, connect
+from barflow.staging import Staging
 from barflow.validation import FIELD_NAMES, Validated, validate
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +106,7 @@ class Pipeline:
         """Merges sessions into MongoDB, as ingest does; what was staged before and differs is revised."""
         staging = Staging(self.database)
         staging.ensure()
-        staging.save(sessions, "test", ASKED)
+        staging.save([(bars, ASKED) for bars in sessions], "test")
 
     def process(self, *arguments: str) -> dict[str, Any]:
         """Runs process to its success."""
