@@ -23,7 +23,8 @@ from barflow.bars import ARRAYS, arrow_schema
 from barflow.errors import BarflowError
 from barflow.lake import Lake, Manifest, Partition
 from barflow.ledger import SUCCEEDED, Ledger
-from barflow.staging import Document, Staging, connect
+from barflow.mongo import Document, connect
+from barflow.staging import Staging
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -81,7 +82,8 @@ def stage_partitions(
         return [write_partition(lake, run_id, key, found) for key, found in _documents(staging, lake, chunk)]
 
     chunks = chunked(planned)
-    return spark.sparkContext.parallelize(chunks, len(chunks)).flatMap(task).collect()
+    written: list[Written] = spark.sparkContext.parallelize(chunks, len(chunks)).flatMap(task).collect()
+    return written
 
 
 def chunked(planned: Mapping[Key, Sessions]) -> list[Chunk]:
