@@ -23,7 +23,11 @@ from barflow.twelvedata_http import Http, RawResponse
 
 __all__ = ["Answer", "RawResponse", "SymbolError", "TwelveDataClient"]
 
+MOST_SYMBOLS = 120
 MOST_ROWS = 5000
+# Bars that are held in memory together, about 1 kB each.
+ROWS_HELD = 60_000
+ROWS_A_DAY = 78
 
 
 class TwelveDataClient:
@@ -74,7 +78,7 @@ class TwelveDataClient:
         """
         names = list(dict.fromkeys(symbols))
         while names:
-            size = self._calls.batch_size
+            size = symbols_at_once(start, end, self._calls.batch_size)
             batch, names = names[:size], names[size:]
             yield from self._all_pages(batch, start, end, on_raw)
 
@@ -104,6 +108,12 @@ class TwelveDataClient:
                     newer[result.symbol] = answer
                     older[oldest].append(result.symbol)
             pages += older.items()
+
+
+def symbols_at_once(start: datetime, end: datetime, batch_size: int) -> int:
+    """How many symbols one call asks for: their bars are in memory together, and a call more costs no credit."""
+    days = max(1, (end - start).days + 1)
+    return max(1, min(batch_size, MOST_SYMBOLS, ROWS_HELD // (ROWS_A_DAY * days)))
 
 
 def _joined(newer: Answer, page: Answer, boundary: datetime) -> Answer:
