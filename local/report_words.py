@@ -35,9 +35,13 @@ METRICS = (
     Metric("sma_50", "50-session average", "dollars", "dollars", "mean of the last 50 closes", "50 sessions"),
     Metric("rsi_14", "RSI 14", "number", "0 to 100", "share of gains in the last 14 moves", "15 sessions"),
     Metric("realized_vol", "Realised volatility", "percent", "percent", "5-minute returns of the day", "2 bars"),
-    Metric("volatility_20", "Volatility 20", "percent", "percent a year", "of the last 20 daily returns", "21 sessions"),
+    Metric(
+        "volatility_20", "Volatility 20", "percent", "percent a year", "of the last 20 daily returns", "21 sessions"
+    ),
     Metric("atr_14", "ATR 14", "dollars", "dollars", "mean true range of 14 sessions", "15 sessions"),
-    Metric("volume_ratio_20", "Volume ratio 20", "times", "times", "volume ÷ mean of 20 sessions before", "21 sessions"),
+    Metric(
+        "volume_ratio_20", "Volume ratio 20", "times", "times", "volume ÷ mean of 20 sessions before", "21 sessions"
+    ),
 )
 
 
