@@ -18,7 +18,7 @@ from barflow.errors import BarflowError
 from barflow.ledger import FAILED, PARTIAL, SUCCEEDED, Ledger, new_run_id
 from barflow.mongo import Document
 from barflow.quarantine import Quarantine
-from barflow.sessions import last_sessions, previous_session, session, utc_now
+from barflow.sessions import Session, last_sessions, previous_session, session, utc_now
 from barflow.staging import Staging
 from barflow.twelvedata import RawResponse, SymbolError, TwelveDataClient
 from barflow.validation import Validated, validate
@@ -146,26 +146,29 @@ class Ingest:
     ) -> Iterator[tuple[datetime, datetime, list[str]]]:
         """Which symbols to ask for together: those whose bars are wanted from the same moment."""
         if window:
-            yield (*window, list(symbols))
+            yield (*window, [*symbols])
             return
         now = self.clock()
-        history = last_sessions(now, self.history_sessions)
-        if not history:
+        # At least the revision window, so that a short history does not keep corrections out.
+        reach = last_sessions(now, max(self.history_sessions, self.revision_sessions + 1))
+        if not reach:
             raise BarflowError(f"no session has opened by {now:%Y-%m-%d %H:%M} UTC: there is nothing to fetch yet")
-        recent = [item.session_date for item in reversed(history[-RECENT_SESSIONS:])]
-        newest = self.staging.newest_sessions(symbols, recent)
+        newest = self.staging.newest_sessions(
+            symbols, [item.session_date for item in reach[: -RECENT_SESSIONS - 1 : -1]]
+        )
         groups: dict[datetime, list[str]] = defaultdict(list)
         for symbol in symbols:
-            groups[self._start(newest.get(symbol), history[0].opens)].append(symbol)
+            groups[self._start(newest.get(symbol), reach)].append(symbol)
         for start, group in groups.items():
             yield start, now, group
 
-    def _start(self, newest: date | None, history_opens: datetime) -> datetime:
+    def _start(self, newest: date | None, reach: list[Session]) -> datetime:
         if newest is None:
-            return history_opens
+            return reach[-self.history_sessions :][0].opens
         window = previous_session(newest, self.revision_sessions) or session(newest)
         assert window is not None, "only sessions are stored"
-        return window.opens
+        # A first run that was cut off is completed, not extended into the past.
+        return window.opens if newest < reach[0].session_date else max(window.opens, reach[0].opens)
 
     def _fetch(
         self, symbols: list[str], start: datetime, end: datetime, report: TickReport, on_symbol: Callable[[str], None]

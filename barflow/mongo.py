@@ -17,6 +17,8 @@ from barflow.errors import BadInputError, BarflowError, UnavailableError
 
 Document = dict[str, Any]
 DUPLICATE_KEY = 11000
+# How long a server may take to be found.
+ANSWER_MS = 5_000
 # Where the driver's message turns into its internals.
 TAIL = re.compile(r", Timeout:| \(configured timeouts|, full error:|\n")
 UTC_AWARE: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
@@ -50,8 +52,8 @@ def connect(uri: str, database: str = "barflow", tz_aware: bool = True) -> Datab
         client: pymongo.MongoClient[Document] = pymongo.MongoClient(
             uri,
             appname="barflow",
-            serverSelectionTimeoutMS=5_000,
-            connectTimeoutMS=5_000,
+            serverSelectionTimeoutMS=ANSWER_MS,
+            connectTimeoutMS=ANSWER_MS,
             socketTimeoutMS=60_000,
             retryWrites=True,
         )
