@@ -37,9 +37,11 @@ lint: setup ## ruff, mypy and import-linter
 bench: setup ## measure this machine: ratios against peers and limits
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+LOCK := $(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 lock: setup ## compile requirements*.in into requirements*.txt with hashes
-	@$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" requirements.in -o requirements.txt
-	@$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" requirements-dev.in -o requirements-dev.txt
+	@$(LOCK) requirements-airflow.in -o requirements-airflow.txt
+	@$(LOCK) -c requirements-airflow.txt requirements-dev.in -o requirements-dev.txt
+	@$(LOCK) -c requirements-airflow.txt requirements.in -o requirements.txt
 
 clean: ## remove the demo's state and everything built
 	@rm -rf .barflow .venv node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
