@@ -194,6 +194,12 @@ class RuleBook:
             self._chosen[symbol] = tuple(rule for rule in settled if rule.applies(symbol))
         return self._chosen[symbol]
 
+    def only(self, rule_id: str) -> RuleBook:
+        """The book of that rule alone."""
+        return RuleBook(
+            {symbol: tuple(rule for rule in rules if rule.id == rule_id) for symbol, rules in self._by_symbol.items()}
+        )
+
     @property
     def all(self) -> tuple[Rule, ...]:
         """Every rule as it stands for a symbol without values of its own."""

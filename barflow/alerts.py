@@ -90,7 +90,7 @@ class Evaluator:
 def judge_history(book: RuleBook, sessions: Iterable[SessionBars], until: datetime) -> list[Event]:
     """What would have fired, had each of these sessions been judged as it closed, up to ``until`` (UTC).
 
-    In order of sessions, then of symbols as they come.
+    In order of their bars, then of symbols and rules.
     """
     by_day: dict[date, dict[str, SessionBars]] = {}
     for bars in sessions:
@@ -105,7 +105,7 @@ def judge_history(book: RuleBook, sessions: Iterable[SessionBars], until: dateti
             changed = [StoredSession(today[symbol], 1)] if symbol in today else []
             states[symbol], found = evaluator.advance(states.get(symbol) or evaluator.start(symbol), changed)
             events += found
-    return events
+    return sorted(events, key=lambda event: (event.bar_start, event.symbol, event.rule.id))
 
 
 class _Judge:
