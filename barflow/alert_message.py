@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date, datetime
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from barflow.validation import likely_split
 
 
 class Message(BaseModel):
-    """An alert. A consumer that sees an ``id`` again has seen the alert: delivery is at least once."""
+    """One alert. An id that was seen before is the same alert again: delivery is at least once."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, title="Barflow alert")
 
@@ -95,4 +96,11 @@ def in_words(event: Event) -> str:
 
 def schema() -> dict[str, Any]:
     """The message's JSON schema, as kept in docs."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Message.model_json_schema()}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Message.model_json_schema(mode="serialization"),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(schema(), indent=2))

@@ -233,12 +233,12 @@ def load_rules(path: Path | None = None) -> RuleBook:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInputError(f"alert rules {path} are not TOML: {error}") from None
     try:
-        return _settle(content)
+        return settle(content)
     except ValueError as error:
         raise BadInputError(f"alert rules {path}: {error}") from None
 
 
-def _settle(content: Mapping[str, Any]) -> RuleBook:
+def settle(content: Mapping[str, Any]) -> RuleBook:
     """Raises ValueError with what is wrong."""
     unknown = sorted(set(content) - {"defaults", "rule"})
     if unknown:

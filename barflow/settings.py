@@ -58,9 +58,9 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return parse_symbols(value) if isinstance(value, str) else value
 
-    @field_validator("credits_per_day", mode="before")
+    @field_validator("credits_per_day", "alerts_file", mode="before")
     @classmethod
-    def _no_cap(cls, value: object) -> object:
+    def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
 
 
