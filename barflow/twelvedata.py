@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import requests
@@ -126,7 +127,7 @@ def _joined(newer: Answer, page: Answer, boundary: datetime) -> Answer:
 def _oldest_bar(values: list[Any]) -> datetime | None:
     """The open (UTC) of the oldest bar, in whatever order. What is no bar of a session does not lead astray."""
     with suppress(KeyError, TypeError):
-        if oldest := slot_named(min(value["datetime"] for value in values)):
+        if oldest := slot_named(min(map(itemgetter("datetime"), values))):
             return oldest
     texts = (value.get("datetime") for value in values if isinstance(value, dict))
     ordered = sorted({text for text in texts if isinstance(text, str)})
