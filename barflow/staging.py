@@ -35,14 +35,26 @@ KEYS_PER_QUERY = 250
 NAMESPACE_EXISTS = 48
 
 
+@dataclass(frozen=True)
+class StoredSession:
+    """A session as it stands in the store at a version."""
+
+    bars: SessionBars
+    version: int
+
+
 @dataclass
 class Saved:
-    """What a save did to one symbol's bars."""
+    """What a save did to one symbol's bars, and the sessions it changed."""
 
     new: int = 0
     revised: int = 0
     unchanged: int = 0
-    sessions_changed: list[date] = field(default_factory=list)
+    changed: list[StoredSession] = field(default_factory=list)
+
+    @property
+    def sessions_changed(self) -> list[date]:
+        return [item.bars.session_date for item in self.changed]
 
 
 @dataclass(frozen=True)
@@ -183,13 +195,20 @@ class Staging:
                 if first["code"] != DUPLICATE_KEY:
                     raise
                 done = first["index"]
-        for _, merge in merges[:done]:
+        for key, merge in merges[:done]:
             tally = saved[merge.bars.symbol]
             tally.new += merge.new
             tally.revised += merge.revised
             tally.unchanged += merge.unchanged
-            tally.sessions_changed.append(merge.bars.session_date)
+            version = stored[key]["version"] + 1 if key in stored else 1
+            tally.changed.append(StoredSession(merge.bars, version))
         return {key: pending[key] for key, _ in merges[done:]}
+
+    def sessions(self, keys: Sequence[str]) -> Iterator[StoredSession]:
+        """The stored sessions among these keys, in no set order."""
+        with mongo_errors("read the bars"):
+            for document in self._by_key(keys):
+                yield StoredSession(from_document(document), document["version"])
 
     def _by_key(self, keys: Sequence[str], shown: Document | None = None) -> Iterator[Document]:
         """Documents by ``_id``: what is read is what is asked for, however long the symbols' history is."""
