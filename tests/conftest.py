@@ -14,12 +14,17 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 from pymongo.database import Database
 
 from barflow.migrations import migrate
 from barflow.mongo import Document, connect
 from local.services import Services
 from local.state import State
+
+# No test of this project depends on how fast the machine is.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).parents[1]
 REAL_DATA = Path(os.environ.get("BARFLOW_REAL_DATA") or ROOT.parent / "shared" / "data" / "real")
