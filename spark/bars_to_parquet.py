@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from barflow import process
-from barflow.errors import BarflowError
+from barflow.errors import BadInputError, BarflowError
 from barflow.lake import Lake
 from barflow.ledger import FAILED, SUCCEEDED, Lease, Ledger, new_run_id
 from barflow.mongo import connect
@@ -83,6 +83,12 @@ def _write(
     say: Say,
 ) -> tuple[list[process.Written], str | None]:
     """Stages, verifies, publishes. Returns what was written and the manifest's id, if there was anything."""
+    unknown = sorted(set(symbols or ()) - staging.newest_sessions(symbols or (), ()).keys())
+    if unknown:
+        raise BadInputError(
+            f"no bars of {', '.join(unknown)} are staged. Nothing was written. "
+            f"Check the spelling, or run `barflow ingest --symbols {','.join(unknown)}` first."
+        )
     lake.discard_staged()  # of runs that died; this one holds the lease
     planned = process.changed(staging, ledger, lake, symbols, full)
     if not planned:
