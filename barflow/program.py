@@ -10,10 +10,13 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
@@ -34,18 +37,21 @@ _IN_TASK = re.compile(r"^(?:barflow\.errors|barflow\.twelvedata)\.(\w+): (.*)$",
 def run_program(
     parser: argparse.ArgumentParser, argv: list[str] | None, work: Callable[[argparse.Namespace, Say], dict[str, Any]]
 ) -> int:
-    """Parses, works, prints the result. Returns the exit code: 0, or that of the error."""
+    """Parses, works, prints the result. Returns the exit code: 0, or that of the error.
+
+    SIGTERM ends the work as Ctrl-C does: what the run holds is given back.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         result = work(_parse(parser, argv), _say)
+    except KeyboardInterrupt:
+        print("error: stopped. What is stored stays, and the next run goes on from there.", file=sys.stderr, flush=True)
+        return 130
     except Exception as error:
-        known = error if isinstance(error, BarflowError) else _from_task(error)
-        if known is None:
-            if os.environ.get("BARFLOW_DEBUG"):
-                traceback.print_exc()
-            known = BarflowError(
-                f"{parser.prog} failed: {_cause(error)}. What readers see is unchanged. "
-                "Run it again; set BARFLOW_DEBUG=1 to see where."
-            )
+        known = as_known(error)
+        if os.environ.get("BARFLOW_DEBUG"):
+            traceback.print_exc()
         print(f"error: {known}", file=sys.stderr, flush=True)
         return known.exit_code
     print(json.dumps(result), flush=True)
@@ -62,7 +68,7 @@ def run_child(
 
     Raises the error that the program ended with, of the same kind and with the same message.
     """
-    last = ""
+    last = told = ""
     with subprocess.Popen(
         command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, text=True
     ) as child:
@@ -72,6 +78,8 @@ def run_child(
             assert child.stdout is not None
             for line in map(str.rstrip, child.stderr):
                 last = line or last
+                if line.startswith("error: "):
+                    told = line.removeprefix("error: ")
                 if not _NOISE.match(line):
                     say(line)
             output = child.stdout.read()
@@ -80,11 +88,11 @@ def run_child(
             raise
     if child.returncode == 0:
         return dict(json.loads(output.splitlines()[-1]))
-    kind = next((kind for kind in KINDS if kind.exit_code == child.returncode), BarflowError)
-    if last.startswith("error: "):
-        raise kind(last.removeprefix("error: "))
+    if told:
+        raise next((kind for kind in KINDS if kind.exit_code == child.returncode), BarflowError)(told)
+    how = f"exit code {child.returncode}" if child.returncode > 0 else f"signal {-child.returncode}"
     raise BarflowError(
-        f"{command[1]} ended with exit code {child.returncode} after: {last or 'no word'}. Run it again."
+        f"{Path(command[1]).name} was ended by {how} after: {last or 'no word'}. What is stored stays. Run it again."
     )
 
 
@@ -101,17 +109,22 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _from_task(error: Exception) -> BarflowError | None:
-    """The project's own error inside what Spark raises for a failed task."""
+def as_known(error: BaseException) -> BarflowError:
+    """Any error as one of ours, for a person or a ledger: itself, or the one inside what Spark raises for a task."""
+    if isinstance(error, BarflowError):
+        return error
     found = _IN_TASK.findall(str(error))
     if not found:
-        return None
+        return BarflowError(
+            f"stopped by {_cause(error)}. What readers see is unchanged. "
+            "Run it again; set BARFLOW_DEBUG=1 to see where."
+        )
     name, message = found[-1]
     kind = getattr(errors, name, BarflowError)
     return kind(message) if issubclass(kind, BarflowError) else BarflowError(message)
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: BaseException) -> str:
     """The innermost error in one line; a DSN or URI in it loses its user part."""
     causes = _CAUSE.findall(str(error))
     kind, line = (

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from barflow.errors import BadInputError, BarflowError, BusyError, UnavailableError
 from barflow.status import BAR_TABLES, Held
@@ -47,22 +48,30 @@ def connect(dsn: str, settings: str = "", **options: Any) -> psycopg.Connection[
 
     Raises BadInputError for what is no DSN, UnavailableError when nobody answers.
     """
+    _check_form(dsn)
+    with warehouse_errors("be reached"):
+        return psycopg.connect(
+            dsn,
+            connect_timeout=CONNECT_SECONDS,
+            application_name="barflow",
+            options=f"-c timezone=UTC {settings}",
+            keepalives_idle=30,
+            **options,
+        )
+
+
+def _check_form(dsn: str) -> None:
+    """The driver's own words on a malformed DSN show it, or a part of a password whose @ or / splits it wrongly."""
     try:
-        with warehouse_errors("be reached"):
-            return psycopg.connect(
-                dsn,
-                connect_timeout=CONNECT_SECONDS,
-                application_name="barflow",
-                options=f"-c timezone=UTC {settings}",
-                keepalives_idle=30,
-                **options,
-            )
-    except BarflowError as error:
-        if 'missing "="' in str(error) or "invalid connection" in str(error):
-            raise BadInputError(
-                "BARFLOW_WAREHOUSE_DSN is not a PostgreSQL DSN: it looks like postgresql://USER:PASSWORD@HOST:5432/DB"
-            ) from None
-        raise
+        parts = conninfo_to_dict(dsn)
+        whole = "@" not in str(parts.get("host", "")) and str(parts.get("port", "0")).replace(",", "").isdigit()
+    except psycopg.ProgrammingError:
+        whole = False
+    if not whole:
+        raise BadInputError(
+            "BARFLOW_WAREHOUSE_DSN is not a PostgreSQL DSN: it looks like postgresql://USER:PASSWORD@HOST:5432/DB, "
+            "with @ / : % ? # and spaces of the password percent-encoded"
+        )
 
 
 @contextmanager

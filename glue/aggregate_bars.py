@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from barflow import aggregate
 from barflow.aggregate import Plan
-from barflow.errors import BadInputError, BarflowError
+from barflow.errors import BadInputError
 from barflow.history import daily_history
 from barflow.lake import Lake
 from barflow.ledger import new_run_id
 from barflow.load import METRICS, Load, record_failure
-from barflow.program import Say, run_program
+from barflow.program import Say, as_known, run_program
 from barflow.secrets import resolve
 from barflow.sessions import utc_now
 from barflow.settings import load_settings, parse_symbols
@@ -64,8 +64,7 @@ def _aggregate(arguments: argparse.Namespace, say: Say) -> dict[str, Any]:
                 plan = aggregate.plan_new(lake, consumed)
             rows = _load(load, lake, plan, started_at, say)
     except BaseException as error:
-        reason = str(error) if isinstance(error, BarflowError) else type(error).__name__
-        record_failure(dsn, load_id, started_at, reason)
+        record_failure(dsn, load_id, started_at, str(as_known(error)))
         raise
     return {
         "run_id": load_id,
