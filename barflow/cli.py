@@ -97,17 +97,6 @@ def opened(state: Path | None, *, mongo: bool = True, postgres: bool = True, api
         yield run
 
 
-@contextmanager
-def ticking(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar of symbols on stderr, where that is a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("symbols"), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(task, count)
-
-
 def version(value: bool) -> None:
     if value:
         out.print(f"barflow {__version__}")
@@ -167,7 +156,7 @@ def sql(
 def ingest(symbols: Symbols = None, state: State = None, as_json: Json = False) -> None:
     """Fetch, validate and stage: one tick, from the newest stored bar less the revision window."""
     from barflow.runtime import raise_refusals
-    from barflow.tables import show_tick
+    from barflow.tables import show_tick, ticking
 
     with opened(state, postgres=False, api=True) as run:
         names = parse_symbols(symbols) if symbols else run.settings.symbols
@@ -227,7 +216,7 @@ def backfill(
 ) -> None:
     """Fetch past data. Sessions that are stored whole are not asked for again, so it can be stopped and repeated."""
     from barflow.runtime import plan_backfill, raise_refusals
-    from barflow.tables import show_tick
+    from barflow.tables import show_tick, ticking
 
     first, last = parse_day(start, "--start"), parse_day(end, "--end")
     if plan:

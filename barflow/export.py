@@ -46,4 +46,4 @@ def export_bars(lake: Lake, symbol: str, first: date, last: date, to: Path, *, f
         raise BarflowError(
             f"could not write {to}: {error.strerror or error}. Choose another place with --to."
         ) from None
-    return bars.num_rows
+    return int(bars.num_rows)

@@ -39,7 +39,7 @@ SYMBOLS_PER_TASK = 100
 
 
 def daily_history(spark: SparkSession, plan: Plan, dsn: str) -> DataFrame:
-    """Stored daily bars (dollars, shares) and realized_vol in and around the planned sessions, none of whole symbols."""
+    """The stored daily bars (dollars, shares) in and around the planned sessions; none of whole symbols."""
     ranges: dict[str, tuple[date, date]] = {}
     for symbol, day in plan.touched:
         if symbol not in plan.whole:

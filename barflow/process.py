@@ -81,7 +81,8 @@ def stage_partitions(
         return [write_partition(lake, run_id, key, found) for key, found in _documents(staging, lake, chunk)]
 
     chunks = chunked(planned)
-    return spark.sparkContext.parallelize(chunks, len(chunks)).flatMap(task).collect()
+    written: list[Written] = spark.sparkContext.parallelize(chunks, len(chunks)).flatMap(task).collect()
+    return written
 
 
 def chunked(planned: Mapping[Key, Sessions]) -> list[Chunk]:

@@ -170,9 +170,8 @@ def raise_refusals(report: TickReport) -> None:
     """Ends a command by what the vendor refused: unknown symbols are bad input, the plan's limits a refusal."""
     if not report.errors:
         return
-    lines = "; ".join(f"{symbol}: {item.message}" for symbol, item in report.errors.items())
-    kept = f"{len(report.counts)} other symbols were stored." if report.counts else "Nothing else was asked for."
-    in_plan = any("plan" in item.message.lower() for item in report.errors.values())
-    kind: Any = VendorRefusedError if in_plan else BadInputError
-    hint = "Choose symbols of your plan." if in_plan else "Check the spelling, then run again."
-    raise kind(f"Twelve Data refused {len(report.errors)} symbols: {lines} {kept} {hint}")
+    refused = "; ".join(f"{symbol} ({item.message.rstrip('.')})" for symbol, item in report.errors.items())
+    kept = f"{len(report.counts)} other symbols were stored." if report.counts else "Nothing was stored."
+    if any("plan" in item.message.lower() for item in report.errors.values()):
+        raise VendorRefusedError(f"Twelve Data refused {refused}. {kept} Choose symbols of your plan, then run again.")
+    raise BadInputError(f"Twelve Data does not know {refused}. {kept} Check the spelling, then run again.")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from barflow.ingest import Counts, TickReport
@@ -26,8 +28,18 @@ def console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
+@contextmanager
+def ticking(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar of symbols on stderr, where that is a terminal; the block gets a function that moves it on."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("symbols"), TimeElapsedColumn())
+    terminal = Console(stderr=True)
+    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
 def table(title: str, columns: Sequence[str], left: int = 1) -> Table:
-    made = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    made = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
     for index, name in enumerate(columns):
         made.add_column(name, justify="left" if index < left else "right", no_wrap=index < left)
     return made
@@ -45,9 +57,22 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], style: str)
     else:
         shown = table("", columns, left=len(columns))
         for row in rows:
-            shown.add_row(*("" if value is None else str(value) for value in row))
+            shown.add_row(*map(cell, row))
         console().print(shown)
         console().print(f"({len(rows)} rows)" if len(rows) != 1 else "(1 row)")
+
+
+def cell(value: Any) -> str:
+    """A value as a person reads it: numbers to eight digits, times to the second. CSV and JSON keep all of it."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.8g}"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S%z}"
+    if isinstance(value, timedelta):
+        return str(value - timedelta(microseconds=value.microseconds))
+    return str(value)
 
 
 def show_tick(report: TickReport, as_json: bool) -> None:

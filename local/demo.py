@@ -14,9 +14,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from barflow.errors import BadInputError
 from barflow.ingest import TickReport
 from barflow.runtime import Run, raise_refusals
@@ -24,7 +21,7 @@ from barflow.sessions import new_york
 from barflow.settings import load_settings
 from barflow.status import SymbolStatus
 from barflow.tables import BAD as WRONG
-from barflow.tables import OK, console, table
+from barflow.tables import OK, console, table, ticking
 from local.embedded import DEFAULT_STATE, embedded
 from local.replay import ReplayBars
 from local.report import read_report_data, write_report
@@ -143,8 +140,8 @@ def _flow(run: Run, state: State, symbols: tuple[str, ...], say: Say) -> Outcome
         say(f"{hop} done in {seconds[hop]:.1f} s")
 
     run.migrate(say)
-    with timed("ingest"), ticking(symbols) as on_symbol:
-        report = run.ingest(say).tick(symbols, on_symbol=on_symbol)
+    with timed("ingest"), ticking("ingest", len(symbols)) as advance:
+        report = run.ingest(say).tick(symbols, on_symbol=lambda _: advance(1))
     if not report.counts:
         raise_refusals(report)
     with timed("process"):
@@ -152,15 +149,6 @@ def _flow(run: Run, state: State, symbols: tuple[str, ...], say: Say) -> Outcome
     with timed("aggregate"):
         run.program("glue/aggregate_bars.py", say)
     return Outcome(state, run.settings.require("lake_uri"), report, run.status(), seconds)
-
-
-@contextmanager
-def ticking(symbols: Sequence[str]) -> Iterator[Callable[[str], None]]:
-    """A progress bar of symbols on stderr, where that is a terminal."""
-    columns = (TextColumn("ingest"), BarColumn(), MofNCompleteColumn(), TextColumn("symbols"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("ingest", total=len(symbols))
-        yield lambda _: progress.advance(task)
 
 
 def _report(run: Run, outcome: Outcome) -> Path:
@@ -202,10 +190,11 @@ def _show(run: Run, outcome: Outcome, page: Path) -> None:
         for item in outcome.status.values():
             for line in item.broken:
                 out.print(f"{item.symbol} {line}", style="red", markup=False)
+    command = sys.argv[0] if Path(sys.argv[0]).name == "barflow" else "barflow"
     flag = "" if outcome.state.path == DEFAULT_STATE else f" --state {outcome.state.path}"
     out.print(f"report    {page}")
-    out.print(f'look      barflow sql "select * from market.latest_trend"{flag}', markup=False)
-    out.print(f"check     barflow status{flag}")
+    out.print(f"look      {command} sql 'table market.latest_trend'{flag}", markup=False)
+    out.print(f"check     {command} status{flag}")
 
 
 def _serve(run: Run, say: Say) -> None:
