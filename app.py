@@ -20,7 +20,7 @@ def build(app: cdk.App, config: Environment) -> list[cdk.Stack]:
     """All stacks of one environment, each given what it builds on."""
     secrets = SecretsStack(app, config)
     network = NetworkStack(app, config, keys=secrets.keys)
-    storage = StorageStack(app, config, keys=secrets.keys)
+    storage = StorageStack(app, config, vpc=network.vpc, groups=network.groups, keys=secrets.keys)
     database = DatabaseStack(app, config, vpc=network.vpc, groups=network.groups, keys=secrets.keys)
     return [secrets, network, storage, database]
 

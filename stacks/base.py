@@ -26,6 +26,11 @@ class BarflowStack(cdk.Stack):
             tags={"barflow:env": environment.name, "barflow:stack": self.part},
         )
         self._outputs = Construct(self, "Outputs")
+        acknowledge(
+            self,
+            "a role's own policy lives and dies with it, and is attached to nothing else: narrower than a managed one",
+            "NIST.800.53.R5-IAMNoInlinePolicy",
+        )
 
     @property
     def availability_zones(self) -> list[str]:

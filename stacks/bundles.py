@@ -120,7 +120,17 @@ MIGRATE = Bundle(
     files={"handler.py": "lambda/migrate/handler.py", "barflow": "barflow", "sql": "sql"},
     requirements="lambda/migrate/requirements.txt",
 )
-RELEASE = Bundle(name="release", files={"spark": "spark", "glue": "glue", "sql": "sql", "barflow": "barflow"})
+# What the code bucket holds, and the function that puts it there: it carries the files itself.
+RELEASE = Bundle(
+    name="publish",
+    files={
+        "handler.py": "lambda/publish/handler.py",
+        "release/spark": "spark",
+        "release/glue": "glue",
+        "release/sql": "sql",
+        "release/barflow": "barflow",
+    },
+)
 BUNDLES = (MIGRATE, RELEASE)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
@@ -14,10 +15,10 @@ from constructs import Construct
 from barflow import contract
 from config.environment import Environment
 from stacks import outputs
-from stacks.base import BarflowStack, data_may_be_deleted
+from stacks.base import BarflowStack, acknowledge, data_may_be_deleted
 from stacks.bundles import MIGRATE
 from stacks.constructs.grants import allow_reading_secrets
-from stacks.constructs.python_function import python_function
+from stacks.constructs.python_function import PythonFunction, runs_on_deployment
 from stacks.network import POSTGRESQL, Groups
 from stacks.secrets import Keys
 
@@ -40,7 +41,7 @@ class DatabaseStack(BarflowStack):
         self.owner_secret: secretsmanager.ISecret = owner
         self.loader_secret = self._user("Loader", LOADER, DATABASE)
         self.reader_secret = self._user("Reader", READER, DATABASE)
-        self.airflow_secret = self._user("Airflow", AIRFLOW, AIRFLOW)
+        self.airflow_secret = self._user("Airflow", AIRFLOW, AIRFLOW, rotated=False)
         self.migrations = self._migrations([self.loader_secret, self.reader_secret, self.airflow_secret])
         self.contract = contract.Warehouse(
             host=self.instance.db_instance_endpoint_address,
@@ -112,16 +113,17 @@ class DatabaseStack(BarflowStack):
         resource = instance.node.default_child
         assert isinstance(resource, rds.CfnDBInstance)
         resource.performance_insights_retention_period = config.insights_days
+        _acknowledge_instance(instance, environment.database.multi_az, config.deletion_protection and not deletable)
         return instance
 
     def _name(self, user: str) -> str:
         return f"barflow/{self.environment_config.name}/database/{user}"
 
-    def _user(self, construct_id: str, user: str, database: str) -> secretsmanager.ISecret:
+    def _user(self, name: str, user: str, database: str, *, rotated: bool = True) -> secretsmanager.ISecret:
         """A generated password, and beside it all that connecting takes: host, port, database, user."""
-        return secretsmanager.Secret(
+        secret = secretsmanager.Secret(
             self,
-            f"{construct_id}Secret",
+            f"{name}Secret",
             secret_name=self._name(user),
             description=f"Barflow {self.environment_config.name}: {user} of the warehouse",
             encryption_key=self._keys.secrets,
@@ -132,10 +134,36 @@ class DatabaseStack(BarflowStack):
                 password_length=40,
                 exclude_punctuation=True,
             ),
-        ).attach(self.instance)
+        )
+        attached = secret.attach(self.instance)
+        if rotated:
+            self._rotate(attached, f"barflow-{self.environment_config.name}-rotate-{name.lower()}")
+        else:
+            acknowledge(
+                secret,
+                "Airflow reads it when it starts: it is renewed by hand, with a restart, as the runbook says",
+                "AwsSolutions-SMG4",
+                "NIST.800.53.R5-SecretsManagerRotationEnabled",
+            )
+        return attached
+
+    def _rotate(self, secret: secretsmanager.ISecret, function_name: str) -> None:
+        """AWS's own rotation function renews the password; programs read the secret at each run."""
+        secret.add_rotation_schedule(
+            "Rotation",
+            hosted_rotation=secretsmanager.HostedRotation.postgre_sql_single_user(
+                function_name=function_name,
+                vpc=self._vpc,
+                vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS),
+                security_groups=[self._groups.functions],
+                exclude_characters=string.punctuation,
+            ),
+            automatically_after=cdk.Duration.days(self.environment_config.database.rotation_days),
+            rotate_immediately_on_update=False,  # the first migration makes the user
+        )
 
     def _migrations(self, users: list[secretsmanager.ISecret]) -> triggers.Trigger:
-        function = python_function(
+        migrate = PythonFunction(
             self,
             "Migrate",
             bundle=MIGRATE,
@@ -154,12 +182,45 @@ class DatabaseStack(BarflowStack):
                 "USER_SECRETS": self.to_json_string([secret.secret_arn for secret in users]),
             },
         )
-        allow_reading_secrets(function, self._keys.secrets, self.owner_secret, *users)
-        self.output(outputs.MIGRATE_FUNCTION, function.function_name)
+        allow_reading_secrets(migrate.role, self._keys.secrets, self.owner_secret, *users)
+        runs_on_deployment(migrate)
+        self.output(outputs.MIGRATE_FUNCTION, migrate.function.function_name)
         return triggers.Trigger(
             self,
             "Migrations",
-            handler=function,
+            handler=migrate.function,
             timeout=cdk.Duration.minutes(11),
             execute_after=[self.instance],
+        )
+
+
+def _acknowledge_instance(instance: rds.DatabaseInstance, multi_az: bool, protected: bool) -> None:
+    acknowledge(
+        instance,
+        "a port is no secret: security groups decide who reaches it, and every tool knows PostgreSQL's",
+        "AwsSolutions-RDS11",
+    )
+    acknowledge(
+        instance,
+        "RDS keeps backups of its own, to the second, for the environment's days; the lake can load it again",
+        "NIST.800.53.R5-RDSInBackupPlan",
+    )
+    acknowledge(
+        instance,
+        "AWS maintains it, and RDS may do with it what its monitoring needs",
+        "AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AmazonRDSEnhancedMonitoringRole]",
+    )
+    if not multi_az:
+        acknowledge(
+            instance,
+            "outside production a zone's failure may cost some hours; the lake can fill the warehouse again",
+            "AwsSolutions-RDS3",
+            "NIST.800.53.R5-RDSMultiAZSupport",
+        )
+    if not protected:
+        acknowledge(
+            instance,
+            "the environment may be torn down with its data",
+            "AwsSolutions-RDS10",
+            "NIST.800.53.R5-RDSInstanceDeletionProtectionEnabled",
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
@@ -19,7 +20,9 @@ from stacks import outputs
 from stacks.base import BarflowStack, acknowledge
 from stacks.bundles import RELEASE
 from stacks.constructs.bucket import secure_bucket
+from stacks.constructs.grants import allow_objects
 from stacks.constructs.release import Release
+from stacks.network import Groups
 from stacks.secrets import Keys
 
 Who = Literal["emr", "glue", "crawler", "host"]
@@ -61,7 +64,9 @@ ACCESS = (
 class StorageStack(BarflowStack):
     """Three buckets, the published code, and the one way to be granted access."""
 
-    def __init__(self, scope: Construct, environment: Environment, *, keys: Keys) -> None:
+    def __init__(
+        self, scope: Construct, environment: Environment, *, vpc: ec2.IVpc, groups: Groups, keys: Keys
+    ) -> None:
         super().__init__(scope, environment, description="lake, code and logs", stateful=True)
         self._data_key = keys.data
         keep = environment.retention
@@ -114,7 +119,16 @@ class StorageStack(BarflowStack):
         self.code = secure_bucket(
             self, "Code", key=keys.data, access_logs=self.logs, versioned=True, rules=[old_versions]
         )
-        self.release = Release(self, "Release", bucket=self.code, prefix=RELEASES, bundle=RELEASE, key=keys.data)
+        self.release = Release(
+            self,
+            "Release",
+            bundle=RELEASE,
+            bucket=self.code,
+            prefix=RELEASES,
+            key=keys.data,
+            vpc=vpc,
+            group=groups.functions,
+        )
         self.contract = contract.Storage(
             lake_bucket=self.lake.bucket_name,
             code_bucket=self.code.bucket_name,
@@ -135,35 +149,14 @@ class StorageStack(BarflowStack):
         """Where logs of that prefix of ACCESS go, ending in a slash."""
         return f"s3://{self.logs.bucket_name}/{prefix}/"
 
-    def grant(self, role: iam.IGrantable, who: Who) -> None:
-        """Lets the role read and write what ACCESS says of it, and use the key for that."""
+    def grant(self, role: iam.IRole, who: Who) -> None:
+        """Lets the role read and write what ACCESS says of it."""
         buckets: dict[str, s3.Bucket] = {"lake": self.lake, "code": self.code, "logs": self.logs}
-        principal = role.grant_principal
         for name, bucket in buckets.items():
-            reads = [item for item in ACCESS if item.bucket == name and who in item.reads]
-            writes = [item for item in ACCESS if item.bucket == name and who in item.writes]
-            if not reads and not writes:
-                continue
-            # Without it a missing object looks forbidden, not missing.
-            _allow(principal, ["s3:ListBucket", "s3:GetBucketLocation"], [bucket.bucket_arn])
-            # The prefix's own name as well: file systems on S3 ask whether it is an object.
-            _allow(principal, ["s3:GetObject"], [_objects(bucket, item) for item in reads])
-            _allow(
-                principal,
-                ["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
-                [_objects(bucket, item) for item in writes],
-            )
-        written = any(who in item.writes for item in ACCESS)
-        self._data_key.grant_encrypt_decrypt(role) if written else self._data_key.grant_decrypt(role)
-
-
-def _objects(bucket: s3.IBucket, item: Access) -> str:
-    return bucket.arn_for_objects(f"{item.prefix}*")
-
-
-def _allow(principal: iam.IPrincipal, actions: list[str], resources: list[str]) -> None:
-    if resources:
-        principal.add_to_principal_policy(iam.PolicyStatement(actions=actions, resources=resources))
+            reads = [item.prefix for item in ACCESS if item.bucket == name and who in item.reads]
+            writes = [item.prefix for item in ACCESS if item.bucket == name and who in item.writes]
+            if reads or writes:
+                allow_objects(role, bucket, self._data_key, reads=reads, writes=writes)
 
 
 def _to(storage_class: s3.StorageClass, days: int) -> s3.Transition:
