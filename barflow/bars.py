@@ -106,8 +106,8 @@ class SessionBars:
 
     @property
     def key(self) -> str:
-        """The document's ``_id``: ``AAPL|5min|2025-07-02``."""
-        return f"{self.symbol}|{INTERVAL}|{self.session_date}"
+        """The document's ``_id``."""
+        return document_key(self.symbol, self.session_date)
 
     def bars(self) -> list[Bar]:
         """The same as objects, for code that reads one bar at a time."""
@@ -119,6 +119,11 @@ class SessionBars:
         """Builds the columns from bars, sorted by their open."""
         ordered = sorted(bars, key=lambda bar: bar.ts)
         return cls(symbol, session_date, *([getattr(bar, name) for bar in ordered] for name in ARRAYS))
+
+
+def document_key(symbol: str, session_date: date | str) -> str:
+    """The ``_id`` of a symbol's session: ``AAPL|5min|2025-07-02``."""
+    return f"{symbol}|{INTERVAL}|{session_date}"
 
 
 def mongo_validator() -> dict[str, Any]:

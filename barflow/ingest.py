@@ -16,16 +16,21 @@ from pymongo.database import Database
 
 from barflow.errors import BarflowError
 from barflow.ledger import FAILED, PARTIAL, SUCCEEDED, Ledger, new_run_id
+from barflow.mongo import Document
 from barflow.quarantine import Quarantine
-from barflow.sessions import last_sessions, previous_session, session, utc_now
-from barflow.staging import Document, Staging
-from barflow.twelvedata import Answer, SymbolError, TwelveDataClient
+from barflow.sessions import Session, last_sessions, previous_session, session, utc_now
+from barflow.staging import Staging
+from barflow.twelvedata import RawResponse, SymbolError, TwelveDataClient
 from barflow.validation import Validated, validate
 
 HOP = "ingest"
 # Bars held in memory before they are written.
 FLUSH_BARS = 20_000
+# The days on which the newest stored session is looked for first: today, yesterday and one holiday.
+RECENT_SESSIONS = 3
 Window = tuple[datetime, datetime]
+# A sorted-out answer and the moment (UTC) at which it was asked for.
+Checked = tuple[datetime, Validated]
 
 
 @dataclass
@@ -66,7 +71,9 @@ class TickReport:
 
     @property
     def outcome(self) -> str:
-        return PARTIAL if self.errors else SUCCEEDED
+        if not self.errors:
+            return SUCCEEDED
+        return PARTIAL if self.counts else FAILED
 
 
 class Ingest:
@@ -139,58 +146,63 @@ class Ingest:
     ) -> Iterator[tuple[datetime, datetime, list[str]]]:
         """Which symbols to ask for together: those whose bars are wanted from the same moment."""
         if window:
-            yield (*window, list(symbols))
+            yield (*window, [*symbols])
             return
         now = self.clock()
-        history = last_sessions(now, self.history_sessions)
-        if not history:
+        # At least the revision window, so that a short history does not keep corrections out.
+        reach = last_sessions(now, max(self.history_sessions, self.revision_sessions + 1))
+        if not reach:
             raise BarflowError(f"no session has opened by {now:%Y-%m-%d %H:%M} UTC: there is nothing to fetch yet")
-        newest = self.staging.newest_sessions(symbols, history[0].session_date)
+        newest = self.staging.newest_sessions(
+            symbols, [item.session_date for item in reach[: -RECENT_SESSIONS - 1 : -1]]
+        )
         groups: dict[datetime, list[str]] = defaultdict(list)
         for symbol in symbols:
-            groups[self._start(newest.get(symbol), history[0].opens)].append(symbol)
+            groups[self._start(newest.get(symbol), reach)].append(symbol)
         for start, group in groups.items():
             yield start, now, group
 
-    def _start(self, newest: date | None, history_opens: datetime) -> datetime:
+    def _start(self, newest: date | None, reach: list[Session]) -> datetime:
         if newest is None:
-            return history_opens
+            return reach[-self.history_sessions :][0].opens
         window = previous_session(newest, self.revision_sessions) or session(newest)
         assert window is not None, "only sessions are stored"
-        return window.opens
+        # A first run that was cut off is completed, not extended into the past.
+        return window.opens if newest < reach[0].session_date else max(window.opens, reach[0].opens)
 
     def _fetch(
         self, symbols: list[str], start: datetime, end: datetime, report: TickReport, on_symbol: Callable[[str], None]
     ) -> None:
-        waiting: list[tuple[Answer, Validated]] = []
+        waiting: dict[str, Checked] = {}
 
         def flush() -> None:
-            self._store(waiting, report)
-            for answer, _ in waiting:
-                on_symbol(answer.symbol)
+            self._store(list(waiting.values()), report)
+            for symbol in waiting:
+                on_symbol(symbol)
             waiting.clear()
 
-        raw = lambda body: self.staging.keep_raw(body, report.run_id)  # noqa: E731
-        for result in self.client.time_series(symbols, start, end, on_raw=raw):
+        def keep(raw: RawResponse) -> None:
+            self.staging.keep_raw(raw, report.run_id)
+
+        for result in self.client.time_series(symbols, start, end, on_raw=keep):
             if isinstance(result, SymbolError):
                 report.errors[result.symbol] = result
                 on_symbol(result.symbol)
                 continue
-            waiting.append((result, validate(result.symbol, result.meta, result.values, self.clock())))
-            if sum(item.received for _, item in waiting) >= FLUSH_BARS:
+            if result.symbol in waiting:  # one more part of its answer: a save takes each session once
+                flush()
+            checked = validate(result.symbol, result.meta, result.values, self.clock(), result.requested_at)
+            waiting[result.symbol] = (result.requested_at, checked)
+            if sum(item.received for _, item in waiting.values()) >= FLUSH_BARS:
                 flush()
         flush()
 
-    def _store(self, waiting: list[tuple[Answer, Validated]], report: TickReport) -> None:
+    def _store(self, waiting: list[Checked], report: TickReport) -> None:
         """Writes the refused bars first, then the good ones: a crash in between loses neither."""
-        if not waiting:
-            return
-        refused = [item for _, checked in waiting for item in checked.rejected]
-        self.quarantine.add(refused, report.run_id, utc_now())
-        sessions = [part for _, checked in waiting for part in checked.sessions.values()]
-        # The oldest of the batch: an answer may then pass for a little older than it is, never for newer.
-        asked = min(answer.requested_at for answer, _ in waiting)
-        saved = self.staging.save(sessions, report.run_id, asked)
+        for asked, checked in waiting:
+            self.quarantine.add(checked.rejected, report.run_id, asked)
+        sessions = [(part, asked) for asked, checked in waiting for part in checked.sessions.values()]
+        saved = self.staging.save(sessions, report.run_id)
         for _, checked in waiting:
             counts = Counts(
                 received=checked.received,

@@ -18,8 +18,8 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from barflow.errors import BarflowError, BusyError
+from barflow.mongo import Document, mongo_errors
 from barflow.sessions import utc_now
-from barflow.staging import Document, mongo_errors
 
 RUNNING, SUCCEEDED, PARTIAL, FAILED = "running", "succeeded", "partial", "failed"
 
@@ -40,10 +40,15 @@ class Ledger:
             self._runs.create_index([("hop", 1), ("started_at", -1)])
 
     def start(self, hop: str, run_id: str, **facts: Any) -> None:
-        with mongo_errors("open the ledger"):
-            self._runs.insert_one(
-                {"_id": run_id, "hop": hop, "run_id": run_id, "started_at": utc_now(), "outcome": RUNNING, **facts}
-            )
+        """Opens a run. Raises BarflowError when there is one of that id: its record is not written over."""
+        run = {"_id": run_id, "hop": hop, "run_id": run_id, "started_at": utc_now(), "outcome": RUNNING, **facts}
+        try:
+            with mongo_errors("open the ledger"):
+                self._runs.insert_one(run)
+        except DuplicateKeyError:
+            raise BarflowError(
+                f"the ledger has a run {run_id} already. Nothing was changed. Run again with an id of its own, or none."
+            ) from None
 
     def finish(self, run_id: str, outcome: str, counts: Mapping[str, Mapping[str, int]], **facts: Any) -> None:
         """Completes a run. ``counts`` is per symbol; kept as a list, for a symbol may hold a dot."""

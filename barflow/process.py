@@ -23,7 +23,8 @@ from barflow.bars import ARRAYS, arrow_schema
 from barflow.errors import BarflowError
 from barflow.lake import Lake, Manifest, Partition
 from barflow.ledger import SUCCEEDED, Ledger
-from barflow.staging import Document, Staging, connect
+from barflow.mongo import Document, connect
+from barflow.staging import Staging
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -10,13 +10,17 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
+import bson
 import orjson
+from bson.errors import BSONError
 from pymongo import UpdateOne
 from pymongo.database import Database
+from pymongo.errors import BulkWriteError
 
 from barflow.bars import Bar, SessionBars
+from barflow.mongo import DUPLICATE_KEY, Document, mongo_errors
 from barflow.sessions import utc_now
-from barflow.staging import Document, Staging, mongo_errors
+from barflow.staging import Staging
 from barflow.validation import CONFLICTING_DUPLICATE, WRONG_SYMBOL, Rejected, check_row
 
 # Codes that say something of the answer, not of the row: the row alone cannot clear them.
@@ -42,30 +46,23 @@ class Quarantine:
         with mongo_errors("prepare its collections"):
             self._rejected.create_index([("symbol", 1), ("seen_at", -1)])
 
-    def add(self, rejected: Iterable[Rejected], run_id: str, seen_at: datetime) -> None:
-        """Keeps each refused bar; its first run and time stay, ``last_seen_at`` and ``times`` move."""
-        operations = [
-            UpdateOne(
-                {"_id": identity(item)},
-                {
-                    "$setOnInsert": {
-                        "symbol": item.symbol,
-                        "payload": item.payload,
-                        "reasons": list(item.reasons),
-                        "run_id": run_id,
-                        "seen_at": seen_at,
-                        "replayed_at": None,
-                    },
-                    "$set": {"last_seen_at": seen_at},
-                    "$inc": {"times": 1},
-                },
-                upsert=True,
-            )
-            for item in rejected
-        ]
-        if operations:
-            with mongo_errors("keep the rejected bars"):
-                self._rejected.bulk_write(operations, ordered=False)
+    def add(self, rejected: Iterable[Rejected], run_id: str, asked: datetime) -> None:
+        """Keeps each refused bar of an answer that was asked for at that moment (UTC).
+
+        Seen again, its first run and time stay, ``last_seen_at`` and ``times`` move.
+        """
+        operations = [_keep(item, run_id, asked) for item in rejected]
+        with mongo_errors("keep the rejected bars"):
+            while operations:
+                try:
+                    self._rejected.bulk_write(operations, ordered=False)
+                    return
+                except BulkWriteError as error:
+                    # Another tick inserted the same refusal at that moment; the second try finds it.
+                    failed = error.details["writeErrors"]
+                    if any(item["code"] != DUPLICATE_KEY for item in failed):
+                        raise
+                    operations = [operations[item["index"]] for item in failed]
 
     def find(
         self, symbols: Sequence[str] | None = None, reason: str | None = None, waiting: bool = True, limit: int = 0
@@ -96,7 +93,8 @@ class Quarantine:
     def replay(self, staging: Staging, documents: Sequence[Document], run_id: str, now: datetime) -> Replayed:
         """Judges refused bars by today's rules and stores those that pass.
 
-        A bar fetched after the refusal wins over the replayed one: a replay fills gaps and never undoes news.
+        A session that changed after the bar was last refused keeps its own bars: a replay fills its gaps and never
+        undoes news.
         """
         result = Replayed()
         for document in documents:
@@ -106,12 +104,42 @@ class Quarantine:
                     result.refused[reason] = result.refused.get(reason, 0) + 1
                 continue
             session = SessionBars.of(document["symbol"], session_day(bar), [bar])
-            saved = staging.save([session], run_id, document["seen_at"])[document["symbol"]]
+            saved = staging.save([(session, document["last_seen_at"])], run_id)[document["symbol"]]
             result.stored += saved.new + saved.revised
             result.unchanged += saved.unchanged
             with mongo_errors("mark the bar as replayed"):
                 self._rejected.update_one({"_id": document["_id"]}, {"$set": {"replayed_at": utc_now()}})
         return result
+
+
+def _keep(item: Rejected, run_id: str, asked: datetime) -> UpdateOne:
+    payload, encoding = storable(item.payload)
+    first: Document = {
+        "symbol": item.symbol,
+        "payload": payload,
+        "reasons": list(item.reasons),
+        "run_id": run_id,
+        "seen_at": asked,
+        "replayed_at": None,
+        **({"encoding": encoding} if encoding else {}),
+    }
+    change = {"$setOnInsert": first, "$max": {"last_seen_at": asked}, "$inc": {"times": 1}}
+    return UpdateOne({"_id": identity(item)}, change, upsert=True)
+
+
+def storable(payload: Any) -> tuple[Any, str | None]:
+    """A received row as MongoDB can hold it: as it is, or as JSON text where BSON has no form for it ("json")."""
+    try:
+        bson.encode({"payload": payload})
+    except (BSONError, OverflowError, RecursionError):
+        return orjson.dumps(payload).decode(), "json"
+    return payload, None
+
+
+def received(document: Mapping[str, Any]) -> Any:
+    """The row of a rejected bar as it was received."""
+    payload = document["payload"]
+    return orjson.loads(payload) if document.get("encoding") == "json" else payload
 
 
 def identity(item: Rejected) -> str:
@@ -129,5 +157,5 @@ def _judge(document: Mapping[str, Any], now: datetime) -> tuple[Bar | None, tupl
     final = tuple(FINAL.intersection(document["reasons"]))
     if final:
         return None, final
-    reasons, bar = check_row(document["payload"], now)
+    reasons, bar = check_row(received(document), now)
     return bar, reasons

@@ -19,11 +19,12 @@ from barflow.backfill import BackfillPlan, plan
 from barflow.errors import BadInputError, VendorRefusedError
 from barflow.ingest import HOP, Ingest, TickReport
 from barflow.ledger import Ledger, new_run_id
+from barflow.mongo import Document, connect
 from barflow.program import run_child
 from barflow.secrets import resolve
 from barflow.sessions import utc_now
 from barflow.settings import Settings
-from barflow.staging import Document, Staging, connect
+from barflow.staging import Staging
 from barflow.twelvedata import TwelveDataClient
 
 if TYPE_CHECKING:

@@ -8,74 +8,31 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
 
-import pymongo
-from bson.codec_options import CodecOptions
 from bson.int64 import Int64
-from pymongo import UpdateOne
+from pymongo import InsertOne, UpdateOne
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, CollectionInvalid, DuplicateKeyError, PyMongoError
+from pymongo.errors import BulkWriteError, CollectionInvalid, OperationFailure
 
-from barflow.bars import ARRAYS, INTERVAL, SessionBars, mongo_validator
-from barflow.errors import BadInputError, BarflowError, UnavailableError
+from barflow.bars import ARRAYS, INTERVAL, SessionBars, document_key, mongo_validator
+from barflow.errors import BarflowError
+from barflow.mongo import DUPLICATE_KEY, Document, mongo_errors
 from barflow.sessions import utc_now
 
 if TYPE_CHECKING:
     from barflow.twelvedata import RawResponse
 
-Document = dict[str, Any]
+# Sessions on their way into the store by ``_id``, each with the moment at which it was asked for.
+Pending = dict[str, tuple[SessionBars, datetime]]
 RAW_KEPT = timedelta(days=30)
-# A document holds at most 16 MB; a larger body is kept compressed.
-PLAIN_BODY_BYTES = 4_000_000
+# A document holds at most 16 MB; a larger body is kept compressed, in parts if need be.
+PLAIN_BODY_BYTES, PART_BYTES = 4_000_000, 12_000_000
 MAX_TRIES = 100
-DUPLICATE_KEY = 11000
-UTC_AWARE: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
-
-
-@contextmanager
-def mongo_errors(what: str) -> Iterator[None]:
-    """Turns a driver's error into one line that never shows the URI. DuplicateKeyError passes: it is an answer."""
-    try:
-        yield
-    except DuplicateKeyError:
-        raise
-    except BulkWriteError as error:
-        first = error.details.get("writeErrors", [{}])[0].get("errmsg", "unknown")
-        raise BarflowError(f"MongoDB refused to {what}: {first}. What was stored before is unchanged.") from None
-    except PyMongoError as error:
-        reason = str(error).split(", Timeout:")[0].split(" (configured timeouts")[0][:200]
-        raise UnavailableError(
-            f"MongoDB could not {what}: {reason}. What was stored before is unchanged. "
-            "Check BARFLOW_MONGODB_URI and that the server answers, then run the same command again."
-        ) from None
-
-
-def connect(uri: str, database: str = "barflow", tz_aware: bool = True) -> Database[Document]:
-    """Opens the database; its dates come aware in UTC, or naive where speed counts.
-
-    Raises BadInputError for a malformed URI, UnavailableError when nobody answers.
-    """
-    try:
-        client: pymongo.MongoClient[Document] = pymongo.MongoClient(
-            uri,
-            appname="barflow",
-            serverSelectionTimeoutMS=5_000,
-            connectTimeoutMS=5_000,
-            socketTimeoutMS=60_000,
-            retryWrites=True,
-        )
-        opened = client.get_database(database, codec_options=UTC_AWARE if tz_aware else None)
-    except (pymongo.errors.ConfigurationError, pymongo.errors.InvalidURI, ValueError):
-        raise BadInputError(
-            "BARFLOW_MONGODB_URI is not a MongoDB URI: it looks like mongodb://USER:PASSWORD@HOST:27017/"
-        ) from None
-    with mongo_errors("be reached"):
-        client.admin.command("ping")
-    return opened
+KEYS_PER_QUERY = 250
+NAMESPACE_EXISTS = 48
 
 
 @dataclass
@@ -146,60 +103,71 @@ class Staging:
     def ensure(self) -> None:
         """Creates what is missing: collections, validator, indexes. Cheap when all is there."""
         with mongo_errors("prepare its collections"):
-            if "bars" not in self.database.list_collection_names():
-                with suppress(CollectionInvalid):  # another tick was first
-                    self.database.create_collection("bars", validator=mongo_validator())
+            self._ensure_validator()
             self.bars.create_index([("symbol", 1), ("session_date", 1)], unique=True)
             self.bars.create_index("updated_at")
             raw = self.database["raw_responses"]
             raw.create_index("requested_at", expireAfterSeconds=int(RAW_KEPT.total_seconds()))
             raw.create_index("run_id")
 
-    def newest_sessions(self, symbols: Sequence[str], since: date) -> dict[str, date]:
-        """The newest stored session of each symbol that has any. One query on the index for those with a session
-        at or after ``since``, and one small query for each of the others."""
+    def _ensure_validator(self) -> None:
+        """Makes the collection with today's validator, or gives it that one when it was made with another."""
+        found = next(iter(self.database.list_collections(filter={"name": "bars"})), None)
+        if found is None:
+            try:
+                self.database.create_collection("bars", validator=mongo_validator())
+            except CollectionInvalid:  # another tick was first
+                return
+            except OperationFailure as error:
+                if error.code != NAMESPACE_EXISTS:
+                    raise
+        elif found.get("options", {}).get("validator") != mongo_validator():
+            self.database.command("collMod", "bars", validator=mongo_validator())
+
+    def newest_sessions(self, symbols: Sequence[str], recent: Sequence[date]) -> dict[str, date]:
+        """The newest stored session of each symbol that has any.
+
+        ``recent`` are the days to look at first, newest first: one query each for all the symbols still in
+        question, then a small query for each that has none of them.
+        """
         newest: dict[str, date] = {}
         with mongo_errors("say what is stored"):
-            recent = self.bars.find(
-                {"symbol": {"$in": list(symbols)}, "session_date": {"$gte": since.isoformat()}},
-                {"_id": 0, "symbol": 1, "session_date": 1},
-            )
-            for document in recent:
-                day = date.fromisoformat(document["session_date"])
-                newest[document["symbol"]] = max(newest.get(document["symbol"], day), day)
+            for day in recent:
+                keys = [document_key(symbol, day) for symbol in symbols if symbol not in newest]
+                for document in self._by_key(keys, {"symbol": 1}):
+                    newest[document["symbol"]] = day
             for symbol in set(symbols) - set(newest):
                 found = self.bars.find_one({"symbol": symbol}, {"session_date": 1}, sort=[("session_date", -1)])
                 if found:
                     newest[symbol] = date.fromisoformat(found["session_date"])
         return newest
 
-    def save(self, sessions: Iterable[SessionBars], run_id: str, requested_at: datetime) -> dict[str, Saved]:
+    def save(self, sessions: Iterable[tuple[SessionBars, datetime]], run_id: str) -> dict[str, Saved]:
         """Merges sessions of any symbols into the store; per symbol what became of the bars.
 
-        Every document is changed whole or not at all, and only when its bars changed. Raises UnavailableError;
-        documents already written stay, and saving the same bars again changes nothing.
+        Each session comes with the moment (UTC) at which its answer was asked for, and only once. Every document is
+        changed whole or not at all, and only when its bars changed. Raises UnavailableError; documents already
+        written stay, and saving the same bars again changes nothing.
         """
         # Oldest first: the next tick starts from the newest stored session, so a save that is cut off must not
         # leave an older one out.
-        pending = {item.key: item for item in sorted(sessions, key=lambda item: item.session_date)}
-        saved = {item.symbol: Saved() for item in pending.values()}
+        pending = {item[0].key: item for item in sorted(sessions, key=lambda item: item[0].session_date)}
+        saved = {bars.symbol: Saved() for bars, _ in pending.values()}
         with mongo_errors("store the bars"):
             for _ in range(MAX_TRIES):
-                pending = self._try_save(pending, saved, run_id, requested_at)
+                pending = self._try_save(pending, saved, run_id)
                 if not pending:
                     return saved
         raise BarflowError(
             f"{', '.join(pending)}: other runs kept changing the same sessions. Nothing was lost; run the tick again."
         )
 
-    def _try_save(
-        self, pending: dict[str, SessionBars], saved: dict[str, Saved], run_id: str, requested_at: datetime
-    ) -> dict[str, SessionBars]:
+    def _try_save(self, pending: Pending, saved: dict[str, Saved], run_id: str) -> Pending:
         """One round. Returns the sessions that another run changed between the read and the write."""
-        stored = {document["_id"]: document for document in self._documents(pending.values())}
+        stored = {document["_id"]: document for document in self._by_key(list(pending))}
         merges: list[tuple[str, Merge]] = []
-        operations: list[UpdateOne] = []
-        for key, incoming in pending.items():
+        operations: list[InsertOne[Document] | UpdateOne] = []
+        for key, (incoming, requested_at) in pending.items():
             document = stored.get(key)
             outdated = document is not None and requested_at < document["requested_at"]
             merge = merge_session(from_document(document) if document else None, incoming, outdated)
@@ -225,30 +193,30 @@ class Staging:
             tally.sessions_changed.append(merge.bars.session_date)
         return {key: pending[key] for key, _ in merges[done:]}
 
-    def _documents(self, sessions: Iterable[SessionBars]) -> Iterator[Document]:
-        wanted = list(sessions)
-        days = sorted({item.session_date.isoformat() for item in wanted})
-        symbols = sorted({item.symbol for item in wanted})
-        return iter(
-            self.bars.find({"symbol": {"$in": symbols}, "session_date": {"$gte": days[0], "$lte": days[-1]}})
-            if days
-            else ()
-        )
+    def _by_key(self, keys: Sequence[str], shown: Document | None = None) -> Iterator[Document]:
+        """Documents by ``_id``: what is read is what is asked for, however long the symbols' history is."""
+        for start in range(0, len(keys), KEYS_PER_QUERY):
+            yield from self.bars.find({"_id": {"$in": keys[start : start + KEYS_PER_QUERY]}}, shown)
 
     def keep_raw(self, raw: RawResponse, run_id: str) -> None:
-        """Keeps an answer as it was received; large ones compressed (``encoding`` says so)."""
-        document: Document = {
+        """Keeps an answer as it was received: as text, or a large one compressed, in ``parts`` documents."""
+        about: Document = {
             "run_id": run_id,
             "symbols": list(raw.symbols),
             "requested_at": raw.requested_at,
             "http_status": raw.http_status,
         }
-        if len(raw.body) > PLAIN_BODY_BYTES:
-            document |= {"body": zlib.compress(raw.body), "encoding": "zlib"}
+        if len(raw.body) <= PLAIN_BODY_BYTES:
+            documents = [{**about, "body": raw.body.decode("utf-8", "replace")}]
         else:
-            document |= {"body": raw.body.decode("utf-8", "replace")}
+            packed = zlib.compress(raw.body, level=1)
+            cuts = range(0, len(packed), PART_BYTES)
+            documents = [
+                {**about, "body": packed[cut : cut + PART_BYTES], "encoding": "zlib", "part": part, "parts": len(cuts)}
+                for part, cut in enumerate(cuts, start=1)
+            ]
         with mongo_errors("keep the raw answer"):
-            self.database["raw_responses"].insert_one(document)
+            self.database["raw_responses"].insert_many(documents)
 
     def month(self, symbols: Sequence[str], month: str, days: Sequence[str] | None = None) -> Iterator[Document]:
         """The documents of those symbols in an exchange-local month, all or of some days, in no set order."""
@@ -279,27 +247,29 @@ class Staging:
             yield from self.bars.aggregate([{"$match": match}, {"$project": shown}])
 
 
-def _write(bars: SessionBars, document: Document | None, run_id: str, requested_at: datetime) -> UpdateOne:
-    """The write that takes effect only on the version that was read.
+def _write(
+    bars: SessionBars, document: Document | None, run_id: str, requested_at: datetime
+) -> InsertOne[Document] | UpdateOne:
+    """The write that takes effect only on the version that was read, or on none when there was none.
 
-    When another run was faster the filter finds nothing, the upsert collides on ``_id``, and that one operation
-    reports a duplicate key: so each lost race is known by its index, and a first insert needs no other form.
+    When another run was faster the insert collides on ``_id``; so does the update, whose filter then finds nothing
+    and upserts. Either way that one operation reports a duplicate key: each lost race is known by its index.
     """
     now = utc_now()
     version = document["version"] if document else 0
-    asked = max(requested_at, document["requested_at"]) if document else requested_at
     changed: Document = {
         "symbol": bars.symbol,
         "interval": INTERVAL,
         "session_date": bars.session_date.isoformat(),
         "version": version + 1,
         "run_id": run_id,
+        "first_seen_at": document["first_seen_at"] if document else now,
         "updated_at": now,
-        "requested_at": asked,
+        "requested_at": max(requested_at, document["requested_at"]) if document else requested_at,
         **{name: getattr(bars, name) for name in ARRAYS},
     }
     # An int below 2^31 travels as a 32-bit BSON int; the validator wants every volume to be a long.
     changed["volume"] = [Int64(value) for value in bars.volume]
-    return UpdateOne(
-        {"_id": bars.key, "version": version}, {"$set": changed, "$setOnInsert": {"first_seen_at": now}}, upsert=True
-    )
+    if document is None:
+        return InsertOne({"_id": bars.key, **changed})
+    return UpdateOne({"_id": bars.key, "version": version}, {"$set": changed}, upsert=True)

@@ -46,6 +46,7 @@ REASONS = {
     WRONG_SYMBOL: "the answer is about another symbol than the one asked for",
 }
 
+TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 FIELD_NAMES = ("datetime", "open", "high", "low", "close", "volume")
 _row = operator.itemgetter(*FIELD_NAMES)
 # The vendor's clock may be a little ahead of ours; such a bar is forming, not from the future.
@@ -95,10 +96,14 @@ class _Columns:
     volume: list[int]
 
 
-def validate(symbol: str, meta: Mapping[str, Any], values: Sequence[Any], now: datetime) -> Validated:
-    """Sorts one symbol's answer into bars to store, rejected, and still forming at ``now`` (UTC).
+def validate(
+    symbol: str, meta: Mapping[str, Any], values: Sequence[Any], now: datetime, asked: datetime | None = None
+) -> Validated:
+    """Sorts one symbol's answer into bars to store, rejected, and still forming.
 
-    ``values`` are Twelve Data's rows in any order, their datetimes in UTC, their numbers as text.
+    ``values`` are Twelve Data's rows in any order, their datetimes in UTC, their numbers as text. ``now`` (UTC)
+    tells a bar from the future; ``asked`` (UTC, ``now`` when not given) is when the answer was asked for: it knows
+    nothing of what came later, so a bar that closed while it was on its way is still forming.
     """
     result = Validated(symbol, len(values))
     about = str(meta.get("symbol") or symbol).upper()
@@ -106,7 +111,7 @@ def validate(symbol: str, meta: Mapping[str, Any], values: Sequence[Any], now: d
         result.rejected = [Rejected(symbol, value, (WRONG_SYMBOL,)) for value in values]
         return result
     columns = _fast(values, now) or _slow(result, values, now)
-    _drop_forming(result, columns, now)
+    _drop_forming(result, columns, min(now, asked or now))
     _split_by_session(result, columns)
     result.notes += price_jumps(columns.ts, columns.open, columns.close)
     return result
@@ -211,7 +216,9 @@ def _check_time(text: Any, now: datetime, reasons: list[str]) -> datetime | None
     ts = _slot(text)
     if ts is None:
         try:
-            ts = datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+            ts = datetime.strptime(text, TIME_FORMAT).replace(tzinfo=UTC)
+            if ts.strftime(TIME_FORMAT) != text:  # strptime also takes 2025-7-2 9:5:0
+                raise ValueError(text)
         except (TypeError, ValueError):
             reasons.append(BAD_TIMESTAMP)
             return None
@@ -263,9 +270,9 @@ def _volume(value: Any, reasons: list[str]) -> int | None:
         return int(number)
 
 
-def _drop_forming(result: Validated, columns: _Columns, now: datetime) -> None:
-    """Takes off the bars that have not closed by ``now``: they may still change."""
-    closed = bisect_left(columns.ts, now - BAR + timedelta(microseconds=1))
+def _drop_forming(result: Validated, columns: _Columns, asked: datetime) -> None:
+    """Takes off the bars that had not closed when they were asked for: they may still change."""
+    closed = bisect_left(columns.ts, asked - BAR + timedelta(microseconds=1))
     result.forming = len(columns.ts) - closed
     for column in vars(columns).values():
         del column[closed:]

@@ -18,10 +18,11 @@ from barflow import process
 from barflow.errors import BarflowError
 from barflow.lake import Lake
 from barflow.ledger import FAILED, SUCCEEDED, Lease, Ledger, new_run_id
+from barflow.mongo import connect
 from barflow.program import Say, run_program
 from barflow.secrets import resolve
 from barflow.settings import Settings, load_settings, parse_symbols
-from barflow.staging import Staging, connect
+from barflow.staging import Staging
 
 
 def parser() -> argparse.ArgumentParser:

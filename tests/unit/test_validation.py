@@ -51,6 +51,7 @@ def clean_answer() -> list[dict[str, Any]]:
         (row("2025-07-30"), ["bad_timestamp"]),
         (row("2025-13-45 13:30:00"), ["bad_timestamp"]),
         (row(datetime=20250730), ["bad_timestamp"]),
+        (row("2025-7-30 13:30:00"), ["bad_timestamp"]),
         (row("2025-07-30 13:31:00"), ["off_grid"]),
         (row("2025-07-30 13:30:01"), ["off_grid"]),
         (row("2025-07-30 13:25:00"), ["outside_session"]),

@@ -1,0 +1,248 @@
+"""Every refused bar is kept with its reasons and payload, the rest of its answer is stored, and it can come back."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymongo.database import Database
+from ticks import SYMBOLS, answer, as_value, counts, ingest, printed, scripted, stored, utc
+from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, reset
+
+from barflow.mongo import Document, connect
+from barflow.quarantine import Quarantine, received
+from barflow.sessions import BAR, sessions_between, utc_now
+from barflow.staging import Staging
+from barflow.twelvedata import Answer
+from barflow.validation import REASONS
+from local.bar_sources import Row
+from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata_switches import VALUE_KINDS
+
+Mongo = Database[Document]
+SPOILED = DAY_OPENS + 40 * BAR
+DAY = sessions_between(DAY_OPENS.date(), DAY_OPENS.date())[0]
+
+# What each fault of the stand-in must end as: its reason code, and how many bars of a day of 78 it costs.
+ENDS_AS = {
+    "missing_field": ("missing_field", 1),
+    "null_price": ("missing_field", 1),
+    "nan_price": ("not_a_number", 1),
+    "text_price": ("not_a_number", 1),
+    "zero_price": ("non_positive_price", 1),
+    "negative_price": ("non_positive_price", 1),
+    "high_below_low": ("ohlc_inconsistent", 1),
+    "negative_volume": ("negative_volume", 1),
+    "bad_timestamp": ("bad_timestamp", 1),
+    "off_grid": ("off_grid", 1),
+    "outside_session": ("outside_session", 1),
+    "future_bar": ("future_bar", 1),
+    "conflicting_duplicate": ("conflicting_duplicate", 1),
+    "wrong_symbol": ("wrong_symbol", 78),
+}
+
+
+def test_every_fault_of_a_value_and_every_reason_code_has_its_test() -> None:
+    assert set(ENDS_AS) | {"duplicate", "unordered"} == set(VALUE_KINDS)
+    assert {code for code, _ in ENDS_AS.values()} == set(REASONS)
+
+
+@pytest.mark.parametrize("kind", ENDS_AS)
+def test_a_refused_bar_is_kept_with_its_code_and_payload_and_the_others_are_stored(
+    market: TwelveDataStandIn, database: Mongo, kind: str
+) -> None:
+    reason, lost = ENDS_AS[kind]
+    market.switches.fail(kind, symbol="AAPL", ts=SPOILED)  # type: ignore[arg-type]
+    report = ingest(market, database, history=1).tick(SYMBOLS)
+    found = report.counts["AAPL"]
+    assert (found.received, found.new) == (found.rejected + 78 - lost, 78 - lost)
+    assert asdict(report.counts["MSFT"]) == counts(received=78, new=78)
+    kept = [*database["rejected_bars"].find()]
+    assert len(kept) == found.rejected
+    sent = orjson.loads(database["raw_responses"].find_one()["body"])["AAPL"]["values"]  # type: ignore[index]
+    for item in kept:
+        assert reason in item["reasons"]
+        assert item["payload"] in sent, "word for word"
+        assert (item["symbol"], item["run_id"], item["replayed_at"]) == ("AAPL", report.run_id, None)
+    bars = printed(MARKET, "AAPL", DAY_OPENS, DAY_CLOSES)
+    assert stored(database, "AAPL") == {} if lost == 78 else {ts: v for ts, v in bars.items() if ts != SPOILED}
+
+
+@pytest.mark.parametrize(("kind", "note"), [("duplicate", None), ("unordered", "unordered: the answer was sorted")])
+def test_what_is_only_untidy_is_stored_whole(
+    market: TwelveDataStandIn, database: Mongo, kind: Any, note: str | None
+) -> None:
+    market.switches.fail(kind, symbol="AAPL", ts=SPOILED)
+    report = ingest(market, database, history=1).tick(["AAPL"])
+    repeated = int(kind == "duplicate")
+    assert asdict(report.counts["AAPL"]) == counts(received=78 + repeated, new=78, unchanged=repeated)
+    assert stored(database, "AAPL") == printed(MARKET, "AAPL", DAY_OPENS, DAY_CLOSES)
+    assert report.notes.get("AAPL", []) == ([note] if note else [])
+    assert not database["rejected_bars"].count_documents({})
+
+
+faults = st.fixed_dictionaries(
+    {"kind": st.sampled_from(sorted(VALUE_KINDS)), "symbol": st.sampled_from(SYMBOLS)},
+    optional={
+        "ts": st.integers(0, 79).map(lambda slot: DAY_OPENS + slot * BAR),
+        "field": st.sampled_from(["open", "high", "low", "close", "volume", "datetime"]),
+    },
+)
+moments = st.integers(0, 90).map(lambda minutes: DAY_CLOSES + timedelta(minutes=minutes - 60))
+ticks = st.lists(st.tuples(moments, st.lists(faults, max_size=2)), min_size=1, max_size=3)
+
+
+@settings(max_examples=15, deadline=None)
+@given(ticks=ticks)
+def test_each_tick_balances_and_no_bar_is_lost_whatever_is_wrong_with_the_answers(
+    market_server: TwelveDataStandIn, mongodb_uri: str, ticks: list[tuple[datetime, list[dict[str, Any]]]]
+) -> None:
+    api, database = reset(market_server), connect(mongodb_uri, f"test_{uuid.uuid4().hex[:12]}")
+    hop = ingest(api, database, history=1)
+    held = refused = 0
+    for moment, spoilers in sorted(ticks, key=lambda tick: tick[0]):
+        CLOCK.now = moment
+        api.switches.clear()
+        for spoiler in spoilers:
+            api.switches.fail(**spoiler)
+        report = hop.tick(SYMBOLS)
+        raw = orjson.loads(database["raw_responses"].find_one({"run_id": report.run_id})["body"])  # type: ignore[index]
+        for symbol in SYMBOLS:
+            assert report.counts[symbol].received == len(raw[symbol]["values"])
+            assert report.counts[symbol].balanced
+        now_held = sum(len(item["ts"]) for item in database["bars"].find())
+        now_refused = sum(item["times"] for item in database["rejected_bars"].find())
+        assert (report.total.new, report.total.rejected) == (now_held - held, now_refused - refused)
+        held, refused = now_held, now_refused
+    api.switches.clear()
+    CLOCK.now = DAY_CLOSES + timedelta(hours=1)
+    hop.tick(SYMBOLS)
+    for symbol in SYMBOLS:
+        missing = printed(MARKET, symbol, DAY_OPENS, DAY_CLOSES).items() - stored(database, symbol).items()
+        assert not missing, "a good answer mends what the bad ones left out"
+    database.client.close()
+
+
+def test_the_same_refusal_seen_again_is_one_document_that_counts(market: TwelveDataStandIn, database: Mongo) -> None:
+    hop = ingest(market, database, history=3)
+    market.switches.fail("zero_price", symbol="AAPL", ts=SPOILED, times=2)
+    first, second = hop.tick(["AAPL"]), hop.tick(["AAPL"])
+    assert (first.counts["AAPL"].rejected, second.counts["AAPL"].rejected) == (1, 1)
+    [item] = database["rejected_bars"].find()
+    assert (item["times"], item["run_id"]) == (2, first.run_id)
+    assert item["seen_at"] < item["last_seen_at"]
+
+
+@pytest.mark.parametrize(
+    "odd", [{"volume": 2**64 - 1}, {"nul\0": "x"}, {"$set": {"a.b": 1}}, {"deep": [[[["x"]]]]}, {"volume": "\0"}]
+)
+def test_a_row_that_bson_has_no_form_for_is_kept_all_the_same(database: Mongo, odd: dict[str, Any]) -> None:
+    good = [as_value(row) for row in MARKET.rows("AAPL", DAY_OPENS, DAY_CLOSES)]
+    bad = {**good[7], **odd, "close": "n/a"}
+    sent = Answer("AAPL", {"symbol": "AAPL"}, [*good[:7], bad, *good[8:]], utc_now())
+    found = scripted(database, sent, now=DAY_CLOSES).tick(["AAPL"]).counts["AAPL"]
+    assert asdict(found) == counts(received=78, new=77, rejected=1)
+    [item] = database["rejected_bars"].find()
+    assert received(item) == bad
+
+
+def early(database: Mongo, *rows: Row) -> None:
+    """A tick whose clock is ten minutes slow: it takes good bars for bars from the future."""
+    asked = utc_now() - timedelta(minutes=1)
+    report = scripted(database, answer("AAPL", rows, asked), now=DAY_OPENS - timedelta(minutes=10)).tick(["AAPL"])
+    assert report.counts["AAPL"].rejected == len(rows)
+
+
+def replay(database: Mongo, **query: Any) -> dict[str, Any]:
+    quarantine = Quarantine(database)
+    return vars(quarantine.replay(Staging(database), quarantine.find(**query), "replayed", DAY_CLOSES))
+
+
+def test_a_refused_bar_comes_back_once_its_reason_is_gone(database: Mongo) -> None:
+    rows = MARKET.rows("AAPL", DAY_OPENS, DAY_OPENS + 3 * BAR)
+    early(database, *rows)
+    quarantine = Quarantine(database)
+    assert quarantine.counts() == {"AAPL": 3}
+    assert replay(database) == {"stored": 3, "unchanged": 0, "refused": {}}
+    assert stored(database, "AAPL") == printed(MARKET, "AAPL", DAY_OPENS, DAY_OPENS + 3 * BAR)
+    assert quarantine.find() == []
+    assert quarantine.counts() == {}
+    assert [bool(item["replayed_at"]) for item in quarantine.find(waiting=False)] == [True] * 3
+    assert replay(database) == {"stored": 0, "unchanged": 0, "refused": {}}
+
+
+def test_a_replay_fills_gaps_and_does_not_undo_what_was_fetched_since(
+    market: TwelveDataStandIn, database: Mongo
+) -> None:
+    first, second, third = MARKET.rows("AAPL", DAY_OPENS, DAY_OPENS + 3 * BAR)
+    early(database, (*first[:5], "1"), third)
+    hop = scripted(database, answer("AAPL", [first, second]), now=DAY_CLOSES)
+    hop.tick(["AAPL"])
+    assert replay(database) == {"stored": 1, "unchanged": 1, "refused": {}}
+    assert stored(database, "AAPL") == printed(MARKET, "AAPL", DAY_OPENS, DAY_OPENS + 3 * BAR)
+
+
+def test_a_replayed_correction_is_a_revision(market: TwelveDataStandIn, database: Mongo) -> None:
+    first = MARKET.rows("AAPL", DAY_OPENS, DAY_OPENS + BAR)[0]
+    before = answer("AAPL", [first], utc_now() - timedelta(minutes=5))
+    scripted(database, before, now=DAY_CLOSES).tick(["AAPL"])
+    early(database, (*first[:5], "1"))
+    assert replay(database)["stored"] == 1
+    [document] = database["bars"].find()
+    assert (document["volume"], document["revision"], document["version"]) == ([1], [1], 2)
+
+
+def test_a_replay_that_was_cut_off_may_be_repeated(database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
+    early(database, *MARKET.rows("AAPL", DAY_OPENS, DAY_OPENS + 3 * BAR))
+    quarantine = Quarantine(database)
+    waiting = quarantine.find()
+    quarantine.replay(Staging(database), waiting[:1], "cut off", DAY_CLOSES)
+    database["rejected_bars"].update_many({}, {"$set": {"replayed_at": None}})  # stored, and not marked yet
+    assert replay(database) == {"stored": 2, "unchanged": 1, "refused": {}}
+
+
+def test_what_the_row_alone_cannot_clear_stays_refused(market: TwelveDataStandIn, database: Mongo) -> None:
+    market.switches.fail("conflicting_duplicate", symbol="AAPL")
+    market.switches.fail("wrong_symbol", symbol="MSFT")
+    ingest(market, database, history=1).tick(SYMBOLS)
+    assert replay(database) == {
+        "stored": 0,
+        "unchanged": 0,
+        "refused": {"conflicting_duplicate": 2, "wrong_symbol": 78},
+    }
+    assert Quarantine(database).counts() == {"AAPL": 2, "MSFT": 78}
+
+
+def test_refused_bars_are_found_by_symbol_by_reason_and_by_the_start_of_their_id(
+    market: TwelveDataStandIn, database: Mongo
+) -> None:
+    market.switches.fail("zero_price", symbol="AAPL")
+    market.switches.fail("off_grid", symbol="MSFT")
+    ingest(market, database, history=1).tick(SYMBOLS)
+    quarantine = Quarantine(database)
+    assert [item["symbol"] for item in quarantine.find(["AAPL"])] == ["AAPL"]
+    [off_grid] = quarantine.find(reason="off_grid")
+    assert off_grid["symbol"] == "MSFT"
+    assert quarantine.find(["AAPL"], "off_grid") == []
+    assert len(quarantine.find(limit=1)) == 1
+    assert quarantine.one(off_grid["_id"][:8]) == off_grid
+    assert quarantine.one("") is None, "two bars start so"
+    assert quarantine.one("no such id") is None
+
+
+def test_a_bar_refused_under_an_old_calendar_comes_back_with_its_session(
+    database: Mongo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = MARKET.rows("AAPL", DAY_OPENS, DAY_CLOSES)
+    with monkeypatch.context() as patch:
+        patch.setattr("barflow.validation.session", lambda day: None)
+        report = scripted(database, answer("AAPL", rows), now=utc("2025-07-30 20:00")).tick(["AAPL"])
+    assert report.counts["AAPL"].rejected == 78
+    assert replay(database, reason="outside_session")["stored"] == 78
+    assert stored(database, "AAPL") == printed(MARKET, "AAPL", DAY_OPENS, DAY_CLOSES)

@@ -1,0 +1,342 @@
+"""Staging refuses what is malformed, merges what races, and loses nothing that MongoDB acknowledged."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from threading import Barrier, Thread, Timer
+from typing import Any
+
+import pytest
+from bson.int64 import Int64
+from pymongo import MongoClient
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import WriteError
+from ticks import end_state, ingest, printed, stored, utc
+from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET
+
+from barflow.bars import SessionBars, document_key
+from barflow.errors import BadInputError, BarflowError, UnavailableError
+from barflow.mongo import UTC_AWARE, Document, connect
+from barflow.sessions import last_sessions, utc_now
+from barflow.staging import Staging
+from barflow.twelvedata import RawResponse
+from barflow.validation import validate
+from local.mongo import free_port, start_mongo
+from local.twelvedata_server import TwelveDataStandIn
+
+Mongo = Database[Document]
+DAY = DAY_OPENS.date()
+
+
+def session_bars(symbol: str = "AAPL", day: date = DAY, first: int = 0, last: int = 78, **changes: Any) -> SessionBars:
+    """Some bars of a session of the synthetic market; ``changes`` give a column one value in all of them."""
+    [traded] = [item for item in last_sessions(DAY_CLOSES, 30) if item.session_date == day]
+    rows = MARKET.rows(symbol, traded.opens, traded.closes)[first:last]
+    names = ("open", "high", "low", "close", "volume")
+    values = [{"datetime": f"{row[0]:%Y-%m-%d %H:%M:%S}", **dict(zip(names, row[1:], strict=True))} for row in rows]
+    found = validate(symbol, {}, values, DAY_CLOSES).sessions[day]
+    return replace(found, **{name: [value] * len(found) for name, value in changes.items()})
+
+
+@pytest.fixture
+def staging(database: Mongo) -> Staging:
+    made = Staging(database)
+    made.ensure()
+    return made
+
+
+def test_the_collections_their_validator_and_indexes_exist_after_first_use(
+    market: TwelveDataStandIn, database: Mongo
+) -> None:
+    ingest(market, database, history=1).tick(["AAPL"])
+    assert set(database.list_collection_names()) >= {"bars", "raw_responses", "ledger"}
+    [bars] = database.list_collections(filter={"name": "bars"})
+    assert "$jsonSchema" in bars["options"]["validator"]
+    assert indexes(database, "bars")["symbol", "session_date"]["unique"]
+    assert ("updated_at",) in indexes(database, "bars")
+    assert indexes(database, "raw_responses")["requested_at",]["expireAfterSeconds"] == 30 * 24 * 3600
+    assert ("run_id",) in indexes(database, "raw_responses")
+    assert ("symbol", "seen_at") in indexes(database, "rejected_bars")
+    assert ("hop", "started_at") in indexes(database, "ledger")
+
+
+def indexes(database: Mongo, collection: str) -> dict[tuple[str, ...], Document]:
+    return {tuple(index["key"]): index for index in database[collection].list_indexes()}
+
+
+def test_a_database_of_an_older_version_gets_todays_validator(database: Mongo) -> None:
+    database.create_collection("bars", validator={"$jsonSchema": {"bsonType": "object"}})
+    Staging(database).ensure()
+    with pytest.raises(WriteError, match="validation"):
+        database["bars"].insert_one({"_id": "AAPL|5min|2025-07-02"})
+
+
+def test_many_may_prepare_an_empty_database_at_once(database: Mongo) -> None:
+    barrier, failed = Barrier(6), []
+
+    def prepare() -> None:
+        barrier.wait()
+        try:
+            Staging(database).ensure()
+        except BarflowError as error:
+            failed.append(error)
+
+    threads = [Thread(target=prepare) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    [bars] = database.list_collections(filter={"name": "bars"})
+    assert bars["options"]["validator"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"symbol": None},
+        {"session_date": datetime(2025, 7, 2)},
+        {"version": "1"},
+        {"updated_at": "2025-07-02"},
+        {"requested_at": None},
+        {"first_seen_at": None},
+        {"ts": ["2025-07-02 13:30:00"]},
+        {"ts": []},
+        {"open": ["211.5"]},
+        {"high": 211.5},
+        {"close": [211]},
+        {"volume": [100]},
+        {"volume": [100.0]},
+        {"revision": [0.0]},
+    ],
+    ids=str,
+)
+def test_mongodb_itself_refuses_a_malformed_document(staging: Staging, wrong: Document) -> None:
+    staging.save([(session_bars(last=1), utc_now())], "run")
+    document = staging.bars.find_one({}) or {}
+    [name] = wrong
+    with pytest.raises(WriteError, match="validation"):
+        staging.bars.insert_one({**document, "_id": "other", "session_date": "2025-07-03"} | wrong)
+    with pytest.raises(WriteError, match="validation"):
+        staging.bars.update_one({"_id": document["_id"]}, {"$unset": {name: ""}})
+    assert [*staging.bars.find()] == [document]
+
+
+def test_a_refused_write_is_one_clear_line(staging: Staging) -> None:
+    broken = replace(session_bars(last=2), high=["a price", "another"])
+    with pytest.raises(BarflowError, match=r"^MongoDB refused to store the bars: [^\n]+unchanged[.]$"):
+        staging.save([(broken, utc_now())], "run")
+
+
+def test_the_volume_is_a_long_and_the_prices_are_exact(staging: Staging) -> None:
+    staging.save([(session_bars(last=3, volume=7, high=210.0050049), utc_now())], "run")
+    document = staging.bars.find_one({}) or {}
+    assert document["volume"] == [7, 7, 7]
+    assert {type(value) for value in document["volume"]} == {Int64}
+    assert document["high"] == [210.0050049] * 3
+
+
+class Interrupted(Staging):
+    """Staging that lets another run go first between its read and its write."""
+
+    def __init__(self, database: Mongo, *others: SessionBars) -> None:
+        super().__init__(database)
+        self.others = [*others]
+
+    def _by_key(self, keys: Sequence[str], shown: Document | None = None) -> Iterator[Document]:
+        found = [*super()._by_key(keys, shown)]
+        if self.others:
+            Staging(self.database).save([(self.others.pop(0), utc_now())], "the other run")
+        return iter(found)
+
+
+def test_a_first_write_that_lost_the_race_is_merged_into_the_winners(staging: Staging) -> None:
+    slow = Interrupted(staging.database, session_bars(first=0, last=50))
+    saved = slow.save([(session_bars(first=40, last=78), utc_now())], "slow")["AAPL"]
+    assert (saved.new, saved.revised, saved.unchanged) == (28, 0, 10)
+    assert stored(staging.database, "AAPL") == printed(MARKET, "AAPL", DAY_OPENS, DAY_CLOSES)
+
+
+def test_a_change_that_lost_the_race_is_merged_and_the_rest_of_its_save_stands(staging: Staging) -> None:
+    days = [item.session_date for item in last_sessions(DAY_CLOSES, 4)]
+    staging.save([(session_bars(day=day, last=10), utc_now()) for day in days], "first")
+    # Two other runs change the second session, each between a read and a write of the slow one.
+    slow = Interrupted(
+        staging.database, session_bars(day=days[1], first=10, last=20), session_bars(day=days[1], first=20, last=30)
+    )
+    saved = slow.save([(session_bars(day=day, last=40), utc_now()) for day in days], "slow")["AAPL"]
+    assert (saved.new, saved.revised, saved.unchanged) == (30 + 10 + 30 + 30, 0, 10 + 30 + 10 + 10)
+    assert saved.sessions_changed == days
+    lengths = {item["session_date"]: (len(item["ts"]), item["version"]) for item in staging.bars.find()}
+    assert lengths == {str(day): (40, 4 if day == days[1] else 2) for day in days}
+
+
+def test_a_slow_older_answer_cannot_undo_a_correction(staging: Staging) -> None:
+    early, late = utc_now(), utc_now() + timedelta(seconds=30)
+    staging.save([(session_bars(last=10), early - timedelta(minutes=5))], "before")
+    staging.save([(session_bars(last=10, volume=424242), late)], "corrected")
+    saved = staging.save([(session_bars(last=12), early)], "slow")["AAPL"]
+    assert (saved.new, saved.revised, saved.unchanged) == (2, 0, 10)
+    document = staging.bars.find_one({}) or {}
+    assert document["volume"][:10] == [424242] * 10
+    assert len(document["ts"]) == 12, "it may fill gaps"
+    again = staging.save([(session_bars(last=10), late + timedelta(seconds=1))], "newer")["AAPL"]
+    assert again.revised == 10, "the gap that it filled did not make the session pass for older or newer"
+
+
+def test_every_answer_of_a_save_keeps_its_own_moment(staging: Staging) -> None:
+    """Were they stored under the oldest of them, an answer from in between could undo the newest."""
+    start = utc_now()
+    moments = [start, start + timedelta(seconds=20)]
+    staging.save([(session_bars("MSFT", last=5), moments[0]), (session_bars(last=5, volume=1), moments[1])], "batch")
+    between = start + timedelta(seconds=10)
+    saved = staging.save([(session_bars(last=5), between), (session_bars("MSFT", last=5, volume=1), between)], "slow")
+    assert (saved["AAPL"].revised, saved["MSFT"].revised) == (0, 5)
+
+
+def test_sessions_are_written_oldest_first(staging: Staging, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next tick starts from the newest stored one, so that what a kill left out is asked for again."""
+    days = [item.session_date for item in last_sessions(DAY_CLOSES, 5)]
+    written: list[str] = []
+    bulk_write = Collection.bulk_write
+
+    def watched(self: Any, operations: Any, ordered: bool) -> Any:
+        assert ordered
+        written.extend(operation._doc["session_date"] for operation in operations)
+        return bulk_write(self, operations, ordered=ordered)
+
+    monkeypatch.setattr(Collection, "bulk_write", watched)
+    staging.save([(session_bars(symbol, day), utc_now()) for day in reversed(days) for symbol in ("A", "B")], "run")
+    assert written == sorted(written)
+    assert len(written) == 10
+
+
+def test_the_newest_session_of_each_symbol_is_found_however_old_it_is(staging: Staging) -> None:
+    days = [item.session_date for item in last_sessions(DAY_CLOSES, 20)]
+    newest = {"NOW": days[-1], "YESTERDAY": days[-2], "OLD": days[3]}
+    staging.save(
+        [(session_bars(name, day), utc_now()) for name, last in newest.items() for day in days if day <= last], "r"
+    )
+    assert staging.newest_sessions([*newest, "NEVER"], days[:-4:-1]) == newest
+    assert staging.newest_sessions([*newest, "NEVER"], []) == newest
+
+
+def test_an_answer_too_large_for_a_document_is_kept_whole_in_parts(
+    staging: Staging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("barflow.staging.PLAIN_BODY_BYTES", 100)
+    monkeypatch.setattr("barflow.staging.PART_BYTES", 300)
+    body = str([*range(1000)]).encode()
+    staging.keep_raw(RawResponse(body, ("AAPL",), utc_now(), 200), "run")
+    parts = [*staging.database["raw_responses"].find(sort=[("part", 1)])]
+    assert len(parts) > 1
+    assert {(part["parts"], part["encoding"], part["run_id"]) for part in parts} == {(len(parts), "zlib", "run")}
+    assert zlib.decompress(b"".join(part["body"] for part in parts)) == body
+
+
+def test_an_answer_that_is_not_text_is_kept_too(staging: Staging) -> None:
+    staging.keep_raw(RawResponse(b'{"status": \xff', ("AAPL",), utc_now(), 502), "run")
+    assert staging.database["raw_responses"].count_documents({"http_status": 502}) == 1
+
+
+def test_nobody_listening_is_one_clear_line_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("barflow.mongo.ANSWER_MS", 300)
+    with pytest.raises(UnavailableError) as caught:
+        connect(f"mongodb://reader:hunter2@127.0.0.1:{free_port()}/")
+    text = str(caught.value)
+    assert text.startswith("MongoDB could not be reached: 127.0.0.1:")
+    assert "BARFLOW_MONGODB_URI" in text
+    assert "\n" not in text
+    assert "hunter2" not in text
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__, "no traceback of the driver, which may hold the URI"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["postgresql://u:hunter2@h/", "mongodb://u:hunter2@", "mongodb://u:hunter2@h:port", "mongodb://u:hun/ter2@h/"],
+)
+def test_a_malformed_uri_is_bad_input_and_is_not_repeated(uri: str) -> None:
+    with pytest.raises(BadInputError, match="BARFLOW_MONGODB_URI is not a MongoDB URI") as caught:
+        connect(uri)
+    assert "ter2" not in str(caught.value)
+
+
+class Server:
+    """A MongoDB server that a test may kill."""
+
+    def __init__(self, state: Path) -> None:
+        (state / "logs").mkdir()
+        self.state = state
+
+    def start(self) -> Mongo:
+        uri = start_mongo(self.state, self._remember, print)
+        client: MongoClient[Document] = MongoClient(uri, serverSelectionTimeoutMS=300)
+        return client.get_database("barflow", codec_options=UTC_AWARE)
+
+    def _remember(self, process: subprocess.Popen[bytes], number: int) -> None:
+        self.process = process
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    made = Server(tmp_path)
+    yield made
+    made.kill()
+
+
+def test_mongodb_killed_in_the_middle_of_a_tick_loses_nothing_and_the_next_tick_repairs(
+    server: Server, market: TwelveDataStandIn, database: Mongo
+) -> None:
+    symbols = ["AAPL", "MSFT", "NVDA", "GOOGL", "TSLA", "AMD"]
+    opened = server.start()
+    ingest(market, opened).tick(symbols[:2])
+    acknowledged = {item["_id"]: item for item in opened["bars"].find()}
+    CLOCK.now = utc("2025-07-03 17:00")  # the half day's close: a session to add, others to write for the first time
+    hop = ingest(market, opened)
+    hop.staging = ToBeKilled(opened, server)
+    with pytest.raises(UnavailableError, match=r"^MongoDB could not [^\n]+, then run the same command again[.]$"):
+        hop.tick(symbols)
+
+    restarted = server.start()
+    found = {item["_id"]: item for item in restarted["bars"].find()}
+    assert {key: value for key, value in found.items() if key in acknowledged} == acknowledged
+    for symbol in symbols[2:]:
+        stored_keys = sorted(key for key, item in found.items() if item["symbol"] == symbol)
+        assert stored_keys == asked_for(symbol)[: len(stored_keys)], "no session is left out before the newest"
+    assert restarted["ledger"].count_documents({"outcome": "running"}) == 1, "it shows as a run that died"
+    ingest(market, restarted).tick(symbols)
+
+    CLOCK.now = DAY_CLOSES
+    ingest(market, database).tick(symbols[:2])
+    CLOCK.now = utc("2025-07-03 17:00")
+    ingest(market, database).tick(symbols)
+    assert end_state(restarted) == end_state(database)
+
+
+def asked_for(symbol: str) -> list[str]:
+    """The sessions of a first run, oldest first."""
+    return [document_key(symbol, item.session_date) for item in last_sessions(CLOCK(), 20)]
+
+
+class ToBeKilled(Staging):
+    """Staging whose server is killed while it writes."""
+
+    def __init__(self, database: Mongo, server: Server) -> None:
+        super().__init__(database)
+        self.server = server
+
+    def save(self, sessions: Any, run_id: str) -> Any:
+        Timer(0.1, self.server.kill).start()
+        return super().save(sessions, run_id)

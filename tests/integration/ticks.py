@@ -1,0 +1,114 @@
+"""How do the tests of ingestion run a tick, and how do they see what it left?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import SecretStr
+from pymongo.database import Database
+from twelvedata_calls import CLOCK
+
+from barflow.bars import ARRAYS
+from barflow.ingest import Counts, Ingest
+from barflow.mongo import Document
+from barflow.sessions import utc_now
+from barflow.twelvedata import Answer, SymbolError, TwelveDataClient
+from local.bar_sources import BarSource, Row
+from local.twelvedata_server import TwelveDataStandIn
+
+KEY = "stand-in-key"
+SYMBOLS = ("AAPL", "MSFT")
+# What differs between two runs that end in the same state.
+OF_THE_RUN = ("run_id", "first_seen_at", "updated_at", "requested_at", "seen_at", "last_seen_at", "times")
+
+
+def ingest(
+    api: TwelveDataStandIn,
+    database: Database[Document],
+    *,
+    history: int = 20,
+    revision: int = 2,
+    clock: Callable[[], datetime] = CLOCK,
+) -> Ingest:
+    """The hop against a stand-in, with the vendor's largest batches and no limit of credits."""
+    client = TwelveDataClient(api.url, SecretStr(KEY), credits_per_minute=10_000, credits_per_day=None, batch_size=120)
+    return Ingest(client, database, history_sessions=history, revision_sessions=revision, clock=clock)
+
+
+class Script:
+    """A client that gives these results, one after the other; an exception among them is raised in its turn."""
+
+    def __init__(self, *results: Answer | SymbolError | Exception) -> None:
+        self.results = results
+
+    def time_series(self, symbols: Sequence[str], *window: datetime, on_raw: object) -> Iterator[Answer | SymbolError]:
+        for result in self.results:
+            if isinstance(result, Exception):
+                raise result
+            yield result
+
+
+def scripted(database: Database[Document], *results: Answer | SymbolError | Exception, now: datetime) -> Ingest:
+    """The hop on a client that gives these results."""
+    script: Any = Script(*results)
+    return Ingest(script, database, history_sessions=20, revision_sessions=2, clock=lambda: now)
+
+
+def answer(symbol: str, rows: Sequence[Row], requested_at: datetime | None = None, **meta: str) -> Answer:
+    """A symbol's answer made of these bars."""
+    return Answer(symbol, {"symbol": symbol, **meta}, [as_value(row) for row in rows], requested_at or utc_now())
+
+
+def as_value(row: Row) -> dict[str, Any]:
+    names = ("open", "high", "low", "close", "volume")
+    return {"datetime": f"{row[0]:%Y-%m-%d %H:%M:%S}", **dict(zip(names, row[1:], strict=True))}
+
+
+Values = tuple[float, float, float, float, int]
+
+
+def stored(database: Database[Document], symbol: str) -> dict[datetime, Values]:
+    """Every stored bar of a symbol by its open (UTC): dollars and shares."""
+    bars: dict[datetime, Values] = {}
+    for document in database["bars"].find({"symbol": symbol}):
+        for ts, *values in zip(*(document[name] for name in ARRAYS[:-1]), strict=True):
+            assert ts not in bars, f"{symbol} {ts} is stored twice"
+            bars[ts] = tuple(values)
+    return bars
+
+
+def printed(source: BarSource, symbol: str, start: datetime, end: datetime) -> dict[datetime, Values]:
+    """What the source's market printed in [start, end): the oracle of what must be stored."""
+    return {
+        row[0]: (float(row[1] or 0), float(row[2] or 0), float(row[3] or 0), float(row[4] or 0), int(row[5] or 0))
+        for row in source.rows(symbol, start, end)
+    }
+
+
+def end_state(database: Database[Document], *collections: str) -> dict[str, Document]:
+    """All documents by ``_id``, without what two runs of the same work may differ in."""
+    names = collections or ("bars", "rejected_bars")
+    return {
+        document["_id"]: {name: value for name, value in document.items() if name not in OF_THE_RUN}
+        for name in names
+        for document in database[name].find()
+    }
+
+
+def counts(**values: int) -> dict[str, int]:
+    """The counts of a symbol, those that are not named being zero."""
+    return {**asdict(Counts()), **values}
+
+
+def utc(text: str) -> datetime:
+    """``"2025-07-02 13:30"`` as a moment in UTC."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def everything(database: Database[Document]) -> str:
+    """The whole database as text, for a search of what must not be in it."""
+    return re.sub(r"\s+", " ", str([[*database[name].find()] for name in database.list_collection_names()]))
