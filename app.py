@@ -10,9 +10,11 @@ import cdk_nag
 from config.environment import Environment
 from config.environments import environment
 from config.validation import ConfigError
+from stacks.catalog import CatalogStack
 from stacks.database import DatabaseStack
 from stacks.ingestion import IngestionStack
 from stacks.network import NetworkStack
+from stacks.processing import ProcessingStack
 from stacks.secrets import SecretsStack
 from stacks.settings import pipeline_settings
 from stacks.storage import StorageStack
@@ -24,6 +26,7 @@ def build(app: cdk.App, config: Environment) -> list[cdk.Stack]:
     network = NetworkStack(app, config, keys=secrets.keys)
     storage = StorageStack(app, config, vpc=network.vpc, groups=network.groups, keys=secrets.keys)
     database = DatabaseStack(app, config, vpc=network.vpc, groups=network.groups, keys=secrets.keys)
+    settings = pipeline_settings(config, secrets, storage, database)
     ingestion = IngestionStack(
         app,
         config,
@@ -31,9 +34,28 @@ def build(app: cdk.App, config: Environment) -> list[cdk.Stack]:
         groups=network.groups,
         keys=secrets.keys,
         secrets=secrets,
-        settings=pipeline_settings(config, secrets, storage, database),
+        settings=settings,
     )
-    return [secrets, network, storage, database, ingestion]
+    processing = ProcessingStack(
+        app,
+        config,
+        vpc=network.vpc,
+        groups=network.groups,
+        keys=secrets.keys,
+        secrets=secrets,
+        storage=storage,
+    )
+    catalog = CatalogStack(
+        app,
+        config,
+        vpc=network.vpc,
+        groups=network.groups,
+        keys=secrets.keys,
+        storage=storage,
+        database=database,
+        settings=settings,
+    )
+    return [secrets, network, storage, database, ingestion, processing, catalog]
 
 
 def main() -> None:

@@ -86,7 +86,9 @@ class Emr(Section):
     security_configuration: str
     log_uri: str
     bootstrap_uri: str
+    packages_uri: str
     step_uri: str
+    library_uri: str
     primary_instance: str
     core_instance: str
     core_count: int
@@ -100,10 +102,13 @@ class Emr(Section):
 
 
 class Glue(Section):
-    """The catalog and the aggregating job."""
+    """The catalog and the aggregating job. ``ruleset`` judges ``bars_table``; ``quality_role`` is who evaluates it."""
 
     job: str
     database: str
+    bars_table: str
+    ruleset: str
+    quality_role: str
     lake_crawler: str
     warehouse_crawler: str
     connection: str

@@ -42,6 +42,13 @@ def resolve(setting: SecretStr | None, name: str) -> str:
         raise BadInputError(f"{name}: the secret {secret_id} {missing}. Put it in as the runbook says.") from None
 
 
+def reference(text: str) -> str:
+    """The text, which must be a reference: as an argument, a secret would be seen by others. Raises BadInputError."""
+    if not text.startswith(SCHEME):
+        raise BadInputError(f"a secret was given as an argument: give a reference, such as {SCHEME}NAME#dsn")
+    return text
+
+
 def _part(body: str, key: str) -> str:
     found = json.loads(body)
     if key != DSN:

@@ -134,6 +134,11 @@ INGEST = Bundle(
     files={"handler.py": "lambda/ingest/handler.py", "barflow": "barflow"},
     requirements="lambda/ingest/requirements.txt",
 )
+CERTIFICATE = Bundle(
+    name="certificate",
+    files={"handler.py": "lambda/certificate/handler.py"},
+    requirements="lambda/certificate/requirements.txt",
+)
 # What the code bucket holds, and the function that puts it there: it carries the files itself.
 LIBRARY = "barflow.zip"
 RELEASE = Bundle(
@@ -157,7 +162,7 @@ PACKAGES = Bundle(
         f"release/{GLUE_PACKAGES}": Wheels("glue/requirements.txt", versions.GLUE_PLATFORM),
     },
 )
-BUNDLES = (MIGRATE, INGEST, RELEASE, PACKAGES)
+BUNDLES = (MIGRATE, INGEST, CERTIFICATE, RELEASE, PACKAGES)
 
 
 def main() -> None:

@@ -43,4 +43,14 @@ MIGRATE_FUNCTION = Output("Database", "MigrateFunction", "Function that brings t
 INGEST_FUNCTION = Output("Ingestion", "IngestFunction", "Function of a tick; absent where Airflow's host fetches")
 FAILED_TICKS_QUEUE = Output("Ingestion", "FailedTicksQueue", "Queue of the ticks that failed three times, to redrive")
 
+EMR_SERVICE_ROLE = Output("Processing", "EmrServiceRole", "Role by which EMR makes and ends clusters")
+EMR_NODE_ROLE = Output("Processing", "EmrNodeRole", "Role of the clusters' nodes: the lake, the MongoDB URI, logs")
+
+GLUE_JOB = Output("Catalog", "GlueJob", "Job that aggregates and loads what was published")
+GLUE_DATABASE = Output("Catalog", "GlueDatabase", "Database of the catalog: the archive and the warehouse's tables")
+LAKE_CRAWLER = Output("Catalog", "LakeCrawler", "Crawler that enters new months and symbols of the archive")
+WAREHOUSE_CRAWLER = Output("Catalog", "WarehouseCrawler", "Crawler that enters the warehouse's tables")
+ATHENA_WORKGROUP = Output("Catalog", "AthenaWorkgroup", "Workgroup of queries on the archive, with its limit of bytes")
+BARS_RULESET = Output("Catalog", "BarsRuleset", "Data-quality rules that the archive's bars are judged by")
+
 OUTPUTS: tuple[Output, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Output))

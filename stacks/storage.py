@@ -40,7 +40,7 @@ class Access:
 
 
 BARS, STAGED, MANIFESTS, QUERIES = "bars_5min", "_staged", "manifests", "queries"
-RELEASES = "releases"
+RELEASES, CERTIFICATES = "releases", "certificates"
 ACCESS = (
     Access(
         bucket="lake",
@@ -55,6 +55,7 @@ ACCESS = (
     ),
     Access(bucket="lake", prefix=QUERIES, holds="answers of Athena", reads=("host",), writes=("host",)),
     Access(bucket="code", prefix=RELEASES, holds="published programs", reads=("emr", "glue", "host")),
+    Access(bucket="code", prefix=CERTIFICATES, holds="what EMR's nodes prove themselves with", reads=("emr",)),
     Access(bucket="logs", prefix="emr", holds="logs of clusters", reads=("host",), writes=("emr",)),
     Access(bucket="logs", prefix="glue", holds="temporary files and event logs", reads=("glue",), writes=("glue",)),
     Access(bucket="logs", prefix="airflow", holds="logs of tasks", reads=("host",), writes=("host",)),

@@ -38,7 +38,7 @@ class Release(Construct):
         super().__init__(stack, construct_id)
         self.bucket = bucket
         self.prefix = f"{prefix}/{bundle.digest[:16]}"
-        self._places = {place.removeprefix(INSIDE) for place in bundle.places if place.startswith(INSIDE)}
+        self.places = {place.removeprefix(INSIDE) for place in bundle.places if place.startswith(INSIDE)}
         publish = PythonFunction(
             stack,
             f"Publish{construct_id}",
@@ -57,6 +57,10 @@ class Release(Construct):
 
     def uri(self, place: str = "") -> str:
         """The address of a file of the release, or of its folder with a slash at the end. Raises KeyError."""
-        if place and place not in self._places:
-            raise KeyError(f"{place} is not among the published programs: {sorted(self._places)}")
-        return f"s3://{self.bucket.bucket_name}/{self.prefix}/{place}"
+        return f"s3://{self.bucket.bucket_name}/{self.key(place)}"
+
+    def key(self, place: str) -> str:
+        """The same within the bucket. Raises KeyError."""
+        if place and place not in self.places:
+            raise KeyError(f"{place} is not among the published programs: {sorted(self.places)}")
+        return f"{self.prefix}/{place}"
