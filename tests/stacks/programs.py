@@ -42,13 +42,40 @@ def variable(field: str) -> str:
     return "TWELVEDATA_API_KEY" if field == "twelvedata_api_key" else f"BARFLOW_{field.upper()}"
 
 
-def third_party_imports(*sources: Path) -> set[str]:
-    """The top-level names that files import at any place, less those of the standard library and the project."""
-    found = set()
-    for source in sources:
-        for node in ast.walk(ast.parse(source.read_text())):
-            if isinstance(node, ast.Import):
-                found |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                found.add(node.module.split(".")[0])
+def third_party_imports(source: str) -> set[str]:
+    """The top-level names that a program and the modules of barflow under it import at run time, at any place."""
+    found: set[str] = set()
+    for path in _reached(ROOT / source):
+        found |= {name.split(".")[0] for name in _imports(path)}
     return found - set(sys.stdlib_module_names) - {"barflow"}
+
+
+def _reached(start: Path) -> set[Path]:
+    """The program, and the modules of barflow that it imports at any depth."""
+    found, waiting = {start}, [start]
+    while waiting:
+        for name in _imports(waiting.pop()):
+            path = ROOT / f"{name.replace('.', '/')}.py"
+            if name.startswith("barflow.") and path.exists() and path not in found:
+                found.add(path)
+                waiting.append(path)
+    return found
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, less what it imports for its types alone."""
+    tree = _Running().visit(ast.parse(path.read_text()))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+class _Running(ast.NodeTransformer):
+    """Leaves out the blocks that only a type checker sees."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        self.generic_visit(node)
+        return node.orelse if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
