@@ -37,7 +37,7 @@ def run_program(
 ) -> int:
     """Parses, works, prints the result. Returns the exit code: 0, or that of the error."""
     try:
-        result = work(_parse(parser, argv), _say)
+        result = work(parse_arguments(parser, argv), _say)
     except Exception as error:
         known = error if isinstance(error, BarflowError) else _from_task(error)
         if known is None:
@@ -89,7 +89,7 @@ def run_child(
     )
 
 
-def _parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
     """Takes Glue's own arguments for granted and refuses any other that the program does not know."""
     arguments, rest = parser.parse_known_args(argv)
     for before, item in pairwise(["", *rest]):

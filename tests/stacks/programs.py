@@ -1,15 +1,27 @@
-"""Which settings does a program read? Found in its source, so that what a stack provides can be held against it."""
+"""What does a program ask for? Its arguments, settings and packages, to hold against what a stack provides."""
 
 from __future__ import annotations
 
 import ast
+import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from barflow.settings import Settings
 
 ROOT = Path(__file__).parents[2]
+
+
+def program(path: str) -> ModuleType:
+    """A program of the repository, as a module."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def settings_read(source: str, *functions: str) -> set[str]:

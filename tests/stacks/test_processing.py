@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import boto3
@@ -16,7 +13,7 @@ from botocore.validate import ParamValidator
 from conftest import Deployment
 from moto import mock_aws
 from permissions import rights, rights_of
-from programs import ROOT, settings_read, third_party_imports, variable
+from programs import ROOT, program, settings_read, third_party_imports, variable
 
 from barflow import emr
 from barflow.contract import RuntimeContract
@@ -38,16 +35,6 @@ SHAPE = {
     "step_uri": "s3://code/spark/bars_to_parquet.py",
     "library_uri": "s3://code/barflow.zip",
 }
-
-
-def program(path: str) -> ModuleType:
-    """A program of the repository, as a module."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
