@@ -14,6 +14,8 @@ from stacks.catalog import CatalogStack
 from stacks.database import DatabaseStack
 from stacks.ingestion import IngestionStack
 from stacks.network import NetworkStack
+from stacks.observability import ObservabilityStack
+from stacks.orchestration import OrchestrationStack
 from stacks.processing import ProcessingStack
 from stacks.secrets import SecretsStack
 from stacks.settings import pipeline_settings
@@ -55,7 +57,33 @@ def build(app: cdk.App, config: Environment) -> list[cdk.Stack]:
         database=database,
         settings=settings,
     )
-    return [secrets, network, storage, database, ingestion, processing, catalog]
+    orchestration = OrchestrationStack(
+        app,
+        config,
+        vpc=network.vpc,
+        groups=network.groups,
+        keys=secrets.keys,
+        secrets=secrets,
+        storage=storage,
+        database=database,
+        ingestion=ingestion,
+        processing=processing,
+        catalog=catalog,
+        settings=settings,
+    )
+    observability = ObservabilityStack(
+        app,
+        config,
+        vpc=network.vpc,
+        groups=network.groups,
+        keys=secrets.keys,
+        secrets=secrets,
+        database=database,
+        ingestion=ingestion,
+        catalog=catalog,
+        orchestration=orchestration,
+    )
+    return [secrets, network, storage, database, ingestion, processing, catalog, orchestration, observability]
 
 
 def main() -> None:

@@ -21,6 +21,11 @@ BARS_INGESTED = "BarsIngested"  # stored for the first time, or stored again bec
 BARS_REJECTED = "BarsRejected"
 SYMBOLS_REFUSED = "SymbolsRefused"  # by the vendor, while others were answered
 TICKS_REFUSED = "TicksRefused"  # by the vendor as a whole: wrong key, plan, the day's credits
+STALEST = "Stalest"  # seconds, the greatest freshness of any symbol
+# By environment, a process run each.
+ROWS_LOADED = "RowsLoaded"
+RUN_COST = "RunCost"  # dollars, by the price table
+ALERTS_FIRED = "AlertsFired"
 # By environment and symbol.
 FRESHNESS = "Freshness"  # seconds from the close of the newest stored bar to now
 
@@ -37,9 +42,12 @@ def tick_lines(env: str, report: TickReport, newest: Mapping[str, datetime], now
         SYMBOLS_REFUSED: len(report.errors),
         TICKS_REFUSED: 0,
     }
-    yield emf(now, {ENVIRONMENT: env}, {name: (count, "Count") for name, count in counts.items()})
-    for symbol, opened in sorted(newest.items()):
-        age = max(0.0, (now - opened - BAR).total_seconds())
+    values = {name: (float(count), "Count") for name, count in counts.items()}
+    ages = {symbol: max(0.0, (now - opened - BAR).total_seconds()) for symbol, opened in sorted(newest.items())}
+    if ages:
+        values[STALEST] = (max(ages.values()), "Seconds")
+    yield emf(now, {ENVIRONMENT: env}, values)
+    for symbol, age in ages.items():
         yield emf(now, {ENVIRONMENT: env, SYMBOL: symbol}, {FRESHNESS: (age, "Seconds")})
 
 

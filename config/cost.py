@@ -41,9 +41,9 @@ NAT_GB_PER_SYMBOL = 0.02
 class Inventory:
     """How many of the things that cost by the piece an environment has; counted from its templates by a test."""
 
-    secrets: int = 12
-    kms_keys: int = 1
-    alarms: int = 16
+    secrets: int = 13
+    kms_keys: int = 2
+    alarms: int = 14
     dashboards: int = 2
     metrics: int = 4
     metrics_per_symbol: int = 1
@@ -145,7 +145,7 @@ def _database(settings: Environment, table: dict[str, Any]) -> Line:
 
 def _host(settings: Environment, table: dict[str, Any]) -> Line:
     host = settings.host
-    root_gb = 8
+    root_gb = 12
     disk = (host.data_volume_gb + root_gb) * table["month"]["ebs_gb"]
     hourly = _price(table["hour"]["ec2"], "host.instance_type", host.instance_type)
     return Line("EC2 host", HOURS * hourly + disk, f"{host.instance_type}, {host.data_volume_gb + root_gb} GB")

@@ -139,6 +139,11 @@ CERTIFICATE = Bundle(
     files={"handler.py": "lambda/certificate/handler.py"},
     requirements="lambda/certificate/requirements.txt",
 )
+NOTIFY = Bundle(
+    name="notify",
+    files={"handler.py": "lambda/notify/handler.py"},
+    requirements="lambda/notify/requirements.txt",
+)
 # What the code bucket holds, and the function that puts it there: it carries the files itself.
 LIBRARY = "barflow.zip"
 RELEASE = Bundle(
@@ -148,6 +153,7 @@ RELEASE = Bundle(
         "release/spark": "spark",
         "release/glue": "glue",
         "release/sql": "sql",
+        "release/orchestration": "orchestration",
         "release/barflow": "barflow",
     },
     archives={f"release/{LIBRARY}": ZippedPackage("barflow")},
@@ -162,7 +168,7 @@ PACKAGES = Bundle(
         f"release/{GLUE_PACKAGES}": Wheels("glue/requirements.txt", versions.GLUE_PLATFORM),
     },
 )
-BUNDLES = (MIGRATE, INGEST, CERTIFICATE, RELEASE, PACKAGES)
+BUNDLES = (MIGRATE, INGEST, CERTIFICATE, NOTIFY, RELEASE, PACKAGES)
 
 
 def main() -> None:

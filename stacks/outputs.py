@@ -53,4 +53,14 @@ WAREHOUSE_CRAWLER = Output("Catalog", "WarehouseCrawler", "Crawler that enters t
 ATHENA_WORKGROUP = Output("Catalog", "AthenaWorkgroup", "Workgroup of queries on the archive, with its limit of bytes")
 BARS_RULESET = Output("Catalog", "BarsRuleset", "Data-quality rules that the archive's bars are judged by")
 
+HOST_ID = Output("Orchestration", "HostId", "Instance that runs Airflow, for Session Manager")
+HOST_LOG = Output("Orchestration", "HostLog", "Log group of the host: its setup, its system and Airflow")
+RUNTIME_CONTRACT = Output("Orchestration", "RuntimeContract", "SSM parameter that tells programs what is where")
+
+OPERATIONS_TOPIC = Output("Observability", "OperationsTopic", "Topic of alarms: to Slack and the e-mail addresses")
+BUSINESS_DASHBOARD = Output("Observability", "BusinessDashboard", "Dashboard of bars, freshness, loads and costs")
+TECHNICAL_DASHBOARD = Output(
+    "Observability", "TechnicalDashboard", "Dashboard of functions, queues, jobs, server, host"
+)
+
 OUTPUTS: tuple[Output, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Output))
