@@ -5,8 +5,9 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 ARGS ?=
+ENV ?= dev
 
-.PHONY: help setup demo test lint bench clean lock
+.PHONY: help setup demo test lint bench synth clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -37,7 +38,11 @@ lint: setup ## ruff, mypy and import-linter
 bench: setup ## measure this machine: ratios against peers and limits
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+synth: setup ## the CloudFormation templates of an environment into cdk.out; ENV=prod
+	@PATH="$(CURDIR)/$(BIN):$$PATH" npx --no-install cdk synth --quiet --all -c env=$(ENV)
+
 LOCK := $(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+
 lock: setup ## compile requirements*.in into requirements*.txt with hashes
 	@$(LOCK) requirements-airflow.in -o requirements-airflow.txt
 	@$(LOCK) -c requirements-airflow.txt requirements-dev.in -o requirements-dev.txt

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr
 from pymongo.database import Database
 
 from barflow.backfill import BackfillPlan, plan
@@ -62,9 +63,10 @@ class Run:
 
     def ingest(self, say: Say) -> Ingest:
         """The hop with a client for these settings; long waits for credits are told."""
+        key = self.settings.twelvedata_api_key
         client = TwelveDataClient(
             self.settings.twelvedata_url,
-            self.settings.twelvedata_api_key,
+            SecretStr(resolve(key, "TWELVEDATA_API_KEY")) if key else None,
             credits_per_minute=self.settings.credits_per_minute,
             credits_per_day=self.settings.credits_per_day,
             batch_size=self.settings.batch_size,

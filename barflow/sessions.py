@@ -18,6 +18,8 @@ from barflow.errors import BadInputError
 
 NEW_YORK = ZoneInfo("America/New_York")
 BAR = timedelta(minutes=5)
+# How long after the close the closing bars may still come in: three ticks, so that two may fail.
+SETTLING = timedelta(minutes=15)
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,12 @@ def session_at(now: datetime) -> Session | None:
     """The session that is open at ``now`` (UTC), or None when the market is closed."""
     found = session(new_york(now).date())
     return found if found is not None and found.opens <= now < found.closes else None
+
+
+def bars_due(now: datetime) -> bool:
+    """Whether a tick at ``now`` (UTC) can find new bars: from the first bar's close until the last one has settled."""
+    found = session(new_york(now).date())
+    return found is not None and found.opens + BAR <= now < found.closes + SETTLING
 
 
 def new_york(moment: datetime) -> datetime:

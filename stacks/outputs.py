@@ -1,0 +1,43 @@
+"""Every output of every stack: its key and what it means. Operators, tests and the runbook rely on the keys.
+
+An output is an interface: to rename one, change the list in tests/stacks/test_outputs.py in the same commit, and say
+so in the changelog.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output: the stack that has it (Network for Barflow-dev-Network), its key there, and its meaning."""
+
+    stack: str
+    key: str
+    meaning: str
+
+
+NAT_ADDRESSES = Output("Network", "NatAddresses", "Public addresses of all traffic out, to allow in MongoDB Atlas")
+VPC_ID = Output("Network", "VpcId", "The VPC of everything that runs")
+
+TWELVEDATA_SECRET = Output("Secrets", "TwelveDataSecret", "Secret that holds the Twelve Data API key")
+MONGODB_SECRET = Output("Secrets", "MongoDbSecret", "Secret that holds the MongoDB URI")
+SLACK_SECRET = Output("Secrets", "SlackSecret", "Secret that holds the Slack bot token")
+SSH_CONNECTION_SECRET = Output("Secrets", "SshConnectionSecret", "Secret of Airflow's SSH connection to the host")
+SLACK_CONNECTION_SECRET = Output("Secrets", "SlackConnectionSecret", "Secret of Airflow's Slack connection")
+AIRFLOW_LOGIN_SECRET = Output("Secrets", "AirflowLoginSecret", "Secret of the generated password of Airflow's page")
+
+LAKE_BUCKET = Output("Storage", "LakeBucket", "Bucket of the Parquet archive and its manifests")
+CODE_BUCKET = Output("Storage", "CodeBucket", "Bucket of the published programs")
+LOGS_BUCKET = Output("Storage", "LogsBucket", "Bucket of logs: EMR's and the buckets' own access logs")
+CODE_URI = Output("Storage", "CodeUri", "Where this deployment's programs lie; each deployed content has its own place")
+
+DATABASE_ENDPOINT = Output("Database", "DatabaseEndpoint", "Host name of the warehouse")
+DATABASE_ID = Output("Database", "DatabaseId", "RDS identifier of the warehouse, for restores")
+DATABASE_ADMIN_SECRET = Output("Database", "DatabaseAdminSecret", "Secret of the warehouse's owner, rotated by RDS")
+LOADER_SECRET = Output("Database", "LoaderSecret", "Secret of the user that loads the warehouse")
+READER_SECRET = Output("Database", "ReaderSecret", "Secret of the user that may only read the warehouse")
+MIGRATE_FUNCTION = Output("Database", "MigrateFunction", "Function that brings the warehouse's schema up to date")
+
+OUTPUTS: tuple[Output, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Output))
