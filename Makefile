@@ -41,12 +41,16 @@ bench: setup ## measure this machine: ratios against peers and limits
 synth: setup ## the CloudFormation templates of an environment into cdk.out; ENV=prod
 	@PATH="$(CURDIR)/$(BIN):$$PATH" npx --no-install cdk synth --quiet --all -c env=$(ENV)
 
-LOCK := $(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
-
+LOCK := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+LOCK_HERE := $(LOCK) --python-version 3.11
+LOCK_LAMBDA := $(LOCK) --python-version 3.13 --python-platform aarch64-manylinux_2_28
 lock: setup ## compile requirements*.in into requirements*.txt with hashes
-	@$(LOCK) requirements-airflow.in -o requirements-airflow.txt
-	@$(LOCK) -c requirements-airflow.txt requirements-dev.in -o requirements-dev.txt
-	@$(LOCK) -c requirements-airflow.txt requirements.in -o requirements.txt
+	@$(LOCK_HERE) requirements-airflow.in -o requirements-airflow.txt
+	@$(LOCK_HERE) -c requirements-airflow.txt requirements-dev.in -o requirements-dev.txt
+	@$(LOCK_HERE) -c requirements-airflow.txt requirements.in -o requirements.txt
+	@for folder in lambda/*/; do test ! -f $${folder}requirements.in || $(LOCK_LAMBDA) $${folder}requirements.in -o $${folder}requirements.txt || exit; done
+	@$(LOCK_HERE) --python-platform aarch64-manylinux_2_28 spark/requirements.in -o spark/requirements.txt
+	@$(LOCK_HERE) --python-platform x86_64-manylinux_2_28 glue/requirements.in -o glue/requirements.txt
 
 clean: ## remove the demo's state and everything built
 	@rm -rf .barflow .venv node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

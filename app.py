@@ -11,8 +11,10 @@ from config.environment import Environment
 from config.environments import environment
 from config.validation import ConfigError
 from stacks.database import DatabaseStack
+from stacks.ingestion import IngestionStack
 from stacks.network import NetworkStack
 from stacks.secrets import SecretsStack
+from stacks.settings import pipeline_settings
 from stacks.storage import StorageStack
 
 
@@ -22,7 +24,16 @@ def build(app: cdk.App, config: Environment) -> list[cdk.Stack]:
     network = NetworkStack(app, config, keys=secrets.keys)
     storage = StorageStack(app, config, vpc=network.vpc, groups=network.groups, keys=secrets.keys)
     database = DatabaseStack(app, config, vpc=network.vpc, groups=network.groups, keys=secrets.keys)
-    return [secrets, network, storage, database]
+    ingestion = IngestionStack(
+        app,
+        config,
+        vpc=network.vpc,
+        groups=network.groups,
+        keys=secrets.keys,
+        secrets=secrets,
+        settings=pipeline_settings(config, secrets, storage, database),
+    )
+    return [secrets, network, storage, database, ingestion]
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ from barflow.errors import BadInputError
 
 NEW_YORK = ZoneInfo("America/New_York")
 BAR = timedelta(minutes=5)
-# How long after the close the closing bars may still come in: three ticks, so that two may fail.
-SETTLING = timedelta(minutes=15)
+# How long after the close a tick still looks for the closing bars: the slowest schedule, and the delay of a call.
+SETTLING = timedelta(minutes=35)
 
 
 @dataclass(frozen=True)

@@ -262,11 +262,20 @@ class Environment:
             if not re.fullmatch(r"[A-Z0-9.:/-]{1,24}", symbol):
                 raise refuse("symbols", symbol, "allowed are upper case letters, digits and . : / -, as BRK.B")
         per_day = self.plan.credits_per_day
-        wanted = len(self.symbols) * (390 // self.ingest.every_minutes + 1)
+        # From the first bar's close to ten minutes after the last one's.
+        wanted = len(self.symbols) * (390 // self.ingest.every_minutes + 2)
         if per_day is not None and wanted > per_day:
             raise refuse(
                 "symbols",
                 f"{len(self.symbols)} symbols",
                 f"every {self.ingest.every_minutes} minutes they cost {wanted} credits a day and plan.credits_per_day "
                 f"is {per_day}; allowed are fewer symbols, a larger ingest.every_minutes or a larger plan",
+            )
+        minutes = -(-len(self.symbols) // self.plan.credits_per_minute)
+        if self.ingest.runner == "lambda" and minutes * 60 > self.ingest.timeout_seconds:
+            raise refuse(
+                "ingest.timeout_seconds",
+                self.ingest.timeout_seconds,
+                f"{len(self.symbols)} symbols at {self.plan.credits_per_minute} credits a minute take {minutes} "
+                "minutes; allowed is at least that, or fewer symbols, a larger plan, or the host as ingest.runner",
             )

@@ -13,4 +13,6 @@ AIRFLOW_PROVIDERS = {"amazon": "9.39.0", "slack": "9.11.0", "ssh": "7.0.0"}
 POSTGRESQL = "18.3"  # the embedded one of the tests is 18 as well
 POSTGRESQL_MAJORS = ("17", "18")
 LAMBDA_PYTHON = "3.13"
+EMR_PLATFORM = "aarch64-manylinux_2_28"  # Graviton on Amazon Linux 2023
+GLUE_PLATFORM = "x86_64-manylinux_2_28"  # Glue's workers on Amazon Linux 2023
 LAMBDA_PLATFORM = "aarch64-manylinux_2_28"  # arm64 on Amazon Linux 2023

@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 
 from config import versions
+from stacks.archives import Archive, Wheels, ZippedPackage
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "build" / "bundles"
@@ -32,10 +33,14 @@ class BundleError(RuntimeError):
 
 @dataclass(frozen=True)
 class Bundle:
-    """``files``: place in the bundle → file or folder of the repository. ``requirements``: a lock with hashes."""
+    """``files``: place in the bundle → file or folder of the repository; ``archives``: place → file to make.
+
+    ``requirements``: a lock with hashes, installed into the bundle.
+    """
 
     name: str
     files: Mapping[str, str]
+    archives: Mapping[str, Archive] = field(default_factory=dict)
     requirements: str | None = None
     platform: str = versions.LAMBDA_PLATFORM
     python: str = versions.LAMBDA_PYTHON
@@ -47,14 +52,16 @@ class Bundle:
         digest = hashlib.sha256(f"1 {self.requirements and (self.platform, self.python)}".encode())
         for place, source in sorted(self._sources()):
             digest.update(f"\0{place}\0{hashlib.sha256(source.read_bytes()).hexdigest()}".encode())
+        for place, archive in sorted(self.archives.items()):
+            digest.update(f"\0{place}\0{archive.digest}".encode())
         if self.requirements:
             digest.update((self.root / self.requirements).read_bytes())
         return digest.hexdigest()
 
     @cached_property
     def places(self) -> frozenset[str]:
-        """The files of the bundle that come from the repository."""
-        return frozenset(place for place, _ in self._sources())
+        """The files of the bundle, less those of installed packages."""
+        return frozenset([*(place for place, _ in self._sources()), *self.archives])
 
     def _sources(self) -> Iterator[tuple[str, Path]]:
         for place, name in self.files.items():
@@ -84,6 +91,8 @@ class Bundle:
                 target = unfinished / place
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
+            for place, archive in self.archives.items():
+                archive.write(unfinished / place)
             try:
                 unfinished.rename(built)
             except OSError:
@@ -120,7 +129,13 @@ MIGRATE = Bundle(
     files={"handler.py": "lambda/migrate/handler.py", "barflow": "barflow", "sql": "sql"},
     requirements="lambda/migrate/requirements.txt",
 )
+INGEST = Bundle(
+    name="ingest",
+    files={"handler.py": "lambda/ingest/handler.py", "barflow": "barflow"},
+    requirements="lambda/ingest/requirements.txt",
+)
 # What the code bucket holds, and the function that puts it there: it carries the files itself.
+LIBRARY = "barflow.zip"
 RELEASE = Bundle(
     name="publish",
     files={
@@ -130,8 +145,19 @@ RELEASE = Bundle(
         "release/sql": "sql",
         "release/barflow": "barflow",
     },
+    archives={f"release/{LIBRARY}": ZippedPackage("barflow")},
 )
-BUNDLES = (MIGRATE, RELEASE)
+# Apart from the programs, since they are large and change seldom. By its name's end Glue knows a zip of wheels.
+EMR_PACKAGES, GLUE_PACKAGES = "emr.gluewheels.zip", "glue.gluewheels.zip"
+PACKAGES = Bundle(
+    name="publish-packages",
+    files={"handler.py": "lambda/publish/handler.py"},
+    archives={
+        f"release/{EMR_PACKAGES}": Wheels("spark/requirements.txt", versions.EMR_PLATFORM),
+        f"release/{GLUE_PACKAGES}": Wheels("glue/requirements.txt", versions.GLUE_PLATFORM),
+    },
+)
+BUNDLES = (MIGRATE, INGEST, RELEASE, PACKAGES)
 
 
 def main() -> None:

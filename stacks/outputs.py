@@ -40,4 +40,7 @@ LOADER_SECRET = Output("Database", "LoaderSecret", "Secret of the user that load
 READER_SECRET = Output("Database", "ReaderSecret", "Secret of the user that may only read the warehouse")
 MIGRATE_FUNCTION = Output("Database", "MigrateFunction", "Function that brings the warehouse's schema up to date")
 
+INGEST_FUNCTION = Output("Ingestion", "IngestFunction", "Function of a tick; absent where Airflow's host fetches")
+FAILED_TICKS_QUEUE = Output("Ingestion", "FailedTicksQueue", "Queue of the ticks that failed three times, to redrive")
+
 OUTPUTS: tuple[Output, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Output))

@@ -18,7 +18,7 @@ from barflow import contract
 from config.environment import Environment
 from stacks import outputs
 from stacks.base import BarflowStack, acknowledge
-from stacks.bundles import RELEASE
+from stacks.bundles import PACKAGES, RELEASE, Bundle
 from stacks.constructs.bucket import secure_bucket
 from stacks.constructs.grants import allow_objects
 from stacks.constructs.release import Release
@@ -119,16 +119,20 @@ class StorageStack(BarflowStack):
         self.code = secure_bucket(
             self, "Code", key=keys.data, access_logs=self.logs, versioned=True, rules=[old_versions]
         )
-        self.release = Release(
-            self,
-            "Release",
-            bundle=RELEASE,
-            bucket=self.code,
-            prefix=RELEASES,
-            key=keys.data,
-            vpc=vpc,
-            group=groups.functions,
-        )
+
+        def published(name: str, bundle: Bundle) -> Release:
+            return Release(
+                self,
+                name,
+                bundle=bundle,
+                bucket=self.code,
+                prefix=RELEASES,
+                key=keys.data,
+                vpc=vpc,
+                group=groups.functions,
+            )
+
+        self.release, self.packages = published("Release", RELEASE), published("Packages", PACKAGES)
         self.contract = contract.Storage(
             lake_bucket=self.lake.bucket_name,
             code_bucket=self.code.bucket_name,

@@ -41,7 +41,7 @@ class Release(Construct):
         self._places = {place.removeprefix(INSIDE) for place in bundle.places if place.startswith(INSIDE)}
         publish = PythonFunction(
             stack,
-            "Publish",
+            f"Publish{construct_id}",
             bundle=bundle,
             description="Puts the programs of a deployment into the code bucket",
             vpc=vpc,
