@@ -72,7 +72,9 @@ def parse_symbols(text: str) -> tuple[str, ...]:
     """``"aapl, MSFT"`` → ``("AAPL", "MSFT")``: upper case, in order, each once. Raises BadInputError."""
     symbols = tuple(dict.fromkeys(part.strip().upper() for part in text.split(",") if part.strip()))
     if not symbols:
-        raise BadInputError("no symbols given: name at least one, such as --symbols AAPL,MSFT or BARFLOW_SYMBOLS=AAPL,MSFT")
+        raise BadInputError(
+            "no symbols given: name at least one, such as --symbols AAPL,MSFT or BARFLOW_SYMBOLS=AAPL,MSFT"
+        )
     for symbol in symbols:
         if not all(char.isalnum() or char in ".-:/" for char in symbol) or len(symbol) > 24:
             raise BadInputError(f"{symbol!r} is not a symbol: letters, digits and . - : / only, such as AAPL or BRK.B")
