@@ -17,8 +17,8 @@ from barflow.contract import Emr, RuntimeContract
 RUN_TAG = "barflow:run"
 ENVIRONMENT_TAG = "barflow:env"
 ALIVE = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
-# The secrets and settings that the step's driver reads; references, as the contract holds them.
-STEP_SETTINGS = ("BARFLOW_ENV", "BARFLOW_MONGODB_URI", "BARFLOW_LAKE_URI")
+# What the step's driver reads and no argument says: a reference to the secret, as the contract holds it.
+STEP_SETTINGS = ("BARFLOW_MONGODB_URI",)
 Request = dict[str, Any]
 
 
@@ -101,7 +101,9 @@ def _fleet(kind: str, instance: str, volume_gb: int, *, on_demand: int, spot: in
 def step_request(contract: RuntimeContract, run_id: str) -> list[Request]:
     """The arguments of ``add_job_flow_steps``: the one Spark step of a run, in the cluster."""
     emr, values = contract.emr, contract.settings.environment()
-    settings = [f"spark.yarn.appMasterEnv.{name}={values[name]}" for name in STEP_SETTINGS]
+    variables = {name: values[name] for name in STEP_SETTINGS}
+    variables["AWS_DEFAULT_REGION"] = contract.region  # a node does not tell it by itself
+    settings = [f"spark.yarn.appMasterEnv.{name}={value}" for name, value in variables.items()]
     arguments = ["spark-submit", "--deploy-mode", "cluster", "--py-files", emr.library_uri]
     for setting in [*settings, "spark.yarn.maxAppAttempts=1"]:
         arguments += ["--conf", setting]
