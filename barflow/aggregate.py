@@ -13,7 +13,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from barflow.bars import spark_schema
-from barflow.errors import BarflowError
+from barflow.errors import BadInputError, BarflowError
 from barflow.lake import Lake
 from barflow.sessions import BAR, session
 
@@ -54,12 +54,20 @@ def plan_new(lake: Lake, consumed: set[str]) -> Plan:
 
 
 def plan_full(lake: Lake, consumed: set[str], symbols: Iterable[str] | None) -> Plan:
-    """Every session in the lake, of all symbols or of those named. All symbols: the waiting manifests are taken."""
+    """Every session in the lake, of all symbols or of those named. All symbols: the waiting manifests are taken.
+
+    Raises BadInputError when the lake has no bars of a named symbol.
+    """
     chosen = None if symbols is None else set(symbols)
     waiting = tuple(run_id for run_id in lake.manifest_ids() if run_id not in consumed) if chosen is None else ()
     sessions: dict[tuple[str, str], set[str]] = defaultdict(set)
     for symbol, day, _, _ in lake.session_counts(chosen):
         sessions[symbol, day[:7]].add(day)
+    if unknown := sorted((chosen or set()) - {symbol for symbol, _ in sessions}):
+        raise BadInputError(
+            f"the lake {lake.uri} has no bars of {', '.join(unknown)}. Nothing was loaded. "
+            "Check the spelling, or run `barflow process` first."
+        )
     return Plan(
         waiting, {key: frozenset(days) for key, days in sessions.items()}, frozenset(key[0] for key in sessions)
     )

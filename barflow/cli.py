@@ -278,13 +278,13 @@ def export(
     state: State = None,
 ) -> None:
     """Write 5-minute bars out of the archive to a file, for research."""
+    from barflow.archive import open_archive
     from barflow.export import export_bars
-    from barflow.lake import Lake
 
     first, last = parse_day(start, "--start"), parse_day(end, "--end")
     name = parse_symbols(symbol)[0]
     with opened(state, mongo=False, postgres=False) as run:
-        rows = export_bars(Lake(run.settings.require("lake_uri")), name, first, last, to, force=force)
+        rows = export_bars(open_archive(run.settings), name, first, last, to, force=force)
     out.print(f"{to}: {rows} bars of {name}, {first} to {last}", markup=False)
 
 

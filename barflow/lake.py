@@ -83,17 +83,18 @@ class Manifest:
 
 
 class Lake:
-    """One lake, on a disk or on S3. Picklable by its URI; open one per process."""
+    """One lake, on a disk or on S3. Picklable by its ``uri``, which is one for every way to write it: the lease of
+    process and its ledger go by it. Open one per process."""
 
     def __init__(self, uri: str) -> None:
-        self.uri = uri.rstrip("/")
         try:
-            if "://" in self.uri:
-                self._fs, self.root = fs.FileSystem.from_uri(self.uri.replace("s3a://", "s3://"))
+            if "://" in uri:
+                self._fs, self.root = fs.FileSystem.from_uri(uri.rstrip("/").replace("s3a://", "s3://"))
             else:
-                self._fs, self.root = fs.LocalFileSystem(), str(Path(self.uri).resolve())
+                self._fs, self.root = fs.LocalFileSystem(), str(Path(uri).resolve())
         except (OSError, pa.ArrowInvalid) as error:
             raise BadInputError(f"lake {uri}: {error}. Give a folder or s3://bucket/prefix.") from None
+        self.uri = self.root if self._on_disk else uri.rstrip("/")
 
     def path(self, symbol: str, month: str) -> str:
         """Where a partition's file lies, in the file system's own terms."""

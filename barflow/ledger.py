@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -97,8 +97,9 @@ class Lease:
             raise BusyError(f"{self.name}: this run stalled and another took over. Nothing more was written by it.")
 
     def release(self) -> None:
+        """Gives the lease back. What cannot be given back expires, so this never fails."""
         self._stop.set()
-        with mongo_errors("give the lock back"):
+        with suppress(BarflowError), mongo_errors("give the lock back"):
             self._leases.delete_one({"_id": self.name, "holder": self.holder})
 
     def _renew(self) -> None:

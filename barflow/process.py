@@ -146,7 +146,18 @@ def write_partition(lake: Lake, run_id: str, key: Key, documents: list[Document]
 
 
 def to_table(documents: list[Document]) -> pa.Table:
-    """Session documents (naive UTC dates, in day order) as one table of the lake's schema, sorted by ts."""
+    """Session documents (naive UTC dates, in day order) as one table of the lake's schema, sorted by ts.
+
+    Raises BarflowError for a document whose columns differ in length: its rows would be mixed with others'.
+    """
+    for document in documents:
+        if len({len(document[name]) for name in ARRAYS}) > 1:
+            symbol, day = document["symbol"], document["session_date"]
+            raise BarflowError(
+                f"{symbol} {day}: the columns of its document differ in length. Nothing was published. Delete "
+                f"{document['_id']} from the collection bars, then run "
+                f"`barflow backfill --symbols {symbol} --start {day} --end {day}`."
+            )
     columns: dict[str, Any] = {
         name: list(chain.from_iterable(document[name] for document in documents)) for name in ARRAYS
     }

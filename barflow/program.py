@@ -29,6 +29,8 @@ GLUE_ARGUMENTS = re.compile(
 # What Spark and the JVM say of themselves at every start, and the program's error, which is raised instead.
 _NOISE = re.compile(r"^(?:$|Setting default log level|To adjust logging level|.* WARN |WARNING: |error: )")
 KINDS = (BadInputError, VendorRefusedError)
+# What is wrapped in Spark's and Java's own words: the last one is where it began.
+_CAUSE = re.compile(r"^(?:Caused by: )?(?:[\w$]+\.)*(\w+(?:Error|Exception)): (?!Traceback|Job aborted)(\S.*)$", re.M)
 _IN_TASK = re.compile(r"^(?:barflow\.errors|barflow\.twelvedata)\.(\w+): (.*)$", re.MULTILINE)
 
 
@@ -44,8 +46,8 @@ def run_program(
             if os.environ.get("BARFLOW_DEBUG"):
                 traceback.print_exc()
             known = BarflowError(
-                f"{parser.prog} failed: {type(error).__name__}: {_first_line(error)}. "
-                "Nothing was published. Set BARFLOW_DEBUG=1 to see where."
+                f"{parser.prog} failed: {_cause(error)}. What readers see is unchanged. "
+                "Run it again; set BARFLOW_DEBUG=1 to see where."
             )
         print(f"error: {known}", file=sys.stderr, flush=True)
         return known.exit_code
@@ -113,7 +115,10 @@ def _from_task(error: Exception) -> BarflowError | None:
     return kind(message) if issubclass(kind, BarflowError) else BarflowError(message)
 
 
-def _first_line(error: Exception) -> str:
-    """The error in one line; a DSN or URI in it loses its user part."""
-    line = (str(error).strip().splitlines() or ["no message"])[0][:300]
-    return re.sub(r"://[^@/\s]+@", "://…@", line)
+def _cause(error: Exception) -> str:
+    """The innermost error in one line; a DSN or URI in it loses its user part."""
+    causes = _CAUSE.findall(str(error))
+    kind, line = (
+        causes[-1] if causes else (type(error).__name__, (str(error).strip().splitlines() or ["no message"])[0])
+    )
+    return re.sub(r"://[^@/\s]+@", "://…@", f"{kind}: {line[:300]}").rstrip(".")

@@ -98,13 +98,13 @@ class Run:
 
     def status(self) -> dict[str, SymbolStatus]:
         """The end-to-end reconciliation of all hops, by symbol, at the market's clock."""
-        from barflow.lake import Lake
+        from barflow.archive import open_archive
         from barflow.quarantine import Quarantine
         from barflow.status import collect
         from barflow.warehouse import connect as connect_warehouse
         from barflow.warehouse import consumed_manifests, held_bars
 
-        lake, quarantine = Lake(self.settings.require("lake_uri")), Quarantine(self.database)
+        lake, quarantine = open_archive(self.settings), Quarantine(self.database)
         with connect_warehouse(self.warehouse_dsn) as connection:
             tables, rows = held_bars(connection)
             consumed = consumed_manifests(connection)

@@ -8,10 +8,13 @@ All datetimes here are aware and in UTC; a session_date is the exchange-local ca
 from __future__ import annotations
 
 import bisect
+import calendar
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property, lru_cache
 from importlib import resources
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from barflow.errors import BadInputError
@@ -20,6 +23,8 @@ NEW_YORK = ZoneInfo("America/New_York")
 BAR = timedelta(minutes=5)
 # How long after the close a tick still looks for the closing bars: the slowest schedule, and the delay of a call.
 SETTLING = timedelta(minutes=35)
+# How many bars' opens are kept by their text, some 200 bytes each.
+MOST_SLOTS = 50_000
 
 
 @dataclass(frozen=True)
@@ -87,12 +92,50 @@ def session(day: date) -> Session | None:
     return Session(day, opens, closes)
 
 
+class _Slots(dict[str, datetime]):
+    """Every bar's open by its text, a session at a time, when it is first asked for."""
+
+    def __missing__(self, text: str) -> datetime:
+        traded = session(date.fromisoformat(text[:10]))
+        if traded is None or text not in traded.slot_by_text:
+            raise KeyError(text)
+        if len(self) >= MOST_SLOTS:
+            self.clear()
+        self.update(traded.slot_by_text)
+        return self[text]
+
+
+_SLOTS = _Slots()
+
+
+def slots_named(texts: Iterable[str]) -> list[datetime]:
+    """The bars' opens (UTC) of Twelve Data's texts, such as ``2025-07-02 13:30:00``.
+
+    Raises KeyError, TypeError, ValueError or BadInputError when one is not that of a session's bar.
+    """
+    return [*map(_SLOTS.__getitem__, texts)]
+
+
+def slot_named(text: Any) -> datetime | None:
+    """The open (UTC) of the session's bar that the text names, or None when no session has it."""
+    try:
+        return _SLOTS[text]
+    except (KeyError, TypeError, ValueError, BadInputError):  # BadInputError: a year outside the calendar
+        return None
+
+
 def sessions_between(first: date, last: date) -> list[Session]:
     """Every session from ``first`` to ``last``, both included, in order."""
     session(first), session(last)  # both within the table
     days = _days()
     chosen = days[bisect.bisect_left(days, first) : bisect.bisect_right(days, last)]
     return [found for day in chosen if (found := session(day))]
+
+
+def sessions_of_month(month: str) -> list[Session]:
+    """Every session of an exchange-local month such as ``2025-07``, in order."""
+    first = date.fromisoformat(f"{month}-01")
+    return sessions_between(first, first + timedelta(days=calendar.monthrange(first.year, first.month)[1] - 1))
 
 
 def last_sessions(now: datetime, count: int) -> list[Session]:

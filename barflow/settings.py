@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     mongodb_database: str = "barflow"
     warehouse_dsn: SecretStr | None = None
     lake_uri: str | None = Field(None, description="a folder or s3://bucket/prefix")
+    athena_database: str | None = Field(None, description="the catalog's database of an archive on S3")
+    athena_workgroup: str | None = Field(None, description="by which that archive is counted; both or neither")
 
     history_sessions: int = Field(20, ge=1, description="sessions that the first run of a symbol takes")
     revision_sessions: int = Field(2, ge=1, description="sessions that each tick takes again, to catch corrections")
@@ -72,7 +74,9 @@ def parse_symbols(text: str) -> tuple[str, ...]:
     """``"aapl, MSFT"`` → ``("AAPL", "MSFT")``: upper case, in order, each once. Raises BadInputError."""
     symbols = tuple(dict.fromkeys(part.strip().upper() for part in text.split(",") if part.strip()))
     if not symbols:
-        raise BadInputError("no symbols given: name at least one, such as --symbols AAPL,MSFT or BARFLOW_SYMBOLS=AAPL,MSFT")
+        raise BadInputError(
+            "no symbols given: name at least one, such as --symbols AAPL,MSFT or BARFLOW_SYMBOLS=AAPL,MSFT"
+        )
     for symbol in symbols:
         if not all(char.isalnum() or char in ".-:/" for char in symbol) or len(symbol) > 24:
             raise BadInputError(f"{symbol!r} is not a symbol: letters, digits and . - : / only, such as AAPL or BRK.B")

@@ -39,5 +39,6 @@ def spark_session(app_name: str) -> SparkSession:
     for name, value in (EVERYWHERE if submitted else EVERYWHERE | EMBEDDED).items():
         builder = builder.config(name, value)
     spark: SparkSession = builder.getOrCreate()
-    spark.sparkContext.setLogLevel("ERROR")
+    # On one machine the program's own error is all there is to say; a cluster's log keeps Spark's, too.
+    spark.sparkContext.setLogLevel("ERROR" if submitted or os.environ.get("BARFLOW_DEBUG") else "OFF")
     return spark

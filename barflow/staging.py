@@ -20,7 +20,7 @@ from pymongo.errors import BulkWriteError, CollectionInvalid, OperationFailure
 from barflow.bars import ARRAYS, INTERVAL, SessionBars, document_key, mongo_validator
 from barflow.errors import BarflowError
 from barflow.mongo import DUPLICATE_KEY, Document, mongo_errors
-from barflow.sessions import utc_now
+from barflow.sessions import sessions_of_month, utc_now
 
 if TYPE_CHECKING:
     from barflow.twelvedata import RawResponse
@@ -220,9 +220,9 @@ class Staging:
 
     def month(self, symbols: Sequence[str], month: str, days: Sequence[str] | None = None) -> Iterator[Document]:
         """The documents of those symbols in an exchange-local month, all or of some days, in no set order."""
-        wanted: Document = {"$in": list(days)} if days is not None else {"$gte": f"{month}-01", "$lte": f"{month}-31"}
+        wanted = days if days is not None else [str(item.session_date) for item in sessions_of_month(month)]
         with mongo_errors("read the bars"):
-            yield from self.bars.find({"symbol": {"$in": list(symbols)}, "session_date": wanted}, batch_size=500)
+            yield from self._by_key([document_key(symbol, day) for symbol in symbols for day in wanted])
 
     def counts(
         self, symbols: Sequence[str] | None = None, since: date | None = None, stamped_after: datetime | None = None

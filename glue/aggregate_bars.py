@@ -90,9 +90,14 @@ def _load(load: Load, lake: Lake, plan: Plan, started_at: datetime, say: Say) ->
     from barflow.spark_session import spark_session
 
     spark = spark_session("barflow aggregate")
-    for table, frame in aggregates(spark, lake, plan, load.dsn).items():
-        say(f"aggregating {table}")
-        load.copy(table, frame)
+    try:
+        for table, frame in aggregates(spark, lake, plan, load.dsn).items():
+            say(f"aggregating {table}")
+            load.copy(table, frame)
+    except Exception:
+        for symbol, month in sorted(plan.sessions):
+            lake.read(symbol, month)  # names a damaged file and the way out, which Spark does not
+        raise
     load.check(plan.touched)
     rows = load.commit(plan.touched, plan.whole, plan.manifests, started_at)
     say(f"loaded {sum(rows.values())} rows")

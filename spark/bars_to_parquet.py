@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 from barflow import process
@@ -54,7 +55,8 @@ def _process(arguments: argparse.Namespace, say: Say) -> dict[str, Any]:
             written, manifest = _write(settings, staging, ledger, lake, lease, run_id, symbols, arguments.full, say)
         except BaseException as error:
             reason = str(error) if isinstance(error, BarflowError) else type(error).__name__
-            ledger.finish(run_id, FAILED, {}, error=reason)
+            with suppress(BarflowError):  # MongoDB may be what failed; that error is the one to tell
+                ledger.finish(run_id, FAILED, {}, error=reason)
             raise
         rows: Counter[str] = Counter()
         for item in written:

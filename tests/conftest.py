@@ -1,12 +1,36 @@
-"""What do several test files share? Fixtures named after things."""
+"""What do several test files share? One MongoDB and one PostgreSQL for all of them, Spark's Java, and recorded data.
+
+Every test gets databases of its own. The servers are those of the embedded services, so their watchdog stops them
+whatever the test run dies of.
+"""
 
 from __future__ import annotations
 
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from hypothesis import settings
+from pymongo.database import Database
 
-REAL_DATA = Path(__file__).parents[2] / "shared" / "data" / "real"
+from barflow.migrations import migrate
+from barflow.mongo import Document, connect
+from local.services import Services
+from local.state import State
+
+# No test of this project depends on how fast the machine is.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+
+ROOT = Path(__file__).parents[1]
+REAL_DATA = Path(os.environ.get("BARFLOW_REAL_DATA") or ROOT.parent / "shared" / "data" / "real")
+SPARK_SETTINGS = ("JAVA_HOME", "PYSPARK_PYTHON", "SPARK_LOCAL_IP")
+# Two tasks at a time, a failed one is tried once more, as on a cluster; and a compiler that is quick to start.
+SPARK_ARGUMENTS = '--master local[2,2] --driver-java-options "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" pyspark-shell'
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +39,88 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"no recorded market data: {REAL_DATA} does not exist")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_settings_from_outside() -> Iterator[None]:
+    """The tests drop databases: never those that the developer's environment names."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [*os.environ]:
+            if name.startswith("BARFLOW_") or name == "TWELVEDATA_API_KEY":
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def state(no_settings_from_outside: None) -> Iterator[State]:
+    """The folder of the session's servers. Not under pytest's own: PostgreSQL's user must be let into it."""
+    with tempfile.TemporaryDirectory(prefix="barflow-tests-", ignore_cleanup_errors=True) as folder:
+        yield State.create(Path(folder) / "state", source={"kind": "synthetic"}, as_of=None)
+
+
+@pytest.fixture(scope="session")
+def mongodb_uri(tmp_path_factory: pytest.TempPathFactory, no_settings_from_outside: None) -> Iterator[str]:
+    """The URI of the session's MongoDB server."""
+    state = State.create(tmp_path_factory.mktemp("mongo") / "state", source={"kind": "synthetic"}, as_of=None)
+    with Services(state, print, postgres=False) as services:
+        yield services.mongodb_uri
+
+
+@pytest.fixture
+def database(mongodb_uri: str) -> Iterator[Database[Document]]:
+    """An empty MongoDB database of the test's own, gone with the server. Its URI is ``mongodb_uri``."""
+    opened = connect(mongodb_uri, f"test_{uuid.uuid4().hex[:12]}")
+    yield opened
+    opened.client.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_dsn(state: State) -> Iterator[str]:
+    """The DSN of the session's PostgreSQL server and of a database in it that tests leave alone."""
+    with Services(state, print, mongo=False) as services:
+        yield services.warehouse_dsn
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_dsn: str) -> str:
+    """The name of a database with every migration applied, to copy from."""
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute("create database migrated")
+    migrate(named(postgres_dsn, "migrated"), ROOT / "sql")
+    return "migrated"
+
+
+@pytest.fixture
+def empty_warehouse_dsn(postgres_dsn: str) -> Iterator[str]:
+    """The DSN of an empty database of the test's own."""
+    yield from _own_warehouse(postgres_dsn, "template1")
+
+
+@pytest.fixture
+def warehouse_dsn(postgres_dsn: str, migrated_template: str) -> Iterator[str]:
+    """The DSN of a warehouse of the test's own, its schema up to date."""
+    yield from _own_warehouse(postgres_dsn, migrated_template)
+
+
+@pytest.fixture(scope="session")
+def spark_environment(state: State) -> Iterator[None]:
+    """Spark's Java, from the wheel, and how it starts; child programs inherit it."""
+    settings = Services(state, print).environment()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in SPARK_SETTINGS:
+            patch.setenv(name, settings[name])
+        patch.setenv("PYSPARK_SUBMIT_ARGS", SPARK_ARGUMENTS)
+        yield
+
+
+def _own_warehouse(postgres_dsn: str, template: str) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(f"create database {name} template {template}")
+        yield named(postgres_dsn, name)
+        connection.execute(f"drop database {name} with (force)")
+
+
+def named(dsn: str, database: str) -> str:
+    """The DSN of another database of the embedded server."""
+    return dsn.replace("/barflow?", f"/{database}?")

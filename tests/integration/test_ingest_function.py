@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 from ticks import printed, stored, utc
-from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET
+from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, limit
 
-from barflow.errors import UnavailableError, VendorRefusedError
+from barflow.errors import UnavailableError
 from barflow.mongo import Document
 from barflow.runtime import Run
 from local.twelvedata_server import TwelveDataStandIn
@@ -138,15 +138,25 @@ def test_a_symbol_that_the_vendor_refuses_does_not_fail_the_tick(
     assert (counted["SymbolsRefused", None], counted["TicksRefused", None]) == (1, 0)
 
 
-def test_a_refusal_of_the_vendor_is_counted_and_not_tried_again(
-    invoke: Invoke, function: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_spent_day_is_counted_and_not_asked_for_again(
+    invoke: Invoke, market: TwelveDataStandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise VendorRefusedError("the day's credits are spent")
-
-    monkeypatch.setattr("barflow.ingest.Ingest.tick", refuse)
-    assert invoke() == {"outcome": "refused", "error": "the day's credits are spent"}
+    limit(market, per_day=1)
+    done = invoke()
+    assert done["outcome"] == "refused"
+    assert "credits of the day" in done["error"]
     assert metrics(capsys.readouterr().out) == {("TicksRefused", None): 1}
+    assert len(market.requests) == 1
+
+
+def test_a_wrong_key_is_refused_once_and_never_shown(
+    invoke: Invoke, market: TwelveDataStandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TWELVEDATA_API_KEY", "a-wrong-key")
+    done = invoke()
+    assert done["outcome"] == "refused"
+    assert "a-wrong-key" not in "".join([done["error"], *capsys.readouterr()])
+    assert len(market.requests) == 1
 
 
 def test_a_dead_mongodb_is_raised_without_its_uri_and_the_next_try_starts_afresh(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -226,6 +227,36 @@ def test_the_newest_session_of_each_symbol_is_found_however_old_it_is(staging: S
     )
     assert staging.newest_sessions([*newest, "NEVER"], days[:-4:-1]) == newest
     assert staging.newest_sessions([*newest, "NEVER"], []) == newest
+
+
+def test_a_month_is_read_whole_or_by_days(staging: Staging) -> None:
+    days = [item.session_date for item in last_sessions(DAY_CLOSES, 5)]  # three of June, two of July
+    staging.save([(session_bars(name, day, last=2), utc_now()) for name in ("A", "B", "C") for day in days], "run")
+
+    def read(*wanted: Any) -> set[str]:
+        return {document["_id"] for document in staging.month(*wanted)}
+
+    assert read(["A", "C"], "2025-06") == {document_key(name, day) for name in ("A", "C") for day in days[:3]}
+    assert read(["B"], "2025-07", ["2025-07-02", "2025-07-03"]) == {"B|5min|2025-07-02"}
+    assert read(["NEVER"], "2025-07") == read(["B"], "2025-08") == set()
+
+
+def test_documents_are_counted_by_symbol_by_day_and_by_when_they_changed(staging: Staging) -> None:
+    days = [item.session_date for item in last_sessions(DAY_CLOSES, 2)]
+    staging.save([(session_bars(name, day, last=3), utc_now()) for name in ("A", "B") for day in days], "run")
+    moment = utc_now()
+    time.sleep(0.002)  # stamps are of whole milliseconds
+    staging.save([(session_bars("B", last=5), utc_now())], "run")
+    everything = {item["_id"]: (item["version"], item["bars"]) for item in staging.counts()}
+    assert everything == {
+        "A|5min|2025-07-01": (1, 3),
+        "A|5min|2025-07-02": (1, 3),
+        "B|5min|2025-07-01": (1, 3),
+        "B|5min|2025-07-02": (2, 5),
+    }
+    assert {item["_id"] for item in staging.counts(["A"], since=DAY)} == {"A|5min|2025-07-02"}
+    [changed] = staging.counts(stamped_after=moment)
+    assert (changed["_id"], changed["last"]) == ("B|5min|2025-07-02", DAY_OPENS + timedelta(minutes=20))
 
 
 def test_an_answer_too_large_for_a_document_is_kept_whole_in_parts(

@@ -42,17 +42,17 @@ def ingest(
 class Script:
     """A client that gives these results, one after the other; an exception among them is raised in its turn."""
 
-    def __init__(self, *results: Answer | SymbolError | Exception) -> None:
+    def __init__(self, *results: Answer | SymbolError | BaseException) -> None:
         self.results = results
 
     def time_series(self, symbols: Sequence[str], *window: datetime, on_raw: object) -> Iterator[Answer | SymbolError]:
         for result in self.results:
-            if isinstance(result, Exception):
+            if isinstance(result, BaseException):
                 raise result
             yield result
 
 
-def scripted(database: Database[Document], *results: Answer | SymbolError | Exception, now: datetime) -> Ingest:
+def scripted(database: Database[Document], *results: Answer | SymbolError | BaseException, now: datetime) -> Ingest:
     """The hop on a client that gives these results."""
     script: Any = Script(*results)
     return Ingest(script, database, history_sessions=20, revision_sessions=2, clock=lambda: now)

@@ -15,9 +15,8 @@ from moto import mock_aws
 from permissions import rights, rights_of
 from programs import ROOT, program, settings_read, third_party_imports, variable
 
-from barflow import emr
+from barflow import clusters
 from barflow.contract import RuntimeContract
-from config.environment import EmrConfig
 
 RUN = "20250702T200000Z-process-3fa9c1"
 # Of another contract: each field a value of its own, so that a mix-up shows.
@@ -43,10 +42,6 @@ def contract(dev_deployment: Deployment) -> RuntimeContract:
     found = dev_deployment.contract
     settings = found.settings.model_copy(update={"lake_uri": "s3://lake"})
     return found.model_copy(update={"emr": found.emr.model_copy(update=SHAPE), "settings": settings})
-
-
-def with_shape(contract: RuntimeContract, **shape: int) -> RuntimeContract:
-    return contract.model_copy(update={"emr": contract.emr.model_copy(update=shape)})
 
 
 def test_a_cluster_encrypts_at_rest_and_in_transit_and_answers_only_the_second_version_of_its_metadata(
@@ -140,69 +135,41 @@ def test_emr_takes_the_cluster_and_its_step_as_they_are(
 ) -> None:
     model = Session().get_service_model("emr")
     for operation, asked in (
-        ("RunJobFlow", emr.cluster(contract, RUN)),
-        ("AddJobFlowSteps", {"JobFlowId": "j-1", "Steps": [emr.step(contract, RUN, "--full")]}),
+        ("RunJobFlow", clusters.cluster_request(contract, RUN)),
+        ("AddJobFlowSteps", {"JobFlowId": "j-1", "Steps": clusters.step_request(contract, RUN)}),
     ):
-        shape = model.operation_model(operation).input_shape
-        report = ParamValidator().validate(asked, shape)
+        report = ParamValidator().validate(asked, model.operation_model(operation).input_shape)
         assert not report.has_errors(), report.generate_report()
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with mock_aws():
         client = boto3.client("emr")
-        made = client.run_job_flow(**emr.cluster(contract, RUN))["JobFlowId"]
-        client.add_job_flow_steps(JobFlowId=made, Steps=[emr.step(contract, RUN)])
+        made = client.run_job_flow(**clusters.cluster_request(contract, RUN))["JobFlowId"]
+        client.add_job_flow_steps(JobFlowId=made, Steps=clusters.step_request(contract, RUN))
         cluster = client.describe_cluster(ClusterId=made)["Cluster"]
     assert cluster["ReleaseLabel"] == "emr-7.13.0"
-    assert {"Key": "barflow:env", "Value": "dev"} in cluster["Tags"]
-    assert {"Key": "barflow:run", "Value": RUN} in cluster["Tags"]
-    assert cluster["AutoTerminate"] is False  # it waits for its step, and ends when idle
-
-
-def test_a_cluster_ends_whatever_becomes_of_who_made_it(contract: RuntimeContract) -> None:
-    made = emr.cluster(contract, RUN)
-    assert made["AutoTerminationPolicy"] == {"IdleTimeout": EmrConfig().idle_minutes * 60}
-    assert made["Instances"]["TerminationProtected"] is False
-    assert emr.step(contract, RUN)["ActionOnFailure"] == "TERMINATE_CLUSTER"
-
-
-@pytest.mark.parametrize(
-    ("shape", "fleets"),
-    [
-        ({"core_count": 1, "task_count": 0, "spot_percent": 100}, {"MASTER": (1, 0), "CORE": (0, 1)}),
-        ({"core_count": 2, "task_count": 4, "spot_percent": 50}, {"MASTER": (1, 0), "CORE": (1, 1), "TASK": (2, 2)}),
-        ({"core_count": 3, "task_count": 0, "spot_percent": 0}, {"MASTER": (1, 0), "CORE": (3, 0)}),
-    ],
-)
-def test_the_shape_of_a_cluster_is_that_of_the_environment_and_its_primary_is_never_spot(
-    contract: RuntimeContract, shape: dict[str, int], fleets: dict[str, tuple[int, int]]
-) -> None:
-    made = emr.cluster(with_shape(contract, **shape), RUN)["Instances"]["InstanceFleets"]
-    found = {item["InstanceFleetType"]: (item["TargetOnDemandCapacity"], item["TargetSpotCapacity"]) for item in made}
-    assert found == fleets
-    for item in made:
-        assert ("LaunchSpecifications" in item) == (item["TargetSpotCapacity"] > 0)
+    tags = {tag["Key"]: tag["Value"] for tag in cluster["Tags"]}
+    # What the right to make clusters asks for, and what AWS's policy for EMR does.
+    assert (tags["barflow:env"], tags["for-use-with-amazon-emr-managed-policies"]) == ("dev", "true")
 
 
 def test_the_step_is_called_with_arguments_that_the_program_takes(contract: RuntimeContract) -> None:
-    arguments = emr.step(contract, RUN, "--full", "--symbols", "AAPL,MSFT")["HadoopJarStep"]["Args"]
+    (step,) = clusters.step_request(contract, RUN)
+    arguments = step["HadoopJarStep"]["Args"]
     start = arguments.index(SHAPE["step_uri"])
-    assert arguments[:start] == ["spark-submit", "--deploy-mode", "client", "--py-files", SHAPE["library_uri"]]
     parsed = program("spark/bars_to_parquet.py").parser().parse_args(arguments[start + 1 :])
-    assert (parsed.lake, parsed.run_id, parsed.full) == ("s3://lake", RUN, True)
-    assert parsed.symbols == ("AAPL", "MSFT")
+    assert (parsed.lake, parsed.run_id) == ("s3://lake", RUN)
 
 
 def test_the_step_finds_every_setting_that_it_reads_in_its_arguments_or_variables(contract: RuntimeContract) -> None:
     read = settings_read("spark/bars_to_parquet.py") - {"mongodb_database", "lease_seconds"}  # left to their defaults
-    (exported,) = [
-        inner["Properties"]
-        for item in emr.cluster(contract, RUN)["Configurations"]
-        for inner in item.get("Configurations", [])
-    ]
-    given = {name for name in exported if name.startswith("BARFLOW_")}
-    assert given | {"BARFLOW_LAKE_URI"} == {variable(field) for field in read}
-    assert exported["BARFLOW_MONGODB_URI"] == "secretsmanager:barflow/dev/mongodb"
-    assert exported["PYSPARK_PYTHON"] == exported["PYSPARK_DRIVER_PYTHON"] == "/usr/bin/python3.11"
+    (step,) = clusters.step_request(contract, RUN)
+    set_by = "spark.yarn.appMasterEnv."
+    given = dict(
+        item.removeprefix(set_by).split("=", 1) for item in step["HadoopJarStep"]["Args"] if item.startswith(set_by)
+    )
+    assert {variable(field) for field in read} - {"BARFLOW_LAKE_URI"} == set(given) - {"AWS_DEFAULT_REGION"}
+    assert given["BARFLOW_MONGODB_URI"] == "secretsmanager:barflow/dev/mongodb"
+    assert given["AWS_DEFAULT_REGION"] == "us-east-1"
 
 
 @pytest.mark.parametrize(

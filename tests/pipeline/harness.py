@@ -1,0 +1,229 @@
+"""How does a test run the pipeline's programs, and look at what each store holds?"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import importlib.util
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from functools import cached_property, lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psycopg
+import pytest
+from pymongo.database import Database
+
+from barflow.bars import SessionBars
+from barflow.lake import Lake
+from barflow.ledger import Ledger
+from barflow.load import TABLES
+from barflow.mongo import Document, connect
+from barflow.sessions import NEW_YORK, session
+from barflow.staging import Staging
+from barflow.validation import FIELD_NAMES, Validated, validate
+
+ROOT = Path(__file__).parents[2]
+PROCESS, AGGREGATE = "spark/bars_to_parquet.py", "glue/aggregate_bars.py"
+# Long before any test: an answer that was asked for then.
+ASKED = datetime(2026, 1, 1, tzinfo=UTC)
+# After the last recorded bar.
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a program ended: its exit code, the object it printed, and what it said."""
+
+    code: int
+    result: dict[str, Any]
+    said: str
+
+    @property
+    def error(self) -> str:
+        """The last line that it said, which must be its error and the only word of it."""
+        lines = self.said.splitlines()
+        assert lines, "the program said nothing"
+        assert lines[-1].startswith("error: "), self.said
+        assert "Traceback" not in self.said, self.said
+        return lines[-1].removeprefix("error: ")
+
+
+@lru_cache
+def program(path: str) -> ModuleType:
+    """A program of the repository as a module."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass
+class Pipeline:
+    """Staging, lake and warehouse of one test, and the programs that move bars between them."""
+
+    mongodb_uri: str
+    database_name: str
+    warehouse_dsn: str
+    lake_uri: str
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings that the programs find in their environment."""
+        return {
+            "BARFLOW_MONGODB_URI": self.mongodb_uri,
+            "BARFLOW_MONGODB_DATABASE": self.database_name,
+            "BARFLOW_WAREHOUSE_DSN": self.warehouse_dsn,
+            "BARFLOW_LAKE_URI": self.lake_uri,
+            **self.settings,
+        }
+
+    @cached_property
+    def database(self) -> Database[Document]:
+        return connect(self.mongodb_uri, self.database_name)
+
+    @property
+    def lake(self) -> Lake:
+        return Lake(self.lake_uri)
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.database)
+
+    def stage(self, sessions: Iterable[SessionBars]) -> None:
+        """Merges sessions into MongoDB, as ingest does; what was staged before and differs is revised."""
+        staging = Staging(self.database)
+        staging.ensure()
+        staging.save([(bars, ASKED) for bars in sessions], "test")
+
+    def process(self, *arguments: str) -> dict[str, Any]:
+        """Runs process to its success."""
+        return succeeded(self.run(PROCESS, *arguments))
+
+    def aggregate(self, *arguments: str) -> dict[str, Any]:
+        """Runs aggregate to its success."""
+        return succeeded(self.run(AGGREGATE, *arguments))
+
+    def run(self, path: str, *arguments: str) -> Ran:
+        """Runs a program in this process, on the shared Spark."""
+        said, printed = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(printed):
+                code = program(path).main(list(arguments))
+        return Ran(code, _last_object(printed.getvalue()), said.getvalue())
+
+    def start(self, path: str, *arguments: str, python: Iterable[str] = ()) -> subprocess.Popen[str]:
+        """Starts a program as a process of its own; ``python`` goes before its path."""
+        return subprocess.Popen(
+            [sys.executable, *python, str(ROOT / path), *arguments],
+            env={**os.environ, **self.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def rows(self, table: str) -> list[tuple[Any, ...]]:
+        """Every column of every row of a table of the warehouse, in the order of its key."""
+        with psycopg.connect(self.warehouse_dsn, options="-c timezone=UTC") as connection:
+            return connection.execute(f"select * from {table} order by 1, 2").fetchall()
+
+    def warehouse(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Every row of the tables that readers see."""
+        return {table: self.rows(f"market.{table}") for table in TABLES}
+
+    def load_ids(self, table: str) -> dict[tuple[str, date], set[str]]:
+        """By symbol and session the loads that its rows of a table come from."""
+        found: dict[tuple[str, date], set[str]] = {}
+        with psycopg.connect(self.warehouse_dsn) as connection:
+            query = f"select symbol, session_date, load_id from market.{table}"
+            for symbol, day, load_id in connection.execute(query):
+                found.setdefault((symbol, day), set()).add(load_id)
+        return found
+
+    def counts(self) -> dict[str, dict[tuple[str, str], int]]:
+        """By hop, the bars of every (symbol, session)."""
+        staged = {(item["symbol"], item["session_date"]): len(item["ts"]) for item in self.database["bars"].find()}
+        parquet = {(symbol, day): rows for symbol, day, rows, _ in self.lake.session_counts()}
+        held: dict[str, dict[tuple[str, str], int]] = {"staged": staged, "parquet": parquet}
+        with psycopg.connect(self.warehouse_dsn) as connection:
+            for table in TABLES[:-1]:
+                query = f"select symbol, session_date::text, sum(bar_count) from market.{table} group by 1, 2"
+                held[table] = {(symbol, day): bars for symbol, day, bars in connection.execute(query)}
+        return held
+
+
+def succeeded(ran: Ran) -> dict[str, Any]:
+    assert ran.code == 0, ran.said
+    return ran.result
+
+
+def finished(child: subprocess.Popen[str], seconds: float = 120) -> Ran:
+    """Waits for a started program."""
+    printed, said = child.communicate(timeout=seconds)
+    return Ran(child.returncode, _last_object(printed), said)
+
+
+def _last_object(printed: str) -> dict[str, Any]:
+    lines = printed.splitlines()
+    return dict(json.loads(lines[-1])) if lines else {}
+
+
+def made_up(symbol: str, day: str, *, bars: int | None = None, seed: int = 0) -> SessionBars:
+    """A session's random walk: the first ``bars`` slots, or all of them. The same for the same arguments."""
+    traded = session(date.fromisoformat(day))
+    assert traded is not None, f"{day} is no session"
+    dice = random.Random(f"{symbol} {day} {seed}")
+    made = SessionBars(symbol, traded.session_date)
+    price = dice.uniform(20, 400)
+    for ts in traded.slots[:bars]:
+        opened, closed = price, price * dice.uniform(0.995, 1.005)
+        made.ts.append(ts)
+        made.open.append(opened)
+        made.close.append(closed)
+        made.high.append(max(opened, closed) * dice.uniform(1, 1.002))
+        made.low.append(min(opened, closed) * dice.uniform(0.998, 1))
+        made.volume.append(dice.randrange(1, 5_000_000))
+        made.revision.append(0)
+        price = closed
+    return made
+
+
+def revised(bars: SessionBars, slot: int, **values: float) -> SessionBars:
+    """The same session with other values in one bar."""
+    columns: Mapping[str, list[Any]] = {
+        name: [*getattr(bars, name)] for name in ("ts", "open", "high", "low", "close", "volume", "revision")
+    }
+    for name, value in values.items():
+        columns[name][slot] = value
+    return SessionBars(bars.symbol, bars.session_date, **columns)
+
+
+def received(symbol: str, file: Path) -> Validated:
+    """A recording (time, open, high, low, close, volume; New York wall clock) through the validation of ingest."""
+    with file.open(newline="") as text:
+        rows = list(csv.reader(text))[1:]
+    values = [
+        dict(zip(FIELD_NAMES, (_as_utc(when), opened, high, low, close, volume), strict=True))
+        for when, opened, high, low, close, volume, *_ in rows
+    ]
+    return validate(symbol, {"symbol": symbol}, values, NOW)
+
+
+def _as_utc(wall_clock: str) -> str:
+    moment = datetime.fromisoformat(wall_clock).replace(tzinfo=NEW_YORK).astimezone(UTC)
+    return f"{moment:%Y-%m-%d %H:%M:%S}"

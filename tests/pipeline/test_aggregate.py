@@ -1,0 +1,239 @@
+"""Aggregate loads what was published and only that, counts buckets from the session's open, and lets corrections
+travel: after any sequence of changes the warehouse is what one load of everything would have made it."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from harness import AGGREGATE, Pipeline, made_up, revised
+from oracle import Oracle, disagreements, held
+
+from barflow.bars import SessionBars
+from barflow.lake import Manifest, Partition
+from barflow.load import TABLES
+from barflow.sessions import sessions_between
+
+DAYS = [str(item.session_date) for item in sessions_between(date(2025, 9, 2), date(2025, 12, 31))]
+BAR_TABLES = TABLES[:-1]
+
+
+def first_bars(symbol: str, days: list[str], bars: int = 4) -> dict[str, SessionBars]:
+    """The first bars of those sessions, by day: light, and enough for every table."""
+    return {day: made_up(symbol, day, bars=bars) for day in days}
+
+
+def test_per_session_staged_bars_equal_parquet_rows_equal_the_sum_of_bar_count(pipeline: Pipeline) -> None:
+    sessions = [made_up(symbol, day) for symbol in ("AAPL", "BRK.B", "EUR/USD") for day in ("2025-07-02", "2025-07-03")]
+    pipeline.stage([*sessions, made_up("AAPL", "2025-07-07", bars=31)])
+    pipeline.process()
+    pipeline.aggregate()
+    counts = pipeline.counts()
+    assert len(counts["staged"]) == 7
+    assert {hop: found for hop, found in counts.items() if found != counts["staged"]} == {}
+
+
+def test_the_warehouse_equals_the_oracle_in_whatever_order_the_past_arrives(pipeline: Pipeline) -> None:
+    aapl, msft = (first_bars(symbol, DAYS) for symbol in ("AAPL", "MSFT"))
+    corrected = revised(aapl[DAYS[35]], 3, close=aapl[DAYS[35]].low[3], volume=9)
+    steps: list[dict[str, list[SessionBars]]] = [
+        {"the middle": [source[day] for source in (aapl, msft) for day in DAYS[30:60]]},
+        {"what was before": [aapl[day] for day in DAYS[:10]]},
+        {"a correction": [corrected]},
+        {"what was left out between": [aapl[day] for day in DAYS[10:30]] + [msft[DAYS[29]]]},
+        {"the newest, begun": [aapl[day] for day in DAYS[60:]] + [made_up("MSFT", DAYS[60], bars=2)]},
+        {"the newest, grown": [made_up("MSFT", DAYS[60], bars=7)]},
+    ]
+    stored: dict[tuple[str, date], SessionBars] = {}
+    for step in steps:
+        for bars in next(iter(step.values())):
+            stored[bars.symbol, bars.session_date] = bars
+        pipeline.stage(next(iter(step.values())))
+        pipeline.process()
+        pipeline.aggregate()
+        assert disagreements(pipeline.warehouse_dsn, Oracle.of_sessions(stored.values())) == {}, next(iter(step))
+
+
+def test_a_correction_reaches_its_day_and_the_metrics_that_depend_on_it_and_no_other_row(pipeline: Pipeline) -> None:
+    aapl = first_bars("AAPL", DAYS)
+    pipeline.stage([*aapl.values(), *first_bars("MSFT", DAYS).values()])
+    pipeline.process()
+    first = pipeline.aggregate()["run_id"]
+    day = DAYS[7]
+    pipeline.stage([revised(aapl[day], 3, close=aapl[day].high[3])])
+    pipeline.process()
+    second = pipeline.aggregate()["run_id"]
+
+    parquet = pipeline.lake.read("AAPL", day[:7])
+    assert parquet is not None
+    assert aapl[day].high[3] in parquet["close"].to_pylist()
+    key = ("AAPL", date.fromisoformat(day))
+    for table in BAR_TABLES:
+        loads = pipeline.load_ids(table)
+        assert loads.pop(key) == {second}
+        assert {load for found in loads.values() for load in found} == {first}
+    assert held(pipeline.warehouse_dsn, "daily_metrics")[key]["close"] == aapl[day].high[3]
+    rewritten = [str(day) for (symbol, day), loads in pipeline.load_ids("daily_metrics").items() if loads == {second}]
+    # Fifty sessions: the last whose sma_50 looks back as far as the corrected day.
+    assert sorted(rewritten) == DAYS[7:57]
+    assert {symbol for (symbol, _), loads in pipeline.load_ids("daily_metrics").items() if loads == {second}} == {
+        "AAPL"
+    }
+
+
+def test_the_second_load_of_the_same_lake_changes_nothing(pipeline: Pipeline) -> None:
+    """Flaw 5 of earlier systems: a rerun appended its rows again."""
+    pipeline.stage(first_bars("AAPL", DAYS[:3]).values())
+    pipeline.process()
+    pipeline.aggregate()
+    before = pipeline.warehouse(), pipeline.rows("ops.load_run")
+    ran = pipeline.run(AGGREGATE)
+    assert (ran.code, ran.result["outcome"], ran.said) == (
+        0,
+        "nothing new",
+        "nothing was published since the last load\n",
+    )
+    assert (pipeline.warehouse(), pipeline.rows("ops.load_run")) == before
+    pipeline.aggregate("--full")
+    assert without_loads(pipeline.warehouse()) == without_loads(before[0])
+
+
+def without_loads(warehouse: dict[str, list[tuple[Any, ...]]]) -> dict[str, list[tuple[Any, ...]]]:
+    """The rows without their last column, the load."""
+    return {table: [row[:-1] for row in rows] for table, rows in warehouse.items()}
+
+
+def test_a_full_load_replaces_everything_and_takes_the_waiting_manifests(pipeline: Pipeline) -> None:
+    pipeline.stage([*first_bars("AAPL", DAYS[:3]).values(), *first_bars("MSFT", DAYS[:3]).values()])
+    pipeline.process()
+    old = pipeline.aggregate()["run_id"]
+    # The archive lost a session, and another was published meanwhile.
+    kept = pipeline.lake.read("AAPL", DAYS[0][:7])
+    assert kept is not None
+    pipeline.lake.replace("AAPL", DAYS[0][:7], kept.slice(4))
+    pipeline.stage(first_bars("MSFT", DAYS[3:4]).values())
+    pipeline.process()
+
+    some = pipeline.aggregate("--full", "--symbols", "AAPL")
+    assert (some["manifests"], some["sessions"]) == (0, 2)
+    loads = pipeline.load_ids("bar_1d")
+    assert ("AAPL", date.fromisoformat(DAYS[0])) not in loads
+    assert {load for (symbol, _), found in loads.items() if symbol == "MSFT" for load in found} == {old}
+    assert len(pipeline.load_ids("daily_metrics")) == 5
+
+    every = pipeline.aggregate("--full")
+    assert (every["manifests"], every["sessions"]) == (1, 6)
+    assert {load for found in pipeline.load_ids("bar_5min").values() for load in found} == {every["run_id"]}
+    assert pipeline.aggregate()["outcome"] == "nothing new"
+
+
+def test_open_and_close_do_not_depend_on_the_order_of_rows(pipeline: Pipeline) -> None:
+    """Flaw 1 of earlier systems: `first` and `last` on newest-first rows swap open and close."""
+    day = "2025-07-02"
+    bars = made_up("AAPL", day)
+    pipeline.stage([bars])
+    pipeline.process()
+    table = pipeline.lake.read("AAPL", "2025-07")
+    assert table is not None
+    shuffled = [*range(len(bars))]
+    random.Random(7).shuffle(shuffled)
+    for order in (shuffled, [*reversed(range(len(bars)))]):
+        pipeline.lake.replace("AAPL", "2025-07", table.take(pa.array(order)))
+        pipeline.aggregate("--full")
+        assert disagreements(pipeline.warehouse_dsn, Oracle.of_sessions([bars])) == {}
+    whole_day = held(pipeline.warehouse_dsn, "bar_1d")["AAPL", bars.ts[0]]
+    assert (whole_day["open"], whole_day["close"]) == (bars.open[0], bars.close[-1])
+
+
+def test_buckets_never_mix_symbols(pipeline: Pipeline) -> None:
+    """Flaw 2 of earlier systems: a bucket without the symbol in its key."""
+    cheap, dear = made_up("PENNY", "2025-07-02"), made_up("DEAR", "2025-07-02")
+    for name in ("open", "high", "low", "close"):
+        setattr(dear, name, [price * 1000 for price in getattr(dear, name)])
+    pipeline.stage([cheap, dear])
+    pipeline.process()
+    pipeline.aggregate()
+    for table in BAR_TABLES:
+        rows = held(pipeline.warehouse_dsn, table)
+        for bars in (cheap, dear):
+            mine = [row for (symbol, _), row in rows.items() if symbol == bars.symbol]
+            assert sum(row["volume"] for row in mine) == sum(bars.volume)
+            assert max(row["high"] for row in mine) == max(bars.high)
+            assert min(row["low"] for row in mine) == min(bars.low)
+
+
+def test_a_session_opens_at_its_own_utc_hour_on_both_sides_of_the_change_of_clocks(pipeline: Pipeline) -> None:
+    """Flaws 6 and 7 of earlier systems: wall time stored as UTC, a fixed session, buckets by the clock's hour."""
+    pipeline.stage([made_up("AAPL", "2025-10-31"), made_up("AAPL", "2025-11-03"), made_up("AAPL", "2025-11-28")])
+    pipeline.process()
+    pipeline.aggregate()
+    starts: dict[date, list[tuple[int, int]]] = {}
+    for (_, start), row in sorted(held(pipeline.warehouse_dsn, "bar_1h").items()):
+        starts.setdefault(row["session_date"], []).append((start.astimezone(UTC).hour, start.minute))
+    assert starts == {
+        date(2025, 10, 31): [(hour, 30) for hour in range(13, 20)],
+        date(2025, 11, 3): [(hour, 30) for hour in range(14, 21)],
+        date(2025, 11, 28): [(hour, 30) for hour in range(14, 18)],
+    }
+    expected = [row["expected_bars"] for _, row in sorted(held(pipeline.warehouse_dsn, "bar_1h").items())]
+    assert expected == [12, 12, 12, 12, 12, 12, 6] * 2 + [12, 12, 12, 6]
+
+
+def test_symbols_that_go_without_full_are_refused(pipeline: Pipeline) -> None:
+    ran = pipeline.run(AGGREGATE, "--symbols", "AAPL")
+    assert (ran.code, "--symbols goes with --full" in ran.error) == (2, True)
+
+
+def test_a_symbol_that_the_lake_does_not_have_is_named(pipeline: Pipeline) -> None:
+    pipeline.stage(first_bars("AAPL", DAYS[:1]).values())
+    pipeline.process()
+    ran = pipeline.run(AGGREGATE, "--full", "--symbols", "AAPL,NOPE")
+    assert (ran.code, "no bars of NOPE" in ran.error) == (2, True)
+    assert pipeline.warehouse() == {table: [] for table in TABLES}
+
+
+def test_a_published_partition_that_is_gone_stops_the_load(pipeline: Pipeline) -> None:
+    pipeline.stage(first_bars("AAPL", DAYS[:1]).values())
+    pipeline.process()
+    Path(pipeline.lake.path("AAPL", DAYS[0][:7])).unlink()
+    ran = pipeline.run(AGGREGATE)
+    assert ran.code == 1
+    assert f"AAPL {DAYS[0][:7]} was published and is not in the lake" in ran.error
+    assert "barflow process --full --symbols AAPL" in ran.error
+    pipeline.process("--full", "--symbols", "AAPL")
+    assert pipeline.aggregate()["sessions"] == 1
+
+
+def test_a_damaged_file_stops_the_load_by_name(pipeline: Pipeline) -> None:
+    pipeline.stage(first_bars("AAPL", DAYS[:1]).values())
+    pipeline.process()
+    Path(pipeline.lake.path("AAPL", DAYS[0][:7])).write_bytes(b"PAR1 not really")
+    ran = pipeline.run(AGGREGATE)
+    assert ran.code == 1
+    assert "symbol=AAPL/month=2025-09/bars.parquet is not a readable Parquet file" in ran.error
+    assert pipeline.warehouse() == {table: [] for table in TABLES}
+
+
+def test_a_session_that_was_announced_and_is_not_in_the_file_stops_the_load(pipeline: Pipeline) -> None:
+    pipeline.stage(first_bars("AAPL", DAYS[:1]).values())
+    pipeline.process()
+    missing = Partition("AAPL", DAYS[0][:7], 4, {DAYS[1]: 1})
+    pipeline.lake.publish(Manifest("20990101T000000Z-process-x", datetime(2099, 1, 1, tzinfo=UTC), (missing,)))
+    ran = pipeline.run(AGGREGATE)
+    assert ran.code == 1
+    assert f"AAPL {DAYS[1]}: the aggregates do not hold the same bars" in ran.error
+    assert pipeline.warehouse() == {table: [] for table in TABLES}
+
+
+@pytest.mark.parametrize("text", ['{"run_id": "x"', '{"run_id": "x", "created_at": "2025-07-02", "partitions": [{}]}'])
+def test_a_damaged_manifest_stops_the_load_by_name(pipeline: Pipeline, text: str) -> None:
+    folder = Path(pipeline.lake.root) / "manifests"
+    folder.mkdir(parents=True)
+    (folder / "x.json").write_text(text)
+    ran = pipeline.run(AGGREGATE)
+    assert ran.code == 1
+    assert "x.json cannot be read" in ran.error
