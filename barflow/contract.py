@@ -14,7 +14,8 @@ from barflow.errors import BadInputError
 
 
 class Section(BaseModel):
-    """Unknown and missing fields are errors, so writer and reader cannot drift apart."""
+    """Unknown and missing fields are errors, so writer and reader cannot drift apart. CDK writes no null: what may be
+    None may be missing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,7 +28,7 @@ class PipelineSettings(Section):
     twelvedata_url: str
     twelvedata_api_key: str
     credits_per_minute: int
-    credits_per_day: int | None
+    credits_per_day: int | None = None
     mongodb_uri: str
     warehouse_dsn: str
     lake_uri: str
@@ -69,8 +70,8 @@ class Ingestion(Section):
     """Who fetches: a function invoked by a schedule, or the host by Airflow. Never both."""
 
     runner: Literal["lambda", "host"]
-    function_name: str | None
-    dead_letter_queue_url: str | None
+    function_name: str | None = None
+    dead_letter_queue_url: str | None = None
 
 
 class Emr(Section):
@@ -129,7 +130,7 @@ class Notify(Section):
 
     slack_secret: str
     slack_channel: str
-    alerts_topic_arn: str | None
+    alerts_topic_arn: str | None = None
 
 
 class RuntimeContract(Section):

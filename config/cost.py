@@ -43,7 +43,7 @@ class Inventory:
 
     secrets: int = 13
     kms_keys: int = 2
-    alarms: int = 14
+    alarms: int = 11
     dashboards: int = 2
     metrics: int = 4
     metrics_per_symbol: int = 1

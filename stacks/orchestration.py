@@ -6,6 +6,7 @@ S3. A deployment that changes it puts a new one in its place and waits until tha
 
 from __future__ import annotations
 
+import hashlib
 from ipaddress import ip_network
 
 import aws_cdk as cdk
@@ -171,7 +172,6 @@ class OrchestrationStack(BarflowStack):
             disable_api_termination=False,
             block_devices=[self._disk(ROOT_DEVICE, ROOT_GB), self._disk(DATA_DEVICE, config.data_volume_gb)],
             user_data=ec2.UserData.for_linux(),
-            user_data_causes_replacement=True,
             resource_signal_timeout=cdk.Duration.minutes(START_MINUTES),
         )
         self._boot(instance)
@@ -204,16 +204,19 @@ class OrchestrationStack(BarflowStack):
     def _boot(self, instance: ec2.Instance) -> None:
         """Fetches its setup as this deployment publishes it, runs it, and says how that ended."""
         release = self._storage.release
+        release.key(BOOTSTRAP)  # KeyError, should it not be published
         resource = instance.node.default_child
         assert isinstance(resource, ec2.CfnInstance)
-        logical_id = self.get_logical_id(resource)
-        signal = f"cfn-signal --stack {self.stack_name} --resource {logical_id} --region {self.region}"
+        # Other programs, other instance. Its name must be known before the script that signals for it.
+        logical_id = f"Host{hashlib.sha256(release.prefix.encode()).hexdigest()[:8]}"
+        resource.override_logical_id(logical_id)
+        signal = f"/opt/aws/bin/cfn-signal --stack {self.stack_name} --resource {logical_id} --region {self.region}"
         instance.user_data.add_commands(
             "set -euo pipefail",
-            f"trap 'dnf install -y --quiet aws-cfn-bootstrap || true; {signal} --exit-code $?' EXIT",
+            f"trap 'code=$?; {signal} --exit-code $code' EXIT",
+            "dnf install -y --quiet aws-cfn-bootstrap",
             f"aws s3 cp --quiet --recursive {release.uri()}{SETUP}/ /opt/barflow/setup/",
             f"export BARFLOW_ENV={self.environment_config.name} AWS_DEFAULT_REGION={self.region}",
             f"export BARFLOW_HOST_LOG={self.log.log_group_name} BARFLOW_RELEASE={release.uri()}",
             "bash /opt/barflow/setup/bootstrap.sh",
         )
-        release.key(BOOTSTRAP)  # KeyError, should it not be published
