@@ -11,23 +11,19 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from barflow.ingest import TickReport
+from barflow.metric_names import (
+    BARS_INGESTED,
+    BARS_RECEIVED,
+    BARS_REJECTED,
+    ENVIRONMENT,
+    FRESHNESS,
+    NAMESPACE,
+    STALEST,
+    SYMBOL,
+    SYMBOLS_REFUSED,
+    TICKS_REFUSED,
+)
 from barflow.sessions import BAR
-
-NAMESPACE = "Barflow"
-ENVIRONMENT, SYMBOL = "Environment", "Symbol"  # the dimensions
-# By environment, a tick each.
-BARS_RECEIVED = "BarsReceived"
-BARS_INGESTED = "BarsIngested"  # stored for the first time, or stored again because the source changed them
-BARS_REJECTED = "BarsRejected"
-SYMBOLS_REFUSED = "SymbolsRefused"  # by the vendor, while others were answered
-TICKS_REFUSED = "TicksRefused"  # by the vendor as a whole: wrong key, plan, the day's credits
-STALEST = "Stalest"  # seconds, the greatest freshness of any symbol
-# By environment, a process run each.
-ROWS_LOADED = "RowsLoaded"
-RUN_COST = "RunCost"  # dollars, by the price table
-ALERTS_FIRED = "AlertsFired"
-# By environment and symbol.
-FRESHNESS = "Freshness"  # seconds from the close of the newest stored bar to now
 
 Values = Mapping[str, tuple[float, str]]
 

@@ -14,7 +14,7 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
-from barflow import metrics
+from barflow import metric_names as metrics
 from config.environment import Environment
 from stacks import outputs
 from stacks.base import BarflowStack

@@ -16,7 +16,8 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
-from barflow import contract, metrics
+from barflow import contract
+from barflow import metric_names as metrics
 from config.environment import Environment
 from stacks import outputs
 from stacks.base import BarflowStack, acknowledge

@@ -11,7 +11,7 @@ from aws_cdk import aws_rds as rds
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sqs as sqs
 
-from barflow import metrics
+from barflow import metric_names as metrics
 from config.environment import AlarmConfig
 from stacks.base import BarflowStack
 

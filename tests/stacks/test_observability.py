@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from barflow import metrics
+from barflow import metric_names as metrics
 from config.environment import AlarmConfig, Environment, IngestConfig
 from config.environments import dev
 from tests.stacks.conftest import Deployment

@@ -11,9 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from moto import mock_aws
 
 from barflow.contract import RuntimeContract, parse
+from barflow.deployment import read_contract, settings_of
 from config.environment import Environment, NetworkConfig
 from config.environments import dev
 from stacks.bundles import RELEASE
@@ -127,3 +130,17 @@ def test_log_shipping_names_the_hosts_group_by_its_placeholder() -> None:
 def test_no_action_is_a_wildcard(dev_deployment: Deployment, action: str) -> None:
     for statement in statements(dev_deployment):
         assert action not in statement["Action"]
+
+
+def test_commands_get_the_settings_of_the_parameter_that_the_stack_writes(
+    dev_deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    text = text_of(dev_deployment.only("Orchestration", "AWS::SSM::Parameter")["Value"])
+    with mock_aws():
+        boto3.client("ssm").put_parameter(Name="/barflow/dev/runtime", Type="String", Tier="Advanced", Value=text)
+        settings = settings_of(read_contract("dev"))
+    assert settings.env == "dev"
+    assert settings.symbols == dev_deployment.environment.symbols
+    assert settings.credits_per_day == dev_deployment.environment.plan.credits_per_day
+    assert settings.lake_uri == "s3://TOKEN"
