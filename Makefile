@@ -7,12 +7,12 @@ UV_VERSION := 0.13.9
 ARGS ?=
 ENV ?= dev
 
-.PHONY: help setup demo test lint bench synth clean lock
+.PHONY: help setup demo test lint bench synth deploy-local clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-setup: .venv/.ready node_modules/.ready ## install everything into .venv and node_modules (quick when nothing changed)
+setup: .venv/.ready node_modules/.ready build/.bundles ## install everything into .venv and node_modules (quick when nothing changed)
 
 .venv/.ready: requirements-dev.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it, or run make PYTHON=/path/to/python3.11" >&2; exit 2; }
@@ -27,6 +27,11 @@ setup: .venv/.ready node_modules/.ready ## install everything into .venv and nod
 node_modules/.ready: package.json package-lock.json .npmrc | .venv/.ready
 	@echo "installing the pinned packages into node_modules (some seconds)" >&2
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --loglevel=error --no-progress >/dev/null
+	@touch $@
+
+build/.bundles: $(wildcard lambda/*/requirements.txt spark/requirements.txt glue/requirements.txt) | .venv/.ready
+	@echo "fetching what the functions and Spark on AWS are made of (some seconds)" >&2
+	@$(BIN)/python -m stacks.bundles >/dev/null 2>&1 || $(BIN)/python -m stacks.bundles
 	@touch $@
 
 demo: .venv/.ready ## the whole pipeline on this machine; ARGS="--symbols AAPL,NVDA"
@@ -46,6 +51,9 @@ bench: setup ## measure this machine: ratios against peers and limits
 
 synth: setup ## the CloudFormation templates of an environment into cdk.out; ENV=prod
 	@PATH="$(CURDIR)/$(BIN):$$PATH" npx --no-install cdk synth --quiet --all -c env=$(ENV)
+
+deploy-local: setup ## deploy, deploy again and tear down against a stand-in of AWS; ENV=prod
+	@$(BIN)/python -m local.deploy --env $(ENV)
 
 LOCK := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 LOCK_HERE := $(LOCK) --python-version 3.11

@@ -18,6 +18,7 @@ from barflow.contract import Airflow
 from config.environment import Environment
 from stacks import outputs
 from stacks.base import BarflowStack, acknowledge
+from stacks.outputs import Output
 
 FROM_OUTSIDE = "its value comes from outside AWS: whoever issued it renews it, and the runbook puts the new one in"
 SEALS = "it seals what is stored already: to change it, Airflow's own fernet rotation must run, as the runbook says"
@@ -51,14 +52,24 @@ class SecretsStack(BarflowStack):
         prefix = f"barflow/{environment.name}"
         connections = environment.airflow_connections_prefix
 
-        self.twelvedata = self._put_in("TwelveData", f"{prefix}/twelvedata", "Twelve Data API key")
-        self.mongodb = self._put_in("MongoDb", f"{prefix}/mongodb", "MongoDB URI, with user and password")
-        self.slack = self._put_in("Slack", f"{prefix}/slack", "Slack bot token")
+        self.twelvedata = self._put_in(
+            "TwelveData", f"{prefix}/twelvedata", "Twelve Data API key", outputs.TWELVEDATA_SECRET
+        )
+        self.mongodb = self._put_in(
+            "MongoDb", f"{prefix}/mongodb", "MongoDB URI, with user and password", outputs.MONGODB_SECRET
+        )
+        self.slack = self._put_in("Slack", f"{prefix}/slack", "Slack bot token", outputs.SLACK_SECRET)
         self.ssh_connection = self._put_in(
-            "AirflowSsh", f"{connections}/barflow_ssh", "Airflow connection: SSH to the host"
+            "AirflowSsh",
+            f"{connections}/barflow_ssh",
+            "Airflow connection: SSH to the host",
+            outputs.SSH_CONNECTION_SECRET,
         )
         self.slack_connection = self._put_in(
-            "AirflowSlack", f"{connections}/slack_api_default", "Airflow connection: Slack"
+            "AirflowSlack",
+            f"{connections}/slack_api_default",
+            "Airflow connection: Slack",
+            outputs.SLACK_CONNECTION_SECRET,
         )
         # Names the region and no more: its rights are the host's role.
         self.aws_connection = self._secret(
@@ -80,15 +91,7 @@ class SecretsStack(BarflowStack):
             jwt_secret=f"{prefix}/airflow/jwt",
             login_secret=f"{prefix}/airflow/login",
         )
-        for output, secret in (
-            (outputs.TWELVEDATA_SECRET, self.twelvedata),
-            (outputs.MONGODB_SECRET, self.mongodb),
-            (outputs.SLACK_SECRET, self.slack),
-            (outputs.SSH_CONNECTION_SECRET, self.ssh_connection),
-            (outputs.SLACK_CONNECTION_SECRET, self.slack_connection),
-            (outputs.AIRFLOW_LOGIN_SECRET, self.login),
-        ):
-            self.output(output, secret.secret_name)
+        self.output(outputs.AIRFLOW_LOGIN_SECRET, self.contract.login_secret)
 
     def _key(self, name: str, description: str) -> kms.Key:
         return kms.Key(
@@ -147,8 +150,9 @@ class SecretsStack(BarflowStack):
         acknowledge(secret, unrotated, "AwsSolutions-SMG4", "NIST.800.53.R5-SecretsManagerRotationEnabled")
         return secret
 
-    def _put_in(self, construct_id: str, name: str, holds: str) -> secretsmanager.Secret:
+    def _put_in(self, construct_id: str, name: str, holds: str, output: Output) -> secretsmanager.Secret:
         """A secret whose value an operator puts in; until then it holds a random one that nothing accepts."""
+        self.output(output, name)
         return self._secret(construct_id, name, holds, FROM_OUTSIDE)
 
     def _generated(self, construct_id: str, name: str, holds: str, length: int) -> secretsmanager.Secret:
