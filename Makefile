@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 ARGS ?=
 ENV ?= dev
 
-.PHONY: help setup demo test lint bench synth deploy-local clean lock
+.PHONY: help setup demo test lint bench synth diff deploy-local clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ bench: setup ## measure this machine: ratios against peers and limits
 
 synth: setup ## the CloudFormation templates of an environment into cdk.out; ENV=prod
 	@PATH="$(CURDIR)/$(BIN):$$PATH" npx --no-install cdk synth --quiet --all -c env=$(ENV)
+
+diff: synth ## what a change does to an environment, sorted by danger; ENV=prod
+	@$(BIN)/python tools/review.py $(ENV) $(ARGS)
 
 deploy-local: setup ## deploy, deploy again and tear down against a stand-in of AWS; ENV=prod
 	@$(BIN)/python -m local.deploy --env $(ENV)

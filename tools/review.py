@@ -53,7 +53,10 @@ POLICIES = (
     "Policies",
     "ManagedPolicyArns",
 )
-HASH = re.compile(r"\b[0-9a-f]{64}\b")
+# What differs from build to build: hashes of assets, of releases and of the host and versions that follow from them.
+HASH = re.compile(
+    r"\b[0-9a-f]{64}\b|(?<=releases/)[0-9a-f]{16}|(?<=\bHost)[0-9a-f]{8}\b|(?<=CurrentVersion)[0-9A-F]{8}[0-9a-f]{32}"
+)
 Template = Mapping[str, Any]
 
 
@@ -67,8 +70,11 @@ class Change:
 
 
 def normalised(template: Template) -> dict[str, Any]:
-    """The template without what differs from build to build: assets' hashes."""
-    return dict(json.loads(HASH.sub("HASH", json.dumps(template, sort_keys=True))))
+    """The template without what differs from build to build, and without the paths of constructs."""
+    made: dict[str, Any] = json.loads(HASH.sub("HASH", json.dumps(template, sort_keys=True)))
+    for resource in made.get("Resources", {}).values():
+        resource.pop("Metadata", None)
+    return made
 
 
 def compare(stack: str, old: Template, new: Template) -> list[Change]:
