@@ -50,7 +50,7 @@ bench: setup ## measure this machine: ratios against peers and limits
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 synth: setup ## the CloudFormation templates of an environment into cdk.out; ENV=prod
-	@PATH="$(CURDIR)/$(BIN):$$PATH" npx --no-install cdk synth --quiet --all -c env=$(ENV)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" npx --no-install cdk synth --quiet -c env=$(ENV)
 
 diff: synth ## what a change does to an environment, sorted by danger; ENV=prod
 	@$(BIN)/python tools/review.py $(ENV) $(ARGS)
