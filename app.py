@@ -86,13 +86,18 @@ def build(app: cdk.App, config: Environment) -> list[cdk.Stack]:
     return [secrets, network, storage, database, ingestion, processing, catalog, orchestration, observability]
 
 
+def check(app: cdk.App) -> None:
+    """Has every synthesis judged by AWS's own rules and those of NIST 800-53; a finding without an answer fails it."""
+    cdk.Validations.of(app).add_plugins(cdk_nag.AwsSolutionsChecks(app), cdk_nag.NIST80053R5Checks(app))
+
+
 def main() -> None:
     app = cdk.App()
+    check(app)
     try:
         build(app, environment(app.node.try_get_context("env") or "dev"))
     except ConfigError as error:
         sys.exit(f"error: {error}")
-    cdk.Validations.of(app).add_plugins(cdk_nag.AwsSolutionsChecks(app), cdk_nag.NIST80053R5Checks(app))
     app.synth()
 
 

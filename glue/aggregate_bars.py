@@ -37,7 +37,9 @@ LOCK_WAIT_SECONDS = 60.0
 
 
 def parser() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(prog="aggregate_bars.py", description=__doc__.split("\n", 1)[0])
+    options = argparse.ArgumentParser(
+        prog="aggregate_bars.py", description=__doc__.split("\n", 1)[0], allow_abbrev=False
+    )
     options.add_argument("--lake", help="folder or s3:// URI of the lake (default: BARFLOW_LAKE_URI)")
     options.add_argument(
         "--warehouse", type=reference, help="secretsmanager: reference to its DSN (default: BARFLOW_WAREHOUSE_DSN)"

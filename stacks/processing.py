@@ -18,7 +18,7 @@ from config.environment import Environment
 from stacks import outputs
 from stacks.base import BarflowStack, acknowledge
 from stacks.bundles import CERTIFICATE, EMR_PACKAGES, LIBRARY
-from stacks.constructs.grants import allow, allow_objects, allow_reading_secrets, as_found
+from stacks.constructs.grants import allow, allow_reading_secrets, as_found
 from stacks.constructs.python_function import PythonFunction, runs_on_deployment
 from stacks.network import Groups
 from stacks.secrets import Keys, SecretsStack
@@ -150,7 +150,7 @@ class ProcessingStack(BarflowStack):
             environment={"CODE_BUCKET": self._storage.code.bucket_name, "CERTIFICATE_KEY": CERTIFICATE_KEY},
         )
         runs_on_deployment(function)
-        allow_objects(function.role, self._storage.code, self._keys.data, writes=[CERTIFICATE_KEY])
+        self._storage.grant(function.role, "certificate")
         triggers.Trigger(self, "MakeCertificate", handler=function.function, timeout=cdk.Duration.minutes(2))
 
     def _security_configuration(self) -> emr.CfnSecurityConfiguration:

@@ -20,6 +20,8 @@ from stacks import outputs
 from stacks.base import BarflowStack, acknowledge
 from stacks.outputs import Output
 
+TWELVEDATA, MONGODB, SLACK = "twelvedata", "mongodb", "slack"
+FERNET, JWT, LOGIN = "airflow/fernet", "airflow/jwt", "airflow/login"
 FROM_OUTSIDE = "its value comes from outside AWS: whoever issued it renews it, and the runbook puts the new one in"
 SEALS = "it seals what is stored already: to change it, Airflow's own fernet rotation must run, as the runbook says"
 SESSIONS = "a new value signs everyone out and is made by hand, as the runbook says"
@@ -49,16 +51,15 @@ class SecretsStack(BarflowStack):
             data=kms.Key.from_key_arn(self, "DataKeyArn", data_key.key_arn),
             secrets=kms.Key.from_key_arn(self, "SecretsKeyArn", secrets_key.key_arn),
         )
-        prefix = f"barflow/{environment.name}"
         connections = environment.airflow_connections_prefix
 
         self.twelvedata = self._put_in(
-            "TwelveData", f"{prefix}/twelvedata", "Twelve Data API key", outputs.TWELVEDATA_SECRET
+            "TwelveData", self.name(TWELVEDATA), "Twelve Data API key", outputs.TWELVEDATA_SECRET
         )
         self.mongodb = self._put_in(
-            "MongoDb", f"{prefix}/mongodb", "MongoDB URI, with user and password", outputs.MONGODB_SECRET
+            "MongoDb", self.name(MONGODB), "MongoDB URI, with user and password", outputs.MONGODB_SECRET
         )
-        self.slack = self._put_in("Slack", f"{prefix}/slack", "Slack bot token", outputs.SLACK_SECRET)
+        self.slack = self._put_in("Slack", self.name(SLACK), "Slack bot token", outputs.SLACK_SECRET)
         self.ssh_connection = self._put_in(
             "AirflowSsh",
             f"{connections}/barflow_ssh",
@@ -82,16 +83,20 @@ class SecretsStack(BarflowStack):
                 "extra": cdk.SecretValue.unsafe_plain_text(self.to_json_string({"region_name": self.region})),
             },
         )
-        self.fernet = self._generated("AirflowFernet", f"{prefix}/airflow/fernet", "Airflow's fernet key, less '='", 43)
-        self.jwt = self._generated("AirflowJwt", f"{prefix}/airflow/jwt", "what Airflow's processes sign with", 64)
-        self.login = self._generated("AirflowLogin", f"{prefix}/airflow/login", "password of Airflow's page", 32)
+        self.fernet = self._generated("AirflowFernet", self.name(FERNET), "Airflow's fernet key, less '='", 43)
+        self.jwt = self._generated("AirflowJwt", self.name(JWT), "what Airflow's processes sign with", 64)
+        self.login = self._generated("AirflowLogin", self.name(LOGIN), "password of Airflow's page", 32)
         self.contract = Airflow(
             connections_prefix=connections,
-            fernet_secret=f"{prefix}/airflow/fernet",
-            jwt_secret=f"{prefix}/airflow/jwt",
-            login_secret=f"{prefix}/airflow/login",
+            fernet_secret=self.name(FERNET),
+            jwt_secret=self.name(JWT),
+            login_secret=self.name(LOGIN),
         )
         self.output(outputs.AIRFLOW_LOGIN_SECRET, self.contract.login_secret)
+
+    def name(self, secret: str) -> str:
+        """The name, in Secrets Manager, of one of the secrets of this environment, such as MONGODB."""
+        return f"barflow/{self.environment_config.name}/{secret}"
 
     def _key(self, name: str, description: str) -> kms.Key:
         return kms.Key(

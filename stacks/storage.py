@@ -25,7 +25,8 @@ from stacks.constructs.release import Release
 from stacks.network import Groups
 from stacks.secrets import Keys
 
-Who = Literal["emr", "glue", "crawler", "host"]
+# The last two are the functions that a deployment runs: one publishes programs, one makes EMR's certificate.
+Who = Literal["emr", "glue", "crawler", "host", "publisher", "certificate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +55,20 @@ ACCESS = (
         bucket="lake", prefix=MANIFESTS, holds="what each run published", reads=("emr", "glue", "host"), writes=("emr",)
     ),
     Access(bucket="lake", prefix=QUERIES, holds="answers of Athena", reads=("host",), writes=("host",)),
-    Access(bucket="code", prefix=RELEASES, holds="published programs", reads=("emr", "glue", "host")),
-    Access(bucket="code", prefix=CERTIFICATES, holds="what EMR's nodes prove themselves with", reads=("emr",)),
+    Access(
+        bucket="code",
+        prefix=RELEASES,
+        holds="published programs",
+        reads=("emr", "glue", "host"),
+        writes=("publisher",),
+    ),
+    Access(
+        bucket="code",
+        prefix=CERTIFICATES,
+        holds="what EMR's nodes prove themselves with",
+        reads=("emr",),
+        writes=("certificate",),
+    ),
     Access(bucket="logs", prefix="emr", holds="logs of clusters", reads=("host",), writes=("emr",)),
     Access(bucket="logs", prefix="glue", holds="temporary files and event logs", reads=("glue",), writes=("glue",)),
     Access(bucket="logs", prefix="airflow", holds="logs of tasks", reads=("host",), writes=("host",)),

@@ -56,6 +56,21 @@ class PythonFunction(Construct):
         self.role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         self.log.grant_write(self.role)
         self.role.add_to_policy(iam.PolicyStatement(actions=NETWORK_INTERFACES, resources=["*"]))
+        # Lambda may do this for the function; the function's own code may not.
+        own = stack.format_arn(
+            service="lambda",
+            resource="function",
+            resource_name=f"{stack.stack_name}-*",
+            arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+        )
+        self.role.add_to_policy(
+            iam.PolicyStatement(
+                effect=iam.Effect.DENY,
+                actions=NETWORK_INTERFACES,
+                resources=["*"],
+                conditions={"ArnLike": {"lambda:SourceFunctionArn": own}},
+            )
+        )
         self.function = lambda_.Function(
             self,
             "Function",

@@ -52,7 +52,7 @@ class Release(Construct):
             environment={"CODE_BUCKET": bucket.bucket_name, "RELEASE_PREFIX": self.prefix},
         )
         runs_on_deployment(publish)
-        allow_objects(publish.role, bucket, key, writes=[f"{prefix}/"])
+        allow_objects(publish.role, bucket, key, writes=[prefix])
         triggers.Trigger(self, "Run", handler=publish.function, timeout=cdk.Duration.minutes(6), execute_after=[bucket])
 
     def uri(self, place: str = "") -> str:

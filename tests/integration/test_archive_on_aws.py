@@ -6,10 +6,12 @@ moto does not run queries: DuckDB does, on the same files, and moto hands its an
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import boto3
 import duckdb
@@ -93,8 +95,11 @@ def on_disk(tmp_path: Path) -> Lake:
     return filled(Lake(str(tmp_path / "lake")))
 
 
-def answer_as_athena(endpoint: str, query: str, lake: Lake) -> None:
-    """Has DuckDB answer the query on the files of a lake on a disk, and moto give that answer to the next query."""
+def answer_as_athena(endpoint: str, query: str, lake: Lake, symbol: Callable[[str], str] = str) -> None:
+    """Has DuckDB answer the query on the files of a lake on a disk, and moto give that answer to the next query.
+
+    ``symbol``: how the catalog writes the name of a partition.
+    """
     duckdb.sql("set timezone = 'UTC'")
     files = duckdb.read_parquet(f"{lake.root}/bars_5min/*/*/*.parquet", hive_partitioning=True)  # noqa: F841
     found = duckdb.sql(query.replace("bars_5min", "files"))
@@ -103,7 +108,8 @@ def answer_as_athena(endpoint: str, query: str, lake: Lake) -> None:
         {"Name": name, "Label": name, "Type": kinds[name], "Precision": 0, "Scale": 0, "Nullable": "UNKNOWN"}
         for name in found.columns
     ]
-    rows = [found.columns, *([_as_text(value) for value in row] for row in found.fetchall())]
+    answered = ([symbol(name), *map(_as_text, others)] for name, *others in found.fetchall())
+    rows = [found.columns, *answered]
     result = {"rows": [{"Data": [{"VarCharValue": value} for value in row]} for row in rows], "column_info": described}
     body = {"account_id": "123456789012", "region": "us-east-1", "results": [result]}
     requests.post(f"{endpoint}/moto-api/static/athena/query-results", json=body, timeout=10).raise_for_status()
@@ -113,8 +119,11 @@ def _as_text(value: Any) -> str:
     return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}.000" if isinstance(value, datetime) else str(value)
 
 
-def test_the_counts_of_athena_are_those_of_the_files(aws: str, archive: Lake, on_disk: Lake) -> None:
-    answer_as_athena(aws, COUNTS, on_disk)
+@pytest.mark.parametrize("symbol", [str, partial(quote, safe="")], ids=["as it is", "as in its path"])
+def test_the_counts_of_athena_are_those_of_the_files(
+    aws: str, archive: Lake, on_disk: Lake, symbol: Callable[[str], str]
+) -> None:
+    answer_as_athena(aws, COUNTS, on_disk, symbol)
     counted = sorted(archive.session_counts())
     assert counted == sorted(on_disk.session_counts())
     assert ("BRK/B", "2025-07-03", 42, datetime(2025, 7, 3, 16, 55, tzinfo=UTC)) in counted

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import subprocess
 import venv
 import zipfile
@@ -37,14 +38,14 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def publish(bucket: Path, content: str, locked: str | None = None) -> None:
-    """Puts a zip of wheels into the bucket: one wheel of this content, and a lock that expects this or another."""
+def publish(bucket: Path, content: str, locked: str | None) -> None:
+    """Puts a zip of wheels into the bucket: a wheel of this content, and a lock that expects some content, or any."""
     bucket.mkdir()
     made = {name: wheel(bucket / name, name) for name in {content, locked or content}}
     with zipfile.ZipFile(bucket / "emr.gluewheels.zip", "w") as packages:
         packages.writestr(f"wheels/{WHEEL}", made[content])
-        digest = hashlib.sha256(made[locked or content]).hexdigest()
-        packages.writestr("wheels/requirements.txt", f"tiny==1.0 --hash=sha256:{digest}\n")
+        digest = f" --hash=sha256:{hashlib.sha256(made[locked]).hexdigest()}" if locked else ""
+        packages.writestr("wheels/requirements.txt", f"tiny==1.0{digest}\n")
 
 
 def wheel(path: Path, content: str) -> bytes:
@@ -56,8 +57,10 @@ def wheel(path: Path, content: str) -> bytes:
     return path.read_bytes()
 
 
-def bootstrap(node: Path, bucket: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def bootstrap(node: Path, bucket: Path, *arguments: str, index: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs the script on the node. ``index``: the package index that its pip knows of."""
     environment = {"PATH": f"{node}/bin:{os.environ['PATH']}", "BUCKET": str(bucket), "PIP_CONFIG_FILE": os.devnull}
+    environment["PIP_INDEX_URL"] = index
     return subprocess.run(["bash", str(SCRIPT), *arguments], env=environment, capture_output=True, text=True)
 
 
@@ -67,18 +70,29 @@ def installed(node: Path) -> str:
 
 
 def test_it_installs_out_of_the_bucket_alone(node: Path, tmp_path: Path) -> None:
-    publish(tmp_path / "bucket", "as locked")
-    done = bootstrap(node, tmp_path / "bucket", "s3://code/emr.gluewheels.zip")
-    assert done.returncode == 0, done.stderr
-    assert installed(node) == "as locked"
+    publish(tmp_path / "bucket", "as locked", locked="as locked")
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        index.setblocking(False)
+        url = f"http://127.0.0.1:{index.getsockname()[1]}/simple"
+        done = bootstrap(node, tmp_path / "bucket", "s3://code/emr.gluewheels.zip", index=url)
+        assert done.returncode == 0, done.stderr
+        assert installed(node) == "as locked"
+        with pytest.raises(BlockingIOError):
+            index.accept()  # nobody asked
 
 
-def test_a_wheel_that_differs_from_the_lock_is_refused_and_ends_the_bootstrap(node: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("locked", "said"),
+    [("as locked", "DO NOT MATCH THE HASHES"), (None, "Hashes are required in --require-hashes mode")],
+)
+def test_a_wheel_that_the_lock_does_not_vouch_for_ends_the_bootstrap(
+    node: Path, tmp_path: Path, locked: str | None, said: str
+) -> None:
     subprocess.run([node / "bin" / "python", "-m", "pip", "uninstall", "-q", "-y", "tiny"], check=True)
-    publish(tmp_path / "bucket", "tampered with", locked="as locked")
+    publish(tmp_path / "bucket", "tampered with", locked)
     done = bootstrap(node, tmp_path / "bucket", "s3://code/emr.gluewheels.zip")
     assert done.returncode != 0
-    assert "DO NOT MATCH THE HASHES" in done.stderr
+    assert said in done.stderr
     assert installed(node) == ""
 
 

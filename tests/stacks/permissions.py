@@ -40,7 +40,8 @@ def rights_of(role: iam.Role) -> set[Right]:
 
 def _flat(document: Mapping[str, Any]) -> Iterator[Right]:
     for statement in document["Statement"]:
-        assert statement["Effect"] == "Allow"
+        if statement["Effect"] != "Allow":
+            continue
         condition = json.dumps(statement.get("Condition", {}), sort_keys=True)
         for action in _list(statement["Action"]):
             for resource in _list(statement["Resource"]):
