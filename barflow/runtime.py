@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr
 from pymongo.database import Database
 
 from barflow.alert_rules import load_rules
@@ -65,9 +66,10 @@ class Run:
 
     def ingest(self, say: Say) -> Ingest:
         """The hop with a client for these settings; long waits for credits are told."""
+        key = self.settings.twelvedata_api_key
         client = TwelveDataClient(
             self.settings.twelvedata_url,
-            self.settings.twelvedata_api_key,
+            SecretStr(resolve(key, "TWELVEDATA_API_KEY")) if key else None,
             credits_per_minute=self.settings.credits_per_minute,
             credits_per_day=self.settings.credits_per_day,
             batch_size=self.settings.batch_size,
@@ -100,13 +102,13 @@ class Run:
 
     def status(self) -> dict[str, SymbolStatus]:
         """The end-to-end reconciliation of all hops, by symbol, at the market's clock."""
-        from barflow.lake import Lake
+        from barflow.archive import open_archive
         from barflow.quarantine import Quarantine
         from barflow.status import collect
         from barflow.warehouse import connect as connect_warehouse
         from barflow.warehouse import consumed_manifests, held_bars
 
-        lake, quarantine = Lake(self.settings.require("lake_uri")), Quarantine(self.database)
+        lake, quarantine = open_archive(self.settings), Quarantine(self.database)
         with connect_warehouse(self.warehouse_dsn) as connection:
             tables, rows = held_bars(connection)
             consumed = consumed_manifests(connection)
