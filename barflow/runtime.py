@@ -18,7 +18,7 @@ from pymongo.database import Database
 from barflow.alert_rules import load_rules
 from barflow.alert_tick import Alerts
 from barflow.backfill import BackfillPlan, plan
-from barflow.errors import BadInputError, VendorRefusedError
+from barflow.errors import BadInputError, UnavailableError, VendorRefusedError
 from barflow.ingest import HOP, Ingest, TickReport
 from barflow.ledger import Ledger, new_run_id
 from barflow.mongo import Document, connect
@@ -174,11 +174,15 @@ def script(name: str) -> Path:
 
 
 def raise_refusals(report: TickReport) -> None:
-    """Ends a command by what the vendor refused: unknown symbols are bad input, the plan's limits a refusal."""
+    """Ends a command by what the vendor refused: unknown symbols are bad input, the plan's limits a refusal, an
+    answer that could not be used a failure."""
     if not report.errors:
         return
-    refused = "; ".join(f"{symbol} ({item.message.rstrip('.')})" for symbol, item in report.errors.items())
+    errors = report.errors.values()
+    refused = "; ".join(f"{item.symbol} ({item.message.rstrip('.')})" for item in errors)
     kept = f"{len(report.counts)} other symbols were stored." if report.counts else "Nothing was stored."
-    if any("plan" in item.message.lower() for item in report.errors.values()):
+    if all(item.code >= 500 for item in errors):
+        raise UnavailableError(f"Twelve Data gave no usable answer for {refused}. {kept} Run the same command again.")
+    if any("plan" in item.message.lower() for item in errors):
         raise VendorRefusedError(f"Twelve Data refused {refused}. {kept} Choose symbols of your plan, then run again.")
     raise BadInputError(f"Twelve Data does not know {refused}. {kept} Check the spelling, then run again.")

@@ -131,7 +131,11 @@ MIGRATE = Bundle(
 )
 INGEST = Bundle(
     name="ingest",
-    files={"handler.py": "lambda/ingest/handler.py", "barflow": "barflow"},
+    files={
+        "handler.py": "lambda/ingest/handler.py",
+        "barflow": "barflow",
+        "config/alerts.toml": "config/alerts.toml",
+    },
     requirements="lambda/ingest/requirements.txt",
 )
 CERTIFICATE = Bundle(

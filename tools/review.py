@@ -55,7 +55,8 @@ POLICIES = (
 )
 # What differs from build to build: hashes of assets, of releases and of the host and versions that follow from them.
 HASH = re.compile(
-    r"\b[0-9a-f]{64}\b|(?<=releases/)[0-9a-f]{16}|(?<=\bHost)[0-9a-f]{8}\b|(?<=CurrentVersion)[0-9A-F]{8}[0-9a-f]{32}"
+    r"\b[0-9a-f]{64}\b|(?<=releases/)[0-9a-f]{16}|(?<=\bHost)[0-9a-f]{8}\b|(?<=RefHost)[0-9a-f]{8}[0-9A-F]{8}"
+    r"|(?<=CurrentVersion)[0-9A-F]{8}[0-9a-f]{32}"
 )
 Template = Mapping[str, Any]
 
