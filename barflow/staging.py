@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from bson.int64 import Int64
 from pymongo import InsertOne, UpdateOne
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, CollectionInvalid, OperationFailure
+from pymongo.errors import BulkWriteError, OperationFailure
 
 from barflow.bars import ARRAYS, INTERVAL, SessionBars, document_key, mongo_validator
 from barflow.errors import BarflowError
@@ -127,11 +127,9 @@ class Staging:
         found = next(iter(self.database.list_collections(filter={"name": "bars"})), None)
         if found is None:
             try:
-                self.database.create_collection("bars", validator=mongo_validator())
-            except CollectionInvalid:  # another tick was first
-                return
+                self.database.create_collection("bars", check_exists=False, validator=mongo_validator())
             except OperationFailure as error:
-                if error.code != NAMESPACE_EXISTS:
+                if error.code != NAMESPACE_EXISTS:  # another tick was first
                     raise
         elif found.get("options", {}).get("validator") != mongo_validator():
             self.database.command("collMod", "bars", validator=mongo_validator())

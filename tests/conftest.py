@@ -102,6 +102,12 @@ def warehouse_dsn(postgres_dsn: str, migrated_template: str) -> Iterator[str]:
     yield from _own_warehouse(postgres_dsn, migrated_template)
 
 
+@pytest.fixture(scope="module")
+def module_warehouse_dsn(postgres_dsn: str, migrated_template: str) -> Iterator[str]:
+    """The same for all tests of one file."""
+    yield from _own_warehouse(postgres_dsn, migrated_template)
+
+
 @pytest.fixture(scope="session")
 def spark_environment(state: State) -> Iterator[None]:
     """Spark's Java, from the wheel, and how it starts; child programs inherit it."""

@@ -11,6 +11,7 @@ import pytest
 from browsing import BrowserShot
 from report_rows import HOSTILE, METRICS, NOW, hourly, insert, outcome, status
 
+from barflow.sessions import new_york
 from local.report import read_report_data, write_report
 
 AAPL, NVDA = hourly("AAPL", 20, 210.0), hourly("NVDA", 8, 160.0)
@@ -192,17 +193,29 @@ def test_the_page_says_where_its_bars_come_from_and_as_of_when(
     assert ("synthetic" in caption) == (source["kind"] == "synthetic")
 
 
+def test_a_chart_says_when_it_shows_the_newest_sessions_only(browser_shot: BrowserShot, written: Written) -> None:
+    captions = browser_shot(
+        written(AAPL={"sessions": 1200}), run=articles("article.querySelector('figcaption .what').innerText")
+    ).value
+    assert captions["AAPL"] == "Hourly bars, synthetic, newest 20 of 1,200 sessions"
+    assert captions["NVDA"] == "Hourly bars, synthetic"
+
+
 READ = "return [await page.innerText('.readout'), await page.getAttribute('.band', 'visibility')]"
 
 
-def test_the_pointer_reads_the_bar_under_it_in_new_yorks_time(browser_shot: BrowserShot, page: Path) -> None:
-    # NVDA comes first. Its ninth slot is the last before the two that are missing; the browser stands in Tokyo.
-    at = """const { width } = await page.locator(".canvas").first().boundingBox();
-            const slots = Number(await page.getAttribute("figure", "data-slots"));
-            await page.locator(".plot").first().hover({ position: { x: width * 8.5 / slots, y: 40 } });"""
+@pytest.mark.parametrize(("slot", "index"), [(8.5, 8), (9.4, 8), (10.6, 9), (14.5, 12)])
+def test_the_pointer_reads_the_bar_nearest_to_it_in_new_yorks_time(
+    browser_shot: BrowserShot, page: Path, slot: float, index: int
+) -> None:
+    # NVDA comes first, and its slots 9 and 10 are empty. The browser's own clock is Tokyo's.
+    at = f"""const {{ width }} = await page.locator(".canvas").first().boundingBox();
+             const slots = Number(await page.getAttribute("figure", "data-slots"));
+             await page.locator(".plot").first().hover({{ position: {{ x: width * {slot} / slots, y: 40 }} }});"""
     text, band = browser_shot(page, run=at + READ).value
-    bar = NVDA[8]
-    assert text.split("\n")[0].startswith(f"{bar.session_date:%a, %b} {bar.session_date.day}, 10:30")
+    bar = NVDA[index]
+    opened = new_york(bar.bar_start)
+    assert text.startswith(f"{opened:%a, %b} {opened.day}, {opened:%H:%M}")
     for value in (bar.open, bar.high, bar.low, bar.close):
         assert f"{value:.2f}" in text
     assert f"{bar.volume:,}" in text

@@ -133,6 +133,10 @@ class TestOfASymbolInABatch:
         assert results["MSFT"] == SymbolError("MSFT", code, "not in your plan")
         assert rows(results["AAPL"]) == GOOD
 
+    def test_a_long_text_is_cut(self, market: TwelveDataStandIn) -> None:
+        market.switches.fail("vendor_error", status=404, symbol="MSFT", text="no " * 5000)
+        assert fetch(market, "MSFT,AAPL")["MSFT"] == SymbolError("MSFT", 404, ("no " * 5000)[:400])
+
     def test_a_wrong_key_is_everybody_s(self, market: TwelveDataStandIn) -> None:
         market.switches.fail("vendor_error", status=401, symbol="MSFT", text="**apikey** is incorrect")
         with pytest.raises(VendorRefusedError, match="not a valid key"):

@@ -17,6 +17,7 @@ from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS
 
 from barflow.errors import BadInputError, BarflowError
 from barflow.twelvedata import RawResponse, SymbolError, TwelveDataClient
+from barflow.twelvedata_http import Http, NoAnswer
 from local.twelvedata_server import TwelveDataStandIn
 
 KEY = "s3cr3t+Key/0123456789abcdef"
@@ -98,6 +99,15 @@ def test_it_is_in_no_error_that_ends_the_call(api: TwelveDataStandIn, kind: Any,
     assert hides(everything_of(error.value))
     assert hides(repr(waits.told))
     assert hides(repr(raw))
+
+
+@pytest.mark.parametrize("kind", ["broken_off", "dropped", "timeout"])
+def test_the_library_s_exceptions_which_hold_it_are_left_behind(api: TwelveDataStandIn, kind: Any) -> None:
+    api.switches.fail(kind, seconds=1.0)
+    http = Http(api.url, SecretStr(KEY), timeout=(1.0, 0.1), clock=CLOCK, session=None)
+    with pytest.raises(NoAnswer) as error:
+        http.get("/time_series", {"symbol": "AAPL", "interval": "5min"}, ("AAPL",), None)
+    assert (error.value.__cause__, error.value.__context__) == (None, None)
 
 
 @pytest.mark.parametrize("code", [400, 404, 500])

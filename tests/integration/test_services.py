@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -100,7 +101,7 @@ def all_end(pids: list[int]) -> bool:
     for pid in pids:
         with suppress(psutil.NoSuchProcess):
             living.append(psutil.Process(pid))
-    return not psutil.wait_procs(living, timeout=20)[1]
+    return not psutil.wait_procs(living, timeout=60)[1]
 
 
 def test_no_process_is_left_behind_whatever_the_owner_dies_of_and_the_next_command_goes_on_at_once(
@@ -125,6 +126,23 @@ def test_no_process_is_left_behind_whatever_the_owner_dies_of_and_the_next_comma
     children = owner.children
     assert owner.process.communicate("")[0] == "stopped\n"
     assert all_end(children)
+
+
+def test_a_dead_owners_state_is_nobodys_until_its_servers_have_stopped(
+    folder: Path, command: Callable[..., Command]
+) -> None:
+    owner = command(folder / "state", "mongo")
+    children = owner.children
+    os.kill(owner.found["servers"][0], signal.SIGSTOP)  # it cannot stop yet
+    owner.process.kill()
+    owner.process.wait()
+    with (folder / "state" / "lock").open() as lock:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.kill(owner.found["servers"][0], signal.SIGCONT)
+        assert all_end(children)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert not (folder / "state" / "services.json").exists(), "nobody attaches to what is gone"
 
 
 def test_a_second_command_uses_the_services_of_the_first_and_leaves_them_running(

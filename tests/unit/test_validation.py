@@ -220,7 +220,9 @@ def test_the_fast_path_reads_each_number_as_float_and_int_do(bars: list[tuple[st
     assert [*map(repr, stored.volume)] == [value["volume"] for value in answer]
 
 
-@pytest.mark.parametrize("text", ["1,2", "1,", ",", "10.0],[10.0", "[1]", "1 ", "010.2", "1e1", "+10.2", ".5e2", "10."])
+@pytest.mark.parametrize(
+    "text", ["10.0", "1,2", "1,", ",", "10.0],[10.0", "[1]", "1 ", "010.2", "1e1", "+10.2", ".5e2", "10."]
+)
 @pytest.mark.parametrize("name", ["open", "volume"])
 def test_what_json_reads_otherwise_is_read_row_by_row(name: str, text: str) -> None:
     answer = clean_answer()
