@@ -141,7 +141,7 @@ def test_killed_between_sending_and_noting_it_an_alert_is_sent_again_with_its_id
     database: Mongo, mongodb_uri: str, slack_server: SlackStandIn
 ) -> None:
     tick = {"now": at(3).isoformat(), "closes": {"AAPL": FIRING}, "slack": slack_server.url}
-    assert go(start(mongodb_uri, database, die=("Delivery._keep", "before"), **tick)) == [-signal.SIGKILL]
+    assert go(start(mongodb_uri, database, die=("Delivery._sent", "before"), **tick)) == [-signal.SIGKILL]
     assert len(slack_server.posts) == 1
     hop(database, now=at(4), channels=[slack(slack_server.url)]).tick(["AAPL"])
     assert len(slack_server.posts) == 1, "the dead deliverer's claim still holds"
