@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from pydantic import ValidationError
 from pymongo import UpdateOne
 
 from barflow.alert_message import Message
@@ -75,7 +76,7 @@ class Delivery:
         try:
             if channel.name in done.down:
                 raise ChannelDownError(channel.name, "it failed a moment ago")
-            for receipts in channel.send([Message.model_validate(item["message"]) for item in waiting]):
+            for receipts in channel.send(self._messages(channel.name, left, now)):
                 told = [left.pop(name) for name in receipts]
                 self._sent(channel.name, [item for item in told if receipts[item["_id"]] is None])
                 for item in told:
@@ -88,6 +89,16 @@ class Delivery:
             done.down.setdefault(channel.name, str(error))
             for item in left.values():
                 self._failed(channel.name, item, done.down[channel.name], now, getattr(error, "retry_after", None))
+
+    def _messages(self, channel: str, left: dict[str, Document], now: datetime) -> list[Message]:
+        """The messages of these alerts. One that another version wrote, and this one cannot read, waits for that."""
+        found = []
+        for name, item in [*left.items()]:
+            try:
+                found.append(Message.model_validate(item["message"]))
+            except ValidationError:
+                self._failed(channel, left.pop(name), "the message is of another version of Barflow", now)
+        return found
 
     def _sent(self, channel: str, told: list[Document]) -> None:
         """Only for whom the claim still holds: its next holder sends again and keeps what it learns."""

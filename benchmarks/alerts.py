@@ -69,7 +69,7 @@ def measure(bench: Bench) -> Chapter:
             "s",
             against="reading back 20 sessions",
             theirs=told["read_back"],
-            target=4,
+            target=2,
             times_less=True,
         ),
         Figure(

@@ -21,7 +21,9 @@ from barflow.errors import UnavailableError
 from barflow.ledger import FAILED
 from barflow.mongo import Document
 from barflow.notify import Receipts
+from barflow.quarantine import Quarantine
 from barflow.sessions import last_sessions, utc_now
+from barflow.staging import Staging
 from barflow.twelvedata import SymbolError
 from local.slack_server import TOKEN, SlackStandIn, Trouble
 
@@ -189,6 +191,8 @@ def test_a_channel_that_is_down_fails_no_tick_and_gets_the_alert_when_it_is_back
     report = hop(database, answer("AAPL", FIRING, at(3)), now=at(3), channels=ways).tick(["AAPL"])
     assert report.counts["AAPL"].new == 3
     [waiting] = database["alerts"].find()
+    assert ["HTTP 500" in note for note in report.notes["alerts"]] == [True], "the tick says so"
+    assert report.alerts == 1
     state = waiting["channels"]["slack"]
     assert (state["delivered_at"], state["attempts"]) == (None, 1)
     assert "HTTP 500" in state["last_error"]
@@ -313,3 +317,29 @@ def test_a_channel_that_is_no_longer_set_up_is_waited_for_without_a_hurry(databa
     [waiting] = database["alerts"].find()
     assert waiting["due_at"] > utc_now() + timedelta(minutes=10)
     assert [item["_id"] for item in Outbox(database).find(undelivered=True)] == [FIRED]
+
+
+def test_a_message_that_another_version_wrote_waits_and_stops_nothing(database: Mongo) -> None:
+    hop(database, answer("AAPL", FIRING, at(3)), now=at(3), channels=[slack()]).tick(["AAPL"])
+    database["alerts"].update_one({}, {"$set": {"message.schema_version": 2}})
+    later(database)
+    works = Recorder()
+    works.name = "slack"
+    report = hop(database, answer("MSFT", FIRING, at(3)), now=at(3), channels=[works]).tick(["MSFT"])
+    assert works.taken == ["level_101|MSFT|2025-07-30T13:40:00Z"]
+    assert report.notes == {}
+    [waiting] = Outbox(database).find(undelivered=True)
+    assert "another version" in waiting["channels"]["slack"]["last_error"]
+
+
+def test_a_bar_that_comes_back_from_quarantine_is_judged_by_the_next_tick(database: Mongo) -> None:
+    """It was refused for the future, and a clock set right lets it pass."""
+    hop(database, answer("AAPL", CALM, at(2)), now=at(2)).tick(["AAPL"])
+    report = hop(database, answer("AAPL", {**CALM, 3: 102.0}, at(2)), now=at(2)).tick(["AAPL"])
+    assert report.counts["AAPL"].rejected == 1
+    quarantine = Quarantine(database)
+    done = quarantine.replay(Staging(database), quarantine.find(), "replay", at(4))
+    assert done.stored == 1
+    assert ids(database) == []
+    hop(database, now=at(4)).tick(["AAPL"])
+    assert ids(database) == ["level_101|AAPL|2025-07-30T13:45:00Z"]
