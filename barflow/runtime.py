@@ -52,6 +52,11 @@ class Run:
         uri = resolve(self.settings.mongodb_uri, "BARFLOW_MONGODB_URI")
         return connect(uri, self.settings.mongodb_database)
 
+    @cached_property
+    def alerts(self) -> Alerts:
+        """The rules of the settings and the channels that they open. Raises BadInputError where one is wrong."""
+        return Alerts(self.database, load_rules(self.settings.alerts_file), channels(self.settings), self.clock)
+
     @property
     def staging(self) -> Staging:
         return Staging(self.database)
@@ -81,7 +86,7 @@ class Run:
             history_sessions=self.settings.history_sessions,
             revision_sessions=self.settings.revision_sessions,
             clock=self.clock,
-            alerts=Alerts(self.database, load_rules(self.settings.alerts_file), channels(self.settings), self.clock),
+            alerts=self.alerts,
         )
 
     def migrate(self, say: Say, *, dry_run: bool = False) -> list[str]:
