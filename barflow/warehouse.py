@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
 
+from barflow.bars import BAR_TABLES
 from barflow.errors import BadInputError, BarflowError, BusyError, UnavailableError
-from barflow.status import BAR_TABLES, Held
+
+if TYPE_CHECKING:
+    from barflow.status import Held
 
 CONNECT_SECONDS = 10
 QUERY_SECONDS = 60
@@ -109,6 +112,8 @@ def query_read_only(dsn: str, query: str) -> tuple[list[str], list[tuple[Any, ..
 
 def held_bars(connection: psycopg.Connection[Any]) -> tuple[dict[str, Held], dict[str, dict[str, int]]]:
     """Per bar table the sum of bar_count by (symbol, session) with the newest bar, and the rows by symbol."""
+    from barflow.status import Held  # not for Spark's tasks, which only connect
+
     held: dict[str, Held] = {}
     rows: dict[str, dict[str, int]] = {}
     with warehouse_errors("say what it holds"):
