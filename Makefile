@@ -11,7 +11,7 @@ ARGS ?=
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-setup: .venv/.ready ## install everything into .venv (quick when nothing changed)
+setup: .venv/.ready node_modules/.ready ## install everything into .venv and node_modules (quick when nothing changed)
 
 .venv/.ready: requirements-dev.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it, or run make PYTHON=/path/to/python3.11" >&2; exit 2; }
@@ -22,7 +22,13 @@ setup: .venv/.ready ## install everything into .venv (quick when nothing changed
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: setup ## the whole pipeline on this machine; ARGS="--symbols AAPL,NVDA"
+# npm comes with the Node of the virtual environment; what it starts must find that Node first, too.
+node_modules/.ready: package.json package-lock.json .npmrc | .venv/.ready
+	@echo "installing the pinned packages into node_modules (some seconds)" >&2
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --loglevel=error --no-progress >/dev/null
+	@touch $@
+
+demo: .venv/.ready ## the whole pipeline on this machine; ARGS="--symbols AAPL,NVDA"
 	@$(BIN)/barflow demo $(ARGS)
 
 test: lint ## lint, types, import rules and the whole test suite; ARGS="-k sessions"

@@ -12,7 +12,7 @@ from typing import Any
 
 from barflow.credits import MINUTE, Credits
 from barflow.errors import BadInputError
-from barflow.sessions import Session, new_york, previous_session, sessions_between
+from barflow.sessions import BAR, Session, new_york, previous_session, sessions_between
 from barflow.twelvedata import MOST_ROWS
 from barflow.twelvedata_calls import MOST_SYMBOLS
 
@@ -161,13 +161,13 @@ def _chunks(sessions: Sequence[Session], now: datetime) -> list[Chunk]:
         if rows > MOST_ROWS:
             chunks.append((session.opens, session.opens))
             rows = session.expected_bars
-        chunks[-1] = (chunks[-1][0], session.slots[_opened(session, now) - 1])
+        chunks[-1] = (chunks[-1][0], session.opens + BAR * (_opened(session, now) - 1))
     return chunks
 
 
 def _opened(session: Session, now: datetime) -> int:
-    """How many bars of the session have opened by ``now``."""
-    return sum(slot <= now for slot in session.slots)
+    """How many bars of a session that has opened have done so by ``now``."""
+    return min(session.expected_bars, (now - session.opens) // BAR + 1)
 
 
 def _count(number: int, noun: str) -> str:

@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 
 from barflow import __version__
+from barflow.cli_alerts import alerts_app
 from barflow.errors import BadInputError, BarflowError
 from barflow.settings import load_settings, parse_symbols
 
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 rejected_app = typer.Typer(no_args_is_help=True, help="The quarantine: bars that validation refused.")
 app.add_typer(rejected_app, name="rejected")
+app.add_typer(alerts_app, name="alerts")
 
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)

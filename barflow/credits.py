@@ -23,23 +23,24 @@ class Credits:
     per_minute: int
     per_day: int | None = None
     _minute: datetime | None = None
-    _in_minute: int = 0
+    _spent: int = 0  # in that minute
     _day: date | None = None
-    _in_day: int = 0
+    _spent_today: int = 0
     _day_refused: bool = False
 
     def left(self, now: datetime) -> int:
         """How many credits may be spent at ``now``."""
-        self._roll(now)
-        left = self.per_minute - self._in_minute
+        if self.day_is_spent(now):
+            return 0
+        left = self.per_minute - (self._spent if _minute_of(now) == self._minute else 0)
         if self.per_day is not None:
-            left = min(left, self.per_day - self._in_day)
-        return 0 if self._day_refused else max(0, left)
+            left = min(left, self.per_day - (self._spent_today if now.date() == self._day else 0))
+        return max(0, left)
 
     def day_is_spent(self, now: datetime) -> bool:
         """Whether nothing is left until the next UTC day, by our own count or because the vendor said so."""
-        self._roll(now)
-        return self._day_refused or (self.per_day is not None and self._in_day >= self.per_day)
+        spent = self._day_refused or (self.per_day is not None and self._spent_today >= self.per_day)
+        return spent and now.date() == self._day
 
     def resume_at(self, now: datetime) -> datetime:
         """When there are credits again, once none is left: in the next clock minute, or on the next UTC day."""
@@ -50,20 +51,20 @@ class Credits:
     def spend(self, count: int, now: datetime) -> None:
         """Counts a call for ``count`` symbols that goes out at ``now``."""
         self._roll(now)
-        self._in_minute += count
-        self._in_day += count
+        self._spent += count
+        self._spent_today += count
 
     def told(self, left: int, now: datetime) -> None:
         """The vendor says what is left of this minute: fewer than we thought when others use the key as well."""
         self._roll(now)
-        self._in_minute = max(self._in_minute, self.per_minute - left)
+        self._spent = max(self._spent, self.per_minute - left)
 
     def refused_for_minute(self, now: datetime, limit: int | None) -> None:
         """The vendor refuses until the next minute; ``limit`` is the plan's, where it named one."""
         self._roll(now)
         if limit:
             self.per_minute = min(self.per_minute, limit)
-        self._in_minute = self.per_minute
+        self._spent = self.per_minute
 
     def refused_for_day(self, now: datetime) -> None:
         """The vendor refuses until the next UTC day."""
@@ -73,9 +74,9 @@ class Credits:
     def _roll(self, now: datetime) -> None:
         """Forgets the minute, and the day, that are over."""
         if now.date() != self._day:
-            self._day, self._in_day, self._day_refused = now.date(), 0, False
+            self._day, self._spent_today, self._day_refused = now.date(), 0, False
         if _minute_of(now) != self._minute:
-            self._minute, self._in_minute = _minute_of(now), 0
+            self._minute, self._spent = _minute_of(now), 0
 
 
 def _minute_of(now: datetime) -> datetime:

@@ -8,18 +8,21 @@ follows a batch and not the number of symbols, and it may be killed, repeated or
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 
 from pymongo.database import Database
 
+from barflow.alert_tick import Alerts
+from barflow.bars import SessionBars
 from barflow.errors import BarflowError
 from barflow.ledger import FAILED, PARTIAL, SUCCEEDED, Ledger, new_run_id
 from barflow.mongo import Document
 from barflow.quarantine import Quarantine
 from barflow.sessions import Session, last_sessions, previous_session, session, utc_now
-from barflow.staging import Staging
+from barflow.staging import Saved, Staging
 from barflow.twelvedata import RawResponse, SymbolError, TwelveDataClient
 from barflow.validation import Validated, validate
 
@@ -87,6 +90,7 @@ class Ingest:
         history_sessions: int,
         revision_sessions: int,
         clock: Callable[[], datetime] = utc_now,
+        alerts: Alerts | None = None,
     ) -> None:
         self.client = client
         self.history_sessions = history_sessions
@@ -95,12 +99,15 @@ class Ingest:
         self.staging = Staging(database)
         self.quarantine = Quarantine(database)
         self.ledger = Ledger(database)
+        self.alerts = alerts
 
     def ensure(self) -> None:
         """Makes collections, validators and indexes where they are missing."""
         self.staging.ensure()
         self.quarantine.ensure()
         self.ledger.ensure()
+        if self.alerts:
+            self.alerts.ensure()
 
     def tick(
         self,
@@ -119,8 +126,10 @@ class Ingest:
         report = TickReport(run_id or new_run_id(HOP))
         self.ledger.start(HOP, report.run_id, symbols=list(symbols))
         try:
-            for start, end, group in self._requests(symbols, window):
-                self._fetch(group, start, end, report, on_symbol)
+            # Past data is no feed: nobody is silent in it.
+            with self.alerts.watching(() if window else symbols) if self.alerts else nullcontext():
+                for start, end, group in self._requests(symbols, window):
+                    self._fetch(group, start, end, report, on_symbol)
         except BaseException as error:
             self._close(report, FAILED, error)
             raise
@@ -202,7 +211,7 @@ class Ingest:
         for asked, checked in waiting:
             self.quarantine.add(checked.rejected, report.run_id, asked)
         sessions = [(part, asked) for asked, checked in waiting for part in checked.sessions.values()]
-        saved = self.staging.save(sessions, report.run_id)
+        saved = self._save(sessions, report.run_id)
         for _, checked in waiting:
             counts = Counts(
                 received=checked.received,
@@ -218,3 +227,11 @@ class Ingest:
             report.counts.setdefault(checked.symbol, Counts()).add(counts)
             if checked.notes:
                 report.notes.setdefault(checked.symbol, []).extend(checked.notes)
+
+    def _save(self, sessions: list[tuple[SessionBars, datetime]], run_id: str) -> Mapping[str, Saved]:
+        """Stores sessions, each with the moment its answer was asked for; alerts are judged with it."""
+        if self.alerts is None:
+            return self.staging.save(sessions, run_id)
+        keys = [bars.key for bars, _ in sessions]
+        asked = min((asked for _, asked in sessions), default=self.clock())
+        return self.alerts.save(keys, run_id, asked, lambda: self.staging.save(sessions, run_id))

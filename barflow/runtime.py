@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from pymongo.database import Database
 
+from barflow.alert_rules import load_rules
+from barflow.alert_tick import Alerts
 from barflow.backfill import BackfillPlan, plan
 from barflow.errors import BadInputError, VendorRefusedError
 from barflow.ingest import HOP, Ingest, TickReport
 from barflow.ledger import Ledger, new_run_id
 from barflow.mongo import Document, connect
+from barflow.notify import channels
 from barflow.program import run_child
 from barflow.secrets import resolve
 from barflow.sessions import utc_now
@@ -76,6 +79,7 @@ class Run:
             history_sessions=self.settings.history_sessions,
             revision_sessions=self.settings.revision_sessions,
             clock=self.clock,
+            alerts=Alerts(self.database, load_rules(self.settings.alerts_file), channels(self.settings), self.clock),
         )
 
     def migrate(self, say: Say, *, dry_run: bool = False) -> list[str]:

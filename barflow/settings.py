@@ -6,6 +6,7 @@ key of a JSON secret), which barflow.secrets resolves when it is used.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -37,6 +38,12 @@ class Settings(BaseSettings):
 
     history_sessions: int = Field(20, ge=1, description="sessions that the first run of a symbol takes")
     revision_sessions: int = Field(2, ge=1, description="sessions that each tick takes again, to catch corrections")
+    alerts_file: Path | None = Field(None, description="the rules of alerts; empty = those shipped")
+    sns_topic_arn: str | None = Field(None, description="the topic that alerts go to")
+    slack_webhook: SecretStr | None = None
+    slack_token: SecretStr | None = Field(None, description="a bot's token; then slack_channel says where to")
+    slack_channel: str | None = None
+    slack_url: str = "https://slack.com/api/"
     lease_seconds: float = Field(30, gt=0, description="how long a dead run keeps its lock on a hop")
 
     def require(self, name: str) -> str:
@@ -51,9 +58,9 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return parse_symbols(value) if isinstance(value, str) else value
 
-    @field_validator("credits_per_day", mode="before")
+    @field_validator("credits_per_day", "alerts_file", mode="before")
     @classmethod
-    def _no_cap(cls, value: object) -> object:
+    def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
 
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from bson.int64 import Int64
 from pymongo import InsertOne, UpdateOne
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, CollectionInvalid, OperationFailure
+from pymongo.errors import BulkWriteError, OperationFailure
 
 from barflow.bars import ARRAYS, INTERVAL, SessionBars, document_key, mongo_validator
 from barflow.errors import BarflowError
 from barflow.mongo import DUPLICATE_KEY, Document, mongo_errors
-from barflow.sessions import utc_now
+from barflow.sessions import sessions_of_month, utc_now
 
 if TYPE_CHECKING:
     from barflow.twelvedata import RawResponse
@@ -35,14 +35,26 @@ KEYS_PER_QUERY = 250
 NAMESPACE_EXISTS = 48
 
 
+@dataclass(frozen=True)
+class StoredSession:
+    """A session as it stands in the store at a version."""
+
+    bars: SessionBars
+    version: int
+
+
 @dataclass
 class Saved:
-    """What a save did to one symbol's bars."""
+    """What a save did to one symbol's bars, and the sessions it changed."""
 
     new: int = 0
     revised: int = 0
     unchanged: int = 0
-    sessions_changed: list[date] = field(default_factory=list)
+    changed: list[StoredSession] = field(default_factory=list)
+
+    @property
+    def sessions_changed(self) -> list[date]:
+        return [item.bars.session_date for item in self.changed]
 
 
 @dataclass(frozen=True)
@@ -115,11 +127,9 @@ class Staging:
         found = next(iter(self.database.list_collections(filter={"name": "bars"})), None)
         if found is None:
             try:
-                self.database.create_collection("bars", validator=mongo_validator())
-            except CollectionInvalid:  # another tick was first
-                return
+                self.database.create_collection("bars", check_exists=False, validator=mongo_validator())
             except OperationFailure as error:
-                if error.code != NAMESPACE_EXISTS:
+                if error.code != NAMESPACE_EXISTS:  # another tick was first
                     raise
         elif found.get("options", {}).get("validator") != mongo_validator():
             self.database.command("collMod", "bars", validator=mongo_validator())
@@ -185,13 +195,20 @@ class Staging:
                 if first["code"] != DUPLICATE_KEY:
                     raise
                 done = first["index"]
-        for _, merge in merges[:done]:
+        for key, merge in merges[:done]:
             tally = saved[merge.bars.symbol]
             tally.new += merge.new
             tally.revised += merge.revised
             tally.unchanged += merge.unchanged
-            tally.sessions_changed.append(merge.bars.session_date)
+            version = stored[key]["version"] + 1 if key in stored else 1
+            tally.changed.append(StoredSession(merge.bars, version))
         return {key: pending[key] for key, _ in merges[done:]}
+
+    def sessions(self, keys: Sequence[str]) -> Iterator[StoredSession]:
+        """The stored sessions among these keys, in no set order."""
+        with mongo_errors("read the bars"):
+            for document in self._by_key(keys):
+                yield StoredSession(from_document(document), document["version"])
 
     def _by_key(self, keys: Sequence[str], shown: Document | None = None) -> Iterator[Document]:
         """Documents by ``_id``: what is read is what is asked for, however long the symbols' history is."""
@@ -220,9 +237,9 @@ class Staging:
 
     def month(self, symbols: Sequence[str], month: str, days: Sequence[str] | None = None) -> Iterator[Document]:
         """The documents of those symbols in an exchange-local month, all or of some days, in no set order."""
-        wanted: Document = {"$in": list(days)} if days is not None else {"$gte": f"{month}-01", "$lte": f"{month}-31"}
+        wanted = days if days is not None else [str(item.session_date) for item in sessions_of_month(month)]
         with mongo_errors("read the bars"):
-            yield from self.bars.find({"symbol": {"$in": list(symbols)}, "session_date": wanted}, batch_size=500)
+            yield from self._by_key([document_key(symbol, day) for symbol in symbols for day in wanted])
 
     def counts(
         self, symbols: Sequence[str] | None = None, since: date | None = None, stamped_after: datetime | None = None

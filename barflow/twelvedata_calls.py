@@ -7,7 +7,7 @@ escape (key, plan, credits of the day, a service that stays away) is raised.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,8 @@ from barflow.errors import BadInputError, UnavailableError, VendorRefusedError
 from barflow.twelvedata_http import Http, NoAnswer, RawResponse, Refusal, Reply
 
 MOST_SYMBOLS = 120
+# The code of a symbol whose part of an answer was missing or no series of bars.
+UNUSABLE = 502
 # An end_date is inclusive or not, depending on whom one asks. This much later both mean the bar that opens then,
 # and never the next.
 INSTANT = timedelta(seconds=1)
@@ -52,14 +54,6 @@ class SymbolError:
 Result = Answer | SymbolError
 
 
-class _Unanswered(NoAnswer):
-    """Some symbols of a call came without a usable answer of their own."""
-
-    def __init__(self, errors: list[SymbolError]) -> None:
-        super().__init__(errors[0].message)
-        self.errors = errors
-
-
 @dataclass(frozen=True)
 class Page:
     """What is asked of each symbol: the newest ``rows`` bars that open from ``start`` to ``end`` (UTC, included)."""
@@ -67,6 +61,17 @@ class Page:
     start: datetime
     end: datetime
     rows: int
+
+
+@dataclass
+class _Work:
+    """One page of some symbols under way. ``todo``: the groups still to ask for, the next one last."""
+
+    page: Page
+    on_raw: OnRaw
+    todo: list[list[str]]
+    done: list[Result] = field(default_factory=list)
+    suspects: set[str] = field(default_factory=set)  # had no usable part in an answer in which others had theirs
 
 
 class Calls:
@@ -96,27 +101,26 @@ class Calls:
 
     def answers(self, symbols: list[str], page: Page, on_raw: OnRaw) -> Iterator[Result]:
         """One page of each symbol: call by call, until each has an answer or an error."""
-        todo = [symbols]
-        while todo:
-            done: list[Result] = []
-            failure = self._persist(todo, done, page, on_raw)
-            if isinstance(failure, _Unanswered):
-                todo.pop()
-                done += failure.errors
-            elif failure is not None:
+        work = _Work(page, on_raw, [symbols])
+        while work.todo:
+            failure = self._persist(work)
+            if failure and work.suspects.issuperset(work.todo[-1]):
+                work.done += [SymbolError(symbol, UNUSABLE, str(failure)) for symbol in work.todo.pop()]
+            elif failure:
                 raise UnavailableError(
-                    f"Twelve Data gave no answer for {_names(todo[-1])} in {self._attempts} attempts: {failure}. "
+                    f"Twelve Data gave no answer for {_names(work.todo[-1])} in {self._attempts} attempts: {failure}. "
                     f"{KEPT} Check the network and BARFLOW_TWELVEDATA_URL, then run the same command again."
                 )
-            yield from done
+            yield from work.done
+            work.done.clear()
 
-    def _persist(self, todo: list[list[str]], done: list[Result], page: Page, on_raw: OnRaw) -> NoAnswer | None:
+    def _persist(self, work: _Work) -> NoAnswer | None:
         """Makes one call, up to ``attempts`` times with pauses between them. Returns the failure of the last."""
 
         def tell(state: RetryCallState) -> None:
             pause = state.next_action.sleep if state.next_action else 0.0
             reason = state.outcome.exception() if state.outcome else None
-            self._on_wait(pause, f"{reason}; then Twelve Data is asked again for {_names(todo[-1])}")
+            self._on_wait(pause, f"{reason}; then Twelve Data is asked again for {_names(work.todo[-1])}")
 
         attempts = Retrying(
             stop=stop_after_attempt(self._attempts),
@@ -127,32 +131,34 @@ class Calls:
             reraise=True,
         )
         try:
-            attempts(self._call, todo, done, page, on_raw)
+            attempts(self._call, work)
         except NoAnswer as failure:
             return failure
         return None
 
-    def _call(self, todo: list[list[str]], done: list[Result], page: Page, on_raw: OnRaw) -> None:
-        """One call for as much of the last group of ``todo`` as the credits allow; what is to be asked again stays."""
-        room = self._wait_for_credits(todo[-1])
-        group, rest = todo[-1][:room], todo[-1][room:]
+    def _call(self, work: _Work) -> None:
+        """One call for as much of the next group as the credits allow; what is to be asked again stays in ``todo``."""
+        room = self._wait_for_credits(work.todo[-1])
+        group, rest = work.todo[-1][:room], work.todo[-1][room:]
         self._credits.spend(len(group), self._clock())
         params: dict[str, str | int] = {
             "symbol": ",".join(group),
             "interval": INTERVAL,
             "timezone": "UTC",
-            "outputsize": page.rows,
-            "start_date": as_text(page.start),
-            "end_date": as_text(page.end + INSTANT),
+            "outputsize": work.page.rows,
+            "start_date": as_text(work.page.start),
+            "end_date": as_text(work.page.end + INSTANT),
         }
-        reply = self._http.get("/time_series", params, tuple(group), on_raw)
+        reply = self._http.get("/time_series", params, tuple(group), work.on_raw)
         if reply.credits_left is not None:
             self._credits.told(reply.credits_left, self._clock())
-        todo[-1:] = [rest] if rest else []
-        if reply.refusal is not None:
-            self._split_or_end(group, reply.refusal, reply.requested_at, todo, done)
+        work.todo[-1:] = [rest] if rest else []
+        if reply.refusal is None:
+            self._take_apart(group, reply, work)
         else:
-            self._take_apart(group, reply, todo, done)
+            self._split_or_end(group, reply.refusal, reply.requested_at, work)
+        if work.done:
+            self._refusals = 0
 
     def _wait_for_credits(self, symbols: list[str]) -> int:
         """How many symbols may be asked for now, after a wait for the next minute where there is none."""
@@ -168,72 +174,69 @@ class Calls:
             self._sleep(pause)
         return room
 
-    def _split_or_end(
-        self, group: list[str], refusal: Refusal, asked: datetime, todo: list[list[str]], done: list[Result]
-    ) -> None:
+    def _split_or_end(self, group: list[str], refusal: Refusal, asked: datetime, work: _Work) -> None:
         """A call refused as a whole: what may be answered in smaller groups, or later, goes back into ``todo``."""
         half = len(group) // 2
         halves = [group[half:], group[:half]] if half else [group]
         if refusal.is_no_data:
-            done += [Answer(symbol, {}, [], asked) for symbol in group]
+            work.done += [Answer(symbol, {}, [], asked) for symbol in group]
         elif refusal.code == 429:
-            self._out_of_credits(group, refusal)
+            self._out_of_credits(group, refusal, work)
             # What others leave of a minute may be too little for the whole group.
-            todo += halves if self._refusals > 1 else [group]
+            work.todo += halves if self._refusals > 1 else [group]
         elif refusal.is_about_symbols and half:
             if refusal.code == 414:
                 self.batch_size = min(self.batch_size, half)
-            todo += halves
+            work.todo += halves
         elif refusal.is_about_symbols:
-            done.append(SymbolError(group[0], refusal.code, refusal.message))
+            work.done.append(SymbolError(group[0], refusal.code, refusal.message))
         else:
             raise self._ending(refusal, group)
 
-    def _take_apart(self, group: list[str], reply: Reply, todo: list[list[str]], done: list[Result]) -> None:
-        """An answer, by symbol. Those without credits go back into ``todo``, and so do, with _Unanswered raised,
-        those without a usable part."""
+    def _take_apart(self, group: list[str], reply: Reply, work: _Work) -> None:
+        """An answer, by symbol. What has no usable part, or no credits, goes back; raises NoAnswer for the former."""
         out_of_credits: dict[str, Refusal] = {}
-        unanswered: list[SymbolError] = []
+        unusable: dict[str, Refusal] = {}
         for symbol in group:
             values, meta, refusal = self._part(reply.body if len(group) == 1 else reply.body.get(symbol))
             if refusal is None or refusal.is_no_data:
-                done.append(Answer(symbol, meta, values, reply.requested_at))
-            elif refusal.code == 429:
-                out_of_credits[symbol] = refusal
+                work.done.append(Answer(symbol, meta, values, reply.requested_at))
             elif refusal.code == 401:
                 raise self._ending(refusal, group)
+            elif refusal.code == 429:
+                out_of_credits[symbol] = refusal
             elif refusal.code < 500:
-                done.append(SymbolError(symbol, refusal.code, refusal.message))
+                work.done.append(SymbolError(symbol, refusal.code, refusal.message))
             else:
-                unanswered.append(SymbolError(symbol, refusal.code, refusal.message))
-        if done:
-            self._refusals = 0
+                unusable[symbol] = refusal
         if out_of_credits:
-            todo.append(list(out_of_credits))
-            self._out_of_credits(todo[-1], next(iter(out_of_credits.values())))
-        if unanswered:
-            todo.append([error.symbol for error in unanswered])
-            raise _Unanswered(unanswered)
+            work.todo.append(list(out_of_credits))
+            self._out_of_credits(work.todo[-1], next(iter(out_of_credits.values())), work)
+        if unusable:
+            work.todo.append(list(unusable))
+            if len(unusable) < len(group):
+                work.suspects |= unusable.keys()
+            raise NoAnswer(next(iter(unusable.values())).message)
 
     def _part(self, part: Any) -> tuple[list[dict[str, Any]], Mapping[str, Any], Refusal | None]:
         """Values and meta of one symbol's part of an answer, or why there are none."""
         if not isinstance(part, dict):
-            return [], {}, Refusal(502, "the answer lacks this symbol")
+            return [], {}, Refusal(UNUSABLE, "the answer lacks this symbol")
         if refusal := self._http.refusal(part):
             return [], {}, refusal
         values, meta = part.get("values"), part.get("meta")
         if not isinstance(values, list) or not isinstance(meta, dict):
-            return [], {}, Refusal(502, "the answer has no list of values")
+            return [], {}, Refusal(UNUSABLE, "the answer has no list of values")
         return values, meta, None
 
-    def _out_of_credits(self, symbols: list[str], refusal: Refusal) -> None:
+    def _out_of_credits(self, symbols: list[str], refusal: Refusal, work: _Work) -> None:
         """Notes until when there are none. Raises VendorRefusedError when waiting has not helped before."""
         now = self._clock()
         if refusal.is_for_day:
             self._credits.refused_for_day(now)
             return
         self._credits.refused_for_minute(now, refusal.limit)
-        self._refusals += 1
+        self._refusals = 0 if work.done else self._refusals + 1
         if self._refusals > MOST_REFUSALS:
             raise VendorRefusedError(
                 f"Twelve Data refused {_names(symbols)} {self._refusals} times running: {refusal.message.rstrip('.')}. "

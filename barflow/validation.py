@@ -304,11 +304,17 @@ def price_jumps(ts: Sequence[datetime], opens: Sequence[float], closes: Sequence
         if abs(ratio - 1) <= JUMP:
             continue
         overnight = ts[index].date() != ts[index - 1].date()
-        factor = max(ratio, 1 / ratio)
-        split = next((whole for whole in SPLIT_RATIOS if abs(factor / whole - 1) < SPLIT_TOLERANCE), None)
-        kind = "price_jump"
-        if overnight and split:
-            kind = f"possible_split {split}:1" if ratio < 1 else f"possible_split 1:{split}"
+        split = likely_split(ratio) if overnight else None
+        kind = f"possible_split {split}" if split else "price_jump"
         flags.append(f"{kind}: {ratio - 1:+.2%} at {ts[index]:%Y-%m-%d %H:%M} UTC")
     more = len(flags) - MOST_FLAGS
     return flags if more <= 0 else [*flags[:MOST_FLAGS], f"price_jump: and {more} more"]
+
+
+def likely_split(ratio: float) -> str | None:
+    """``10:1`` where a price is about a tenth of the one before, ``1:10`` where it is tenfold, else None."""
+    factor = max(ratio, 1 / ratio)
+    split = next((whole for whole in SPLIT_RATIOS if abs(factor / whole - 1) < SPLIT_TOLERANCE), None)
+    if split is None:
+        return None
+    return f"{split}:1" if ratio < 1 else f"1:{split}"

@@ -21,8 +21,9 @@ for (const figure of document.querySelectorAll("figure.chart")) {
   const places = Number(figure.dataset.decimals);
   const newest = Number(slider.max);
   const { t, o, h, l, c, v, slots, short } = JSON.parse(figure.querySelector("script").textContent);
+  t.forEach((minutes, index) => (t[index] = minutes + (t[index - 1] ?? 0)));
   const slot = (index) => slots?.[index] ?? index;
-  const count = slot(newest) + 1;
+  const count = Number(figure.dataset.slots);
 
   const price = (value) =>
     value.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places });
@@ -35,9 +36,8 @@ for (const figure of document.querySelectorAll("figure.chart")) {
       ["Close", price(c[index])],
       ["Volume", shares.format(v[index])],
     ];
-    if (short?.[index]) parts.push(["5-minute bars", short[index]]);
     const when = document.createElement("b");
-    when.textContent = time.format(t[index] * 60000);
+    when.textContent = time.format(t[index] * 60000) + (short?.[index] ? ` (${short[index]} bars)` : "");
     readout.className = `readout ${c[index] >= o[index] ? "up" : "down"}`;
     readout.replaceChildren(when);
     for (const [name, value] of parts) {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -22,7 +23,7 @@ from barflow.errors import BarflowError
 from barflow.sessions import BAR, new_york, previous_session, session
 from barflow.status import SymbolStatus
 from barflow.warehouse import connect, warehouse_errors
-from local.report_chart import Candle, Chart, draw
+from local.report_chart import PRICE_HEIGHT, PRICE_SHARE, VOLUME_HEIGHT, VOLUME_SHARE, Candle, Chart, draw
 from local.report_words import FILTERS, METRICS, Source, describe_source
 
 HERE = Path(__file__).parent
@@ -141,7 +142,7 @@ def _in_session(day: date, now: datetime) -> bool:
 def write_report(page: Path, data: Report) -> None:
     """Writes the page, whole or not at all. Raises BarflowError when the folder cannot take it."""
     text = render(data)
-    unfinished = page.with_name(f".{page.name}")
+    unfinished = page.with_name(f".{page.name}.{os.getpid()}")
     try:
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(page)
@@ -164,6 +165,10 @@ def render(data: Report) -> str:
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     environment.filters |= FILTERS
+    environment.globals |= {
+        "price_part": {"height": PRICE_HEIGHT, "share": PRICE_SHARE},
+        "volume_part": {"height": VOLUME_HEIGHT, "share": VOLUME_SHARE},
+    }
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     return environment.get_template("report.html.j2").render(
         report=data,

@@ -17,9 +17,11 @@ from typing import Any, Literal, NamedTuple
 from barflow.sessions import Session, sessions_between
 
 HOUR = timedelta(hours=1)
+SIDES = ("up", "down")
 PITCH, HALF_BODY = 10, 3  # a slot's width, and half a candle's
 PRICE_HEIGHT, VOLUME_HEIGHT = 1000, 200  # units of the two view boxes
-PRICE_SHARE, VOLUME_SHARE = 76.0, 18.0  # percent of the chart; between them is air
+PRICE_SHARE, VOLUME_SHARE = 76, 18  # percent of the chart; between them is air
+LEAST_SLOTS = 40  # so that the candles of a young chart are not as broad as towers
 MANY_SESSIONS = 25  # beyond which a day has no room for a line and a label of its own
 PHONE_LABEL, WIDE_LABEL, DAY_LABEL = 14.0, 5.0, 2.4  # percent of the width that a label needs
 
@@ -42,8 +44,8 @@ class Candle:
     expected_bars: int
 
     @property
-    def rose(self) -> bool:
-        return self.close >= self.open
+    def side(self) -> str:
+        return "up" if self.close >= self.open else "down"
 
 
 class Tick(NamedTuple):
@@ -81,34 +83,46 @@ class Chart:
     bars: dict[str, Any]
 
 
+class Scale(NamedTuple):
+    """The prices (dollars) at the foot and at the top of the chart's price part."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, candles: Sequence[Candle]) -> Scale:
+        """From the lowest to the highest price, with some air around."""
+        low, high = min(candle.low for candle in candles), max(candle.high for candle in candles)
+        margin = (high - low) * 0.04 or high * 0.01
+        return cls(low - margin, high + margin)
+
+    def down(self, price: float, height: float) -> float:
+        """How far below the top a price lies, where the whole part is that high."""
+        return (self.high - price) / (self.high - self.low) * height
+
+
 def draw(candles: Sequence[Candle]) -> Chart:
     """Lays out the hourly bars of one symbol, at least one, oldest first."""
     sessions = sessions_between(candles[0].session_date, candles[-1].session_date)
     slots, starts, count = _slots(candles, sessions)
+    scale = Scale.of(candles)
     decimals = 2 if min(candle.low for candle in candles) >= 1 else 4
-    low, high = _price_range(candles)
 
-    def price(value: float) -> int:
-        return round((high - value) / (high - low) * PRICE_HEIGHT)
+    def tick(price: float, places: int) -> Tick:
+        return Tick(round(scale.down(price, PRICE_SHARE), 2), f"{price:,.{places}f}")
 
-    def percent(value: float) -> float:
-        return round((high - value) / (high - low) * PRICE_SHARE, 2)
-
-    drawn: dict[str, list[str]] = {"up": [], "down": []}
-    for slot, candle in zip(slots, candles, strict=True):
-        drawn[_side(candle)].append(
-            _candle(slot, *(price(v) for v in (candle.open, candle.high, candle.low, candle.close)))
-        )
-    last = Tick(percent(candles[-1].close), f"{candles[-1].close:,.{decimals}f}")
     return Chart(
         width=count * PITCH,
         slots=count,
         sessions=len({candle.session_date for candle in candles}),
         decimals=decimals,
-        candles=drawn,
+        candles={
+            side: [_candle(slot, bar, scale) for slot, bar in zip(slots, candles, strict=True) if bar.side == side]
+            for side in SIDES
+        },
         volumes=_volumes(slots, candles),
-        price_ticks=[Tick(percent(value), label) for value, label in _ticks(low, high, decimals)],
-        last=last,
+        price_ticks=[tick(price, places) for price, places in _round_prices(scale, decimals)],
+        last=tick(candles[-1].close, decimals),
         separators=[x for x, _ in (starts if len(starts) <= MANY_SESSIONS else _weeks(starts))[1:]],
         labels=_date_labels(starts),
         most_volume=max(candle.volume for candle in candles),
@@ -118,14 +132,10 @@ def draw(candles: Sequence[Candle]) -> Chart:
     )
 
 
-def _side(candle: Candle) -> str:
-    return "up" if candle.rose else "down"
-
-
 def _slots(candles: Sequence[Candle], sessions: Sequence[Session]) -> tuple[list[int], list[tuple[float, date]], int]:
     """Each bar's slot, where each session starts (percent of the width), and how many slots there are.
 
-    They run from the first bar to the last one: hours before and after have not been asked for, or not happened yet.
+    They run from the first bar to the last one: hours before have not been asked for, and hours after not come yet.
     """
     offsets: dict[date, int] = {}
     total = 0
@@ -134,43 +144,39 @@ def _slots(candles: Sequence[Candle], sessions: Sequence[Session]) -> tuple[list
         total += math.ceil((found.closes - found.opens) / HOUR)
     opens = {found.session_date: found.opens for found in sessions}
     slots = [offsets[bar.session_date] + (bar.bar_start - opens[bar.session_date]) // HOUR for bar in candles]
-    first, count = slots[0], slots[-1] - slots[0] + 1
+    first, count = slots[0], max(LEAST_SLOTS, slots[-1] - slots[0] + 1)
     starts = [(round(max(0, offset - first) / count * 100, 2), day) for day, offset in offsets.items()]
     return [slot - first for slot in slots], starts, count
 
 
-def _price_range(candles: Iterable[Candle]) -> tuple[float, float]:
-    low = min(candle.low for candle in candles)
-    high = max(candle.high for candle in candles)
-    margin = (high - low) * 0.04 or high * 0.01
-    return low - margin, high + margin
-
-
-def _candle(slot: int, open_: int, high: int, low: int, close: int) -> str:
+def _candle(slot: int, bar: Candle, scale: Scale) -> str:
     """A wick, a body, a wick. The body is a box of its own, so that a hollow one shows no wick inside."""
     x = slot * PITCH + PITCH // 2
-    top, bottom = min(open_, close), max(open_, close)
+    high, top, bottom, low = (
+        round(scale.down(price, PRICE_HEIGHT))
+        for price in (bar.high, max(bar.open, bar.close), min(bar.open, bar.close), bar.low)
+    )
     wicks = (f"M{x} {high}V{top}" if high < top else "") + (f"M{x} {bottom}V{low}" if low > bottom else "")
     return f"{wicks}M{x - HALF_BODY} {top}h{2 * HALF_BODY}v{bottom - top}h-{2 * HALF_BODY}z"
 
 
 def _volumes(slots: Iterable[int], candles: Sequence[Candle]) -> dict[str, str]:
     most = max(candle.volume for candle in candles) or 1
-    paths = {"up": "", "down": ""}
+    paths = dict.fromkeys(SIDES, "")
     for slot, candle in zip(slots, candles, strict=True):
         x, top = slot * PITCH + PITCH // 2 - HALF_BODY, VOLUME_HEIGHT - round(candle.volume / most * VOLUME_HEIGHT)
-        paths[_side(candle)] += f"M{x} {VOLUME_HEIGHT}V{top}h{2 * HALF_BODY}V{VOLUME_HEIGHT}"
+        paths[candle.side] += f"M{x} {VOLUME_HEIGHT}V{top}h{2 * HALF_BODY}V{VOLUME_HEIGHT}"
     return paths
 
 
-def _ticks(low: float, high: float, decimals: int) -> Iterator[tuple[float, str]]:
-    """Round prices within the range, about five, in steps of 1, 2 or 5 times a power of ten."""
-    rough = (high - low) / 5
+def _round_prices(scale: Scale, decimals: int) -> Iterator[tuple[float, int]]:
+    """About five round prices, with the decimals that they need: in steps of 1, 2, 2.5 or 5 times a power of ten."""
+    rough = (scale.high - scale.low) / 6
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(times * power for times in (1, 2, 5, 10) if times * power >= rough)
-    shown = 0 if step >= 1 else max(decimals, -math.floor(math.log10(step)))
-    for number in range(math.ceil(low / step), math.floor(high / step) + 1):
-        yield number * step, f"{number * step:,.{shown}f}"
+    step = next(times * power for times in (1, 2, 2.5, 5, 10) if times * power >= rough)
+    shown = next((places for places in (0, *range(decimals, 6)) if round(step, places) == step), 6)
+    for number in range(math.ceil(scale.low / step), math.floor(scale.high / step) + 1):
+        yield number * step, shown
 
 
 def _weeks(starts: Sequence[tuple[float, date]]) -> list[tuple[float, date]]:
@@ -218,8 +224,12 @@ def _spark(candles: Sequence[Candle]) -> str:
 
 
 def _read_out(slots: Sequence[int], candles: Sequence[Candle], decimals: int) -> dict[str, Any]:
-    """The bars as columns: minutes since the epoch, prices, volumes; slots and counts only where they say something."""
-    columns: dict[str, Any] = {"t": [int(candle.bar_start.timestamp()) // 60 for candle in candles]}
+    """The bars as columns: times, prices, volumes; slots and counts of 5-minute bars only where they say something.
+
+    Times are minutes: the first since the epoch, each other one since the one before it.
+    """
+    minutes = [int(candle.bar_start.timestamp()) // 60 for candle in candles]
+    columns: dict[str, Any] = {"t": [minutes[0], *(now - before for before, now in pairwise(minutes))]}
     for name in ("open", "high", "low", "close"):
         columns[name[0]] = [round(getattr(candle, name), decimals) for candle in candles]
     columns["v"] = [candle.volume for candle in candles]

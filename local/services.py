@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO
@@ -47,6 +48,11 @@ class Services:
     @property
     def warehouse_dsn(self) -> str:
         return self._uris["warehouse_dsn"]
+
+    @property
+    def _announced(self) -> Path:
+        """Where other commands on the state find the running services."""
+        return self.state.path / "services.json"
 
     @property
     def lake_uri(self) -> str:
@@ -113,20 +119,23 @@ class Services:
 
     def _running(self) -> dict[str, str]:
         try:
-            found = json.loads((self.state.path / "services.json").read_text())
+            found = json.loads(self._announced.read_text())
             return {str(name): str(uri) for name, uri in found.items()}
         except (OSError, ValueError):
             return {}
 
     def _start(self, missing: list[str]) -> None:
         """Starts the missing services at the same time, each under the watchdog's eye as soon as it has a pid."""
-        (self.state.path / "services.json").unlink(missing_ok=True)
+        assert self._lock is not None
+        self._announced.unlink(missing_ok=True)
         self._watchdog = subprocess.Popen(
-            [sys.executable, "-m", "local.watchdog"],
+            [sys.executable, "-m", "local.watchdog", str(self._announced)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # The lock is held until the last server has stopped, also when this process dies before.
+            pass_fds=[self._lock.fileno()],
         )
         starters = {"mongodb_uri": start_mongo, "warehouse_dsn": start_postgres}
         with ThreadPoolExecutor(len(missing)) as pool:
@@ -135,7 +144,7 @@ class Services:
         unfinished = self.state.path / ".services.json"
         unfinished.touch(mode=0o600)
         unfinished.write_text(json.dumps({name: self._uris[name] for name in missing}))
-        unfinished.replace(self.state.path / "services.json")
+        unfinished.replace(self._announced)
 
     def watch(self, child: subprocess.Popen[str]) -> None:
         """Has a child of this command stopped with the services, should the command die before it."""
@@ -157,12 +166,14 @@ class Services:
         blocked = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             if self._watchdog is not None:
-                (self.state.path / "services.json").unlink(missing_ok=True)
                 assert self._watchdog.stdin is not None
-                self._watchdog.stdin.close()
+                with suppress(BrokenPipeError):
+                    self._watchdog.stdin.close()
                 self._watchdog.wait()
                 for server in self._servers:
+                    server.kill()  # of no effect, unless somebody killed the watchdog
                     server.wait()
+                self._announced.unlink(missing_ok=True)
                 self._servers.clear()
                 self._watchdog = None
             if self._lock is not None:

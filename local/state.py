@@ -7,7 +7,6 @@ STATE/mongo/  STATE/postgres/  STATE/lake/  STATE/logs/  STATE/report.html
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from barflow.errors import BadInputError, BarflowError
 
 FORMAT = 1
+UNFINISHED = ".state.json"
 NEXT_STEP = "Nothing in it was changed. Pass another folder with --state, or move this one away."
 
 
@@ -47,6 +47,8 @@ class State:
             found = json.loads((path / "state.json").read_text())
             version, source, as_of = found["format"], dict(found["source"]), found["as_of"]
             moment = datetime.fromisoformat(as_of) if as_of else None
+            if moment is not None and moment.tzinfo is None:
+                raise ValueError(as_of)
         except FileNotFoundError:
             raise BadInputError(f"{path} is not a Barflow state: it has no state.json. {NEXT_STEP}") from None
         except OSError as error:
@@ -60,32 +62,39 @@ class State:
     @classmethod
     def create(cls, path: Path, *, source: dict[str, Any], as_of: datetime | None) -> State:
         """Opens the state, making it where there is none. Its source must be this one already if it has any."""
-        if _is_taken(path):
-            state = cls.open(path)
-            if state.source != source:
-                raise BadInputError(f"{path} holds {state.source['kind']} bars. {NEXT_STEP}")
-            return state
-        path = path.resolve()
-        body = {"format": FORMAT, "source": source, "as_of": as_of.isoformat() if as_of else None}
-        try:
-            for part in ("lake", "logs"):
-                (path / part).mkdir(parents=True, exist_ok=True)
-            unfinished = path / ".state.json"
-            unfinished.write_text(json.dumps(body, indent=1) + "\n")
-            os.replace(unfinished, path / "state.json")  # noqa: PTH105
-        except OSError as error:
-            raise BarflowError(
-                f"the state folder {path} cannot be written: {error.strerror}. "
-                "Free space or mend its permissions, or pass another folder with --state."
-            ) from None
-        return cls.open(path)
+        if not _is_taken(path):
+            _write(path.resolve(), {"format": FORMAT, "source": source, "as_of": as_of.isoformat() if as_of else None})
+        state = cls.open(path)
+        if state.source != source:
+            raise BadInputError(f"{path} holds {state.source.get('kind')} bars. {NEXT_STEP}")
+        return state
+
+
+def _write(path: Path, body: dict[str, Any]) -> None:
+    """Makes the folder; it is a state from the moment at which state.json is in place, whole."""
+    try:
+        for part in ("lake", "logs"):
+            (path / part).mkdir(parents=True, exist_ok=True)
+        unfinished = path / UNFINISHED
+        unfinished.write_text(json.dumps(body, indent=1) + "\n")
+        unfinished.replace(path / "state.json")
+    except OSError as error:
+        raise BarflowError(
+            f"the state folder {path} cannot be written: {error.strerror}. "
+            "Free space or mend its permissions, or pass another folder with --state."
+        ) from None
 
 
 def _is_taken(path: Path) -> bool:
-    """Whether something is in the folder, apart from what a state's other runs keep beside it."""
+    """Whether something is in the folder, apart from other sources' states and what a creation that died leaves."""
     if path.is_file():
         raise BadInputError(f"{path} is a file, not a folder. Pass a folder with --state.")
     try:
-        return path.is_dir() and any(item.name != "states" for item in path.iterdir())
+        return path.is_dir() and any(not _is_ours(item) for item in path.iterdir())
     except OSError as error:
         raise BadInputError(f"{path} cannot be read: {error.strerror}. {NEXT_STEP}") from None
+
+
+def _is_ours(item: Path) -> bool:
+    empty = item.name in ("lake", "logs") and item.is_dir() and not any(item.iterdir())
+    return item.name in ("states", UNFINISHED) or empty

@@ -1,8 +1,8 @@
 """Who stops the embedded services when their owner dies? This process, whatever the owner died of.
 
-`python -m local.watchdog` reads its standard input, a pipe that only the owner holds. A line names a process id
-and the signal that stops it; when the pipe closes, every named process that still lives is told to stop, and
-after some seconds made to.
+`python -m local.watchdog FILE` reads its standard input, a pipe that only the owner holds. A line names a process id
+and the signal that stops it; when the pipe closes, FILE, which announces the services, is removed, and every named
+process that still lives is told to stop, and after some seconds made to.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import psutil
 
@@ -25,6 +26,7 @@ def main() -> None:
         pid, number = map(int, line.split())
         with contextlib.suppress(psutil.NoSuchProcess):
             wards[psutil.Process(pid)] = number  # remembers its start time: a reused pid is another process
+    Path(sys.argv[1]).unlink(missing_ok=True)
     for ward, number in wards.items():
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
             ward.send_signal(number)

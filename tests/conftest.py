@@ -14,12 +14,17 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 from pymongo.database import Database
 
 from barflow.migrations import migrate
 from barflow.mongo import Document, connect
 from local.services import Services
 from local.state import State
+
+# No test of this project depends on how fast the machine is.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).parents[1]
 REAL_DATA = Path(os.environ.get("BARFLOW_REAL_DATA") or ROOT.parent / "shared" / "data" / "real")
@@ -94,6 +99,12 @@ def empty_warehouse_dsn(postgres_dsn: str) -> Iterator[str]:
 @pytest.fixture
 def warehouse_dsn(postgres_dsn: str, migrated_template: str) -> Iterator[str]:
     """The DSN of a warehouse of the test's own, its schema up to date."""
+    yield from _own_warehouse(postgres_dsn, migrated_template)
+
+
+@pytest.fixture(scope="module")
+def module_warehouse_dsn(postgres_dsn: str, migrated_template: str) -> Iterator[str]:
+    """The same for all tests of one file."""
     yield from _own_warehouse(postgres_dsn, migrated_template)
 
 

@@ -1,14 +1,16 @@
-// What does a real browser make of a page? Reads one request (JSON, on stdin), prints one answer (JSON, on stdout).
+// What does a real browser make of a page? A request (JSON) a line on stdin, an answer (JSON) a line on stdout.
 //
-// request: { url, width, height, scheme: "light" | "dark", print: bool, run: body of an async function of the
-//            Playwright page, screenshot: path, fullPage: bool, scale: device pixels a CSS pixel }
+// request: { url, until: "load" | "networkidle", width, height, scheme: "light" | "dark", print: bool,
+//            scale: device pixels a CSS pixel, run: body of an async function of the Playwright page,
+//            screenshot: path, fullPage: bool }
 // answer:  { errors: what the console and the page complained of, outside: requests that wanted to leave the page's
-//            origin (none is let out), value: what `run` returned }
+//            origin (none is let out), value: what `run` returned }, or { failed: why the page or `run` broke off }
 
 import { inflate } from "@sparticuz/chromium";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { createInterface } from "node:readline/promises";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
@@ -35,7 +37,31 @@ async function unpacked() {
   return home;
 }
 
-const request = JSON.parse(readFileSync(0, "utf8"));
+/** Where a URL leads: every request of a page must stay there. A file's page is a place of its own. */
+const place = (url) => (url.protocol === "file:" ? url.pathname : url.host);
+
+async function open(page, request) {
+  const seen = { errors: [], outside: [], value: null };
+  const inside = (text) => place(new URL(text)) === place(new URL(request.url));
+  page.on("console", (message) => {
+    if (["error", "warning"].includes(message.type())) seen.errors.push(message.text());
+  });
+  page.on("pageerror", (error) => seen.errors.push(String(error)));
+  page.on("websocket", (socket) => inside(socket.url()) || seen.outside.push(socket.url()));
+  await page.route("**", (route) => {
+    const url = route.request().url();
+    if (url.startsWith("data:") || inside(url)) return route.continue();
+    seen.outside.push(url);
+    return route.abort();
+  });
+  await page.goto(request.url, { waitUntil: request.until ?? "load" });
+  if (request.print) await page.emulateMedia({ media: "print" });
+  const AsyncFunction = (async () => {}).constructor;
+  seen.value = (await new AsyncFunction("page", request.run ?? "")(page)) ?? null;
+  if (request.screenshot) await page.screenshot({ path: request.screenshot, fullPage: request.fullPage ?? false });
+  return seen;
+}
+
 const home = await unpacked();
 const browser = await chromium.launch({
   executablePath: join(home, "chromium"),
@@ -44,33 +70,19 @@ const browser = await chromium.launch({
   env: { ...process.env, FONTCONFIG_FILE: join(home, "fonts.conf"), LD_LIBRARY_PATH: join(home, "al2023/lib") },
 });
 try {
-  const page = await browser.newPage({
-    viewport: { width: request.width ?? 1280, height: request.height ?? 900 },
-    colorScheme: request.scheme ?? "light",
-    deviceScaleFactor: request.scale ?? 1,
-    locale: "en-US",
-    timezoneId: "Asia/Tokyo", // a page that shows New York's time must not depend on the reader's
-  });
-  const errors = [];
-  const outside = [];
-  const place = (url) => (url.protocol === "file:" ? url.pathname : url.origin);
-  const own = place(new URL(request.url));
-  page.on("console", (message) => {
-    if (["error", "warning"].includes(message.type())) errors.push(message.text());
-  });
-  page.on("pageerror", (error) => errors.push(String(error)));
-  await page.route("**", (route) => {
-    const url = new URL(route.request().url());
-    if (url.protocol === "data:" || place(url) === own) return route.continue();
-    outside.push(url.href);
-    return route.abort();
-  });
-  await page.goto(request.url, { waitUntil: "load" });
-  if (request.print) await page.emulateMedia({ media: "print" });
-  const run = Object.getPrototypeOf(async () => {}).constructor;
-  const value = await new run("page", request.run ?? "")(page);
-  if (request.screenshot) await page.screenshot({ path: request.screenshot, fullPage: request.fullPage ?? false });
-  process.stdout.write(JSON.stringify({ errors, outside, value: value ?? null }));
+  for await (const line of createInterface({ input: process.stdin })) {
+    const request = JSON.parse(line);
+    const page = await browser.newPage({
+      viewport: { width: request.width ?? 1280, height: request.height ?? 900 },
+      colorScheme: request.scheme ?? "light",
+      deviceScaleFactor: request.scale ?? 1,
+      locale: "en-US",
+      timezoneId: "Asia/Tokyo", // a page that shows New York's time must not depend on the reader's
+    });
+    const answer = await open(page, request).catch((error) => ({ failed: error.stack }));
+    process.stdout.write(`${JSON.stringify(answer)}\n`);
+    await page.close();
+  }
 } finally {
   await browser.close();
 }

@@ -241,9 +241,8 @@ def test_a_bar_refused_under_an_old_calendar_comes_back_with_its_session(
 ) -> None:
     rows = MARKET.rows("AAPL", DAY_OPENS, DAY_CLOSES)
     with monkeypatch.context() as patch:
-        # No text names a slot of a day that the table does not have.
         patch.setattr("barflow.validation.slots_named", {}.__getitem__)
-        patch.setattr("barflow.validation.slot_named", {}.get)
+        patch.setattr("barflow.validation.slot_named", lambda text: None)
         report = scripted(database, answer("AAPL", rows), now=utc("2025-07-30 20:00")).tick(["AAPL"])
     assert report.counts["AAPL"].rejected == 78
     assert replay(database, reason="outside_session")["stored"] == 78

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from threading import Barrier, Thread, Timer
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from bson.int64 import Int64
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import WriteError
+from pymongo.errors import OperationFailure, WriteError
 from ticks import end_state, ingest, printed, stored, utc
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET
 
@@ -78,24 +79,26 @@ def test_a_database_of_an_older_version_gets_todays_validator(database: Mongo) -
         database["bars"].insert_one({"_id": "AAPL|5min|2025-07-02"})
 
 
-def test_many_may_prepare_an_empty_database_at_once(database: Mongo) -> None:
-    barrier, failed = Barrier(6), []
+def test_two_ticks_may_prepare_an_empty_database_at_once(database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look and the creation the other may have been faster: the server then says so, or nothing."""
+    Staging(database).ensure()
+    [before] = database.list_collections(filter={"name": "bars"})
+    monkeypatch.setattr(Database, "list_collections", lambda self, **options: iter(()))
+    Staging(database).ensure()
 
-    def prepare() -> None:
-        barrier.wait()
-        try:
-            Staging(database).ensure()
-        except BarflowError as error:
-            failed.append(error)
+    def answers(code: int) -> Callable[..., None]:
+        def create(*args: object, **options: object) -> None:
+            raise OperationFailure("no", code)
 
-    threads = [Thread(target=prepare) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failed
-    [bars] = database.list_collections(filter={"name": "bars"})
-    assert bars["options"]["validator"]
+        return create
+
+    monkeypatch.setattr(Database, "create_collection", answers(48))
+    Staging(database).ensure()
+    monkeypatch.setattr(Database, "create_collection", answers(13))
+    with pytest.raises(UnavailableError, match="MongoDB could not prepare its collections: no"):
+        Staging(database).ensure()
+    monkeypatch.undo()
+    assert [*database.list_collections(filter={"name": "bars"})] == [before]
 
 
 @pytest.mark.parametrize(
@@ -187,8 +190,10 @@ def test_a_slow_older_answer_cannot_undo_a_correction(staging: Staging) -> None:
     document = staging.bars.find_one({}) or {}
     assert document["volume"][:10] == [424242] * 10
     assert len(document["ts"]) == 12, "it may fill gaps"
-    again = staging.save([(session_bars(last=10), late + timedelta(seconds=1))], "newer")["AAPL"]
-    assert again.revised == 10, "the gap that it filled did not make the session pass for older or newer"
+    other = staging.save([(session_bars(last=10), early + timedelta(seconds=9))], "slow too")["AAPL"]
+    assert other.revised == 0, "filling a gap did not make the session pass for older than it is"
+    newer = staging.save([(session_bars(last=10), late + timedelta(seconds=1))], "newer")["AAPL"]
+    assert newer.revised == 10
 
 
 def test_every_answer_of_a_save_keeps_its_own_moment(staging: Staging) -> None:
@@ -228,6 +233,37 @@ def test_the_newest_session_of_each_symbol_is_found_however_old_it_is(staging: S
     assert staging.newest_sessions([*newest, "NEVER"], []) == newest
 
 
+def test_a_month_is_read_whole_or_by_days(staging: Staging, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("barflow.staging.KEYS_PER_QUERY", 4)
+    days = [item.session_date for item in last_sessions(DAY_CLOSES, 5)]  # three of June, two of July
+    staging.save([(session_bars(name, day, last=2), utc_now()) for name in ("A", "B", "C") for day in days], "run")
+
+    def read(*wanted: Any) -> set[str]:
+        return {document["_id"] for document in staging.month(*wanted)}
+
+    assert read(["A", "C"], "2025-06") == {document_key(name, day) for name in ("A", "C") for day in days[:3]}
+    assert read(["B"], "2025-07", ["2025-07-02", "2025-07-03"]) == {"B|5min|2025-07-02"}
+    assert read(["NEVER"], "2025-07") == read(["B"], "2025-08") == set()
+
+
+def test_documents_are_counted_by_symbol_by_day_and_by_when_they_changed(staging: Staging) -> None:
+    days = [item.session_date for item in last_sessions(DAY_CLOSES, 2)]
+    staging.save([(session_bars(name, day, last=3), utc_now()) for name in ("A", "B") for day in days], "run")
+    moment = utc_now()
+    time.sleep(0.002)  # stamps are of whole milliseconds
+    staging.save([(session_bars("B", last=5), utc_now())], "run")
+    everything = {item["_id"]: (item["version"], item["bars"]) for item in staging.counts()}
+    assert everything == {
+        "A|5min|2025-07-01": (1, 3),
+        "A|5min|2025-07-02": (1, 3),
+        "B|5min|2025-07-01": (1, 3),
+        "B|5min|2025-07-02": (2, 5),
+    }
+    assert {item["_id"] for item in staging.counts(["A"], since=DAY)} == {"A|5min|2025-07-02"}
+    [changed] = staging.counts(stamped_after=moment)
+    assert (changed["_id"], changed["last"]) == ("B|5min|2025-07-02", DAY_OPENS + timedelta(minutes=20))
+
+
 def test_an_answer_too_large_for_a_document_is_kept_whole_in_parts(
     staging: Staging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +289,7 @@ def test_nobody_listening_is_one_clear_line_without_the_password(monkeypatch: py
     text = str(caught.value)
     assert text.startswith("MongoDB could not be reached: 127.0.0.1:")
     assert "BARFLOW_MONGODB_URI" in text
+    assert "Topology" not in text, "nothing of the driver's internals"
     assert "\n" not in text
     assert "hunter2" not in text
     assert caught.value.__cause__ is None

@@ -126,10 +126,10 @@ class Pipeline:
                 code = program(path).main(list(arguments))
         return Ran(code, _last_object(printed.getvalue()), said.getvalue())
 
-    def start(self, path: str, *arguments: str, python: Iterable[str] = ()) -> subprocess.Popen[str]:
-        """Starts a program as a process of its own; ``python`` goes before its path."""
+    def start(self, path: str, *arguments: str, under: Iterable[str] = ()) -> subprocess.Popen[str]:
+        """Starts a program as a process of its own; ``under`` is another that runs it, with its arguments."""
         return subprocess.Popen(
-            [sys.executable, *python, str(ROOT / path), *arguments],
+            [sys.executable, *under, str(ROOT / path), *arguments],
             env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

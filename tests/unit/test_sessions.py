@@ -10,7 +10,16 @@ import exchange_calendars
 import pytest
 
 from barflow.errors import BadInputError
-from barflow.sessions import last_sessions, new_york, previous_session, session, session_at, sessions_between
+from barflow.sessions import (
+    last_sessions,
+    new_york,
+    previous_session,
+    session,
+    session_at,
+    sessions_between,
+    slot_named,
+    slots_named,
+)
 
 
 def test_every_session_of_the_table_is_the_calendars() -> None:
@@ -104,3 +113,14 @@ def test_the_calendar_needs_no_pandas() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ast.literal_eval(found.stdout) == []
+
+
+def test_every_bar_is_known_by_its_text_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("barflow.sessions.MOST_SLOTS", 200)  # so that some are forgotten, and found again
+    days = sessions_between(date(2025, 6, 25), date(2025, 7, 9))
+    for traded in [*days, *days]:
+        texts = [f"{slot:%Y-%m-%d %H:%M:%S}" for slot in traded.slots]
+        assert slots_named(texts) == list(traded.slots)
+        assert slot_named(texts[-1]) == traded.slots[-1]
+    for other in ("2025-07-04 13:30:00", "2025-07-02 13:31:00", "2025-07-02", "1990-01-02 14:30:00", "", None, 5, []):
+        assert slot_named(other) is None

@@ -195,3 +195,43 @@ def test_the_fast_path_says_what_the_slow_path_says(answer: list[dict[str, Any]]
     assert stored == good[: len(stored)]
     assert together.forming == len(good) - len(stored)
     assert len(together.rejected) == sum(bar is None for _, bar in alone)
+
+
+decimals = st.one_of(
+    st.integers(1, 10**9).map(str),
+    st.floats(0.01, 1e6).map(lambda price: f"{price:.5f}"),
+    st.floats(0.01, 1e6).map(repr),
+    st.decimals(min_value="0.00001", max_value=10**12, places=9).map(str),
+)
+
+
+@given(st.lists(st.tuples(decimals, decimals, decimals, decimals, st.integers(0, 2**63 - 1)), min_size=1, max_size=78))
+def test_the_fast_path_reads_each_number_as_float_and_int_do(bars: list[tuple[str, str, str, str, int]]) -> None:
+    answer = []
+    for slot, (*prices, volume) in zip(WEDNESDAY.slots, bars, strict=False):
+        low, first, last, high = sorted(prices, key=float)
+        stamp = f"{slot:%Y-%m-%d %H:%M:%S}"
+        answer.append(row(stamp, open=first, high=high, low=low, close=last, volume=str(volume)))
+    result = validate("AAPL", META, answer, NOW)
+    [stored] = result.sessions.values()
+    for name in ("open", "high", "low", "close"):
+        read = getattr(stored, name)
+        assert [*map(repr, read)] == [repr(float(value[name])) for value in answer]
+    assert [*map(repr, stored.volume)] == [value["volume"] for value in answer]
+
+
+@pytest.mark.parametrize(
+    "text", ["10.0", "1,2", "1,", ",", "10.0],[10.0", "[1]", "1 ", "010.2", "1e1", "+10.2", ".5e2", "10."]
+)
+@pytest.mark.parametrize("name", ["open", "volume"])
+def test_what_json_reads_otherwise_is_read_row_by_row(name: str, text: str) -> None:
+    answer = clean_answer()
+    answer[7][name] = text
+    result = validate("AAPL", META, answer, NOW)
+    reasons, bar = check_row(answer[7], NOW)
+    assert [item.reasons for item in result.rejected] == ([reasons] if reasons else [])
+    [stored] = result.sessions.values()
+    assert len(stored) == 78 - len(result.rejected)
+    assert bar is None or bar in stored.bars()
+    assert {type(number) for number in stored.open} == {float}
+    assert {type(number) for number in stored.volume} == {int}

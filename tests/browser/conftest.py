@@ -1,0 +1,37 @@
+"""What do the tests of pages share? A browser, and a warehouse that holds two ordinary symbols and a hostile one."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browsing import BrowserShot, browser
+
+from barflow.migrations import migrate
+from local.services import Services
+from local.state import State
+
+
+@pytest.fixture(scope="session")
+def browser_shot() -> Iterator[BrowserShot]:
+    """``browser_shot(page, run="return page.title()", width=390, scheme="dark", screenshot=…)``."""
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        pytest.skip("the browser that the tests bring along runs on Linux on x86-64 only")
+    with browser() as shot:
+        yield shot
+
+
+@pytest.fixture(scope="session")
+def warehouse_dsn() -> Iterator[str]:
+    """The DSN of a warehouse without rows. Not under pytest's own folder: PostgreSQL's user must be let into it."""
+    with tempfile.TemporaryDirectory(prefix="barflow-pages-", ignore_cleanup_errors=True) as folder:
+        state = State.create(Path(folder) / "state", source={"kind": "synthetic"}, as_of=None)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("BARFLOW_WAREHOUSE_DSN", raising=False)  # never the one that a developer works with
+            with Services(state, print, mongo=False) as services:
+                migrate(services.warehouse_dsn, Path(__file__).parents[2] / "sql")
+                yield services.warehouse_dsn

@@ -1,0 +1,156 @@
+"""Does the key stay where it belongs? In a header: in no URL, log, message, exception, repr or kept answer."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import requests
+from clients import Waits, client, fetch
+from conftest import StandIns
+from pydantic import SecretStr
+from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS
+
+from barflow.errors import BadInputError, BarflowError
+from barflow.twelvedata import RawResponse, SymbolError, TwelveDataClient
+from barflow.twelvedata_http import Http, NoAnswer
+from local.twelvedata_server import TwelveDataStandIn
+
+KEY = "s3cr3t+Key/0123456789abcdef"
+ECHO = f"apikey {KEY} ({quote(KEY, safe='')}) is "
+
+
+@pytest.fixture
+def api(stand_in: StandIns) -> TwelveDataStandIn:
+    """A stand-in that knows the key."""
+    CLOCK.now = DAY_CLOSES
+    return stand_in(clock=CLOCK, api_key=KEY)
+
+
+def everything_of(error: BaseException | None) -> str:
+    """All that an exception and those behind it show, and all that they hold."""
+    shown = ""
+    while error is not None:
+        shown += "".join(traceback.format_exception(error)) + repr(error) + repr(error.args)
+        for held in vars(error).values():
+            shown += repr(held) + repr(getattr(held, "headers", "")) + repr(getattr(held, "url", ""))
+        error = error.__cause__ or error.__context__
+    return shown
+
+
+def hides(text: str) -> bool:
+    return KEY not in text and quote(KEY, safe="") not in text and KEY[:8] not in text
+
+
+def test_it_is_in_no_log_of_ours_or_of_the_libraries(api: TwelveDataStandIn, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    api.switches.fail("http_error")
+    api.switches.fail("dropped")
+    fetch(api, "AAPL,UNKNOWN", key=KEY)
+    assert any(record.name.startswith("urllib3") for record in caplog.records)
+    assert hides(caplog.text)
+    assert hides(repr([vars(record) for record in caplog.records]))
+
+
+def test_it_is_in_the_header_alone(api: TwelveDataStandIn) -> None:
+    fetch(api, key=KEY)
+    [call] = api.requests
+    assert (call.key_in, "apikey" in call.params) == ("header", False)
+
+
+def test_it_is_in_no_repr(api: TwelveDataStandIn) -> None:
+    own = client(api, key=KEY)
+
+    def walk(thing: object, depth: int) -> str:
+        parts = vars(thing).values() if hasattr(thing, "__dict__") and depth else []
+        return repr(thing) + "".join(walk(part, depth - 1) for part in parts)
+
+    assert hides(repr(own) + str(own))
+    assert hides(walk(own._calls._http._auth, 1) + walk(own._calls, 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("vendor_error", {"status": 400, "text": f"{ECHO}bad"}),
+        ("vendor_error", {"status": 401, "text": f"{ECHO}wrong"}),
+        ("vendor_error", {"status": 403, "text": f"{ECHO}not in the plan"}),
+        ("vendor_error", {"status": 429, "text": f"{ECHO}out of credits for the day"}),
+        ("vendor_error", {"status": 429, "text": f"{ECHO}out of credits"}),
+        ("vendor_error", {"status": 500, "text": f"{ECHO}lost"}),
+        ("vendor_error", {"status": 400, "text": "x" * 390 + ECHO}),
+        ("http_error", {}),
+        ("truncated_json", {}),
+        ("broken_off", {}),
+        ("dropped", {}),
+        ("timeout", {"seconds": 1.0}),
+    ],
+)
+def test_it_is_in_no_error_that_ends_the_call(api: TwelveDataStandIn, kind: Any, options: dict[str, Any]) -> None:
+    """Not even when the vendor echoes it, and in nothing that the exception holds or follows from."""
+    api.switches.fail(kind, times=None, **options)
+    waits, raw = Waits(), list[RawResponse]()
+    with pytest.raises(BarflowError) as error:
+        fetch(api, key=KEY, waits=waits, raw=raw, attempts=2, timeout=(1.0, 0.1))
+    assert hides(everything_of(error.value))
+    assert hides(repr(waits.told))
+    assert hides(repr(raw))
+
+
+@pytest.mark.parametrize("kind", ["broken_off", "dropped", "timeout"])
+def test_the_library_s_exceptions_which_hold_it_are_left_behind(api: TwelveDataStandIn, kind: Any) -> None:
+    api.switches.fail(kind, seconds=1.0)
+    http = Http(api.url, SecretStr(KEY), timeout=(1.0, 0.1), clock=CLOCK, session=None)
+    with pytest.raises(NoAnswer) as error:
+        http.get("/time_series", {"symbol": "AAPL", "interval": "5min"}, ("AAPL",), None)
+    assert (error.value.__cause__, error.value.__context__) == (None, None)
+
+
+@pytest.mark.parametrize("code", [400, 404, 500])
+def test_it_is_in_no_error_of_a_symbol(api: TwelveDataStandIn, code: int) -> None:
+    api.switches.fail("vendor_error", status=code, text=f"{ECHO}no good", symbol="MSFT", times=None)
+    raw = list[RawResponse]()
+    results = fetch(api, "AAPL,MSFT", key=KEY, raw=raw, attempts=2)
+    refused = results["MSFT"]
+    assert isinstance(refused, SymbolError)
+    assert refused.message.endswith("apikey [key] ([key]) is no good")
+    assert hides(repr(refused) + repr(raw))
+
+
+def test_no_netrc_takes_its_place(api: TwelveDataStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    fetch(api, key=KEY, session=requests.Session())
+    assert [(call.key_in, call.status) for call in api.requests] == [("header", 200)]
+
+
+def test_no_proxy_gets_it_on_the_way_to_this_machine(api: TwelveDataStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://user:pass@127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    fetch(api, key=KEY)
+    assert [call.status for call in api.requests] == [200]
+
+
+@pytest.mark.parametrize("key", ["two words", "line\nbreak", "umlaut-ä", "tab\tbed", "null\0"])
+def test_what_cannot_be_a_key_is_refused_without_showing_it(key: str) -> None:
+    with pytest.raises(BadInputError, match="TWELVEDATA_API_KEY") as error:
+        client("http://127.0.0.1:9", key=key)
+    assert key not in everything_of(error.value)
+    assert repr(key) not in everything_of(error.value)
+
+
+def test_a_line_break_behind_it_is_not_part_of_it(api: TwelveDataStandIn) -> None:
+    fetch(api, key=f"{KEY}\n")
+    assert [call.status for call in api.requests] == [200]
+
+
+def test_an_empty_key_is_none(api: TwelveDataStandIn) -> None:
+    options: dict[str, Any] = {"credits_per_minute": 8, "credits_per_day": None, "batch_size": 8}
+    own = TwelveDataClient(api.url, SecretStr(""), **options)
+    assert len(list(own.time_series(["AAPL"], DAY_OPENS, DAY_CLOSES))) == 1

@@ -1,0 +1,121 @@
+"""Rules are data: each value is checked, and an error names the rule, the field and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from barflow.alert_rules import GapRule, MoveRule, load_rules
+from barflow.errors import BadInputError
+from barflow.settings import load_settings
+
+GAP = '[[rule]]\nid = "gap"\nkind = "gap"\n'
+
+
+@pytest.fixture
+def rules_file(tmp_path: Path) -> Path:
+    return tmp_path / "alerts.toml"
+
+
+def test_the_shipped_rules_hold_what_the_documentation_names() -> None:
+    rules = {rule.id: rule for rule in load_rules().all}
+    assert list(rules) == [
+        "gap_5pct",
+        "move_3pct_30min",
+        "volume_spike_5x",
+        "cross_average_20d",
+        "high_low_10d",
+        "stale_feed",
+    ]
+    gap, move = rules["gap_5pct"], rules["move_3pct_30min"]
+    assert isinstance(gap, GapRule)
+    assert gap.percent == 5
+    assert isinstance(move, MoveRule)
+    assert (move.percent, move.minutes) == (3, 30)
+
+
+def test_the_setting_names_another_file(rules_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rules_file.write_text(GAP + "percent = 1.0")
+    monkeypatch.setenv("BARFLOW_ALERTS_FILE", str(rules_file))
+    assert [rule.id for rule in load_rules(load_settings().alerts_file).all] == ["gap"]
+    monkeypatch.setenv("BARFLOW_ALERTS_FILE", "")
+    assert load_settings().alerts_file is None
+
+
+def test_a_value_of_the_rule_for_a_symbol_wins_over_the_rules_own_and_that_over_the_defaults(rules_file: Path) -> None:
+    rules_file.write_text(
+        """
+        [defaults."*"]
+        severity = "warning"
+        cool_down_minutes = 30
+        [defaults.TSLA]
+        cool_down_minutes = 240
+        channels = ["slack"]
+        [[rule]]
+        id = "move"
+        kind = "move"
+        percent = 3.0
+        minutes = 30
+        per_symbol.tsla.percent = 5.0
+        [[rule]]
+        id = "gap"
+        kind = "gap"
+        percent = 5.0
+        severity = "critical"
+        symbols = "TSLA, NVDA"
+        """
+    )
+    book = load_rules(rules_file)
+
+    def settled(symbol: str) -> list[tuple[str, float, str, int, tuple[str, ...]]]:
+        return [
+            (rule.id, getattr(rule, "percent", 0), rule.severity, rule.cool_down_minutes, rule.channels)
+            for rule in book.rules(symbol)
+        ]
+
+    every = ("sns", "slack", "sse")
+    assert settled("AAPL") == [("move", 3, "warning", 30, every)]
+    assert settled("NVDA") == [("move", 3, "warning", 30, every), ("gap", 5, "critical", 30, every)]
+    assert settled("TSLA") == [("move", 5, "warning", 240, ("slack",)), ("gap", 5, "critical", 240, ("slack",))]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (GAP + "percent = -5", "rule gap: percent = -5: allowed is greater than 0"),
+        (GAP + 'percent = "x"', "rule gap: percent = 'x': allowed is a valid number"),
+        (GAP, "rule gap: percent is missing"),
+        (GAP + "percent = 5\nfoo = 1", "rule gap: foo: not a field of it; allowed are severity, cool_down_minutes"),
+        (GAP + 'percent = 5\nseverity = "loud"', "severity = 'loud': allowed is 'info', 'warning' or 'critical'"),
+        (GAP + 'percent = 5\nchannels = ["fax"]', "channels = 'fax': allowed is 'sns', 'slack' or 'sse'"),
+        (GAP + "percent = 5\ncool_down_minutes = -1", "rule gap: cool_down_minutes = -1: allowed is greater than or"),
+        (GAP + "percent = 5\nsymbols = 3", "rule gap: symbols = 3: allowed is a list"),
+        (GAP + "percent = 5\nper_symbol.TSLA.percent = 0", "rule gap for TSLA: percent = 0: allowed is greater than 0"),
+        (GAP + "percent = 5\nper_symbol = 3", "rule gap: per_symbol: allowed are tables by symbol"),
+        (GAP + "percent = 5\n" + GAP + "percent = 6", "rule gap: id: two rules have it"),
+        ('[[rule]]\nid = "a"\nkind = "jump"', "rule a: kind = 'jump': allowed are level, move, gap, volume, average"),
+        ('[[rule]]\nid = "A|b"\nkind = "gap"\npercent = 5', "rule A|b: id = 'A|b': allowed is small letters, digits"),
+        ('[[rule]]\nkind = "gap"\npercent = 5', "rule number 1: id is missing"),
+        ('[[rule]]\nid = "a"\nkind = "average"', "rule a: give either sessions (2 to 250 daily closes) or bars"),
+        ('[[rule]]\nid = "a"\nkind = "level"\nlevel = inf', "rule a: level = inf: allowed is a finite number"),
+        ('[[rule]]\nid = "a"\nkind = "silence"\nminutes = 7', "rule a: minutes = 7: allowed is a multiple of 5"),
+        ("[defaults.TSLA]\npercent = 5", "defaults of TSLA: percent: not a field of it; allowed are severity"),
+        ("defaults = 3", "defaults: allowed are tables by symbol"),
+        ("rule = [3]", "rule: allowed are tables of their own, [[rule]]"),
+        ("rules = 3", "rules is not known here: allowed are"),
+        ("[[rule", "are not TOML"),
+    ],
+)
+def test_an_error_names_the_rule_the_field_and_what_is_allowed(rules_file: Path, text: str, says: str) -> None:
+    rules_file.write_text(text)
+    with pytest.raises(BadInputError) as error:
+        load_rules(rules_file)
+    assert says in str(error.value)
+    assert str(rules_file) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_named_with_its_setting(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"missing\.toml cannot be read .*BARFLOW_ALERTS_FILE"):
+        load_rules(tmp_path / "missing.toml")

@@ -1,0 +1,339 @@
+"""Every rule fires where a plain reading of it does, once, in whatever portions its bars come."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from alert_bars import FIVE, NEWEST_DAY, bars_of, days, plainly, traded
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from barflow.alert_history import SymbolState
+from barflow.alert_rules import (
+    AverageRule,
+    ExtremeRule,
+    GapRule,
+    LevelRule,
+    MoveRule,
+    Rule,
+    RuleBook,
+    SilenceRule,
+    VolumeRule,
+    load_rules,
+)
+from barflow.alerts import NEWS_SESSIONS, Evaluator, Event, judge_history
+from barflow.bars import SessionBars
+from barflow.staging import StoredSession
+
+
+def rule_of(model: type[Rule], **values: st.SearchStrategy[object]) -> st.SearchStrategy[Rule]:
+    kind = st.just(model.__name__.removesuffix("Rule").lower())
+    cool_down = st.sampled_from([0, 5, 10, 60, 2000])
+    return st.builds(model, **{"id": st.just("rule"), "kind": kind, "cool_down_minutes": cool_down, **values})
+
+
+SLOTS = 7
+# Half dollars, so that sums and thresholds are met exactly and often.
+prices = st.integers(190, 210).map(lambda halves: halves / 2)
+DIRECTED = {"direction": st.sampled_from(["up", "down", "both"])}
+KINDS: dict[str, st.SearchStrategy[Rule]] = {
+    "level": rule_of(LevelRule, level=prices, **DIRECTED),
+    "move": rule_of(
+        MoveRule, percent=st.sampled_from([1.0, 2.5, 5.0]), minutes=st.sampled_from([5, 10, 20, 390]), **DIRECTED
+    ),
+    "gap": rule_of(GapRule, percent=st.sampled_from([1.0, 2.5]), **DIRECTED),
+    "volume": rule_of(VolumeRule, times=st.sampled_from([1.5, 2.0]), sessions=st.integers(1, 4)),
+    "average of days": rule_of(AverageRule, sessions=st.integers(2, 4), **DIRECTED),
+    "average of bars": rule_of(AverageRule, bars=st.integers(2, 12), **DIRECTED),
+    "extreme": rule_of(ExtremeRule, sessions=st.integers(1, 4), **DIRECTED),
+    "silence": rule_of(SilenceRule, minutes=st.sampled_from([5, 10, 30, 390])),
+}
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[SessionBars]:
+    """Some sessions up to the newest day, whole days and bars of them missing."""
+    found = []
+    for item in days(6):
+        slots = draw(st.sets(st.integers(0, SLOTS - 1), max_size=SLOTS))
+        if not slots:
+            continue
+        closes = {slot: draw(prices) for slot in slots}
+        columns = {
+            name: {slot: draw(prices) for slot in slots if draw(st.booleans())} for name in ("open", "high", "low")
+        }
+        volume = {slot: draw(st.integers(0, 50)) for slot in slots}
+        found.append(bars_of(item.session_date, closes, **columns, volume=volume))
+    return found
+
+
+def told(events: Sequence[Event]) -> list[tuple[datetime, str | None, float]]:
+    return sorted((event.bar_start, event.direction, pytest.approx(event.value, abs=1e-4)) for event in events)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=50, deadline=None)
+@given(history=histories(), data=st.data())
+def test_each_rule_fires_where_a_plain_reading_of_it_does(
+    kind: str, history: list[SessionBars], data: st.DataObject
+) -> None:
+    rule = data.draw(KINDS[kind])
+    events = judge_history(RuleBook.of([rule]), history, traded(NEWEST_DAY).closes)
+    expected = plainly(rule, history, NEWEST_DAY) if history else []
+    assert told(events) == sorted(expected)
+
+
+class Outbox(dict[str, Event]):
+    """What the store keeps: the first event of each id."""
+
+    def add(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self.setdefault(event.id, event)
+
+
+@settings(max_examples=75, deadline=None)
+@given(st.one_of(*KINDS.values()), histories(), st.data())
+def test_killed_anywhere_and_in_any_portions_the_same_alerts_come_out(
+    rule: Rule, history: list[SessionBars], data: st.DataObject
+) -> None:
+    """A tick brings some bars; a kill leaves the outbox written and the state not."""
+    book, outbox, state, version = RuleBook.of([rule]), Outbox(), None, 0
+    for item in days(6):
+        whole = next((bars for bars in history if bars.session_date == item.session_date), None)
+        taken = 0
+        while whole is not None and taken < len(whole):
+            taken += data.draw(st.integers(1, len(whole) - taken))
+            version += 1
+            part = SessionBars.of(whole.symbol, whole.session_date, whole.bars()[:taken])
+            evaluator = Evaluator(book, part.ts[-1] + FIVE)
+            state = state or evaluator.start(whole.symbol)
+            after, events = evaluator.advance(state, [StoredSession(part, version)])
+            outbox.add(events)
+            state = state if data.draw(st.booleans()) else after
+        if state is not None:
+            evaluator = Evaluator(book, item.closes)
+            changed = [StoredSession(whole, version)] if whole is not None else []
+            state, events = evaluator.advance(state, changed)
+            outbox.add(events)
+    expected = plainly(rule, history, NEWEST_DAY) if history else []
+    assert sorted((event.bar_start, event.direction) for event in outbox.values()) == sorted(
+        item[:2] for item in expected
+    )
+
+
+def level(price: float, **values: object) -> LevelRule:
+    return LevelRule.model_validate({"id": "level", "kind": "level", "level": price, "cool_down_minutes": 0, **values})
+
+
+class Feed:
+    """One symbol under one rule: portions of bars in, ids out."""
+
+    def __init__(self, *rules: Rule) -> None:
+        self.book = RuleBook.of(rules)
+        self.state: SymbolState | None = None
+
+    def tick(self, bars: SessionBars, version: int = 1, now: datetime | None = None) -> list[str]:
+        evaluator = Evaluator(self.book, now or bars.ts[-1] + FIVE)
+        state = self.state or evaluator.start(bars.symbol)
+        self.state, events = evaluator.advance(state, [StoredSession(bars, version)])
+        return [event.id for event in events]
+
+
+def test_a_rule_that_goes_on_holding_fires_once_and_again_after_it_let_go() -> None:
+    rule = MoveRule(id="move", kind="move", percent=3, minutes=30, cool_down_minutes=0)
+    feed = Feed(rule)
+    closes = [100.0, 104, 104, 104, 104, 104, 104, 104, 104, 104, 109]
+    found = [feed.tick(bars_of(NEWEST_DAY, closes[: count + 1]), count + 1) for count in range(len(closes))]
+    assert found == [[], ["move|AAPL|2025-07-30T13:35:00Z"], *([[]] * 8), ["move|AAPL|2025-07-30T14:20:00Z"]]
+
+
+def test_the_same_bars_judged_again_fire_nothing() -> None:
+    feed = Feed(level(101))
+    bars = bars_of(NEWEST_DAY, [100, 102])
+    assert feed.tick(bars) == ["level|AAPL|2025-07-30T13:35:00Z"]
+    assert feed.tick(bars) == []
+    assert feed.tick(bars, version=2) == [], "a new version without another bar"
+
+
+def test_within_the_cool_down_nothing_fires_and_an_edge_in_it_is_gone_for_good() -> None:
+    rule = level(101, cool_down_minutes=20)
+    closes = [100.0, 102, 100, 102, 102, 102, 100, 102]
+    bars = bars_of(NEWEST_DAY, closes)
+    assert Feed(rule).tick(bars) == ["level|AAPL|2025-07-30T13:35:00Z", "level|AAPL|2025-07-30T14:00:00Z"]
+
+
+def test_a_revision_may_make_a_bar_fire_once_and_never_twice() -> None:
+    feed = Feed(level(101))
+    assert feed.tick(bars_of(NEWEST_DAY, [100, 100.5]), 1) == []
+    revised = bars_of(NEWEST_DAY, [100, 102])
+    revised.revision[1] = 1
+    assert feed.tick(revised, 2) == ["level|AAPL|2025-07-30T13:35:00Z"]
+    again = bars_of(NEWEST_DAY, [100, 103])
+    again.revision[1] = 2
+    assert feed.tick(again, 3) == []
+
+
+def test_a_revision_of_an_old_bar_judges_that_bar_alone() -> None:
+    feed = Feed(level(101, direction="up"))
+    feed.tick(bars_of(NEWEST_DAY, [100, 100, 100, 100]), 1)
+    revised = bars_of(NEWEST_DAY, [100, 102, 100, 102])
+    revised.revision[1] = 1
+    assert feed.tick(revised, 2) == ["level|AAPL|2025-07-30T13:35:00Z"]
+
+
+def test_a_bar_that_comes_late_is_judged_when_it_comes() -> None:
+    feed = Feed(level(101))
+    assert feed.tick(bars_of(NEWEST_DAY, {0: 100, 2: 100}), 1) == []
+    assert feed.tick(bars_of(NEWEST_DAY, [100, 102, 100]), 2) == ["level|AAPL|2025-07-30T13:35:00Z"]
+
+
+def test_a_slower_tick_with_an_older_version_changes_nothing() -> None:
+    feed = Feed(level(101))
+    feed.tick(bars_of(NEWEST_DAY, [100, 100, 100]), 2)
+    before = feed.state
+    assert feed.tick(bars_of(NEWEST_DAY, [100, 102]), 1) == []
+    assert feed.state == before
+
+
+def test_a_first_run_brings_history_and_only_its_newest_session_is_news() -> None:
+    rule = level(101, direction="up")
+    stored = [StoredSession(bars_of(item.session_date, [100, 102, 100, 102]), 1) for item in days(20)]
+    evaluator = Evaluator(RuleBook.of([rule]), traded(NEWEST_DAY).closes)
+    _, events = evaluator.advance(evaluator.start("AAPL"), stored)
+    assert {event.session_date for event in events} == {NEWEST_DAY}
+    assert len(events) == 2
+
+
+def test_a_backfill_of_older_sessions_fires_nothing() -> None:
+    feed = Feed(level(101))
+    now = traded(NEWEST_DAY).closes
+    feed.tick(bars_of(NEWEST_DAY, [100, 100]), 1, now)
+    for item in days(30)[:-1]:
+        assert feed.tick(bars_of(item.session_date, [100, 102]), 1, now) == []
+
+
+def test_after_an_outage_the_sessions_since_are_news_and_older_than_five_are_not() -> None:
+    feed = Feed(level(101, direction="up"))
+    recent = days(9)
+    feed.tick(bars_of(recent[0].session_date, [100, 100]), 1)
+    now = recent[-1].closes
+    fired = [feed.tick(bars_of(item.session_date, [100, 102]), 1, now) for item in recent[1:]]
+    assert [len(ids) for ids in fired] == [0] * (8 - NEWS_SESSIONS) + [1] * NEWS_SESSIONS
+
+
+@pytest.mark.parametrize("sessions", [5, 20, 60])
+def test_a_rule_over_n_sessions_is_given_n_sessions_however_long_they_have_been_stored(sessions: int) -> None:
+    """A window shorter than the rule would never fire; one that is not by edge would fire at every bar."""
+    average = AverageRule(id="average", kind="average", sessions=sessions, direction="up")
+    extreme = ExtremeRule(id="extreme", kind="extreme", sessions=sessions, direction="up")
+    volume = VolumeRule(id="volume", kind="volume", sessions=sessions, times=3)
+    feed = Feed(average, extreme, volume)
+    *past, today = days(sessions + 10)
+    for item in past:
+        assert feed.tick(bars_of(item.session_date, [100.0] * item.expected_bars)) == []
+    jump = bars_of(today.session_date, [99.5, *[101.0] * 77], volume=dict.fromkeys(range(40, 78), 5000))
+    found = [feed.tick(SessionBars.of("AAPL", NEWEST_DAY, jump.bars()[:count]), count) for count in range(1, 79)]
+    assert [(place, ids) for place, ids in enumerate(found) if ids] == [
+        (1, ["average|AAPL|2025-07-30T13:35:00Z", "extreme|AAPL|2025-07-30T13:35:00Z"]),
+        (40, ["volume|AAPL|2025-07-30T16:50:00Z"]),
+    ]
+
+
+@pytest.mark.parametrize("sessions", [7, 14])
+def test_a_price_that_never_changes_crosses_no_average(sessions: int) -> None:
+    """1.21 is a price whose mean of seven is another double than itself."""
+    feed = Feed(
+        AverageRule(id="days", kind="average", sessions=sessions), AverageRule(id="bars", kind="average", bars=sessions)
+    )
+    for item in days(sessions + 3):
+        assert feed.tick(bars_of(item.session_date, [1.21, 1.21 + 1e-15, 1.21 - 1e-15, *[1.21] * 20])) == []
+
+
+@pytest.mark.parametrize(
+    ("closes", "fired"),
+    [
+        ([100, 101], ["13:35"]),  # reached is crossed
+        ([100, 102, 100, 102], ["13:35", "13:40", "13:45"]),
+        ([101, 102], []),  # it was there before
+        ([100, 101, 102], ["13:35"]),  # not again on the way out
+        ([102, 101, 102], ["13:35"]),
+    ],
+)
+def test_a_level_is_crossed_by_reaching_it(closes: list[float], fired: list[str]) -> None:
+    found = Feed(level(101)).tick(bars_of(NEWEST_DAY, closes))
+    assert found == [f"level|AAPL|2025-07-30T{time}:00Z" for time in fired]
+
+
+@pytest.mark.parametrize(("minutes", "fired"), [(15, False), (20, True)])
+def test_a_move_within_n_minutes_counts_prices_no_older_than_that(minutes: int, fired: bool) -> None:
+    """The session opened at 100, 20 minutes before the fourth bar closed; it closed no bar below 103."""
+    rule = MoveRule(id="move", kind="move", percent=5, minutes=minutes)
+    bars = bars_of(NEWEST_DAY, [103, 103, 103, 105], open={0: 100})
+    assert bool(Feed(rule).tick(bars)) == fired
+
+
+def test_silence_is_noticed_by_the_clock_once_for_each_first_missing_bar() -> None:
+    rule = SilenceRule(id="stale", kind="silence", minutes=20, cool_down_minutes=0)
+    feed, opens = Feed(rule), traded(NEWEST_DAY).opens
+    bars = bars_of(NEWEST_DAY, [100, 100])
+    late = {minutes: feed.tick(bars, 1, opens + timedelta(minutes=minutes)) for minutes in (10, 29, 30, 35, 390, 600)}
+    assert late == {10: [], 29: [], 30: ["stale|AAPL|2025-07-30T13:40:00Z"], 35: [], 390: [], 600: []}
+    assert feed.tick(bars_of(NEWEST_DAY, {0: 100, 1: 100, 9: 100}), 2, opens + timedelta(minutes=50)) == []
+    assert feed.tick(bars_of(NEWEST_DAY, {0: 100, 1: 100, 9: 100}), 2, opens + timedelta(minutes=70)) == [
+        "stale|AAPL|2025-07-30T14:20:00Z"
+    ]
+
+
+def test_a_closed_market_is_not_silent() -> None:
+    feed = Feed(SilenceRule(id="stale", kind="silence", minutes=5))
+    friday = date(2025, 7, 25)
+    assert feed.tick(bars_of(friday, [100.0] * 78)) == []
+    assert feed.tick(bars_of(friday, [100.0] * 78), 1, traded(friday).closes + timedelta(hours=40)) == []
+
+
+def test_the_state_is_no_larger_for_a_longer_history() -> None:
+    book = load_rules()
+    sizes = []
+    for count in (60, 120):
+        feed = Feed(*book.all)
+        for item in days(count):
+            feed.tick(bars_of(item.session_date, [100.0] * item.expected_bars))
+        assert feed.state is not None
+        sizes.append(sum(len(seen.closes) + len(seen.volumes) for seen in feed.state.sessions.values()))
+    assert sizes[0] == sizes[1]
+
+
+def test_on_the_recorded_july_a_gap_of_five_percent_fires_for_two_mornings_of_tesla_alone(real_data: Path) -> None:
+    july_csv = real_data / "twelvedata_5min" / "all_symbols_5min_2025-07-02_2025-07-30.csv"
+    expected: dict[str, float] = {}
+    rows: dict[tuple[str, str], list[tuple[str, float, float]]] = defaultdict(list)
+    with july_csv.open(newline="") as file:
+        for row in csv.DictReader(file):
+            moment = row["datetime"]
+            rows[row["symbol"], moment[:10]].append((moment, float(row["open"]), float(row["close"])))
+    for (symbol, day), bars in rows.items():
+        before = max((other for name, other in rows if name == symbol and other < day), default=None)
+        if before is None:
+            continue
+        gap = (min(bars)[1] / max(rows[symbol, before])[2] - 1) * 100
+        if abs(gap) >= 5:
+            expected[f"{symbol} {day}"] = round(gap, 2)
+    assert expected == {"TSLA 2025-07-07": -7.57, "TSLA 2025-07-24": -6.89}, "as published"
+    events = judge_history(load_rules().only("gap_5pct"), recorded(july_csv), traded(NEWEST_DAY).closes)
+    assert {f"{event.symbol} {event.session_date}": round(event.value, 2) for event in events} == expected
+    assert [event.id for event in events] == [
+        "gap_5pct|TSLA|2025-07-07T13:30:00Z",
+        "gap_5pct|TSLA|2025-07-24T13:30:00Z",
+    ]
+
+
+def recorded(path: Path) -> list[SessionBars]:
+    from barflow.cli_alerts import recorded_sessions
+    from local.replay import ReplayBars
+
+    return list(recorded_sessions(ReplayBars.load(path)))
