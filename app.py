@@ -10,6 +10,7 @@ import cdk_nag
 from config.environment import Environment
 from config.environments import environment
 from config.validation import ConfigError
+from stacks.alerts import AlertsStack
 from stacks.catalog import CatalogStack
 from stacks.database import DatabaseStack
 from stacks.ingestion import IngestionStack
@@ -28,7 +29,8 @@ def build(app: cdk.App, config: Environment) -> list[cdk.Stack]:
     network = NetworkStack(app, config, keys=secrets.keys)
     storage = StorageStack(app, config, vpc=network.vpc, groups=network.groups, keys=secrets.keys)
     database = DatabaseStack(app, config, vpc=network.vpc, groups=network.groups, keys=secrets.keys)
-    settings = pipeline_settings(config, secrets, storage, database)
+    alerts = AlertsStack(app, config, keys=secrets.keys)
+    settings = pipeline_settings(config, secrets, storage, database, alerts)
     ingestion = IngestionStack(
         app,
         config,
@@ -36,6 +38,7 @@ def build(app: cdk.App, config: Environment) -> list[cdk.Stack]:
         groups=network.groups,
         keys=secrets.keys,
         secrets=secrets,
+        alerts=alerts,
         settings=settings,
     )
     processing = ProcessingStack(
@@ -69,6 +72,7 @@ def build(app: cdk.App, config: Environment) -> list[cdk.Stack]:
         ingestion=ingestion,
         processing=processing,
         catalog=catalog,
+        alerts=alerts,
         settings=settings,
     )
     observability = ObservabilityStack(
@@ -83,7 +87,7 @@ def build(app: cdk.App, config: Environment) -> list[cdk.Stack]:
         catalog=catalog,
         orchestration=orchestration,
     )
-    return [secrets, network, storage, database, ingestion, processing, catalog, orchestration, observability]
+    return [secrets, network, storage, database, alerts, ingestion, processing, catalog, orchestration, observability]
 
 
 def check(app: cdk.App) -> None:

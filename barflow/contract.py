@@ -32,6 +32,9 @@ class PipelineSettings(Section):
     mongodb_uri: str
     warehouse_dsn: str
     lake_uri: str
+    sns_topic_arn: str
+    slack_token: str
+    slack_channel: str
     history_sessions: int
     revision_sessions: int
 
@@ -125,14 +128,6 @@ class Airflow(Section):
     login_secret: str
 
 
-class Notify(Section):
-    """Where people and bots hear of things."""
-
-    slack_secret: str
-    slack_channel: str
-    alerts_topic_arn: str | None = None
-
-
 class RuntimeContract(Section):
     """One deployment, whole."""
 
@@ -145,7 +140,6 @@ class RuntimeContract(Section):
     emr: Emr
     glue: Glue
     airflow: Airflow
-    notify: Notify
 
     def environment(self) -> dict[str, str]:
         """The variables of every command that runs beside the archive, as on the host."""

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from barflow.bars import BAR_TABLES
 from barflow.errors import BadInputError, BarflowError, BusyError, UnavailableError
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def query_read_only(dsn: str, query: str) -> tuple[list[str], list[tuple[Any, ..
 
 def held_bars(connection: psycopg.Connection[Any]) -> tuple[dict[str, Held], dict[str, dict[str, int]]]:
     """Per bar table the sum of bar_count by (symbol, session) with the newest bar, and the rows by symbol."""
-    from barflow.status import BAR_TABLES, Held  # brings pyarrow along, which migrations do without
+    from barflow.status import Held  # brings pyarrow along, which migrations and Spark's tasks do without
 
     held: dict[str, Held] = {}
     rows: dict[str, dict[str, int]] = {}

@@ -232,6 +232,7 @@ class Environment:
     region: str | None = None
     allow_data_deletion: bool = False
     symbols: tuple[str, ...] = ("AAPL", "GOOGL", "TSLA", "MSFT", "NVDA")
+    bots: tuple[str, ...] = ("example",)  # each with a queue of alerts of its own
     airflow_connections_prefix: str = "airflow/connections"
     network: NetworkConfig = field(default_factory=NetworkConfig)
     database: DatabaseConfig = field(default_factory=DatabaseConfig)
@@ -252,6 +253,10 @@ class Environment:
             raise refuse("account", self.account, "allowed are the 12 digits of an AWS account")
         if self.region is not None and not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", self.region):
             raise refuse("region", self.region, "allowed is the name of an AWS region, as us-east-1")
+        each_once("bots", self.bots)
+        for bot in self.bots:
+            if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", bot):
+                raise refuse("bots", bot, "allowed are up to 32 lower case letters, digits and dashes, as mean-reversion")
         self._check_symbols()
 
     def _check_symbols(self) -> None:

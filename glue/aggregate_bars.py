@@ -12,12 +12,14 @@ Progress goes to stderr; the last line on stdout is one JSON object.
 from __future__ import annotations
 
 import argparse
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from barflow import aggregate
 from barflow.aggregate import Plan
+from barflow.bars import BAR_TABLES
 from barflow.errors import BadInputError
 from barflow.history import daily_history
 from barflow.lake import Lake
@@ -27,7 +29,6 @@ from barflow.program import Say, as_known, run_program
 from barflow.secrets import reference, resolve
 from barflow.sessions import utc_now
 from barflow.settings import load_settings, parse_symbols
-from barflow.status import BAR_TABLES
 from barflow.warehouse import consumed_manifests
 
 if TYPE_CHECKING:
@@ -92,9 +93,11 @@ def _load(load: Load, lake: Lake, plan: Plan, started_at: datetime, say: Say) ->
 
     spark = spark_session("barflow aggregate")
     try:
-        for table, frame in aggregates(spark, lake, plan, load.dsn).items():
-            say(f"aggregating {table}")
-            load.copy(table, frame)
+        frames = aggregates(spark, lake, plan, load.dsn)
+        say(f"aggregating into {len(frames)} tables")
+        with ThreadPoolExecutor(len(frames)) as pool:
+            for copied in [pool.submit(load.copy, table, frame) for table, frame in frames.items()]:
+                copied.result()
     except Exception:
         for symbol, month in sorted(plan.sessions):
             lake.read(symbol, month)  # names a damaged file and the way out, which Spark does not

@@ -17,6 +17,7 @@ from constructs import Construct
 from barflow import contract
 from config.environment import Environment
 from stacks import outputs
+from stacks.alerts import AlertsStack
 from stacks.base import BarflowStack, acknowledge
 from stacks.bundles import INGEST
 from stacks.constructs.grants import allow_reading_secrets
@@ -42,10 +43,12 @@ class IngestionStack(BarflowStack):
         groups: Groups,
         keys: Keys,
         secrets: SecretsStack,
+        alerts: AlertsStack,
         settings: contract.PipelineSettings,
     ) -> None:
         super().__init__(scope, environment, description="ingestion")
         self._vpc, self._groups, self._keys, self._secrets = vpc, groups, keys, secrets
+        self._alerts = alerts
         self.failed_ticks = sqs.Queue(
             self,
             "FailedTicks",
@@ -84,7 +87,8 @@ class IngestionStack(BarflowStack):
             max_event_age=cdk.Duration.minutes(15),  # by then a later tick has fetched what it would have
             dead_letter_queue=self.failed_ticks,
         )
-        allow_reading_secrets(made.role, self._keys.secrets, self._secrets.twelvedata, self._secrets.mongodb)
+        allow_reading_secrets(made.role, self._keys.secrets, self._secrets.twelvedata, self._secrets.mongodb, self._secrets.slack)
+        self._alerts.let_publish(made.role)
         return made
 
     def _schedules(self, function: lambda_.IFunction, every: int) -> None:

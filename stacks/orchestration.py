@@ -20,6 +20,7 @@ from barflow import contract
 from barflow import metric_names as metrics
 from config.environment import Environment
 from stacks import outputs
+from stacks.alerts import AlertsStack
 from stacks.base import BarflowStack, acknowledge
 from stacks.catalog import CatalogStack
 from stacks.constructs.grants import allow, allow_reading_secrets
@@ -55,6 +56,7 @@ class OrchestrationStack(BarflowStack):
         ingestion: IngestionStack,
         processing: ProcessingStack,
         catalog: CatalogStack,
+        alerts: AlertsStack,
         settings: contract.PipelineSettings,
     ) -> None:
         super().__init__(scope, environment, description="Airflow's host and the runtime contract")
@@ -72,16 +74,12 @@ class OrchestrationStack(BarflowStack):
             emr=processing.contract,
             glue=catalog.contract,
             airflow=secrets.contract,
-            notify=contract.Notify(
-                slack_secret=f"barflow/{environment.name}/slack",
-                slack_channel=environment.alarms.slack_channel,
-                alerts_topic_arn=None,
-            ),
         )
         parameter = self._parameter()
         self.role = self._role(parameter, ingestion, database)
         allow_reading_secrets(self.role, keys.secrets, *self._secrets(secrets, database))
         storage.grant(self.role, "host")
+        alerts.let_publish(self.role)
         processing.let_run(self.role)
         catalog.let_run(self.role)
         self.instance = self._instance(environment)

@@ -40,6 +40,9 @@ LOADER_SECRET = Output("Database", "LoaderSecret", "Secret of the user that load
 READER_SECRET = Output("Database", "ReaderSecret", "Secret of the user that may only read the warehouse")
 MIGRATE_FUNCTION = Output("Database", "MigrateFunction", "Function that brings the warehouse's schema up to date")
 
+ALERTS_TOPIC = Output("Alerts", "AlertsTopic", "Topic of price alerts, first in first out by symbol")
+BOT_QUEUES = Output("Alerts", "BotQueues", "Queues of the bots, one each, by URL")
+
 INGEST_FUNCTION = Output("Ingestion", "IngestFunction", "Function of a tick; absent where Airflow's host fetches")
 FAILED_TICKS_QUEUE = Output("Ingestion", "FailedTicksQueue", "Queue of the ticks that failed three times, to redrive")
 

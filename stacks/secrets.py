@@ -132,7 +132,7 @@ class SecretsStack(BarflowStack):
             iam.PolicyStatement(
                 sid="AlarmsAndEventsOfThisAccount",
                 principals=[
-                    iam.ServicePrincipal(f"{name}.amazonaws.com") for name in ("cloudwatch", "events", "budgets")
+                    iam.ServicePrincipal(f"{name}.amazonaws.com") for name in ("cloudwatch", "events", "budgets", "sns")
                 ],
                 actions=["kms:Decrypt", "kms:GenerateDataKey*"],
                 resources=["*"],

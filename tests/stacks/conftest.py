@@ -14,7 +14,7 @@ import aws_cdk as cdk
 import pytest
 
 import app
-from barflow.contract import Notify, RuntimeContract
+from barflow.contract import RuntimeContract
 from config.environment import Environment
 from config.environments import dev, prod, staging
 from stacks.base import BarflowStack
@@ -62,18 +62,19 @@ class Deployment:
     @property
     def contract(self) -> RuntimeContract:
         """The runtime contract as the stacks give it, less what no test here asks for."""
-        secrets, storage, database = (self.stacks[part] for part in ("Secrets", "Storage", "Database"))
+        secrets, storage, database, alerts = (
+            self.stacks[part] for part in ("Secrets", "Storage", "Database", "Alerts")
+        )
         return RuntimeContract(
             env=self.environment.name,
             region="us-east-1",
-            settings=pipeline_settings(self.environment, secrets, storage, database),
+            settings=pipeline_settings(self.environment, secrets, storage, database, alerts),
             storage=storage.contract,
             warehouse=database.contract,
             ingestion=self.stacks["Ingestion"].contract,
             emr=self.stacks["Processing"].contract,
             glue=self.stacks["Catalog"].contract,
             airflow=secrets.contract,
-            notify=Notify(slack_secret="", slack_channel="", alerts_topic_arn=None),
         )
 
 
