@@ -256,7 +256,9 @@ class Environment:
         each_once("bots", self.bots)
         for bot in self.bots:
             if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", bot):
-                raise refuse("bots", bot, "allowed are up to 32 lower case letters, digits and dashes, as mean-reversion")
+                raise refuse(
+                    "bots", bot, "allowed are up to 32 lower case letters, digits and dashes, as mean-reversion"
+                )
         self._check_symbols()
 
     def _check_symbols(self) -> None:

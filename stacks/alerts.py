@@ -1,10 +1,12 @@
 """How do price alerts reach bots? A topic that takes each alert once, and a queue of its own for every bot.
 
-Topic and queues are first in, first out by symbol, and drop what comes twice within five minutes by the alert's stable
-id; a bot drops the rest by the same id (examples/bot.py). What a bot fails at five times waits in its dead-letter queue.
+Topic and queues are first in, first out by symbol, and drop by its stable id what comes twice in five minutes; a bot
+drops the rest by the same id (examples/bot.py). What a bot fails at five times waits in its dead-letter queue.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
@@ -43,11 +45,9 @@ class AlertsStack(BarflowStack):
 
     def _queue(self, bot: str) -> sqs.Queue:
         name = bot.title().replace("-", "")
-        failed = sqs.Queue(self, f"{name}Failed", **self._as_all())
-        queue = sqs.Queue(
-            self,
+        failed = self._fifo(f"{name}Failed")
+        queue = self._fifo(
             name,
-            **self._as_all(),
             visibility_timeout=SEEN,
             dead_letter_queue=sqs.DeadLetterQueue(queue=failed, max_receive_count=TRIES),
         )
@@ -55,11 +55,14 @@ class AlertsStack(BarflowStack):
         acknowledge(failed, "it is where a bot's failures end; people read it", "AwsSolutions-SQS3")
         return queue
 
-    def _as_all(self) -> dict[str, object]:
-        return {
-            "fifo": True,
-            "encryption": sqs.QueueEncryption.KMS,
-            "encryption_master_key": self._keys.data,
-            "enforce_ssl": True,
-            "retention_period": KEPT,
-        }
+    def _fifo(self, name: str, **more: Any) -> sqs.Queue:
+        return sqs.Queue(
+            self,
+            name,
+            fifo=True,
+            encryption=sqs.QueueEncryption.KMS,
+            encryption_master_key=self._keys.data,
+            enforce_ssl=True,
+            retention_period=KEPT,
+            **more,
+        )

@@ -87,7 +87,9 @@ class IngestionStack(BarflowStack):
             max_event_age=cdk.Duration.minutes(15),  # by then a later tick has fetched what it would have
             dead_letter_queue=self.failed_ticks,
         )
-        allow_reading_secrets(made.role, self._keys.secrets, self._secrets.twelvedata, self._secrets.mongodb, self._secrets.slack)
+        allow_reading_secrets(
+            made.role, self._keys.secrets, self._secrets.twelvedata, self._secrets.mongodb, self._secrets.slack
+        )
         self._alerts.let_publish(made.role)
         return made
 
