@@ -50,7 +50,9 @@ class Delivery:
         """Sends all that is due now, as far as its time goes. A channel that fails stops nothing but itself."""
         done = Delivered()
         now, ends = self._clock(), time.monotonic() + SENDING_SECONDS
-        while time.monotonic() < ends and (batch := self._claim(now)):
+        more = True
+        while more and time.monotonic() < ends:
+            batch, more = self._claim(now)
             for channel in self.channels.values():
                 waiting = [item for item in batch.values() if _waits(item["channels"].get(channel.name), now)]
                 if waiting:
@@ -58,18 +60,19 @@ class Delivery:
             self._release(batch.values(), now)
         return done
 
-    def _claim(self, now: datetime) -> dict[str, Document]:
+    def _claim(self, now: datetime) -> tuple[dict[str, Document], bool]:
+        """Some of what is due, by id, the oldest bar first; and whether there may be more."""
         due = {"due_at": {"$lte": now}}
         claim = secrets.token_hex(8)
         with mongo_errors("claim the alerts to send"):
-            found = self._alerts.find(due, {"_id": 1}, sort=[("due_at", 1)], limit=CLAIMED_AT_ONCE)
+            found = list(self._alerts.find(due, {"_id": 1}, sort=[("due_at", 1)], limit=CLAIMED_AT_ONCE))
             ids = {"_id": {"$in": [item["_id"] for item in found]}}
-            if not ids["_id"]["$in"]:
-                return {}
+            if not found:
+                return {}, False
             # Filtered again: another deliverer may have been faster with some of them.
             self._alerts.update_many({**ids, **due}, {"$set": {"claim": claim, "due_at": self._clock() + CLAIM}})
             claimed = self._alerts.find({**ids, "claim": claim}, sort=[("bar_start", 1), ("_id", 1)])
-            return {item["_id"]: item for item in claimed}
+            return {item["_id"]: item for item in claimed}, len(found) == CLAIMED_AT_ONCE
 
     def _send(self, channel: Channel, waiting: list[Document], now: datetime, ends: float, done: Delivered) -> None:
         left = {item["_id"]: item for item in waiting}

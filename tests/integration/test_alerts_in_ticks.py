@@ -13,6 +13,7 @@ from alert_ticks import LEVEL, answer, at, go, hop, ids, later, rules, slack, st
 from pymongo.database import Database
 from ticks import everything
 
+from barflow import alert_delivery
 from barflow.alert_message import Message
 from barflow.alert_store import AlertStates, Intents, Outbox
 from barflow.alert_tick import DEAD_AFTER
@@ -308,6 +309,16 @@ def test_a_channel_that_has_an_alert_does_not_get_it_again_for_the_sake_of_one_t
     assert len(slack_server.posts) == 1
     [sent] = database["alerts"].find()
     assert {name: state["attempts"] for name, state in sent["channels"].items()} == {"sns": 1, "slack": 3, "sse": 1}
+
+
+def test_more_than_one_claim_holds_is_sent_in_one_tick(database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alert_delivery, "CLAIMED_AT_ONCE", 3)
+    works = Recorder()
+    fired = [answer(symbol, FIRING, at(3)) for symbol in SYMBOLS[:7]]
+    hop(database, *fired, now=at(3), channels=[works]).tick(SYMBOLS[:7])
+    assert sorted(works.taken) == ids(database)
+    assert len(works.taken) == 7
+    assert Outbox(database).find(undelivered=True) == []
 
 
 def test_a_channel_that_is_no_longer_set_up_is_waited_for_without_a_hurry(database: Mongo) -> None:
