@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from aws_cdk import aws_iam as iam
-from conftest import ROOT, Deployment
+from deployments import ROOT, Deployment
 from permissions import rights, rights_of
 from programs import program, settings_read, variable
 
