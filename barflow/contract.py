@@ -141,11 +141,6 @@ class RuntimeContract(Section):
     glue: Glue
     airflow: Airflow
 
-    def environment(self) -> dict[str, str]:
-        """The variables of every command that runs beside the archive, as on the host."""
-        athena = {"BARFLOW_ATHENA_DATABASE": self.glue.database, "BARFLOW_ATHENA_WORKGROUP": self.glue.athena_workgroup}
-        return {**self.settings.environment(), **athena}
-
 
 def parameter_name(env: str) -> str:
     """The SSM parameter that holds the contract of an environment."""

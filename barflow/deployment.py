@@ -34,4 +34,5 @@ def read_contract(env: str) -> RuntimeContract:
 
 def settings_of(contract: RuntimeContract) -> Settings:
     """The settings that a deployment decides; the process's own environment decides the others."""
-    return load_settings(**contract.settings.model_dump())
+    athena = {"athena_database": contract.glue.database, "athena_workgroup": contract.glue.athena_workgroup}
+    return load_settings(**contract.settings.model_dump(), **athena)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from deployments import Deployment
 
 from config.environment import Environment
 from config.environments import dev
 from config.validation import ConfigError
-from tests.stacks.conftest import Deployment
 
 
 def test_topic_and_queues_keep_order_drop_repeats_and_are_encrypted(dev_deployment: Deployment) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from aws_cdk import aws_iam as iam
-from conftest import ROOT, Deployment
+from deployments import ROOT, Deployment
 from permissions import rights, rights_of
 from programs import program, settings_read, variable
 
 from barflow.bars import arrow_schema
+from barflow.deployment import settings_of
 from barflow.program import parse_arguments
 
 # What Glue puts before a job's own arguments.
@@ -145,6 +146,19 @@ def test_queries_are_bounded_encrypted_and_answered_beside_the_archive(dev_deplo
     answers = workgroup["ResultConfiguration"]
     assert answers["EncryptionConfiguration"]["EncryptionOption"] == "SSE_KMS"
     assert text(answers["OutputLocation"]).endswith("/queries/")
+
+
+def test_a_command_beside_a_deployment_counts_the_archive_by_its_workgroup(dev_deployment: Deployment) -> None:
+    settings = settings_of(dev_deployment.contract)
+    assert settings.athena_workgroup == dev_deployment.only("Catalog", "AWS::Athena::WorkGroup")["Name"]
+    catalog = dev_deployment.stacks["Catalog"]
+    assert catalog.resolve(settings.athena_database) == {"Ref": logical_id(dev_deployment)}
+
+
+def logical_id(deployment: Deployment) -> str:
+    """Of the catalog's database, whose Ref is its name."""
+    found = deployment.templates["Catalog"]["Resources"].items()
+    return next(name for name, item in found if item["Type"] == "AWS::Glue::Database")
 
 
 def test_who_may_run_the_job_may_run_this_one_and_these_crawlers_alone(dev_deployment: Deployment) -> None:

@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 from itertools import product
 
 import pytest
-from conftest import Deployment
+from deployments import Deployment
 from permissions import rights
 from programs import settings_read, variable
 

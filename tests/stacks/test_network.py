@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from conftest import Deployment, Synthesize
+from deployments import Deployment, Synthesize
 
 from config.environment import NetworkConfig
 from config.environments import dev

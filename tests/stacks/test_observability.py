@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from deployments import Deployment
 
 from barflow import metric_names as metrics
 from config.environment import AlarmConfig, Environment, IngestConfig
 from config.environments import dev
-from tests.stacks.conftest import Deployment
 
 ALARMS = {
     "StaleBars", "RejectedShare", "TicksRefused", "TickErrors", "NoTicks", "FailedTicks", "DatabaseStorage",

@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 import pytest
+from deployments import Deployment
 from moto import mock_aws
 
 from barflow.contract import RuntimeContract, parse
@@ -20,7 +21,6 @@ from barflow.deployment import read_contract, settings_of
 from config.environment import Environment, NetworkConfig
 from config.environments import dev
 from stacks.bundles import RELEASE
-from tests.stacks.conftest import Deployment
 
 HOST = Path(__file__).parents[2] / "orchestration" / "host"
 

@@ -10,7 +10,7 @@ import pytest
 from aws_cdk import aws_iam as iam
 from botocore.session import Session
 from botocore.validate import ParamValidator
-from conftest import Deployment
+from deployments import Deployment
 from moto import mock_aws
 from permissions import rights, rights_of
 from programs import ROOT, program, settings_read, third_party_imports, variable

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from conftest import Deployment
 from cryptography.fernet import Fernet
+from deployments import Deployment
 from hypothesis import given
 from hypothesis import strategies as st
 

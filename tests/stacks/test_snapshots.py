@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from deployments import Deployment
 
 from config.environment import Environment
 from config.environments import ENVIRONMENTS
-from tests.stacks.conftest import Deployment
 from tools.review import ROOT, SNAPSHOTS, compare, normalised
 
 

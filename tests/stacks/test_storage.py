@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Deployment
+from deployments import Deployment
 
 from stacks.bundles import RELEASE, Bundle
 from stacks.storage import ACCESS
