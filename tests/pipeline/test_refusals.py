@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,9 @@ def test_a_password_is_in_no_output_no_ledger_and_no_process_list(
 
     def watched(self: load.Load, keys: load.Keys) -> None:
         family = [psutil.Process(), *psutil.Process().children(recursive=True)]
-        listed.extend(" ".join(process.cmdline()) for process in family)
+        for process in family:
+            with suppress(psutil.NoSuchProcess):  # one that ended meanwhile
+                listed.append(" ".join(process.cmdline()))
         check(self, keys)
 
     monkeypatch.setattr(load.Load, "check", watched)
