@@ -6,10 +6,11 @@ A changed day also changes later metrics of its symbol: as many sessions as the 
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from barflow.bars import spark_schema
@@ -76,9 +77,9 @@ def plan_full(lake: Lake, consumed: set[str], symbols: Iterable[str] | None) -> 
 def bars_frame(spark: SparkSession, lake: Lake, plan: Plan) -> DataFrame:
     """The planned sessions' bars as rows of the lake with their place in the session.
 
-    Columns: symbol, session_date, ts (bar open, UTC), open, high, low, close (dollars), volume (shares), revision,
-    month; opens (the session's open, UTC), session_bars (5-minute bars that a full session has), slot (0 = the
-    session's first bar). Raises BarflowError when a planned partition is not in the lake.
+    Columns: symbol, session_date, ts (bar open, UTC), open, high, low, close (dollars), volume (shares); opens (the
+    session's open, UTC), session_bars (5-minute bars that a full session has), slot (0 = the session's first bar).
+    One symbol's rows lie in one partition. Raises BarflowError when a planned partition is not in the lake.
     """
     paths = []
     for symbol, month in sorted(plan.sessions):
@@ -89,28 +90,35 @@ def bars_frame(spark: SparkSession, lake: Lake, plan: Plan) -> DataFrame:
             )
         paths.append(lake.spark_path(symbol, month))
     rows = spark.read.schema(spark_schema()).option("basePath", lake.spark_path()).parquet(*paths)
-    touched = spark.createDataFrame(
-        _calendar_rows(plan), "symbol string, session_date date, opens timestamp, session_bars int"
+    days = small_frame(
+        spark, _calendar_rows(plan), "session_date date, opens timestamp, session_bars int, symbols array<string>"
     )
-    joined = rows.join(_broadcast(touched), ["symbol", "session_date"])
-    return joined.selectExpr(
-        "*", f"cast((unix_timestamp(ts) - unix_timestamp(opens)) div {int(BAR.total_seconds())} as int) as slot"
-    )
+    touched = days.selectExpr("explode(symbols) as symbol", "session_date", "opens", "session_bars")
+    slot = f"cast((unix_timestamp(ts) - unix_timestamp(opens)) div {int(BAR.total_seconds())} as int) as slot"
+    # Parted by symbol, no aggregate and no window has to move a row again.
+    joined = rows.join(touched.hint("broadcast"), ["symbol", "session_date"])
+    return joined.drop("revision", "month").selectExpr("*", slot).repartition("symbol")
 
 
-def _calendar_rows(plan: Plan) -> list[tuple[str, date, datetime, int]]:
-    rows = []
+def small_frame(spark: SparkSession, rows: list[dict[str, Any]], columns: str) -> DataFrame:
+    """A frame of a few rows that are made here, as one JSON text in the query: ``createDataFrame`` would start
+    Python workers for it, and import pandas."""
+    query = f"select inline(from_json(:rows, 'array<struct<{columns}>>'))"
+    return spark.sql(query, {"rows": json.dumps(rows)})
+
+
+def _calendar_rows(plan: Plan) -> list[dict[str, Any]]:
+    """Per touched day its session and the symbols that it touches."""
+    symbols: dict[date, list[str]] = defaultdict(list)
     for symbol, day in plan.touched:
+        symbols[day].append(symbol)
+    rows = []
+    for day, names in symbols.items():
         traded = session(day)
         if traded is None:
             raise BarflowError(
-                f"{symbol} {day}: the lake has bars of a day without a session. Check the calendar's table."
+                f"{names[0]} {day}: the lake has bars of a day without a session. Check the calendar's table."
             )
-        rows.append((symbol, day, traded.opens, traded.expected_bars))
+        hours = {"opens": traded.opens.isoformat(), "session_bars": traded.expected_bars}
+        rows.append({"session_date": day.isoformat(), **hours, "symbols": names})
     return rows
-
-
-def _broadcast(frame: DataFrame) -> Any:
-    from pyspark.sql.functions import broadcast
-
-    return broadcast(frame)

@@ -51,6 +51,8 @@ FIELDS: tuple[Field, ...] = (
 PRICES = ("open", "high", "low", "close")
 # The parallel arrays of a session document, in their order.
 ARRAYS = ("ts", *PRICES, "volume", "revision")
+# The warehouse's tables of bars, each of other buckets of the same ones.
+BAR_TABLES = ("bar_5min", "bar_30min", "bar_1h", "bar_1d")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from barflow import __version__
+from barflow import __version__, cli_operations
 from barflow.cli_alerts import alerts_app
 from barflow.errors import BadInputError, BarflowError
 from barflow.settings import load_settings, parse_symbols
@@ -92,6 +92,12 @@ def opened(state: Path | None, *, mongo: bool = True, postgres: bool = True, api
     needed = {"lake_uri": True, "mongodb_uri": mongo, "warehouse_dsn": postgres}
     if state is None and all(getattr(settings, name) for name, wanted in needed.items() if wanted):
         yield Run(settings)
+        return
+    if state is None and settings.env != "local":
+        from barflow.deployment import read_contract, settings_of
+
+        contract = read_contract(settings.env)
+        yield Run(settings_of(contract), environment=contract.settings.environment())
         return
     from local.embedded import embedded, open_default_state
 
@@ -278,13 +284,13 @@ def export(
     state: State = None,
 ) -> None:
     """Write 5-minute bars out of the archive to a file, for research."""
+    from barflow.archive import open_archive
     from barflow.export import export_bars
-    from barflow.lake import Lake
 
     first, last = parse_day(start, "--start"), parse_day(end, "--end")
     name = parse_symbols(symbol)[0]
     with opened(state, mongo=False, postgres=False) as run:
-        rows = export_bars(Lake(run.settings.require("lake_uri")), name, first, last, to, force=force)
+        rows = export_bars(open_archive(run.settings), name, first, last, to, force=force)
     out.print(f"{to}: {rows} bars of {name}, {first} to {last}", markup=False)
 
 
@@ -335,6 +341,10 @@ def rejected_replay(symbols: Symbols = None, reason: Reason = None, state: State
 
     result = with_quarantine(state, work)
     show_result(vars(result), as_json)
+
+
+app.command(epilog="Example:  barflow runbook --env dev --outputs cdk-outputs.json")(cli_operations.runbook)
+app.command(epilog="Example:  barflow cost --env prod --symbols 500 --runs 7")(cli_operations.cost)
 
 
 def chosen(symbols: str | None) -> list[str] | None:

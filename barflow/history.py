@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from datetime import date
 from typing import TYPE_CHECKING
 
-from barflow.aggregate import LONGEST_WINDOW, Plan
+from psycopg import sql
+
+from barflow.aggregate import LONGEST_WINDOW, Plan, small_frame
 from barflow.warehouse import connect, warehouse_errors
 
 if TYPE_CHECKING:
@@ -23,15 +25,15 @@ COLUMNS = (
 # Of each range: the stored sessions within it, and as many before and after it as the longest window reaches.
 QUERY = """
 select b.symbol, b.session_date, b.open, b.high, b.low, b.close, b.volume, m.realized_vol
-from unnest(%s::text[], %s::date[], %s::date[]) as r (symbol, first, last)
+from unnest({symbols}::text[], {firsts}::date[], {lasts}::date[]) as r (symbol, first, last)
 cross join lateral (
     (select * from market.bar_1d as d where d.symbol = r.symbol and d.session_date < r.first
-     order by d.session_date desc limit %s)
+     order by d.session_date desc limit {reach})
     union all
     (select * from market.bar_1d as d where d.symbol = r.symbol and d.session_date between r.first and r.last)
     union all
     (select * from market.bar_1d as d where d.symbol = r.symbol and d.session_date > r.last
-     order by d.session_date limit %s)
+     order by d.session_date limit {reach})
 ) as b
 left join market.daily_metrics as m on m.symbol = b.symbol and m.session_date = b.session_date
 """
@@ -44,25 +46,29 @@ def daily_history(spark: SparkSession, plan: Plan, dsn: str) -> DataFrame:
     for symbol, day in plan.touched:
         if symbol not in plan.whole:
             ranges[symbol] = (ranges.get(symbol, (day, day))[0], day)
-    rows = [(symbol, *span) for symbol, span in sorted(ranges.items())]
+    rows = [{"symbol": symbol, "first": str(first), "last": str(last)} for symbol, (first, last) in ranges.items()]
     if not rows:
-        return spark.createDataFrame([], COLUMNS)
+        return small_frame(spark, [], COLUMNS)
     tasks = -(-len(rows) // SYMBOLS_PER_TASK)
-    frame = spark.createDataFrame(rows, "symbol string, first date, last date").repartition(tasks)
+    frame = small_frame(spark, rows, "symbol string, first date, last date").repartition(tasks)
     return frame.mapInArrow(lambda batches: read_ranges(dsn, batches), COLUMNS)
 
 
 def read_ranges(dsn: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """A task's work: the stored rows of every range (symbol, first, last) of its batches."""
     import pyarrow as pa
+    import pyarrow.csv as pa_csv
 
     kinds = [pa.string(), pa.date32(), *[pa.float64()] * 4, pa.int64(), pa.float64()]
     names = [part.split()[0] for part in COLUMNS.split(", ")]
+    reading = pa_csv.ReadOptions(column_names=names)
+    converting = pa_csv.ConvertOptions(column_types=dict(zip(names, kinds, strict=True)))
     with connect(dsn) as connection, warehouse_errors("say what it holds"):
         for batch in batches:
-            ranges = [column.to_pylist() for column in batch.columns]
-            found = connection.execute(QUERY, [*ranges, LONGEST_WINDOW, LONGEST_WINDOW]).fetchall()
+            ranges = [sql.Literal(column.to_pylist()) for column in batch.columns]
+            parts = dict(zip(("symbols", "firsts", "lasts"), ranges, strict=True))
+            query = sql.SQL(QUERY).format(**parts, reach=sql.Literal(LONGEST_WINDOW))
+            with connection.cursor().copy(sql.SQL("copy ({}) to stdout (format csv)").format(query)) as copy:
+                found = b"".join(copy)
             if found:
-                columns = zip(*found, strict=True)
-                arrays = [pa.array(values, kind) for values, kind in zip(columns, kinds, strict=True)]
-                yield pa.RecordBatch.from_arrays(arrays, names)
+                yield from pa_csv.read_csv(pa.py_buffer(found), reading, convert_options=converting).to_batches()

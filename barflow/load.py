@@ -7,7 +7,7 @@ commit, on the connection of that commit: who loses the connection cannot commit
 
 from __future__ import annotations
 
-import uuid
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -17,8 +17,8 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from barflow.bars import BAR_TABLES
 from barflow.errors import BarflowError
-from barflow.status import BAR_TABLES
 from barflow.warehouse import connect, locked, warehouse_errors
 
 if TYPE_CHECKING:
@@ -29,9 +29,11 @@ METRICS = "daily_metrics"
 TABLES = (*BAR_TABLES, METRICS)
 # Any number that no other program locks on this database.
 LOCK = 0x6261_7266
-COPIED = "part string, rows long"
+COPIED = "part long, rows long"
 # What a dead driver's server may wait before it gives its lock back, in seconds: idle, then 3 probes.
 KEEPALIVE = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+# A part of a staged table is what one task's transaction copied.
+PART = sql.SQL("pg_current_xact_id()::text::bigint")
 Keys = Sequence[tuple[str, date]]
 
 
@@ -41,7 +43,7 @@ class Load:
     def __init__(self, dsn: str, load_id: str, connection: psycopg.Connection[Any]) -> None:
         self.dsn, self.load_id = dsn, load_id
         self.connection = connection
-        self._copied: dict[str, list[str]] = {}
+        self._copied: dict[str, list[int]] = {}
         self._rows: dict[str, int] = {}
 
     @classmethod
@@ -61,17 +63,22 @@ class Load:
                 connection.execute("drop schema if exists load cascade")
 
     def copy(self, table: str, rows: DataFrame) -> None:
-        """Has Spark's tasks COPY the rows of ``market.TABLE`` (all columns but load_id) into a staging table."""
+        """Has Spark's tasks COPY the rows of ``market.TABLE`` (all columns but load_id) into a staging table.
+
+        Tables may be copied at the same time, each from a thread of its own.
+        """
         names = rows.columns
         target = sql.Identifier("load", table)
         with warehouse_errors(f"stage the rows of {table}"):
-            # No default, index, check or generated column: the insert brings those.
+            # No index, check or generated column: the insert brings those.
             self.connection.execute(
                 sql.SQL("create unlogged table {} (like market.{})").format(target, sql.Identifier(table))
             )
-            self.connection.execute(sql.SQL("alter table {} drop column load_id, add column part text").format(target))
+            self.connection.execute(
+                sql.SQL("alter table {} drop column load_id, add column part bigint default {}").format(target, PART)
+            )
         statement = sql.SQL("copy {} ({}) from stdin (format csv)").format(
-            target, sql.SQL(", ").join(map(sql.Identifier, [*names, "part"]))
+            target, sql.SQL(", ").join(map(sql.Identifier, names))
         )
         text, dsn = statement.as_string(), self.dsn
         copied = rows.mapInArrow(lambda batches: copy_batches(dsn, text, batches), COPIED).collect()
@@ -169,17 +176,17 @@ def copy_batches(dsn: str, statement: str, batches: Iterator[pa.RecordBatch]) ->
     import pyarrow as pa
     import pyarrow.csv as pa_csv
 
-    part, rows = uuid.uuid4().hex, 0
+    rows = 0
     bare = pa_csv.WriteOptions(include_header=False)
-    with (
-        connect(dsn) as connection,
-        warehouse_errors("take the rows of a task"),
-        connection.cursor().copy(statement.encode()) as copy,
-    ):
-        for batch in batches:
-            text = pa.BufferOutputStream()
-            named = batch.append_column("part", pa.array([part] * batch.num_rows, pa.string()))
-            pa_csv.write_csv(named, text, bare)
-            copy.write(text.getvalue())
-            rows += batch.num_rows
-    yield pa.RecordBatch.from_pydict({"part": [part], "rows": [rows]})
+    with connect(dsn) as connection, warehouse_errors("take the rows of a task"):
+        part = connection.execute(sql.SQL("select {}").format(PART)).fetchall()[0][0]
+        with connection.cursor().copy(statement.encode()) as copy:
+            for batch in batches:
+                text = pa.BufferOutputStream()
+                pa_csv.write_csv(batch, text, bare)
+                copy.write(text.getvalue())
+                rows += batch.num_rows
+    # Made from bytes: to make an array of Python's numbers, PyArrow would import pandas first, for most of a second.
+    one_number = [pa.py_buffer(struct.pack("q", number)) for number in (part, rows)]
+    arrays = [pa.Array.from_buffers(pa.int64(), 1, [None, number]) for number in one_number]
+    yield pa.RecordBatch.from_arrays(arrays, ["part", "rows"])

@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -24,8 +25,10 @@ from barflow import errors
 from barflow.errors import BadInputError, BarflowError, VendorRefusedError
 
 Say = Callable[[str], None]
-# Arguments that AWS Glue adds to those of the job.
-GLUE_ARGUMENTS = re.compile(r"^--(JOB_|TempDir$|enable-|job-|extra-|additional-|conf$|library-set$|scriptLocation$)")
+# Arguments of a job that are for AWS Glue itself, each with a value. It hands all of a job's arguments to the program.
+GLUE_ARGUMENTS = re.compile(
+    r"^--(JOB_|enable-|job-|extra-|additional-|python-modules-|continuous-log-|(TempDir|conf|library-set|scriptLocation)$)"
+)
 # What Spark and the JVM say of themselves at every start, and the program's error, which is raised instead.
 _NOISE = re.compile(r"^(?:$|Setting default log level|To adjust logging level|.* WARN |WARNING: |error: )")
 KINDS = (BadInputError, VendorRefusedError)
@@ -44,7 +47,7 @@ def run_program(
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        result = work(_parse(parser, argv), _say)
+        result = work(parse_arguments(parser, argv), _say)
     except KeyboardInterrupt:
         print("error: stopped. What is stored stays, and the next run goes on from there.", file=sys.stderr, flush=True)
         return 130
@@ -96,12 +99,13 @@ def run_child(
     )
 
 
-def _parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
     """Takes Glue's own arguments for granted and refuses any other that the program does not know."""
     arguments, rest = parser.parse_known_args(argv)
-    unknown = [item for item in rest if item.startswith("--") and not GLUE_ARGUMENTS.match(item.split("=")[0])]
-    if unknown:
-        parser.error(f"unknown argument {unknown[0]}")
+    for before, item in pairwise(["", *rest]):
+        names = (before, item.split("=")[0])  # what follows one of Glue's is its value, as in `--x --no-index`
+        if item.startswith("--") and not any(map(GLUE_ARGUMENTS.match, names)):
+            parser.error(f"unknown argument {item}")
     return arguments
 
 

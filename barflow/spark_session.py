@@ -16,15 +16,21 @@ EVERYWHERE = {
     "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
     # The files are named one by one; finding them again by a job of its own costs more than it saves.
     "spark.sql.sources.parallelPartitionDiscovery.threshold": "100000",
+    # What is cached is read a handful of times: compressing it costs more than it saves.
+    "spark.sql.inMemoryColumnarStorage.compressed": "false",
 }
 # Where no cluster has set its own: one machine, nothing to watch, loopback only.
 EMBEDDED = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.driver.memory": "2g",
+    # Quick to start: a run here is over before the optimising compiler and a concurrent collector pay.
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
-    "spark.sql.shuffle.partitions": str(2 * (os.cpu_count() or 1)),
+    # So few partitions need no second thought while they run.
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.shuffle.partitions": str(os.cpu_count() or 1),
 }
 
 

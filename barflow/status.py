@@ -12,13 +12,13 @@ from datetime import date, datetime
 from typing import Any
 
 from barflow import process
+from barflow.bars import BAR_TABLES
 from barflow.lake import Lake
 from barflow.ledger import Ledger
 from barflow.quarantine import Quarantine
 from barflow.sessions import BAR, Session, last_sessions, sessions_between
 from barflow.staging import Staging
 
-BAR_TABLES = ("bar_5min", "bar_30min", "bar_1h", "bar_1d")
 Key = tuple[str, str]
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from barflow.bars import BAR_TABLES
 from barflow.errors import BadInputError, BarflowError, BusyError, UnavailableError
-from barflow.status import BAR_TABLES, Held
+
+if TYPE_CHECKING:
+    from barflow.status import Held
 
 CONNECT_SECONDS = 10
 QUERY_SECONDS = 60
@@ -118,6 +121,8 @@ def query_read_only(dsn: str, query: str) -> tuple[list[str], list[tuple[Any, ..
 
 def held_bars(connection: psycopg.Connection[Any]) -> tuple[dict[str, Held], dict[str, dict[str, int]]]:
     """Per bar table the sum of bar_count by (symbol, session) with the newest bar, and the rows by symbol."""
+    from barflow.status import Held  # brings pyarrow along, which migrations and Spark's tasks do without
+
     held: dict[str, Held] = {}
     rows: dict[str, dict[str, int]] = {}
     with warehouse_errors("say what it holds"):

@@ -1,7 +1,8 @@
 """The Glue job: aggregates the published partitions that no load has taken, and loads them into the warehouse.
 
 Plain arguments, so that it runs the same under `python`, spark-submit and AWS Glue. The warehouse's DSN is a
-secret and comes from the environment (BARFLOW_WAREHOUSE_DSN, the DSN or a secretsmanager: reference).
+secret and comes from the environment (BARFLOW_WAREHOUSE_DSN, the DSN or a secretsmanager: reference); Glue, where
+a program cannot be given variables of its own choice, names the reference in an argument.
 Progress goes to stderr; the last line on stdout is one JSON object.
 
     python glue/aggregate_bars.py --lake s3://bucket/lake
@@ -11,22 +12,23 @@ Progress goes to stderr; the last line on stdout is one JSON object.
 from __future__ import annotations
 
 import argparse
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from barflow import aggregate
 from barflow.aggregate import Plan
+from barflow.bars import BAR_TABLES
 from barflow.errors import BadInputError
 from barflow.history import daily_history
 from barflow.lake import Lake
 from barflow.ledger import new_run_id
 from barflow.load import METRICS, Load, record_failure
 from barflow.program import Say, as_known, run_program
-from barflow.secrets import resolve
+from barflow.secrets import reference, resolve
 from barflow.sessions import utc_now
 from barflow.settings import load_settings, parse_symbols
-from barflow.status import BAR_TABLES
 from barflow.warehouse import consumed_manifests
 
 if TYPE_CHECKING:
@@ -36,8 +38,13 @@ LOCK_WAIT_SECONDS = 60.0
 
 
 def parser() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(prog="aggregate_bars.py", description=__doc__.split("\n", 1)[0])
+    options = argparse.ArgumentParser(
+        prog="aggregate_bars.py", description=__doc__.split("\n", 1)[0], allow_abbrev=False
+    )
     options.add_argument("--lake", help="folder or s3:// URI of the lake (default: BARFLOW_LAKE_URI)")
+    options.add_argument(
+        "--warehouse", type=reference, help="secretsmanager: reference to its DSN (default: BARFLOW_WAREHOUSE_DSN)"
+    )
     options.add_argument("--run-id", help="the load's id, for the ledger and the rows (default: a new one)")
     options.add_argument("--full", action="store_true", help="load everything in the lake again, not only what is new")
     options.add_argument("--symbols", type=parse_symbols, help="with --full: only these symbols, comma separated")
@@ -51,7 +58,8 @@ def main(argv: list[str] | None = None) -> int:
 def _aggregate(arguments: argparse.Namespace, say: Say) -> dict[str, Any]:
     if arguments.symbols and not arguments.full:
         raise BadInputError("--symbols goes with --full: a manifest is loaded whole. Leave it out, or add --full.")
-    settings = load_settings(**({"lake_uri": arguments.lake} if arguments.lake else {}))
+    given = {"lake_uri": arguments.lake, "warehouse_dsn": arguments.warehouse}
+    settings = load_settings(**{name: value for name, value in given.items() if value})
     dsn = resolve(settings.warehouse_dsn, "BARFLOW_WAREHOUSE_DSN")
     lake = Lake(settings.require("lake_uri"))
     load_id, started_at = arguments.run_id or new_run_id(aggregate.HOP), utc_now()
@@ -85,9 +93,11 @@ def _load(load: Load, lake: Lake, plan: Plan, started_at: datetime, say: Say) ->
 
     spark = spark_session("barflow aggregate")
     try:
-        for table, frame in aggregates(spark, lake, plan, load.dsn).items():
-            say(f"aggregating {table}")
-            load.copy(table, frame)
+        frames = aggregates(spark, lake, plan, load.dsn)
+        say(f"aggregating into {len(frames)} tables")
+        with ThreadPoolExecutor(len(frames)) as pool:
+            for copied in [pool.submit(load.copy, table, frame) for table, frame in frames.items()]:
+                copied.result()
     except Exception:
         for symbol, month in sorted(plan.sessions):
             lake.read(symbol, month)  # names a damaged file and the way out, which Spark does not
@@ -117,5 +127,5 @@ def _sql(name: str) -> str:
     return (beside if beside.exists() else Path(beside.name)).read_text()
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+if __name__ == "__main__" and (code := main()):
+    raise SystemExit(code)  # Glue takes any SystemExit for a failure, that of 0 as well

@@ -27,7 +27,9 @@ from barflow.staging import Staging
 
 
 def parser() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(prog="bars_to_parquet.py", description=__doc__.split("\n", 1)[0])
+    options = argparse.ArgumentParser(
+        prog="bars_to_parquet.py", description=__doc__.split("\n", 1)[0], allow_abbrev=False
+    )
     options.add_argument("--lake", help="folder or s3:// URI of the lake (default: BARFLOW_LAKE_URI)")
     options.add_argument("--run-id", help="the run's id, for the ledger and the manifest (default: a new one)")
     options.add_argument("--symbols", type=parse_symbols, help="only these symbols, comma separated")
