@@ -40,7 +40,7 @@ app.add_typer(rejected_app, name="rejected")
 app.add_typer(alerts_app, name="alerts")
 
 err = Console(stderr=True, highlight=False)
-out = Console(highlight=False)
+out = Console(highlight=False, soft_wrap=True)  # into a pipe, a line stays a line
 
 State = Annotated[
     Path | None,
@@ -252,12 +252,10 @@ def parse_day(text: str, option: str) -> date:
 @app.command(epilog="Example:  barflow status --json")
 def status(state: State = None, as_json: Json = False) -> None:
     """Compare the hops end to end: newest bar, counts, gaps, rejected, freshness. Exits 1 if a guarantee is broken."""
-    from barflow.status import last_runs
     from barflow.tables import show_status, status_json
 
     with opened(state) as run:
-        found, now = run.status(), run.clock()
-        runs = last_runs(run.ledger)
+        found, now, runs = run.status(), run.clock(), run.last_runs()
     if as_json:
         print_json(status_json(found, runs, now))
     else:

@@ -119,6 +119,15 @@ class Run:
             consumed = consumed_manifests(connection)
         return collect(self.staging, self.ledger, quarantine, lake, tables, rows, consumed, self.clock())
 
+    def last_runs(self) -> dict[str, dict[str, Any] | None]:
+        """The newest run of each hop and how it ended."""
+        from barflow.status import last_runs
+        from barflow.warehouse import connect as connect_warehouse
+        from barflow.warehouse import last_load
+
+        with connect_warehouse(self.warehouse_dsn) as connection:
+            return {**last_runs(self.ledger), "aggregate": last_load(connection)}
+
     def backfill(
         self, symbols: Sequence[str], first: date, last: date, say: Say, on_call: Callable[[int], None]
     ) -> TickReport:

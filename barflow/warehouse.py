@@ -143,3 +143,16 @@ def consumed_manifests(connection: psycopg.Connection[Any]) -> set[str]:
     with warehouse_errors("read its load ledger"):
         found = connection.execute("select unnest(manifests) from ops.load_run where outcome = 'loaded'")
         return {run_id for (run_id,) in found}
+
+
+def last_load(connection: psycopg.Connection[Any]) -> dict[str, Any] | None:
+    """The newest load and how it ended, for the operator; None before the first."""
+    with warehouse_errors("read its load ledger"):
+        found = connection.execute(
+            "select load_id, started_at, outcome, error from ops.load_run order by started_at desc limit 1"
+        ).fetchone()
+    if found is None:
+        return None
+    load_id, started_at, outcome, error = found
+    run = {"run_id": load_id, "started_at": started_at.isoformat(), "outcome": outcome}
+    return run | ({"error": error} if error else {})

@@ -33,7 +33,7 @@ from barflow.sessions import NEW_YORK, session
 from barflow.staging import Staging
 from barflow.validation import FIELD_NAMES, Validated, validate
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 PROCESS, AGGREGATE = "spark/bars_to_parquet.py", "glue/aggregate_bars.py"
 # Long before any test: an answer that was asked for then.
 ASKED = datetime(2026, 1, 1, tzinfo=UTC)
