@@ -34,6 +34,11 @@ COPIED = "part long, rows long"
 KEEPALIVE = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
 # A part of a staged table is what one task's transaction copied.
 PART = sql.SQL("pg_current_xact_id()::text::bigint")
+SAME_SESSION = sql.SQL("t.symbol = k.symbol and t.session_date = k.session_date")
+# For the sake of the primary key: a session lies within one day of UTC.
+SAME_DAY = sql.SQL("t.bar_start >= {day} and t.bar_start < {day} + interval '1 day'").format(
+    day=sql.SQL("(k.session_date::timestamp at time zone 'UTC')")
+)
 Keys = Sequence[tuple[str, date]]
 
 
@@ -118,13 +123,15 @@ class Load:
             run("analyze touched")
             for name in TABLES:
                 table, staged = sql.Identifier("market", name), sql.Identifier("load", name)
-                source = sql.SQL("touched") if name != METRICS else staged
                 run(sql.SQL("delete from {} where symbol = any(%s)").format(table), [list(whole)])
-                run(
-                    sql.SQL(
-                        "delete from {} t using {} k where t.symbol = k.symbol and t.session_date = k.session_date"
-                    ).format(table, source)
-                )
+                if name == METRICS:
+                    run(sql.SQL("delete from {} t using {} k where {}").format(table, staged, SAME_SESSION))
+                else:
+                    run(
+                        sql.SQL("delete from {} t using touched k where {} and {}").format(
+                            table, SAME_SESSION, SAME_DAY
+                        )
+                    )
                 columns = sql.SQL(", ").join(map(sql.Identifier, self._columns(name)))
                 done = run(
                     sql.SQL("insert into {} ({}, load_id) select {}, %s from {} where part = any(%s)").format(

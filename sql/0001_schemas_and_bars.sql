@@ -24,9 +24,7 @@ create table if not exists market.bar_30min (like market.bar_5min including all)
 create table if not exists market.bar_1h (like market.bar_5min including all);
 create table if not exists market.bar_1d (like market.bar_5min including all);
 
-create index if not exists bar_5min_session on market.bar_5min (symbol, session_date);
-create index if not exists bar_30min_session on market.bar_30min (symbol, session_date);
-create index if not exists bar_1h_session on market.bar_1h (symbol, session_date);
+-- No index on a session of the other tables: their keys find it, for a session is within one day of UTC.
 create unique index if not exists bar_1d_session on market.bar_1d (symbol, session_date);
 
 comment on table market.bar_5min is 'Bars as the vendor gives them, not adjusted for splits';

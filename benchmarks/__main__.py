@@ -1,0 +1,54 @@
+"""Which figures are measured? All of them, or those that are named; the table goes to stdout."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from barflow.errors import BarflowError
+from benchmarks import figures, increment, load, parquet, parse, tick
+from benchmarks.stores import opened
+
+CHAPTERS = {
+    "parse": parse.measure,
+    "parquet": parquet.measure,
+    "load": load.measure,
+    "tick": tick.measure,
+    "increment": increment.measure,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measures this machine: ratios against peers and limits, of one run. It takes about ten minutes.",
+        epilog="Example: python -m benchmarks --only parse --only tick",
+    )
+    parser.add_argument("--only", action="append", choices=CHAPTERS, metavar="NAME", help=" | ".join(CHAPTERS))
+    parser.add_argument("--quick", action="store_true", help="a tenth of the data, once: to see it work")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures there, as Markdown")
+    options = parser.parse_args(arguments)
+    if not Path("/proc/self/status").exists():
+        parser.error("peak memory is read from /proc, which this system lacks: run it on Linux")
+    begun = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - begun:6.0f} s  {text}", file=sys.stderr, flush=True)
+
+    try:
+        with opened(options.quick, say) as bench:
+            chapters = [CHAPTERS[name](bench) for name in CHAPTERS if name in (options.only or CHAPTERS)]
+    except BarflowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    figures.show(chapters)
+    if options.out:
+        figures.write(options.out, chapters, options.quick)
+        say(f"written to {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""How long does ours take, where it is not a whole program? The children that the figures call.
+
+Ingestion is measured as it runs in a Lambda: nothing heavy is imported above.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from benchmarks.answers import canned, milliseconds
+from benchmarks.processes import ROOT
+
+HEAVY = ("pandas", "numpy", "pyarrow")
+NO_LIMITS: dict[str, Any] = {"credits_per_minute": 10**6, "credits_per_day": None}
+
+
+def parse(path: str, symbol: str) -> dict[str, Any]:
+    """Milliseconds for the whole and its parts, the bars, and what of ``HEAVY`` was imported."""
+    from barflow.twelvedata import TwelveDataClient
+    from barflow.validation import validate
+
+    text = Path(path).read_bytes()
+    values = orjson.loads(text)["values"]
+    newest, oldest = (datetime.fromisoformat(values[index]["datetime"]).replace(tzinfo=UTC) for index in (0, -1))
+    now = newest.replace(hour=22)
+    client = TwelveDataClient("https://api.twelvedata.com", None, session=canned(text), batch_size=1, **NO_LIMITS)
+
+    def whole() -> int:
+        (found,) = client.time_series([symbol], oldest, now)
+        return validate(symbol, found.meta, found.values, now).accepted
+
+    return {
+        "bars": whole(),
+        "whole": milliseconds(whole),
+        "json": milliseconds(lambda: orjson.loads(text)),
+        "validation": milliseconds(lambda: validate(symbol, {}, values, now)),
+        "imported": [name for name in HEAVY if name in sys.modules],
+    }
+
+
+def tick(url: str, uri: str, name: str, symbols: list[str], now: str, days: int) -> dict[str, Any]:
+    """The first tick of the symbols and the next one; seconds and bars of each."""
+    from pydantic import SecretStr
+
+    from barflow.ingest import Ingest
+    from barflow.mongo import connect
+    from barflow.twelvedata import TwelveDataClient
+
+    moment = datetime.fromisoformat(now)
+    client = TwelveDataClient(url, SecretStr("stand-in-key"), batch_size=50, **NO_LIMITS)
+    ingest = Ingest(client, connect(uri, name), history_sessions=days, revision_sessions=2, clock=lambda: moment)
+    begun = time.perf_counter()
+    first = ingest.tick(symbols).total
+    ended = time.perf_counter()
+    second = ingest.tick(symbols).total
+    again = time.perf_counter()
+    assert first.received == first.new
+    assert second.received == second.unchanged
+    return {"bars": first.new, "first": ended - begun, "bars_again": second.received, "again": again - ended}
+
+
+def load(dsn: str, lake: str, symbols: list[str] | None) -> dict[str, Any]:
+    """Seconds of a load's parts into an empty warehouse; Spark has computed and cached the rows before."""
+    from barflow import aggregate
+    from barflow.lake import Lake
+    from barflow.load import TABLES, Load
+    from barflow.sessions import utc_now
+    from barflow.spark_session import spark_session
+
+    spec = importlib.util.spec_from_file_location("aggregate_bars", ROOT / "glue" / "aggregate_bars.py")
+    assert spec is not None
+    assert spec.loader is not None
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+
+    spark, opened = spark_session("load"), Lake(lake)
+    plan = aggregate.plan_full(opened, set(), symbols)
+    with Load.begun(dsn, "benchmark", 60) as load:
+        load.connection.execute(f"truncate ops.load_run, {', '.join(f'market.{name}' for name in TABLES)}")
+        frames = {name: frame.cache() for name, frame in program.aggregates(spark, opened, plan, dsn).items()}
+        for frame in frames.values():
+            frame.count()
+        moments = [time.perf_counter()]
+        with ThreadPoolExecutor(len(frames)) as pool:
+            for copied in [pool.submit(load.copy, name, frame) for name, frame in frames.items()]:
+                copied.result()
+        moments.append(time.perf_counter())
+        load.check(plan.touched)
+        moments.append(time.perf_counter())
+        rows = load.commit(plan.touched, plan.whole, plan.manifests, utc_now())
+        moments.append(time.perf_counter())
+    parts = {
+        name: end - start for name, start, end in zip(("copy", "check", "commit"), moments, moments[1:], strict=False)
+    }
+    return {"rows": sum(rows.values()), "seconds": moments[-1] - moments[0], **parts}

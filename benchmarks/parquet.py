@@ -1,0 +1,88 @@
+"""How fast do staged bars become Parquet? Against a plain way, and against the least that any way has to do."""
+
+from __future__ import annotations
+
+from benchmarks.figures import Chapter, Figure, middle
+from benchmarks.processes import Ended, call
+from benchmarks.seed import seed_plain
+from benchmarks.stores import DAYS, Bench
+
+MEANING = """
+`spark/bars_to_parquet.py` writes all partitions of a new lake from MongoDB. The plain way keeps one document a bar,
+draws them all into the driver with `list(collection.find())`, makes a frame by `createDataFrame` (with a schema, for
+guessing one takes longer) and writes it with `partitionBy("symbol", "month")`, in a Spark session of the same
+settings as ours. Both start from nothing, the JVM included. The driver is Python and its JVM; their peaks are added.
+
+The limit is to drain the same session documents raw, decoding nothing, and to write all rows as one Parquet table
+with PyArrow, once. It needs no JVM, so ours counts without the start of it, but with everything else: imports, the
+plan (MongoDB counts the bars of each document), the workers' start, a file for each partition, the check of every
+count against MongoDB's, the manifest and the ledger.
+"""
+
+
+def measure(bench: Bench) -> Chapter:
+    pipeline = bench.wide
+    names = bench.symbols(500)
+    given = {"uri": pipeline.mongodb_uri, "name": pipeline.name}
+    ours: list[Ended] = []
+    limit: list[Ended] = []
+    for turn in range(bench.repeats(3)):
+        bench.say(f"MongoDB to Parquet, turn {turn + 1}: ours, then the limit")
+        pipeline.new_lake()
+        ours.append(pipeline.process())
+        limit.append(
+            call("peers:least_to_parquet", **given, lake=pipeline.lake, path=str(bench.folder / "least.parquet"))
+        )
+    bench.say("staging the same bars as one document each")
+    bars = seed_plain(pipeline.database, names, DAYS)
+    bench.say("MongoDB to Parquet, the plain way")
+    plain = call("peers:plain_to_parquet", pipeline.environment, **given, path=str(bench.folder / "plain"))
+    assert {ended.result["rows"] for ended in (*ours, *limit, plain)} == {bars}
+    pipeline.database.drop_collection("plain_bars")
+    what = f"{bars:,} bars, MongoDB to Parquet"
+    figures = [
+        Figure(
+            what,
+            middle(ended.seconds for ended in ours),
+            "s",
+            "the plain way, JVM included",
+            plain.seconds,
+            5,
+            times_less=True,
+        ),
+        Figure(
+            f"{what}: the driver's memory",
+            middle(ended.peak for ended in ours),
+            "MiB",
+            "the plain way",
+            plain.peak,
+            4,
+            times_less=True,
+        ),
+        Figure(
+            what,
+            middle(ended.seconds_without_jvm_start for ended in ours),
+            "s",
+            "the limit, no JVM",
+            middle(ended.result["seconds"] for ended in limit),
+            3,
+        ),
+    ]
+    return Chapter("MongoDB to Parquet", MEANING, figures, _seen(ours, limit, plain))
+
+
+def _seen(ours: list[Ended], limit: list[Ended], plain: Ended) -> list[str]:
+    parts = {name: middle(ended.result[name] for ended in limit) for name in ("drain", "write")}
+    planned = middle(ended.said[0][0] for ended in ours)
+    written = middle(ended.said[-1][0] - ended.said[-2][0] for ended in ours)
+    ending = middle(ended.seconds - ended.said[-1][0] for ended in ours)
+    start = middle(ended.jvm_start for ended in ours)
+    peaks = {name: middle(ended.peaks[name] for ended in ours) for name in ours[0].peaks}
+    return [
+        f"where ours goes: {planned:.1f} s for imports and the plan, {start:.1f} s for the start of the JVM, "
+        f"{written:.1f} s to read, write, check and publish, {ending:.1f} s for the ledger and the end",
+        f"the limit: {parts['drain']:.1f} s to drain, {parts['write']:.1f} s to write",
+        "the plain way: " + ", ".join(f"{name} {plain.result[name]:.0f} s" for name in ("find", "frame", "write")),
+        f"driver memory: ours Python {peaks['program']:.0f} MiB and JVM {peaks['java']:.0f} MiB, "
+        f"the plain way Python {plain.peaks['program']:.0f} MiB and JVM {plain.peaks['java']:.0f} MiB",
+    ]

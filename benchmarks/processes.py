@@ -1,0 +1,119 @@
+"""How is one thing measured? In a process of its own: its time, what it said and when, and its peak memory.
+
+A Spark program's driver is two processes, Python and the JVM that it starts; the tasks' Python workers are the
+JVM's children and no part of it. Peaks come from /proc, so this needs Linux.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from barflow.errors import BarflowError
+
+ROOT = Path(__file__).parents[1]
+STARTING = "starting Spark"
+# What Spark says while it starts.
+NOISE = ("Setting default log level", "To adjust logging level")
+SAMPLE_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A program that ended well. ``said``: the lines of its stderr with their second; ``peaks``: MiB by process."""
+
+    seconds: float
+    said: list[tuple[float, str]]
+    result: dict[str, Any]
+    peaks: dict[str, float]
+
+    @property
+    def jvm_start(self) -> float:
+        """Seconds from the word that Spark is starting to the next one."""
+        for (begun, text), (up, _) in zip(self.said, self.said[1:], strict=False):
+            if text.endswith(STARTING):
+                return up - begun
+        return 0.0
+
+    @property
+    def seconds_without_jvm_start(self) -> float:
+        return self.seconds - self.jvm_start
+
+    @property
+    def peak(self) -> float:
+        """MiB of the program and, where it has one, its JVM."""
+        return sum(self.peaks.values())
+
+
+def run(command: Sequence[str], environment: Mapping[str, str]) -> Ended:
+    """Runs a program to its end; the last line of its stdout is a JSON object. Raises BarflowError when it fails."""
+    begun = time.monotonic()
+    said: list[tuple[float, str]] = []
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        peaks: dict[str, float] = {}
+        sampler = threading.Thread(target=_sample, args=(child, peaks), daemon=True)
+        sampler.start()
+        assert child.stderr is not None
+        assert child.stdout is not None
+        for line in map(str.rstrip, child.stderr):
+            if line and not line.startswith(NOISE) and " WARN " not in line:
+                said.append((time.monotonic() - begun, line))
+        output = child.stdout.read()
+        child.wait()
+        seconds = time.monotonic() - begun
+        sampler.join()
+    if child.returncode:
+        raise BarflowError(f"{' '.join(command[1:4])} failed: {said[-1][1] if said else 'without a word'}")
+    return Ended(seconds, said, json.loads(output.splitlines()[-1]), peaks)
+
+
+def call(function: str, environment: Mapping[str, str] | None = None, **arguments: Any) -> Ended:
+    """Runs ``module:function`` of this package with keyword arguments, which returns a dict, in a fresh process."""
+    return run([sys.executable, "-m", "benchmarks.processes", function, json.dumps(arguments)], environment or {})
+
+
+def _sample(child: subprocess.Popen[str], peaks: dict[str, float]) -> None:
+    while child.poll() is None:
+        for pid in (child.pid, *_children(child.pid)):
+            with suppress(OSError):  # it has just ended
+                status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+                name = "program" if pid == child.pid else status["Name"].strip()
+                if "VmHWM" in status and name in ("program", "java"):
+                    peaks[name] = max(peaks.get(name, 0.0), int(status["VmHWM"].split()[0]) / 1024)
+        time.sleep(SAMPLE_SECONDS)
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, task.read_text().split())
+    return found
+
+
+def _main(function: str, arguments: str) -> None:
+    module, name = function.split(":")
+    result = getattr(importlib.import_module(f"benchmarks.{module}"), name)(**json.loads(arguments))
+    print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,111 @@
+"""What do the figures run on? Made-up session documents, put into MongoDB as fast as it takes them.
+
+Deterministic: a symbol's bars are a function of its name and of how many days there are. The newest session is
+that of 13 June 2025: the 20 days before it are whole ones, of two months.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from bson.int64 import Int64
+from pymongo.database import Database
+
+from barflow.bars import INTERVAL, PRICES
+from barflow.mongo import Document
+from barflow.sessions import Session, last_sessions, utc_now
+from barflow.staging import Staging, from_document
+
+LAST_CLOSE = datetime.fromisoformat("2025-06-13T20:00:00+00:00")
+# When the seeds were staged: long enough ago that an incremental run does not look at them again.
+STAGED = timedelta(days=1)
+DOCUMENTS_A_WRITE = 500
+
+
+def symbols(count: int) -> list[str]:
+    """``S000``, ``S001``, …"""
+    return [f"S{number:03}" for number in range(count)]
+
+
+def sessions(days: int) -> list[Session]:
+    """The last so many sessions up to 13 June 2025, oldest first."""
+    return last_sessions(LAST_CLOSE, days)
+
+
+def seed_sessions(database: Database[Document], names: Sequence[str], days: int, but_last: int = 0) -> int:
+    """Stages the sessions of all symbols, the newest one without its ``but_last`` last bars. Returns the bars."""
+    staging = Staging(database)
+    staging.ensure()
+    made = (document for name in names for document in session_documents(name, days, but_last))
+    return sum(len(document["ts"]) for document in _insert(database, "bars", made))
+
+
+def seed_plain(database: Database[Document], names: Sequence[str], days: int) -> int:
+    """The same bars as one document each, as a simpler system keeps them. Returns the bars."""
+    columns = ("ts", *PRICES)
+    made = (
+        {"symbol": name, **dict(zip(columns, values, strict=True)), "volume": int(volume)}
+        for name in names
+        for document in session_documents(name, days)
+        for *values, volume in zip(*(document[column] for column in (*columns, "volume")), strict=True)
+    )
+    return sum(1 for _ in _insert(database, "plain_bars", made, 10_000))
+
+
+def add_bars(database: Database[Document], names: Sequence[str], days: int, but_last: int) -> None:
+    """Brings the newest session to all but its ``but_last`` last bars, by the save of a tick."""
+    parts = (list(session_documents(name, days, but_last))[-1] for name in names)
+    Staging(database).save([(from_document(part), utc_now()) for part in parts], "benchmark")
+
+
+def session_documents(name: str, days: int, but_last: int = 0) -> Iterator[Document]:
+    """One symbol's documents as barflow.staging writes them, oldest session first."""
+    found = sessions(days)
+    columns = _columns(name, [item.expected_bars for item in found])
+    start = 0
+    for item in found:
+        bars = item.expected_bars - (but_last if item is found[-1] else 0)
+        staged = utc_now() - STAGED
+        yield {
+            "_id": f"{name}|{INTERVAL}|{item.session_date}",
+            "symbol": name,
+            "interval": INTERVAL,
+            "session_date": item.session_date.isoformat(),
+            "version": 1,
+            "run_id": "benchmark",
+            "first_seen_at": staged,
+            "updated_at": staged,
+            "requested_at": staged,
+            "ts": list(item.slots[:bars]),
+            **{column: values[start : start + bars] for column, values in columns.items()},
+            "revision": [0] * bars,
+        }
+        start += item.expected_bars
+
+
+def _columns(name: str, lengths: Sequence[int]) -> dict[str, list[Any]]:
+    """A random walk in steps of a hundredth of a cent, and its volumes."""
+    random = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+    count = sum(lengths)
+    close = np.exp(np.log(random.uniform(20, 400)) + np.cumsum(random.normal(0, 0.0011, count)))
+    open_ = np.concatenate((close[:1], close[:-1]))
+    wicks = 1 + np.abs(random.normal(0, 0.0006, (2, count)))
+    prices = (open_, np.maximum(open_, close) * wicks[0], np.minimum(open_, close) / wicks[1], close)
+    rounded = {column: np.round(values, 4).tolist() for column, values in zip(PRICES, prices, strict=True)}
+    volume = np.exp(random.normal(11, 0.8, count)).astype(int).tolist()
+    return {**rounded, "volume": [Int64(shares) for shares in volume]}
+
+
+def _insert(
+    database: Database[Document], name: str, documents: Iterable[Document], at_once: int = DOCUMENTS_A_WRITE
+) -> Iterator[Document]:
+    waiting = iter(documents)
+    while part := list(islice(waiting, at_once)):
+        # Valid as they are made: checking them costs the server three times what storing them does.
+        database[name].insert_many(part, ordered=False, bypass_document_validation=True)
+        yield from part

@@ -1,0 +1,53 @@
+"""How many bars a second does one tick take in, and in how much memory? Against the stand-in, without latency."""
+
+from __future__ import annotations
+
+from barflow.mongo import connect
+from benchmarks.figures import Chapter, Figure, middle
+from benchmarks.processes import Ended, call
+from benchmarks.seed import LAST_CLOSE
+from benchmarks.stores import DAYS, Bench
+from local.synthetic import SyntheticBars
+from local.twelvedata_server import TwelveDataStandIn
+
+MEANING = f"""
+The first tick of 500 symbols fetches {DAYS} sessions of each from the API stand-in, 50 symbols in a request, and keeps
+the answers as received, validates them and stores the sessions in MongoDB. The stand-in runs in another process and
+has made its bars before. Memory is the peak of the ingesting process; a tick of 50 symbols is the measure of one of
+500, because what a tick holds at once must not follow the number of symbols.
+"""
+
+
+def measure(bench: Bench) -> Chapter:
+    many, few = bench.symbols(500), bench.symbols(50)
+    source = SyntheticBars(cached_sessions=len(many) * (DAYS + 2))
+    runs: dict[int, list[Ended]] = {len(many): [], len(few): []}
+    with TwelveDataStandIn(source, clock=lambda: LAST_CLOSE) as api:
+        for turn in range(1 + bench.repeats(2)):
+            bench.say(f"ticks of {len(few)} and {len(many)} symbols" + (f", turn {turn}" if turn else ", to warm up"))
+            for symbols in (few, many):
+                name = f"tick_{turn}_{len(symbols)}"
+                given = {"url": api.url, "uri": bench.services.mongodb_uri, "name": name, "symbols": symbols}
+                ended = call("ours:tick", **given, now=LAST_CLOSE.isoformat(), days=DAYS)
+                connect(bench.services.mongodb_uri).client.drop_database(name)
+                if turn:
+                    runs[len(symbols)].append(ended)
+    large, small = runs[len(many)], runs[len(few)]
+    taken = {name: middle(ended.result[name] for ended in large) for name in large[0].result}
+    figures = [
+        Figure(f"one tick of {len(many)} symbols", taken["bars"] / taken["first"], "bars/s"),
+        Figure(
+            f"one tick of {len(many)} symbols: peak memory",
+            middle(ended.peak for ended in large),
+            "MiB",
+            f"one of {len(few)} symbols",
+            middle(ended.peak for ended in small),
+            1.5,
+        ),
+    ]
+    seen = [
+        f"the first tick: {taken['bars']:,.0f} bars in {taken['first']:.1f} s",
+        f"the next one, which takes the last two sessions again: {taken['bars_again']:,.0f} bars in "
+        f"{taken['again']:.1f} s, all of them unchanged",
+    ]
+    return Chapter("One tick", MEANING, figures, seen)
