@@ -11,9 +11,9 @@ import json
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import boto3
+from psycopg.conninfo import make_conninfo
 
 from barflow.migrations import migrate
 from barflow.users import ensure_users, grant_rights
@@ -40,6 +40,11 @@ def _secret(secret_id: str) -> dict[str, str]:
 
 
 def _owner_dsn(owner: dict[str, str]) -> str:
-    user, password = quote(owner["username"], safe=""), quote(owner["password"], safe="")
-    host, port, name = (os.environ[f"DATABASE_{part}"] for part in ("HOST", "PORT", "NAME"))
-    return f"postgresql://{user}:{password}@{host}:{port}/{name}?sslmode={os.environ['DATABASE_SSLMODE']}"
+    return make_conninfo(
+        user=owner["username"],
+        password=owner["password"],
+        host=os.environ["DATABASE_HOST"],
+        port=os.environ["DATABASE_PORT"],
+        dbname=os.environ["DATABASE_NAME"],
+        sslmode=os.environ["DATABASE_SSLMODE"],
+    )
