@@ -6,7 +6,7 @@ BIN := .venv/bin
 UV_VERSION := 0.13.9
 ARGS ?=
 
-.PHONY: help setup demo test lint bench clean lock
+.PHONY: help setup demo dashboard test lint bench clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ node_modules/.ready: package.json package-lock.json .npmrc | .venv/.ready
 
 demo: .venv/.ready ## the whole pipeline on this machine; ARGS="--symbols AAPL,NVDA"
 	@$(BIN)/barflow demo $(ARGS)
+
+dashboard: setup ## the analysts' page on what the demo stored; ARGS="--port 8080"
+	@$(BIN)/barflow dashboard $(ARGS)
 
 test: lint ## lint, types, import rules and the whole test suite; ARGS="-k sessions"
 	@$(BIN)/python -m pytest $(ARGS)
