@@ -20,6 +20,7 @@ export class Chart {
     this.interval = "5min";
     this.chart = createChart(element, {
       autoSize: true,
+      layout: { attributionLogo: false }, // it brings an inline style; the foot of the page names TradingView
       localization: { timeFormatter: (time) => this.barTime(time), priceFormatter: format.price },
       crosshair: { mode: CrosshairMode.Normal },
       rightPriceScale: { minimumWidth: 68 },
