@@ -75,9 +75,7 @@ def test_pages_join_without_a_gap_or_an_overlap(
         ("alerts?limit=0", 422),
     ],
 )
-def test_bad_input_is_refused_and_named(
-    served: Served, database: Database[Document], path: str, status: int
-) -> None:
+def test_bad_input_is_refused_and_named(served: Served, database: Database[Document], path: str, status: int) -> None:
     stage(database, session_bars("AAPL"))
     with served() as url:
         answer = get(f"{url}/api/{path}")
