@@ -102,7 +102,7 @@ def test_a_candle_and_an_alert_arrive_without_a_reload(look: Callable[..., Any],
 
 def test_late_data_are_marked_stale(look: Callable[..., Any], database: Database[Document]) -> None:
     stage(database, "AAPL", 10)
-    text = look(READY + "return page.textContent('#quote') + page.textContent('.row .age')")
+    text = look(READY + "return await page.textContent('#quote') + await page.textContent('.row .age')")
     assert "stale: newest bar" in text
     assert "stale 40 min" in text
 
