@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -51,9 +51,6 @@ def load(dsn: str, symbol: str, sessions: int, price: float = 90.0) -> None:
             connection.execute(insert, [symbol, traded.opens, traded.session_date, *row])
 
 
-Served = Callable[..., "contextmanager[str]"]
-
-
 @pytest.fixture
 def served(database: Database[Document], warehouse_dsn: str) -> Callable[..., object]:
     """``with served(token=…) as url``: the page over the test's own stores, at NOW."""
@@ -66,6 +63,3 @@ def served(database: Database[Document], warehouse_dsn: str) -> Callable[..., ob
             yield url.rstrip("/")
 
     return serve
-
-
-MINUTE = timedelta(minutes=1)
