@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 ARGS ?=
 ENV ?= dev
 
-.PHONY: help setup demo test lint bench synth diff deploy-local clean lock
+.PHONY: help setup demo dashboard test lint bench synth diff deploy-local clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ build/.bundles: $(wildcard lambda/*/requirements.txt spark/requirements.txt glue
 
 demo: .venv/.ready ## the whole pipeline on this machine; ARGS="--symbols AAPL,NVDA"
 	@$(BIN)/barflow demo $(ARGS)
+
+dashboard: setup ## the analysts' page on what the demo stored; ARGS="--port 8080"
+	@$(BIN)/barflow dashboard $(ARGS)
 
 test: lint ## lint, types, import rules and the whole test suite; ARGS="-k sessions"
 	@$(BIN)/python -m pytest $(ARGS)

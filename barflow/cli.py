@@ -21,6 +21,7 @@ from rich.console import Console
 
 from barflow import __version__, cli_operations
 from barflow.cli_alerts import alerts_app
+from barflow.cli_dashboard import dashboard, page_of
 from barflow.errors import BadInputError, BarflowError
 from barflow.settings import load_settings, parse_symbols
 
@@ -38,6 +39,7 @@ app = typer.Typer(
 rejected_app = typer.Typer(no_args_is_help=True, help="The quarantine: bars that validation refused.")
 app.add_typer(rejected_app, name="rejected")
 app.add_typer(alerts_app, name="alerts")
+app.command(epilog="Example:  barflow dashboard --port 8080")(dashboard)
 
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False, soft_wrap=True)  # into a pipe, a line stays a line
@@ -129,7 +131,12 @@ def demo(
     ] = None,
     state: State = None,
     as_json: Json = False,
-    serve: Annotated[bool, typer.Option(help="Keep the services and the report up until Ctrl-C.")] = False,
+    serve: Annotated[bool, typer.Option(help="Keep the services and the page up until Ctrl-C.")] = False,
+    live: Annotated[
+        bool, typer.Option(help="Serve the page and keep ticking on a quick clock, in a state of its own.")
+    ] = False,
+    speed: Annotated[float, typer.Option(min=1, max=600, help="Market minutes in a minute of --live.")] = 60,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 takes a free one.")] = 8050,
 ) -> None:  # fmt: skip
     """Run the whole flow on this machine: API stand-in, MongoDB, Spark, PostgreSQL.
 
@@ -139,7 +146,17 @@ def demo(
     from local.demo import run_demo
 
     names = parse_symbols(symbols) if symbols else None
-    balanced = run_demo(names, days=days, replay=replay, state=state, as_json=as_json, serve=serve, say=say)
+    serving = (lambda run: page_of(run, port=port)) if serve or live else None
+    balanced = run_demo(
+        names,
+        days=days,
+        replay=replay,
+        state=state,
+        as_json=as_json,
+        serving=serving,
+        speed=speed if live else None,
+        say=say,
+    )
     raise typer.Exit(0 if balanced else 1)
 
 

@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     slack_token: SecretStr | None = Field(None, description="a bot's token; then slack_channel says where to")
     slack_channel: str | None = None
     slack_url: str = "https://slack.com/api/"
+    dashboard_token: SecretStr | None = Field(None, description="who knows it may read the page from elsewhere")
     lease_seconds: float = Field(30, gt=0, description="how long a dead run keeps its lock on a hop")
 
     def require(self, name: str) -> str:

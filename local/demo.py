@@ -6,28 +6,32 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from barflow.alert_rules import load_rules
 from barflow.errors import BadInputError
 from barflow.ingest import TickReport
 from barflow.runtime import Run, raise_refusals
-from barflow.sessions import new_york
+from barflow.sessions import BAR, new_york, utc_now
 from barflow.settings import load_settings
 from barflow.status import SymbolStatus
 from barflow.tables import BAD as WRONG
 from barflow.tables import OK, console, table, ticking
-from local.embedded import DEFAULT_STATE, embedded
+from local.embedded import DEFAULT_STATE, embedded, source_of
+from local.live import LiveClock, keep_ticking, live_start
 from local.replay import ReplayBars
 from local.report import read_report_data, write_report
 from local.state import State
 
 Say = Callable[[str], None]
+Serving = Callable[[Run], AbstractContextManager[str]]
 
 
 @dataclass
@@ -75,13 +79,21 @@ def run_demo(
     replay: Path | None,
     state: Path | None,
     as_json: bool,
-    serve: bool,
+    serving: Serving | None,
+    speed: float | None,
     say: Say,
 ) -> bool:
-    """Runs the demo and prints it. Returns whether every hop reconciles."""
-    opened, known = _open_state(replay, state, say)
+    """Runs the demo and prints it. Returns whether every hop reconciles.
+
+    ``serving`` serves the analysts' page of a run until Ctrl-C; with a ``speed`` the market goes on meanwhile, that
+    many of its minutes a minute.
+    """
+    opened, known = _open_state(replay, state, speed is not None, say)
     chosen = tuple(symbols or known or load_settings().symbols)
-    with embedded(opened, say, api=True, history_sessions=days) as run:
+    clock = _live_clock(opened, chosen) if speed else None
+    with embedded(opened, say, api=True, clock=clock, history_sessions=days) as run:
+        if clock:
+            clock.now = max(clock.now, _stored_until(run))
         outcome = _flow(run, opened, chosen, say)
         page = _report(run, outcome)
         if as_json:
@@ -89,13 +101,17 @@ def run_demo(
             sys.stdout.flush()
         else:
             _show(run, outcome, page)
-        if serve:
-            _serve(run, say)
+        if serving:
+            with serving(run) as url, suppress(KeyboardInterrupt):
+                _serve(run, url, say)
+                if clock and speed:
+                    _go_live(run, clock, chosen, opened, speed, say)
+                threading.Event().wait()
     raise_refusals(outcome.report)
     return outcome.balanced
 
 
-def _open_state(replay: Path | None, path: Path | None, say: Say) -> tuple[State, tuple[str, ...]]:
+def _open_state(replay: Path | None, path: Path | None, live: bool, say: Say) -> tuple[State, tuple[str, ...]]:
     """The state for this source of bars, and the symbols that the source brings with it.
 
     Bars of two sources are never mixed: where the default folder holds another source's, a folder beside them is
@@ -110,23 +126,44 @@ def _open_state(replay: Path | None, path: Path | None, say: Say) -> tuple[State
         as_of, known = bars.as_of, bars.symbols
         say(f"replaying {bars.describe}")
     elif os.environ.get("TWELVEDATA_API_KEY"):
+        if live:
+            raise BadInputError(
+                "--live speeds up made-up or recorded bars, and TWELVEDATA_API_KEY asks for the real ones. "
+                "Nothing was started. Unset it, or leave --live out."
+            )
         source = {"kind": "live"}
         say("TWELVEDATA_API_KEY is set: fetching from the real API")
+    if live:
+        source["live"] = True  # its sessions come bit by bit: a state of its own
     chosen = path or DEFAULT_STATE
     held = State.source_at(chosen)
-    if held not in (None, source):
+    if held not in (None, source) or (live and path is None):
         if path is not None:
             raise BadInputError(
                 f"{path} holds {_name(held or {})} bars and cannot take {_name(source)} ones too. "
                 "Nothing was changed. Pass another folder with --state."
             )
         chosen = DEFAULT_STATE / "states" / re.sub(r"[^A-Za-z0-9]+", "-", _name(source)).strip("-")
-        say(f"{DEFAULT_STATE} holds {_name(held or {})} bars; this run keeps its own in {chosen}")
+        say(f"this run keeps its own {_name(source)} bars in {chosen}")
     return State.create(chosen, source=source, as_of=as_of), known
 
 
 def _name(source: dict[str, Any]) -> str:
-    return f"replay of {Path(source['path']).stem}" if source.get("kind") == "replay" else str(source.get("kind"))
+    name = f"replay of {Path(source['path']).stem}" if source.get("kind") == "replay" else str(source.get("kind"))
+    return f"live {name}" if source.get("live") else name
+
+
+def _live_clock(state: State, symbols: tuple[str, ...]) -> LiveClock:
+    source = source_of(state)
+    assert source is not None, "the real API is never sped up"
+    rules = load_rules(load_settings().alerts_file)
+    return LiveClock(live_start(source, symbols, rules, state.as_of or utc_now()))
+
+
+def _stored_until(run: Run) -> datetime:
+    """The close of the newest bar that an earlier run of this demo stored."""
+    newest = (item["last"] + BAR for item in run.staging.counts())
+    return max(newest, default=datetime.min.replace(tzinfo=UTC))
 
 
 def _flow(run: Run, state: State, symbols: tuple[str, ...], say: Say) -> Outcome:
@@ -195,12 +232,23 @@ def _show(run: Run, outcome: Outcome, page: Path) -> None:
     out.print(f"report    {page}")
     out.print(f"look      {command} sql 'table market.latest_trend'{flag}", markup=False)
     out.print(f"check     {command} status{flag}")
+    out.print(f"page      {command} dashboard{flag}")
 
 
-def _serve(run: Run, say: Say) -> None:
-    """Keeps everything up until Ctrl-C."""
-    say("the services stay up; in another terminal, `barflow sql` and `barflow status` use them. Ctrl-C stops them.")
+def _serve(run: Run, url: str, say: Say) -> None:
+    say(f"the page  {url}  stays up until Ctrl-C; `barflow sql` and `barflow status` work meanwhile")
     say(f"MongoDB   {run.environment.get('BARFLOW_MONGODB_URI', '')}")
     say(f"warehouse {run.environment.get('BARFLOW_WAREHOUSE_DSN', '')}")
-    while True:
-        time.sleep(3600)
+
+
+def _go_live(run: Run, clock: LiveClock, symbols: tuple[str, ...], state: State, speed: float, say: Say) -> None:
+    """Ticks bar by bar; after each session its bars are published and loaded."""
+    end = state.as_of if state.source["kind"] == "replay" else None
+    say(f"ticking from {new_york(clock.now):%A, %d %B %H:%M} New York, a bar every {300 / speed:.1f} s")
+
+    def load() -> None:
+        for program in ("spark/bars_to_parquet.py", "glue/aggregate_bars.py"):
+            run.program(program, lambda _: None)
+
+    keep_ticking(run, clock, symbols, end=end, speed=speed, at_close=load, say=say)
+    say("the recorded bars are at their end; the page stays up. Remove its state folder to see them again")

@@ -35,9 +35,16 @@ def source_of(state: State) -> BarSource | None:
 
 @contextmanager
 def embedded(
-    state: State, say: Say, *, mongo: bool = True, postgres: bool = True, api: bool = False, **overrides: object
+    state: State,
+    say: Say,
+    *,
+    mongo: bool = True,
+    postgres: bool = True,
+    api: bool = False,
+    clock: Callable[[], datetime] | None = None,
+    **overrides: object,
 ) -> Iterator[Run]:
-    """Starts what a command needs of a state folder and stops it after the block."""
+    """Starts what a command needs of a state folder and stops it after the block. ``clock`` replaces the state's."""
     with ExitStack() as stack:
         services = stack.enter_context(Services(state, say, mongo=mongo, postgres=postgres))
         found: dict[str, object] = {"lake_uri": services.lake_uri}
@@ -47,10 +54,10 @@ def embedded(
             found["warehouse_dsn"] = services.warehouse_dsn
         source = source_of(state) if api else None
         if source is not None:
-            server = stack.enter_context(TwelveDataStandIn(source, api_key=STAND_IN_KEY))
+            server = stack.enter_context(TwelveDataStandIn(source, clock=clock, api_key=STAND_IN_KEY))
             found |= {"twelvedata_url": server.url, "twelvedata_api_key": STAND_IN_KEY, **STAND_IN_CREDITS}
         settings: Settings = load_settings(**found, **overrides)
-        yield Run(settings, market_clock(state), services.environment(), services.watch)
+        yield Run(settings, clock or market_clock(state), services.environment(), services.watch)
 
 
 def market_clock(state: State) -> Callable[[], datetime]:

@@ -92,6 +92,7 @@ class TwelveDataStandIn:
             lifespan="off",
             proxy_headers=False,
             server_header=False,
+            timeout_keep_alive=60,  # longer than a live demo pauses between ticks
             timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)

@@ -1,0 +1,217 @@
+"""What does the page's server answer? The API, the events and the page's own files; every read through here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
+from fastapi import Path as UrlPath
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.staticfiles import StaticFiles
+from pymongo.database import Database
+from starlette.middleware.gzip import GZipMiddleware
+
+from barflow import __version__
+from barflow.errors import BadInputError, BarflowError
+from barflow.lake import Lake
+from barflow.mongo import Document
+from barflow.sessions import utc_now
+from dashboard import watch
+from dashboard.candles import page
+from dashboard.health import read_health
+from dashboard.live import Live
+from dashboard.models import Alerts, Bars, Health, Interval, Login, Problem, SessionState, Watchlist, WatchRow
+from dashboard.queries import Warehouse
+from dashboard.security import COOKIE, SESSION_SECONDS, Guard, Logins
+from dashboard.staged import Staged
+
+HERE = Path(__file__).parent
+STATIC = HERE / "static"
+CHARTS = "lightweight-charts.standalone.production.mjs"
+# Where the chart library may be: copied beside the page when it is packed, else as npm installed it.
+CHARTS_AT = (STATIC / "vendor" / CHARTS, HERE.parent / "node_modules/lightweight-charts/dist" / CHARTS)
+POLL_SECONDS = 1.0
+WRONG_TOKEN_SECONDS = 0.5
+# 2100-01-01: no bar opens after it.
+LAST_SECOND = 4_102_444_800
+
+Symbol = Annotated[str, UrlPath(pattern=r"^[A-Za-z0-9.:/-]{1,24}$", description="such as AAPL or BRK.B")]
+Limit = Annotated[int, Query(ge=1, le=2000, description="candles on a page")]
+Before = Annotated[
+    int | None, Query(ge=0, le=LAST_SECOND, description="only candles that open before, in seconds since 1970")
+]
+REFUSALS: dict[int | str, dict[str, object]] = {
+    400: {"model": Problem, "description": "a request that cannot be answered"},
+    401: {"model": Problem, "description": "no login"},
+    503: {"model": Problem, "description": "a store does not answer"},
+}
+UNKNOWN: dict[int | str, dict[str, object]] = {404: {"model": Problem, "description": "no bar of that symbol"}}
+
+
+class Page:
+    """The reads behind the API, from both stores at the market's clock."""
+
+    def __init__(
+        self, mongodb: Database[Document], warehouse_dsn: str, lake: Lake | None, clock: Callable[[], datetime]
+    ) -> None:
+        self.lake, self.clock = lake, clock
+        self.staged, self.warehouse = Staged(mongodb), Warehouse(warehouse_dsn)
+
+    def symbols(self) -> list[str]:
+        return sorted({*self.warehouse.symbols(), *self.staged.recent})
+
+    def rows(self, symbols: Sequence[str]) -> list[WatchRow]:
+        now, loaded = self.clock(), self.warehouse.watch(symbols)
+        return [watch.row(name, loaded.get(name), self.staged.recent.get(name, ()), now) for name in symbols]
+
+    def watchlist(self) -> Watchlist:
+        return Watchlist(market=watch.market_at(self.clock()), rows=self.rows(self.symbols()))
+
+    def bars(self, symbol: str, interval: Interval, before: int | None, limit: int) -> Bars:
+        moment = None if before is None else datetime.fromtimestamp(before, UTC)
+        loaded = self.warehouse.newest_session(symbol)
+        staged = self.staged.sessions(symbol, loaded)
+        if loaded is None and not staged:
+            raise HTTPException(404, f"There is no bar of {symbol}. GET /api/watchlist lists the symbols.")
+        return page(
+            symbol, interval, self.warehouse.candles(symbol, interval, moment, limit + 1), staged, moment, limit
+        )
+
+    def health(self) -> Health:
+        now, names = self.clock(), self.symbols()
+        loaded = self.warehouse.watch(names)
+        rows = [watch.row(name, loaded.get(name), self.staged.recent.get(name, ()), now) for name in names]
+        return read_health(self.staged, self.warehouse, self.lake, rows, loaded.values(), now)
+
+
+def create_app(
+    mongodb: Database[Document],
+    warehouse_dsn: str,
+    *,
+    lake: Lake | None = None,
+    token: str | None = None,
+    clock: Callable[[], datetime] = utc_now,
+    poll_seconds: float = POLL_SECONDS,
+) -> FastAPI:
+    """The page on two stores. Without a ``token`` nobody signs in, and only this machine's names are answered to.
+
+    ``clock`` is the market's (UTC); of the ``lake`` only the newest manifest is read. Raises BadInputError where the
+    chart library is not installed.
+    """
+    charts = _charts()
+    reads, logins = Page(mongodb, warehouse_dsn, lake, clock), Logins(token)
+    live = Live(reads.staged, reads.symbols, reads.rows, clock, poll_seconds)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        live.start()
+        yield
+        live.close()
+        reads.warehouse.close()
+
+    app = FastAPI(
+        title="Barflow page",
+        version=__version__,
+        description="Bars, trends, alerts and health of one pipeline. Reads only.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.live = live
+    app.include_router(_session_routes(logins))
+    app.include_router(_data_routes(reads, live))
+    app.exception_handler(BarflowError)(_problem)
+    app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
+    app.add_middleware(Guard, logins=logins, open_paths=("/api/session",))
+
+    @app.get("/", include_in_schema=False)
+    def index() -> FileResponse:
+        return FileResponse(STATIC / "index.html")
+
+    @app.get("/static/vendor/lightweight-charts.mjs", include_in_schema=False)
+    def chart_library() -> FileResponse:
+        return FileResponse(charts, media_type="text/javascript")
+
+    app.mount("/static", StaticFiles(directory=STATIC))
+    return app
+
+
+def _session_routes(logins: Logins) -> APIRouter:
+    routes = APIRouter(prefix="/api", tags=["login"])
+
+    @routes.get("/session", summary="Whether a login is wanted, and held")
+    def session(request: Request) -> SessionState:
+        held = logins.holds(request.cookies.get(COOKIE, ""))
+        return SessionState(login_required=logins.required, signed_in=held)
+
+    @routes.post("/session", summary="Sign in", responses={401: {"model": Problem, "description": "a wrong token"}})
+    async def sign_in(login: Login, request: Request, response: Response) -> SessionState:
+        if logins.required:
+            if not logins.accepts(login.token):
+                await asyncio.sleep(WRONG_TOKEN_SECONDS)
+                raise HTTPException(401, "That is not the page's token.")
+            secure = request.url.scheme == "https"
+            response.set_cookie(
+                COOKIE, logins.cookie(), max_age=SESSION_SECONDS, httponly=True, samesite="strict", secure=secure
+            )
+        return SessionState(login_required=logins.required, signed_in=True)
+
+    @routes.delete("/session", summary="Sign out")
+    def sign_out(response: Response) -> SessionState:
+        response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        return SessionState(login_required=logins.required, signed_in=not logins.required)
+
+    return routes
+
+
+def _data_routes(reads: Page, live: Live) -> APIRouter:
+    routes = APIRouter(prefix="/api", tags=["data"], responses=REFUSALS)
+
+    @routes.get("/watchlist", summary="Every symbol: price, change, trend, freshness")
+    def watchlist() -> Watchlist:
+        return reads.watchlist()
+
+    @routes.get("/bars/{symbol:path}", summary="Candles, newest page first", responses=UNKNOWN)
+    def bars(symbol: Symbol, interval: Interval = "5min", before: Before = None, limit: Limit = 500) -> Bars:
+        return reads.bars(symbol.upper(), interval, before, limit)
+
+    @routes.get("/alerts", summary="Alerts that fired, newest first")
+    def alerts(
+        symbol: Annotated[str | None, Query(pattern=r"^[A-Za-z0-9.:/-]{1,24}$")] = None,
+        limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    ) -> Alerts:
+        return Alerts(alerts=reads.staged.alerts(symbol and symbol.upper(), limit))
+
+    @routes.get("/health", summary="How far each hop is, gaps, rejected bars, last runs")
+    def health() -> Health:
+        return reads.health()
+
+    @routes.get(
+        "/events",
+        response_class=EventSourceResponse,
+        summary="Server-sent events: bars (market, rows), alert, clock (market), trouble (detail)",
+    )
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        async for name, body in live.events():
+            yield ServerSentEvent(event=name, raw_data=body)
+
+    return routes
+
+
+async def _problem(request: Request, error: Exception) -> JSONResponse:
+    """An error of the library: what it says is for a person, and holds no secret."""
+    return JSONResponse({"detail": str(error)}, 400 if isinstance(error, BadInputError) else 503)
+
+
+def _charts() -> Path:
+    for path in CHARTS_AT:
+        if path.exists():
+            return path
+    raise BadInputError("the chart library is not installed: run `make setup`, which puts it into node_modules")

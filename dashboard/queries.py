@@ -1,0 +1,137 @@
+"""What does the page ask the warehouse? Statements with bound parameters, on connections that cannot write."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row, tuple_row
+
+from barflow.warehouse import connect, warehouse_errors
+from dashboard.candles import Candle
+from dashboard.models import Gap, HopRun, Interval
+
+CONNECTIONS = 4
+# A session that writes, or a statement that takes longer than a reader waits, is stopped by the server.
+READ_ONLY = "-c default_transaction_read_only=on -c statement_timeout=5s"
+TABLES: dict[Interval, str] = {"5min": "bar_5min", "30min": "bar_30min", "1h": "bar_1h", "1d": "bar_1d"}
+
+# Symbol by symbol along the primary keys: the cost follows the symbols, not their history.
+NAMES = """
+    with recursive names as (
+        (select symbol from market.bar_1d order by symbol limit 1)
+        union all
+        select (select b.symbol from market.bar_1d b where b.symbol > names.symbol order by b.symbol limit 1)
+        from names where names.symbol is not null
+    )
+    select symbol from names where symbol is not null"""
+WATCH = """
+    select n.symbol, d.session_date, d.close, d.volume, m.prev_close, m.sma_20, m.sma_50, m.rsi_14,
+        b.bar_start as newest_bar, coalesce(s.spark, '{}') as spark
+    from unnest(%s::text[]) as n (symbol)
+    join lateral (
+        select session_date, close, volume from market.bar_1d where symbol = n.symbol order by bar_start desc limit 1
+    ) d on true
+    left join market.daily_metrics m on m.symbol = n.symbol and m.session_date = d.session_date
+    left join lateral (
+        select bar_start from market.bar_5min where symbol = n.symbol order by bar_start desc limit 1
+    ) b on true
+    left join lateral (
+        select array_agg(close order by bar_start) as spark from (
+            select close, bar_start from market.bar_30min where symbol = n.symbol order by bar_start desc limit 26
+        ) newest
+    ) s on true
+    order by n.symbol"""
+CANDLES = """
+    select bar_start, open, high, low, close, volume, vwap, is_complete, session_date
+    from {} where symbol = %(symbol)s and bar_start < %(before)s order by bar_start desc limit %(limit)s"""
+GAPS = """
+    select symbol, session_date, expected_bars - bar_count as missing, expected_bars as expected
+    from market.bar_1d where session_date >= %s and not is_complete order by session_date desc, symbol"""
+LAST_LOAD = (
+    "select load_id, started_at, finished_at, outcome, error from ops.load_run order by finished_at desc limit 1"
+)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A symbol's newest session in the warehouse."""
+
+    symbol: str
+    session_date: date
+    close: float
+    volume: int
+    prev_close: float | None
+    sma_20: float | None
+    sma_50: float | None
+    rsi_14: float | None
+    newest_bar: datetime | None
+    spark: list[float]
+
+
+class Warehouse:
+    """Reads of one warehouse, from several threads; connections are kept and opened on demand."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._idle: queue.LifoQueue[psycopg.Connection[Any] | None] = queue.LifoQueue()
+        for _ in range(CONNECTIONS):
+            self._idle.put(None)
+
+    def close(self) -> None:
+        """Closes the idle connections."""
+        for _ in range(CONNECTIONS):
+            if connection := self._idle.get():
+                connection.close()
+            self._idle.put(None)
+
+    @contextmanager
+    def reading(self) -> Iterator[psycopg.Connection[Any]]:
+        """A connection in autocommit that cannot write. Raises UnavailableError; a broken one is not used again."""
+        connection = self._idle.get()
+        try:
+            if connection is None or connection.closed:
+                connection = connect(self._dsn, READ_ONLY, autocommit=True)
+            with warehouse_errors("be read"):
+                yield connection
+        finally:
+            self._idle.put(None if connection is None or connection.broken else connection)
+
+    def symbols(self) -> list[str]:
+        """Every symbol that was loaded, in order."""
+        with self.reading() as connection:
+            return [symbol for (symbol,) in connection.execute(NAMES)]
+
+    def watch(self, symbols: Sequence[str]) -> dict[str, Loaded]:
+        """The newest session of each of these symbols that has one."""
+        with self.reading() as connection, connection.cursor(row_factory=class_row(Loaded)) as cursor:
+            return {row.symbol: row for row in cursor.execute(WATCH, [list(symbols)])}
+
+    def newest_session(self, symbol: str) -> date | None:
+        with self.reading() as connection:
+            found = connection.execute("select max(session_date) from market.bar_1d where symbol = %s", [symbol])
+            row = found.fetchone()
+        return row[0] if row else None
+
+    def candles(self, symbol: str, interval: Interval, before: datetime | None, limit: int) -> list[Candle]:
+        """The newest candles that open before a moment, newest first."""
+        statement = sql.SQL(CANDLES).format(sql.Identifier("market", TABLES[interval]))
+        values = {"symbol": symbol, "before": before or "infinity", "limit": limit}
+        with self.reading() as connection, connection.cursor(row_factory=tuple_row) as cursor:
+            return [Candle(*row) for row in cursor.execute(statement, values)]
+
+    def gaps(self, since: date) -> list[Gap]:
+        """The sessions since a day that were loaded incomplete, newest first."""
+        with self.reading() as connection, connection.cursor(row_factory=class_row(Gap)) as cursor:
+            return cursor.execute(GAPS, [since]).fetchall()
+
+    def last_load(self) -> HopRun | None:
+        with self.reading() as connection:
+            row = connection.execute(LAST_LOAD).fetchone()
+        return HopRun(**dict(zip(HopRun.model_fields, row, strict=True))) if row else None

@@ -1,0 +1,225 @@
+// How does a symbol's chart look and move? Candles and volume, averages and VWAP over them, RSI under them.
+
+import {
+  CandlestickSeries, ColorType, CrosshairMode, HistogramSeries, LineSeries, LineStyle, TickMarkType,
+  createChart, createSeriesMarkers,
+} from "/static/vendor/lightweight-charts.mjs";
+import * as format from "./format.js";
+import { average, sessionVwap, strength } from "./indicators.js";
+
+const SHOWN_AT_FIRST = { "5min": 156, "30min": 130, "1h": 140, "1d": 120 };
+const LINES = { ma20: { name: "MA 20", width: 1.5 }, ma50: { name: "MA 50", width: 1.5 }, vwap: { name: "VWAP", width: 1.5 } };
+const newYorkDay = new Intl.DateTimeFormat("en-CA", { timeZone: "America/New_York" });
+
+export class Chart {
+  /** `onOlder` is called when the oldest candle comes into view, `onHover` with the bar under the pointer or null. */
+  constructor(element, { onOlder, onHover }) {
+    this.element = element;
+    this.bars = [];
+    this.alerts = [];
+    this.interval = "5min";
+    this.chart = createChart(element, {
+      autoSize: true,
+      layout: { attributionLogo: false }, // it brings an inline style; the foot of the page names TradingView
+      localization: { timeFormatter: (time) => this.barTime(time), priceFormatter: format.price },
+      crosshair: { mode: CrosshairMode.Normal },
+      rightPriceScale: { minimumWidth: 68 },
+      timeScale: { timeVisible: true, secondsVisible: false, rightOffset: 4, minBarSpacing: 1.5, tickMarkFormatter: tick },
+      handleScroll: { vertTouchDrag: false },
+    });
+    const quiet = { priceLineVisible: false, lastValueVisible: false, crosshairMarkerVisible: false };
+    this.candles = this.chart.addSeries(CandlestickSeries, { priceLineStyle: LineStyle.Dotted }, 0);
+    this.volume = this.chart.addSeries(
+      HistogramSeries, { ...quiet, priceFormat: { type: "volume" }, priceScaleId: "volume" }, 0,
+    );
+    this.volume.priceScale().applyOptions({ scaleMargins: { top: 0.84, bottom: 0 } });
+    this.candles.priceScale().applyOptions({ scaleMargins: { top: 0.08, bottom: 0.2 } });
+    this.lines = Object.fromEntries(
+      Object.entries(LINES).map(([key, { width }]) => [
+        key, this.chart.addSeries(LineSeries, { ...quiet, lineWidth: width }, 0),
+      ]),
+    );
+    this.markers = createSeriesMarkers(this.candles, []);
+    this.quiet = quiet;
+    this.values = {};
+    this.chart.timeScale().subscribeVisibleLogicalRangeChange((range) => {
+      if (range && range.from < 10 && this.bars.length) onOlder();
+    });
+    this.chart.subscribeCrosshairMove(({ time }) => onHover(time == null ? null : this.at(time)));
+    this.recolour();
+  }
+
+  /** Shows the lines named, hides the others; RSI has a pane of its own. */
+  show(names) {
+    for (const key of Object.keys(LINES)) this.lines[key].applyOptions({ visible: names.has(key) });
+    if (names.has("rsi") && !this.rsi) {
+      const whole = () => ({ priceRange: { minValue: 0, maxValue: 100 } });
+      this.rsi = this.chart.addSeries(
+        LineSeries,
+        { ...this.quiet, lastValueVisible: true, lineWidth: 1.5, autoscaleInfoProvider: whole,
+          priceFormat: { type: "custom", minMove: 0.1, formatter: format.rsi } },
+        1,
+      );
+      this.bounds = [70, 30].map((level) =>
+        this.rsi.createPriceLine({ price: level, lineWidth: 1, lineStyle: LineStyle.Dotted, axisLabelVisible: false, title: "" }),
+      );
+      this.rsi.priceScale().applyOptions({ scaleMargins: { top: 0.08, bottom: 0.08 } });
+      this.chart.panes()[0].setStretchFactor(4);
+      this.chart.panes()[1].setStretchFactor(1);
+      this.recolour();
+      this.draw();
+    } else if (!names.has("rsi") && this.rsi) {
+      this.chart.removeSeries(this.rsi);
+      this.rsi = null;
+    }
+  }
+
+  /** Replaces what is shown: another symbol or interval. */
+  open(interval, bars) {
+    this.interval = interval;
+    this.bars = bars;
+    this.chart.applyOptions({ timeScale: { timeVisible: interval !== "1d" } });
+    this.draw();
+    const last = bars.length + 4;
+    this.chart.timeScale().setVisibleLogicalRange({ from: last - this.fitting(), to: last });
+  }
+
+  /** As many candles as the width has room for. */
+  fitting() {
+    return Math.min(SHOWN_AT_FIRST[this.interval], Math.max(40, Math.floor(this.element.clientWidth / 6)));
+  }
+
+  /** Lays newer or older bars over those at hand; of two at one time the given one is kept. Returns whether any differs. */
+  merge(bars) {
+    const known = new Map(this.bars.map((bar) => [bar.time, bar]));
+    const fresh = bars.filter((bar) => JSON.stringify(known.get(bar.time)) !== JSON.stringify(bar));
+    if (!fresh.length) return false;
+    for (const bar of fresh) known.set(bar.time, bar);
+    this.bars = [...known.values()].sort((a, b) => a.time - b.time);
+    this.draw();
+    return true;
+  }
+
+  mark(alerts) {
+    this.alerts = alerts;
+    this.drawMarkers();
+  }
+
+  draw() {
+    const bars = this.bars;
+    const closes = bars.map((bar) => bar.close);
+    const days = bars.map((bar) => newYorkDay.format(bar.time * 1000));
+    const vwaps = sessionVwap(bars.map((bar) => bar.vwap), bars.map((bar) => bar.volume), days);
+    this.values = { ma20: average(closes, 20), ma50: average(closes, 50), vwap: vwaps, rsi: strength(closes) };
+    const { upSoft, downSoft } = this.colours;
+    this.candles.setData(bars.map(({ time, open, high, low, close }) => ({ time, open, high, low, close })));
+    this.volume.setData(
+      bars.map(({ time, open, close, volume }) => ({ time, value: volume, color: close < open ? downSoft : upSoft })),
+    );
+    const points = (values) =>
+      bars.map(({ time }, at) => (values[at] == null ? { time } : { time, value: values[at] }));
+    // A session's VWAP begins anew at its open: the line must not lead there from the close before.
+    const vwapPoints = bars.map(({ time }, at) => {
+      const starts = this.interval !== "1d" && at + 1 < bars.length && days[at + 1] !== days[at];
+      return vwaps[at] == null ? { time } : { time, value: vwaps[at], ...(starts && { color: "transparent" }) };
+    });
+    for (const key of ["ma20", "ma50"]) this.lines[key].setData(points(this.values[key]));
+    this.lines.vwap.setData(vwapPoints);
+    this.rsi?.setData(points(this.values.rsi));
+    this.drawMarkers();
+  }
+
+  /** Alerts of one candle and direction share a marker, which says how many they are. */
+  drawMarkers() {
+    const found = new Map();
+    for (const { message } of this.alerts) {
+      const time = this.bucket(Date.parse(message.bar_start) / 1000);
+      if (time == null) continue;
+      const key = `${time} ${message.direction ?? ""}`;
+      found.set(key, { time, direction: message.direction, kinds: [...(found.get(key)?.kinds ?? []), message.kind] });
+    }
+    const shapes = { up: "arrowUp", down: "arrowDown" };
+    const markers = [...found.values()].map(({ time, direction, kinds }) => ({
+      time,
+      position: direction === "up" ? "belowBar" : "aboveBar",
+      shape: shapes[direction] ?? "circle",
+      color: this.colours.mark,
+      text: kinds.length > 1 ? `${kinds[0]} +${kinds.length - 1}` : kinds[0],
+    }));
+    this.markers.setMarkers(markers.sort((a, b) => a.time - b.time));
+  }
+
+  /** The time of the candle that holds a moment, null where it is not at hand. */
+  bucket(seconds) {
+    let low = 0, high = this.bars.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.bars[middle].time <= seconds) low = middle + 1;
+      else high = middle;
+    }
+    return low ? this.bars[low - 1].time : null;
+  }
+
+  /** The bar at a time with its indicators, or null. */
+  at(time) {
+    const place = this.bars.findIndex((bar) => bar.time === time);
+    return place < 0 ? null : this.describe(place);
+  }
+
+  newest() {
+    return this.bars.length ? this.describe(this.bars.length - 1) : null;
+  }
+
+  describe(place) {
+    const values = Object.fromEntries(Object.entries(this.values).map(([key, found]) => [key, found[place]]));
+    return { ...this.bars[place], ...values, indicators: values, when: this.barTime(this.bars[place].time) };
+  }
+
+  barTime(time) {
+    return this.interval === "1d" ? format.longTime(time).replace(/,? \d\d:\d\d$/, "") : format.longTime(time);
+  }
+
+  /** Takes the colours of the page's theme. */
+  recolour() {
+    const colour = (name) => getComputedStyle(this.element.ownerDocument.querySelector(`.key.${name}`)).color;
+    this.colours = Object.fromEntries(
+      ["up", "down", "upSoft", "downSoft", "ma20", "ma50", "vwap", "rsi", "mark", "ink", "faint", "ground"].map((name) => [
+        name, colour(name),
+      ]),
+    );
+    const { up, down, ink, faint, ground } = this.colours;
+    this.chart.applyOptions({
+      layout: {
+        background: { type: ColorType.Solid, color: ground }, textColor: ink, fontSize: 11, attributionLogo: false,
+        fontFamily: getComputedStyle(this.element).fontFamily, panes: { separatorColor: faint, separatorHoverColor: faint },
+      },
+      grid: { vertLines: { visible: false }, horzLines: { color: faint } },
+      rightPriceScale: { borderColor: faint },
+      timeScale: { borderColor: faint },
+      crosshair: { vertLine: { labelBackgroundColor: ink }, horzLine: { labelBackgroundColor: ink } },
+    });
+    // Rising candles are hollow, falling ones filled: the shape says it, too.
+    this.candles.applyOptions({
+      upColor: ground, borderUpColor: up, wickUpColor: up, downColor: down, borderDownColor: down, wickDownColor: down,
+    });
+    for (const key of Object.keys(LINES)) this.lines[key].applyOptions({ color: this.colours[key] });
+    this.rsi?.applyOptions({ color: this.colours.rsi });
+    this.bounds?.forEach((line) => line.applyOptions({ color: ink }));
+    if (this.bars.length) this.draw();
+  }
+}
+
+/** The time axis: what changes is written, the year, the month, the day, else the time. */
+function tick(time, kind) {
+  if (kind === TickMarkType.Year) return format.yearOf(time);
+  if (kind === TickMarkType.Month) return format.monthOf(time).split(" ")[0];
+  return kind === TickMarkType.DayOfMonth ? format.day(time) : format.clock(time);
+}
+
+/** The API's parallel arrays as one object per bar. */
+export function rowsOf(page) {
+  return page.time.map((time, at) => ({
+    time, open: page.open[at], high: page.high[at], low: page.low[at], close: page.close[at],
+    volume: page.volume[at], vwap: page.vwap[at], complete: page.complete[at],
+  }));
+}

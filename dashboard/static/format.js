@@ -1,0 +1,61 @@
+// How are numbers and times written? Aligned, in New York's time or the reader's, and never in place of a missing one.
+
+const MINUS = "−";
+const NONE = "–";
+const number = (digits) =>
+  new Intl.NumberFormat("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+const two = number(2);
+const whole = number(0);
+const compact = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 2 });
+
+export const price = (value) => (value == null ? NONE : two.format(value));
+export const count = (value) => (value == null ? NONE : whole.format(value));
+export const volume = (value) => (value == null ? NONE : compact.format(value));
+export const rsi = (value) => (value == null ? NONE : number(1).format(value));
+
+/** +1.25 or −1.25: the sign says it, not the colour alone. */
+export function signed(value, unit = "") {
+  if (value == null) return NONE;
+  const text = two.format(Math.abs(value));
+  const sign = text === "0.00" ? "" : value > 0 ? "+" : MINUS;
+  return `${sign}${text}${unit}`;
+}
+
+export const direction = (value) => (value == null || Math.abs(value) < 0.005 ? "flat" : value > 0 ? "up" : "down");
+export const ARROW = { up: "▲", down: "▼", flat: "■", mixed: "◆" };
+
+const formats = new Map();
+let zone = "ny";
+export const setZone = (name) => (zone = name);
+export const zoneName = () => (zone === "ny" ? "New York" : "local");
+
+function written(moment, options) {
+  const key = zone + JSON.stringify(options);
+  if (!formats.has(key)) {
+    const timeZone = zone === "ny" ? "America/New_York" : undefined;
+    formats.set(key, new Intl.DateTimeFormat("en-GB", { timeZone, ...options }));
+  }
+  return formats.get(key).format(moment);
+}
+
+/** A Date of the API's text or of seconds since 1970. */
+export const moment = (value) => new Date(typeof value === "number" ? value * 1000 : value);
+const CLOCK = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+const DAY = { day: "numeric", month: "short" };
+export const clock = (value) => written(moment(value), CLOCK);
+export const day = (value) => written(moment(value), DAY);
+export const dayTime = (value) => written(moment(value), { ...DAY, ...CLOCK });
+export const longTime = (value) => written(moment(value), { weekday: "short", ...DAY, year: "numeric", ...CLOCK });
+export const monthOf = (value) => written(moment(value), { month: "short", year: "numeric" });
+export const yearOf = (value) => written(moment(value), { year: "numeric" });
+/** A session's day, which has no time and no zone: 2025-07-30 as 30 Jul. */
+export const sessionDay = (text) =>
+  new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", ...DAY }).format(new Date(`${text}T00:00:00Z`));
+
+export function age(minutes) {
+  if (minutes == null) return NONE;
+  const known = Math.max(0, Math.round(minutes));
+  if (known < 60) return `${known} min`;
+  if (known < 48 * 60) return `${Math.floor(known / 60)} h ${known % 60 ? `${known % 60} min` : ""}`.trim();
+  return `${Math.floor(known / 1440)} days`;
+}

@@ -1,0 +1,126 @@
+// What do the panels beside the chart say? The alerts as they come, and how far each hop of the pipeline is.
+
+import { element, find } from "./dom.js";
+import * as format from "./format.js";
+
+const MOST_ALERTS = 200;
+const SEVERITY = { info: "i", warning: "!", critical: "!!" };
+
+export class AlertList {
+  /** `onChoice` is called with the symbol of the alert that the reader chose. */
+  constructor(onChoice) {
+    this.alerts = [];
+    this.list = find("alerts");
+    this.list.addEventListener("click", (event) => {
+      const button = event.target.closest("button");
+      if (button) onChoice(button.dataset.symbol);
+    });
+  }
+
+  take(alerts) {
+    this.alerts = alerts;
+    this.draw();
+  }
+
+  /** Puts a new alert on top. */
+  add(alert) {
+    if (this.alerts.some((known) => known.message.id === alert.message.id)) return;
+    this.alerts = [alert, ...this.alerts].slice(0, MOST_ALERTS);
+    find("alerts-count").textContent = this.note();
+    this.list.querySelector(".none")?.remove();
+    const line = this.line(alert);
+    line.classList.add("new");
+    this.list.prepend(line);
+    while (this.list.children.length > MOST_ALERTS) this.list.lastChild.remove();
+  }
+
+  draw() {
+    find("alerts-count").textContent = this.note();
+    const none = element("li", "none", "No alert has fired yet. The rules: barflow alerts rules");
+    this.list.replaceChildren(...(this.alerts.length ? this.alerts.map((alert) => this.line(alert)) : [none]));
+  }
+
+  note() {
+    return this.alerts.length ? `newest ${this.alerts.length}` : "";
+  }
+
+  line({ message }) {
+    const mark = element("span", `severity ${message.severity}`, SEVERITY[message.severity]);
+    mark.title = message.severity;
+    mark.setAttribute("aria-label", message.severity);
+    const symbol = element("button", "name", message.symbol);
+    symbol.type = "button";
+    symbol.dataset.symbol = message.symbol;
+    symbol.title = `Show ${message.symbol}`;
+    const time = element("time", "", format.dayTime(message.bar_start));
+    time.dateTime = message.bar_start;
+    const way = message.direction ? `${format.ARROW[message.direction]} ` : "";
+    const said = message.text.startsWith(`${message.symbol} `) ? message.text.slice(message.symbol.length + 1) : message.text;
+    return element(
+      "li", "", mark, element("span", "about", symbol, element("span", "rule", message.rule), time),
+      element("span", "text", element("span", message.direction ?? "", way), said),
+    );
+  }
+}
+
+export function drawHealth(health) {
+  const now = Date.now();
+  const table = element("table", "");
+  table.append(element("caption", "unseen", "How far each hop is"));
+  const head = element("tr", "");
+  for (const name of ["Hop", "Data until", "Last run"]) {
+    const cell = element("th", "", name);
+    cell.scope = "col";
+    head.append(cell);
+  }
+  table.append(element("thead", "", head));
+  const body = element("tbody", "");
+  for (const hop of health.hops) {
+    const name = element("th", "", hop.name, element("small", "", hop.holds));
+    name.scope = "row";
+    body.append(element("tr", "", name, element("td", "", until(hop)), element("td", "", run(hop.run, now))));
+  }
+  table.append(body);
+  find("health").replaceChildren(table, facts(health));
+  find("health-note").textContent = `${format.count(health.symbols)} symbols`;
+}
+
+function until(hop) {
+  if (hop.data_until) return format.dayTime(hop.data_until);
+  return hop.newest_session ? `session ${format.sessionDay(hop.newest_session)}` : "–";
+}
+
+const OUTCOMES = { succeeded: "ok", loaded: "ok", partial: "warn", running: "warn", failed: "bad" };
+
+function run(found, now) {
+  if (!found) return element("span", "note", "none yet");
+  const kind = OUTCOMES[found.outcome] ?? "warn";
+  const when = format.age((now - Date.parse(found.finished_at ?? found.started_at)) / 60000);
+  const shown = element("span", kind, `${{ ok: "✓", warn: "~", bad: "✕" }[kind]} ${found.outcome}`);
+  if (found.error) shown.title = found.error;
+  return element("span", "", shown, element("small", "", `${when} ago`));
+}
+
+function facts(health) {
+  const list = element("ul", "facts");
+  const line = (kind, text, more) => {
+    const item = element("li", kind, text);
+    if (more?.length) {
+      const details = element("details", "", element("summary", "", text), element("ul", ""));
+      details.lastChild.append(...more.map((each) => element("li", "", each)));
+      item.replaceChildren(details);
+    }
+    list.append(item);
+  };
+  const { gaps, gaps_total: missing, rejected, stale } = health;
+  const refused = rejected.reduce((sum, { count }) => sum + count, 0);
+  if (missing) line("warn", `${format.count(missing)} bars missing in ${format.count(gaps.length)} sessions`, gaps.map(
+    (gap) => `${gap.symbol}  ${format.sessionDay(gap.session_date)}: ${gap.missing} of ${gap.expected}`,
+  ));
+  else line("ok", "✓ no gap in the last 20 sessions");
+  if (refused) line("warn", `${format.count(refused)} bars rejected`, rejected.map(({ symbol, count }) => `${symbol}: ${count}`));
+  else line("ok", "✓ no bar rejected");
+  if (stale.length) line("warn", `${stale.length} symbols stale`, stale);
+  else line("ok", "✓ no symbol stale");
+  return list;
+}

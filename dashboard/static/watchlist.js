@@ -1,0 +1,131 @@
+// How does the watch-list look and move? One line a symbol, chosen by pointer or arrow keys, refreshed in place.
+
+import { element, find, sparkline } from "./dom.js";
+import * as format from "./format.js";
+
+const TREND = { up: "up", down: "down", mixed: "mixed" };
+
+export class Watchlist {
+  /** `onChoice` is called with the symbol that the reader chose. */
+  constructor(onChoice) {
+    this.rows = new Map();
+    this.lines = new Map();
+    this.onChoice = onChoice;
+    this.list = find("rows");
+    this.filter = find("filter");
+    this.list.addEventListener("click", (event) => {
+      const line = event.target.closest("[role=option]");
+      if (line) this.choose(line.dataset.symbol);
+    });
+    this.list.addEventListener("keydown", (event) => this.onKey(event));
+    this.filter.addEventListener("input", () => this.sift());
+    this.filter.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") this.filter.value = "";
+      if (["Enter", "ArrowDown", "Escape"].includes(event.key)) {
+        event.preventDefault();
+        this.sift();
+        this.list.focus();
+        const [first] = this.visible();
+        if (event.key !== "Escape" && first) this.choose(first);
+      }
+    });
+  }
+
+  /** Takes in rows of the API: all of them, or those that changed. */
+  take(rows) {
+    for (const row of rows) {
+      const old = this.rows.get(row.symbol);
+      this.rows.set(row.symbol, row);
+      const line = this.line(row, old);
+      const shown = this.lines.get(row.symbol);
+      if (shown) shown.replaceWith(line);
+      else this.insert(row.symbol, line);
+      this.lines.set(row.symbol, line);
+    }
+    if (this.symbol) this.mark();
+    this.sift();
+  }
+
+  insert(symbol, line) {
+    const next = [...this.lines.keys()].filter((known) => known > symbol).sort()[0];
+    this.list.insertBefore(line, next ? this.lines.get(next) : null);
+  }
+
+  /** The age of every row at the market's clock. */
+  tick(now) {
+    for (const row of this.rows.values()) {
+      if (!row.newest_bar) continue;
+      row.age_minutes = (Date.parse(now) - Date.parse(row.newest_bar)) / 60000 - 5;
+      const age = this.lines.get(row.symbol).querySelector(".age");
+      if (row.freshness !== "closed") age.textContent = freshnessText(row);
+    }
+  }
+
+  line(row, old) {
+    const way = format.direction(row.change);
+    const line = element("div", "row");
+    line.id = `row-${row.symbol.replace(/[^A-Za-z0-9]/g, "-")}`;
+    line.setAttribute("role", "option");
+    line.dataset.symbol = row.symbol;
+    if (old && old.last !== row.last) line.classList.add(row.last > old.last ? "rose" : "fell");
+    const trend = element("span", `trend ${row.trend ?? "none"}`);
+    trend.textContent = row.trend ? `${format.ARROW[row.trend]} ${TREND[row.trend]}` : "no trend yet";
+    trend.title = trendTitle(row);
+    const strength = element("span", "strength", row.rsi_14 == null ? "" : `RSI ${format.rsi(row.rsi_14)}`);
+    if (row.rsi_14 > 70) strength.append(" high");
+    if (row.rsi_14 < 30) strength.append(" low");
+    line.append(
+      element("span", "name", row.symbol),
+      sparkline(row.spark, row.prev_close, way),
+      element("span", "last", format.price(row.last)),
+      element("span", `change ${way}`, `${format.ARROW[way]} ${format.signed(row.change_pct, " %")}`),
+      element("span", "state", trend, strength),
+      element("span", `age ${row.freshness}`, freshnessText(row)),
+    );
+    return line;
+  }
+
+  visible() {
+    return [...this.lines].filter(([, line]) => !line.hidden).map(([symbol]) => symbol).sort();
+  }
+
+  sift() {
+    const wanted = this.filter.value.trim().toUpperCase();
+    for (const [symbol, line] of this.lines) line.hidden = !symbol.includes(wanted);
+  }
+
+  choose(symbol) {
+    if (symbol === this.symbol || !this.rows.has(symbol)) return;
+    this.symbol = symbol;
+    this.mark();
+    this.onChoice(symbol);
+  }
+
+  mark() {
+    for (const [symbol, line] of this.lines) line.setAttribute("aria-selected", symbol === this.symbol);
+    const line = this.lines.get(this.symbol);
+    this.list.setAttribute("aria-activedescendant", line?.id ?? "");
+  }
+
+  onKey(event) {
+    const symbols = this.visible();
+    const at = symbols.indexOf(this.symbol);
+    const last = symbols.length - 1;
+    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: last, PageDown: at + 8, PageUp: at - 8 }[event.key];
+    if (to === undefined || !symbols.length) return;
+    event.preventDefault();
+    this.choose(symbols[Math.max(0, Math.min(last, to))]);
+    this.lines.get(this.symbol).scrollIntoView({ block: "nearest" });
+  }
+}
+
+function freshnessText(row) {
+  if (row.freshness === "closed") return "closed";
+  const age = format.age(row.age_minutes);
+  return row.freshness === "stale" ? `stale ${age}` : age;
+}
+
+function trendTitle(row) {
+  if (!row.trend) return "There are too few sessions for an average yet.";
+  return `Last ${format.price(row.last)}, 20-day average ${format.price(row.sma_20)}, 50-day average ${format.price(row.sma_50)}`;
+}

@@ -1,0 +1,117 @@
+"""The analysts' page shows what is stored, follows what arrives, and talks to nobody else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from browsing import BrowserShot
+from pymongo.database import Database
+
+from barflow.alert_message import Message
+from barflow.alert_store import Outbox
+from barflow.bars import SessionBars
+from barflow.mongo import Document
+from barflow.sessions import BAR, last_sessions
+from barflow.staging import Staging
+from dashboard.app import create_app
+from dashboard.server import serving
+
+NOW = datetime(2025, 7, 17, 15, 0, tzinfo=UTC)
+READY = "await page.waitForSelector('#chart-panel[data-shown]');"
+
+
+def stage(database: Database[Document], symbol: str, bars: int) -> None:
+    traded = last_sessions(NOW, 1)[0]
+    closes = [100 + at / 100 for at in range(bars)]
+    high, low = [close + 1 for close in closes], [close - 1 for close in closes]
+    columns: list[Any] = [list(traded.slots[:bars]), closes, high, low, [*closes], [1000] * bars, [0] * bars]
+    staging = Staging(database)
+    staging.ensure()
+    staging.save([(SessionBars(symbol, traded.session_date, *columns), datetime.now(UTC))], "test")
+
+
+def alert(database: Database[Document]) -> None:
+    moment = datetime.now(UTC)
+    message = Message(
+        schema_version=1, id="r|AAPL|x", rule="level_101", kind="level", symbol="AAPL", severity="critical",
+        session_date=NOW.date(), bar_start=NOW - 2 * BAR, direction="up", value=101, unit="dollars", reference=101,
+        price=101, text="AAPL rose to 101.00, through 101.00", created_at=moment,
+    )  # fmt: skip
+    Outbox(database).add([(message, ["sse"])])
+
+
+@pytest.fixture
+def look(browser_shot: BrowserShot, database: Database[Document], warehouse_dsn: str) -> Callable[..., Any]:
+    """Opens the page over the test's stores at a moment, and gives what the browser made of it."""
+
+    def open_page(run: str, now: datetime = NOW, act: Callable[[], None] | None = None, **options: object) -> Any:
+        app = create_app(database, warehouse_dsn, clock=lambda: now, poll_seconds=0.1)
+        with serving(app, "127.0.0.1", 0) as url:
+            assert app.state.live.wait(20)
+            timer = threading.Timer(2, act) if act else None
+            if timer:
+                timer.start()
+            seen = browser_shot(url, run=run, **options)
+            if timer:
+                timer.join()
+        assert (seen.errors, seen.outside) == ([], [])
+        return seen.value
+
+    return open_page
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_symbol_and_interval_are_switched_by_keys_and_pointer(
+    look: Callable[..., Any], database: Database[Document], width: int
+) -> None:
+    stage(database, "AAPL", 18)
+    stage(database, "MSFT", 18)
+    shown = look(
+        READY
+        + "await page.focus('#rows'); await page.keyboard.press('ArrowDown');"
+        + "await page.click('[data-value=\"1h\"]');"
+        + "await page.waitForSelector('#chart-panel[data-shown=\"MSFT 1h\"]');"
+        + "return page.evaluate(() => [document.documentElement.scrollWidth,"
+        + " document.querySelector('[aria-selected=true]').dataset.symbol])",
+        width=width,
+    )
+    assert shown == [width, "MSFT"]
+
+
+def test_a_candle_and_an_alert_arrive_without_a_reload(look: Callable[..., Any], database: Database[Document]) -> None:
+    stage(database, "AAPL", 17)
+
+    def arrive() -> None:
+        stage(database, "AAPL", 18)
+        alert(database)
+
+    text = look(
+        READY
+        + "await page.evaluate(() => { window.same = true });"
+        + "await page.waitForSelector('#alerts li.new');"
+        + "await page.waitForFunction(() => document.querySelector('#legend').textContent.includes('100.17'));"
+        + "return page.evaluate(() => [window.same, document.querySelector('.row .last').textContent])",
+        act=arrive,
+    )
+    assert text == [True, "100.17"]
+
+
+def test_late_data_are_marked_stale(look: Callable[..., Any], database: Database[Document]) -> None:
+    stage(database, "AAPL", 10)
+    text = look(READY + "return await page.textContent('#quote') + await page.textContent('.row .age')")
+    assert "stale: newest bar" in text
+    assert "stale 40 min" in text
+
+
+def test_a_closed_market_is_marked_closed(look: Callable[..., Any], database: Database[Document]) -> None:
+    stage(database, "AAPL", 78)
+    text = look(READY + "return page.textContent('#market')", now=NOW + timedelta(hours=8))
+    assert "Market closed" in text
+
+
+def test_without_data_the_page_says_what_to_do(look: Callable[..., Any]) -> None:
+    assert "barflow demo" in look("await page.waitForSelector('#empty:visible'); return page.textContent('#empty')")

@@ -1,0 +1,144 @@
+"""The page's API shows both stores as one, refuses what it cannot answer, lets in who may, and cannot write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+import requests
+from conftest import NOW, TOKEN, load, session_bars, stage
+from pymongo.database import Database
+
+from barflow.errors import BadInputError, BarflowError
+from barflow.mongo import Document
+from dashboard.queries import Warehouse
+from dashboard.security import HEADERS, Logins, checked_token
+
+Served = Callable[..., Any]
+
+
+def get(url: str, **options: Any) -> requests.Response:
+    return requests.get(url, timeout=20, **options)
+
+
+def test_a_forming_hour_is_made_of_the_staged_bars(served: Served, database: Database[Document]) -> None:
+    stage(database, session_bars("AAPL"))
+    with served() as url:
+        page = get(f"{url}/api/bars/AAPL", params={"interval": "1h"}).json()
+    assert page["close"] == [100.11, 100.17]
+    assert page["complete"] == [True, False]
+    assert page["volume"] == [sum(range(1000, 1012)), sum(range(1012, 1018))]
+
+
+def test_the_newest_session_comes_from_staging_and_older_ones_from_the_warehouse(
+    served: Served, database: Database[Document], warehouse_dsn: str
+) -> None:
+    load(warehouse_dsn, "AAPL", 10)
+    stage(database, session_bars("AAPL"))
+    with served() as url:
+        page = get(f"{url}/api/bars/AAPL", params={"interval": "1d"}).json()
+        (row,) = get(f"{url}/api/watchlist").json()["rows"]
+    assert page["close"] == [90.0] * 10 + [100.17]
+    assert (row["last"], row["prev_close"], row["freshness"]) == (100.17, 90.0, "fresh")
+
+
+def test_pages_join_without_a_gap_or_an_overlap(
+    served: Served, database: Database[Document], warehouse_dsn: str
+) -> None:
+    load(warehouse_dsn, "AAPL", 10)
+    stage(database, session_bars("AAPL"))
+    times: list[int] = []
+    before = None
+    with served() as url:
+        whole = get(f"{url}/api/bars/AAPL", params={"interval": "1d"}).json()["time"]
+        while True:
+            page = get(f"{url}/api/bars/AAPL", params={"interval": "1d", "limit": 3, "before": before}).json()
+            times = page["time"] + times
+            before = page["older"]
+            if before is None:
+                break
+    assert times == whole
+    assert len(times) == 11
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("bars/AAPL?limit=2001", 422),
+        ("bars/AAPL?interval=7min", 422),
+        ("bars/AAPL?before=-1", 422),
+        ("bars/A'or'1", 422),
+        ("bars/MSFT", 404),
+        ("alerts?limit=0", 422),
+    ],
+)
+def test_bad_input_is_refused_and_named(served: Served, database: Database[Document], path: str, status: int) -> None:
+    stage(database, session_bars("AAPL"))
+    with served() as url:
+        answer = get(f"{url}/api/{path}")
+    assert answer.status_code == status
+    assert answer.json()["detail"]
+
+
+def test_every_answer_carries_the_headers(served: Served) -> None:
+    with served() as url:
+        for path in ("/", "/api/watchlist", "/api/nothing", "/static/app.js"):
+            assert HEADERS.items() <= dict(get(url + path).headers.lower_items()).items(), path
+
+
+def test_another_name_that_points_here_reads_nothing(served: Served) -> None:
+    with served() as url:
+        assert get(f"{url}/api/watchlist", headers={"host": "evil.example"}).status_code == 400
+
+
+def test_with_a_token_data_need_a_login(served: Served) -> None:
+    with served(token=TOKEN) as url, requests.Session() as visitor:
+        assert visitor.get(f"{url}/api/watchlist", timeout=20).status_code == 401
+        assert visitor.post(f"{url}/api/session", json={"token": "wrong"}, timeout=20).status_code == 401
+        cookie = visitor.post(f"{url}/api/session", json={"token": TOKEN}, timeout=20).headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "samesite=strict" in cookie.lower()
+        assert TOKEN not in cookie
+        assert visitor.get(f"{url}/api/watchlist", timeout=20).status_code == 200
+        assert visitor.delete(f"{url}/api/session", timeout=20).status_code == 200
+        assert visitor.get(f"{url}/api/watchlist", timeout=20).status_code == 401
+
+
+def test_a_cookie_expires_and_cannot_be_made_longer() -> None:
+    then = Logins(TOKEN, lambda: 1000.0).cookie()
+    assert Logins(TOKEN, lambda: 1001.0).holds(then)
+    assert not Logins(TOKEN, lambda: 1000.0 + 13 * 3600).holds(then)
+    assert not Logins(TOKEN, lambda: 1001.0).holds(then.replace("4", "5", 1))
+    assert not Logins("another-token-of-16", lambda: 1001.0).holds(then)
+
+
+@pytest.mark.parametrize(("token", "host"), [(None, "0.0.0.0"), ("short", "127.0.0.1")])
+def test_it_is_not_served_to_others_without_a_token_of_some_length(token: str | None, host: str) -> None:
+    with pytest.raises(BadInputError, match="Nothing was served"):
+        checked_token(token, host)
+
+
+def test_the_warehouses_connections_cannot_write(warehouse_dsn: str) -> None:
+    with (
+        pytest.raises(BarflowError, match="read-only"),
+        Warehouse(warehouse_dsn).reading() as connection,
+    ):
+        connection.execute("delete from market.bar_1d")
+
+
+def test_a_tick_is_told_to_an_open_page(served: Served, database: Database[Document]) -> None:
+    stage(database, session_bars("AAPL", until=NOW.replace(hour=14, minute=0)))
+    with served() as url, requests.get(f"{url}/api/events", stream=True, timeout=20) as stream:
+        lines = stream.iter_lines(chunk_size=1, decode_unicode=True)
+        stage(database, session_bars("AAPL"))
+        told = next(lines for line in lines if line == "event: bars")
+        body = json.loads(next(told).removeprefix("data: "))
+    assert [(row["symbol"], row["last"]) for row in body["rows"]] == [("AAPL", 100.17)]
+
+
+def test_an_unmigrated_warehouse_says_what_to_run(database: Database[Document], empty_warehouse_dsn: str) -> None:
+    with psycopg.connect(empty_warehouse_dsn), pytest.raises(BarflowError, match="barflow migrate"):
+        Warehouse(empty_warehouse_dsn).symbols()

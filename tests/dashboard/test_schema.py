@@ -1,0 +1,37 @@
+"""Whatever is asked of the API, it answers as its OpenAPI document says, and nothing that is stored changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import schemathesis
+from conftest import load, session_bars, stage
+from hypothesis import HealthCheck, Phase, given, settings
+from pymongo.database import Database
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
+
+from barflow.mongo import Document
+
+CHECKS = [not_a_server_error, status_code_conformance, response_schema_conformance]
+READS = ("/api/watchlist", "/api/bars/{symbol}", "/api/alerts", "/api/health")
+
+
+def test_answers_are_as_documented_and_nothing_is_written(
+    served: Callable[..., Any], database: Database[Document], warehouse_dsn: str
+) -> None:
+    load(warehouse_dsn, "AAPL", 10)
+    stage(database, session_bars("AAPL"))
+    before = {name: list(database[name].find()) for name in database.list_collection_names()}
+    with served() as url:
+        schema = schemathesis.openapi.from_url(f"{url}/api/openapi.json")
+        for path in READS:
+
+            @settings(max_examples=15, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+            @given(case=schema[path]["GET"].as_strategy())
+            def ask(case: Any) -> None:
+                case.call_and_validate(base_url=url, checks=CHECKS)
+
+            ask()
+    assert {name: list(database[name].find()) for name in database.list_collection_names()} == before
