@@ -50,7 +50,7 @@ bench: setup ## measure this machine: ratios against peers and limits
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 synth: setup ## the CloudFormation templates of an environment into cdk.out; ENV=prod
-	@PATH="$(CURDIR)/$(BIN):$$PATH" npx --no-install cdk synth --quiet --all -c env=$(ENV)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" npx --no-install cdk synth --quiet -c env=$(ENV)
 
 deploy-local: setup ## deploy, deploy again and tear down against a stand-in of AWS; ENV=prod
 	@$(BIN)/python -m local.deploy --env $(ENV)
