@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields, is_dataclass
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from config.environment import (
 from config.environments import ENVIRONMENTS, environment
 from config.validation import ConfigError
 
+ROOT = Path(__file__).parents[2]
 WRONG: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (NetworkConfig, {"cidr": "10.0.0.0/30"}, r"network\.cidr is '10\.0\.0\.0/30': .* from /16 to /22"),
     (NetworkConfig, {"cidr": "8.8.0.0/16"}, r"network\.cidr is '8\.8\.0\.0/16': allowed is a private network"),
@@ -158,7 +161,11 @@ def test_settings_are_given_by_name_and_do_not_change() -> None:
         environment("dev").network.zones = 3  # type: ignore[misc]
 
 
-def test_spark_here_is_spark_there() -> None:
-    import pyspark
-
-    assert pyspark.__version__ == versions.SPARK
+def test_the_versions_that_are_installed_are_those_of_the_matrix() -> None:
+    pinned = dict(
+        line.split("==") for line in (ROOT / "requirements-airflow.in").read_text().splitlines() if "==" in line
+    )
+    providers = {f"apache-airflow-providers-{name}": version for name, version in versions.AIRFLOW_PROVIDERS.items()}
+    assert pinned == {"apache-airflow": versions.AIRFLOW, **providers}
+    assert metadata.version("pyspark") == versions.SPARK
+    assert f"python{versions.SPARK_PYTHON}" in (ROOT / "Makefile").read_text()
