@@ -60,12 +60,13 @@ def _keep_resource(work: Work, logical_id: str, body: Any, resources: Any, **whe
 
 
 @_around(CloudFormationBackend, "delete_stack")
-def _keep_protected(work: Work, self: Any, name_or_stack_id: str) -> None:
-    """Termination protection is honoured."""
+def _delete_for_good(work: Work, self: Any, name_or_stack_id: str) -> None:
+    """Termination protection is honoured, and no look at a stack that is gone makes its resources again."""
     stack = self.get_stack(name_or_stack_id)
     if stack.enable_termination_protection:
         raise ValidationError(message=f"Stack [{stack.name}] cannot be deleted while TerminationProtection is on")
     work(self, name_or_stack_id)
+    stack.output_map._output_json_map = {}
 
 
 def _update_termination_protection(self: CloudFormationResponse) -> ActionResult:

@@ -78,10 +78,9 @@ class SecretsStack(BarflowStack):
             f"{connections}/aws_default",
             "Airflow connection: AWS, by the host's role",
             "it holds the region's name, nothing secret",
-            secret_object_value={
-                "conn_type": cdk.SecretValue.unsafe_plain_text("aws"),
-                "extra": cdk.SecretValue.unsafe_plain_text(self.to_json_string({"region_name": self.region})),
-            },
+            secret_string_value=cdk.SecretValue.unsafe_plain_text(
+                self.to_json_string({"conn_type": "aws", "extra": {"region_name": self.region}})
+            ),
         )
         self.fernet = self._generated("AirflowFernet", self.name(FERNET), "Airflow's fernet key, less '='", 43)
         self.jwt = self._generated("AirflowJwt", self.name(JWT), "what Airflow's processes sign with", 64)

@@ -55,6 +55,13 @@ def test_no_template_holds_the_value_of_a_secret(deployments: list[Deployment]) 
         assert given_values == ["airflow/connections/aws_default"]
 
 
+def test_airflows_connection_to_aws_is_json_that_names_the_region_and_no_more(dev_deployment: Deployment) -> None:
+    secrets = {item["Name"]: item for item in dev_deployment.resources("Secrets", "AWS::SecretsManager::Secret")}
+    separator, parts = secrets["airflow/connections/aws_default"]["SecretString"]["Fn::Join"]
+    text = separator.join("eu-west-1" if part == {"Ref": "AWS::Region"} else part for part in parts)
+    assert json.loads(text) == {"conn_type": "aws", "extra": {"region_name": "eu-west-1"}}
+
+
 @given(st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", min_size=43, max_size=43))
 def test_whatever_is_generated_for_fernet_is_a_fernet_key_with_an_equals_sign_after_it(generated: str) -> None:
     Fernet(generated + "=")
