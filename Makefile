@@ -54,12 +54,9 @@ bench: setup ## measure this machine: ratios against peers and limits
 
 synth: setup ## the CloudFormation templates of an environment into cdk.out; ENV=prod
 	@PATH="$(CURDIR)/$(BIN):$$PATH" npx --no-install cdk synth --quiet -c env=$(ENV)
-<<<<<<< HEAD
 
 diff: synth ## what a change does to an environment, sorted by danger; ENV=prod
 	@$(BIN)/python tools/review.py $(ENV) $(ARGS)
-=======
->>>>>>> cdk
 
 deploy-local: setup ## deploy, deploy again and tear down against a stand-in of AWS; ENV=prod
 	@$(BIN)/python -m local.deploy --env $(ENV)
