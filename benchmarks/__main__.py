@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from barflow.errors import BarflowError
-from benchmarks import figures, increment, load, parquet, parse, tick
+from benchmarks import alerts, figures, increment, lambda_bundle, load, parquet, parse, tick
 from benchmarks.stores import opened
 
 CHAPTERS = {
@@ -17,6 +17,8 @@ CHAPTERS = {
     "load": load.measure,
     "tick": tick.measure,
     "increment": increment.measure,
+    "alerts": alerts.measure,
+    "function": lambda_bundle.measure,
 }
 
 

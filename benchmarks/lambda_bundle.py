@@ -14,12 +14,30 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.figures import Chapter, Figure
+from benchmarks.stores import Bench
 from config import versions
 from stacks.bundles import INGEST
 
 MAX_MEGABYTES = 30.0
 MAX_SECONDS = 1.5
 TIMED = "import time; began = time.perf_counter(); import handler; print(time.perf_counter() - began)"
+
+
+MEANING = """
+The ingest function's bundle as it is deployed, unzipped, against the project's limit; and the import of its handler in a
+new interpreter without byte code, which is what an invocation after an idle hour waits for.
+"""
+
+
+def measure(bench: Bench) -> Chapter:
+    bench.say("the ingest function's size and cold import")
+    python = python_version(function_python())
+    figures = [
+        Figure("ingest bundle, unzipped", bundle_megabytes(), "MB", "the limit", MAX_MEGABYTES, 1.0),
+        Figure("ingest handler, cold import", cold_import_seconds(), "s", "the limit", MAX_SECONDS, 1.0),
+    ]
+    return Chapter("The ingest function", MEANING, figures, [f"imported by Python {python}"])
 
 
 def bundle_megabytes() -> float:
