@@ -25,7 +25,7 @@ TIMED = "import time; began = time.perf_counter(); import handler; print(time.pe
 
 
 MEANING = """
-The ingest function's bundle as it is deployed, unzipped, against the project's limit; and the import of its handler in a
+The ingest function's bundle as it is deployed, unzipped, against the project's limit; the import of its handler in a
 new interpreter without byte code, which is what an invocation after an idle hour waits for.
 """
 
