@@ -17,6 +17,8 @@ from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.responses import ActionResult
 from moto.ec2.models.nat_gateways import NatGateway
 from moto.ec2.models.route_tables import RouteTable
+from moto.iam.models import Role, iam_backends
+from moto.utilities.utils import get_partition
 
 Work = Callable[..., Any]
 
@@ -84,6 +86,15 @@ def _delete_with_interface(self: NatGateway, *where: str) -> None:
 def _delete_route_table(self: RouteTable, *where: str) -> None:
     """A stack's route table goes; one that stays would hold the VPC."""
     self.ec2_backend.delete_route_table(self.id)
+
+
+@_around(Role, "delete_from_cloudformation_json")
+def _detach_first(work: Work, name: str, body: Any, account: str, region: str) -> None:
+    """A stack's role goes with the managed policies that it had."""
+    backend = iam_backends[account][get_partition(region)]
+    for arn in list(backend.get_role(name).managed_policies):
+        backend.detach_role_policy(arn, name)
+    work(name, body, account, region)
 
 
 NatGateway.delete = _delete_with_interface

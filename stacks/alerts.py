@@ -32,7 +32,10 @@ class AlertsStack(BarflowStack):
     def __init__(self, scope: Construct, environment: Environment, *, keys: Keys) -> None:
         super().__init__(scope, environment, description="price alerts for bots")
         self._keys = keys
-        self.topic = sns.Topic(self, "Alerts", fifo=True, master_key=keys.data, enforce_ssl=True)
+        self._prefix = f"barflow-{environment.name}-alerts"
+        self.topic = sns.Topic(
+            self, "Alerts", topic_name=f"{self._prefix}.fifo", fifo=True, master_key=keys.data, enforce_ssl=True
+        )
         self.queues = {bot: self._queue(bot) for bot in environment.bots}
         self.output(outputs.ALERTS_TOPIC, self.topic.topic_arn)
         self.output(outputs.BOT_QUEUES, ",".join(queue.queue_url for queue in self.queues.values()) or "none")
@@ -45,9 +48,10 @@ class AlertsStack(BarflowStack):
 
     def _queue(self, bot: str) -> sqs.Queue:
         name = bot.title().replace("-", "")
-        failed = self._fifo(f"{name}Failed")
+        failed = self._fifo(f"{name}Failed", f"{bot}-failed")
         queue = self._fifo(
             name,
+            bot,
             visibility_timeout=SEEN,
             dead_letter_queue=sqs.DeadLetterQueue(queue=failed, max_receive_count=TRIES),
         )
@@ -55,10 +59,12 @@ class AlertsStack(BarflowStack):
         acknowledge(failed, "it is where a bot's failures end; people read it", "AwsSolutions-SQS3")
         return queue
 
-    def _fifo(self, name: str, **more: Any) -> sqs.Queue:
+    def _fifo(self, name: str, bot: str, **more: Any) -> sqs.Queue:
+        """Named, because a first in, first out queue is known by the end of its name."""
         return sqs.Queue(
             self,
             name,
+            queue_name=f"{self._prefix}-{bot}.fifo",
             fifo=True,
             encryption=sqs.QueueEncryption.KMS,
             encryption_master_key=self._keys.data,

@@ -105,6 +105,7 @@ WRONG: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (Environment, {"name": "dev", "account": "123456789012"}, r"account and region: give both, or neither"),
     (Environment, {"name": "dev", "account": "12", "region": "us-east-1"}, r"account is '12': .*12 digits"),
     (Environment, {"name": "dev", "account": "1" * 12, "region": "mars"}, r"region is 'mars': .*as us-east-1"),
+    (Environment, {"name": "dev", "bots": ("Big Bot",)}, r"bots is 'Big Bot': .*lower case letters"),
     (Environment, {"name": "dev", "symbols": ()}, r"symbols is \(\): allowed is at least one"),
     (Environment, {"name": "dev", "symbols": ("aapl",)}, r"symbols is 'aapl': .*upper case letters"),
     (Environment, {"name": "dev", "symbols": ("AAPL", "AAPL")}, r"symbols is 'AAPL': each may be given once"),

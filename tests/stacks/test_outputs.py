@@ -21,6 +21,7 @@ KEYS = {
         *("DatabaseEndpoint", "DatabaseId", "DatabaseAdminSecret"),
         *("LoaderSecret", "ReaderSecret", "MigrateFunction"),
     },
+    "Alerts": {"AlertsTopic", "BotQueues"},
     "Ingestion": {"IngestFunction", "FailedTicksQueue"},
     "Processing": {"EmrServiceRole", "EmrNodeRole"},
     "Catalog": {"GlueJob", "GlueDatabase", "LakeCrawler", "WarehouseCrawler", "AthenaWorkgroup", "BarsRuleset"},
