@@ -52,6 +52,10 @@ Symbols = Annotated[str | None, typer.Option(help="Symbols, comma separated: AAP
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
+# By Ctrl-C, which Typer turns into this exit code, and by SIGTERM.
+STOPPED = (130, 143)
+
+
 def say(text: str) -> None:
     err.print(text, markup=False, soft_wrap=True)
 
@@ -68,11 +72,14 @@ def main() -> None:
         _stop(error, error.exit_code)
     except BrokenPipeError:  # `barflow … | head`
         os._exit(0)
-    except KeyboardInterrupt:
-        say("stopped; what was stored stays, and the same command goes on from there")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code in STOPPED:
+            say("stopped; what was stored stays, and the same command goes on from there")
+        raise
     except OSError as error:
-        _stop(error, 1)
+        where = f" ({error.filename})" if error.filename else ""
+        what_next = "What was stored stays. Free space or mend access, then run the same command again."
+        _stop(f"{error.strerror or error}{where}. {what_next}", 1)
     except Exception as error:
         if os.environ.get("BARFLOW_DEBUG"):
             traceback.print_exc()

@@ -122,31 +122,34 @@ class Lake:
                 "Move it away and run `barflow process --full --symbols " + symbol + "`."
             ) from None
 
-    def stage(self, run_id: str, symbol: str, month: str, table: pa.Table) -> int:
-        """Writes the partition's next file where no reader looks. Returns its rows, counted in the file's footer."""
-        path = self._staged(run_id, symbol, month)
+    def stage(self, part: str, symbol: str, month: str, table: pa.Table) -> int:
+        """Writes the partition's next file where no reader looks: in a part, which is a run's id or begins with it.
+
+        Returns its rows, counted in the file's footer.
+        """
+        path = self._staged(part, symbol, month)
         with _writing(path):
             self._make_parent(path)
             pq.write_table(table, path, filesystem=self._fs, compression="snappy")
             self._sync(path)
             return int(pq.read_metadata(path, filesystem=self._fs).num_rows)
 
-    def promote(self, run_id: str, keys: Iterable[tuple[str, str]]) -> None:
-        """Puts staged files in their partitions' place: one atomic replacement each."""
+    def promote(self, part: str, keys: Iterable[tuple[str, str]]) -> None:
+        """Puts a part's staged files in their partitions' place: one atomic replacement each."""
         with ThreadPoolExecutor(16) as pool:
-            for done in [pool.submit(self._promote, run_id, symbol, month) for symbol, month in keys]:
+            for done in [pool.submit(self._promote, part, symbol, month) for symbol, month in keys]:
                 done.result()
-        self.discard_staged(run_id)
+        self.discard_staged(part)
 
     def replace(self, symbol: str, month: str, table: pa.Table) -> None:
         """Stages and promotes one partition. Raises UnavailableError; the old file stays then."""
-        run_id = uuid.uuid4().hex
-        self.stage(run_id, symbol, month, table)
-        self.promote(run_id, [(symbol, month)])
+        part = uuid.uuid4().hex
+        self.stage(part, symbol, month, table)
+        self.promote(part, [(symbol, month)])
 
-    def discard_staged(self, run_id: str | None = None) -> None:
-        """Removes what a run staged, or what all dead runs left. Call it only while holding the hop's lease."""
-        path = f"{self.root}/_staged" + (f"/{run_id}" if run_id else "")
+    def discard_staged(self, part: str | None = None) -> None:
+        """Removes a part or a run's parts, or what all dead runs left. Call it only while holding the hop's lease."""
+        path = f"{self.root}/_staged" + (f"/{part}" if part else "")
         if self._fs.get_file_info(path).type == fs.FileType.Directory:
             self._fs.delete_dir(path)
 
@@ -216,11 +219,11 @@ class Lake:
     def _on_disk(self) -> bool:
         return isinstance(self._fs, fs.LocalFileSystem)
 
-    def _staged(self, run_id: str, symbol: str, month: str) -> str:
-        return self.path(symbol, month).replace(f"{self.root}/bars_5min", f"{self.root}/_staged/{run_id}", 1)
+    def _staged(self, part: str, symbol: str, month: str) -> str:
+        return self.path(symbol, month).replace(f"{self.root}/bars_5min", f"{self.root}/_staged/{part}", 1)
 
-    def _promote(self, run_id: str, symbol: str, month: str) -> None:
-        source, target = self._staged(run_id, symbol, month), self.path(symbol, month)
+    def _promote(self, part: str, symbol: str, month: str) -> None:
+        source, target = self._staged(part, symbol, month), self.path(symbol, month)
         with _writing(target):
             self._make_parent(target)
             if self._on_disk:

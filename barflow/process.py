@@ -49,8 +49,13 @@ Sessions = dict[str, tuple[int, int]]
 
 @dataclass(frozen=True)
 class Written:
-    """A staged partition: the rows of its file, and of each session it took from MongoDB (version, bars)."""
+    """A staged partition: the rows of its file, and of each session it took from MongoDB (version, bars).
 
+    ``part`` is where it is staged: each attempt of a task has its own, so that one that was given up for lost cannot
+    put its older rows over those that were counted.
+    """
+
+    part: str
     symbol: str
     month: str
     rows: int
@@ -82,8 +87,11 @@ def stage_partitions(
     """Has Spark's tasks write the next file of every key; no bar passes through the driver or the JVM."""
 
     def task(chunk: Chunk) -> list[Written]:
+        from pyspark import TaskContext
+
         staging, lake = Staging(connect(mongodb_uri, database, tz_aware=False)), Lake(lake_uri)
-        return [write_partition(lake, run_id, key, found) for key, found in _documents(staging, lake, chunk)]
+        part = f"{run_id}/{TaskContext.get().taskAttemptId()}"
+        return [write_partition(lake, part, key, found) for key, found in _documents(staging, lake, chunk)]
 
     chunks = chunked(planned)
     written: list[Written] = spark.sparkContext.parallelize(chunks, len(chunks)).flatMap(task).collect()
@@ -131,7 +139,7 @@ def _query(staging: Staging, lake: Lake, month: str, wanted: Mapping[str, list[s
     return found
 
 
-def write_partition(lake: Lake, run_id: str, key: Key, documents: list[Document]) -> Written:
+def write_partition(lake: Lake, part: str, key: Key, documents: list[Document]) -> Written:
     """Stages one partition's file: the sessions read from MongoDB, and the other sessions of the old file."""
     symbol, month = key
     documents.sort(key=lambda document: document["session_date"])
@@ -141,11 +149,11 @@ def write_partition(lake: Lake, run_id: str, key: Key, documents: list[Document]
         kept = old.filter(pc.invert(pc.is_in(old["session_date"], value_set=table["session_date"].unique())))
         if kept.num_rows:
             table = pa.concat_tables([kept, table]).sort_by("ts")
-    rows = lake.stage(run_id, symbol, month, table)
+    rows = lake.stage(part, symbol, month, table)
     if rows != table.num_rows:
         raise BarflowError(f"{symbol} {month}: {table.num_rows} rows were written and {rows} are in the file")
     sessions = {document["session_date"]: (document["version"], len(document["ts"])) for document in documents}
-    return Written(symbol, month, rows, sessions)
+    return Written(part, symbol, month, rows, sessions)
 
 
 def to_table(documents: list[Document]) -> pa.Table:
@@ -204,6 +212,16 @@ def verify(staging: Staging, written: Iterable[Written], planned: Mapping[Key, S
                 f"{' '.join(key)}: MongoDB counts {counted[key][1]} bars and {bars} were written. "
                 "Nothing was published; run `barflow process` again."
             )
+
+
+def promote(lake: Lake, run_id: str, written: Iterable[Written]) -> None:
+    """Puts every written file in its partition's place, and clears away what else the run has staged."""
+    by_part: dict[str, list[Key]] = defaultdict(list)
+    for item in written:
+        by_part[item.part].append((item.symbol, item.month))
+    for part, keys in by_part.items():
+        lake.promote(part, keys)
+    lake.discard_staged(run_id)
 
 
 def manifest_of(run_id: str, written: Iterable[Written], planned: Mapping[Key, Sessions]) -> Manifest:

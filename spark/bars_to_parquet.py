@@ -111,7 +111,7 @@ def _write(
     )
     process.verify(staging, written, planned)
     lease.check()
-    lake.promote(run_id, [(item.symbol, item.month) for item in written])
+    process.promote(lake, run_id, written)
     lake.publish(process.manifest_of(run_id, written, planned))
     say(f"published {sum(item.rows for item in written)} rows in {len(written)} partitions")
     return written, run_id

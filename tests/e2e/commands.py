@@ -91,7 +91,11 @@ def in_process(*arguments: object) -> Ended:
 
 
 def ended(command: subprocess.Popen[str]) -> Ended:
-    out, err = command.communicate()
+    """The end of a started command, with what nobody has heard of its stderr yet."""
+    with command:
+        assert command.stderr is not None
+        assert command.stdout is not None
+        err, out = command.stderr.read(), command.stdout.read()
     return Ended(command.returncode, out, err)
 
 

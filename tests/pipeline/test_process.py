@@ -217,3 +217,32 @@ def document(symbol: str, day: str) -> dict[str, Any]:
     columns = {name: getattr(bars, name) for name in ("open", "high", "low", "close", "volume", "revision")}
     ts = [moment.replace(tzinfo=None) for moment in bars.ts]
     return {"_id": f"{symbol}|5min|{day}", "symbol": symbol, "session_date": day, "version": 1, "ts": ts, **columns}
+
+
+def test_a_task_that_was_given_up_for_lost_and_writes_on_changes_nothing(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its older rows must not take the place of those that the second attempt wrote and the run counted."""
+    bars, note = made_up("AAPL", JULY[0]), str(tmp_path / "where the first attempt stages")
+    pipeline.stage([bars])
+    write = process.write_partition
+
+    def twice(lake: Lake, part: str, key: Any, documents: Any) -> Written:
+        from pathlib import Path
+
+        from pyspark import TaskContext
+
+        if TaskContext.get().attemptNumber() == 0:
+            Path(note).write_text(part)
+            raise RuntimeError("the executor is lost")
+        written = write(lake, part, key, documents)
+        older = [{**document, "close": document["open"]} for document in documents]
+        write(lake, Path(note).read_text(), key, older)
+        return written
+
+    monkeypatch.setattr(process, "write_partition", twice)
+    pipeline.process()
+    table = pipeline.lake.read("AAPL", "2025-07")
+    assert table is not None
+    assert table["close"].to_pylist() == bars.close
+    assert not any(Path(pipeline.lake.root).glob("_staged/*"))

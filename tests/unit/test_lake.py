@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -63,6 +65,19 @@ def test_a_write_that_fails_leaves_the_old_file(lake: Lake) -> None:
     with pytest.raises(UnavailableError, match=r"could not write .*What readers see is unchanged"):
         lake.stage("run", "AAPL", "2025-07", bars_of(11.0))
     assert lake.read("AAPL", "2025-07") == bars_of(10.0)
+
+
+def test_a_full_disk_leaves_what_readers_see(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    lake.replace("AAPL", "2025-07", bars_of(10.0))
+    manifest = Manifest("run", datetime(2025, 7, 2, tzinfo=UTC), (Partition("AAPL", "2025-07", 1, {"2025-07-02": 1}),))
+    monkeypatch.setattr(os, "fsync", full)
+    for write in (lambda: lake.stage("run", "AAPL", "2025-07", bars_of(11.0)), lambda: lake.publish(manifest)):
+        with pytest.raises(UnavailableError, match=r"No space left on device\. What readers see is unchanged\. Free"):
+            write()
+    assert (lake.read("AAPL", "2025-07"), lake.manifest_ids()) == (bars_of(10.0), [])
 
 
 def test_a_manifest_reads_back_and_lists_oldest_first(lake: Lake) -> None:

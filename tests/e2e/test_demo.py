@@ -1,0 +1,202 @@
+"""`barflow demo` goes on from wherever it was stopped, leaves no process behind, and says what is wrong with its input
+in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from commands import all_end, barflow, ended, family, heard, in_process, start
+
+from local.state import State
+from local.synthetic import SyntheticBars
+from local.twelvedata_server import TwelveDataStandIn
+
+TWO = ("--symbols", "AAPL,BRK.B", "--days", "3")
+
+
+def processes_on(state: Path) -> list[psutil.Process]:
+    """Every process of this machine that has the folder in its command."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(str(state) in word for word in process.cmdline()) and process.pid != os.getpid():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def check(printed: dict[str, Any]) -> None:
+    """That a demo of TWO came to a balanced end."""
+    assert (printed["balanced"], set(printed["symbols"])) == (True, {"AAPL", "BRK.B"})
+    for counts in printed["symbols"].values():
+        parts = ("stored", "revised", "unchanged", "rejected", "forming")
+        assert counts["received"] == sum(counts[name] for name in parts)
+        assert counts["parquet_rows"] >= 2 * 42
+        assert counts["bar_1d"] in (2, 3), "the newest session may have no closed bar yet"
+
+
+def test_a_demo_that_is_interrupted_and_then_killed_goes_on_and_two_run_side_by_side(folder: Path) -> None:
+    state, beside = folder / "one", folder / "two"
+
+    first = start("demo", *TWO, "--state", state)
+    heard(first, "writing")  # Spark is at work on MongoDB's bars
+    children = family(first)
+    assert len(children) > 4, "the servers, their watchdog, the program and its JVM"
+    first.send_signal(signal.SIGINT)
+    stopped = ended(first)
+    assert (stopped.code, stopped.err.splitlines()[-1]) == (
+        130,
+        "stopped; what was stored stays, and the same command goes on from there",
+    )
+    assert "Traceback" not in stopped.err
+    assert all_end(children)
+    assert processes_on(state) == []
+
+    second = start("demo", *TWO, "--state", state)
+    said = heard(second, "aggregating")
+    assert "died lately" not in "".join(said), "the interrupted run gave its lease back"
+    children = family(second)
+    second.kill()
+    second.communicate()
+    assert all_end(children)
+    assert processes_on(state) == []
+
+    third, other = (start("demo", *TWO, "--json", "--state", path) for path in (state, beside))
+    for command in (third, other):
+        check(ended(command).object)
+    assert [processes_on(path) for path in (state, beside)] == [[], []]
+
+
+def test_a_state_is_used_by_its_own_source_alone(folder: Path) -> None:
+    """Bars of two sources are never mixed."""
+    state = folder / "state"
+    State.create(state, source={"kind": "synthetic"}, as_of=None)
+    recording = folder / "bars.csv"
+    recording.write_text("datetime,open,high,low,close,volume,symbol\n2025-07-02 09:30:00,10,11,9,10,100,AAPL\n")
+    refused = in_process("demo", "--replay", recording, "--state", state)
+    assert refused.code == 2
+    assert "holds synthetic bars and cannot take replay of bars ones too. Nothing was changed." in refused.error
+    assert sorted(path.name for path in state.iterdir()) == ["lake", "logs", "state.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist: give a CSV file or a folder of JSON answers"),
+        ("", "is empty: expected the columns datetime,open,high,low,close,volume,symbol"),
+        ("1,2,3,4,5,6,7\n", "has no header line: expected the columns"),
+        ("datetime,open,high,low,close,volume,symbol\n", "has no bars in it: nothing to serve"),
+        ("datetime,open,high,low,close\n", "lacks the column(s) volume, symbol"),
+        ("datetime,open,high,low,close,volume,symbol\n2025-07-02 09:30:00,1,2\n", "line 2"),
+        ("datetime,open,high,low,close,volume,symbol\nnoon,1,1,1,1,1,AAPL\n", "'noon' is not a wall-clock datetime"),
+    ],
+)
+def test_a_replay_that_cannot_be_read_is_refused_before_anything_is_made(
+    folder: Path, content: str | None, message: str
+) -> None:
+    recording, state = folder / "bars.csv", folder / "state"
+    if content is not None:
+        recording.write_text(content)
+    refused = in_process("demo", "--replay", recording, "--state", state)
+    assert (refused.code, message in refused.error) == (2, True), refused.error
+    assert not state.exists()
+
+
+def other_version(state: Path) -> None:
+    state.mkdir()
+    (state / "state.json").write_text('{"format": 99, "source": {"kind": "synthetic"}, "as_of": null}')
+
+
+def damaged(state: Path) -> None:
+    state.mkdir()
+    (state / "state.json").write_text('{"format": 1')
+
+
+def somebody_else_s(state: Path) -> None:
+    state.mkdir()
+    (state / "thesis.txt").write_text("mine")
+
+
+def a_file(state: Path) -> None:
+    state.write_text("mine")
+
+
+@pytest.mark.parametrize(
+    ("command", "make", "message"),
+    [
+        ("demo", other_version, "has format 99; this version of Barflow reads 1. Nothing in it was changed."),
+        ("status", other_version, "has format 99; this version of Barflow reads 1. Nothing in it was changed."),
+        ("demo", damaged, "state.json is damaged. Nothing in it was changed."),
+        ("status", damaged, "state.json is damaged. Nothing in it was changed."),
+        ("demo", somebody_else_s, "is not a Barflow state: it has no state.json. Nothing in it was changed."),
+        ("status", somebody_else_s, "holds no state. Run `barflow demo` first"),
+        ("demo", a_file, "is a file, not a folder. Pass a folder with --state."),
+        ("status", a_file, "holds no state. Run `barflow demo` first"),
+    ],
+)
+def test_a_folder_that_is_no_state_of_this_version_is_left_as_it_is(
+    folder: Path, command: str, make: Callable[[Path], None], message: str
+) -> None:
+    state = folder / "state"
+    make(state)
+    before = {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+    refused = in_process(command, "--state", state)
+    assert (refused.code, message in refused.error) == (2, True), refused.error
+    assert {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")} == before
+
+
+def test_a_command_without_a_state_says_how_to_get_one(folder: Path) -> None:
+    refused = in_process("status", "--state", folder / "none")
+    assert refused.code == 2
+    assert "holds no state. Run `barflow demo` first, pass --state FOLDER, or set BARFLOW_MONGODB_URI" in refused.error
+
+
+def test_an_unknown_symbol_is_bad_input_and_the_others_are_stored(folder: Path) -> None:
+    alone = in_process("demo", "--symbols", "UNKNOWN1", "--days", "2", "--state", folder / "alone")
+    assert alone.code == 2
+    assert alone.error.startswith("Twelve Data does not know UNKNOWN1 (")
+    assert alone.error.endswith("Nothing was stored. Check the spelling, then run again.")
+    assert processes_on(folder) == []
+
+    among = in_process("ingest", "--symbols", "AAPL,UNKNOWN1", "--state", folder / "alone", "--json")
+    assert (among.code, "1 other symbols were stored." in among.error) == (2, True)
+    assert json.loads(among.out)["symbols"]["AAPL"]["new"] > 0
+
+
+@pytest.fixture
+def vendor() -> Iterator[TwelveDataStandIn]:
+    with TwelveDataStandIn(SyntheticBars(), api_key="the-right-key") as running:
+        yield running
+
+
+def test_a_wrong_key_is_refused_by_the_vendor_and_never_shown(folder: Path, vendor: TwelveDataStandIn) -> None:
+    settings = {"TWELVEDATA_API_KEY": "s3cr3t-key", "BARFLOW_TWELVEDATA_URL": vendor.url}
+    refused = barflow("demo", "--symbols", "AAPL", "--state", folder / "state", settings=settings)
+    assert refused.code == 3
+    assert "TWELVEDATA_API_KEY" in refused.error
+    assert "s3cr3t-key" not in refused.err + refused.out
+    assert len(vendor.requests) == 1, "it is not asked twice"
+    assert processes_on(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "address", "message"),
+    [
+        ("BARFLOW_MONGODB_URI", "mongodb://me:s3cr3t@127.0.0.1:1/", "MongoDB could not be reached"),
+        ("BARFLOW_WAREHOUSE_DSN", "postgresql://me:s3cr3t@127.0.0.1:1/x", "the warehouse could not be reached"),
+    ],
+)
+def test_a_database_that_does_not_answer_is_named(folder: Path, setting: str, address: str, message: str) -> None:
+    refused = barflow("demo", *TWO, "--state", folder / "state", settings={setting: address})
+    assert (refused.code, refused.error.startswith(message)) == (1, True)
+    assert f"Check {setting} and that the server answers, then run the same command again." in refused.error
+    assert "s3cr3t" not in refused.err
+    assert processes_on(folder) == []
