@@ -368,6 +368,7 @@ def rejected_replay(symbols: Symbols = None, reason: Reason = None, state: State
 
 
 app.command(epilog="Example:  barflow runbook --env dev --outputs cdk-outputs.json")(cli_operations.runbook)
+app.command(epilog="Example:  barflow run --env dev")(cli_operations.run)
 app.command(epilog="Example:  barflow cost --env prod --symbols 500 --runs 7")(cli_operations.cost)
 
 

@@ -1,4 +1,4 @@
-"""The commands for those who deploy: `barflow runbook` and `barflow cost`."""
+"""The commands for those who deploy: `barflow runbook`, `barflow cost` and `barflow run`."""
 
 from __future__ import annotations
 
@@ -63,3 +63,21 @@ def cost(
     out.print(shown)
     out.print(f"one process run: {found.run_dollars:.2f} USD")
     out.print(f"list prices of {found.region} as of {found.prices_as_of}, without free tiers and taxes")
+
+
+def run(
+    env: Env,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Process and aggregate once on AWS: cluster, Spark step, end of the cluster, Glue job, crawlers."""
+    import time
+
+    from barflow.cluster_run import Clients, run_once
+    from barflow.deployment import read_contract
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    contract = read_contract(env)
+    result = run_once(contract, Clients.of(contract.region), say, time.sleep)
+    sys.stdout.write(json.dumps(result) + "\n" if as_json else f"{result['run_id']}: {result['outcome']}\n")

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from barflow import cli
 from local.deploy import rehearse, unchanged
 from stacks.outputs import OUTPUTS
 
@@ -30,6 +32,21 @@ def test_every_output_is_written_with_a_value(rehearsed: tuple[dict[str, dict[st
     }
     assert set(values) == {(output.stack, output.key) for output in OUTPUTS}
     assert all(values.values())
+
+
+def test_the_runbook_is_made_from_what_the_deployment_wrote(
+    rehearsed: tuple[dict[str, dict[str, str]], list[str]], tmp_path: Path
+) -> None:
+    written, _ = rehearsed
+    outputs = tmp_path / "cdk-outputs.json"
+    outputs.write_text(json.dumps(written))
+    made = CliRunner().invoke(cli.app, ["runbook", "--env", "dev", "--outputs", str(outputs), "--to", str(tmp_path)])
+    assert made.exit_code == 0, made.output
+    text = (tmp_path / "runbook-dev.md").read_text()
+    assert f"aws ssm start-session --target {written['Barflow-dev-Orchestration']['HostId']}" in text
+    assert written["Barflow-dev-Ingestion"]["FailedTicksQueue"] in text
+    assert "{{" not in text
+    assert (tmp_path / "runbook-dev.html").read_text().startswith("<!doctype html>")
 
 
 def test_the_second_deployment_changed_nothing_and_data_was_protected_from_the_first_teardown(

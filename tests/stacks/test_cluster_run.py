@@ -1,0 +1,106 @@
+"""Does one run on AWS end its cluster whatever happens, and say why it failed? moto stands in for EMR and Glue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import boto3
+import pytest
+from deployments import Deployment
+from moto import mock_aws
+from moto.emr.models import emr_backends
+from moto.glue.models import glue_backends
+
+from barflow.cluster_run import Clients, run_once
+from barflow.contract import RuntimeContract, parse
+from barflow.errors import BarflowError
+
+ACCOUNT, REGION = "123456789012", "us-east-1"
+
+
+@pytest.fixture
+def contract(dev_deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Iterator[RuntimeContract]:
+    """The deployment's contract with names in place of what AWS would fill in, and its job and crawlers in moto."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    found = dev_deployment.contract.model_dump(mode="json")
+    stack = dev_deployment.stacks["Orchestration"]
+    text = json.dumps(stack.resolve(found), default=str)
+    plain = _without_tokens(json.loads(text))
+    made = parse(json.dumps(plain))
+    with mock_aws():
+        glue = boto3.client("glue")
+        glue.create_job(Name=made.glue.job, Role="role", Command={"Name": "glueetl"})
+        for name in (made.glue.lake_crawler, made.glue.warehouse_crawler):
+            glue.create_crawler(
+                Name=name, Role="role", DatabaseName="barflow", Targets={"S3Targets": [{"Path": "s3://b"}]}
+            )
+        yield made
+
+
+def _without_tokens(value: Any, name: str = "value") -> Any:
+    if isinstance(value, dict):
+        if any(key.startswith("Fn::") or key == "Ref" for key in value):
+            return f"{name}-{abs(hash(json.dumps(value, sort_keys=True))) % 10_000}"
+        return {key: _without_tokens(item, key.replace("_", "-")) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_tokens(item, name) for item in value]
+    return value
+
+
+def cluster() -> Any:
+    (found,) = emr_backends[ACCOUNT][REGION].clusters.values()
+    return found
+
+
+def moving(step: str) -> Callable[[float], None]:
+    """What happens while the run waits: the step gets to its state. Jobs of moto's end by themselves."""
+
+    def sleep(seconds: float) -> None:
+        cluster().steps[0].state = step
+
+    return sleep
+
+
+def test_a_run_takes_step_and_job_and_ends_its_cluster(contract: RuntimeContract) -> None:
+    said: list[str] = []
+    done = run_once(contract, Clients.of(REGION), said.append, moving("COMPLETED"))
+    assert done["outcome"] == "loaded"
+    assert cluster().state == "TERMINATED"
+    assert cluster().steps[0].args[-1] == done["run_id"]
+    assert any("Spark step: COMPLETED" in line for line in said)
+    assert [crawler["State"] for crawler in boto3.client("glue").get_crawlers()["Crawlers"]] == ["RUNNING", "RUNNING"]
+
+
+def test_a_step_that_fails_ends_the_cluster_starts_no_job_and_says_where_to_look(contract: RuntimeContract) -> None:
+    with pytest.raises(BarflowError, match=r"the Spark step ended as FAILED.*Its logs: .*/steps/"):
+        run_once(contract, Clients.of(REGION), lambda text: None, moving("FAILED"))
+    assert cluster().state == "TERMINATED"
+    assert not any(job.job_runs for job in glue_backends[ACCOUNT][REGION].jobs.values())
+
+
+def test_ctrl_c_while_a_step_runs_ends_the_cluster(contract: RuntimeContract) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_once(contract, Clients.of(REGION), lambda text: None, interrupted)
+    assert cluster().state == "TERMINATED"
+
+
+def test_a_step_that_never_starts_is_given_up_and_its_cluster_ended(contract: RuntimeContract) -> None:
+    waited: list[float] = []
+    with pytest.raises(BarflowError, match=r"was not done in 120 minutes"):
+        run_once(contract, Clients.of(REGION), lambda text: None, waited.append)
+    assert sum(waited) == pytest.approx(contract.emr.step_timeout_minutes * 60, rel=0.01)
+    assert cluster().state == "TERMINATED"
+
+
+def test_a_job_that_fails_is_reported_with_its_reason(contract: RuntimeContract) -> None:
+    clients = Clients.of(REGION)
+    failed = {"JobRunState": "FAILED", "ErrorMessage": "error: the warehouse could not be reached"}
+    clients.glue.get_job_run = lambda **given: {"JobRun": failed}
+    with pytest.raises(BarflowError, match=r"the Glue job ended as FAILED: error: the warehouse could not be reached"):
+        run_once(contract, clients, lambda text: None, moving("COMPLETED"))
+    assert cluster().state == "TERMINATED"
