@@ -85,7 +85,7 @@ def load(dsn: str, lake: str, symbols: list[str] | None) -> dict[str, Any]:
     plan = aggregate.plan_full(opened, set(), symbols)
     with Load.begun(dsn, "benchmark", 60) as load:
         load.connection.execute(f"truncate ops.load_run, {', '.join(f'market.{name}' for name in TABLES)}")
-        frames = {name: frame.cache() for name, frame in program.aggregates(spark, opened, plan, dsn).items()}
+        frames = {name: frame.cache() for name, frame in program.aggregates(spark, opened, plan, dsn)}
         for frame in frames.values():
             frame.count()
         moments = [time.perf_counter()]
