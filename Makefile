@@ -5,13 +5,14 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 ARGS ?=
+ENV ?= dev
 
-.PHONY: help setup demo test lint bench clean lock
+.PHONY: help setup demo test lint bench synth diff deploy-local clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-setup: .venv/.ready node_modules/.ready ## install everything into .venv and node_modules (quick when nothing changed)
+setup: .venv/.ready node_modules/.ready build/.bundles ## install everything into .venv and node_modules (quick when nothing changed)
 
 .venv/.ready: requirements-dev.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it, or run make PYTHON=/path/to/python3.11" >&2; exit 2; }
@@ -26,6 +27,11 @@ setup: .venv/.ready node_modules/.ready ## install everything into .venv and nod
 node_modules/.ready: package.json package-lock.json .npmrc | .venv/.ready
 	@echo "installing the pinned packages into node_modules (some seconds)" >&2
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --loglevel=error --no-progress >/dev/null
+	@touch $@
+
+build/.bundles: $(wildcard lambda/*/requirements.txt spark/requirements.txt glue/requirements.txt) | .venv/.ready
+	@echo "fetching what the functions and Spark on AWS are made of (some seconds)" >&2
+	@$(BIN)/python -m stacks.bundles >/dev/null 2>&1 || $(BIN)/python -m stacks.bundles
 	@touch $@
 
 demo: .venv/.ready ## the whole pipeline on this machine; ARGS="--symbols AAPL,NVDA"
@@ -43,11 +49,25 @@ lint: setup ## ruff, mypy and import-linter
 bench: setup ## measure this machine: ratios against peers and limits
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-LOCK := $(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+synth: setup ## the CloudFormation templates of an environment into cdk.out; ENV=prod
+	@PATH="$(CURDIR)/$(BIN):$$PATH" npx --no-install cdk synth --quiet -c env=$(ENV)
+
+diff: synth ## what a change does to an environment, sorted by danger; ENV=prod
+	@$(BIN)/python tools/review.py $(ENV) $(ARGS)
+
+deploy-local: setup ## deploy, deploy again and tear down against a stand-in of AWS; ENV=prod
+	@$(BIN)/python -m local.deploy --env $(ENV)
+
+LOCK := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+LOCK_HERE := $(LOCK) --python-version 3.11
+LOCK_LAMBDA := $(LOCK) --python-version 3.13 --python-platform aarch64-manylinux_2_28
 lock: setup ## compile requirements*.in into requirements*.txt with hashes
-	@$(LOCK) requirements-airflow.in -o requirements-airflow.txt
-	@$(LOCK) -c requirements-airflow.txt requirements-dev.in -o requirements-dev.txt
-	@$(LOCK) -c requirements-airflow.txt requirements.in -o requirements.txt
+	@$(LOCK_HERE) requirements-airflow.in -o requirements-airflow.txt
+	@$(LOCK_HERE) -c requirements-airflow.txt requirements-dev.in -o requirements-dev.txt
+	@$(LOCK_HERE) -c requirements-airflow.txt requirements.in -o requirements.txt
+	@for folder in lambda/*/; do test ! -f $${folder}requirements.in || $(LOCK_LAMBDA) $${folder}requirements.in -o $${folder}requirements.txt || exit; done
+	@$(LOCK_HERE) --python-platform aarch64-manylinux_2_28 spark/requirements.in -o spark/requirements.txt
+	@$(LOCK_HERE) --python-platform x86_64-manylinux_2_28 glue/requirements.in -o glue/requirements.txt
 
 clean: ## remove the demo's state and everything built
 	@rm -rf .barflow .venv node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -48,6 +48,9 @@ class Alerts:
         self.intents = Intents(database)
         self.delivery = Delivery(self.outbox, channels)
         self._judged: set[str] = set()
+        # Of the tick that is on: how many alerts were new, and what each channel that was down said.
+        self.found = 0
+        self.down: dict[str, str] = {}
 
     def ensure(self) -> None:
         """Makes collections and indexes where they are missing."""
@@ -60,12 +63,12 @@ class Alerts:
         A tick that the vendor fails notices that too: it is then that a feed goes stale.
         """
         started = self.clock()
-        self._judged.clear()
+        self._judged, self.found, self.down = set(), 0, {}
         for intent in self.intents.all():
             self._judge(_by_symbol(self.staging.sessions(intent.keys)), started)
             if utc_now() - intent.since > DEAD_AFTER:
                 self.intents.remove(intent)
-        self.delivery.run()
+        self._send()
         try:
             yield
         except (UnavailableError, VendorRefusedError):
@@ -76,7 +79,10 @@ class Alerts:
 
     def _end(self, symbols: Sequence[str], started: datetime) -> None:
         self._judge({symbol: () for symbol in symbols if symbol not in self._judged}, started)
-        self.delivery.run()
+        self._send()
+
+    def _send(self) -> None:
+        self.down |= self.delivery.run().down
 
     def save(
         self, keys: Sequence[str], run_id: str, asked: datetime, save: Callable[[], Mapping[str, Saved]]
@@ -88,21 +94,21 @@ class Alerts:
         intent = self.intents.add(run_id, keys)
         saved = save()
         changed = {symbol: done.changed for symbol, done in saved.items() if done.changed}
-        found = self._judge(changed, min(asked, self.clock()))
+        found = self.found
+        self._judge(changed, min(asked, self.clock()))
         self.intents.remove(intent)
-        if found:
-            self.delivery.run()
+        if self.found > found:
+            self._send()
         return saved
 
-    def _judge(self, changed: Changed, now: datetime) -> int:
-        """Judges sessions as known at ``now``. Returns how many alerts that gave which were not in the outbox."""
-        evaluator, found = Evaluator(self.book, now), 0
+    def _judge(self, changed: Changed, now: datetime) -> None:
+        """Judges sessions as known at ``now``, and counts the alerts that were not in the outbox."""
+        evaluator = Evaluator(self.book, now)
         symbols = list(changed)
         for start in range(0, len(symbols), SYMBOLS_AT_ONCE):
             part: Changed = {symbol: changed[symbol] for symbol in symbols[start : start + SYMBOLS_AT_ONCE]}
             for _ in range(MAX_TRIES):
-                part, new = self._try_judge(evaluator, part)
-                found += new
+                part = self._try_judge(evaluator, part)
                 if not part:
                     break
             else:
@@ -111,10 +117,9 @@ class Alerts:
                     "Their bars are stored; the next tick judges them."
                 )
         self._judged.update(symbols)
-        return found
 
-    def _try_judge(self, evaluator: Evaluator, changed: Changed) -> tuple[Changed, int]:
-        """One round. Returns the symbols that another tick judged in the meantime, and how many alerts were new."""
+    def _try_judge(self, evaluator: Evaluator, changed: Changed) -> Changed:
+        """One round. Returns the symbols that another tick judged in the meantime."""
         states = self.states.load(changed)
         before = [states.get(symbol) or evaluator.start(symbol) for symbol in changed]
         missing = self._history(evaluator, [state.symbol for state in before if not evaluator.filled(state)], changed)
@@ -124,9 +129,9 @@ class Alerts:
         ]
         events = [event for _, _, found in results for event in found]
         noticed = utc_now()
-        new = self.outbox.add([(Message.of(event, noticed), self._channels(event)) for event in events])
+        self.found += self.outbox.add([(Message.of(event, noticed), self._channels(event)) for event in events])
         lost = self.states.save([(state, after) for state, after, _ in results])
-        return {symbol: changed[symbol] for symbol in lost}, new
+        return {symbol: changed[symbol] for symbol in lost}
 
     def _history(self, evaluator: Evaluator, symbols: Sequence[str], changed: Changed) -> Changed:
         """The sessions that the rules look at and that were not stored just now: one query for all the symbols."""

@@ -13,8 +13,7 @@ from typing import Any
 from barflow.credits import MINUTE, Credits
 from barflow.errors import BadInputError
 from barflow.sessions import BAR, Session, new_york, previous_session, sessions_between
-from barflow.twelvedata import MOST_ROWS
-from barflow.twelvedata_calls import MOST_SYMBOLS
+from barflow.twelvedata import MOST_ROWS, symbols_at_once
 
 Chunk = tuple[datetime, datetime]
 
@@ -101,8 +100,8 @@ def plan(
         raise BadInputError("no symbols to fetch: name at least one, such as --symbols AAPL,MSFT")
     sessions = _sessions(first, last, now)
     chunks = _chunks(sessions, now)
-    credits, batch_size = Credits(credits_per_minute, credits_per_day), min(batch_size, MOST_SYMBOLS)
-    calls = list(rehearse(len(symbols), len(chunks), credits, batch_size, now))
+    sizes = [symbols_at_once(*chunk, batch_size) for chunk in chunks]
+    calls = list(rehearse(len(symbols), sizes, Credits(credits_per_minute, credits_per_day), now))
     minutes = {at.replace(second=0, microsecond=0) for at, _ in calls}
     return BackfillPlan(
         symbols=tuple(symbols),
@@ -123,18 +122,22 @@ def plan(
 
 
 def rehearse(
-    symbols: int, chunks: int, credits: Credits, batch_size: int, now: datetime
+    symbols: int, batch_sizes: Sequence[int], credits: Credits, now: datetime
 ) -> Iterator[tuple[datetime, int]]:
-    """Each call that the client makes for that many symbols and chunks: when at the earliest, for how many credits."""
-    for _ in range(chunks):
-        for done in range(0, symbols, batch_size):
-            waiting = min(batch_size, symbols - done)
-            while waiting:
-                while not (room := credits.left(now)):
+    """Each call that the client makes, with a batch size for each chunk: when at the earliest, for how many credits."""
+    for batch_size in batch_sizes:
+        waiting = symbols
+        while waiting:
+            if credits.day_is_spent(now):
+                now = credits.resume_at(now)  # the command is run again, and makes batches of what is left
+            batch = min(batch_size, waiting)
+            while batch and not credits.day_is_spent(now):
+                if not credits.left(now):
                     now = credits.resume_at(now)
-                granted = min(room, waiting)
+                granted = min(credits.left(now), batch)
                 credits.spend(granted, now)
                 yield now, granted
+                batch -= granted
                 waiting -= granted
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from barflow import __version__
+from barflow import __version__, cli_operations
 from barflow.cli_alerts import alerts_app
 from barflow.errors import BadInputError, BarflowError
 from barflow.settings import load_settings, parse_symbols
@@ -40,7 +40,7 @@ app.add_typer(rejected_app, name="rejected")
 app.add_typer(alerts_app, name="alerts")
 
 err = Console(stderr=True, highlight=False)
-out = Console(highlight=False)
+out = Console(highlight=False, soft_wrap=True)  # into a pipe, a line stays a line
 
 State = Annotated[
     Path | None,
@@ -92,6 +92,12 @@ def opened(state: Path | None, *, mongo: bool = True, postgres: bool = True, api
     needed = {"lake_uri": True, "mongodb_uri": mongo, "warehouse_dsn": postgres}
     if state is None and all(getattr(settings, name) for name, wanted in needed.items() if wanted):
         yield Run(settings)
+        return
+    if state is None and settings.env != "local":
+        from barflow.deployment import read_contract, settings_of
+
+        contract = read_contract(settings.env)
+        yield Run(settings_of(contract), environment=contract.settings.environment())
         return
     from local.embedded import embedded, open_default_state
 
@@ -246,12 +252,10 @@ def parse_day(text: str, option: str) -> date:
 @app.command(epilog="Example:  barflow status --json")
 def status(state: State = None, as_json: Json = False) -> None:
     """Compare the hops end to end: newest bar, counts, gaps, rejected, freshness. Exits 1 if a guarantee is broken."""
-    from barflow.status import last_runs
     from barflow.tables import show_status, status_json
 
     with opened(state) as run:
-        found, now = run.status(), run.clock()
-        runs = last_runs(run.ledger)
+        found, now, runs = run.status(), run.clock(), run.last_runs()
     if as_json:
         print_json(status_json(found, runs, now))
     else:
@@ -280,13 +284,13 @@ def export(
     state: State = None,
 ) -> None:
     """Write 5-minute bars out of the archive to a file, for research."""
+    from barflow.archive import open_archive
     from barflow.export import export_bars
-    from barflow.lake import Lake
 
     first, last = parse_day(start, "--start"), parse_day(end, "--end")
     name = parse_symbols(symbol)[0]
     with opened(state, mongo=False, postgres=False) as run:
-        rows = export_bars(Lake(run.settings.require("lake_uri")), name, first, last, to, force=force)
+        rows = export_bars(open_archive(run.settings), name, first, last, to, force=force)
     out.print(f"{to}: {rows} bars of {name}, {first} to {last}", markup=False)
 
 
@@ -337,6 +341,10 @@ def rejected_replay(symbols: Symbols = None, reason: Reason = None, state: State
 
     result = with_quarantine(state, work)
     show_result(vars(result), as_json)
+
+
+app.command(epilog="Example:  barflow runbook --env dev --outputs cdk-outputs.json")(cli_operations.runbook)
+app.command(epilog="Example:  barflow cost --env prod --symbols 500 --runs 7")(cli_operations.cost)
 
 
 def chosen(symbols: str | None) -> list[str] | None:

@@ -64,6 +64,7 @@ class TickReport:
     counts: dict[str, Counts] = field(default_factory=dict)
     errors: dict[str, SymbolError] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
+    alerts: int = 0
 
     @property
     def total(self) -> Counts:
@@ -137,6 +138,10 @@ class Ingest:
         return report
 
     def _close(self, report: TickReport, outcome: str, error: BaseException | None = None) -> None:
+        if self.alerts:
+            report.alerts = self.alerts.found
+            if self.alerts.down:
+                report.notes["alerts"] = [*self.alerts.down.values()]
         counts = {symbol: asdict(values) for symbol, values in report.counts.items()}
         facts: dict[str, object] = {
             "notes": [f"{name}: {note}" for name, found in report.notes.items() for note in found]

@@ -80,21 +80,32 @@ class Lease:
         self._stop = threading.Event()
 
     def take(self) -> bool:
-        """Takes or renews the lease; False while another holds it."""
+        """Takes the lease when it is free or has expired; False while another holds it."""
         now = utc_now()
         free = {"_id": self.name, "$or": [{"holder": self.holder}, {"expires_at": {"$lt": now}}]}
-        held = {"$set": {"holder": self.holder, "expires_at": now + timedelta(seconds=self.seconds)}}
         try:
             with mongo_errors("take the lock"):
-                self._leases.find_one_and_update(free, held, upsert=True)
+                self._leases.find_one_and_update(free, self._until(now), upsert=True)
         except DuplicateKeyError:
             return False
         return True
 
+    def renew(self) -> bool:
+        """Holds the lease for another term; False when another took it meanwhile, be it that it is free again."""
+        with mongo_errors("keep the lock"):
+            mine = {"_id": self.name, "holder": self.holder}
+            return self._leases.find_one_and_update(mine, self._until(utc_now())) is not None
+
     def check(self) -> None:
         """Raises BusyError when the lease was lost: then nothing may be published any more."""
-        if not self.take():
-            raise BusyError(f"{self.name}: this run stalled and another took over. Nothing more was written by it.")
+        if not self.renew():
+            raise BusyError(
+                f"{self.name}: this run stalled and another took over. It published nothing; what it had to do is "
+                "done by the other or by the next run."
+            )
+
+    def _until(self, now: datetime) -> Document:
+        return {"$set": {"holder": self.holder, "expires_at": now + timedelta(seconds=self.seconds)}}
 
     def release(self) -> None:
         """Gives the lease back. What cannot be given back expires, so this never fails."""
@@ -104,10 +115,8 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._stop.wait(self.seconds / 3):
-            try:
-                self.take()
-            except BarflowError:
-                continue  # the run's own thread meets it at its next check
+            with suppress(BarflowError):  # the run's own thread meets it at its next check
+                self.renew()
 
     @contextmanager
     def held(self, wait_seconds: float, say: Callable[[str], None]) -> Iterator[Lease]:

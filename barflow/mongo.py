@@ -49,6 +49,8 @@ def connect(uri: str, database: str = "barflow", tz_aware: bool = True) -> Datab
     Raises BadInputError for a malformed URI, UnavailableError when nobody answers.
     """
     try:
+        if not uri.startswith(("mongodb://", "mongodb+srv://")):
+            raise ValueError("the driver would take it for a host's name, and show it")
         client: pymongo.MongoClient[Document] = pymongo.MongoClient(
             uri,
             appname="barflow",

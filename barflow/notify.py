@@ -25,6 +25,8 @@ TIMEOUT_SECONDS = 10
 SNS_BATCH = 10
 # Slack takes about one message a second; a longer wait is left to a later tick.
 LONGEST_WAIT_SECONDS = 5.0
+# The SDK logs the address that it posts to, which of a webhook is the secret.
+SILENT = logging.Logger("slack", logging.CRITICAL + 1)
 # By message id: None where it was sent, else why not.
 Receipts = Mapping[str, str | None]
 
@@ -148,12 +150,12 @@ class SlackChannel:
 
         if self.settings.slack_webhook:
             url = resolve(self.settings.slack_webhook, "BARFLOW_SLACK_WEBHOOK")
-            hook = WebhookClient(url, timeout=TIMEOUT_SECONDS, retry_handlers=[], logger=_silent())
+            hook = WebhookClient(url, timeout=TIMEOUT_SECONDS, retry_handlers=[], logger=SILENT)
             answer = hook.send(text=text)
             return answer.status_code, answer.headers, "" if answer.body == "ok" else answer.body
         token = resolve(self.settings.slack_token, "BARFLOW_SLACK_TOKEN")
         client = WebClient(
-            token, base_url=self.settings.slack_url, timeout=TIMEOUT_SECONDS, retry_handlers=[], logger=_silent()
+            token, base_url=self.settings.slack_url, timeout=TIMEOUT_SECONDS, retry_handlers=[], logger=SILENT
         )
         posted = client.chat_postMessage(channel=self.settings.slack_channel or "", text=text)
         return posted.status_code, posted.headers, ""
@@ -163,11 +165,3 @@ def slack_text(message: Message) -> str:
     """The alert as Slack shows it, with the bar's time in New York."""
     mark = {"info": "", "warning": ":warning: ", "critical": ":rotating_light: "}[message.severity]
     return f"{mark}{message.text} · {new_york(message.bar_start):%Y-%m-%d %H:%M} New York · `{message.rule}`"
-
-
-def _silent() -> logging.Logger:
-    """The SDK logs failures with the address, which of a webhook is the secret."""
-    logger = logging.getLogger("barflow.slack")
-    logger.addHandler(logging.NullHandler())
-    logger.propagate = False
-    return logger

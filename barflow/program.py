@@ -10,10 +10,14 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
@@ -21,8 +25,10 @@ from barflow import errors
 from barflow.errors import BadInputError, BarflowError, VendorRefusedError
 
 Say = Callable[[str], None]
-# Arguments that AWS Glue adds to those of the job.
-GLUE_ARGUMENTS = re.compile(r"^--(JOB_|TempDir$|enable-|job-|extra-|additional-|conf$|library-set$|scriptLocation$)")
+# Arguments of a job that are for AWS Glue itself, each with a value. It hands all of a job's arguments to the program.
+GLUE_ARGUMENTS = re.compile(
+    r"^--(JOB_|enable-|job-|extra-|additional-|python-modules-|continuous-log-|(TempDir|conf|library-set|scriptLocation)$)"
+)
 # What Spark and the JVM say of themselves at every start, and the program's error, which is raised instead.
 _NOISE = re.compile(r"^(?:$|Setting default log level|To adjust logging level|.* WARN |WARNING: |error: )")
 KINDS = (BadInputError, VendorRefusedError)
@@ -34,18 +40,21 @@ _IN_TASK = re.compile(r"^(?:barflow\.errors|barflow\.twelvedata)\.(\w+): (.*)$",
 def run_program(
     parser: argparse.ArgumentParser, argv: list[str] | None, work: Callable[[argparse.Namespace, Say], dict[str, Any]]
 ) -> int:
-    """Parses, works, prints the result. Returns the exit code: 0, or that of the error."""
+    """Parses, works, prints the result. Returns the exit code: 0, or that of the error.
+
+    SIGTERM ends the work as Ctrl-C does: what the run holds is given back.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        result = work(_parse(parser, argv), _say)
+        result = work(parse_arguments(parser, argv), _say)
+    except KeyboardInterrupt:
+        print("error: stopped. What is stored stays, and the next run goes on from there.", file=sys.stderr, flush=True)
+        return 130
     except Exception as error:
-        known = error if isinstance(error, BarflowError) else _from_task(error)
-        if known is None:
-            if os.environ.get("BARFLOW_DEBUG"):
-                traceback.print_exc()
-            known = BarflowError(
-                f"{parser.prog} failed: {_cause(error)}. What readers see is unchanged. "
-                "Run it again; set BARFLOW_DEBUG=1 to see where."
-            )
+        known = as_known(error)
+        if os.environ.get("BARFLOW_DEBUG"):
+            traceback.print_exc()
         print(f"error: {known}", file=sys.stderr, flush=True)
         return known.exit_code
     print(json.dumps(result), flush=True)
@@ -62,7 +71,7 @@ def run_child(
 
     Raises the error that the program ended with, of the same kind and with the same message.
     """
-    last = ""
+    last = told = ""
     with subprocess.Popen(
         command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, text=True
     ) as child:
@@ -72,6 +81,8 @@ def run_child(
             assert child.stdout is not None
             for line in map(str.rstrip, child.stderr):
                 last = line or last
+                if line.startswith("error: "):
+                    told = line.removeprefix("error: ")
                 if not _NOISE.match(line):
                     say(line)
             output = child.stdout.read()
@@ -80,20 +91,21 @@ def run_child(
             raise
     if child.returncode == 0:
         return dict(json.loads(output.splitlines()[-1]))
-    kind = next((kind for kind in KINDS if kind.exit_code == child.returncode), BarflowError)
-    if last.startswith("error: "):
-        raise kind(last.removeprefix("error: "))
+    if told:
+        raise next((kind for kind in KINDS if kind.exit_code == child.returncode), BarflowError)(told)
+    how = f"exit code {child.returncode}" if child.returncode > 0 else f"signal {-child.returncode}"
     raise BarflowError(
-        f"{command[1]} ended with exit code {child.returncode} after: {last or 'no word'}. Run it again."
+        f"{Path(command[1]).name} was ended by {how} after: {last or 'no word'}. What is stored stays. Run it again."
     )
 
 
-def _parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
     """Takes Glue's own arguments for granted and refuses any other that the program does not know."""
     arguments, rest = parser.parse_known_args(argv)
-    unknown = [item for item in rest if item.startswith("--") and not GLUE_ARGUMENTS.match(item.split("=")[0])]
-    if unknown:
-        parser.error(f"unknown argument {unknown[0]}")
+    for before, item in pairwise(["", *rest]):
+        names = (before, item.split("=")[0])  # what follows one of Glue's is its value, as in `--x --no-index`
+        if item.startswith("--") and not any(map(GLUE_ARGUMENTS.match, names)):
+            parser.error(f"unknown argument {item}")
     return arguments
 
 
@@ -101,17 +113,22 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _from_task(error: Exception) -> BarflowError | None:
-    """The project's own error inside what Spark raises for a failed task."""
+def as_known(error: BaseException) -> BarflowError:
+    """Any error as one of ours, for a person or a ledger: itself, or the one inside what Spark raises for a task."""
+    if isinstance(error, BarflowError):
+        return error
     found = _IN_TASK.findall(str(error))
     if not found:
-        return None
+        return BarflowError(
+            f"stopped by {_cause(error)}. What readers see is unchanged. "
+            "Run it again; set BARFLOW_DEBUG=1 to see where."
+        )
     name, message = found[-1]
     kind = getattr(errors, name, BarflowError)
     return kind(message) if issubclass(kind, BarflowError) else BarflowError(message)
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: BaseException) -> str:
     """The innermost error in one line; a DSN or URI in it loses its user part."""
     causes = _CAUSE.findall(str(error))
     kind, line = (

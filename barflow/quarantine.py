@@ -17,6 +17,7 @@ from pymongo import UpdateOne
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
+from barflow.alert_store import Intents
 from barflow.bars import Bar, SessionBars
 from barflow.mongo import DUPLICATE_KEY, Document, mongo_errors
 from barflow.sessions import utc_now
@@ -94,9 +95,9 @@ class Quarantine:
         """Judges refused bars by today's rules and stores those that pass.
 
         A session that changed after the bar was last refused keeps its own bars: a replay fills its gaps and never
-        undoes news.
+        undoes news. The next tick judges it for alerts.
         """
-        result = Replayed()
+        result, intents, noted = Replayed(), Intents(staging.database), set[str]()
         for document in documents:
             bar, reasons = _judge(document, now)
             if bar is None:
@@ -104,6 +105,9 @@ class Quarantine:
                     result.refused[reason] = result.refused.get(reason, 0) + 1
                 continue
             session = SessionBars.of(document["symbol"], session_day(bar), [bar])
+            if session.key not in noted:
+                intents.add(run_id, [session.key])
+                noted.add(session.key)
             saved = staging.save([(session, document["last_seen_at"])], run_id)[document["symbol"]]
             result.stored += saved.new + saved.revised
             result.unchanged += saved.unchanged

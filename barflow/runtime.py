@@ -12,12 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr
 from pymongo.database import Database
 
 from barflow.alert_rules import load_rules
 from barflow.alert_tick import Alerts
 from barflow.backfill import BackfillPlan, plan
-from barflow.errors import BadInputError, VendorRefusedError
+from barflow.errors import BadInputError, UnavailableError, VendorRefusedError
 from barflow.ingest import HOP, Ingest, TickReport
 from barflow.ledger import Ledger, new_run_id
 from barflow.mongo import Document, connect
@@ -51,6 +52,11 @@ class Run:
         uri = resolve(self.settings.mongodb_uri, "BARFLOW_MONGODB_URI")
         return connect(uri, self.settings.mongodb_database)
 
+    @cached_property
+    def alerts(self) -> Alerts:
+        """The rules of the settings and the channels that they open. Raises BadInputError where one is wrong."""
+        return Alerts(self.database, load_rules(self.settings.alerts_file), channels(self.settings), self.clock)
+
     @property
     def staging(self) -> Staging:
         return Staging(self.database)
@@ -65,9 +71,10 @@ class Run:
 
     def ingest(self, say: Say) -> Ingest:
         """The hop with a client for these settings; long waits for credits are told."""
+        key = self.settings.twelvedata_api_key
         client = TwelveDataClient(
             self.settings.twelvedata_url,
-            self.settings.twelvedata_api_key,
+            SecretStr(resolve(key, "TWELVEDATA_API_KEY")) if key else None,
             credits_per_minute=self.settings.credits_per_minute,
             credits_per_day=self.settings.credits_per_day,
             batch_size=self.settings.batch_size,
@@ -79,7 +86,7 @@ class Run:
             history_sessions=self.settings.history_sessions,
             revision_sessions=self.settings.revision_sessions,
             clock=self.clock,
-            alerts=Alerts(self.database, load_rules(self.settings.alerts_file), channels(self.settings), self.clock),
+            alerts=self.alerts,
         )
 
     def migrate(self, say: Say, *, dry_run: bool = False) -> list[str]:
@@ -100,17 +107,26 @@ class Run:
 
     def status(self) -> dict[str, SymbolStatus]:
         """The end-to-end reconciliation of all hops, by symbol, at the market's clock."""
-        from barflow.lake import Lake
+        from barflow.archive import open_archive
         from barflow.quarantine import Quarantine
         from barflow.status import collect
         from barflow.warehouse import connect as connect_warehouse
         from barflow.warehouse import consumed_manifests, held_bars
 
-        lake, quarantine = Lake(self.settings.require("lake_uri")), Quarantine(self.database)
+        lake, quarantine = open_archive(self.settings), Quarantine(self.database)
         with connect_warehouse(self.warehouse_dsn) as connection:
             tables, rows = held_bars(connection)
             consumed = consumed_manifests(connection)
         return collect(self.staging, self.ledger, quarantine, lake, tables, rows, consumed, self.clock())
+
+    def last_runs(self) -> dict[str, dict[str, Any] | None]:
+        """The newest run of each hop and how it ended."""
+        from barflow.status import last_runs
+        from barflow.warehouse import connect as connect_warehouse
+        from barflow.warehouse import last_load
+
+        with connect_warehouse(self.warehouse_dsn) as connection:
+            return {**last_runs(self.ledger), "aggregate": last_load(connection)}
 
     def backfill(
         self, symbols: Sequence[str], first: date, last: date, say: Say, on_call: Callable[[int], None]
@@ -172,11 +188,15 @@ def script(name: str) -> Path:
 
 
 def raise_refusals(report: TickReport) -> None:
-    """Ends a command by what the vendor refused: unknown symbols are bad input, the plan's limits a refusal."""
+    """Ends a command by what the vendor refused: unknown symbols are bad input, the plan's limits a refusal, an
+    answer that could not be used a failure."""
     if not report.errors:
         return
-    refused = "; ".join(f"{symbol} ({item.message.rstrip('.')})" for symbol, item in report.errors.items())
+    errors = report.errors.values()
+    refused = "; ".join(f"{item.symbol} ({item.message.rstrip('.')})" for item in errors)
     kept = f"{len(report.counts)} other symbols were stored." if report.counts else "Nothing was stored."
-    if any("plan" in item.message.lower() for item in report.errors.values()):
+    if all(item.code >= 500 for item in errors):
+        raise UnavailableError(f"Twelve Data gave no usable answer for {refused}. {kept} Run the same command again.")
+    if any("plan" in item.message.lower() for item in errors):
         raise VendorRefusedError(f"Twelve Data refused {refused}. {kept} Choose symbols of your plan, then run again.")
     raise BadInputError(f"Twelve Data does not know {refused}. {kept} Check the spelling, then run again.")

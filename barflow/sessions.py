@@ -21,6 +21,8 @@ from barflow.errors import BadInputError
 
 NEW_YORK = ZoneInfo("America/New_York")
 BAR = timedelta(minutes=5)
+# How long after the close a tick still looks for the closing bars: the slowest schedule, and the delay of a call.
+SETTLING = timedelta(minutes=35)
 # How many bars' opens are kept by their text, some 200 bytes each.
 MOST_SLOTS = 50_000
 
@@ -159,6 +161,12 @@ def session_at(now: datetime) -> Session | None:
     """The session that is open at ``now`` (UTC), or None when the market is closed."""
     found = session(new_york(now).date())
     return found if found is not None and found.opens <= now < found.closes else None
+
+
+def bars_due(now: datetime) -> bool:
+    """Whether a tick at ``now`` (UTC) can find new bars: from the first bar's close until the last one has settled."""
+    found = session(new_york(now).date())
+    return found is not None and found.opens + BAR <= now < found.closes + SETTLING
 
 
 def new_york(moment: datetime) -> datetime:

@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     mongodb_database: str = "barflow"
     warehouse_dsn: SecretStr | None = None
     lake_uri: str | None = Field(None, description="a folder or s3://bucket/prefix")
+    athena_database: str | None = Field(None, description="the catalog's database of an archive on S3")
+    athena_workgroup: str | None = Field(None, description="by which that archive is counted; both or neither")
 
     history_sessions: int = Field(20, ge=1, description="sessions that the first run of a symbol takes")
     revision_sessions: int = Field(2, ge=1, description="sessions that each tick takes again, to catch corrections")

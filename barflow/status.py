@@ -173,7 +173,7 @@ def collect(
 
 
 def last_runs(ledger: Ledger) -> dict[str, dict[str, Any] | None]:
-    """The newest run of each hop and how it ended, for the operator."""
+    """The newest run of each hop of the ledger and how it ended, for the operator."""
     runs: dict[str, dict[str, Any] | None] = {}
     for hop in ("ingest", process.HOP):
         run = ledger.last(hop)

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import requests
@@ -23,7 +24,11 @@ from barflow.twelvedata_http import Http, RawResponse
 
 __all__ = ["Answer", "RawResponse", "SymbolError", "TwelveDataClient"]
 
+MOST_SYMBOLS = 120
 MOST_ROWS = 5000
+# Bars that are held in memory together, about 1 kB each.
+ROWS_HELD = 60_000
+ROWS_A_DAY = 78
 
 
 class TwelveDataClient:
@@ -74,7 +79,7 @@ class TwelveDataClient:
         """
         names = list(dict.fromkeys(symbols))
         while names:
-            size = self._calls.batch_size
+            size = symbols_at_once(start, end, self._calls.batch_size)
             batch, names = names[:size], names[size:]
             yield from self._all_pages(batch, start, end, on_raw)
 
@@ -106,6 +111,12 @@ class TwelveDataClient:
             pages += older.items()
 
 
+def symbols_at_once(start: datetime, end: datetime, batch_size: int) -> int:
+    """How many symbols one call asks for: their bars are in memory together, and a call more costs no credit."""
+    days = max(1, (end - start).days + 1)
+    return max(1, min(batch_size, MOST_SYMBOLS, ROWS_HELD // (ROWS_A_DAY * days)))
+
+
 def _joined(newer: Answer, page: Answer, boundary: datetime) -> Answer:
     """An answer with its next older page, without the bar that both hold."""
     both = as_text(boundary)
@@ -116,7 +127,7 @@ def _joined(newer: Answer, page: Answer, boundary: datetime) -> Answer:
 def _oldest_bar(values: list[Any]) -> datetime | None:
     """The open (UTC) of the oldest bar, in whatever order. What is no bar of a session does not lead astray."""
     with suppress(KeyError, TypeError):
-        if oldest := slot_named(min(value["datetime"] for value in values)):
+        if oldest := slot_named(min(map(itemgetter("datetime"), values))):
             return oldest
     texts = (value.get("datetime") for value in values if isinstance(value, dict))
     ordered = sorted({text for text in texts if isinstance(text, str)})

@@ -18,7 +18,6 @@ from barflow.credits import Credits
 from barflow.errors import BadInputError, UnavailableError, VendorRefusedError
 from barflow.twelvedata_http import Http, NoAnswer, RawResponse, Refusal, Reply
 
-MOST_SYMBOLS = 120
 # The code of a symbol whose part of an answer was missing or no series of bars.
 UNUSABLE = 502
 # An end_date is inclusive or not, depending on whom one asks. This much later both mean the bar that opens then,
@@ -89,7 +88,7 @@ class Calls:
         attempts: int,
         longest_pause: float,
     ) -> None:
-        self.batch_size = min(batch_size, MOST_SYMBOLS)
+        self.batch_size = batch_size
         self._http = http
         self._credits = credits
         self._clock = clock

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -29,6 +30,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 NO_DATA = "no data is available"
 # Answers without the vendor's own words that still say what to do: by their HTTP status.
 WORDLESS = (401, 403, 414, 429)
+GATEWAY_TIMED_OUT = 408
 
 
 class NoAnswer(Exception):
@@ -108,11 +110,9 @@ class Http:
         session: requests.Session | None,
     ) -> None:
         key = api_key.get_secret_value().strip() if api_key else ""
-        if not (key.isascii() and (key.isprintable() or not key) and " " not in key):
+        if not (key.isascii() and key.isprintable() and " " not in key):
             raise BadInputError("TWELVEDATA_API_KEY holds a space or a character that no key has. Copy the key again.")
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-            raise BadInputError("BARFLOW_TWELVEDATA_URL is not an address such as https://api.twelvedata.com")
+        host = _host(url)
         self.has_key = key not in ("", DEMO_KEY)
         self._url = url.rstrip("/")
         self._auth = _Key(SecretStr(key or DEMO_KEY))
@@ -120,7 +120,7 @@ class Http:
         self._timeout = timeout
         self._clock = clock
         self._session = session or requests.Session()
-        if session is None and parts.hostname in LOOPBACK:
+        if session is None and host in LOOPBACK:
             self._session.trust_env = False  # a proxy does not lead to this machine
 
     def get(
@@ -147,7 +147,7 @@ class Http:
             refusal = self.refusal(body, status)
         elif status in WORDLESS:
             body, refusal = {}, Refusal(status, f"HTTP {status} without a message")
-        elif 300 <= status < 500:
+        elif 300 <= status < 500 and status != GATEWAY_TIMED_OUT:
             raise BadInputError(
                 f"BARFLOW_TWELVEDATA_URL does not lead to the API: HTTP {status} came from there, not in its manner. "
                 "Correct the address."
@@ -200,3 +200,13 @@ class Http:
         except failures.RequestException as error:
             reason = type(error).__name__
         raise NoAnswer(reason)  # out of the handlers: what they caught holds the key
+
+
+def _host(url: str) -> str:
+    """The host of the API's address. Raises BadInputError for what is none, or holds a key or a password."""
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        plain = not parts.query and parts.username is None and parts.port != 0  # reading a port that is none raises
+        if parts.scheme in ("http", "https") and parts.hostname and plain:
+            return parts.hostname
+    raise BadInputError("BARFLOW_TWELVEDATA_URL is not an address such as https://api.twelvedata.com")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from barflow.bars import BAR_TABLES
 from barflow.errors import BadInputError, BarflowError, BusyError, UnavailableError
@@ -50,22 +51,30 @@ def connect(dsn: str, settings: str = "", **options: Any) -> psycopg.Connection[
 
     Raises BadInputError for what is no DSN, UnavailableError when nobody answers.
     """
+    _check_form(dsn)
+    with warehouse_errors("be reached"):
+        return psycopg.connect(
+            dsn,
+            connect_timeout=CONNECT_SECONDS,
+            application_name="barflow",
+            options=f"-c timezone=UTC {settings}",
+            keepalives_idle=30,
+            **options,
+        )
+
+
+def _check_form(dsn: str) -> None:
+    """The driver's own words on a malformed DSN show it, or a part of a password whose @ or / splits it wrongly."""
     try:
-        with warehouse_errors("be reached"):
-            return psycopg.connect(
-                dsn,
-                connect_timeout=CONNECT_SECONDS,
-                application_name="barflow",
-                options=f"-c timezone=UTC {settings}",
-                keepalives_idle=30,
-                **options,
-            )
-    except BarflowError as error:
-        if 'missing "="' in str(error) or "invalid connection" in str(error):
-            raise BadInputError(
-                "BARFLOW_WAREHOUSE_DSN is not a PostgreSQL DSN: it looks like postgresql://USER:PASSWORD@HOST:5432/DB"
-            ) from None
-        raise
+        parts = conninfo_to_dict(dsn)
+        whole = "@" not in str(parts.get("host", "")) and str(parts.get("port", "0")).replace(",", "").isdigit()
+    except psycopg.ProgrammingError:
+        whole = False
+    if not whole:
+        raise BadInputError(
+            "BARFLOW_WAREHOUSE_DSN is not a PostgreSQL DSN: it looks like postgresql://USER:PASSWORD@HOST:5432/DB, "
+            "with @ / : % ? # and spaces of the password percent-encoded"
+        )
 
 
 @contextmanager
@@ -112,7 +121,7 @@ def query_read_only(dsn: str, query: str) -> tuple[list[str], list[tuple[Any, ..
 
 def held_bars(connection: psycopg.Connection[Any]) -> tuple[dict[str, Held], dict[str, dict[str, int]]]:
     """Per bar table the sum of bar_count by (symbol, session) with the newest bar, and the rows by symbol."""
-    from barflow.status import Held  # not for Spark's tasks, which only connect
+    from barflow.status import Held  # brings pyarrow along, which migrations and Spark's tasks do without
 
     held: dict[str, Held] = {}
     rows: dict[str, dict[str, int]] = {}
@@ -134,3 +143,16 @@ def consumed_manifests(connection: psycopg.Connection[Any]) -> set[str]:
     with warehouse_errors("read its load ledger"):
         found = connection.execute("select unnest(manifests) from ops.load_run where outcome = 'loaded'")
         return {run_id for (run_id,) in found}
+
+
+def last_load(connection: psycopg.Connection[Any]) -> dict[str, Any] | None:
+    """The newest load and how it ended, for the operator; None before the first."""
+    with warehouse_errors("read its load ledger"):
+        found = connection.execute(
+            "select load_id, started_at, outcome, error from ops.load_run order by started_at desc limit 1"
+        ).fetchone()
+    if found is None:
+        return None
+    load_id, started_at, outcome, error = found
+    run = {"run_id": load_id, "started_at": started_at.isoformat(), "outcome": outcome}
+    return run | ({"error": error} if error else {})

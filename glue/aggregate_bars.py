@@ -1,7 +1,8 @@
 """The Glue job: aggregates the published partitions that no load has taken, and loads them into the warehouse.
 
 Plain arguments, so that it runs the same under `python`, spark-submit and AWS Glue. The warehouse's DSN is a
-secret and comes from the environment (BARFLOW_WAREHOUSE_DSN, the DSN or a secretsmanager: reference).
+secret and comes from the environment (BARFLOW_WAREHOUSE_DSN, the DSN or a secretsmanager: reference); Glue, where
+a program cannot be given variables of its own choice, names the reference in an argument.
 Progress goes to stderr; the last line on stdout is one JSON object.
 
     python glue/aggregate_bars.py --lake s3://bucket/lake
@@ -22,13 +23,13 @@ from typing import TYPE_CHECKING, Any
 from barflow import aggregate
 from barflow.aggregate import Plan
 from barflow.bars import BAR_TABLES
-from barflow.errors import BadInputError, BarflowError
+from barflow.errors import BadInputError
 from barflow.history import daily_history
 from barflow.lake import Lake
 from barflow.ledger import new_run_id
 from barflow.load import METRICS, TABLES, Load, record_failure
-from barflow.program import Say, run_program
-from barflow.secrets import resolve
+from barflow.program import Say, as_known, run_program
+from barflow.secrets import reference, resolve
 from barflow.sessions import utc_now
 from barflow.settings import load_settings, parse_symbols
 from barflow.warehouse import consumed_manifests
@@ -40,8 +41,13 @@ LOCK_WAIT_SECONDS = 60.0
 
 
 def parser() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(prog="aggregate_bars.py", description=__doc__.split("\n", 1)[0])
+    options = argparse.ArgumentParser(
+        prog="aggregate_bars.py", description=__doc__.split("\n", 1)[0], allow_abbrev=False
+    )
     options.add_argument("--lake", help="folder or s3:// URI of the lake (default: BARFLOW_LAKE_URI)")
+    options.add_argument(
+        "--warehouse", type=reference, help="secretsmanager: reference to its DSN (default: BARFLOW_WAREHOUSE_DSN)"
+    )
     options.add_argument("--run-id", help="the load's id, for the ledger and the rows (default: a new one)")
     options.add_argument("--full", action="store_true", help="load everything in the lake again, not only what is new")
     options.add_argument("--symbols", type=parse_symbols, help="with --full: only these symbols, comma separated")
@@ -55,7 +61,8 @@ def main(argv: list[str] | None = None) -> int:
 def _aggregate(arguments: argparse.Namespace, say: Say) -> dict[str, Any]:
     if arguments.symbols and not arguments.full:
         raise BadInputError("--symbols goes with --full: a manifest is loaded whole. Leave it out, or add --full.")
-    settings = load_settings(**({"lake_uri": arguments.lake} if arguments.lake else {}))
+    given = {"lake_uri": arguments.lake, "warehouse_dsn": arguments.warehouse}
+    settings = load_settings(**{name: value for name, value in given.items() if value})
     dsn = resolve(settings.warehouse_dsn, "BARFLOW_WAREHOUSE_DSN")
     lake = Lake(settings.require("lake_uri"))
     load_id, started_at = arguments.run_id or new_run_id(aggregate.HOP), utc_now()
@@ -68,8 +75,7 @@ def _aggregate(arguments: argparse.Namespace, say: Say) -> dict[str, Any]:
                 plan = aggregate.plan_new(lake, consumed)
             rows = _load(load, lake, plan, started_at, say)
     except BaseException as error:
-        reason = str(error) if isinstance(error, BarflowError) else type(error).__name__
-        record_failure(dsn, load_id, started_at, reason)
+        record_failure(dsn, load_id, started_at, str(as_known(error)))
         raise
     return {
         "run_id": load_id,
@@ -128,5 +134,5 @@ def _sql(name: str) -> str:
     return (beside if beside.exists() else Path(beside.name)).read_text()
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+if __name__ == "__main__" and (code := main()):
+    raise SystemExit(code)  # Glue takes any SystemExit for a failure, that of 0 as well

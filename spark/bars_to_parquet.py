@@ -16,18 +16,20 @@ from contextlib import suppress
 from typing import Any
 
 from barflow import process
-from barflow.errors import BarflowError
+from barflow.errors import BadInputError, BarflowError
 from barflow.lake import Lake
 from barflow.ledger import FAILED, SUCCEEDED, Lease, Ledger, new_run_id
 from barflow.mongo import connect
-from barflow.program import Say, run_program
+from barflow.program import Say, as_known, run_program
 from barflow.secrets import resolve
 from barflow.settings import Settings, load_settings, parse_symbols
 from barflow.staging import Staging
 
 
 def parser() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(prog="bars_to_parquet.py", description=__doc__.split("\n", 1)[0])
+    options = argparse.ArgumentParser(
+        prog="bars_to_parquet.py", description=__doc__.split("\n", 1)[0], allow_abbrev=False
+    )
     options.add_argument("--lake", help="folder or s3:// URI of the lake (default: BARFLOW_LAKE_URI)")
     options.add_argument("--run-id", help="the run's id, for the ledger and the manifest (default: a new one)")
     options.add_argument("--symbols", type=parse_symbols, help="only these symbols, comma separated")
@@ -54,9 +56,8 @@ def _process(arguments: argparse.Namespace, say: Say) -> dict[str, Any]:
         try:
             written, manifest = _write(settings, staging, ledger, lake, lease, run_id, symbols, arguments.full, say)
         except BaseException as error:
-            reason = str(error) if isinstance(error, BarflowError) else type(error).__name__
             with suppress(BarflowError):  # MongoDB may be what failed; that error is the one to tell
-                ledger.finish(run_id, FAILED, {}, error=reason)
+                ledger.finish(run_id, FAILED, {}, error=str(as_known(error)))
             raise
         rows: Counter[str] = Counter()
         for item in written:
@@ -84,6 +85,12 @@ def _write(
     say: Say,
 ) -> tuple[list[process.Written], str | None]:
     """Stages, verifies, publishes. Returns what was written and the manifest's id, if there was anything."""
+    unknown = sorted(set(symbols or ()) - staging.newest_sessions(symbols or (), ()).keys())
+    if unknown:
+        raise BadInputError(
+            f"no bars of {', '.join(unknown)} are staged. Nothing was written. "
+            f"Check the spelling, or run `barflow ingest --symbols {','.join(unknown)}` first."
+        )
     lake.discard_staged()  # of runs that died; this one holds the lease
     planned = process.changed(staging, ledger, lake, symbols, full)
     if not planned:

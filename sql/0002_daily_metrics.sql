@@ -20,6 +20,7 @@ create table if not exists market.daily_metrics (
     load_id text not null,
     primary key (symbol, session_date)
 );
+comment on table market.daily_metrics is 'Metrics of each session, from daily bars; NULL until their window is full';
 comment on column market.daily_metrics.return_1d is 'close / prev_close - 1';
 comment on column market.daily_metrics.gap_open is 'open / prev_close - 1';
 comment on column market.daily_metrics.range_pct is '(high - low) / close';

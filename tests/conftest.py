@@ -7,6 +7,7 @@ whatever the test run dies of.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ from local.state import State
 # No test of this project depends on how fast the machine is.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# CDK's engine runs in Node: in the one that make setup installs, whatever else is on the path.
+os.environ.setdefault("JSII_NODE", str(Path(sys.executable).with_name("node")))
 
 ROOT = Path(__file__).parents[1]
 REAL_DATA = Path(os.environ.get("BARFLOW_REAL_DATA") or ROOT.parent / "shared" / "data" / "real")

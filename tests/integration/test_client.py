@@ -82,6 +82,12 @@ class TestBatches:
         fetch(market, ",".join(f"S{n}" for n in range(130)), start=LAST_BAR, batch_size=500)
         assert [*map(len, asked(market))] == [120, 10]
 
+    def test_of_long_ranges_are_smaller_so_that_memory_does_not_follow_the_range(
+        self, market: TwelveDataStandIn
+    ) -> None:
+        fetch(market, ",".join(f"S{n}" for n in range(30)), start=DAY_CLOSES - timedelta(days=50), batch_size=120)
+        assert [*map(len, asked(market))] == [15, 15]
+
     def test_ask_for_a_symbol_once(self, market: TwelveDataStandIn) -> None:
         assert list(fetch(market, "AAPL,MSFT,AAPL")) == ["AAPL", "MSFT"]
         assert asked(market) == [("AAPL", "MSFT")]

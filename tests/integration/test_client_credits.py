@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from clients import Waits, asked, by_symbol, client, fetch, rows
@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, ask, limit
 
+from barflow.backfill import plan
 from barflow.errors import VendorRefusedError
 from local.twelvedata_server import TwelveDataStandIn
 
@@ -144,6 +145,29 @@ class TestByTheDay:
         assert [next(series).symbol, next(series).symbol] == ["A", "B"]
         with pytest.raises(VendorRefusedError, match="before C; they come back"):
             next(series)
+
+
+def test_a_backfill_makes_the_calls_that_its_plan_names(basic: TwelveDataStandIn) -> None:
+    """At the planned moments too: the plan follows the client, and not a formula of its own."""
+    limit(basic, per_minute=8, per_day=14)
+    CLOCK.now = started = NEARLY_MIDNIGHT - timedelta(minutes=1)
+    symbols, limits = SYMBOLS.split(","), {"credits_per_minute": 8, "credits_per_day": 14}
+    planned = plan(symbols, date(2025, 3, 3), date(2025, 7, 1), now=started, batch_size=6, **limits)
+    assert (len(planned.chunks), planned.calls, planned.days) == (2, 5, 2)
+    own = client(basic, batch_size=6, **limits)
+    for start, end in planned.chunks:
+        wanted = symbols
+        while wanted:
+            try:
+                for result in own.time_series(wanted, start, end):
+                    wanted = [symbol for symbol in wanted if symbol != result.symbol]
+            except VendorRefusedError:
+                CLOCK.now = datetime(2025, 7, 3, 0, 0, 1, tzinfo=UTC)
+    assert [*map(len, asked(basic))] == [6, 2, 2, 4, 6]
+    assert set(statuses(basic)) == {200}
+    assert planned.calls == len(basic.requests)
+    assert planned.minutes == len({call.at.replace(second=0) for call in basic.requests})
+    assert planned.finishes_at - timedelta(minutes=1) <= basic.requests[-1].at < planned.finishes_at
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -179,6 +179,7 @@ class TestTroubleOnTheWay:
             ("http_error", {"status": 502}, "HTTP 502"),
             ("http_error", {"status": 503}, "HTTP 503"),
             ("http_error", {"status": 504}, "HTTP 504"),
+            ("http_error", {"status": 408}, "HTTP 408"),
             ("vendor_error", {}, "error 500: Internal server error."),
             ("truncated_json", {}, "HTTP 200 with a body that is not the API's"),
             ("broken_off", {}, "the answer broke off"),
@@ -223,7 +224,19 @@ class TestTroubleOnTheWay:
         with pytest.raises(UnavailableError, match=r"connection failed.*Check the network and BARFLOW_TWELVEDATA_URL"):
             fetch("http://127.0.0.1:9", attempts=1)
 
-    @pytest.mark.parametrize("url", ["api.twelvedata.com", "ftp://host", "https://", "https://host/?apikey=x", ""])
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "api.twelvedata.com",
+            "ftp://host",
+            "https://",
+            "https://host/?apikey=x",
+            "https://me:pass@host",
+            "http://host:x",
+            "http://[",
+            "",
+        ],
+    )
     def test_what_is_no_address_is_bad_input(self, url: str) -> None:
         with pytest.raises(BadInputError, match="BARFLOW_TWELVEDATA_URL is not an address"):
             fetch(url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date, timedelta
 
@@ -249,11 +250,11 @@ def gap(rows: list[Row], day: date, factor: float) -> list[Row]:
     ("factor", "flag"), [(1 / 10, "possible_split 10:1"), (3.0, "possible_split 1:3"), (0.924, "price_jump")]
 )
 def test_a_price_jump_is_flagged_in_the_ledger_and_every_bar_of_it_stored(
-    stand_in: object, database: Mongo, factor: float, flag: str
+    stand_in: Callable[..., TwelveDataStandIn], database: Mongo, factor: float, flag: str
 ) -> None:
     rows = MARKET.rows("AAPL", HISTORY[-2].opens, DAY_CLOSES)
     bars = ReplayBars(("AAPL", row) for row in gap(rows, HISTORY[-1].session_date, factor))
-    api: TwelveDataStandIn = stand_in(bars)  # type: ignore[operator]
+    api = stand_in(bars)
     hop = ingest(api, database, history=2, clock=lambda: DAY_CLOSES)
     report = hop.tick(["AAPL"])
     assert asdict(report.counts["AAPL"]) == counts(received=156, new=156)

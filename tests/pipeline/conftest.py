@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from harness import Pipeline
 
 from barflow.spark_session import spark_session
+from local import mongo
+from local.mongo import free_port
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +33,25 @@ def stores(mongodb_uri: str, warehouse_dsn: str, tmp_path: Path) -> Pipeline:
 def pipeline(stores: Pipeline, spark: None) -> Pipeline:
     """The same, its programs run in this process on the shared Spark."""
     return stores
+
+
+@pytest.fixture
+def own_mongo(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
+    """A MongoDB of the test's own: its URI, and how to kill it and to start it again on the same port and data."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "mongo").mkdir()
+    servers: list[subprocess.Popen[bytes]] = []
+    port = free_port()
+
+    def start() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(mongo, "free_port", lambda: port)
+            mongo.start_mongo(tmp_path, lambda server, _: servers.append(server), print)
+
+    def kill() -> None:
+        servers[-1].kill()
+        servers[-1].wait()
+
+    start()
+    yield f"mongodb://127.0.0.1:{port}/", kill, start
+    kill()

@@ -65,8 +65,9 @@ class Gate:
         raise AssertionError(f"nobody came to {self.table}")
 
     def terminate(self) -> None:
-        """Has the server end the connection that waits."""
-        self._keeper.execute("select pg_terminate_backend(%s)", [self.wait()])
+        """Has the server end the connection that waits, and waits for that end."""
+        ended = self._keeper.execute("select pg_terminate_backend(%s, 60000)", [self.wait()]).fetchone()
+        assert ended == (True,)
 
     def open(self) -> None:
         self._keeper.execute("select pg_advisory_unlock_all()")

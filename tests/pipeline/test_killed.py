@@ -83,6 +83,7 @@ def check_end_state(running: Running) -> None:
     expected: dict[tuple[str, str], list[dict[str, object]]] = {}
     for bars in sorted(running.given.values(), key=lambda bars: bars.session_date):
         columns = {name: getattr(bars, name) for name in ("ts", "open", "high", "low", "close", "volume", "revision")}
+        columns["ts"] = [ts.replace(tzinfo=None) for ts in bars.ts]  # as a task reads them
         rows = to_table([{"symbol": bars.symbol, "session_date": str(bars.session_date), **columns}])
         partition = expected.setdefault((bars.symbol, f"{bars.session_date:%Y-%m}"), [])
         partition += rows.drop_columns("revision").to_pylist()

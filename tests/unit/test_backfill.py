@@ -84,7 +84,7 @@ class TestCosts:
 
     def test_a_day_s_credits_end_at_midnight_utc(self) -> None:
         found = planned("2026-11-02", "2026-11-20", symbols=20, credits_per_day=12)
-        assert (found.calls, found.credits, found.minutes, found.days) == (4, 20, 3, 2)
+        assert (found.calls, found.credits, found.minutes, found.days) == (3, 20, 3, 2)
         assert found.finishes_at == datetime(2026, 11, 25, 0, 1, tzinfo=UTC)
 
     def test_a_day_too_short_for_its_credits_ends_with_the_minutes(self) -> None:
@@ -98,25 +98,28 @@ class TestCosts:
         assert (found.minutes, found.days) == (125, 1)
 
     def test_a_batch_is_at_most_the_vendor_s_largest(self) -> None:
-        large = planned("2026-11-02", "2026-11-20", symbols=500, credits_per_minute=2584, batch_size=500)
+        large = planned("2026-11-20", "2026-11-20", symbols=500, credits_per_minute=2584, batch_size=500)
         assert (large.calls, large.minutes) == (5, 1)
+
+    def test_a_long_chunk_is_asked_for_in_more_and_smaller_calls(self) -> None:
+        long = planned("2026-09-01", "2026-11-20", symbols=500, credits_per_minute=2584, batch_size=500)
+        assert (long.calls, long.credits, long.minutes) == (56, 500, 1)
 
 
 @given(
     symbols=st.integers(1, 60),
-    chunks=st.integers(1, 12),
+    batch_sizes=st.lists(st.integers(1, 120), min_size=1, max_size=12),
     per_minute=st.integers(1, 60),
     per_day=st.one_of(st.none(), st.integers(1, 200)),
-    batch_size=st.integers(1, 120),
     seconds=st.integers(0, 86_399),
 )
 def test_no_minute_and_no_day_is_ever_overspent_or_wasted(
-    symbols: int, chunks: int, per_minute: int, per_day: int | None, batch_size: int, seconds: int
+    symbols: int, batch_sizes: list[int], per_minute: int, per_day: int | None, seconds: int
 ) -> None:
     now = NOW.replace(hour=0, minute=0, second=0) + timedelta(seconds=seconds)
-    calls = list(rehearse(symbols, chunks, Credits(per_minute, per_day), batch_size, now))
-    assert sum(count for _, count in calls) == symbols * chunks
-    assert max(count for _, count in calls) <= min(batch_size, per_minute, symbols)
+    calls = list(rehearse(symbols, batch_sizes, Credits(per_minute, per_day), now))
+    assert sum(count for _, count in calls) == symbols * len(batch_sizes)
+    assert max(count for _, count in calls) <= min(max(batch_sizes), per_minute, symbols)
     assert [at for at, _ in calls] == sorted(at for at, _ in calls)
     assert calls[0][0] == now
     minutes, days = Counter[datetime](), Counter[date]()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-HEAVY = {"pandas", "numpy", "pyarrow", "pyspark", "psycopg", "boto3", "rich", "typer", "fastapi"}
+HEAVY = {"pandas", "numpy", "pyarrow", "pyspark", "psycopg", "boto3", "slack_sdk", "rich", "typer", "fastapi"}
 
 
 def test_the_ingest_path_imports_nothing_heavy() -> None:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Iterator
-from datetime import date
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import date, timedelta
 
 import pytest
 from alert_ticks import LEVEL, answer, at, go, hop, ids, later, rules, slack, start
 from pymongo.database import Database
 from ticks import everything
 
-from barflow.alert_store import Intents
+from barflow import alert_delivery
+from barflow.alert_message import Message
+from barflow.alert_store import AlertStates, Intents, Outbox
 from barflow.alert_tick import DEAD_AFTER
 from barflow.alerts import NEWS_SESSIONS
 from barflow.errors import UnavailableError
 from barflow.ledger import FAILED
 from barflow.mongo import Document
+from barflow.notify import Receipts
+from barflow.quarantine import Quarantine
 from barflow.sessions import last_sessions, utc_now
+from barflow.staging import Staging
 from barflow.twelvedata import SymbolError
 from local.slack_server import TOKEN, SlackStandIn, Trouble
 
@@ -138,7 +144,7 @@ def test_killed_between_sending_and_noting_it_an_alert_is_sent_again_with_its_id
     database: Mongo, mongodb_uri: str, slack_server: SlackStandIn
 ) -> None:
     tick = {"now": at(3).isoformat(), "closes": {"AAPL": FIRING}, "slack": slack_server.url}
-    assert go(start(mongodb_uri, database, die=("Delivery._keep", "before"), **tick)) == [-signal.SIGKILL]
+    assert go(start(mongodb_uri, database, die=("Delivery._sent", "before"), **tick)) == [-signal.SIGKILL]
     assert len(slack_server.posts) == 1
     hop(database, now=at(4), channels=[slack(slack_server.url)]).tick(["AAPL"])
     assert len(slack_server.posts) == 1, "the dead deliverer's claim still holds"
@@ -186,6 +192,8 @@ def test_a_channel_that_is_down_fails_no_tick_and_gets_the_alert_when_it_is_back
     report = hop(database, answer("AAPL", FIRING, at(3)), now=at(3), channels=ways).tick(["AAPL"])
     assert report.counts["AAPL"].new == 3
     [waiting] = database["alerts"].find()
+    assert ["HTTP 500" in note for note in report.notes["alerts"]] == [True], "the tick says so"
+    assert report.alerts == 1
     state = waiting["channels"]["slack"]
     assert (state["delivered_at"], state["attempts"]) == (None, 1)
     assert "HTTP 500" in state["last_error"]
@@ -243,3 +251,106 @@ def test_sessions_missed_in_an_outage_are_judged_when_they_come_and_older_ones_a
     assert [name.split("|")[2][:10] for name in ids(database)] == [
         str(item.session_date) for item in recent[-NEWS_SESSIONS:]
     ]
+
+
+def test_a_state_that_another_tick_changed_is_not_written_over(database: Mongo) -> None:
+    hop(database, answer("AAPL", CALM, at(2)), now=at(2)).tick(["AAPL"])
+    states = AlertStates(database)
+    before = states.load(["AAPL"])["AAPL"]
+    assert states.save([(before, replace(before, fired={"one": at(1)}))]) == set()
+    assert states.save([(before, replace(before, fired={"two": at(2)}))]) == {"AAPL"}
+    assert states.load(["AAPL"])["AAPL"].fired == {"one": at(1)}
+
+
+def test_a_tick_overtaken_while_it_judges_judges_again(database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The faster one stores and judges a bar more; the slower one must not put that back to unjudged."""
+    rule = rules({**LEVEL, "cool_down_minutes": 60})
+    hop(database, answer("AAPL", CALM, at(2)), now=at(2), book=rule).tick(["AAPL"])
+    keep, overtaken = Outbox.add, []
+
+    def overtake(outbox: Outbox, messages: Iterable[tuple[Message, Sequence[str]]]) -> int:
+        if not overtaken:
+            overtaken.append(True)
+            hop(database, answer("AAPL", {**FIRING, 3: 100.0, 4: 102.0}, at(5)), now=at(5), book=rule).tick(["AAPL"])
+        return keep(outbox, messages)
+
+    monkeypatch.setattr(Outbox, "add", overtake)
+    hop(database, answer("AAPL", FIRING, at(3)), now=at(3), book=rule).tick(["AAPL"])
+    assert ids(database) == [FIRED]
+    state = AlertStates(database).load(["AAPL"])["AAPL"]
+    assert [*state.sessions.values()][-1].slots == bytes(range(5))
+    assert state.fired == {"level_101": at(2)}
+
+
+class Recorder:
+    """A channel that takes everything."""
+
+    name = "sns"
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+
+    def send(self, messages: Sequence[Message]) -> Iterator[Receipts]:
+        for message in messages:
+            self.taken.append(message.id)
+            yield {message.id: None}
+
+
+def test_a_channel_that_has_an_alert_does_not_get_it_again_for_the_sake_of_one_that_is_down(
+    database: Mongo, slack_server: SlackStandIn
+) -> None:
+    works = Recorder()
+    slack_server.trouble = Trouble("channel_not_found", times=2)
+    hop(database, answer("AAPL", FIRING, at(3)), now=at(3), channels=[slack(slack_server.url), works]).tick(["AAPL"])
+    for _ in range(3):
+        later(database)
+        hop(database, now=at(3), channels=[slack(slack_server.url), works]).tick(["AAPL"])
+    assert works.taken == [FIRED]
+    assert len(slack_server.posts) == 1
+    [sent] = database["alerts"].find()
+    assert {name: state["attempts"] for name, state in sent["channels"].items()} == {"sns": 1, "slack": 3, "sse": 1}
+
+
+def test_more_than_one_claim_holds_is_sent_in_one_tick(database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alert_delivery, "CLAIMED_AT_ONCE", 3)
+    works = Recorder()
+    fired = [answer(symbol, FIRING, at(3)) for symbol in SYMBOLS[:7]]
+    hop(database, *fired, now=at(3), channels=[works]).tick(SYMBOLS[:7])
+    assert sorted(works.taken) == ids(database)
+    assert len(works.taken) == 7
+    assert Outbox(database).find(undelivered=True) == []
+
+
+def test_a_channel_that_is_no_longer_set_up_is_waited_for_without_a_hurry(database: Mongo) -> None:
+    hop(database, answer("AAPL", FIRING, at(3)), now=at(3), channels=[slack()]).tick(["AAPL"])
+    later(database)
+    hop(database, now=at(3)).tick(["AAPL"])
+    [waiting] = database["alerts"].find()
+    assert waiting["due_at"] > utc_now() + timedelta(minutes=10)
+    assert [item["_id"] for item in Outbox(database).find(undelivered=True)] == [FIRED]
+
+
+def test_a_message_that_another_version_wrote_waits_and_stops_nothing(database: Mongo) -> None:
+    hop(database, answer("AAPL", FIRING, at(3)), now=at(3), channels=[slack()]).tick(["AAPL"])
+    database["alerts"].update_one({}, {"$set": {"message.schema_version": 2}})
+    later(database)
+    works = Recorder()
+    works.name = "slack"
+    report = hop(database, answer("MSFT", FIRING, at(3)), now=at(3), channels=[works]).tick(["MSFT"])
+    assert works.taken == ["level_101|MSFT|2025-07-30T13:40:00Z"]
+    assert report.notes == {}
+    [waiting] = Outbox(database).find(undelivered=True)
+    assert "another version" in waiting["channels"]["slack"]["last_error"]
+
+
+def test_a_bar_that_comes_back_from_quarantine_is_judged_by_the_next_tick(database: Mongo) -> None:
+    """It was refused for the future, and a clock set right lets it pass."""
+    hop(database, answer("AAPL", CALM, at(2)), now=at(2)).tick(["AAPL"])
+    report = hop(database, answer("AAPL", {**CALM, 3: 102.0}, at(2)), now=at(2)).tick(["AAPL"])
+    assert report.counts["AAPL"].rejected == 1
+    quarantine = Quarantine(database)
+    done = quarantine.replay(Staging(database), quarantine.find(), "replay", at(4))
+    assert done.stored == 1
+    assert ids(database) == []
+    hop(database, now=at(4)).tick(["AAPL"])
+    assert ids(database) == ["level_101|AAPL|2025-07-30T13:45:00Z"]

@@ -11,7 +11,8 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cached_property, lru_cache
@@ -32,7 +33,7 @@ from barflow.sessions import NEW_YORK, session
 from barflow.staging import Staging
 from barflow.validation import FIELD_NAMES, Validated, validate
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 PROCESS, AGGREGATE = "spark/bars_to_parquet.py", "glue/aggregate_bars.py"
 # Long before any test: an answer that was asked for then.
 ASKED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -119,12 +120,22 @@ class Pipeline:
     def run(self, path: str, *arguments: str) -> Ran:
         """Runs a program in this process, on the shared Spark."""
         said, printed = io.StringIO(), io.StringIO()
+        with self.in_environment(), contextlib.redirect_stderr(said), contextlib.redirect_stdout(printed):
+            code = program(path).main(list(arguments))
+        return Ran(code, _last_object(printed.getvalue()), said.getvalue())
+
+    def run_at_once(self, path: str, count: int) -> list[int]:
+        """Runs a program so many times at the same time, in threads of this process; returns the exit codes."""
+        with self.in_environment(), ThreadPoolExecutor(count) as pool:
+            return list(pool.map(lambda _: program(path).main([]), range(count)))
+
+    @contextlib.contextmanager
+    def in_environment(self) -> Iterator[None]:
+        """Lets this process find the settings in its environment."""
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.environment.items():
                 patch.setenv(name, value)
-            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(printed):
-                code = program(path).main(list(arguments))
-        return Ran(code, _last_object(printed.getvalue()), said.getvalue())
+            yield
 
     def start(self, path: str, *arguments: str, under: Iterable[str] = ()) -> subprocess.Popen[str]:
         """Starts a program as a process of its own; ``under`` is another that runs it, with its arguments."""

@@ -1,0 +1,65 @@
+"""The commands for those who deploy: `barflow runbook` and `barflow cost`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from barflow.errors import BadInputError
+
+Env = Annotated[str, typer.Option(help="dev, staging or prod.")]
+
+
+def runbook(
+    env: Env,
+    outputs: Annotated[Path, typer.Option(help="What cdk deploy --outputs-file wrote.")],
+    to: Annotated[Path, typer.Option(help="Folder for runbook-ENV.md and runbook-ENV.html.")] = Path(),
+) -> None:
+    """Write the operations runbook of a deployment, with its real names, as Markdown and HTML."""
+    from barflow.runbook import html, markdown, read_outputs
+    from stacks.outputs import OUTPUTS
+
+    meanings = {(item.stack, item.key): item.meaning for item in OUTPUTS}
+    text = markdown(env, read_outputs(env, outputs), meanings)
+    for name, body in ((f"runbook-{env}.md", text), (f"runbook-{env}.html", html(f"Barflow {env}: runbook", text))):
+        path = to / name
+        try:
+            to.mkdir(parents=True, exist_ok=True)
+            path.write_text(body)
+        except OSError as error:
+            raise BadInputError(f"could not write {path}: {error.strerror}. Choose another folder with --to.") from None
+        sys.stdout.write(f"{path}\n")
+
+
+def cost(
+    env: Env = "dev",
+    symbols: Annotated[int | None, typer.Option(min=1, help="So many symbols instead of the environment's.")] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Process runs a session: 1 daily, 7 hourly.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Estimate what an environment costs a month, by service, and what one run of the pipeline does."""
+    from barflow.tables import console, table
+    from config.cost import estimate
+    from config.environments import environment
+    from config.validation import ConfigError
+
+    try:
+        found = estimate(environment(env), symbols=symbols, runs_per_session=runs)
+    except ConfigError as error:
+        raise BadInputError(str(error)) from None
+    if as_json:
+        sys.stdout.write(json.dumps(found.to_json()) + "\n")
+        return
+    title = f"{env}: {found.symbols} symbols, {runs} process run{'s' if runs > 1 else ''} a session"
+    shown = table(title, ("service", "made of", "USD a month"), left=2)
+    for line in sorted(found.lines, key=lambda line: -line.dollars):
+        shown.add_row(line.service, line.basis, f"{line.dollars:,.2f}")
+    shown.add_row("total", "", f"{found.total:,.2f}", style="bold")
+    out = console()
+    out.print(shown)
+    out.print(f"one process run: {found.run_dollars:.2f} USD")
+    out.print(f"list prices of {found.region} as of {found.prices_as_of}, without free tiers and taxes")

@@ -1,0 +1,19 @@
+"""What the pipeline's CloudWatch metrics are called: by those who write them, and by dashboards and alarms."""
+
+from __future__ import annotations
+
+NAMESPACE = "Barflow"
+ENVIRONMENT, SYMBOL = "Environment", "Symbol"  # the dimensions
+# By environment, a tick each.
+BARS_RECEIVED = "BarsReceived"
+BARS_INGESTED = "BarsIngested"  # stored for the first time, or stored again because the source changed them
+BARS_REJECTED = "BarsRejected"
+SYMBOLS_REFUSED = "SymbolsRefused"  # by the vendor, while others were answered
+TICKS_REFUSED = "TicksRefused"  # by the vendor as a whole: wrong key, plan, the day's credits
+STALEST = "Stalest"  # seconds, the greatest freshness of any symbol
+# By environment, a process run each.
+ROWS_LOADED = "RowsLoaded"
+RUN_COST = "RunCost"  # dollars, by the price table
+ALERTS_FIRED = "AlertsFired"
+# By environment and symbol.
+FRESHNESS = "Freshness"  # seconds from the close of the newest stored bar to now

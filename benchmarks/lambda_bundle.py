@@ -1,0 +1,69 @@
+"""How heavy is the ingest function, and how long does it take to wake? Its size, and its import in a new process.
+
+The bundle that is deployed is for arm64, so the import is timed on the same bundle built for this machine, by the
+function's Python where this machine has it. No byte code is kept: in Lambda there is none either.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from config import versions
+from stacks.bundles import INGEST
+
+MAX_MEGABYTES = 30.0
+MAX_SECONDS = 1.5
+TIMED = "import time; began = time.perf_counter(); import handler; print(time.perf_counter() - began)"
+
+
+def bundle_megabytes() -> float:
+    """The deployed bundle, unzipped."""
+    files = (path for path in INGEST.build().rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in files) / 1e6
+
+
+def cold_import_seconds(runs: int = 7) -> float:
+    """The median of so many imports of the handler, each in a new interpreter."""
+    interpreter = function_python()
+    bundle = replace(INGEST, name="ingest-here", platform=_this_platform(), python=python_version(interpreter)).build()
+    command = [str(interpreter), "-B", "-I", "-c", f"import sys; sys.path.insert(0, '.'); {TIMED}"]
+    timed = [
+        subprocess.run(command, cwd=bundle, capture_output=True, text=True, check=True).stdout for _ in range(runs)
+    ]
+    return statistics.median(map(float, timed))
+
+
+def function_python() -> Path:
+    """The function's Python on this machine, or the one that runs this."""
+    uv = Path(sys.executable).with_name("uv")
+    found = subprocess.run(
+        [uv, "python", "find", "--no-python-downloads", versions.LAMBDA_PYTHON],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "VIRTUAL_ENV": ""},
+    )
+    return Path(found.stdout.strip() if found.returncode == 0 else sys.executable)
+
+
+def python_version(interpreter: Path) -> str:
+    """Such as 3.13."""
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    return subprocess.run([interpreter, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _this_platform() -> str:
+    """This machine as uv names it."""
+    return "aarch64-apple-darwin" if sys.platform == "darwin" else f"{platform.machine()}-manylinux_2_28"
+
+
+if __name__ == "__main__":
+    print(f"bundle: {bundle_megabytes():.1f} MB of at most {MAX_MEGABYTES:.0f}")
+    seconds, version = cold_import_seconds(), python_version(function_python())
+    print(f"cold import: {seconds:.2f} s of at most {MAX_SECONDS} (Python {version}, {platform.machine()})")

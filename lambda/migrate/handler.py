@@ -1,0 +1,50 @@
+"""Brings the warehouse up to date on deployment: its users, its schema, their rights. As often as one likes.
+
+Deployment runs it inside the VPC, and fails with this function's error when it fails; the database then is as it was
+before the migration that failed. What it needs to know comes from its environment: where the database is, and which
+secrets hold the passwords of its owner and its users.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import boto3
+from psycopg.conninfo import make_conninfo
+
+from barflow.migrations import migrate
+from barflow.users import ensure_users, grant_rights
+
+SQL = Path(__file__).with_name("sql")
+
+
+def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
+    """Returns what was applied. Raises BarflowError, whose text becomes the deployment's."""
+    dsn = _owner_dsn(_secret(os.environ["ADMIN_SECRET"]))
+    users = [_secret(name) for name in json.loads(os.environ["USER_SECRETS"])]
+    ensure_users(dsn, {user["username"]: user["password"] for user in users})
+    applied = migrate(dsn, SQL)
+    grant_rights(dsn)
+    print(json.dumps({"applied": applied}))
+    return {"applied": applied}
+
+
+def _secret(secret_id: str) -> dict[str, str]:
+    found: dict[str, str] = json.loads(
+        boto3.client("secretsmanager").get_secret_value(SecretId=secret_id)["SecretString"]
+    )
+    return found
+
+
+def _owner_dsn(owner: dict[str, str]) -> str:
+    return make_conninfo(
+        user=owner["username"],
+        password=owner["password"],
+        host=os.environ["DATABASE_HOST"],
+        port=os.environ["DATABASE_PORT"],
+        dbname=os.environ["DATABASE_NAME"],
+        sslmode=os.environ["DATABASE_SSLMODE"],
+    )

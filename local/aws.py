@@ -1,0 +1,77 @@
+"""What stands in for AWS on a laptop? moto's server, as a process of its own, with what deployments miss in it.
+
+``with AwsStandIn() as aws`` starts it on a free port of loopback; ``aws.environment()`` points every AWS client at it,
+the CDK CLI included, with made-up keys, so that nothing can reach a real account. It ends with the block, and also when
+the process that started it dies: it reads its standard input, which only that process holds.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from types import TracebackType
+from typing import IO, cast
+
+from barflow.errors import UnavailableError
+
+ACCOUNT, REGION = "123456789012", "us-east-1"
+
+
+class AwsStandIn:
+    """The stand-in, from ``__enter__`` to ``__exit__``. ``url`` is its endpoint."""
+
+    url: str
+
+    def __enter__(self) -> AwsStandIn:
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        port = cast(IO[str], self._server.stdout).readline().strip()
+        if not port:
+            raise UnavailableError(f"the AWS stand-in did not start (exit code {self._server.wait()}); see above")
+        # By this name and not by its number: moto reads the buckets' part of a URL off the host name.
+        self.url = f"http://localhost:{port}"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        cast(IO[str], self._server.stdin).close()
+        self._server.wait()
+
+    def environment(self) -> dict[str, str]:
+        """The variables of this process, pointed at the stand-in and away from every real account."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CDK_"))}
+        return kept | {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "stand-in",
+            "AWS_SECRET_ACCESS_KEY": "stand-in",
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+
+def main() -> None:
+    import logging
+
+    from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+
+    import local.aws_mends  # noqa: F401 it mends moto
+    from local import aws_types
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    logging.getLogger("moto").setLevel(logging.ERROR)
+    aws_types.extend()
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    print(server.get_host_and_port()[1], flush=True)
+    sys.stdin.read()
+    server.stop()
+
+
+if __name__ == "__main__":
+    main()

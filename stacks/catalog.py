@@ -1,0 +1,291 @@
+"""What knows the data's shape, and what aggregates it? Glue's catalog, crawlers and job; Athena for the archive."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from aws_cdk import aws_athena as athena
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_glue as glue
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from barflow import contract
+from barflow.bars import PRICES, glue_columns
+from config.environment import Environment
+from stacks import outputs
+from stacks.base import BarflowStack, acknowledge
+from stacks.constructs.aggregate_job import AggregateJob
+from stacks.constructs.glue_role import GLUE, allow_catalog, glue_role
+from stacks.constructs.grants import allow, allow_reading_secrets, as_found
+from stacks.database import DatabaseStack
+from stacks.network import Groups
+from stacks.secrets import Keys
+from stacks.storage import BARS, QUERIES, StorageStack
+
+WAREHOUSE_PREFIX = "warehouse_"  # of the tables that the warehouse's crawler enters
+# Of the archive, 10 GB is more than a thousand symbols in ten years; a query beyond it has forgotten its filter.
+QUERY_BYTES = 10 * 1024**3
+TYPES = {
+    "timestamp": glue.Schema.TIMESTAMP,
+    "date": glue.Schema.DATE,
+    "double": glue.Schema.DOUBLE,
+    "bigint": glue.Schema.BIG_INT,
+    "int": glue.Schema.INTEGER,
+    "string": glue.Schema.STRING,
+}
+
+
+class CatalogStack(BarflowStack):
+    """``contract`` names all of it; ``let_run(role)`` gives the right to start job and crawlers and to query."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        environment: Environment,
+        *,
+        vpc: ec2.IVpc,
+        groups: Groups,
+        keys: Keys,
+        storage: StorageStack,
+        database: DatabaseStack,
+        settings: contract.PipelineSettings,
+    ) -> None:
+        super().__init__(scope, environment, description="Glue catalog, job, crawlers and Athena")
+        self._vpc, self._groups, self._keys = vpc, groups, keys
+        self._storage, self._warehouse = storage, database
+        self.database = glue.Database(
+            self, "Catalog", database_name=f"barflow_{environment.name}", removal_policy=self.data_removal_policy
+        )
+        self.security = self._security_configuration()
+        self.reader = self._reader()
+        bars = self._bars_table()
+        connection = self._warehouse_connection()
+        job = AggregateJob(
+            self, "Aggregate", vpc=vpc, groups=groups, keys=keys, storage=storage, database=database,
+            security=self.security, settings=settings,
+        )  # fmt: skip
+        self.contract = contract.Glue(
+            job=job.job.job_name,
+            database=self.database.database_name,
+            bars_table=BARS,
+            ruleset=self._ruleset(bars),
+            quality_role=self.reader.role_name,
+            lake_crawler=self._lake_crawler(bars).ref,
+            warehouse_crawler=self._warehouse_crawler(connection).ref,
+            connection=connection.connection_name,
+            athena_workgroup=self._workgroup(),
+        )
+        for output, value in (
+            (outputs.GLUE_JOB, self.contract.job),
+            (outputs.GLUE_DATABASE, self.contract.database),
+            (outputs.LAKE_CRAWLER, self.contract.lake_crawler),
+            (outputs.WAREHOUSE_CRAWLER, self.contract.warehouse_crawler),
+            (outputs.ATHENA_WORKGROUP, self.contract.athena_workgroup),
+            (outputs.BARS_RULESET, self.contract.ruleset),
+        ):
+            self.output(output, value)
+
+    def let_run(self, role: iam.IRole) -> None:
+        """Lets the role start job, crawlers and the evaluation of the rules, and query the archive."""
+        found = self.contract
+        for resource, name, actions in (
+            ("job", found.job, ["BatchStopJobRun", "GetJob", "GetJobRun", "GetJobRuns", "StartJobRun"]),
+            ("crawler", found.lake_crawler, ["GetCrawler", "StartCrawler"]),
+            ("crawler", found.warehouse_crawler, ["GetCrawler", "StartCrawler"]),
+            (
+                "dataQualityRuleset",
+                found.ruleset,
+                [
+                    "GetDataQualityResult",
+                    "GetDataQualityRulesetEvaluationRun",
+                    "StartDataQualityRulesetEvaluationRun",
+                ],
+            ),
+        ):
+            arn = self.format_arn(service="glue", resource=resource, resource_name=name)
+            allow(role, [f"glue:{action}" for action in actions], [arn])
+        allow(role, ["glue:GetCrawlerMetrics"], ["*"])  # it knows no narrower resource
+        allow(role, ["iam:PassRole"], [self.reader.role_arn], {"StringEquals": {"iam:PassedToService": GLUE}})
+        allow_catalog(role, found.database, ["GetDatabase", "GetPartitions", "GetTable"], tables=[BARS])
+        workgroup = self.format_arn(service="athena", resource="workgroup", resource_name=found.athena_workgroup)
+        query = ["GetQueryExecution", "GetQueryResults", "GetWorkGroup", "StartQueryExecution", "StopQueryExecution"]
+        allow(role, [f"athena:{action}" for action in query], [workgroup])
+
+    def _security_configuration(self) -> glue.SecurityConfiguration:
+        key = self._keys.data
+        return glue.SecurityConfiguration(
+            self,
+            "Security",
+            security_configuration_name=f"barflow-{self.environment_config.name}",
+            removal_policy=cdk.RemovalPolicy.DESTROY,
+            cloud_watch_encryption=glue.CloudWatchEncryption.kms(key),
+            job_bookmarks_encryption=glue.JobBookmarksEncryption.client_side_kms(key),
+            s3_encryption=glue.S3Encryption.kms(key),
+        )
+
+    def _reader(self) -> iam.Role:
+        """Who looks and enters what it finds into the catalog: both crawlers, and the judge of the rules."""
+        role = glue_role(self, "Reader", key=self._keys.data)
+        self._storage.grant(role, "crawler")
+        allow_reading_secrets(role, self._keys.secrets, self._warehouse.reader_secret)
+        look = ["BatchGetPartition", "GetDatabase", "GetPartition", "GetPartitions", "GetTable", "GetTables"]
+        enter = ["BatchCreatePartition", "BatchUpdatePartition", "CreatePartition", "CreateTable", "UpdatePartition"]
+        allow_catalog(role, self.database.database_name, [*look, *enter, "UpdateTable"])
+        return role
+
+    def _bars_table(self) -> glue.S3Table:
+        """The archive as the Bar's definition has it; the crawler adds months and symbols, never a column."""
+        return glue.S3Table(
+            self,
+            "Bars",
+            database=self.database,
+            table_name=BARS,
+            description="5-minute bars: prices in dollars, volume in shares, ts the bar's open in UTC",
+            storage=glue.S3TableStorage.from_bucket(self._storage.lake),
+            s3_prefix=f"{BARS}/",
+            data_format=glue.DataFormat.PARQUET,
+            columns=[glue.Column(name=name, type=TYPES[kind]) for name, kind in glue_columns()],
+            partition_keys=[glue.Column(name=name, type=TYPES["string"]) for name in ("symbol", "month")],
+        )
+
+    def _ruleset(self, bars: glue.S3Table) -> str:
+        """The rules, and the reader's right to judge by them. Returns their name."""
+        name = f"barflow-{self.environment_config.name}-bars"
+        glue.DataQualityRuleset(
+            self,
+            "BarsRuleset",
+            ruleset_name=name,
+            description="What holds of every bar of the archive",
+            target_table=glue.DataQualityTargetTable.from_table(self.database, bars),
+            dqdl=glue.Dqdl.from_string(bars_rules()),
+            removal_policy=cdk.RemovalPolicy.DESTROY,
+        )
+        judge = ["GetDataQualityResult", "GetDataQualityRuleset", "GetDataQualityRulesetEvaluationRun"]
+        rules = self.format_arn(service="glue", resource="dataQualityRuleset", resource_name=name)
+        allow(self.reader, [f"glue:{action}" for action in (*judge, "PublishDataQuality")], [rules])
+        programs = f"arn:{self.partition}:s3:::aws-glue-ml-data-quality-assets-{self.region}/*"
+        allow(self.reader, ["s3:GetObject"], [programs])
+        acknowledge(
+            self.reader,
+            "the programs by which AWS itself judges data, as it publishes them for this region",
+            f"AwsSolutions-IAM5[Resource::{as_found(self, programs)}]",
+        )
+        return name
+
+    def _warehouse_connection(self) -> glue.Connection:
+        """By which the crawler reads the warehouse: as the user who may only read."""
+        found = self._warehouse.contract
+        return glue.Connection(
+            self,
+            "Warehouse",
+            type=glue.ConnectionType.JDBC,
+            description=f"Barflow {self.environment_config.name}: the warehouse, to read",
+            network=glue.ConnectionNetwork.subnet(self._vpc.private_subnets[0]),
+            security_groups=[self._groups.glue],
+            properties={
+                "JDBC_CONNECTION_URL": f"jdbc:postgresql://{found.host}:{found.port}/{found.database}",
+                "JDBC_ENFORCE_SSL": "true",
+            },
+            secret=self._warehouse.reader_secret,
+        )
+
+    def _lake_crawler(self, bars: glue.S3Table) -> glue.CfnCrawler:
+        """Looks at the table's own place alone, so neither manifests nor staged files become tables."""
+        target = glue.CfnCrawler.CatalogTargetProperty(
+            database_name=self.database.database_name, tables=[bars.table_name]
+        )
+        crawler = self._crawler(
+            "LakeCrawler",
+            "enters new months and symbols of the archive",
+            glue.CfnCrawler.TargetsProperty(catalog_targets=[target]),
+            configuration={
+                "Version": 1.0,
+                "CrawlerOutput": {
+                    "Partitions": {"AddOrUpdateBehavior": "InheritFromTable"},
+                    "Tables": {"AddOrUpdateBehavior": "MergeNewColumns"},
+                },
+            },
+        )
+        crawler.node.add_dependency(bars)
+        return crawler
+
+    def _warehouse_crawler(self, connection: glue.Connection) -> glue.CfnCrawler:
+        reads = self.format_arn(service="glue", resource="connection", resource_name=connection.connection_name)
+        catalog = self.format_arn(service="glue", resource="catalog")
+        allow(self.reader, ["glue:GetConnection"], [catalog, reads])
+        path = f"{self._warehouse.contract.database}/market/%"
+        target = glue.CfnCrawler.JdbcTargetProperty(connection_name=connection.connection_name, path=path)
+        return self._crawler(
+            "WarehouseCrawler",
+            "enters the warehouse's tables",
+            glue.CfnCrawler.TargetsProperty(jdbc_targets=[target]),
+            table_prefix=WAREHOUSE_PREFIX,
+        )
+
+    def _crawler(
+        self,
+        construct_id: str,
+        does: str,
+        targets: glue.CfnCrawler.TargetsProperty,
+        *,
+        configuration: dict[str, object] | None = None,
+        table_prefix: str | None = None,
+    ) -> glue.CfnCrawler:
+        """Started by Airflow after each run, never by a schedule of its own. What is gone is logged, not removed."""
+        crawler = glue.CfnCrawler(
+            self,
+            construct_id,
+            role=self.reader.role_arn,
+            description=f"Barflow {self.environment_config.name}: {does}",
+            database_name=self.database.database_name,
+            targets=targets,
+            table_prefix=table_prefix,
+            crawler_security_configuration=self.security.security_configuration_name,
+            schema_change_policy=glue.CfnCrawler.SchemaChangePolicyProperty(
+                update_behavior="UPDATE_IN_DATABASE", delete_behavior="LOG"
+            ),
+            configuration=self.to_json_string(configuration) if configuration else None,
+        )
+        crawler.node.add_dependency(self.reader)
+        return crawler
+
+    def _workgroup(self) -> str:
+        """For queries of the archive: answers encrypted beside it, and no query without end. Returns its name."""
+        name = f"barflow-{self.environment_config.name}"
+        athena.CfnWorkGroup(
+            self,
+            "Workgroup",
+            name=name,
+            description=f"Barflow {self.environment_config.name}: the archive",
+            recursive_delete_option=True,  # its history of queries; the answers lie in the lake's bucket
+            work_group_configuration=athena.CfnWorkGroup.WorkGroupConfigurationProperty(
+                enforce_work_group_configuration=True,
+                publish_cloud_watch_metrics_enabled=True,
+                bytes_scanned_cutoff_per_query=QUERY_BYTES,
+                engine_version=athena.CfnWorkGroup.EngineVersionProperty(
+                    selected_engine_version="Athena engine version 3"
+                ),
+                result_configuration=athena.CfnWorkGroup.ResultConfigurationProperty(
+                    output_location=f"{self._storage.lake_uri}/{QUERIES}/",
+                    encryption_configuration=athena.CfnWorkGroup.EncryptionConfigurationProperty(
+                        encryption_option="SSE_KMS", kms_key=self._keys.data.key_arn
+                    ),
+                ),
+            ),
+        )
+        return name
+
+
+def bars_rules() -> str:
+    """What holds of every bar, as DQDL: the invariants of barflow.bars.Bar, and each bar there once."""
+    rules = [
+        "RowCount > 0",
+        'IsPrimaryKey "symbol" "ts"',
+        *(f'IsComplete "{name}"' for name, _ in glue_columns()),
+        *(f'ColumnValues "{name}" > 0' for name in PRICES),
+        'ColumnValues "volume" >= 0',
+        'ColumnValues "revision" >= 0',
+        'CustomSql "select count(*) from primary where low > least(open, close) or high < greatest(open, close)" = 0',
+        "CustomSql \"select count(*) from primary where month <> date_format(session_date, 'yyyy-MM')\" = 0",
+    ]
+    return "Rules = [" + ", ".join(rules) + "]"

@@ -1,0 +1,108 @@
+"""The Glue job that aggregates and loads: glue/aggregate_bars.py with its SQL, library and packages, as published."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_glue as glue
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from barflow.contract import PipelineSettings
+from config import versions
+from stacks.base import BarflowStack
+from stacks.bundles import GLUE_PACKAGES, LIBRARY
+from stacks.constructs.glue_role import LOG_GROUPS, glue_role
+from stacks.constructs.grants import allow, allow_reading_secrets
+from stacks.constructs.logs import encrypted_log_group
+from stacks.database import DatabaseStack
+from stacks.network import Groups
+from stacks.secrets import Keys
+from stacks.storage import StorageStack
+
+SCRIPT = "glue/aggregate_bars.py"
+
+
+class AggregateJob(Construct):
+    """``job``, and its ``role``, which reads the archive and its programs and writes the warehouse."""
+
+    def __init__(
+        self,
+        stack: BarflowStack,
+        construct_id: str,
+        *,
+        vpc: ec2.IVpc,
+        groups: Groups,
+        keys: Keys,
+        storage: StorageStack,
+        database: DatabaseStack,
+        security: glue.SecurityConfiguration,
+        settings: PipelineSettings,
+    ) -> None:
+        super().__init__(stack, construct_id)
+        environment = stack.environment_config
+        self._storage = storage
+        network = self._network(environment.name, vpc, groups)
+        self.role = self._role(stack, keys, database, network)
+        log = encrypted_log_group(
+            self,
+            "Log",
+            keys.data,
+            environment.retention.logs_days,
+            cdk.RemovalPolicy.DESTROY,
+            name=f"{LOG_GROUPS}barflow/{environment.name}",
+        )
+        sql = sorted(place for place in storage.release.places if place.startswith("glue/") and place.endswith(".sql"))
+        self.job = glue.PySparkEtlJob(
+            self,
+            "Job",
+            description="Aggregates the published partitions and loads the warehouse",
+            role=self.role.without_policy_updates(),  # it has the rights it needs, not those that CDK would add
+            glue_version=glue.GlueVersion[f"V{versions.GLUE.replace('.', '_')}"],
+            script=self._code(SCRIPT),
+            extra_files=[self._code(place) for place in sql],
+            extra_python_files=[self._code(LIBRARY)],
+            worker_configuration=glue.WorkerConfiguration(
+                worker_type=glue.WorkerType[environment.glue.worker_type.replace(".", "_")],
+                number_of_workers=environment.glue.max_workers,
+            ),
+            timeout=cdk.Duration.minutes(environment.glue.timeout_minutes),
+            max_concurrent_runs=1,
+            max_retries=0,  # Airflow retries, and knows what a retry means
+            enable_metrics=True,
+            enable_observability_metrics=True,
+            continuous_logging=glue.ContinuousLoggingProps(enabled=True, log_group=log),
+            security_configuration=security,
+            connections=[network],
+            default_arguments={
+                "--enable-auto-scaling": "true",
+                "--additional-python-modules": storage.packages.uri(GLUE_PACKAGES),
+                "--python-modules-installer-option": "--no-index",
+                "--TempDir": f"{storage.logs_uri('glue')}temporary/",
+                "--lake": settings.lake_uri,
+                "--warehouse": settings.warehouse_dsn,
+            },
+        )
+
+    def _network(self, environment: str, vpc: ec2.IVpc, groups: Groups) -> glue.Connection:
+        """By which the job is in the VPC. Whom it loads as is in its arguments, not here."""
+        return glue.Connection(
+            self,
+            "Network",
+            type=glue.ConnectionType.NETWORK,
+            description=f"Barflow {environment}: the VPC",
+            network=glue.ConnectionNetwork.subnet(vpc.private_subnets[0]),
+            security_groups=[groups.glue],
+        )
+
+    def _role(self, stack: BarflowStack, keys: Keys, database: DatabaseStack, network: glue.Connection) -> iam.Role:
+        role = glue_role(stack, "Loader", key=keys.data)
+        self._storage.grant(role, "glue")
+        allow_reading_secrets(role, keys.secrets, database.loader_secret)
+        catalog = stack.format_arn(service="glue", resource="catalog")
+        connection = stack.format_arn(service="glue", resource="connection", resource_name=network.connection_name)
+        allow(role, ["glue:GetConnection"], [catalog, connection])
+        return role
+
+    def _code(self, place: str) -> glue.Code:
+        return glue.Code.from_bucket(self._storage.code, self._storage.release.key(place))

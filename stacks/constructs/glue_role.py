@@ -1,0 +1,74 @@
+"""A role for what Glue runs, in place of AWS's broad one: in the VPC, logging and measuring, and no data by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+
+from stacks.base import BarflowStack, acknowledge
+from stacks.constructs.grants import allow, as_found
+
+GLUE = "glue.amazonaws.com"
+# EC2 knows no narrower resource for looking at networks and for the addresses that Glue takes in a VPC.
+NETWORK = [
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeRouteTables",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeVpcAttribute",
+    "ec2:DescribeVpcEndpoints",
+]
+LOG_GROUPS = "/aws-glue/"
+
+
+def glue_role(stack: BarflowStack, construct_id: str, *, key: kms.IKey) -> iam.Role:
+    """``key`` encrypts the logs, as the security configuration says. Whoever asks adds the rights to data."""
+    role = iam.Role(stack, construct_id, assumed_by=iam.ServicePrincipal(GLUE))
+    allow(role, [*NETWORK, "glue:GetSecurityConfiguration"], ["*"])
+    interface = stack.format_arn(service="ec2", resource="network-interface", resource_name="*")
+    tagged = {"ForAllValues:StringEquals": {"aws:TagKeys": ["aws-glue-service-resource"]}}
+    allow(role, ["ec2:CreateTags", "ec2:DeleteTags"], [interface], tagged)
+    allow(role, ["cloudwatch:PutMetricData"], ["*"], {"StringLike": {"cloudwatch:namespace": ["Glue", "Glue *"]}})
+    groups = stack.format_arn(
+        service="logs",
+        resource="log-group",
+        resource_name=f"{LOG_GROUPS}*",
+        arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+    )
+    log = ["logs:AssociateKmsKey", "logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"]
+    allow(role, log, [groups])
+    allow(role, ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey"], [key.key_arn])
+    acknowledge(
+        role,
+        "EC2's and CloudWatch's actions for this know no narrower resource, nor does a security configuration's",
+        "AwsSolutions-IAM5[Resource::*]",
+    )
+    acknowledge(
+        role,
+        "Glue names its network interfaces and log groups itself; tags and the prefix are what can be held to",
+        f"AwsSolutions-IAM5[Resource::{as_found(stack, interface)}]",
+        f"AwsSolutions-IAM5[Resource::{as_found(stack, groups)}]",
+    )
+    return role
+
+
+def allow_catalog(role: iam.IRole, database: str, actions: Sequence[str], *, tables: Sequence[str] = ("*",)) -> None:
+    """Lets the role do these things with a database of the catalog and with these of its tables."""
+    stack = cdk.Stack.of(role)
+    resources = [
+        stack.format_arn(service="glue", resource="catalog"),
+        stack.format_arn(service="glue", resource="database", resource_name=database),
+        *(stack.format_arn(service="glue", resource="table", resource_name=f"{database}/{table}") for table in tables),
+    ]
+    allow(role, [f"glue:{action}" for action in actions], resources)
+    if "*" in tables:
+        acknowledge(
+            role,
+            "the crawler names the tables that it finds in this database",
+            f"AwsSolutions-IAM5[Resource::{as_found(stack, resources[-1])}]",
+        )

@@ -1,0 +1,24 @@
+"""A log group as it should be: encrypted with the environment's key, kept for as long as was decided."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+
+def encrypted_log_group(
+    scope: Construct,
+    construct_id: str,
+    key: kms.IKey,
+    days: int,
+    removal_policy: cdk.RemovalPolicy,
+    name: str | None = None,
+) -> logs.LogGroup:
+    """``days`` is one of the retentions that CloudWatch knows. ``name`` only where a service fixes it."""
+    group = logs.LogGroup(scope, construct_id, encryption_key=key, log_group_name=name, removal_policy=removal_policy)
+    resource = group.node.default_child
+    assert isinstance(resource, logs.CfnLogGroup)
+    resource.retention_in_days = days
+    return group

@@ -1,0 +1,226 @@
+"""The warehouse: RDS for PostgreSQL, its users, and the schema that each deployment brings up to date."""
+
+from __future__ import annotations
+
+import json
+import string
+
+import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_rds as rds
+from aws_cdk import aws_secretsmanager as secretsmanager
+from aws_cdk import triggers
+from constructs import Construct
+
+from barflow import contract
+from config.environment import Environment
+from stacks import outputs
+from stacks.base import BarflowStack, acknowledge, data_may_be_deleted
+from stacks.bundles import MIGRATE
+from stacks.constructs.grants import allow_reading_secrets
+from stacks.constructs.python_function import PythonFunction, runs_on_deployment
+from stacks.network import POSTGRESQL, Groups
+from stacks.secrets import Keys
+
+DATABASE = "barflow"
+OWNER = "barflow_owner"
+LOADER, READER, AIRFLOW = "barflow_loader", "barflow_reader", "airflow"  # as barflow.users has them
+
+
+class DatabaseStack(BarflowStack):
+    """The instance, a secret per user, and the migrations."""
+
+    def __init__(
+        self, scope: Construct, environment: Environment, *, vpc: ec2.IVpc, groups: Groups, keys: Keys
+    ) -> None:
+        super().__init__(scope, environment, description="warehouse", stateful=True)
+        self._vpc, self._groups, self._keys = vpc, groups, keys
+        self.instance = self._instance(environment)
+        owner = self.instance.secret
+        assert owner is not None, "RDS manages the owner's password"
+        self.owner_secret: secretsmanager.ISecret = owner
+        self.loader_secret = self._user("Loader", LOADER, DATABASE)
+        self.reader_secret = self._user("Reader", READER, DATABASE)
+        self.airflow_secret = self._user("Airflow", AIRFLOW, AIRFLOW, rotated=False)
+        self.migrations = self._migrations([self.loader_secret, self.reader_secret, self.airflow_secret])
+        self.contract = contract.Warehouse(
+            host=self.instance.db_instance_endpoint_address,
+            port=POSTGRESQL,
+            instance_id=self.instance.instance_identifier,
+            database=DATABASE,
+            admin_secret=self.owner_secret.secret_arn,
+            loader_secret=self._name(LOADER),
+            reader_secret=self._name(READER),
+            airflow_secret=self._name(AIRFLOW),
+        )
+        self.output(outputs.DATABASE_ENDPOINT, self.contract.host)
+        self.output(outputs.DATABASE_ID, self.contract.instance_id)
+        self.output(outputs.DATABASE_ADMIN_SECRET, self.contract.admin_secret)
+        self.output(outputs.LOADER_SECRET, self.contract.loader_secret)
+        self.output(outputs.READER_SECRET, self.contract.reader_secret)
+
+    def _instance(self, environment: Environment) -> rds.DatabaseInstance:
+        config = environment.database
+        major = config.engine_version.split(".")[0]
+        engine = rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.of(config.engine_version, major))
+        deletable = data_may_be_deleted(self, environment)
+        instance = rds.DatabaseInstance(
+            self,
+            "Warehouse",
+            engine=engine,
+            database_name=DATABASE,
+            instance_type=ec2.InstanceType(config.instance_class.removeprefix("db.")),
+            vpc=self._vpc,
+            vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED),
+            security_groups=[self._groups.database],
+            port=POSTGRESQL,
+            publicly_accessible=False,
+            credentials=rds.Credentials.from_username(OWNER, encryption_key=self._keys.secrets),
+            manage_master_user_password=True,
+            parameter_group=rds.ParameterGroup(
+                self,
+                "Parameters",
+                engine=engine,
+                description=f"Barflow {environment.name}",
+                parameters={
+                    "rds.force_ssl": "1",
+                    "timezone": "UTC",
+                    "log_connections": "1",
+                    "log_min_duration_statement": "2000",
+                    # A dead program's load lets go of its lock in a minute, not in two hours.
+                    "tcp_keepalives_idle": "30",
+                },
+            ),
+            storage_type=rds.StorageType.GP3,
+            allocated_storage=config.storage_gb,
+            max_allocated_storage=config.max_storage_gb,
+            storage_encryption_key=self._keys.data,
+            multi_az=config.multi_az,
+            backup_retention=cdk.Duration.days(config.backup_days),
+            preferred_backup_window="07:00-07:30",
+            preferred_maintenance_window="sun:08:00-sun:08:30",
+            delete_automated_backups=deletable,
+            copy_tags_to_snapshot=True,
+            auto_minor_version_upgrade=True,
+            enable_performance_insights=True,
+            performance_insight_encryption_key=self._keys.data,
+            monitoring_interval=cdk.Duration.seconds(60),
+            cloudwatch_logs_exports=["postgresql", "upgrade"],
+            iam_authentication=False,
+            deletion_protection=config.deletion_protection and not deletable,
+            removal_policy=self.data_removal_policy,
+        )
+        resource = instance.node.default_child
+        assert isinstance(resource, rds.CfnDBInstance)
+        resource.performance_insights_retention_period = config.insights_days
+        _acknowledge_instance(instance, environment.database.multi_az, config.deletion_protection and not deletable)
+        return instance
+
+    def _name(self, user: str) -> str:
+        return f"barflow/{self.environment_config.name}/database/{user}"
+
+    def _user(self, name: str, user: str, database: str, *, rotated: bool = True) -> secretsmanager.ISecret:
+        """A generated password, and beside it all that connecting takes: host, port, database, user."""
+        secret = secretsmanager.Secret(
+            self,
+            f"{name}Secret",
+            secret_name=self._name(user),
+            description=f"Barflow {self.environment_config.name}: {user} of the warehouse",
+            encryption_key=self._keys.secrets,
+            removal_policy=self.data_removal_policy,
+            generate_secret_string=secretsmanager.SecretStringGenerator(
+                secret_string_template=json.dumps({"username": user, "dbname": database}),
+                generate_string_key="password",
+                password_length=40,
+                exclude_punctuation=True,
+            ),
+        )
+        attached = secret.attach(self.instance)
+        if rotated:
+            self._rotate(attached, f"barflow-{self.environment_config.name}-rotate-{name.lower()}")
+        else:
+            acknowledge(
+                secret,
+                "Airflow reads it when it starts: it is renewed by hand, with a restart, as the runbook says",
+                "AwsSolutions-SMG4",
+                "NIST.800.53.R5-SecretsManagerRotationEnabled",
+            )
+        return attached
+
+    def _rotate(self, secret: secretsmanager.ISecret, function_name: str) -> None:
+        """AWS's own rotation function renews the password; programs read the secret at each run."""
+        secret.add_rotation_schedule(
+            "Rotation",
+            hosted_rotation=secretsmanager.HostedRotation.postgre_sql_single_user(
+                function_name=function_name,
+                vpc=self._vpc,
+                vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS),
+                security_groups=[self._groups.functions],
+                exclude_characters=string.punctuation,
+            ),
+            automatically_after=cdk.Duration.days(self.environment_config.database.rotation_days),
+            rotate_immediately_on_update=False,  # the first migration makes the user
+        )
+
+    def _migrations(self, users: list[secretsmanager.ISecret]) -> triggers.Trigger:
+        migrate = PythonFunction(
+            self,
+            "Migrate",
+            bundle=MIGRATE,
+            description="Brings the warehouse's users and schema up to date, on deployment",
+            vpc=self._vpc,
+            group=self._groups.functions,
+            key=self._keys.data,
+            memory_mb=512,
+            timeout=cdk.Duration.minutes(10),
+            environment={
+                "DATABASE_HOST": self.instance.db_instance_endpoint_address,
+                "DATABASE_PORT": str(POSTGRESQL),
+                "DATABASE_NAME": DATABASE,
+                "DATABASE_SSLMODE": "require",
+                "ADMIN_SECRET": self.owner_secret.secret_arn,
+                "USER_SECRETS": self.to_json_string([secret.secret_arn for secret in users]),
+            },
+        )
+        allow_reading_secrets(migrate.role, self._keys.secrets, self.owner_secret, *users)
+        runs_on_deployment(migrate)
+        self.output(outputs.MIGRATE_FUNCTION, migrate.function.function_name)
+        return triggers.Trigger(
+            self,
+            "Migrations",
+            handler=migrate.function,
+            timeout=cdk.Duration.minutes(11),
+            execute_after=[self.instance],
+        )
+
+
+def _acknowledge_instance(instance: rds.DatabaseInstance, multi_az: bool, protected: bool) -> None:
+    acknowledge(
+        instance,
+        "a port is no secret: security groups decide who reaches it, and every tool knows PostgreSQL's",
+        "AwsSolutions-RDS11",
+    )
+    acknowledge(
+        instance,
+        "RDS keeps backups of its own, to the second, for the environment's days; the lake can load it again",
+        "NIST.800.53.R5-RDSInBackupPlan",
+    )
+    acknowledge(
+        instance,
+        "AWS maintains it, and RDS may do with it what its monitoring needs",
+        "AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AmazonRDSEnhancedMonitoringRole]",
+    )
+    if not multi_az:
+        acknowledge(
+            instance,
+            "outside production a zone's failure may cost some hours; the lake can fill the warehouse again",
+            "AwsSolutions-RDS3",
+            "NIST.800.53.R5-RDSMultiAZSupport",
+        )
+    if not protected:
+        acknowledge(
+            instance,
+            "the environment may be torn down with its data",
+            "AwsSolutions-RDS10",
+            "NIST.800.53.R5-RDSInstanceDeletionProtectionEnabled",
+        )

@@ -1,0 +1,125 @@
+"""Who fetches, and when? A function that a schedule invokes, unless the host does it; and where failed ticks go.
+
+The function gets its settings as environment variables of the contract's making, not from the SSM parameter: they
+change together with its code, and a change of them starts it afresh.
+"""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_scheduler as scheduler
+from aws_cdk import aws_scheduler_targets as targets
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from barflow import contract
+from config.environment import Environment
+from stacks import outputs
+from stacks.alerts import AlertsStack
+from stacks.base import BarflowStack, acknowledge
+from stacks.bundles import INGEST
+from stacks.constructs.grants import allow_reading_secrets
+from stacks.constructs.python_function import PythonFunction
+from stacks.network import Groups
+from stacks.secrets import Keys, SecretsStack
+
+NEW_YORK = cdk.TimeZone.of("America/New_York")
+# What a tick has nothing to do with.
+OF_OTHER_HOPS = ("BARFLOW_WAREHOUSE_DSN", "BARFLOW_LAKE_URI")
+LAST_MINUTE = 10  # of the hour of the close: the tick that takes the closing bars for certain
+
+
+class IngestionStack(BarflowStack):
+    """The queue of failed ticks always; function and schedule only where ``ingest.runner`` is lambda."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        environment: Environment,
+        *,
+        vpc: ec2.IVpc,
+        groups: Groups,
+        keys: Keys,
+        secrets: SecretsStack,
+        alerts: AlertsStack,
+        settings: contract.PipelineSettings,
+    ) -> None:
+        super().__init__(scope, environment, description="ingestion")
+        self._vpc, self._groups, self._keys, self._secrets = vpc, groups, keys, secrets
+        self._alerts = alerts
+        self.failed_ticks = sqs.Queue(
+            self,
+            "FailedTicks",
+            encryption=sqs.QueueEncryption.SQS_MANAGED,
+            enforce_ssl=True,
+            retention_period=cdk.Duration.days(14),
+        )
+        acknowledge(self.failed_ticks, "it is where failed ticks end; nothing consumes it", "AwsSolutions-SQS3")
+        self.function = self._function(settings) if environment.ingest.runner == "lambda" else None
+        if self.function:
+            self._schedules(self.function.function, environment.ingest.every_minutes)
+            self.output(outputs.INGEST_FUNCTION, self.function.function.function_name)
+        self.contract = contract.Ingestion(
+            runner=environment.ingest.runner,
+            function_name=self.function.function.function_name if self.function else None,
+            dead_letter_queue_url=self.failed_ticks.queue_url,
+        )
+        self.output(outputs.FAILED_TICKS_QUEUE, self.failed_ticks.queue_url)
+
+    def _function(self, settings: contract.PipelineSettings) -> PythonFunction:
+        config = self.environment_config.ingest
+        variables = {name: value for name, value in settings.environment().items() if name not in OF_OTHER_HOPS}
+        made = PythonFunction(
+            self,
+            "Ingest",
+            bundle=INGEST,
+            description="One tick: fetches, validates and stages the newest bars",
+            vpc=self._vpc,
+            group=self._groups.functions,
+            key=self._keys.data,
+            memory_mb=config.memory_mb,
+            timeout=cdk.Duration.seconds(config.timeout_seconds),
+            environment=variables,
+            reserved_concurrent_executions=1,
+            retry_attempts=2,
+            max_event_age=cdk.Duration.minutes(15),  # by then a later tick has fetched what it would have
+            dead_letter_queue=self.failed_ticks,
+        )
+        allow_reading_secrets(
+            made.role, self._keys.secrets, self._secrets.twelvedata, self._secrets.mongodb, self._secrets.slack
+        )
+        self._alerts.let_publish(made.role)
+        return made
+
+    def _schedules(self, function: lambda_.IFunction, every: int) -> None:
+        """Ticks from 09:30 to 16:10 New York time on weekdays. Holidays, half days and the first bar: the handler."""
+        logical_id, _ = self.resolve(function.function_arn)["Fn::GetAtt"]
+        acknowledge(
+            self,
+            "the scheduler may invoke this one function, in any version of it",
+            f"AwsSolutions-IAM5[Resource::<{logical_id}.Arn>:*]",
+        )
+        closing = sorted({*range(0, LAST_MINUTE, every), LAST_MINUTE})
+        for name, hour, minute in (
+            ("Opening", "9", f"30/{every}"),
+            ("Session", "10-15", f"0/{every}"),
+            ("Closing", "16", ",".join(map(str, closing))),
+        ):
+            scheduler.Schedule(
+                self,
+                name,
+                description=f"Barflow {self.environment_config.name}: a tick every {every} minutes",
+                schedule=scheduler.ScheduleExpression.cron(
+                    minute=minute, hour=hour, week_day="MON-FRI", time_zone=NEW_YORK
+                ),
+                time_window=scheduler.TimeWindow.off(),
+                target=targets.LambdaInvoke(
+                    function,
+                    dead_letter_queue=self.failed_ticks,
+                    retry_attempts=2,
+                    max_event_age=cdk.Duration.minutes(every),
+                    input=scheduler.ScheduleTargetInput.from_object({}),
+                ),
+            )

@@ -1,0 +1,145 @@
+"""Who may reach whom? The VPC, its way out, and the security groups of all who talk.
+
+All groups are here, so that every rule between two of them is in one file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from constructs import Construct
+
+from config.environment import Environment
+from stacks import outputs
+from stacks.base import BarflowStack, acknowledge
+from stacks.constructs.logs import encrypted_log_group
+from stacks.secrets import Keys
+
+POSTGRESQL = 5432
+MONGODB = ec2.Port.tcp_range(27015, 27017)  # Atlas clusters listen on all three
+AIRFLOW = 8080
+
+
+@dataclass(frozen=True)
+class Groups:
+    """A security group for each who talks. EMR asks for three: primary, core (with task nodes) and service access."""
+
+    database: ec2.SecurityGroup
+    functions: ec2.SecurityGroup
+    emr_primary: ec2.SecurityGroup
+    emr_core: ec2.SecurityGroup
+    emr_service: ec2.SecurityGroup
+    glue: ec2.SecurityGroup
+    host: ec2.SecurityGroup
+
+
+class NetworkStack(BarflowStack):
+    """VPC over the zones, NAT with addresses of its own, S3 without NAT, flow logs, security groups."""
+
+    def __init__(self, scope: Construct, environment: Environment, *, keys: Keys) -> None:
+        super().__init__(scope, environment, description="network and security groups")
+        config = environment.network
+        addresses = [
+            ec2.CfnEIP(self, f"NatAddress{number}", domain="vpc") for number in range(1, config.nat_gateways + 1)
+        ]
+        self.vpc = ec2.Vpc(
+            self,
+            "Vpc",
+            ip_addresses=ec2.IpAddresses.cidr(config.cidr),
+            max_azs=config.zones,
+            nat_gateways=config.nat_gateways,
+            nat_gateway_provider=ec2.NatProvider.gateway(
+                eip_allocation_ids=[address.attr_allocation_id for address in addresses]
+            ),
+            restrict_default_security_group=True,
+            subnet_configuration=[
+                ec2.SubnetConfiguration(
+                    name="public", subnet_type=ec2.SubnetType.PUBLIC, cidr_mask=26, map_public_ip_on_launch=False
+                ),
+                ec2.SubnetConfiguration(name="private", subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS),
+                ec2.SubnetConfiguration(name="isolated", subnet_type=ec2.SubnetType.PRIVATE_ISOLATED, cidr_mask=26),
+            ],
+            gateway_endpoints={"S3": ec2.GatewayVpcEndpointOptions(service=ec2.GatewayVpcEndpointAwsService.S3)},
+            flow_logs={
+                "FlowLogs": ec2.FlowLogOptions(
+                    destination=ec2.FlowLogDestination.to_cloud_watch_logs(
+                        encrypted_log_group(self, "FlowLog", keys.data, config.flow_log_days, self.data_removal_policy)
+                    )
+                )
+            },
+        )
+        self.groups = self._groups()
+        self._rules(self.groups)
+        self._open_airflow(self.groups.host, config.airflow_ui_cidrs)
+        self._endpoints(config.interface_endpoints)
+        self.output(outputs.VPC_ID, self.vpc.vpc_id)
+        self.output(outputs.NAT_ADDRESSES, cdk.Fn.join(",", [address.ref for address in addresses]))
+        for subnet in self.vpc.public_subnets:
+            acknowledge(
+                subnet,
+                "a public subnet is what its route to the internet gateway makes it; NAT alone lives there",
+                "NIST.800.53.R5-VPCNoUnrestrictedRouteToIGW",
+            )
+
+    def _groups(self) -> Groups:
+        purposes = {
+            "database": "the warehouse",
+            "functions": "ingest and migrations",
+            "emr_primary": "EMR primary node",
+            "emr_core": "EMR core and task nodes",
+            "emr_service": "EMR service access",
+            "glue": "Glue jobs and crawlers",
+            "host": "the Airflow host",
+        }
+        assert list(purposes) == [item.name for item in fields(Groups)]
+        return Groups(
+            **{
+                name: ec2.SecurityGroup(
+                    self,
+                    name.title().replace("_", "") + "Group",
+                    vpc=self.vpc,
+                    description=f"Barflow {self.environment_config.name}: {purpose}",
+                    allow_all_outbound=False,
+                )
+                for name, purpose in purposes.items()
+            }
+        )
+
+    def _rules(self, groups: Groups) -> None:
+        talkers = (groups.functions, groups.emr_primary, groups.emr_core, groups.glue, groups.host)
+        for group in talkers:
+            group.connections.allow_to(groups.database, ec2.Port.tcp(POSTGRESQL), "the warehouse")
+            group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "AWS, Twelve Data, Slack, packages")
+        for group in (groups.functions, groups.emr_primary, groups.emr_core, groups.host):
+            group.add_egress_rule(ec2.Peer.any_ipv4(), MONGODB, "MongoDB")
+        groups.glue.connections.allow_internally(ec2.Port.all_tcp(), "Glue's workers among themselves")
+        # What EMR would add by itself, were it not here: then the template would not say who reaches whom.
+        nodes = (groups.emr_primary, groups.emr_core)
+        for one in nodes:
+            for other in nodes:
+                for port in (ec2.Port.all_tcp(), ec2.Port.all_udp(), ec2.Port.all_icmp()):
+                    one.connections.allow_from(other, port, "EMR's nodes among themselves")
+            one.connections.allow_from(groups.emr_service, ec2.Port.tcp(8443), "EMR's service to the nodes")
+        groups.emr_service.connections.allow_from(groups.emr_primary, ec2.Port.tcp(9443), "primary to EMR's service")
+
+    def _open_airflow(self, host: ec2.SecurityGroup, cidrs: tuple[str, ...]) -> None:
+        for cidr in cidrs:
+            host.add_ingress_rule(ec2.Peer.ipv4(cidr), ec2.Port.tcp(AIRFLOW), "Airflow's page")
+
+    def _endpoints(self, services: tuple[str, ...]) -> None:
+        if not services:
+            return
+        group = ec2.SecurityGroup(
+            self, "EndpointsGroup", vpc=self.vpc, description="Interface endpoints", allow_all_outbound=False
+        )
+        for name in ("functions", "emr_primary", "emr_core", "glue", "host"):
+            group.add_ingress_rule(getattr(self.groups, name), ec2.Port.tcp(443), "AWS without NAT")
+        for service in services:
+            self.vpc.add_interface_endpoint(
+                f"Endpoint{service.title()}",
+                service=ec2.InterfaceVpcEndpointAwsService(service),
+                security_groups=[group],
+                open=False,
+            )

@@ -1,0 +1,232 @@
+"""Who hears of what? Alarms and failures to a topic, the topic to Slack and e-mail, two dashboards, a budget."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+import cdk_monitoring_constructs as monitoring
+from aws_cdk import aws_budgets as budgets
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sns_subscriptions as subscriptions
+from constructs import Construct
+
+from barflow import metric_names as metrics
+from config.environment import Environment
+from stacks import outputs
+from stacks.base import BarflowStack
+from stacks.bundles import NOTIFY
+from stacks.catalog import CatalogStack
+from stacks.constructs.alarms import Alarms
+from stacks.constructs.grants import allow_reading_secrets
+from stacks.constructs.python_function import PythonFunction
+from stacks.database import DatabaseStack
+from stacks.ingestion import IngestionStack
+from stacks.network import Groups
+from stacks.orchestration import OrchestrationStack
+from stacks.secrets import Keys, SecretsStack
+
+TICK = cdk.Duration.minutes(5)
+CLUSTER_PREFIX = "barflow"
+
+
+class ObservabilityStack(BarflowStack):
+    """``topic`` takes alarms and failures."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        environment: Environment,
+        *,
+        vpc: ec2.IVpc,
+        groups: Groups,
+        keys: Keys,
+        secrets: SecretsStack,
+        database: DatabaseStack,
+        ingestion: IngestionStack,
+        catalog: CatalogStack,
+        orchestration: OrchestrationStack,
+    ) -> None:
+        super().__init__(scope, environment, description="alarms, dashboards and budget")
+        self._keys, self._ingestion = keys, ingestion
+        self.topic = self._topic(environment)
+        self._slack(vpc, groups, secrets, environment)
+        alarms = Alarms(self, environment.alarms, self.topic)
+        if ingestion.function:
+            alarms.of_ticks(environment.name, ingestion.function.function)
+        alarms.of_failed_ticks(ingestion.failed_ticks)
+        alarms.of_database(database.instance)
+        alarms.of_host(orchestration.instance)
+        self._failures(catalog.contract.job)
+        self._business_dashboard(environment.name)
+        self._technical_dashboard(database, catalog, orchestration)
+        self._budget(environment)
+        self.output(outputs.OPERATIONS_TOPIC, self.topic.topic_arn)
+
+    def _topic(self, environment: Environment) -> sns.Topic:
+        topic = sns.Topic(self, "Operations", master_key=self._keys.data, enforce_ssl=True)
+        for address in environment.alarms.emails:
+            topic.add_subscription(subscriptions.EmailSubscription(address))
+        for service in ("events", "budgets"):
+            topic.add_to_resource_policy(
+                iam.PolicyStatement(
+                    sid=f"Of{service.title()}",
+                    principals=[iam.ServicePrincipal(f"{service}.amazonaws.com")],
+                    actions=["sns:Publish"],
+                    resources=[topic.topic_arn],
+                    conditions={"StringEquals": {"aws:SourceAccount": self.account}},
+                )
+            )
+        return topic
+
+    def _slack(self, vpc: ec2.IVpc, groups: Groups, secrets: SecretsStack, environment: Environment) -> None:
+        made = PythonFunction(
+            self,
+            "TellSlack",
+            bundle=NOTIFY,
+            description="Tells Slack what the operations topic says",
+            vpc=vpc,
+            group=groups.functions,
+            key=self._keys.data,
+            memory_mb=256,
+            timeout=cdk.Duration.seconds(30),
+            environment={"SLACK_SECRET": secrets.slack.secret_name, "SLACK_CHANNEL": environment.alarms.slack_channel},
+            reserved_concurrent_executions=1,
+            retry_attempts=2,
+            dead_letter_queue=self._ingestion.failed_ticks,
+        )
+        allow_reading_secrets(made.role, self._keys.secrets, secrets.slack)
+        self.topic.add_subscription(subscriptions.LambdaSubscription(made.function))
+
+    def _failures(self, job: str) -> None:
+        """What AWS itself says of a failed job, step or cluster, whoever started it."""
+        for name, source, detail_type, detail in (
+            ("GlueFailure", "aws.glue", "Glue Job State Change", {"jobName": [job], "state": ["FAILED", "TIMEOUT"]}),
+            ("StepFailure", "aws.emr", "EMR Step Status Change", {"state": ["FAILED"], "name": ["bars to Parquet"]}),
+            (
+                "ClusterFailure",
+                "aws.emr",
+                "EMR Cluster State Change",
+                {
+                    "state": ["TERMINATED_WITH_ERRORS"],
+                    "name": [{"prefix": f"{CLUSTER_PREFIX}-{self.environment_config.name}-"}],
+                },
+            ),
+        ):
+            events.Rule(
+                self,
+                name,
+                description=f"Barflow {self.environment_config.name}: {detail_type} to the operations topic",
+                event_pattern=events.EventPattern(source=[source], detail_type=[detail_type], detail=detail),
+                targets=[targets.SnsTopic(self.topic)],
+            )
+
+    def _business_dashboard(self, env: str) -> None:
+        """What the pipeline is for: bars that came, how fresh they are, what was loaded, fired and paid."""
+        by_symbol = ",".join((metrics.NAMESPACE, metrics.ENVIRONMENT, metrics.SYMBOL))
+        search = f'{{{by_symbol}}} MetricName="{metrics.FRESHNESS}" {metrics.ENVIRONMENT}="{env}"'
+        freshness = cloudwatch.SearchExpression(expression=f"SEARCH('{search}', 'Maximum', 300)", label="", period=TICK)
+        board = cloudwatch.Dashboard(self, "Business", dashboard_name=f"Barflow-{env}-Business")
+        board.add_widgets(
+            _graph("Bars, each tick", env, metrics.BARS_RECEIVED, metrics.BARS_INGESTED, metrics.BARS_REJECTED),
+            cloudwatch.GraphWidget(title="Freshness by symbol, seconds", width=12, left=[freshness]),
+        )
+        board.add_widgets(
+            _graph("Alerts fired", env, metrics.ALERTS_FIRED, width=8),
+            _graph("Rows loaded, each run", env, metrics.ROWS_LOADED, width=8),
+            _graph("Cost of each run, dollars", env, metrics.RUN_COST, width=8),
+        )
+        self.output(outputs.BUSINESS_DASHBOARD, board.dashboard_name)
+
+    def _technical_dashboard(
+        self, database: DatabaseStack, catalog: CatalogStack, orchestration: OrchestrationStack
+    ) -> None:
+        """What it runs on. The alarms are this project's own; the widgets are the library's."""
+        name = f"Barflow-{self.environment_config.name}-Technical"
+        facade = monitoring.MonitoringFacade(
+            self,
+            "Technical",
+            dashboard_factory=monitoring.DefaultDashboardFactory(
+                self, "TechnicalBoards", dashboard_name_prefix=name, create_summary_dashboard=False,
+                create_alarm_dashboard=False,
+            ),
+        )  # fmt: skip
+        if self._ingestion.function:
+            facade.monitor_lambda_function(
+                alarm_friendly_name="Ingest", lambda_function=self._ingestion.function.function
+            )
+        facade.monitor_sqs_queue(alarm_friendly_name="FailedTicks", queue=self._ingestion.failed_ticks)
+        facade.monitor_custom(
+            alarm_friendly_name="Aggregate",
+            metric_groups=[
+                monitoring.CustomMetricGroup(title="Glue job's tasks", metrics=_glue_tasks(catalog.contract.job))
+            ],
+        )
+        facade.monitor_rds_instance(alarm_friendly_name="Warehouse", instance=database.instance)
+        facade.monitor_ec2_instances(
+            alarm_friendly_name="Host",
+            human_readable_name="Airflow's host",
+            instance_ids=[orchestration.instance.instance_id],
+        )
+        self.output(outputs.TECHNICAL_DASHBOARD, name)
+
+    def _budget(self, environment: Environment) -> None:
+        """Told at 80 percent of what is spent, and when a month looks like going over."""
+        subscribers = [
+            budgets.CfnBudget.SubscriberProperty(subscription_type="SNS", address=self.topic.topic_arn),
+            *(
+                budgets.CfnBudget.SubscriberProperty(subscription_type="EMAIL", address=address)
+                for address in environment.alarms.emails
+            ),
+        ]
+        budgets.CfnBudget(
+            self,
+            "Budget",
+            budget=budgets.CfnBudget.BudgetDataProperty(
+                budget_name=f"barflow-{environment.name}",
+                budget_type="COST",
+                time_unit="MONTHLY",
+                budget_limit=budgets.CfnBudget.SpendProperty(amount=environment.alarms.budget_usd, unit="USD"),
+                cost_filters={"TagKeyValue": [f"user:barflow:env${environment.name}"]},
+            ),
+            notifications_with_subscribers=[
+                budgets.CfnBudget.NotificationWithSubscribersProperty(
+                    notification=budgets.CfnBudget.NotificationProperty(
+                        comparison_operator="GREATER_THAN", notification_type=kind, threshold=percent
+                    ),
+                    subscribers=subscribers,
+                )
+                for kind, percent in (("ACTUAL", 80), ("FORECASTED", 100))
+            ],
+        )
+
+
+def _graph(title: str, env: str, *names: str, width: int = 12) -> cloudwatch.GraphWidget:
+    found = [
+        cloudwatch.Metric(
+            namespace=metrics.NAMESPACE,
+            metric_name=name,
+            dimensions_map={metrics.ENVIRONMENT: env},
+            statistic="Sum",
+            period=TICK,
+        )
+        for name in names
+    ]
+    return cloudwatch.GraphWidget(title=title, width=width, left=found)
+
+
+def _glue_tasks(job: str) -> list[cloudwatch.Metric]:
+    """The job's tasks, done and failed. The library's own widget cannot take a job that CDK names."""
+    return [
+        cloudwatch.Metric(
+            namespace="Glue",
+            metric_name=f"glue.driver.aggregate.{name}",
+            dimensions_map={"JobName": job, "JobRunId": "ALL", "Type": "count"},
+            statistic="Sum",
+            period=TICK,
+        )
+        for name in ("numCompletedTasks", "numFailedTasks")
+    ]

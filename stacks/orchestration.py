@@ -1,0 +1,221 @@
+"""Who runs it all? The host of Airflow, what it may do, and the runtime contract that it and others read.
+
+The instance keeps nothing that cannot be lost: Airflow's metadata lies in the warehouse's server, logs and programs in
+S3. A deployment that changes it puts a new one in its place and waits until that says it is up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from ipaddress import ip_network
+
+import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_secretsmanager as secretsmanager
+from aws_cdk import aws_ssm as ssm
+from constructs import Construct
+
+from barflow import contract
+from barflow import metric_names as metrics
+from config.environment import Environment
+from stacks import outputs
+from stacks.alerts import AlertsStack
+from stacks.base import BarflowStack, acknowledge
+from stacks.catalog import CatalogStack
+from stacks.constructs.grants import allow, allow_reading_secrets
+from stacks.constructs.logs import encrypted_log_group
+from stacks.database import DatabaseStack
+from stacks.ingestion import IngestionStack
+from stacks.network import Groups
+from stacks.processing import ProcessingStack
+from stacks.secrets import Keys, SecretsStack
+from stacks.storage import StorageStack
+
+DATA_DEVICE, ROOT_DEVICE = "/dev/xvdb", "/dev/xvda"
+ROOT_GB = 12
+START_MINUTES = 20
+SETUP = "orchestration/host"
+BOOTSTRAP = f"{SETUP}/bootstrap.sh"
+
+
+class OrchestrationStack(BarflowStack):
+    """``instance``, its ``role``, and ``contract``, whole."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        environment: Environment,
+        *,
+        vpc: ec2.IVpc,
+        groups: Groups,
+        keys: Keys,
+        secrets: SecretsStack,
+        storage: StorageStack,
+        database: DatabaseStack,
+        ingestion: IngestionStack,
+        processing: ProcessingStack,
+        catalog: CatalogStack,
+        alerts: AlertsStack,
+        settings: contract.PipelineSettings,
+    ) -> None:
+        super().__init__(scope, environment, description="Airflow's host and the runtime contract")
+        self._vpc, self._groups, self._keys, self._storage = vpc, groups, keys, storage
+        self.log = encrypted_log_group(
+            self, "HostLog", keys.data, environment.retention.logs_days, cdk.RemovalPolicy.DESTROY
+        )
+        self.contract = contract.RuntimeContract(
+            env=environment.name,
+            region=self.region,
+            settings=settings,
+            storage=storage.contract,
+            warehouse=database.contract,
+            ingestion=ingestion.contract,
+            emr=processing.contract,
+            glue=catalog.contract,
+            airflow=secrets.contract,
+        )
+        parameter = self._parameter()
+        self.role = self._role(parameter, ingestion, database)
+        allow_reading_secrets(self.role, keys.secrets, *self._secrets(secrets, database))
+        storage.grant(self.role, "host")
+        alerts.let_publish(self.role)
+        processing.let_run(self.role)
+        catalog.let_run(self.role)
+        self.instance = self._instance(environment)
+        self.instance.node.add_dependency(parameter)
+        self.output(outputs.HOST_ID, self.instance.instance_id)
+        self.output(outputs.HOST_LOG, self.log.log_group_name)
+        self.output(outputs.RUNTIME_CONTRACT, contract.parameter_name(environment.name))
+
+    def _parameter(self) -> ssm.StringParameter:
+        """Two kilobytes more than the standard tier takes."""
+        return ssm.StringParameter(
+            self,
+            "Runtime",
+            parameter_name=contract.parameter_name(self.environment_config.name),
+            description="What this deployment tells its programs: barflow.contract.RuntimeContract",
+            string_value=self.to_json_string(self.contract.model_dump(mode="json")),
+            tier=ssm.ParameterTier.ADVANCED,
+        )
+
+    def _secrets(self, secrets: SecretsStack, database: DatabaseStack) -> list[secretsmanager.ISecret]:
+        return [
+            secrets.twelvedata, secrets.mongodb, secrets.slack, secrets.ssh_connection, secrets.slack_connection,
+            secrets.aws_connection, secrets.fernet, secrets.jwt, secrets.login, database.airflow_secret,
+            database.reader_secret,
+        ]  # fmt: skip
+
+    def _role(self, parameter: ssm.StringParameter, ingestion: IngestionStack, database: DatabaseStack) -> iam.Role:
+        session_manager = "AmazonSSMManagedInstanceCore"
+        role = iam.Role(
+            self,
+            "HostRole",
+            assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
+            managed_policies=[iam.ManagedPolicy.from_aws_managed_policy_name(session_manager)],
+        )
+        acknowledge(
+            role,
+            "Session Manager's own policy: it is the way in, and changes with the agent",
+            f"AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/{session_manager}]",
+        )
+        self.log.grant_write(role)
+        allow(role, ["ssm:GetParameter"], [parameter.parameter_arn])
+        allow(role, ["rds:DescribeDBInstances"], [database.instance.instance_arn])
+        # A metric has no ARN; the namespace is what narrows it.
+        own = {"StringEquals": {"cloudwatch:namespace": metrics.NAMESPACE}}
+        allow(role, ["cloudwatch:PutMetricData"], ["*"], own)
+        if ingestion.function:
+            allow(role, ["lambda:InvokeFunction"], [ingestion.function.function.function_arn])
+        stack = f"stack/{self.stack_name}/*"
+        allow(role, ["cloudformation:SignalResource"], [self.format_arn(service="cloudformation", resource=stack)])
+        acknowledge(
+            role,
+            "metrics, clusters to be and crawlers' states have no ARN: namespace, tag or nothing narrows them",
+            "AwsSolutions-IAM5[Resource::*]",
+        )
+        acknowledge(
+            role,
+            "the rest of an ARN that is made when the thing is: clusters of this tag, this stack, this role's like",
+            *self._wildcards(stack),
+        )
+        return role
+
+    def _wildcards(self, stack: str) -> list[str]:
+        here = "<AWS::Region>:<AWS::AccountId>"
+        return [
+            f"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:cloudformation:{here}:{stack}]",
+            f"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:elasticmapreduce:{here}:cluster/*]",
+            "AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:iam::<AWS::AccountId>:role/aws-service-role/*]",
+        ]
+
+    def _instance(self, environment: Environment) -> ec2.Instance:
+        config = environment.host
+        public = any(ip_network(cidr).is_global for cidr in environment.network.airflow_ui_cidrs)
+        instance = ec2.Instance(
+            self,
+            "Host",
+            vpc=self._vpc,
+            # Only a page that is opened to public addresses needs one itself.
+            vpc_subnets=ec2.SubnetSelection(
+                subnet_type=ec2.SubnetType.PUBLIC if public else ec2.SubnetType.PRIVATE_WITH_EGRESS
+            ),
+            associate_public_ip_address=public or None,
+            instance_type=ec2.InstanceType(config.instance_type),
+            machine_image=ec2.MachineImage.latest_amazon_linux2023(cpu_type=ec2.AmazonLinuxCpuType.ARM_64),
+            security_group=self._groups.host,
+            role=self.role,
+            http_tokens=ec2.HttpTokens.REQUIRED,
+            http_put_response_hop_limit=1,
+            detailed_monitoring=True,
+            disable_api_termination=False,
+            block_devices=[self._disk(ROOT_DEVICE, ROOT_GB), self._disk(DATA_DEVICE, config.data_volume_gb)],
+            user_data=ec2.UserData.for_linux(),
+            resource_signal_timeout=cdk.Duration.minutes(START_MINUTES),
+        )
+        self._boot(instance)
+        acknowledge(
+            instance,
+            "it keeps nothing that may not be lost, and a deployment puts a new one in its place",
+            "AwsSolutions-EC29",
+            "NIST.800.53.R5-EC2InTerminationProtected",
+        )
+        acknowledge(
+            instance,
+            "gp3 gives a t4g all the throughput it can use",
+            "NIST.800.53.R5-EC2EBSOptimizedInstance",
+        )
+        acknowledge(instance, "its disk holds nothing to restore", "NIST.800.53.R5-EC2EBSInBackupPlan")
+        if public:
+            acknowledge(
+                instance,
+                "the environment opens Airflow's page to public addresses, by name",
+                "NIST.800.53.R5-EC2InstanceNoPublicIp",
+            )
+        return instance
+
+    def _disk(self, device: str, size_gb: int) -> ec2.BlockDevice:
+        volume = ec2.BlockDeviceVolume.ebs(
+            size_gb, encrypted=True, kms_key=self._keys.data, volume_type=ec2.EbsDeviceVolumeType.GP3
+        )
+        return ec2.BlockDevice(device_name=device, volume=volume)
+
+    def _boot(self, instance: ec2.Instance) -> None:
+        """Fetches its setup as this deployment publishes it, runs it, and says how that ended."""
+        release = self._storage.release
+        release.key(BOOTSTRAP)  # KeyError, should it not be published
+        resource = instance.node.default_child
+        assert isinstance(resource, ec2.CfnInstance)
+        # Other programs, other instance. Its name must be known before the script that signals for it.
+        logical_id = f"Host{hashlib.sha256(release.prefix.encode()).hexdigest()[:8]}"
+        resource.override_logical_id(logical_id)
+        signal = f"/opt/aws/bin/cfn-signal --stack {self.stack_name} --resource {logical_id} --region {self.region}"
+        instance.user_data.add_commands(
+            "set -euo pipefail",
+            f"trap 'code=$?; {signal} --exit-code $code' EXIT",
+            "dnf install -y --quiet aws-cfn-bootstrap",
+            f"aws s3 cp --quiet --recursive {release.uri()}{SETUP}/ /opt/barflow/setup/",
+            f"export BARFLOW_ENV={self.environment_config.name} AWS_DEFAULT_REGION={self.region}",
+            f"export BARFLOW_HOST_LOG={self.log.log_group_name} BARFLOW_RELEASE={release.uri()}",
+            "bash /opt/barflow/setup/bootstrap.sh",
+        )

@@ -1,0 +1,217 @@
+"""What may EMR do, and who may have it do so? Roles, security configuration and certificate of the clusters.
+
+No cluster stands here: Airflow's host makes one for a run and ends it, by the contract of this stack.
+"""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_emr as emr
+from aws_cdk import aws_iam as iam
+from aws_cdk import triggers
+from constructs import Construct
+
+from barflow import contract
+from config import versions
+from config.environment import Environment
+from stacks import outputs
+from stacks.base import BarflowStack, acknowledge
+from stacks.bundles import CERTIFICATE, EMR_PACKAGES, LIBRARY
+from stacks.constructs.grants import allow, allow_reading_secrets, as_found
+from stacks.constructs.python_function import PythonFunction, runs_on_deployment
+from stacks.network import Groups
+from stacks.secrets import Keys, SecretsStack
+from stacks.storage import CERTIFICATES, StorageStack
+
+# By this tag AWS's own policy for EMR knows what it may touch.
+MANAGED = "for-use-with-amazon-emr-managed-policies"
+ENVIRONMENT_TAG = "barflow:env"
+CERTIFICATE_KEY = f"{CERTIFICATES}/emr.zip"
+EMR, EC2 = "elasticmapreduce.amazonaws.com", "ec2.amazonaws.com"
+
+
+class ProcessingStack(BarflowStack):
+    """``contract`` is all that making a cluster takes; ``let_run(role)`` gives the right to."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        environment: Environment,
+        *,
+        vpc: ec2.IVpc,
+        groups: Groups,
+        keys: Keys,
+        secrets: SecretsStack,
+        storage: StorageStack,
+    ) -> None:
+        super().__init__(scope, environment, description="EMR roles and security")
+        self._vpc, self._groups, self._keys, self._storage = vpc, groups, keys, storage
+        self._tags = {ENVIRONMENT_TAG: environment.name, MANAGED: "true"}
+        self._open_network_to_emr()
+        self.node_role, profile = self._nodes(secrets)
+        self.service_role = self._service()
+        self._certificate()
+        self.contract = self._contract(environment, profile, self._security_configuration())
+        self.output(outputs.EMR_SERVICE_ROLE, self.service_role.role_name)
+        self.output(outputs.EMR_NODE_ROLE, self.node_role.role_name)
+
+    def let_run(self, role: iam.IRole) -> None:
+        """Lets the role make clusters with this environment's tag and these roles, and run and end those it made."""
+        cluster = self.format_arn(service="elasticmapreduce", resource="cluster", resource_name="*")
+        made, of_ours = (f"elasticmapreduce:{kind}Tag/{ENVIRONMENT_TAG}" for kind in ("Request", "Resource"))
+        name = self.environment_config.name
+        for actions, resources, conditions in (
+            (["RunJobFlow"], ["*"], {"StringEquals": {made: name}}),
+            (["AddTags"], [cluster], {"StringEquals": {made: name}}),
+            (
+                ["AddJobFlowSteps", "CancelSteps", "DescribeCluster", "DescribeStep", "ListSteps", "TerminateJobFlows"],
+                [cluster],
+                {"StringEquals": {of_ours: name}},
+            ),
+            (["ListClusters"], ["*"], None),
+        ):
+            allow(role, [f"elasticmapreduce:{action}" for action in actions], resources, conditions)
+        for passed, service in ((self.service_role, EMR), (self.node_role, EC2)):
+            allow(role, ["iam:PassRole"], [passed.role_arn], {"StringEquals": {"iam:PassedToService": service}})
+        # The roles by which EMR cleans up and EC2 sells spare capacity; each is made once in an account.
+        linked = {"StringEquals": {"iam:AWSServiceName": [EMR, "spot.amazonaws.com"]}}
+        allow(role, ["iam:CreateServiceLinkedRole"], [self._role_arn("aws-service-role/*")], linked)
+
+    def _open_network_to_emr(self) -> None:
+        cdk.Tags.of(self._vpc).add(MANAGED, "true", include_resource_types=["AWS::EC2::VPC"])
+        groups = (self._groups.emr_primary, self._groups.emr_core, self._groups.emr_service)
+        for part in (*self._vpc.private_subnets, *groups):
+            cdk.Tags.of(part).add(
+                MANAGED, "true", include_resource_types=["AWS::EC2::Subnet", "AWS::EC2::SecurityGroup"]
+            )
+
+    def _nodes(self, secrets: SecretsStack) -> tuple[iam.Role, iam.InstanceProfile]:
+        """The role of primary, core and task nodes: its prefixes and its secret."""
+        role = iam.Role(self, "NodeRole", assumed_by=iam.ServicePrincipal(EC2))
+        self._storage.grant(role, "emr")
+        allow_reading_secrets(role, self._keys.secrets, secrets.mongodb)
+        # For disks that come with an instance; those of EBS the service role unlocks.
+        allow(role, ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey"], [self._keys.data.key_arn])
+        published = f"arn:{self.partition}:s3:::{self.region}.elasticmapreduce/*"
+        allow(role, ["s3:GetObject"], [published])
+        acknowledge(
+            role,
+            "what AWS itself publishes for clusters of this region",
+            f"AwsSolutions-IAM5[Resource::{as_found(self, published)}]",
+        )
+        return role, iam.InstanceProfile(self, "NodeProfile", role=role)
+
+    def _service(self) -> iam.Role:
+        """EMR's own role. AWS's policy for it is kept up with EMR, and limited to what bears its tag."""
+        principal = iam.ServicePrincipal(
+            EMR,
+            conditions={
+                "StringEquals": {"aws:SourceAccount": self.account},
+                "ArnLike": {"aws:SourceArn": f"arn:{self.partition}:elasticmapreduce:{self.region}:{self.account}:*"},
+            },
+        )
+        policy = "service-role/AmazonEMRServicePolicy_v2"
+        role = iam.Role(
+            self,
+            "ServiceRole",
+            assumed_by=principal,
+            managed_policies=[iam.ManagedPolicy.from_aws_managed_policy_name(policy)],
+        )
+        acknowledge(
+            role,
+            "what EMR needs changes with EMR; this policy follows it and reaches tagged things alone",
+            f"AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/{policy}]",
+        )
+        allow(
+            role,
+            ["iam:PassRole"],
+            [self.node_role.role_arn],
+            {"StringEquals": {"iam:PassedToService": EC2}},
+        )
+        through_disks = {"StringEquals": {"kms:ViaService": f"ec2.{self.region}.{self.url_suffix}"}}
+        used = ["Decrypt", "DescribeKey", "Encrypt", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo"]
+        allow(role, [f"kms:{action}" for action in used], [self._keys.data.key_arn], through_disks)
+        granted = {**through_disks, "Bool": {"kms:GrantIsForAWSResource": "true"}}
+        allow(role, ["kms:CreateGrant"], [self._keys.data.key_arn], granted)
+        return role
+
+    def _certificate(self) -> None:
+        function = PythonFunction(
+            self,
+            "Certificate",
+            bundle=CERTIFICATE,
+            description="Makes the certificate of EMR's nodes, on deployment",
+            vpc=self._vpc,
+            group=self._groups.functions,
+            key=self._keys.data,
+            memory_mb=256,
+            timeout=cdk.Duration.minutes(1),
+            environment={"CODE_BUCKET": self._storage.code.bucket_name, "CERTIFICATE_KEY": CERTIFICATE_KEY},
+        )
+        runs_on_deployment(function)
+        self._storage.grant(function.role, "certificate")
+        triggers.Trigger(self, "MakeCertificate", handler=function.function, timeout=cdk.Duration.minutes(2))
+
+    def _security_configuration(self) -> emr.CfnSecurityConfiguration:
+        key = self._keys.data.key_arn
+        certificate = f"s3://{self._storage.code.bucket_name}/{CERTIFICATE_KEY}"
+        return emr.CfnSecurityConfiguration(
+            self,
+            "Security",
+            security_configuration={
+                "EncryptionConfiguration": {
+                    "EnableAtRestEncryption": True,
+                    "AtRestEncryptionConfiguration": {
+                        "S3EncryptionConfiguration": {"EncryptionMode": "SSE-KMS", "AwsKmsKey": key},
+                        "LocalDiskEncryptionConfiguration": {
+                            "EncryptionKeyProviderType": "AwsKms",
+                            "AwsKmsKey": key,
+                            "EnableEbsEncryption": True,
+                        },
+                    },
+                    "EnableInTransitEncryption": True,
+                    "InTransitEncryptionConfiguration": {
+                        "TLSCertificateConfiguration": {"CertificateProviderType": "PEM", "S3Object": certificate}
+                    },
+                },
+                "InstanceMetadataServiceConfiguration": {
+                    "MinimumInstanceMetadataServiceVersion": 2,
+                    "HttpPutResponseHopLimit": 1,
+                },
+            },
+        )
+
+    def _contract(
+        self, environment: Environment, profile: iam.InstanceProfile, security: emr.CfnSecurityConfiguration
+    ) -> contract.Emr:
+        shape = environment.emr
+        release, packages = self._storage.release, self._storage.packages
+        return contract.Emr(
+            release=versions.EMR_RELEASE,
+            service_role=self.service_role.role_name,
+            instance_profile=profile.instance_profile_name,
+            subnet_ids=tuple(subnet.subnet_id for subnet in self._vpc.private_subnets),
+            primary_security_group=self._groups.emr_primary.security_group_id,
+            core_security_group=self._groups.emr_core.security_group_id,
+            service_security_group=self._groups.emr_service.security_group_id,
+            security_configuration=security.ref,
+            log_uri=self._storage.logs_uri("emr"),
+            bootstrap_uri=release.uri("spark/requirements.sh"),
+            packages_uri=packages.uri(EMR_PACKAGES),
+            step_uri=release.uri("spark/bars_to_parquet.py"),
+            library_uri=release.uri(LIBRARY),
+            primary_instance=shape.primary_instance,
+            core_instance=shape.core_instance,
+            core_count=shape.core_count,
+            task_count=shape.task_count,
+            spot_percent=shape.spot_percent,
+            volume_gb=shape.volume_gb,
+            idle_minutes=shape.idle_minutes,
+            step_timeout_minutes=shape.step_timeout_minutes,
+            spark_python=f"/usr/bin/python{versions.SPARK_PYTHON}",
+            tags=self._tags,
+        )
+
+    def _role_arn(self, name: str) -> str:
+        return self.format_arn(service="iam", region="", resource="role", resource_name=name)

@@ -1,0 +1,36 @@
+"""Which settings does a deployment decide? The contract's, out of the environment and its stacks."""
+
+from __future__ import annotations
+
+from barflow.contract import PipelineSettings, secret_reference
+from config.environment import Environment
+from stacks.alerts import AlertsStack
+from stacks.database import DatabaseStack
+from stacks.secrets import MONGODB, SLACK, TWELVEDATA, SecretsStack
+from stacks.storage import StorageStack
+
+
+def pipeline_settings(
+    environment: Environment,
+    secrets: SecretsStack,
+    storage: StorageStack,
+    database: DatabaseStack,
+    alerts: AlertsStack,
+) -> PipelineSettings:
+    """Secrets as references, by name. The warehouse is that of the user who loads it."""
+    return PipelineSettings(
+        env=environment.name,
+        symbols=environment.symbols,
+        twelvedata_url=environment.plan.url,
+        twelvedata_api_key=secret_reference(secrets.name(TWELVEDATA)),
+        credits_per_minute=environment.plan.credits_per_minute,
+        credits_per_day=environment.plan.credits_per_day,
+        mongodb_uri=secret_reference(secrets.name(MONGODB)),
+        warehouse_dsn=secret_reference(f"{database.contract.loader_secret}#dsn"),
+        lake_uri=storage.lake_uri,
+        sns_topic_arn=alerts.topic.topic_arn,
+        slack_token=secret_reference(secrets.name(SLACK)),
+        slack_channel=environment.alarms.slack_channel,
+        history_sessions=environment.ingest.history_sessions,
+        revision_sessions=environment.ingest.revision_sessions,
+    )

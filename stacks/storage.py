@@ -1,0 +1,185 @@
+"""What lies in S3, and who may write it? The buckets of the lake, of code and of logs.
+
+ACCESS is the inventory: grants are made from it and from nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_s3 as s3
+from constructs import Construct
+
+from barflow import contract
+from config.environment import Environment
+from stacks import outputs
+from stacks.base import BarflowStack, acknowledge
+from stacks.bundles import PACKAGES, RELEASE, Bundle
+from stacks.constructs.bucket import secure_bucket
+from stacks.constructs.grants import allow_objects
+from stacks.constructs.release import Release
+from stacks.network import Groups
+from stacks.secrets import Keys
+
+# The last two are the functions that a deployment runs: one publishes programs, one makes EMR's certificate.
+Who = Literal["emr", "glue", "crawler", "host", "publisher", "certificate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Who reads and who writes what lies under a prefix of a bucket."""
+
+    bucket: Literal["lake", "code", "logs"]
+    prefix: str
+    holds: str
+    reads: tuple[Who, ...] = ()
+    writes: tuple[Who, ...] = ()
+
+
+BARS, STAGED, MANIFESTS, QUERIES = "bars_5min", "_staged", "manifests", "queries"
+RELEASES, CERTIFICATES = "releases", "certificates"
+ACCESS = (
+    Access(
+        bucket="lake",
+        prefix=BARS,
+        holds="the archive, Parquet",
+        reads=("emr", "glue", "crawler", "host"),
+        writes=("emr",),
+    ),
+    Access(bucket="lake", prefix=STAGED, holds="partitions not yet in place", reads=("emr",), writes=("emr",)),
+    Access(
+        bucket="lake", prefix=MANIFESTS, holds="what each run published", reads=("emr", "glue", "host"), writes=("emr",)
+    ),
+    Access(bucket="lake", prefix=QUERIES, holds="answers of Athena", reads=("host",), writes=("host",)),
+    Access(
+        bucket="code",
+        prefix=RELEASES,
+        holds="published programs",
+        reads=("emr", "glue", "host"),
+        writes=("publisher",),
+    ),
+    Access(
+        bucket="code",
+        prefix=CERTIFICATES,
+        holds="what EMR's nodes prove themselves with",
+        reads=("emr",),
+        writes=("certificate",),
+    ),
+    Access(bucket="logs", prefix="emr", holds="logs of clusters", reads=("host",), writes=("emr",)),
+    Access(bucket="logs", prefix="glue", holds="temporary files and event logs", reads=("glue",), writes=("glue",)),
+    Access(bucket="logs", prefix="airflow", holds="logs of tasks", reads=("host",), writes=("host",)),
+)
+
+
+class StorageStack(BarflowStack):
+    """Three buckets, the published code, and the one way to be granted access."""
+
+    def __init__(
+        self, scope: Construct, environment: Environment, *, vpc: ec2.IVpc, groups: Groups, keys: Keys
+    ) -> None:
+        super().__init__(scope, environment, description="lake, code and logs", stateful=True)
+        self._data_key = keys.data
+        keep = environment.retention
+        self.logs = secure_bucket(
+            self,
+            "Logs",
+            key=None,
+            access_logs=None,
+            versioned=False,
+            rules=[s3.LifecycleRule(id="old-logs", expiration=cdk.Duration.days(keep.logs_days))],
+        )
+        acknowledge(
+            self.logs,
+            "it takes the access logs, and logging its own accesses into itself would never end",
+            "AwsSolutions-S1",
+            "NIST.800.53.R5-S3BucketLoggingEnabled",
+        )
+        acknowledge(
+            self.logs,
+            "S3 delivers access logs only into a bucket under S3's own encryption",
+            "NIST.800.53.R5-S3DefaultEncryptionKMS",
+        )
+        acknowledge(self.logs, "a log is written once and never changed", "NIST.800.53.R5-S3BucketVersioningEnabled")
+        old_versions = s3.LifecycleRule(
+            id="old-versions",
+            noncurrent_version_expiration=cdk.Duration.days(keep.old_versions_days),
+            expired_object_delete_marker=True,
+        )
+        self.lake = secure_bucket(
+            self,
+            "Lake",
+            key=keys.data,
+            access_logs=self.logs,
+            versioned=True,
+            rules=[
+                old_versions,
+                s3.LifecycleRule(
+                    id="archive",
+                    prefix=f"{BARS}/",
+                    transitions=[
+                        _to(s3.StorageClass.INFREQUENT_ACCESS, keep.archive_infrequent_days),
+                        # Instant retrieval: Athena and Spark read it as any other object.
+                        _to(s3.StorageClass.GLACIER_INSTANT_RETRIEVAL, keep.archive_glacier_days),
+                    ],
+                ),
+                _expire("query-answers", QUERIES, keep.queries_days),
+                _expire("staged", STAGED, 7),
+            ],
+        )
+        self.code = secure_bucket(
+            self, "Code", key=keys.data, access_logs=self.logs, versioned=True, rules=[old_versions]
+        )
+
+        def published(name: str, bundle: Bundle) -> Release:
+            return Release(
+                self,
+                name,
+                bundle=bundle,
+                bucket=self.code,
+                prefix=RELEASES,
+                key=keys.data,
+                vpc=vpc,
+                group=groups.functions,
+            )
+
+        self.release, self.packages = published("Release", RELEASE), published("Packages", PACKAGES)
+        self.contract = contract.Storage(
+            lake_bucket=self.lake.bucket_name,
+            code_bucket=self.code.bucket_name,
+            logs_bucket=self.logs.bucket_name,
+            code_uri=self.release.uri(),
+        )
+        self.output(outputs.LAKE_BUCKET, self.lake.bucket_name)
+        self.output(outputs.CODE_BUCKET, self.code.bucket_name)
+        self.output(outputs.LOGS_BUCKET, self.logs.bucket_name)
+        self.output(outputs.CODE_URI, self.release.uri())
+
+    @property
+    def lake_uri(self) -> str:
+        """BARFLOW_LAKE_URI of this environment."""
+        return f"s3://{self.lake.bucket_name}"
+
+    def logs_uri(self, prefix: str) -> str:
+        """Where logs of that prefix of ACCESS go, ending in a slash."""
+        return f"s3://{self.logs.bucket_name}/{prefix}/"
+
+    def grant(self, role: iam.IRole, who: Who) -> None:
+        """Lets the role read and write what ACCESS says of it."""
+        buckets: dict[str, s3.Bucket] = {"lake": self.lake, "code": self.code, "logs": self.logs}
+        for name, bucket in buckets.items():
+            reads = [item.prefix for item in ACCESS if item.bucket == name and who in item.reads]
+            writes = [item.prefix for item in ACCESS if item.bucket == name and who in item.writes]
+            if reads or writes:
+                allow_objects(role, bucket, self._data_key, reads=reads, writes=writes)
+
+
+def _to(storage_class: s3.StorageClass, days: int) -> s3.Transition:
+    return s3.Transition(storage_class=storage_class, transition_after=cdk.Duration.days(days))
+
+
+def _expire(rule_id: str, prefix: str, days: int) -> s3.LifecycleRule:
+    return s3.LifecycleRule(id=rule_id, prefix=f"{prefix}/", expiration=cdk.Duration.days(days))

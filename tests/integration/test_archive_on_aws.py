@@ -1,0 +1,181 @@
+"""Does the archive on S3 give the same bars and counts as one on a disk? Against moto's S3 and Athena, over HTTP.
+
+moto does not run queries: DuckDB does, on the same files, and moto hands its answer out as Athena's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import boto3
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import requests
+from moto.server import ThreadedMotoServer
+
+from barflow.archive import COUNTS, open_archive
+from barflow.bars import arrow_schema
+from barflow.errors import BadInputError, UnavailableError
+from barflow.export import export_bars
+from barflow.lake import Lake, Manifest, Partition
+from barflow.sessions import session
+from barflow.settings import load_settings
+
+# One with a slash, which is quoted in its path.
+SYMBOLS = ("AAPL", "BRK/B")
+DAYS = (date(2025, 6, 30), date(2025, 7, 2), date(2025, 7, 3))
+
+
+def bars(symbol: str, *days: date) -> pa.Table:
+    """Made-up bars of whole sessions."""
+    rows: dict[str, list[Any]] = {name: [] for name in arrow_schema().names}
+    for day in days:
+        traded = session(day)
+        assert traded is not None
+        for number, ts in enumerate(traded.slots):
+            price = 100.0 + number / 4 + len(symbol)
+            values = (ts, day, price, price + 1.5, price - 1.25, price + 0.5, 1000 + number, 0)
+            for name, value in zip(rows, values, strict=True):
+                rows[name].append(value)
+    return pa.table(rows, arrow_schema())
+
+
+def filled(lake: Lake) -> Lake:
+    for symbol in SYMBOLS:
+        lake.replace(symbol, "2025-06", bars(symbol, DAYS[0]))
+        lake.replace(symbol, "2025-07", bars(symbol, *DAYS[1:]))
+    return lake
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[str]:
+    """The endpoint of a stand-in with a bucket and a workgroup, which every AWS client of this process then uses."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "stand-in",
+            "AWS_SECRET_ACCESS_KEY": "stand-in",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }.items():
+            patch.setenv(name, value)
+        boto3.setup_default_session()
+        boto3.client("s3").create_bucket(Bucket="lake")
+        answers = {"OutputLocation": "s3://lake/queries/"}
+        boto3.client("athena").create_work_group(
+            Name="barflow-dev",
+            Configuration={"ResultConfiguration": answers, "EnforceWorkGroupConfiguration": True},
+        )
+        filled(Lake("s3://lake"))
+        yield f"http://{host}:{port}"
+    boto3.setup_default_session()
+    server.stop()
+
+
+@pytest.fixture
+def archive(aws: str) -> Lake:
+    settings = {"lake_uri": "s3://lake", "athena_database": "barflow_dev", "athena_workgroup": "barflow-dev"}
+    return open_archive(load_settings(**settings))
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> Lake:
+    return filled(Lake(str(tmp_path / "lake")))
+
+
+def answer_as_athena(endpoint: str, query: str, lake: Lake, symbol: Callable[[str], str] = str) -> None:
+    """Has DuckDB answer the query on the files of a lake on a disk, and moto give that answer to the next query.
+
+    ``symbol``: how the catalog writes the name of a partition.
+    """
+    duckdb.sql("set timezone = 'UTC'")
+    files = duckdb.read_parquet(f"{lake.root}/bars_5min/*/*/*.parquet", hive_partitioning=True)  # noqa: F841
+    found = duckdb.sql(query.replace("bars_5min", "files"))
+    kinds = {"symbol": "varchar", "session_date": "date", "bars": "bigint", "newest": "timestamp"}
+    described = [
+        {"Name": name, "Label": name, "Type": kinds[name], "Precision": 0, "Scale": 0, "Nullable": "UNKNOWN"}
+        for name in found.columns
+    ]
+    answered = ([symbol(name), *map(_as_text, others)] for name, *others in found.fetchall())
+    rows = [found.columns, *answered]
+    result = {"rows": [{"Data": [{"VarCharValue": value} for value in row]} for row in rows], "column_info": described}
+    body = {"account_id": "123456789012", "region": "us-east-1", "results": [result]}
+    requests.post(f"{endpoint}/moto-api/static/athena/query-results", json=body, timeout=10).raise_for_status()
+
+
+def _as_text(value: Any) -> str:
+    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}.000" if isinstance(value, datetime) else str(value)
+
+
+@pytest.mark.parametrize("symbol", [str, partial(quote, safe="")], ids=["as it is", "as in its path"])
+def test_the_counts_of_athena_are_those_of_the_files(
+    aws: str, archive: Lake, on_disk: Lake, symbol: Callable[[str], str]
+) -> None:
+    answer_as_athena(aws, COUNTS, on_disk, symbol)
+    counted = sorted(archive.session_counts())
+    assert counted == sorted(on_disk.session_counts())
+    assert ("BRK/B", "2025-07-03", 42, datetime(2025, 7, 3, 16, 55, tzinfo=UTC)) in counted
+
+
+def test_the_counts_of_some_symbols_are_of_those_alone(aws: str, archive: Lake, on_disk: Lake) -> None:
+    answer_as_athena(aws, COUNTS, on_disk)
+    assert sorted(archive.session_counts(["BRK/B"])) == sorted(on_disk.session_counts(["BRK/B"]))
+
+
+def test_an_archive_on_s3_without_athena_is_counted_all_the_same(aws: str, on_disk: Lake) -> None:
+    lake = open_archive(load_settings(lake_uri="s3://lake"))
+    assert sorted(lake.session_counts()) == sorted(on_disk.session_counts())
+
+
+@pytest.mark.parametrize("symbol", SYMBOLS)
+def test_an_export_from_s3_is_the_same_file_as_one_from_a_disk(
+    archive: Lake, on_disk: Lake, tmp_path: Path, symbol: str
+) -> None:
+    first, last = DAYS[0], DAYS[1]
+    for name, lake in (("s3", archive), ("disk", on_disk)):
+        assert export_bars(lake, symbol, first, last, tmp_path / f"{name}.parquet") == 2 * 78
+    assert pq.read_table(tmp_path / "s3.parquet") == pq.read_table(tmp_path / "disk.parquet")
+
+
+def test_what_the_archive_does_not_have_is_said(archive: Lake, tmp_path: Path) -> None:
+    assert archive.read("AAPL", "2025-05") is None
+    with pytest.raises(BadInputError, match="no bars of MSFT"):
+        export_bars(archive, "MSFT", DAYS[0], DAYS[1], tmp_path / "msft.csv")
+
+
+def test_aws_out_of_reach_is_told_with_what_to_check(
+    archive: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(UnavailableError, match="counts of the archive could not be read"):
+        list(archive.session_counts())
+    with pytest.raises(UnavailableError, match="bars of AAPL in 2025-07 could not be read"):
+        export_bars(archive, "AAPL", DAYS[1], DAYS[2], tmp_path / "aapl.csv")
+
+
+def test_a_partition_on_s3_is_staged_replaced_and_announced_as_on_a_disk(aws: str) -> None:
+    lake = Lake("s3://lake/other")
+    lake.stage("run-1", "AAPL", "2025-07", bars("AAPL", DAYS[1]))
+    assert lake.read("AAPL", "2025-07") is None
+    lake.promote("run-1", [("AAPL", "2025-07")])
+    assert lake.read("AAPL", "2025-07") == bars("AAPL", DAYS[1])
+    lake.replace("AAPL", "2025-07", bars("AAPL", *DAYS[1:]))
+    assert lake.read("AAPL", "2025-07") == bars("AAPL", *DAYS[1:])
+    manifest = Manifest("run-1", datetime.now(UTC), (Partition("AAPL", "2025-07", 120, {"2025-07-02": 1}),))
+    lake.publish(manifest)
+    assert [lake.manifest(run_id) for run_id in lake.manifest_ids()] == [manifest]
+    names = boto3.client("s3").list_objects_v2(Bucket="lake", Prefix="other/_staged/run-1/")
+    assert names["KeyCount"] == 0

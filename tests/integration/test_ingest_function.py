@@ -1,0 +1,184 @@
+"""Does the ingest function tick when it should, say what it did, and fail so that Lambda does the right thing?"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+from ticks import printed, stored, utc
+from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, limit
+
+from barflow.errors import UnavailableError
+from barflow.mongo import Document
+from barflow.runtime import Run
+from local.twelvedata_server import TwelveDataStandIn
+
+HANDLER = Path(__file__).parents[2] / "lambda" / "ingest" / "handler.py"
+HISTORY = 3
+Invoke = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def function(
+    market: TwelveDataStandIn, mongodb_uri: str, database: Database[Document], monkeypatch: pytest.MonkeyPatch
+) -> ModuleType:
+    """The handler's module as a new execution environment has it, on the market's clock."""
+    for name, value in {
+        "BARFLOW_ENV": "dev",
+        "BARFLOW_SYMBOLS": "AAPL,MSFT",
+        "BARFLOW_TWELVEDATA_URL": market.url,
+        "TWELVEDATA_API_KEY": "stand-in-key",
+        "BARFLOW_CREDITS_PER_MINUTE": "1000",
+        "BARFLOW_CREDITS_PER_DAY": "",
+        "BARFLOW_MONGODB_URI": mongodb_uri,
+        "BARFLOW_MONGODB_DATABASE": database.name,
+        "BARFLOW_HISTORY_SESSIONS": str(HISTORY),
+    }.items():
+        monkeypatch.setenv(name, value)
+    spec = importlib.util.spec_from_file_location("ingest_handler", HANDLER)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "Run", partial(Run, clock=CLOCK))
+    return module
+
+
+@pytest.fixture
+def invoke(function: ModuleType) -> Invoke:
+    return lambda **event: function.handler(event, None)
+
+
+def metrics(output: str) -> dict[tuple[str, str | None], float]:
+    """Every metric of the lines that CloudWatch would read, by (name, symbol)."""
+    found = {}
+    for line in map(json.loads, output.splitlines()):
+        (directive,) = line["_aws"]["CloudWatchMetrics"]
+        assert directive["Namespace"] == "Barflow"
+        assert all(line[name] for name in directive["Dimensions"][0])
+        for metric in directive["Metrics"]:
+            found[metric["Name"], line.get("Symbol")] = line[metric["Name"]]
+    return found
+
+
+def test_a_tick_stores_every_closed_bar_and_counts_it(
+    invoke: Invoke, database: Database[Document], capsys: pytest.CaptureFixture[str]
+) -> None:
+    CLOCK.now = DAY_OPENS + timedelta(hours=2, minutes=1)
+    done = invoke()
+    printed_bars = printed(MARKET, "AAPL", utc("2025-06-30 13:30"), DAY_OPENS + timedelta(hours=2))
+    assert stored(database, "AAPL") == printed_bars
+    assert (done["outcome"], done["new"], done["forming"]) == ("succeeded", 2 * len(printed_bars), 2)
+    assert database["ledger"].find_one({"_id": done["run_id"]})["outcome"] == "succeeded"  # type: ignore[index]
+    counted = metrics(capsys.readouterr().out)
+    assert counted["BarsIngested", None] == done["new"]
+    assert counted["BarsReceived", None] == done["received"]
+    assert (counted["Freshness", "AAPL"], counted["Freshness", "MSFT"]) == (60, 60)
+
+
+def test_what_was_stored_before_is_not_counted_as_ingested(invoke: Invoke, capsys: pytest.CaptureFixture[str]) -> None:
+    invoke()
+    capsys.readouterr()
+    assert invoke()["new"] == 0
+    assert metrics(capsys.readouterr().out)["BarsIngested", None] == 0
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "2025-07-02 13:30",  # the open: no bar has closed yet
+        "2025-07-02 20:35",
+        "2025-07-03 17:35",  # a half day, which closed at 17:00 UTC
+        "2025-07-04 15:00",  # a holiday
+        "2025-07-05 15:00",  # a Saturday
+    ],
+)
+def test_a_closed_market_is_not_asked(invoke: Invoke, market: TwelveDataStandIn, moment: str) -> None:
+    CLOCK.now = utc(moment)
+    assert invoke() == {"outcome": "closed"}
+    assert market.requests == []
+
+
+@pytest.mark.parametrize(("moment", "bars"), [("2025-07-02 20:05", 78), ("2025-07-03 17:10", 42)])
+def test_the_closing_bars_are_taken_after_the_close(
+    invoke: Invoke, database: Database[Document], moment: str, bars: int
+) -> None:
+    CLOCK.now = utc(moment)
+    assert invoke()["outcome"] == "succeeded"
+    day = database["bars"].find_one({"symbol": "AAPL", "session_date": moment[:10]})
+    assert day is not None
+    assert len(day["ts"]) == bars
+
+
+def test_a_forced_tick_runs_while_the_market_is_closed(invoke: Invoke, database: Database[Document]) -> None:
+    CLOCK.now = utc("2025-07-05 15:00")
+    assert invoke(force=True)["outcome"] == "succeeded"
+    assert database["bars"].count_documents({}) == 2 * HISTORY
+
+
+def test_a_symbol_that_the_vendor_refuses_does_not_fail_the_tick(
+    invoke: Invoke, database: Database[Document], market: TwelveDataStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    market.switches.plan_symbols = {"MSFT"}
+    done = invoke()
+    assert done["outcome"] == "partial"
+    assert list(done["errors"]) == ["MSFT"]
+    assert database["bars"].distinct("symbol") == ["AAPL"]
+    counted = metrics(capsys.readouterr().out)
+    assert (counted["SymbolsRefused", None], counted["TicksRefused", None]) == (1, 0)
+
+
+def test_a_spent_day_is_counted_and_not_asked_for_again(
+    invoke: Invoke, market: TwelveDataStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limit(market, per_day=1)
+    done = invoke()
+    assert done["outcome"] == "refused"
+    assert "credits of the day" in done["error"]
+    assert metrics(capsys.readouterr().out) == {("TicksRefused", None): 1}
+    assert len(market.requests) == 1
+
+
+def test_a_wrong_key_is_refused_once_and_never_shown(
+    invoke: Invoke, market: TwelveDataStandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TWELVEDATA_API_KEY", "a-wrong-key")
+    done = invoke()
+    assert done["outcome"] == "refused"
+    assert "a-wrong-key" not in "".join([done["error"], *capsys.readouterr()])
+    assert len(market.requests) == 1
+
+
+def test_a_dead_mongodb_is_raised_without_its_uri_and_the_next_try_starts_afresh(
+    invoke: Invoke, mongodb_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BARFLOW_MONGODB_URI", "mongodb://user:pass-word@127.0.0.1:9/?serverSelectionTimeoutMS=100")
+    with pytest.raises(UnavailableError, match="MongoDB could not be reached") as raised:
+        invoke()
+    assert "pass-word" not in str(raised.value)
+    monkeypatch.setenv("BARFLOW_MONGODB_URI", mongodb_uri)
+    assert invoke()["outcome"] == "succeeded"
+
+
+def test_the_connection_is_kept_between_ticks(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    CLOCK.now = DAY_CLOSES
+    invoke()
+    monkeypatch.setenv("BARFLOW_MONGODB_URI", "mongodb://127.0.0.1:9/")  # would be refused if it were opened
+    assert invoke()["outcome"] == "succeeded"
+
+
+def test_the_function_imports_nothing_heavy() -> None:
+    heavy = {"pandas", "numpy", "pyarrow", "pyspark", "psycopg", "boto3", "rich", "typer", "fastapi"}
+    code = f"import handler, sys; print(*({heavy!r} & set(sys.modules)))"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HANDLER.parent)
+    assert child.stdout.split() == []

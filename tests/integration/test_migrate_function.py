@@ -1,0 +1,219 @@
+"""Does the migration function make the warehouse's users and schema, as often as it is run, and say why it cannot?
+
+Against a real PostgreSQL in which the owner is no superuser, as on RDS, and with the secrets in moto.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import boto3
+import psycopg
+import pytest
+from moto import mock_aws
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from barflow.errors import BarflowError
+from barflow.users import AIRFLOW, LOADER, READER
+
+ROOT = Path(__file__).parents[2]
+OWNER = "barflow_owner"
+USERS = (LOADER, READER, AIRFLOW)
+BAR = "values ('AAPL', now(), '2025-07-02', 1, 1, 1, 1, 1, 1, 1, 1, 'test')"
+COLUMNS = "(symbol, bar_start, session_date, open, high, low, close, volume, vwap, bar_count, expected_bars, load_id)"
+
+
+class Server:
+    """The warehouse as deployed: an empty database of an owner who may make roles and databases, no more."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+
+    def as_user(self, user: str, database: str = "") -> psycopg.Connection[Any]:
+        return psycopg.connect(make_conninfo(self.dsn, user=user, **({"dbname": database} if database else {})))
+
+    def names(self, query: str) -> set[str]:
+        with psycopg.connect(self.dsn) as connection:
+            return {name for (name,) in connection.execute(query.encode())}
+
+
+@pytest.fixture
+def server(empty_warehouse_dsn: str) -> Iterator[Server]:
+    name = sql.Identifier(conninfo_to_dict(empty_warehouse_dsn)["dbname"])
+    with psycopg.connect(empty_warehouse_dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("create role {} login createrole createdb").format(sql.Identifier(OWNER)))
+        connection.execute(sql.SQL("alter database {} owner to {}").format(name, sql.Identifier(OWNER)))
+        yield Server(empty_warehouse_dsn)
+        connection.execute("drop database if exists airflow with (force)")
+        connection.execute(sql.SQL("drop owned by {} cascade").format(sql.Identifier(OWNER)))
+        connection.execute(sql.SQL("alter database {} owner to postgres").format(name))
+        for user in (*USERS, OWNER):
+            if connection.execute("select 1 from pg_roles where rolname = %s", [user]).fetchone():
+                connection.execute(sql.SQL("drop owned by {} cascade").format(sql.Identifier(user)))
+                connection.execute(sql.SQL("drop role {}").format(sql.Identifier(user)))
+
+
+@pytest.fixture
+def function(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The handler's module with the environment and the secrets that the stack gives it."""
+    where = conninfo_to_dict(server.dsn)
+    for name, value in {
+        "DATABASE_HOST": where["host"],
+        "DATABASE_PORT": "5432",
+        "DATABASE_NAME": where["dbname"],
+        "DATABASE_SSLMODE": "prefer",  # the embedded server speaks no TLS
+        "ADMIN_SECRET": "owner",
+        "USER_SECRETS": json.dumps(USERS),
+        **{"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"},
+    }.items():
+        monkeypatch.setenv(name, value)
+    spec = importlib.util.spec_from_file_location("migrate_handler", ROOT / "lambda" / "migrate" / "handler.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "SQL", ROOT / "sql")
+    with mock_aws():
+        for secret, user in {"owner": OWNER, **{name: name for name in USERS}}.items():
+            put(secret, user, f"pass of {user}")
+        yield module
+
+
+def put(secret: str, user: str, password: str) -> None:
+    client = boto3.client("secretsmanager")
+    body = json.dumps({"username": user, "password": password})
+    try:
+        client.create_secret(Name=secret, SecretString=body)
+    except client.exceptions.ResourceExistsException:
+        client.put_secret_value(SecretId=secret, SecretString=body)
+
+
+def accepts(server: Server, user: str, password: str) -> bool:
+    """Whether the password is the one that the server keeps, by the definition of SCRAM (RFC 5803)."""
+    (kept,) = server.names(f"select rolpassword from pg_authid where rolname = '{user}'")
+    _, rounds_and_salt, keys = kept.split("$")
+    rounds, salt = rounds_and_salt.split(":")
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(salt), int(rounds))
+    client_key = hmac.new(salted, b"Client Key", "sha256").digest()
+    return base64.b64encode(hashlib.sha256(client_key).digest()).decode() == keys.split(":")[0]
+
+
+def test_one_run_makes_users_schema_and_airflows_database(function: ModuleType, server: Server) -> None:
+    applied = function.handler({}, None)["applied"]
+    assert applied == [path.stem for path in sorted((ROOT / "sql").glob("[0-9]*.sql")) if ".rollback" not in path.name]
+    assert server.names("select rolname from pg_roles") >= {*USERS}
+    assert server.names("select table_name from information_schema.tables where table_schema = 'market'") >= {
+        "bar_5min"
+    }
+    with server.as_user(AIRFLOW, database=AIRFLOW) as connection:
+        connection.execute("create table dag (id int)")
+
+
+def test_a_second_run_changes_nothing(function: ModuleType) -> None:
+    function.handler({}, None)
+    assert function.handler({}, None) == {"applied": []}
+
+
+def test_each_user_has_the_password_of_its_secret_also_after_that_was_renewed(
+    function: ModuleType, server: Server
+) -> None:
+    function.handler({}, None)
+    assert all(accepts(server, user, f"pass of {user}") for user in USERS)
+    put(LOADER, LOADER, "it's \\ new")
+    function.handler({}, None)
+    assert accepts(server, LOADER, "it's \\ new")
+    assert not accepts(server, LOADER, f"pass of {LOADER}")
+
+
+def test_no_password_is_in_a_statement(function: ModuleType, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    statements: list[str] = []
+    execute = psycopg.Connection.execute
+
+    def record(self: psycopg.Connection[Any], query: Any, *more: Any, **named: Any) -> Any:
+        statements.append(query.as_string(self) if isinstance(query, sql.Composable) else str(query))
+        return execute(self, query, *more, **named)
+
+    monkeypatch.setattr(psycopg.Connection, "execute", record)
+    function.handler({}, None)
+    assert any("SCRAM-SHA-256" in statement for statement in statements)
+    assert not any("pass of" in statement for statement in statements)
+
+
+def test_the_loader_writes_rows_and_makes_its_staging_schema_and_does_not_change_the_tables(
+    function: ModuleType, server: Server
+) -> None:
+    function.handler({}, None)
+    with server.as_user(LOADER) as connection:
+        connection.execute(f"insert into market.bar_5min {COLUMNS} {BAR}".encode())
+        connection.execute("delete from market.bar_5min")
+        connection.execute("drop schema if exists load cascade")
+        connection.execute("create schema load")
+        connection.commit()
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("drop table market.bar_5min")
+        connection.rollback()
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("create table market.own (x int)")
+
+
+def test_the_reader_reads_and_nothing_else(function: ModuleType, server: Server) -> None:
+    function.handler({}, None)
+    with server.as_user(READER) as connection:
+        assert connection.execute("select count(*) from market.bar_5min").fetchone() == (0,)
+        assert connection.execute("select count(*) from market.latest_trend").fetchone() == (0,)
+        with pytest.raises((psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege)):
+            connection.execute(f"insert into market.bar_5min {COLUMNS} {BAR}".encode())
+        connection.rollback()
+        connection.execute("set transaction read write")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("delete from market.bar_5min")
+
+
+def test_rights_reach_the_tables_of_later_migrations(function: ModuleType, server: Server) -> None:
+    function.handler({}, None)
+    with server.as_user(OWNER) as connection:
+        connection.execute("create table market.later (x int)")
+    with server.as_user(LOADER) as connection:
+        connection.execute("insert into market.later values (1)")
+    with server.as_user(READER) as connection:
+        assert connection.execute("select x from market.later").fetchone() == (1,)
+
+
+def test_airflow_sees_nothing_of_the_warehouse(function: ModuleType, server: Server) -> None:
+    function.handler({}, None)
+    with server.as_user(AIRFLOW) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute("select * from market.bar_5min")
+
+
+def test_a_migration_that_fails_fails_the_deployment_with_its_reason_and_changes_nothing(
+    function: ModuleType, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (ROOT / "sql").glob("*.sql"):
+        (tmp_path / path.name).write_text(path.read_text())
+    (tmp_path / "9999_wrong.sql").write_text("create table market.half (x int);\nselect * from market.nowhere;\n")
+    monkeypatch.setattr(function, "SQL", tmp_path)
+    with pytest.raises(BarflowError, match=r'relation "market.nowhere" does not exist.*[Mm]end'):
+        function.handler({}, None)
+    tables = server.names("select table_name from information_schema.tables where table_schema = 'market'")
+    assert "half" not in tables
+    assert "bar_5min" in tables
+    (tmp_path / "9999_wrong.sql").write_text("create table market.half (x int);\n")
+    assert function.handler({}, None)["applied"] == ["9999_wrong"]
+
+
+def test_a_database_that_does_not_answer_is_named_as_the_reason(
+    function: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_HOST", "/nowhere")
+    with pytest.raises(BarflowError, match="could not be reached") as raised:
+        function.handler({}, None)
+    assert "pass of" not in str(raised.value)

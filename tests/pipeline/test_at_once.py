@@ -1,0 +1,90 @@
+"""Two runs at once leave the state of one, and a run that stalled publishes nothing over the one that took over."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import psycopg
+import pytest
+from harness import AGGREGATE, PROCESS, Pipeline, made_up
+from oracle import Oracle, disagreements
+
+from barflow import process
+from barflow.ledger import Lease
+from barflow.load import LOCK
+
+SESSIONS = [made_up(symbol, day) for symbol in ("AAPL", "MSFT") for day in ("2025-07-02", "2025-07-03")]
+
+
+def test_two_runs_of_each_hop_at_once_leave_the_state_of_one(pipeline: Pipeline) -> None:
+    pipeline.stage(SESSIONS)
+    assert pipeline.run_at_once(PROCESS, 2) == [0, 0]
+    assert len(pipeline.lake.manifest_ids()) == 1, "the second run found nothing to do"
+    assert pipeline.run_at_once(AGGREGATE, 2) == [0, 0]
+    assert [row[-2] for row in pipeline.rows("ops.load_run")] == ["loaded"]
+    assert disagreements(pipeline.warehouse_dsn, Oracle.of_sessions(SESSIONS)) == {}
+
+
+def test_every_way_to_write_a_lake_s_folder_names_the_same_lake(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise two runs on one lake would hold two leases, and each would start from nothing."""
+    pipeline.stage(SESSIONS)
+    pipeline.process()
+    folder = pipeline.lake_uri
+    monkeypatch.chdir(folder)
+    for same in (f"{folder}/", f"file://{folder}", ".", "../lake"):
+        assert pipeline.process("--lake", same)["outcome"] == "nothing changed", same
+
+
+def test_a_run_that_stalled_does_not_publish_over_the_one_that_took_over(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.settings["BARFLOW_LEASE_SECONDS"] = "0.5"
+    pipeline.stage(SESSIONS)
+    original = process.stage_partitions
+    newer = made_up("AAPL", "2025-07-02", seed=1)
+
+    def stalled(*arguments: Any, **options: Any) -> Any:
+        staged = original(*arguments, **options)
+        time.sleep(0.6)  # without a renewal: the lease is anybody's
+        monkeypatch.setattr(process, "stage_partitions", original)
+        pipeline.stage([newer])
+        pipeline.process()  # takes over, ends, and gives the lease back
+        return staged
+
+    monkeypatch.setattr(Lease, "_renew", lambda lease: None)
+    monkeypatch.setattr(process, "stage_partitions", stalled)
+    ran = pipeline.run(PROCESS)
+    assert (ran.code, "this run stalled and another took over" in ran.error) == (1, True)
+    table = pipeline.lake.read("AAPL", "2025-07")
+    assert table is not None
+    assert table["close"].to_pylist()[:78] == newer.close
+    assert len(pipeline.lake.manifest_ids()) == 1
+    assert pipeline.process()["outcome"] == "nothing changed"
+
+
+def test_a_run_waits_for_the_one_at_work_and_says_so(pipeline: Pipeline) -> None:
+    pipeline.settings["BARFLOW_LEASE_SECONDS"] = "0.3"
+    pipeline.stage(SESSIONS)
+    other = Lease(pipeline.database, f"process {pipeline.lake.uri}", "another run", 60)
+    assert other.take()
+    ran = pipeline.run(PROCESS)
+    assert (ran.code, ran.result) == (1, {})
+    waits, error = ran.said.splitlines()
+    assert "another run is at work or died lately; waiting up to 1 s for it" in waits
+    assert error.endswith("another run is at work. Nothing was changed. Wait for it to end, then run again.")
+    other.release()
+    assert pipeline.process()["outcome"] == "published"
+
+
+def test_a_load_waits_for_the_one_at_work(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness import program
+
+    monkeypatch.setattr(program(AGGREGATE), "LOCK_WAIT_SECONDS", 0.3)
+    with psycopg.connect(pipeline.warehouse_dsn, autocommit=True) as other:
+        other.execute("select pg_advisory_lock(%s)", [LOCK])
+        ran = pipeline.run(AGGREGATE)
+    assert ran.code == 1
+    assert ran.error == "another load is at work. Nothing was changed. Wait for it to end, then run again."

@@ -1,0 +1,64 @@
+"""Does each function's bundle hold all that the function imports, and nothing that differs between two builds?"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import typing_extensions
+
+from stacks.bundles import BUNDLES, Bundle, BundleError
+
+FUNCTIONS = [bundle for bundle in BUNDLES if bundle.requirements]
+# Lambda brings boto3. What is added to the path holds what the function's Python has and an older one has not.
+IMPORT = """
+import sys, types
+sys.modules["boto3"] = types.ModuleType("boto3")
+sys.path[:0] = [".", sys.argv[1]]
+import handler
+"""
+HERE = f"{'aarch64' if platform.machine() in ('arm64', 'aarch64') else 'x86_64'}-manylinux_2_28"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the wheels of the locks are Linux ones")
+@pytest.mark.parametrize("bundle", FUNCTIONS, ids=lambda bundle: bundle.name)
+def test_a_function_imports_from_its_bundle_alone(bundle: Bundle, tmp_path: Path) -> None:
+    """The same lock, built for this machine's Python: the deployed one is for arm64."""
+    here = replace(bundle, name=f"{bundle.name}-here", platform=HERE, python=f"3.{sys.version_info.minor}")
+    shutil.copy(typing_extensions.__file__, tmp_path)
+    command = [sys.executable, "-I", "-S", "-B", "-c", IMPORT, str(tmp_path)]
+    done = subprocess.run(command, cwd=here.build(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def files(bundle: Bundle) -> Iterator[Path]:
+    built = bundle.build()
+    return (path.relative_to(built) for path in built.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
+def test_a_bundle_holds_no_byte_code_tests_or_installers_records(bundle: Bundle) -> None:
+    assert not [
+        path for path in files(bundle) if path.suffix == ".pyc" or {"tests", "__pycache__", "bin"} & {*path.parts}
+    ]
+    assert not [path for path in files(bundle) if any(part.endswith(".dist-info") for part in path.parts)]
+
+
+@pytest.mark.parametrize("bundle", FUNCTIONS, ids=lambda bundle: bundle.name)
+def test_a_functions_requirements_are_pinned_with_their_hashes(bundle: Bundle) -> None:
+    assert bundle.requirements is not None
+    lines = (bundle.root / bundle.requirements).read_text().splitlines()
+    packages = [line for line in lines if line and not line.startswith((" ", "#"))]
+    assert packages
+    assert all("==" in line and line.endswith("\\") for line in packages)
+
+
+def test_a_recipe_that_names_a_missing_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"bundle b: nowhere\.py is not there"):
+        _ = Bundle(name="b", files={"x.py": "nowhere.py"}, root=tmp_path).digest

@@ -1,0 +1,130 @@
+"""Is the warehouse closed, encrypted, backed up and owned as it should be, in each environment?"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from deployments import Deployment
+
+from barflow.users import AIRFLOW, LOADER, READER
+
+
+def instance(deployment: Deployment) -> Any:
+    return deployment.only("Database", "AWS::RDS::DBInstance")
+
+
+def test_it_is_reached_from_inside_alone(deployments: list[Deployment]) -> None:
+    for deployment in deployments:
+        assert instance(deployment)["PubliclyAccessible"] is False
+        subnets = deployment.only("Database", "AWS::RDS::DBSubnetGroup")["SubnetIds"]
+        assert len(subnets) == deployment.environment.network.zones
+        assert all("isolated" in json.dumps(subnet) for subnet in subnets)
+        (group,) = instance(deployment)["VPCSecurityGroups"]
+        assert "DatabaseGroup" in json.dumps(group)
+
+
+def test_it_speaks_tls_alone_and_in_utc(deployments: list[Deployment]) -> None:
+    for deployment in deployments:
+        parameters = deployment.only("Database", "AWS::RDS::DBParameterGroup")["Parameters"]
+        assert parameters["rds.force_ssl"] == "1"
+        assert parameters["timezone"] == "UTC"
+
+
+def test_everything_it_stores_is_encrypted_by_the_key_of_data(deployments: list[Deployment]) -> None:
+    for deployment in deployments:
+        found = instance(deployment)
+        assert found["StorageEncrypted"] is True
+        assert found["EnablePerformanceInsights"] is True
+        for key in ("KmsKeyId", "PerformanceInsightsKMSKeyId"):
+            assert "DataKey" in json.dumps(found[key])
+
+
+def test_its_size_and_care_are_those_of_the_environment(deployments: list[Deployment]) -> None:
+    for deployment in deployments:
+        found, config = instance(deployment), deployment.environment.database
+        assert found["DBInstanceClass"] == config.instance_class
+        assert found["EngineVersion"] == config.engine_version
+        assert int(found["AllocatedStorage"]) == config.storage_gb
+        assert found["MaxAllocatedStorage"] == config.max_storage_gb
+        assert found["BackupRetentionPeriod"] == config.backup_days
+        assert found["MultiAZ"] is config.multi_az
+        assert found["PerformanceInsightsRetentionPeriod"] == config.insights_days
+
+
+def test_production_survives_a_zone_and_a_slip_of_the_hand(prod_deployment: Deployment) -> None:
+    found = instance(prod_deployment)
+    assert found["MultiAZ"] is True
+    assert found["DeletionProtection"] is True
+    assert found["BackupRetentionPeriod"] >= 30
+
+
+def test_the_owners_password_is_made_and_renewed_by_rds(deployments: list[Deployment]) -> None:
+    for deployment in deployments:
+        found = instance(deployment)
+        assert found["ManageMasterUserPassword"] is True
+        assert "MasterUserPassword" not in found
+        assert "SecretsKey" in json.dumps(found["MasterUserSecret"])
+
+
+def test_each_user_has_a_generated_password_and_programs_users_have_it_renewed(dev_deployment: Deployment) -> None:
+    secrets = dev_deployment.resources("Database", "AWS::SecretsManager::Secret")
+    made = {json.loads(item["GenerateSecretString"]["SecretStringTemplate"])["username"]: item for item in secrets}
+    assert set(made) == {LOADER, READER, AIRFLOW}
+    assert {name: item["Name"] for name, item in made.items()} == {
+        name: f"barflow/dev/database/{name}" for name in made
+    }
+    schedules = dev_deployment.resources("Database", "AWS::SecretsManager::RotationSchedule")
+    renewed = json.dumps([schedule["SecretId"] for schedule in schedules])
+    assert len(schedules) == 2
+    assert "Loader" in renewed
+    assert "Reader" in renewed
+    assert all(schedule["RotateImmediatelyOnUpdate"] is False for schedule in schedules)
+
+
+def test_the_contract_names_the_secrets_that_the_stack_makes(dev_deployment: Deployment) -> None:
+    made = {item["Name"] for item in dev_deployment.resources("Database", "AWS::SecretsManager::Secret")}
+    contract = dev_deployment.stacks["Database"].contract
+    assert {contract.loader_secret, contract.reader_secret, contract.airflow_secret} == made
+
+
+def needed_by(resources: Mapping[str, Any], key: str) -> set[str]:
+    """The resources that are made before this one: those it names, and those that they need."""
+    found: set[str] = set()
+    waiting = [key]
+    while waiting:
+        resource = resources[waiting.pop()]
+        named = set(re.findall(r'"(?:Ref|Fn::GetAtt)": \[?"(\w+)"', json.dumps(resource)))
+        named |= set(resource.get("DependsOn", []))
+        new = (named & set(resources)) - found
+        found |= new
+        waiting += new
+    return found
+
+
+def test_migrations_run_when_they_changed_and_once_database_and_users_are_there(dev_deployment: Deployment) -> None:
+    resources = dev_deployment.templates["Database"]["Resources"]
+    (trigger,) = (key for key, item in resources.items() if item["Type"] == "Custom::Trigger")
+    # A version of the function is another one as soon as its code or its settings are.
+    assert resources[resources[trigger]["Properties"]["HandlerArn"]["Ref"]]["Type"] == "AWS::Lambda::Version"
+    kinds = Counter(resources[key]["Type"] for key in needed_by(resources, trigger))
+    assert kinds["AWS::RDS::DBInstance"] == 1
+    assert kinds["AWS::SecretsManager::SecretTargetAttachment"] == 3
+    assert kinds["AWS::IAM::Policy"] == 1
+
+
+def test_the_migration_function_knows_all_it_needs_and_may_do_no_more(dev_deployment: Deployment) -> None:
+    (function,) = (
+        item
+        for item in dev_deployment.resources("Database", "AWS::Lambda::Function")
+        if item["Handler"] == "handler.handler"
+    )
+    assert set(function["Environment"]["Variables"]) == {
+        *("DATABASE_HOST", "DATABASE_PORT", "DATABASE_NAME", "DATABASE_SSLMODE", "ADMIN_SECRET", "USER_SECRETS"),
+    }
+    assert function["Architectures"] == ["arm64"]
+    assert function["Runtime"] == "python3.13"
+    assert "FunctionsGroup" in json.dumps(function["VpcConfig"])

@@ -1,0 +1,92 @@
+"""Does the certificate of EMR's nodes let them trust each other, and nobody else?"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import ssl
+import zipfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+
+import boto3
+import pytest
+from moto import mock_aws
+
+HANDLER = Path(__file__).parents[2] / "lambda" / "certificate" / "handler.py"
+NODE = "ip-10-20-1-7.eu-west-1.compute.internal"
+
+
+@pytest.fixture(scope="module")
+def function() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("certificate_handler", HANDLER)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def published(function: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the files that a node finds in the bucket after a deployment to Ireland."""
+    for name, value in {
+        "AWS_REGION": "eu-west-1",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "CODE_BUCKET": "code",
+        "CERTIFICATE_KEY": "certificates/emr.zip",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with mock_aws():
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="code", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+        function.handler({}, None)
+        body = s3.get_object(Bucket="code", Key="certificates/emr.zip")["Body"].read()
+    zipfile.ZipFile(io.BytesIO(body)).extractall(tmp_path)
+    return tmp_path
+
+
+def shake_hands(folder: Path, name: str) -> None:
+    """A TLS handshake between two nodes, in memory; the caller asks for the host of that name."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(folder / "certificateChain.pem", folder / "privateKey.pem")
+    client = ssl.create_default_context(cafile=str(folder / "trustedCertificates.pem"))
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        client.wrap_bio(to_client, to_server, server_hostname=name),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    for side in (*sides, *sides):
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+
+
+def test_nodes_trust_each_other(published: Path) -> None:
+    shake_hands(published, NODE)
+
+
+def test_a_host_outside_the_region_is_not_trusted(published: Path) -> None:
+    with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+        shake_hands(published, "ip-10-20-1-7.ec2.internal")
+
+
+def test_another_deployments_certificate_is_not_trusted(published: Path, function: ModuleType, tmp_path: Path) -> None:
+    _, archive = function.make("eu-west-1.compute.internal", datetime.now(UTC))
+    with zipfile.ZipFile(io.BytesIO(archive)) as other:
+        (tmp_path / "trustedCertificates.pem").write_bytes(other.read("trustedCertificates.pem"))
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shake_hands(published, NODE)
+
+
+def test_it_outlives_the_release_that_uses_it(function: ModuleType) -> None:
+    now = datetime.now(UTC)
+    certificate, _ = function.make("ec2.internal", now)
+    assert certificate.not_valid_after_utc > now + timedelta(days=5 * 365)
+
+
+def test_virginia_has_names_of_its_own(function: ModuleType) -> None:
+    assert function.domain_of("us-east-1") == "ec2.internal"
+    assert function.domain_of("us-east-2") == "us-east-2.compute.internal"

@@ -1,0 +1,38 @@
+"""Do commands find what a deployment wrote, and say clearly when there is nothing?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from barflow.contract import parameter_name
+from barflow.deployment import read_contract
+from barflow.errors import BadInputError, UnavailableError
+
+
+@pytest.fixture(autouse=True)
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        yield
+
+
+def test_an_environment_that_was_never_deployed_is_named_with_what_to_do() -> None:
+    with pytest.raises(BadInputError, match=r"no /barflow/dev/runtime: deploy it with .*env=dev"):
+        read_contract("dev")
+
+
+def test_an_account_that_cannot_be_asked_is_not_taken_for_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.delenv("AWS_REGION", raising=False)
+    with pytest.raises(UnavailableError, match=r"cannot be read \(NoRegionError\)"):
+        read_contract("dev")
+
+
+def test_a_parameter_of_another_version_is_refused_by_its_fields() -> None:
+    boto3.client("ssm").put_parameter(Name=parameter_name("dev"), Type="String", Value='{"env": "dev"}')
+    with pytest.raises(BadInputError, match=r"does not fit this version .*fields: .*settings"):
+        read_contract("dev")

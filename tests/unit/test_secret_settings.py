@@ -1,0 +1,68 @@
+"""Are secret settings resolved to what Secrets Manager holds, and never shown when they cannot be?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import boto3
+import psycopg.conninfo
+import pytest
+from moto import mock_aws
+from pydantic import SecretStr
+
+from barflow.errors import BadInputError, UnavailableError
+from barflow.secrets import resolve
+
+USER = {"username": "loader", "password": "p@ss/w:rd?", "host": "db.example", "port": 5432, "dbname": "barflow"}
+
+
+@pytest.fixture(autouse=True)
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An AWS account of moto's with three secrets."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        client = boto3.client("secretsmanager")
+        client.create_secret(Name="plain", SecretString="a-key\n")
+        client.create_secret(Name="user", SecretString=json.dumps(USER))
+        client.create_secret(Name="half", SecretString=json.dumps({"username": "loader", "password": "hidden"}))
+        yield
+
+
+def value(text: str) -> str:
+    return resolve(SecretStr(text), "BARFLOW_SETTING")
+
+
+def test_a_value_is_itself_and_a_reference_is_what_the_secret_holds() -> None:
+    assert value("mongodb://host/") == "mongodb://host/"
+    assert value("secretsmanager:plain") == "a-key"  # as pasted, without the line's end
+    assert value("secretsmanager:user#host") == "db.example"
+
+
+def test_the_dsn_of_a_database_user_is_made_of_what_rds_keeps_and_asks_for_tls() -> None:
+    parts = psycopg.conninfo.conninfo_to_dict(value("secretsmanager:user#dsn"))
+    assert parts == {
+        "user": USER["username"],
+        "password": USER["password"],
+        "host": USER["host"],
+        "port": "5432",
+        "dbname": USER["dbname"],
+        "sslmode": "require",
+    }
+
+
+@pytest.mark.parametrize(
+    ("reference", "error", "words"),
+    [
+        ("secretsmanager:absent", UnavailableError, "absent cannot be read"),
+        ("secretsmanager:plain#dsn", BadInputError, "plain is not a JSON object"),
+        ("secretsmanager:half#dsn", BadInputError, "half has no JSON key 'dbname'"),
+    ],
+)
+def test_a_secret_that_does_not_serve_is_named_and_not_shown(
+    reference: str, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words) as raised:
+        value(reference)
+    assert "hidden" not in str(raised.value)
+    assert "a-key" not in str(raised.value)
