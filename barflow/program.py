@@ -45,7 +45,8 @@ def run_program(
     SIGTERM ends the work as Ctrl-C does: what the run holds is given back.
     """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # By way of SIGINT: Spark's own handler of that cancels its jobs.
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         result = work(parse_arguments(parser, argv), _say)
     except KeyboardInterrupt:
@@ -105,7 +106,7 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None) -> 
     for before, item in pairwise(["", *rest]):
         names = (before, item.split("=")[0])  # what follows one of Glue's is its value, as in `--x --no-index`
         if item.startswith("--") and not any(map(GLUE_ARGUMENTS.match, names)):
-            parser.error(f"unknown argument {item}")
+            parser.error(f"unknown argument {names[1]}")  # its value may be a secret
     return arguments
 
 
