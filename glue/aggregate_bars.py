@@ -99,9 +99,7 @@ def _load(load: Load, lake: Lake, plan: Plan, started_at: datetime, say: Say) ->
     spark = spark_session("barflow aggregate")
     say(f"aggregating into {len(TABLES)} tables")
     try:
-        with ThreadPoolExecutor(len(TABLES)) as pool:
-            for copied in [pool.submit(load.copy, *made) for made in aggregates(spark, lake, plan, load.dsn)]:
-                copied.result()
+        _copy(load, spark, aggregates(spark, lake, plan, load.dsn))
     except Exception:
         for symbol, month in sorted(plan.sessions):
             lake.read(symbol, month)  # names a damaged file and the way out, which Spark does not
@@ -110,6 +108,17 @@ def _load(load: Load, lake: Lake, plan: Plan, started_at: datetime, say: Say) ->
     rows = load.commit(plan.touched, plan.whole, plan.manifests, started_at)
     say(f"loaded {sum(rows.values())} rows")
     return rows
+
+
+def _copy(load: Load, spark: SparkSession, tables: Iterator[tuple[str, DataFrame]]) -> None:
+    """Copies the tables side by side, each as soon as it is planned."""
+    with ThreadPoolExecutor(len(TABLES)) as pool:
+        try:
+            for copied in [pool.submit(load.copy, table, rows) for table, rows in tables]:
+                copied.result()
+        except BaseException:
+            spark.sparkContext.cancelAllJobs()  # the pool waits for them
+            raise
 
 
 def aggregates(spark: SparkSession, lake: Lake, plan: Plan, dsn: str) -> Iterator[tuple[str, DataFrame]]:
