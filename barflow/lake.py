@@ -28,6 +28,8 @@ from barflow.bars import arrow_schema
 from barflow.errors import BadInputError, BarflowError, UnavailableError
 
 FILE_NAME = "bars.parquet"
+# Columns worth a dictionary: one of prices only makes a file larger, and slower to write.
+REPEATED = ["session_date", "revision"]
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Lake:
         path = self._staged(part, symbol, month)
         with _writing(path):
             self._make_parent(path)
-            pq.write_table(table, path, filesystem=self._fs, compression="snappy")
+            pq.write_table(table, path, filesystem=self._fs, compression="snappy", use_dictionary=REPEATED)
             self._sync(path)
             return int(pq.read_metadata(path, filesystem=self._fs).num_rows)
 

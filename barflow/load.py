@@ -190,10 +190,18 @@ def copy_batches(dsn: str, statement: str, batches: Iterator[pa.RecordBatch]) ->
         with connection.cursor().copy(statement.encode()) as copy:
             for batch in batches:
                 text = pa.BufferOutputStream()
-                pa_csv.write_csv(batch, text, bare)
+                pa_csv.write_csv(batch.cast(_without_zone(batch.schema)), text, bare)
                 copy.write(text.getvalue())
                 rows += batch.num_rows
     # Made from bytes: to make an array of Python's numbers, PyArrow would import pandas first, for most of a second.
     one_number = [pa.py_buffer(struct.pack("q", number)) for number in (part, rows)]
     arrays = [pa.Array.from_buffers(pa.int64(), 1, [None, number]) for number in one_number]
     yield pa.RecordBatch.from_arrays(arrays, ["part", "rows"])
+
+
+def _without_zone(schema: pa.Schema) -> pa.Schema:
+    """UTC is the connection's zone: PyArrow writes moments thirty times faster when they do not say so themselves."""
+    import pyarrow as pa
+
+    plain = pa.timestamp("us")
+    return pa.schema([item.with_type(plain) if pa.types.is_timestamp(item.type) else item for item in schema])

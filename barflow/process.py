@@ -33,16 +33,14 @@ if TYPE_CHECKING:
 HOP = "process"
 # A document is stamped just before it is written; this is far more than a write can take.
 OVERLAP = timedelta(minutes=10)
-# Symbols of one month that a task reads with one query.
-SYMBOLS_PER_QUERY = 20
-SYMBOLS_PER_TASK = 60
+KEYS_PER_TASK = 50
 # What the arrays are made of, by Arrow's type; time counts from the epoch.
 BUFFERS = {"timestamp[us, tz=UTC]": "q", "date32": "i", "double": "d", "int64": "q", "int32": "i"}
 EPOCH, MICROSECOND = datetime.fromisoformat("1970-01-01"), timedelta(microseconds=1)
 
 Key = tuple[str, str]
-# A month, and the days that changed in it by symbol.
-Chunk = tuple[str, dict[str, list[str]]]
+# Some keys, each with the days that changed in it.
+Chunk = list[tuple[Key, list[str]]]
 # By session: the version of its staged document, and how many bars that holds.
 Sessions = dict[str, tuple[int, int]]
 
@@ -93,21 +91,10 @@ def stage_partitions(
         part = f"{run_id}/{TaskContext.get().taskAttemptId()}"
         return [write_partition(lake, part, key, found) for key, found in _documents(staging, lake, chunk)]
 
-    chunks = chunked(planned)
+    keys = sorted((key, sorted(days)) for key, days in planned.items())
+    chunks = [keys[start : start + KEYS_PER_TASK] for start in range(0, len(keys), KEYS_PER_TASK)]
     written: list[Written] = spark.sparkContext.parallelize(chunks, len(chunks)).flatMap(task).collect()
     return written
-
-
-def chunked(planned: Mapping[Key, Sessions]) -> list[Chunk]:
-    """The plan in tasks: keys of one month together, so that one query serves many symbols."""
-    by_month: dict[str, list[tuple[str, list[str]]]] = defaultdict(list)
-    for (symbol, month), days in sorted(planned.items()):
-        by_month[month].append((symbol, sorted(days)))
-    return [
-        (month, dict(keys[start : start + SYMBOLS_PER_TASK]))
-        for month, keys in by_month.items()
-        for start in range(0, len(keys), SYMBOLS_PER_TASK)
-    ]
 
 
 def _documents(staging: Staging, lake: Lake, chunk: Chunk) -> Iterator[tuple[Key, list[Document]]]:
@@ -115,28 +102,20 @@ def _documents(staging: Staging, lake: Lake, chunk: Chunk) -> Iterator[tuple[Key
 
     The next query runs while the caller works on the last one's documents.
     """
-    month, wanted = chunk
-    symbols = list(wanted)
-    queries = [symbols[start : start + SYMBOLS_PER_QUERY] for start in range(0, len(symbols), SYMBOLS_PER_QUERY)]
     with ThreadPoolExecutor(1) as ahead:
-        waiting = ahead.submit(_query, staging, lake, month, {name: wanted[name] for name in queries[0]})
-        for following in [*queries[1:], None]:
-            found = waiting.result()
+        reading = ahead.submit(_read, staging, lake, *chunk[0])
+        for (key, _), following in zip(chunk, [*chunk[1:], None], strict=True):
+            documents = reading.result()
             if following:
-                waiting = ahead.submit(_query, staging, lake, month, {name: wanted[name] for name in following})
-            for symbol, documents in found.items():
-                yield (symbol, month), documents
+                reading = ahead.submit(_read, staging, lake, *following)
+            yield key, documents
 
 
-def _query(staging: Staging, lake: Lake, month: str, wanted: Mapping[str, list[str]]) -> dict[str, list[Document]]:
-    fresh = {symbol for symbol in wanted if not lake.exists(symbol, month)}
-    days = sorted(set[str]().union(*wanted.values()))
-    found: dict[str, list[Document]] = {symbol: [] for symbol in wanted}
-    for document in staging.month(list(wanted), month, None if fresh else days):
-        symbol = document["symbol"]
-        if symbol in fresh or document["session_date"] in wanted[symbol]:
-            found[symbol].append(document)
-    return found
+def _read(staging: Staging, lake: Lake, key: Key, days: list[str]) -> list[Document]:
+    symbol, month = key
+    if not lake.exists(symbol, month):
+        return list(staging.between(symbol, f"{month}-01", f"{month}-31"))
+    return [item for item in staging.between(symbol, days[0], days[-1]) if item["session_date"] in days]
 
 
 def write_partition(lake: Lake, part: str, key: Key, documents: list[Document]) -> Written:

@@ -8,7 +8,6 @@ All datetimes here are aware and in UTC; a session_date is the exchange-local ca
 from __future__ import annotations
 
 import bisect
-import calendar
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -130,12 +129,6 @@ def sessions_between(first: date, last: date) -> list[Session]:
     days = _days()
     chosen = days[bisect.bisect_left(days, first) : bisect.bisect_right(days, last)]
     return [found for day in chosen if (found := session(day))]
-
-
-def sessions_of_month(month: str) -> list[Session]:
-    """Every session of an exchange-local month such as ``2025-07``, in order."""
-    first = date.fromisoformat(f"{month}-01")
-    return sessions_between(first, first + timedelta(days=calendar.monthrange(first.year, first.month)[1] - 1))
 
 
 def last_sessions(now: datetime, count: int) -> list[Session]:

@@ -20,7 +20,7 @@ from pymongo.errors import BulkWriteError, OperationFailure
 from barflow.bars import ARRAYS, INTERVAL, SessionBars, document_key, mongo_validator
 from barflow.errors import BarflowError
 from barflow.mongo import DUPLICATE_KEY, Document, mongo_errors
-from barflow.sessions import sessions_of_month, utc_now
+from barflow.sessions import utc_now
 
 if TYPE_CHECKING:
     from barflow.twelvedata import RawResponse
@@ -235,11 +235,13 @@ class Staging:
         with mongo_errors("keep the raw answer"):
             self.database["raw_responses"].insert_many(documents)
 
-    def month(self, symbols: Sequence[str], month: str, days: Sequence[str] | None = None) -> Iterator[Document]:
-        """The documents of those symbols in an exchange-local month, all or of some days, in no set order."""
-        wanted = days if days is not None else [str(item.session_date) for item in sessions_of_month(month)]
+    def between(self, symbol: str, first: str, last: str) -> Iterator[Document]:
+        """One symbol's documents of the sessions from ``first`` to ``last``, in no set order.
+
+        A query for one symbol: for several, not every server confines itself to the days.
+        """
         with mongo_errors("read the bars"):
-            yield from self._by_key([document_key(symbol, day) for symbol in symbols for day in wanted])
+            yield from self.bars.find({"symbol": symbol, "session_date": {"$gte": first, "$lte": last}})
 
     def counts(
         self, symbols: Sequence[str] | None = None, since: date | None = None, stamped_after: datetime | None = None

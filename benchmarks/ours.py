@@ -67,8 +67,9 @@ def tick(url: str, uri: str, name: str, symbols: list[str], now: str, days: int)
     return {"bars": first.new, "first": ended - begun, "bars_again": second.received, "again": again - ended}
 
 
-def load(dsn: str, lake: str, symbols: list[str] | None) -> dict[str, Any]:
-    """Seconds of a load's parts into an empty warehouse; Spark has computed and cached the rows before."""
+def load(dsn: str, lake: str) -> dict[str, Any]:
+    """Seconds of a load's parts into an empty warehouse. Spark has computed and cached the rows before, and started
+    its Python workers, which took ``workers`` seconds."""
     from barflow import aggregate
     from barflow.lake import Lake
     from barflow.load import TABLES, Load
@@ -82,12 +83,14 @@ def load(dsn: str, lake: str, symbols: list[str] | None) -> dict[str, Any]:
     spec.loader.exec_module(program)
 
     spark, opened = spark_session("load"), Lake(lake)
-    plan = aggregate.plan_full(opened, set(), symbols)
+    plan = aggregate.plan_full(opened, set(), None)
     with Load.begun(dsn, "benchmark", 60) as load:
         load.connection.execute(f"truncate ops.load_run, {', '.join(f'market.{name}' for name in TABLES)}")
-        frames = {name: frame.cache() for name, frame in program.aggregates(spark, opened, plan, dsn).items()}
+        frames = {name: frame.cache() for name, frame in program.aggregates(spark, opened, plan, dsn)}
         for frame in frames.values():
             frame.count()
+        waiting = time.perf_counter()
+        spark.range(100).mapInArrow(lambda batches: batches, "id long").count()
         moments = [time.perf_counter()]
         with ThreadPoolExecutor(len(frames)) as pool:
             for copied in [pool.submit(load.copy, name, frame) for name, frame in frames.items()]:
@@ -100,4 +103,5 @@ def load(dsn: str, lake: str, symbols: list[str] | None) -> dict[str, Any]:
     parts = {
         name: end - start for name, start, end in zip(("copy", "check", "commit"), moments, moments[1:], strict=False)
     }
-    return {"rows": sum(rows.values()), "seconds": moments[-1] - moments[0], **parts}
+    whole = {"seconds": moments[-1] - moments[0], "workers": moments[0] - waiting}
+    return {"rows": sum(rows.values()), **whole, **parts}

@@ -49,15 +49,16 @@ def plain_to_parquet(uri: str, name: str, path: str) -> dict[str, Any]:
 
 
 def least_to_parquet(uri: str, name: str, lake: str, path: str) -> dict[str, Any]:
-    """Drains the session documents raw and writes the table of the lake's rows; seconds of both."""
-    import pyarrow.dataset as ds
+    """Drains the session documents raw and writes the table of the lake's rows; seconds of each, and of the making
+    of that table, which is no part of it."""
     import pyarrow.parquet as pq
 
     from barflow.mongo import connect
 
-    table = ds.dataset(f"{lake}/bars_5min", partitioning="hive").to_table()
-    bars = connect(uri, name)["bars"]
+    started = time.perf_counter()
+    table = pq.read_table(f"{lake}/bars_5min")
     begun = time.perf_counter()
+    bars = connect(uri, name)["bars"]
     for _ in bars.find_raw_batches({}, batch_size=500):
         pass
     drained = time.perf_counter()
@@ -65,7 +66,7 @@ def least_to_parquet(uri: str, name: str, lake: str, path: str) -> dict[str, Any
     ended = time.perf_counter()
     return {
         "rows": table.num_rows,
-        "seconds": ended - begun,
+        "made": begun - started,
         "drain": drained - begun,
         "write": ended - drained,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from barflow.mongo import connect
 from benchmarks.figures import Chapter, Figure, middle
 from benchmarks.processes import Ended, call
 from benchmarks.seed import LAST_CLOSE
@@ -29,7 +28,6 @@ def measure(bench: Bench) -> Chapter:
                 name = f"tick_{turn}_{len(symbols)}"
                 given = {"url": api.url, "uri": bench.services.mongodb_uri, "name": name, "symbols": symbols}
                 ended = call("ours:tick", **given, now=LAST_CLOSE.isoformat(), days=DAYS)
-                connect(bench.services.mongodb_uri).client.drop_database(name)
                 if turn:
                     runs[len(symbols)].append(ended)
     large, small = runs[len(many)], runs[len(few)]

@@ -12,6 +12,9 @@ Progress goes to stderr; the last line on stdout is one JSON object.
 from __future__ import annotations
 
 import argparse
+import importlib
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +27,7 @@ from barflow.errors import BadInputError
 from barflow.history import daily_history
 from barflow.lake import Lake
 from barflow.ledger import new_run_id
-from barflow.load import METRICS, Load, record_failure
+from barflow.load import METRICS, TABLES, Load, record_failure
 from barflow.program import Say, as_known, run_program
 from barflow.secrets import reference, resolve
 from barflow.sessions import utc_now
@@ -91,13 +94,12 @@ def _load(load: Load, lake: Lake, plan: Plan, started_at: datetime, say: Say) ->
     say(f"{len(plan.touched)} sessions of {len({key[0] for key in plan.sessions})} symbols to load; starting Spark")
     from barflow.spark_session import spark_session
 
+    # mapInArrow asks for pandas; while the JVM starts there is time to import it.
+    threading.Thread(target=importlib.import_module, args=("pandas",), daemon=True).start()
     spark = spark_session("barflow aggregate")
+    say(f"aggregating into {len(TABLES)} tables")
     try:
-        frames = aggregates(spark, lake, plan, load.dsn)
-        say(f"aggregating into {len(frames)} tables")
-        with ThreadPoolExecutor(len(frames)) as pool:
-            for copied in [pool.submit(load.copy, table, frame) for table, frame in frames.items()]:
-                copied.result()
+        _copy(load, spark, aggregates(spark, lake, plan, load.dsn))
     except Exception:
         for symbol, month in sorted(plan.sessions):
             lake.read(symbol, month)  # names a damaged file and the way out, which Spark does not
@@ -108,17 +110,31 @@ def _load(load: Load, lake: Lake, plan: Plan, started_at: datetime, say: Say) ->
     return rows
 
 
-def aggregates(spark: SparkSession, lake: Lake, plan: Plan, dsn: str) -> dict[str, DataFrame]:
-    """The rows of each warehouse table, all columns but load_id, each made by the SQL file of its name."""
+def _copy(load: Load, spark: SparkSession, tables: Iterator[tuple[str, DataFrame]]) -> None:
+    """Copies the tables side by side, each as soon as it is planned."""
+    with ThreadPoolExecutor(len(TABLES)) as pool:
+        try:
+            for copied in [pool.submit(load.copy, table, rows) for table, rows in tables]:
+                copied.result()
+        except BaseException:
+            spark.sparkContext.cancelAllJobs()  # the pool waits for them
+            raise
+
+
+def aggregates(spark: SparkSession, lake: Lake, plan: Plan, dsn: str) -> Iterator[tuple[str, DataFrame]]:
+    """Each warehouse table with its rows, all columns but load_id, made by the SQL file of its name.
+
+    They come one by one, so that Spark is at work on the first while the next are planned.
+    """
     aggregate.bars_frame(spark, lake, plan).cache().createOrReplaceTempView("bars")
-    frames = {}
-    for name in (*BAR_TABLES, "realized_vol"):
-        frames[name] = spark.sql(_sql(name))
-        frames[name].createOrReplaceTempView(name)
+    for name in BAR_TABLES:
+        rows = spark.sql(_sql(name))
+        rows.createOrReplaceTempView(name)
+        yield name, rows
+    spark.sql(_sql("realized_vol")).createOrReplaceTempView("realized_vol")
     daily_history(spark, plan, dsn).createOrReplaceTempView("history")
     spark.sql(_sql("daily").format(longest_window=aggregate.LONGEST_WINDOW)).createOrReplaceTempView("daily")
-    del frames["realized_vol"]
-    return {**frames, METRICS: spark.sql(_sql(METRICS))}
+    yield METRICS, spark.sql(_sql(METRICS))
 
 
 def _sql(name: str) -> str:

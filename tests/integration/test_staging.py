@@ -233,17 +233,16 @@ def test_the_newest_session_of_each_symbol_is_found_however_old_it_is(staging: S
     assert staging.newest_sessions([*newest, "NEVER"], []) == newest
 
 
-def test_a_month_is_read_whole_or_by_days(staging: Staging, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("barflow.staging.KEYS_PER_QUERY", 4)
+def test_a_symbols_sessions_are_read_from_one_day_to_another(staging: Staging) -> None:
     days = [item.session_date for item in last_sessions(DAY_CLOSES, 5)]  # three of June, two of July
     staging.save([(session_bars(name, day, last=2), utc_now()) for name in ("A", "B", "C") for day in days], "run")
 
-    def read(*wanted: Any) -> set[str]:
-        return {document["_id"] for document in staging.month(*wanted)}
+    def read(*wanted: str) -> set[str]:
+        return {document["_id"] for document in staging.between(*wanted)}
 
-    assert read(["A", "C"], "2025-06") == {document_key(name, day) for name in ("A", "C") for day in days[:3]}
-    assert read(["B"], "2025-07", ["2025-07-02", "2025-07-03"]) == {"B|5min|2025-07-02"}
-    assert read(["NEVER"], "2025-07") == read(["B"], "2025-08") == set()
+    assert read("A", "2025-06-01", "2025-06-31") == {document_key("A", day) for day in days[:3]}
+    assert read("B", "2025-07-02", "2025-07-02") == {"B|5min|2025-07-02"}
+    assert read("NEVER", "2025-07-01", "2025-07-31") == read("B", "2025-08-01", "2025-08-31") == set()
 
 
 def test_documents_are_counted_by_symbol_by_day_and_by_when_they_changed(staging: Staging) -> None:
