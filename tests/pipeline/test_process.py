@@ -80,7 +80,7 @@ def test_no_bar_passes_through_the_driver(pipeline: Pipeline, monkeypatch: pytes
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("the driver read bars")
 
-    monkeypatch.setattr(Staging, "month", forbidden)
+    monkeypatch.setattr(Staging, "between", forbidden)
     monkeypatch.setattr(process, "to_table", forbidden)
     pipeline.stage(market("AAPL"))
     assert pipeline.process()["rows"] == 5 * 78
