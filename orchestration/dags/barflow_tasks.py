@@ -118,11 +118,11 @@ class CreateCluster(EmrCreateJobFlowOperator):
 class BarsToParquet(EmrAddStepsOperator):
     """The Spark step, to its end. A step that an earlier try left at work is waited for instead of a second one."""
 
-    template_fields = (*EmrAddStepsOperator.template_fields, "run_id")
+    template_fields = (*EmrAddStepsOperator.template_fields, "process_run")
 
-    def __init__(self, *, run_id: str, **options: Any) -> None:
+    def __init__(self, *, process_run: str, **options: Any) -> None:
         super().__init__(**options)
-        self.run_id = run_id
+        self.process_run = process_run
 
     def execute(self, context: Any) -> list[str]:
         from botocore.exceptions import WaiterError
@@ -132,7 +132,7 @@ class BarsToParquet(EmrAddStepsOperator):
 
         deployed, emr, cluster = contract(), self.hook.conn, str(self.job_flow_id)
         living = emr.list_steps(ClusterId=cluster, StepStates=["PENDING", "RUNNING"])["Steps"]
-        self.steps = step_request(deployed, f"{self.run_id}-{context['ti'].try_number}")
+        self.steps = step_request(deployed, f"{self.process_run}-{context['ti'].try_number}")
         step = living[0]["Id"] if living else super().execute(context)[0]
         attempts = deployed.emr.step_timeout_minutes * 60 // POLL_SECONDS + 1
         try:

@@ -54,7 +54,7 @@ def find_changes() -> dict[str, Any]:
     if not waiting and not get_current_context()["params"]["force"]:
         raise AirflowSkipException("nothing was staged since the last run")
     log.info("%d sessions of %d symbols changed", len(waiting), len({symbol for symbol, _ in waiting}))
-    found = {"run_id": new_run_id("process")}
+    found = {"process_run": new_run_id("process")}
     if LOCAL:
         return found
     deployed = contract()
@@ -66,21 +66,22 @@ def find_changes() -> dict[str, Any]:
     }
 
 
-def run_program(program: str, run_id: str) -> dict[str, Any]:
-    run_id = f"{run_id}-{get_current_context()['ti'].try_number}"
-    return open_run().program(program, log.info, "--run-id", run_id)
+def run_program(program: str, process_run: str) -> dict[str, Any]:
+    """Each try under an id of its own, by which the summary finds them all."""
+    process_run = f"{process_run}-{get_current_context()['ti'].try_number}"
+    return open_run().program(program, log.info, "--run-id", process_run)
 
 
 @task
-def bars_to_parquet(run_id: str) -> dict[str, Any]:
+def bars_to_parquet(process_run: str) -> dict[str, Any]:
     """The Spark program of the EMR step, on this machine."""
-    return run_program("spark/bars_to_parquet.py", run_id)
+    return run_program("spark/bars_to_parquet.py", process_run)
 
 
 @task
-def bars_to_warehouse(run_id: str) -> dict[str, Any]:
+def bars_to_warehouse(process_run: str) -> dict[str, Any]:
     """The Spark program of the Glue job, on this machine."""
-    return run_program("glue/aggregate_bars.py", run_id)
+    return run_program("glue/aggregate_bars.py", process_run)
 
 
 @task
@@ -91,7 +92,7 @@ def reconcile() -> None:
 
 
 @task
-def summary(run_id: str, cluster: str | None = None, job_run: str | None = None) -> str:
+def summary(process_run: str, cluster: str | None = None, job_run: str | None = None) -> str:
     """Tells what the run did: rows in and out, rejected, duration, cost."""
     from barflow.run_messages import summary_text
     from barflow.run_summary import dollars_spent, summarize
@@ -101,15 +102,15 @@ def summary(run_id: str, cluster: str | None = None, job_run: str | None = None)
     if cluster and job_run:
         dollars = dollars_spent(contract(), EmrHook().conn, GlueJobHook().conn, cluster, job_run, now)
     started = get_current_context()["dag_run"].start_date
-    text = summary_text(summarize(open_run(), run_id, (now - started).total_seconds(), dollars))
+    text = summary_text(summarize(open_run(), process_run, (now - started).total_seconds(), dollars))
     log.info("%s", text)
     tell(text)
     return text
 
 
 def on_laptop() -> None:
-    run_id = find_changes()["run_id"]
-    chain(bars_to_parquet(run_id), bars_to_warehouse(run_id), reconcile(), summary(run_id))
+    process_run = find_changes()["process_run"]
+    chain(bars_to_parquet(process_run), bars_to_warehouse(process_run), reconcile(), summary(process_run))
 
 
 def on_aws() -> None:
@@ -127,7 +128,7 @@ def on_aws() -> None:
     to_parquet = BarsToParquet(
         task_id="bars_to_parquet",
         job_flow_id=create.output,
-        run_id=found["run_id"],
+        process_run=found["process_run"],
         execution_timeout=timedelta(hours=2),
     )
     terminate = EmrTerminateJobFlowOperator(task_id="terminate_cluster", job_flow_id=create.output)
@@ -147,7 +148,7 @@ def on_aws() -> None:
     to_warehouse = BarsToWarehouse(
         task_id="bars_to_warehouse",
         job_name=found["job"],
-        script_args={"--run-id": "{{ ti.xcom_pull('find_changes', key='run_id') }}-{{ ti.try_number }}"},
+        script_args={"--run-id": "{{ ti.xcom_pull('find_changes', key='process_run') }}-{{ ti.try_number }}"},
         job_poll_interval=POLL_SECONDS,
         stop_job_run_on_kill=True,
         execution_timeout=timedelta(hours=2),
@@ -162,7 +163,7 @@ def on_aws() -> None:
     # Ended whatever became of the step. It must not fail the run by itself: then a teardown that went well would make
     # a run with a failed step succeed.
     to_parquet >> terminate.as_teardown(setups=create)
-    told = summary(found["run_id"], cluster=create.output, job_run=to_warehouse.output)
+    told = summary(found["process_run"], cluster=create.output, job_run=to_warehouse.output)
     chain(to_parquet, crawl_lake, warehouse_is_up, to_warehouse, crawl_warehouse, reconcile(), told)
 
 
