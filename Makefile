@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 ARGS ?=
 ENV ?= dev
 
-.PHONY: help setup demo dashboard airflow test lint bench synth diff deploy-local clean lock
+.PHONY: help setup demo dashboard airflow test test-all pictures lint bench synth diff deploy-local clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -49,8 +49,14 @@ dashboard: setup ## the analysts' page on what the demo stored; ARGS="--port 808
 airflow: .venv/.airflow ## Airflow's page with the project's DAGs on embedded services; ARGS="--port 8081"
 	@$(BIN)/python -m local.airflow_demo $(ARGS)
 
-test: lint ## lint, types, import rules and the whole test suite; ARGS="-k sessions"
+test: lint ## lint, types, import rules and the tests; ARGS="-k sessions"
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-all: lint ## make test, and what takes minutes: Airflow itself and the rehearsal
+	@$(BIN)/python -m pytest -m "minutes or not minutes" $(ARGS)
+
+pictures: setup .venv/.airflow ## remake the documentation's pictures with the browser of the tests
+	@PICTURES_TO="$(CURDIR)/docs/images" $(BIN)/python -m pytest -q -m "minutes or not minutes" -k "picture or green_run" tests/browser
 
 lint: setup .venv/.airflow ## ruff, mypy and import-linter
 	@$(BIN)/ruff format --check -q . || { echo "run .venv/bin/ruff format ." >&2; exit 1; }
