@@ -1,0 +1,78 @@
+"""What do the stand-in's programs run on? This machine: a folder for their files, the embedded services, and trouble.
+
+Shared by who starts the stand-in and by the stand-in's own process. ``expect`` prepares a trouble and ``take`` meets
+it, each once, through files in the folder, so that either may be in any process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+
+ACCOUNT, REGION = "123456789012", "us-east-1"
+
+
+class Trouble(Enum):
+    """What the next program or cluster meets."""
+
+    STEP_DIES = "the next Spark step is killed, as by a node that runs out of memory"
+    JOB_DIES = "the next Glue job run is killed"
+    JOB_TIMES_OUT = "the next Glue job run reaches its time limit"
+    CLUSTER_STUCK = "the next cluster stays STARTING, as where there is no capacity"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """``warehouse_dsn`` is that of the embedded PostgreSQL's superuser, which has no password.
+
+    ``settings`` go to every program and win over what was deployed: the addresses of those that stand in for parties
+    outside AWS. ``minute`` is how many seconds AWS's own waits of a minute take here.
+    """
+
+    folder: Path
+    warehouse_dsn: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    minute: float = 1.0
+
+    @classmethod
+    def from_json(cls, text: str) -> Machine:
+        read = json.loads(text)
+        return cls(Path(read["folder"]), read["warehouse_dsn"], read["settings"], read["minute"])
+
+    def to_json(self) -> str:
+        return json.dumps({**asdict(self), "folder": str(self.folder)})
+
+    def expect(self, trouble: Trouble, at: str = "") -> None:
+        """Prepares a trouble, for a program at the moment that it says ``at``; its first word, where that is empty."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._mark(trouble).write_text(at)
+
+    def take(self, trouble: Trouble) -> str | None:
+        """The prepared trouble's ``at``, and it is over; None where none was prepared."""
+        taken = self.folder / f"{trouble.name}.taken"
+        try:
+            self._mark(trouble).rename(taken)
+        except FileNotFoundError:
+            return None
+        return taken.read_text()
+
+    def _mark(self, trouble: Trouble) -> Path:
+        return self.folder / f"{trouble.name}.expected"
+
+
+def client_variables(url: str) -> dict[str, str]:
+    """What points every AWS client at the stand-in and away from every real account."""
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "stand-in",
+        "AWS_SECRET_ACCESS_KEY": "stand-in",
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }

@@ -1,0 +1,192 @@
+"""What is rehearsed? One environment deployed to the stand-in, with the parties around it: vendor, stores, Slack.
+
+``with Rehearsal("dev", folder, say) as deployed`` starts the stand-ins, deploys by the CDK CLI and puts the secrets in
+by the names that the runbook has. Its methods are what an operator and the schedule do, and what readers see.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import boto3
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from barflow.contract import RuntimeContract, parameter_name, parse
+from barflow.errors import BarflowError
+from barflow.load import TABLES
+from barflow.sessions import last_sessions, utc_now
+from local.aws import AwsStandIn
+from local.aws_machine import REGION, Machine
+from local.deploy import Cdk
+from local.embedded import STAND_IN_KEY
+from local.live import LiveClock, sessions_of
+from local.oracle import Oracle, disagreements
+from local.services import Services
+from local.slack_server import TOKEN, SlackStandIn
+from local.state import State
+from local.synthetic import SyntheticBars
+from local.twelvedata_server import TwelveDataStandIn
+
+Say = Callable[[str], None]
+# The market stands still at the close of a session, and each scenario opens the next one.
+SESSIONS_AHEAD = 8
+
+
+class Rehearsal:
+    """The stand-ins and what is deployed to them, from ``__enter__`` to ``__exit__``."""
+
+    def __init__(self, env: str, folder: Path, say: Say) -> None:
+        self.env, self.folder, self._say = env, folder, say
+        self._open = ExitStack()
+        self.source = SyntheticBars()
+        self._closes = [item.closes for item in last_sessions(utc_now(), SESSIONS_AHEAD + 1) if item.closes < utc_now()]
+        self.clock = LiveClock(self._closes.pop(0))
+
+    def __enter__(self) -> Rehearsal:
+        with ExitStack() as starting:
+            state = State.create(self.folder / "state", source={"kind": "synthetic"}, as_of=None)
+            self.services = starting.enter_context(Services(state, self._say))
+            self.slack = starting.enter_context(SlackStandIn())
+            self.api = starting.enter_context(TwelveDataStandIn(self.source, clock=self.clock, api_key=STAND_IN_KEY))
+            outside = {"BARFLOW_TWELVEDATA_URL": self.api.url, "BARFLOW_SLACK_URL": self.slack.url}
+            self.machine = Machine(self.folder / "machine", self.services.warehouse_dsn, outside)
+            self.aws = starting.enter_context(AwsStandIn(self.machine))
+            self.cdk = Cdk(self.aws, self.env, self.folder / "assembly")
+            self._open = starting.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def client(self, service: str) -> Any:
+        keys = {"aws_access_key_id": "stand-in", "aws_secret_access_key": "stand-in"}
+        return boto3.client(service, endpoint_url=self.aws.url, region_name=REGION, **keys)
+
+    def deploy(self) -> str:
+        self.cdk.deploy(self.folder / "outputs.json")
+        return f"{len(self.outputs)} stacks"
+
+    @property
+    def outputs(self) -> dict[str, dict[str, str]]:
+        """By stack's part, such as Ingestion, its outputs."""
+        read: dict[str, dict[str, str]] = json.loads((self.folder / "outputs.json").read_text())
+        return {name.rsplit("-", 1)[1]: found for name, found in read.items()}
+
+    @cached_property
+    def contract(self) -> RuntimeContract:
+        """The deployment's contract, out of its parameter."""
+        return parse(self.client("ssm").get_parameter(Name=parameter_name(self.env))["Parameter"]["Value"])
+
+    def put_secrets_in(self) -> str:
+        """As the runbook says: each of its ``put_secret`` lines."""
+        self.barflow(
+            "runbook", "--env", self.env, "--outputs", str(self.folder / "outputs.json"), "--to", str(self.folder)
+        )
+        text = (self.folder / f"runbook-{self.env}.md").read_text()
+        names = re.findall(r"^put_secret (\S+)", text, re.MULTILINE)
+        values = {
+            "twelvedata": STAND_IN_KEY,
+            "mongodb": self.services.mongodb_uri,
+            "slack": TOKEN,
+            "slack_api_default": json.dumps({"conn_type": "slack", "password": TOKEN}),
+            "barflow_ssh": json.dumps({"conn_type": "ssh", "host": "localhost"}),
+        }
+        store = self.client("secretsmanager")
+        for name in names:
+            (value,) = [value for key, value in values.items() if re.search(rf"(^|[/:]){key}(-\w+)?$", name)]
+            store.put_secret_value(SecretId=name, SecretString=value)
+        if len(names) != len(values):
+            raise BarflowError(f"the runbook asks for {len(names)} secrets, and the rehearsal knows {len(values)}")
+        return f"{len(names)} secrets"
+
+    def variables(self, **more: str) -> dict[str, str]:
+        """The environment of a program that works on this deployment from outside."""
+        plain = {name: value for name, value in self.aws.environment().items() if not name.startswith("BARFLOW_")}
+        return {**plain, "BARFLOW_ENV": self.env, "BARFLOW_POLL_SECONDS": "0.5", **self.machine.settings, **more}
+
+    def barflow(self, *arguments: str) -> str:
+        """The command as an operator runs it. Returns its stdout; raises BarflowError with its last word."""
+        command = [str(Path(sys.executable).with_name("barflow")), *arguments]
+        done = subprocess.run(command, env=self.variables(), capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BarflowError((done.stderr.strip() or done.stdout.strip() or "no word").splitlines()[-1])
+        return done.stdout
+
+    def tick(self) -> str:
+        """Invokes the deployed function as the runbook says. Raises BarflowError unless it succeeded."""
+        name = self.outputs["Ingestion"]["IngestFunction"]
+        found = self.client("lambda").invoke(FunctionName=name, Payload=b'{"force": true}')
+        answer = json.loads(found["Payload"].read())
+        if answer.get("outcome") != "succeeded":
+            raise BarflowError(f"the tick ended so: {json.dumps(answer)[:500]}")
+        return f"{answer['new']} bars stored, {answer['revised']} revised"
+
+    def next_session(self) -> None:
+        """Lets the market trade one more session."""
+        self.clock.now = self._closes.pop(0)
+
+    @cached_property
+    def reader_dsn(self) -> str:
+        """Of the user who may only read, by the deployed secret."""
+        secret = self.client("secretsmanager").get_secret_value(SecretId=self.contract.warehouse.reader_secret)
+        user = json.loads(secret["SecretString"])
+        where = {name: user[name] for name in ("host", "port", "dbname", "password")}
+        return make_conninfo("", user=user["username"], sslmode="require", **where)
+
+    def seen(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Every row of the tables that readers see."""
+        with psycopg.connect(self.reader_dsn, options="-c timezone=UTC") as connection:
+            return {
+                table: connection.execute(f"select * from market.{table} order by 1, 2".encode()).fetchall()
+                for table in TABLES
+            }
+
+    def check_numbers(self) -> str:
+        """Holds the warehouse against what the vendor served, computed another way."""
+        first = datetime.fromisoformat(self.api.requests[0].params["start_date"].replace(" ", "T") + "+00:00")
+        bars = sessions_of(self.source, self.contract.settings.symbols, first, self.clock.now)
+        if found := disagreements(self.reader_dsn, Oracle.of_sessions(bars)):
+            told = "; ".join(f"{table}: {len(items)}, first {items[0]}" for table, items in found.items())
+            raise BarflowError(f"the warehouse differs from the oracle in {told}")
+        return f"{sum(map(len, self.seen().values()))} rows as the oracle has them"
+
+    def check_ledger(self) -> str:
+        """Has ``barflow status`` compare the hops; the archive is counted by Athena. Raises when they do not balance."""
+        found = json.loads(self.barflow("status", "--json"))
+        return f"{len(found['symbols'])} symbols balanced"
+
+    def clusters(self, *states: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.client("emr").list_clusters(
+            **({"ClusterStates": [*states]} if states else {})
+        )["Clusters"]
+        return found
+
+    def check_no_cluster_lives(self) -> str:
+        """Raises BarflowError while one costs money."""
+        alive = self.clusters("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
+        if alive:
+            raise BarflowError(f"{len(alive)} clusters still live: {[item['Status']['State'] for item in alive]}")
+        return f"{len(self.clusters())} clusters made, none lives"
+
+    @contextmanager
+    def unchanged_for_readers(self) -> Iterator[None]:
+        """Raises BarflowError where the block changed what readers see."""
+        before = self.seen()
+        yield
+        after = self.seen()
+        changed = [table for table in before if before[table] != after[table]]
+        if changed:
+            raise BarflowError(f"a failed run changed what readers see in {', '.join(changed)}")
