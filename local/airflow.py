@@ -15,11 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
 import requests
 
 from barflow.errors import BarflowError
@@ -145,9 +147,22 @@ class LocalAirflow:
         deadline = time.monotonic() + seconds
         while (state := self.state(dag, run)) not in ENDED:
             if time.monotonic() > deadline:
-                raise BarflowError(f"{dag} was not done in {seconds:.0f} s: {self.tasks(dag, run)}. Its log is {self.log}.")
+                raise BarflowError(
+                    f"{dag} was not done in {seconds:.0f} s: {self.tasks(dag, run)}. Its log is {self.log}."
+                )
             time.sleep(0.5)
         return state
+
+    def kill_task(self, dag: str, run: str, task: str) -> bool:
+        """Kills the process that works on a task, as a machine without memory would; whether there was one."""
+        found = self.call("GET", f"dags/{dag}/dagRuns/{run}/taskInstances/{task}")
+        assert self._process is not None
+        for child in psutil.Process(self._process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if f"airflow worker -- {found['id']}" in " ".join(child.cmdline()):
+                    child.kill()
+                    return True
+        return False
 
     def task_log(self, dag: str, run: str, task: str, attempt: int = 1) -> str:
         """What a task logged, a line an event."""

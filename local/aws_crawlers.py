@@ -126,9 +126,12 @@ def run_on(machine: Machine) -> None:
     def get_crawler_metrics(self: GlueResponse) -> ActionResult:
         found = []
         for name in self._get_param("CrawlerNameList") or list(self.glue_backend.crawlers):
-            crawls = self.glue_backend.get_crawler(name).crawls
-            made = {"TablesCreated": getattr(crawls[-1], "tables", 0)} if crawls else {}
-            found.append({"CrawlerName": name, "StillEstimating": False, "TimeLeftSeconds": 0.0, **made})
+            over = [crawl for crawl in self.glue_backend.get_crawler(name).crawls if crawl.end_time]
+            seconds = sorted((crawl.end_time - crawl.start_time).total_seconds() for crawl in over)
+            times = {"LastRuntimeSeconds": seconds[-1], "MedianRuntimeSeconds": seconds[len(seconds) // 2]} if over else {}
+            tables = sum(getattr(crawl, "tables", 0) for crawl in over)
+            counts = {"TablesCreated": tables, "TablesUpdated": 0, "TablesDeleted": 0}
+            found.append({"CrawlerName": name, "StillEstimating": False, "TimeLeftSeconds": 0.0, **times, **counts})
         return ActionResult({"CrawlerMetricsList": found})
 
     FakeCrawler.start_crawler, FakeCrawler.as_dict = start_and_crawl, described

@@ -23,7 +23,7 @@ from local.aws_programs import Child
 
 # Minutes that EMR takes for it.
 STARTING, BOOTSTRAPPING, TERMINATING = 1.0, 0.5, 0.5
-LOOK_SECONDS = 0.05
+LOOK_SECONDS, LATE_SECONDS = 0.05, 30.0
 YARN_ENVIRONMENT = "spark.yarn.appMasterEnv."
 OVER = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 
@@ -173,6 +173,8 @@ def run_on(machine: Machine) -> None:
         for step in cluster.steps:
             step.state = "PENDING"
         lives[cluster.id] = Life(machine, cluster, None if idle is None else int(idle) / 60)
+        if machine.take(Trouble.ANSWER_LATE) is not None:
+            time.sleep(LATE_SECONDS)
         return answer
 
     def add_steps(self: Cluster, steps: list[dict[str, Any]]) -> list[Step]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -23,6 +24,7 @@ class Trouble(Enum):
     JOB_DIES = "the next Glue job run is killed"
     JOB_TIMES_OUT = "the next Glue job run reaches its time limit"
     CLUSTER_STUCK = "the next cluster stays STARTING, as where there is no capacity"
+    ANSWER_LATE = "the next cluster is made, and who asked for it hears of it half a minute later"
 
 
 @dataclass(frozen=True)
@@ -46,22 +48,26 @@ class Machine:
     def to_json(self) -> str:
         return json.dumps({**asdict(self), "folder": str(self.folder)})
 
-    def expect(self, trouble: Trouble, at: str = "") -> None:
-        """Prepares a trouble, for a program at the moment that it says ``at``; its first word, where that is empty."""
+    def expect(self, trouble: Trouble, at: str = "", times: int = 1) -> None:
+        """Prepares a trouble for so many programs, at the moment that one says ``at``; its first word, where empty."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._mark(trouble).write_text(at)
+        for number in range(times):
+            (self.folder / f"{trouble.name}.{number}").write_text(at)
 
     def take(self, trouble: Trouble) -> str | None:
-        """The prepared trouble's ``at``, and it is over; None where none was prepared."""
-        taken = self.folder / f"{trouble.name}.taken"
-        try:
-            self._mark(trouble).rename(taken)
-        except FileNotFoundError:
-            return None
-        return taken.read_text()
+        """One prepared trouble's ``at``, which is then over; None where none is prepared."""
+        for mark in sorted(self.folder.glob(f"{trouble.name}.[0-9]")):
+            taken = mark.with_suffix(".taken")
+            with suppress(FileNotFoundError):  # another program was quicker
+                mark.rename(taken)
+                return taken.read_text()
+        return None
 
-    def _mark(self, trouble: Trouble) -> Path:
-        return self.folder / f"{trouble.name}.expected"
+    def calm(self) -> None:
+        """Forgets what is prepared and was not met."""
+        for trouble in Trouble:
+            while self.take(trouble) is not None:
+                pass
 
 
 def client_variables(url: str) -> dict[str, str]:

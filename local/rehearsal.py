@@ -26,6 +26,7 @@ from barflow.contract import RuntimeContract, parameter_name, parse
 from barflow.errors import BarflowError
 from barflow.load import TABLES
 from barflow.sessions import last_sessions, utc_now
+from local.airflow import LocalAirflow
 from local.aws import AwsStandIn
 from local.aws_machine import REGION, Machine
 from local.deploy import Cdk
@@ -41,6 +42,7 @@ from local.twelvedata_server import TwelveDataStandIn
 Say = Callable[[str], None]
 # The market stands still at the close of a session, and each scenario opens the next one.
 SESSIONS_AHEAD = 8
+DAG, RUN_SECONDS, TRIES = "process_bars", 300, 2
 
 
 class Rehearsal:
@@ -134,6 +136,55 @@ class Rehearsal:
             raise BarflowError(f"the tick ended so: {json.dumps(answer)[:500]}")
         return f"{answer['new']} bars stored, {answer['revised']} revised"
 
+    def start_airflow(self) -> str:
+        """Airflow with the DAGs, the library and the connections that were deployed, as on the host."""
+        host, bucket = self.folder / "host", self.contract.storage.code_bucket
+        prefix = self.contract.storage.code_uri.removeprefix(f"s3://{bucket}/")
+        s3 = self.client("s3")
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for item in page["Contents"]:
+                target = host / item["Key"].removeprefix(prefix)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                s3.download_file(bucket, item["Key"], str(target))
+        prefixes = {"connections_prefix": self.contract.airflow.connections_prefix}
+        environment = self.variables(
+            AIRFLOW__SECRETS__BACKEND="airflow.providers.amazon.aws.secrets.secrets_manager.SecretsManagerBackend",
+            AIRFLOW__SECRETS__BACKEND_KWARGS=json.dumps({**prefixes, "variables_prefix": None, "config_prefix": None}),
+            PYTHONPATH=str(host),
+            PYTHONSAFEPATH="1",  # else the checkout's library would come first
+            BARFLOW_PROCESS_SCHEDULE="",
+            BARFLOW_POLL_SECONDS="1",
+            BARFLOW_RETRIES=str(TRIES - 1),
+            BARFLOW_RETRY_SECONDS="1",
+            BARFLOW_CLUSTER_START_MINUTES="0.3",
+        )
+        made = LocalAirflow(self.folder / "airflow", environment, dags=host / "orchestration" / "dags")
+        self.airflow = self._open.enter_context(made)
+        for dag in (DAG, "sweep"):
+            self.airflow.wait_for_dag(dag)
+        self.airflow.call("PATCH", "dags/sweep", json={"is_paused": True})  # it comes by the hour, rehearsal or not
+        return self.airflow.url
+
+    def start_run(self) -> str:
+        """Triggers process_bars. Returns the run's id."""
+        return self.airflow.trigger(DAG)
+
+    def end_of(self, run: str) -> str:
+        """The state that a run ends in, with its tasks that did not succeed."""
+        state = self.airflow.wait(DAG, run, RUN_SECONDS)
+        failed = [name for name, ended in self.airflow.tasks(DAG, run).items() if ended == "failed"]
+        return f"{state} ({', '.join(failed)})" if failed else state
+
+    def kill(self, run: str, task: str) -> None:
+        """Kills the process of a task at work. Raises BarflowError where it has none."""
+        if not self.airflow.kill_task(DAG, run, task):
+            raise BarflowError(f"{task} has no process: {self.airflow.tasks(DAG, run)}")
+
+    def steps(self) -> list[str]:
+        """The states of the newest cluster's steps."""
+        newest = max(self.clusters(), key=lambda item: item["Status"]["Timeline"]["CreationDateTime"])
+        return [step["Status"]["State"] for step in self.client("emr").list_steps(ClusterId=newest["Id"])["Steps"]]
+
     def next_session(self) -> None:
         """Lets the market trade one more session."""
         self.clock.now = self._closes.pop(0)
@@ -164,14 +215,14 @@ class Rehearsal:
         return f"{sum(map(len, self.seen().values()))} rows as the oracle has them"
 
     def check_ledger(self) -> str:
-        """Has ``barflow status`` compare the hops; the archive is counted by Athena. Raises when they do not balance."""
+        """Has ``barflow status`` compare the hops, by Athena's count of the archive. Raises when they do not balance."""
         found = json.loads(self.barflow("status", "--json"))
         return f"{len(found['symbols'])} symbols balanced"
 
     def clusters(self, *states: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.client("emr").list_clusters(
-            **({"ClusterStates": [*states]} if states else {})
-        )["Clusters"]
+        """EMR's clusters in one of the states, or all."""
+        wanted = {"ClusterStates": [*states]} if states else {}
+        found: list[dict[str, Any]] = self.client("emr").list_clusters(**wanted)["Clusters"]
         return found
 
     def check_no_cluster_lives(self) -> str:
@@ -180,6 +231,14 @@ class Rehearsal:
         if alive:
             raise BarflowError(f"{len(alive)} clusters still live: {[item['Status']['State'] for item in alive]}")
         return f"{len(self.clusters())} clusters made, none lives"
+
+    def told(self, since: int, *words: str) -> str:
+        """The newest of Slack's messages, from a number on, that has all the words. Raises BarflowError without one."""
+        texts = [post["text"] for post in self.slack.posts[since:]]
+        for text in reversed(texts):
+            if all(word in text for word in words):
+                return text
+        raise BarflowError(f"no message in Slack says {' and '.join(words)}; it has {texts}")
 
     @contextmanager
     def unchanged_for_readers(self) -> Iterator[None]:

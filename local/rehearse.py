@@ -17,7 +17,7 @@ from pathlib import Path
 
 from barflow.errors import BarflowError
 from local.aws_machine import Trouble
-from local.rehearsal import Rehearsal
+from local.rehearsal import TRIES, Rehearsal
 
 Say = Callable[[str], None]
 
@@ -48,43 +48,83 @@ def rehearse(env: str, folder: Path, say: Say) -> list[tuple[str, float, str]]:
         step("bootstrap the account", lambda: deployed.cdk.bootstrap() and None)
         step("deploy every stack", deployed.deploy)
         step("put the secrets in, as the runbook says", deployed.put_secrets_in)
+        step("start Airflow with the deployed DAGs", deployed.start_airflow)
         step("a tick: the deployed function fetches from the vendor", deployed.tick)
-        step("a run: cluster, Spark step, Glue job, crawlers", lambda: succeed(deployed))
-        step("  every row against the oracle", deployed.check_numbers)
-        step("  the ledger balances, the archive counted by Athena", deployed.check_ledger)
-        step("  no cluster lives", deployed.check_no_cluster_lives)
-        for name, trouble, at in (
-            ("the Spark step is killed while it writes", Trouble.STEP_DIES, "writing"),
-            ("the Glue job is killed while it loads", Trouble.JOB_DIES, "aggregating"),
-        ):
-            break_and_repair(deployed, step, name, trouble, at)
+        step("process_bars: cluster, Spark step, Glue job, crawlers", lambda: succeed(deployed))
+        compare(deployed, step)
+        for name, trouble, at, task in TROUBLES:
+            step("a session more: a tick", lambda: more(deployed))
+            step(name, lambda: fail(deployed, trouble, at, task))
+        step("a session more: a tick", lambda: more(deployed))
+        step("the worker is killed twice, and the run goes on", lambda: survive(deployed))
+        compare(deployed, step)
     return step.done
 
 
-def break_and_repair(deployed: Rehearsal, step: Steps, name: str, trouble: Trouble, at: str) -> None:
-    """One trouble: a session more, a run that must fail, and one that must put all right."""
-    deployed.next_session()
-    step("one session more, and a tick", deployed.tick)
-    step(name, lambda: fail(deployed, trouble, at))
-    step("  no cluster lives", deployed.check_no_cluster_lives)
-    step("  the next run repairs it", lambda: succeed(deployed))
+TROUBLES = (
+    ("the Spark step is killed while it writes", Trouble.STEP_DIES, "writing", "bars_to_parquet"),
+    ("the Glue job is killed while it aggregates", Trouble.JOB_DIES, "aggregating", "bars_to_warehouse"),
+    ("the cluster never starts", Trouble.CLUSTER_STUCK, "", "cluster_is_up"),
+)
+
+
+def compare(deployed: Rehearsal, step: Steps) -> None:
+    """All that must hold after a run that went well."""
     step("  every row against the oracle", deployed.check_numbers)
-    step("  the ledger balances", deployed.check_ledger)
+    step("  the ledger balances, the archive counted by Athena", deployed.check_ledger)
+    step("  no cluster lives", deployed.check_no_cluster_lives)
+
+
+def more(deployed: Rehearsal) -> str:
+    deployed.next_session()
+    return deployed.tick()
 
 
 def succeed(deployed: Rehearsal) -> str:
-    return deployed.barflow("run", "--env", deployed.env).strip()
+    """A run that must go green, and tells Slack what it did."""
+    heard = len(deployed.slack.posts)
+    if (ended := deployed.end_of(deployed.start_run())) != "success":
+        raise BarflowError(f"the run ended as {ended}")
+    return deployed.told(heard, "succeeded", "every hop reconciles").splitlines()[1]
 
 
-def fail(deployed: Rehearsal, trouble: Trouble, at: str) -> str:
-    """A run that meets the trouble: it must go red, and readers see what they saw."""
-    deployed.machine.expect(trouble, at)
+def fail(deployed: Rehearsal, trouble: Trouble, at: str, task: str) -> str:
+    """A run that meets the trouble in every try of a task: it goes red, its cluster ends, Slack says why, and readers
+    see what they saw."""
+    heard = len(deployed.slack.posts)
+    deployed.machine.expect(trouble, at, times=TRIES)
     with deployed.unchanged_for_readers():
-        try:
-            succeed(deployed)
-        except BarflowError as error:
-            return str(error)[:120]
-    raise BarflowError("the run went green")
+        ended = deployed.end_of(deployed.start_run())
+    deployed.machine.calm()
+    if ended != f"failed ({task})":
+        raise BarflowError(f"the run ended as {ended}")
+    deployed.check_no_cluster_lives()
+    return deployed.told(heard, f"process_bars.{task}", "failed in", "Why:").splitlines()[1]
+
+
+def survive(deployed: Rehearsal) -> str:
+    """A run whose worker dies when its cluster is made and again while its step runs: one cluster, one step, green."""
+    before = len(deployed.clusters())
+    deployed.machine.expect(Trouble.ANSWER_LATE)
+    run = deployed.start_run()
+    wait_until(lambda: len(deployed.clusters()) > before)
+    deployed.kill(run, "create_cluster")
+    wait_until(lambda: "RUNNING" in deployed.steps())
+    deployed.kill(run, "bars_to_parquet")
+    if (ended := deployed.end_of(run)) != "success":
+        raise BarflowError(f"the run ended as {ended}")
+    made, steps = len(deployed.clusters()) - before, deployed.steps()
+    if made != 1 or steps != ["COMPLETED"]:
+        raise BarflowError(f"the run made {made} clusters, and the last had steps {steps}")
+    return "one cluster, one step"
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            raise BarflowError(f"nothing of it in {seconds:.0f} s")
+        time.sleep(0.1)
 
 
 def main() -> int:
