@@ -108,14 +108,10 @@ class LocalAirflow:
         if process is None:
             return
         process.send_signal(signal.SIGINT)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its session: components and tasks that did not end
-        except ProcessLookupError:
-            pass
         process.wait()
         self._process = None
 

@@ -23,7 +23,7 @@ from moto.secretsmanager.models import secretsmanager_backends
 from local import aws_programs
 from local.aws_machine import ACCOUNT, REGION, Machine
 
-RUNNING, STOPPING = 1.0, 0.25  # minutes that a crawl takes
+RUNNING, STOPPING = 0.25, 0.25  # seconds
 JDBC = re.compile(r"jdbc:postgresql://(?P<host>[^:/]+):(?P<port>\d+)/(?P<dbname>\w+)")
 
 
@@ -100,7 +100,7 @@ def run_on(machine: Machine) -> None:
         threading.Thread(target=run, args=(self, self.crawls[-1]), daemon=True).start()
 
     def run(crawler: FakeCrawler, done: Any) -> None:
-        time.sleep(RUNNING * machine.minute)
+        time.sleep(RUNNING)
         try:
             done.tables, done.partitions = crawl(crawler)
             done.error, outcome = "", "SUCCEEDED"
@@ -108,7 +108,7 @@ def run_on(machine: Machine) -> None:
             done.error, outcome = f"{type(error).__name__}: {error}".splitlines()[0], "FAILED"
         done.end_time = utcnow()
         done.outcome = "STOPPING"
-        time.sleep(STOPPING * machine.minute)
+        time.sleep(STOPPING)
         done.outcome = outcome
 
     def status(self: FakeCrawler) -> str:
@@ -128,7 +128,9 @@ def run_on(machine: Machine) -> None:
         for name in self._get_param("CrawlerNameList") or list(self.glue_backend.crawlers):
             over = [crawl for crawl in self.glue_backend.get_crawler(name).crawls if crawl.end_time]
             seconds = sorted((crawl.end_time - crawl.start_time).total_seconds() for crawl in over)
-            times = {"LastRuntimeSeconds": seconds[-1], "MedianRuntimeSeconds": seconds[len(seconds) // 2]} if over else {}
+            times = (
+                {"LastRuntimeSeconds": seconds[-1], "MedianRuntimeSeconds": seconds[len(seconds) // 2]} if over else {}
+            )
             tables = sum(getattr(crawl, "tables", 0) for crawl in over)
             counts = {"TablesCreated": tables, "TablesUpdated": 0, "TablesDeleted": 0}
             found.append({"CrawlerName": name, "StillEstimating": False, "TimeLeftSeconds": 0.0, **times, **counts})

@@ -21,8 +21,8 @@ from local import aws_programs
 from local.aws_machine import Machine, Trouble
 from local.aws_programs import Child
 
-# Minutes that EMR takes for it.
-STARTING, BOOTSTRAPPING, TERMINATING = 1.0, 0.5, 0.5
+# Seconds for what takes EMR minutes.
+STARTING, BOOTSTRAPPING, TERMINATING = 0.5, 0.25, 0.25
 LOOK_SECONDS, LATE_SECONDS = 0.05, 30.0
 YARN_ENVIRONMENT = "spark.yarn.appMasterEnv."
 OVER = ("TERMINATED", "TERMINATED_WITH_ERRORS")
@@ -52,10 +52,10 @@ class Life:
         try:
             if self._machine.take(Trouble.CLUSTER_STUCK) is not None:
                 self._end.wait()
-            elif not self._end.wait(STARTING * self._machine.minute):
+            elif not self._end.wait(STARTING):
                 self._become("BOOTSTRAPPING")
                 self._check_what_it_starts_with()
-                if not self._end.wait(BOOTSTRAPPING * self._machine.minute):
+                if not self._end.wait(BOOTSTRAPPING):
                     self._cluster.ready_datetime = utcnow()
                     self._work()
         except FileNotFoundError as error:
@@ -68,7 +68,7 @@ class Life:
         for step in self._cluster.steps:
             if step.state == "PENDING":
                 step.state = "CANCELLED"
-        time.sleep(TERMINATING * self._machine.minute)
+        time.sleep(TERMINATING)
         code, message = self.why
         self._cluster.reason = {"Code": code, "Message": message}
         self._cluster.end_datetime = utcnow()

@@ -22,7 +22,7 @@ from local import aws_programs
 from local.aws_machine import Machine, Trouble
 from local.aws_programs import Child
 
-STARTING = 1.0  # minutes that Glue takes for it
+STARTING = 0.25  # seconds
 # Arguments of a job that name what it starts with, in S3.
 FILES = ("--extra-py-files", "--extra-files", "--additional-python-modules")
 OVERLOAD = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
@@ -46,7 +46,7 @@ class JobRun:
 
     def _run(self) -> None:
         run = self._run_of_job
-        time.sleep(STARTING * self._machine.minute)
+        time.sleep(STARTING)
         try:
             folder = aws_programs.new_folder(self._machine, run.job_run_id[:12])
             code = self._execute(folder)

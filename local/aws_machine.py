@@ -32,13 +32,13 @@ class Machine:
     """``warehouse_dsn`` is that of the embedded PostgreSQL's superuser, which has no password.
 
     ``settings`` go to every program and win over what was deployed: the addresses of those that stand in for parties
-    outside AWS. ``minute`` is how many seconds AWS's own waits of a minute take here.
+    outside AWS. ``minute`` is how many seconds a minute takes here that a cluster may be idle.
     """
 
     folder: Path
     warehouse_dsn: str
     settings: Mapping[str, str] = field(default_factory=dict)
-    minute: float = 1.0
+    minute: float = 4.0
 
     @classmethod
     def from_json(cls, text: str) -> Machine:

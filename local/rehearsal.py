@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -42,7 +43,8 @@ from local.twelvedata_server import TwelveDataStandIn
 Say = Callable[[str], None]
 # The market stands still at the close of a session, and each scenario opens the next one.
 SESSIONS_AHEAD = 8
-DAG, RUN_SECONDS, TRIES = "process_bars", 300, 2
+DAG, SWEEP = "process_bars", "sweep"
+RUN_SECONDS, CRAWL_SECONDS, TRIES = 600, 60, 2
 
 
 class Rehearsal:
@@ -64,7 +66,7 @@ class Rehearsal:
             outside = {"BARFLOW_TWELVEDATA_URL": self.api.url, "BARFLOW_SLACK_URL": self.slack.url}
             self.machine = Machine(self.folder / "machine", self.services.warehouse_dsn, outside)
             self.aws = starting.enter_context(AwsStandIn(self.machine))
-            self.cdk = Cdk(self.aws, self.env, self.folder / "assembly")
+            self._cdk = Cdk(self.aws, self.env, self.folder / "assembly")
             self._open = starting.pop_all()
         return self
 
@@ -77,8 +79,16 @@ class Rehearsal:
         keys = {"aws_access_key_id": "stand-in", "aws_secret_access_key": "stand-in"}
         return boto3.client(service, endpoint_url=self.aws.url, region_name=REGION, **keys)
 
+    def synth(self) -> str:
+        self._cdk.synth()
+        return f"{len(list((self.folder / 'assembly').glob('*.template.json')))} templates"
+
+    def bootstrap(self) -> str:
+        self._cdk.bootstrap()
+        return "assets have a bucket"
+
     def deploy(self) -> str:
-        self.cdk.deploy(self.folder / "outputs.json")
+        self._cdk.deploy(self.folder / "outputs.json")
         return f"{len(self.outputs)} stacks"
 
     @property
@@ -153,21 +163,27 @@ class Rehearsal:
             PYTHONPATH=str(host),
             PYTHONSAFEPATH="1",  # else the checkout's library would come first
             BARFLOW_PROCESS_SCHEDULE="",
-            BARFLOW_POLL_SECONDS="1",
+            BARFLOW_POLL_SECONDS="3",
             BARFLOW_RETRIES=str(TRIES - 1),
             BARFLOW_RETRY_SECONDS="1",
             BARFLOW_CLUSTER_START_MINUTES="0.3",
         )
         made = LocalAirflow(self.folder / "airflow", environment, dags=host / "orchestration" / "dags")
         self.airflow = self._open.enter_context(made)
-        for dag in (DAG, "sweep"):
-            self.airflow.wait_for_dag(dag)
-        self.airflow.call("PATCH", "dags/sweep", json={"is_paused": True})  # it comes by the hour, rehearsal or not
-        return self.airflow.url
+        self.airflow.wait_for_dag(SWEEP)
+        self.airflow.call("PATCH", f"dags/{SWEEP}", json={"is_paused": True})  # it would come by the hour
+        return f"{len(self.airflow.call('GET', 'dags')['dags'])} DAGs"
 
     def start_run(self) -> str:
         """Triggers process_bars. Returns the run's id."""
         return self.airflow.trigger(DAG)
+
+    def sweep(self) -> str:
+        """The DAG that ends what others left behind. Raises BarflowError where it fails."""
+        self.airflow.call("PATCH", f"dags/{SWEEP}", json={"is_paused": False})
+        if (state := self.airflow.wait(SWEEP, self.airflow.trigger(SWEEP), RUN_SECONDS)) != "success":
+            raise BarflowError(f"the sweep ended as {state}")
+        return "success"
 
     def end_of(self, run: str) -> str:
         """The state that a run ends in, with its tasks that did not succeed."""
@@ -218,6 +234,23 @@ class Rehearsal:
         """Has ``barflow status`` compare the hops, by Athena's count of the archive. Raises when they do not balance."""
         found = json.loads(self.barflow("status", "--json"))
         return f"{len(found['symbols'])} symbols balanced"
+
+    def check_catalog(self) -> str:
+        """Raises BarflowError unless both crawls succeeded and the catalog has what they must have found."""
+        glue, names, deadline = self.client("glue"), self.contract.glue, time.monotonic() + CRAWL_SECONDS
+        for crawler in (names.lake_crawler, names.warehouse_crawler):
+            while (found := glue.get_crawler(Name=crawler)["Crawler"])["State"] != "READY":
+                if time.monotonic() > deadline:
+                    raise BarflowError(f"the crawler {crawler} is {found['State']}")
+                time.sleep(0.2)
+            if found["LastCrawl"]["Status"] != "SUCCEEDED":
+                raise BarflowError(f"the crawler {crawler} {found['LastCrawl']}")
+        partitions = glue.get_partitions(DatabaseName=names.database, TableName=names.bars_table)["Partitions"]
+        tables = {item["Name"] for item in glue.get_tables(DatabaseName=names.database)["TableList"]}
+        missing = {f"warehouse_barflow_market_{name}" for name in TABLES} - tables
+        if missing or not partitions:
+            raise BarflowError(f"the catalog has {len(partitions)} partitions and not the tables {sorted(missing)}")
+        return f"{len(partitions)} partitions, {len(tables)} tables"
 
     def clusters(self, *states: str) -> list[dict[str, Any]]:
         """EMR's clusters in one of the states, or all."""
