@@ -16,7 +16,8 @@ from urllib.parse import unquote
 import psycopg
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
-from moto.glue.models import FakeCrawler, FakeTable, GlueBackend
+from moto.glue.exceptions import CrawlerRunningException
+from moto.glue.models import FakeCrawl, FakeCrawler, FakeTable, GlueBackend
 from moto.glue.responses import GlueResponse
 from moto.secretsmanager.models import secretsmanager_backends
 
@@ -92,11 +93,13 @@ def _connected(properties: dict[str, str]) -> psycopg.Connection[Any]:
 
 def run_on(machine: Machine) -> None:
     """Has moto's crawlers crawl."""
-    start, as_dict = FakeCrawler.start_crawler, FakeCrawler.as_dict
+    as_dict = FakeCrawler.as_dict
     ended = {"SUCCEEDED", "FAILED"}
 
     def start_and_crawl(self: FakeCrawler) -> None:
-        start(self)
+        if self.status != "READY":
+            raise CrawlerRunningException(f"Crawler with name {self.name} has already started")
+        self.crawls.append(FakeCrawl(self.name))
         threading.Thread(target=run, args=(self, self.crawls[-1]), daemon=True).start()
 
     def run(crawler: FakeCrawler, done: Any) -> None:

@@ -23,7 +23,7 @@ from local.aws_programs import Child
 
 # Seconds for what takes EMR minutes.
 STARTING, BOOTSTRAPPING, TERMINATING = 0.5, 0.25, 0.25
-LOOK_SECONDS, LATE_SECONDS = 0.05, 30.0
+LOOK_SECONDS = 0.05
 YARN_ENVIRONMENT = "spark.yarn.appMasterEnv."
 OVER = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 
@@ -173,8 +173,7 @@ def run_on(machine: Machine) -> None:
         for step in cluster.steps:
             step.state = "PENDING"
         lives[cluster.id] = Life(machine, cluster, None if idle is None else int(idle) / 60)
-        if machine.take(Trouble.ANSWER_LATE) is not None:
-            time.sleep(LATE_SECONDS)
+        time.sleep(float(machine.take(Trouble.ANSWER_LATE) or 0))
         return answer
 
     def add_steps(self: Cluster, steps: list[dict[str, Any]]) -> list[Step]:

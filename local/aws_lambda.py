@@ -1,8 +1,8 @@
 """What runs a deployed function? A process of this machine, with the code and the variables that were deployed.
 
 Of a bundle its own files are used; a package in it that this Python environment has too comes from there, since a
-bundle's are built for Lambda's processor. A deployment's triggers invoke their functions as CDK's provider does: when
-they are made and when the function changed, and a deployment whose trigger fails, fails.
+bundle's are built for Lambda's processor. A deployment's triggers invoke their functions when they are made, as CDK's
+provider does, and a deployment whose trigger fails, fails.
 """
 
 from __future__ import annotations
@@ -66,7 +66,10 @@ def _unpacked(machine: Machine, function: LambdaFunction) -> Path:
 
 
 class Trigger(aws_types.Recorded):
-    """CDK's ``Trigger``: a function that the deployment invokes, and whose error becomes the deployment's."""
+    """CDK's ``Trigger``: a function that the deployment invokes, and whose error becomes the deployment's.
+
+    Only when it is made: moto updates a function after what refers to it, too late for what CDK does on an update.
+    """
 
     machine: Machine
 
@@ -79,22 +82,7 @@ class Trigger(aws_types.Recorded):
         answer, failed, _ = invoke(cls.machine, function, "{}")
         if failed:
             raise RuntimeError(f"Trigger handler failed: {json.loads(answer)['errorMessage']}")
-        made = cls(resource_name, handler)
-        made.handler = handler
-        return made
-
-    @classmethod
-    def update_from_cloudformation_json(
-        cls,
-        original_resource: Trigger,
-        new_resource_name: str,
-        cloudformation_json: Any,
-        account_id: str,
-        region_name: str,
-    ) -> Trigger:
-        if cloudformation_json["Properties"]["HandlerArn"] == original_resource.handler:
-            return original_resource
-        return cls.create_from_cloudformation_json(new_resource_name, cloudformation_json, account_id, region_name)
+        return cls(resource_name, handler)
 
 
 def run_on(machine: Machine) -> None:

@@ -24,7 +24,7 @@ class Trouble(Enum):
     JOB_DIES = "the next Glue job run is killed"
     JOB_TIMES_OUT = "the next Glue job run reaches its time limit"
     CLUSTER_STUCK = "the next cluster stays STARTING, as where there is no capacity"
-    ANSWER_LATE = "the next cluster is made, and who asked for it hears of it half a minute later"
+    ANSWER_LATE = "the next cluster is made, and who asked for it hears of it later: `at` is by how many seconds"
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """What answers at the address of a database instance? The embedded PostgreSQL, by TLS and with passwords, as RDS does.
 
 The embedded server is built without TLS and trusts who reaches its socket. So an endpoint in front of it speaks
-PostgreSQL's TLS, refuses who does not ask for it (``rds.force_ssl``), and passes the rest on to the socket, where
-from then on every user but the superuser needs its password. The instance's owner is made as RDS makes it: it may
-make roles and databases, and is no superuser.
+PostgreSQL's TLS, refuses who does not ask for it (``rds.force_ssl``) and who comes as the superuser, and passes the
+rest on to the socket, where from then on every other user needs its password. The instance's owner is made as RDS
+makes it: it may make roles and databases, and is no superuser.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from psycopg.conninfo import conninfo_to_dict
 from local.aws_machine import Machine
 
 SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
-REFUSAL = b"SFATAL\0C28000\0Mno encryption: this server takes TLS only\0\0"
 # The superuser comes from this machine's embedded parts, by the socket; all others come through the endpoint.
 ACCESS = "local all postgres trust\nlocal all all scram-sha-256\n"
 BLOCK = 1 << 16
@@ -61,7 +60,12 @@ class Endpoint:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
             if await self._secured(reader, writer):
+                opening = await _opening(reader)
+                if b"\0user\0postgres\0" in b"\0" + opening[8:]:
+                    await _refuse(writer, "28P01", "password authentication failed: the superuser is RDS's own")
+                    return
                 from_server, to_server = await asyncio.open_unix_connection(self._socket)
+                to_server.write(opening)
                 await asyncio.gather(_pass_on(reader, to_server), _pass_on(from_server, writer))
         writer.close()
 
@@ -75,10 +79,22 @@ class Endpoint:
                 await writer.start_tls(self._context)
                 return True
             if code != GSS_REQUEST:
-                writer.write(b"E" + struct.pack("!i", len(REFUSAL) + 4) + REFUSAL)
-                await writer.drain()
+                await _refuse(writer, "28000", "no encryption: this server takes TLS only")
                 return False
             writer.write(b"N")
+
+
+async def _opening(reader: asyncio.StreamReader) -> bytes:
+    """A client's first message: its length, the protocol, then names and values, each ending in a zero."""
+    length = await reader.readexactly(4)
+    return length + await reader.readexactly(struct.unpack("!i", length)[0] - 4)
+
+
+async def _refuse(writer: asyncio.StreamWriter, code: str, why: str) -> None:
+    body = f"SFATAL\0C{code}\0M{why}\0\0".encode()
+    writer.write(b"E" + struct.pack("!i", len(body) + 4) + body)
+    await writer.drain()
+    writer.close()
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

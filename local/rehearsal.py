@@ -21,7 +21,6 @@ from typing import Any
 
 import boto3
 import psycopg
-from psycopg.conninfo import make_conninfo
 
 from barflow.contract import RuntimeContract, parameter_name, parse
 from barflow.errors import BarflowError
@@ -157,7 +156,10 @@ class Rehearsal:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 s3.download_file(bucket, item["Key"], str(target))
         prefixes = {"connections_prefix": self.contract.airflow.connections_prefix}
+        metadata = self.dsn(self.contract.warehouse.airflow_secret).replace("postgresql://", "postgresql+psycopg://", 1)
         environment = self.variables(
+            AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=metadata,
+            AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC=metadata,
             AIRFLOW__SECRETS__BACKEND="airflow.providers.amazon.aws.secrets.secrets_manager.SecretsManagerBackend",
             AIRFLOW__SECRETS__BACKEND_KWARGS=json.dumps({**prefixes, "variables_prefix": None, "config_prefix": None}),
             PYTHONPATH=str(host),
@@ -168,7 +170,12 @@ class Rehearsal:
             BARFLOW_RETRY_SECONDS="1",
             BARFLOW_CLUSTER_START_MINUTES="0.3",
         )
-        made = LocalAirflow(self.folder / "airflow", environment, dags=host / "orchestration" / "dags")
+        made = LocalAirflow(
+            self.folder / "airflow",
+            environment,
+            dags=host / "orchestration" / "dags",
+            on_start=self.services.watch,
+        )
         self.airflow = self._open.enter_context(made)
         self.airflow.wait_for_dag(SWEEP)
         self.airflow.call("PATCH", f"dags/{SWEEP}", json={"is_paused": True})  # it would come by the hour
@@ -205,17 +212,18 @@ class Rehearsal:
         """Lets the market trade one more session."""
         self.clock.now = self._closes.pop(0)
 
-    @cached_property
-    def reader_dsn(self) -> str:
-        """Of the user who may only read, by the deployed secret."""
-        secret = self.client("secretsmanager").get_secret_value(SecretId=self.contract.warehouse.reader_secret)
-        user = json.loads(secret["SecretString"])
-        where = {name: user[name] for name in ("host", "port", "dbname", "password")}
-        return make_conninfo("", user=user["username"], sslmode="require", **where)
+    def dsn(self, secret: str) -> str:
+        """Of a user of the database server, by its deployed secret."""
+        user = json.loads(self.client("secretsmanager").get_secret_value(SecretId=secret)["SecretString"])
+        return "postgresql://{username}:{password}@{host}:{port}/{dbname}?sslmode=require".format(**user)
+
+    @property
+    def _reader(self) -> str:
+        return self.dsn(self.contract.warehouse.reader_secret)
 
     def seen(self) -> dict[str, list[tuple[Any, ...]]]:
         """Every row of the tables that readers see."""
-        with psycopg.connect(self.reader_dsn, options="-c timezone=UTC") as connection:
+        with psycopg.connect(self._reader, options="-c timezone=UTC") as connection:
             return {
                 table: connection.execute(f"select * from market.{table} order by 1, 2".encode()).fetchall()
                 for table in TABLES
@@ -225,13 +233,13 @@ class Rehearsal:
         """Holds the warehouse against what the vendor served, computed another way."""
         first = datetime.fromisoformat(self.api.requests[0].params["start_date"].replace(" ", "T") + "+00:00")
         bars = sessions_of(self.source, self.contract.settings.symbols, first, self.clock.now)
-        if found := disagreements(self.reader_dsn, Oracle.of_sessions(bars)):
+        if found := disagreements(self._reader, Oracle.of_sessions(bars)):
             told = "; ".join(f"{table}: {len(items)}, first {items[0]}" for table, items in found.items())
             raise BarflowError(f"the warehouse differs from the oracle in {told}")
         return f"{sum(map(len, self.seen().values()))} rows as the oracle has them"
 
     def check_ledger(self) -> str:
-        """Has ``barflow status`` compare the hops, by Athena's count of the archive. Raises when they do not balance."""
+        """Has ``barflow status`` compare the hops, the archive by Athena. Raises where they do not balance."""
         found = json.loads(self.barflow("status", "--json"))
         return f"{len(found['symbols'])} symbols balanced"
 

@@ -132,7 +132,7 @@ def fail(deployed: Rehearsal, item: Break) -> str:
 def survive(deployed: Rehearsal) -> str:
     """A run whose worker dies when its cluster is made and again while its step runs: one cluster, one step, green."""
     before = len(deployed.clusters())
-    deployed.machine.expect(Trouble.ANSWER_LATE)
+    deployed.machine.expect(Trouble.ANSWER_LATE, at="30")
     run = deployed.start_run()
     wait_until("a cluster", lambda: len(deployed.clusters()) > before)
     deployed.kill(run, "create_cluster")
@@ -175,6 +175,9 @@ def main() -> int:
     except BarflowError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; nothing of it is left", file=sys.stderr)
+        return 130
     show(done)
     if given.to:
         given.to.write_text(page(given.env, done))
