@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 ARGS ?=
 ENV ?= dev
 
-.PHONY: help setup demo dashboard airflow test test-all pictures lint bench synth diff deploy-local clean lock
+.PHONY: help setup demo dashboard airflow test test-all pictures lint bench synth diff deploy-local rehearse clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ diff: synth ## what a change does to an environment, sorted by danger; ENV=prod
 
 deploy-local: setup ## deploy, deploy again and tear down against a stand-in of AWS; ENV=prod
 	@$(BIN)/python -m local.deploy --env $(ENV)
+
+rehearse: setup .venv/.airflow ## prove that what is deployed works together and comes back from trouble; ARGS="--to docs/rehearsal.md"
+	@$(BIN)/python -m local.rehearse --env $(ENV) $(ARGS)
 
 LOCK := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 LOCK_HERE := $(LOCK) --python-version 3.11

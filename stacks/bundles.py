@@ -159,6 +159,7 @@ RELEASE = Bundle(
         "release/sql": "sql",
         "release/orchestration": "orchestration",
         "release/barflow": "barflow",
+        "release/config/alerts.toml": "config/alerts.toml",
     },
     archives={f"release/{LIBRARY}": ZippedPackage("barflow")},
 )
