@@ -120,12 +120,13 @@ class Glue(Section):
 
 
 class Airflow(Section):
-    """What the host needs to run Airflow; secrets by name."""
+    """What the host needs to run Airflow; secrets by name. ``process_schedule``: cron expressions in New York time."""
 
     connections_prefix: str
     fernet_secret: str
     jwt_secret: str
     login_secret: str
+    process_schedule: tuple[str, ...]
 
 
 class RuntimeContract(Section):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from config import versions
+from config.schedule import ProcessConfig
 from config.validation import ConfigError, between, each_once, network, one_of, refuse
 
 IngestRunner = Literal["lambda", "host"]
@@ -241,6 +242,7 @@ class Environment:
     host: HostConfig = field(default_factory=HostConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
+    process: ProcessConfig = field(default_factory=ProcessConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     alarms: AlarmConfig = field(default_factory=AlarmConfig)
 

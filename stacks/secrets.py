@@ -90,6 +90,7 @@ class SecretsStack(BarflowStack):
             fernet_secret=self.name(FERNET),
             jwt_secret=self.name(JWT),
             login_secret=self.name(LOGIN),
+            process_schedule=environment.process.schedule,
         )
         self.output(outputs.AIRFLOW_LOGIN_SECRET, self.contract.login_secret)
 
