@@ -48,7 +48,7 @@ class ProcessConfig:
 
 
 def runs_of_a_weekday(expression: str) -> int:
-    """How often a five-field cron expression fires on a weekday that it names. Raises ValueError saying what is wrong."""
+    """How often an expression fires on a weekday, should it name one. Raises ValueError saying what is wrong."""
     parts = expression.split()
     if len(parts) != len(FIELDS):
         raise ValueError(f"it has {len(parts)} fields")
