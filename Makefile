@@ -29,7 +29,7 @@ node_modules/.ready: package.json package-lock.json .npmrc | .venv/.ready
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --loglevel=error --no-progress >/dev/null
 	@touch $@
 
-build/.bundles: $(wildcard lambda/*/requirements.txt spark/requirements.txt glue/requirements.txt) | .venv/.ready
+build/.bundles: $(wildcard lambda/*/requirements.txt spark/requirements.txt glue/requirements.txt) | .venv/.ready node_modules/.ready
 	@echo "fetching what the functions and Spark on AWS are made of (some seconds)" >&2
 	@$(BIN)/python -m stacks.bundles >/dev/null 2>&1 || $(BIN)/python -m stacks.bundles
 	@touch $@
@@ -70,6 +70,7 @@ lock: setup ## compile requirements*.in into requirements*.txt with hashes
 	@$(LOCK_HERE) -c requirements-airflow.txt requirements.in -o requirements.txt
 	@for folder in lambda/*/; do test ! -f $${folder}requirements.in || $(LOCK_LAMBDA) $${folder}requirements.in -o $${folder}requirements.txt || exit; done
 	@$(LOCK_HERE) --python-platform aarch64-manylinux_2_28 spark/requirements.in -o spark/requirements.txt
+	@$(LOCK_HERE) --python-platform aarch64-manylinux_2_28 -c requirements-airflow.txt orchestration/host/requirements.in -o orchestration/host/requirements.txt
 	@$(LOCK_HERE) --python-platform x86_64-manylinux_2_28 glue/requirements.in -o glue/requirements.txt
 
 clean: ## remove the demo's state and everything built

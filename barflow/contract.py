@@ -127,6 +127,16 @@ class Airflow(Section):
     jwt_secret: str
     login_secret: str
     process_schedule: tuple[str, ...]
+    listen: str
+    port: int
+
+
+class Dashboard(Section):
+    """The analysts' page on the host: the secret that holds its token, and the address and port that it listens on."""
+
+    token_secret: str
+    listen: str
+    port: int
 
 
 class RuntimeContract(Section):
@@ -141,6 +151,7 @@ class RuntimeContract(Section):
     emr: Emr
     glue: Glue
     airflow: Airflow
+    dashboard: Dashboard
 
 
 def parameter_name(env: str) -> str:

@@ -44,6 +44,7 @@ WRONG: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (NetworkConfig, {"airflow_ui_cidrs": ("0.0.0.0/1",)}, r"network\.airflow_ui_cidrs is .*open Airflow's page"),
     (NetworkConfig, {"airflow_ui_cidrs": ("office",)}, r"network\.airflow_ui_cidrs is 'office': allowed is an IPv4"),
     (NetworkConfig, {"airflow_ui_cidrs": ("10.1.0.0/16",) * 2}, r"airflow_ui_cidrs is '10\.1\.0\.0/16': each .* once"),
+    (NetworkConfig, {"dashboard_cidrs": ("0.0.0.0/0",)}, r"network\.dashboard_cidrs is .*open the analysts' page"),
     (NetworkConfig, {"interface_endpoints": ("ftp",)}, r"network\.interface_endpoints is 'ftp': allowed is athena, "),
     (NetworkConfig, {"flow_log_days": 8}, r"network\.flow_log_days is 8: allowed is 1, 3, 5, 7, 14"),
     (
@@ -104,6 +105,7 @@ WRONG: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (AlarmConfig, {"emails": ("a@b.co",) * 2}, r"alarms\.emails is 'a@b\.co': each may be given once"),
     (AlarmConfig, {"slack_channel": "barflow"}, r"alarms\.slack_channel is 'barflow': .*such as #barflow"),
     (AlarmConfig, {"stale_minutes": 5}, r"alarms\.stale_minutes is 5: .* minutes of an open session"),
+    (AlarmConfig, {"undelivered_minutes": 0}, r"alarms\.undelivered_minutes is 0: .* from 5 to 1440 minutes"),
     (AlarmConfig, {"rejected_percent": 0}, r"alarms\.rejected_percent is 0"),
     (AlarmConfig, {"database_free_gb": 0}, r"alarms\.database_free_gb is 0"),
     (AlarmConfig, {"database_cpu_percent": 101}, r"alarms\.database_cpu_percent is 101"),
