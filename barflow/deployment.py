@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from barflow.contract import RuntimeContract, parameter_name, parse
+from barflow.contract import RuntimeContract, parameter_name, parse, secret_reference
 from barflow.errors import BadInputError, UnavailableError
+from barflow.runtime import Run
 from barflow.settings import Settings, load_settings
 
 
@@ -32,7 +33,22 @@ def read_contract(env: str) -> RuntimeContract:
     return parse(str(found["Parameter"]["Value"]))
 
 
+def open_run(env: str) -> tuple[Run, RuntimeContract | None]:
+    """What runs an environment's hops, and its contract; a local one has none, and the process's own settings.
+
+    Raises as read_contract does.
+    """
+    if env == "local":
+        return Run(load_settings()), None
+    contract = read_contract(env)
+    return Run(settings_of(contract), environment=contract.settings.environment()), contract
+
+
 def settings_of(contract: RuntimeContract) -> Settings:
-    """The settings that a deployment decides; the process's own environment decides the others."""
+    """The settings that a deployment decides; the process's own environment decides the others.
+
+    The warehouse is that of the user who may only read: the Glue job loads it, and the host may not.
+    """
     athena = {"athena_database": contract.glue.database, "athena_workgroup": contract.glue.athena_workgroup}
-    return load_settings(**contract.settings.model_dump(), **athena)
+    reader = {"warehouse_dsn": secret_reference(f"{contract.warehouse.reader_secret}#dsn")}
+    return load_settings(**contract.settings.model_dump() | athena | reader)

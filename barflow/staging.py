@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from bson.int64 import Int64
-from pymongo import InsertOne, UpdateOne
+from pymongo import DeleteOne, InsertOne, UpdateOne
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, OperationFailure
 
@@ -214,6 +214,14 @@ class Staging:
         """Documents by ``_id``: what is read is what is asked for, however long the symbols' history is."""
         for start in range(0, len(keys), KEYS_PER_QUERY):
             yield from self.bars.find({"_id": {"$in": keys[start : start + KEYS_PER_QUERY]}}, shown)
+
+    def expire(self, documents: Iterable[Document]) -> int:
+        """Deletes these documents (``_id`` and ``version`` are read), unless they changed since. Returns how many."""
+        operations = [DeleteOne({"_id": item["_id"], "version": item["version"]}) for item in documents]
+        if not operations:
+            return 0
+        with mongo_errors("delete expired bars"):
+            return self.bars.bulk_write(operations, ordered=False).deleted_count
 
     def keep_raw(self, raw: RawResponse, run_id: str) -> None:
         """Keeps an answer as it was received: as text, or a large one compressed, in ``parts`` documents."""

@@ -30,8 +30,8 @@ from stacks.database import DatabaseStack
 from stacks.ingestion import IngestionStack
 from stacks.network import AIRFLOW, DASHBOARD, Groups
 from stacks.processing import ProcessingStack
-from stacks.secrets import FERNET, JWT, LOGIN, Keys, SecretsStack
 from stacks.secrets import DASHBOARD as DASHBOARD_TOKEN
+from stacks.secrets import FERNET, JWT, LOGIN, Keys, SecretsStack
 from stacks.storage import StorageStack
 
 DATA_DEVICE, ROOT_DEVICE = "/dev/xvdb", "/dev/xvda"

@@ -1,4 +1,4 @@
-"""Are Airflow and the page up, and do alerts leave? Counts what is not as a metric, for the alarms; names it in the log.
+"""Are Airflow and the page up, and do alerts leave? Counts what is not, as a metric for the alarms, and names it.
 
 `--wait SECONDS` instead waits until Airflow is up, as the boot does; exit 1 when it is not by then. The page cannot be
 awaited there: on a first deployment nobody has put MongoDB's URI in yet.
@@ -63,7 +63,9 @@ def measured(not_up: list[str], waiting: float | None) -> list[dict[str, Any]]:
     values = [(metrics.HOST_PARTS_DOWN, float(len(not_up)), "Count")]
     if waiting is not None:
         values.append((metrics.ALERTS_WAITING, waiting, "Seconds"))
-    return [{"MetricName": name, "Dimensions": dimensions, "Value": value, "Unit": unit} for name, value, unit in values]
+    return [
+        {"MetricName": name, "Dimensions": dimensions, "Value": value, "Unit": unit} for name, value, unit in values
+    ]
 
 
 def wait(seconds: float) -> int:

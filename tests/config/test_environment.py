@@ -97,6 +97,7 @@ WRONG: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (ProcessConfig, {"schedule": ("5 16 * * BUSY",)}, r"process\.schedule is .*'BUSY' is no number and none of SUN"),
     (ProcessConfig, {"schedule": ("5; 16 * * *",)}, r"process\.schedule is .*'5;' is no value, range or step"),
     (RetentionConfig, {"logs_days": 100}, r"retention\.logs_days is 100: allowed is 1, 3, 5"),
+    (RetentionConfig, {"staging_days": 29}, r"retention\.staging_days is 29"),
     (RetentionConfig, {"queries_days": 0}, r"retention\.queries_days is 0"),
     (RetentionConfig, {"old_versions_days": 0}, r"retention\.old_versions_days is 0"),
     (RetentionConfig, {"archive_infrequent_days": 29}, r"retention\.archive_infrequent_days is 29: .*S3 asks for 30"),

@@ -39,8 +39,11 @@ case "$name $*" in
   "getent passwd "*) test -e "$done/user-$2" ;;
   "useradd "*) touch "$done/user-${*: -1}" ;;
   "chown "*) echo "${1%:*}" >"$done/owner-${2##*/}" ;;
-  "stat "*) cat "$done/owner-${*: -1}" 2>/dev/null || cat "$done/owner-$(basename "${*: -1}")" 2>/dev/null || echo root ;;
-  "systemctl restart barflow-settings.service") mkdir -p "$BARFLOW_ROOT/run/barflow" && touch "$BARFLOW_ROOT/run/barflow/barflow.env" ;;
+  "stat "*) cat "$done/owner-$(basename "${*: -1}")" 2>/dev/null || echo root ;;
+  "systemctl restart barflow-settings.service")
+    mkdir -p "$BARFLOW_ROOT/run/barflow"
+    touch "$BARFLOW_ROOT/run/barflow/barflow.env"
+    ;;
   "python3.11 -m venv "*)
     mkdir -p "$3/bin" "$3/lib/python3.11/site-packages"
     for each in python uv airflow; do ln -sf "$0" "$3/bin/$each"; done

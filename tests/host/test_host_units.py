@@ -104,4 +104,8 @@ def test_a_service_starts_after_its_settings_and_again_when_they_are_renewed(uni
 def test_no_unit_holds_a_secret(unit: str) -> None:
     service = Unit(unit)["Service"]
     assert "Environment" not in service
-    assert service["EnvironmentFile"] in ("/etc/barflow/host.env", "/run/barflow/airflow.env", "/run/barflow/barflow.env")
+    assert service["EnvironmentFile"] in (
+        "/etc/barflow/host.env",
+        "/run/barflow/airflow.env",
+        "/run/barflow/barflow.env",
+    )

@@ -163,9 +163,7 @@ def test_systemd_and_a_shell_read_an_environment_file_alike(tmp_path: Path) -> N
 
 
 def test_without_a_secret_nothing_is_written(contract: RuntimeContract, tmp_path: Path) -> None:
-    boto3.client("secretsmanager").delete_secret(
-        SecretId=contract.airflow.jwt_secret, ForceDeleteWithoutRecovery=True
-    )
+    boto3.client("secretsmanager").delete_secret(SecretId=contract.airflow.jwt_secret, ForceDeleteWithoutRecovery=True)
     from barflow.errors import UnavailableError
 
     with pytest.raises(UnavailableError, match="airflow/jwt cannot be read"):
