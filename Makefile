@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 ARGS ?=
 ENV ?= dev
 
-.PHONY: help setup demo dashboard test lint bench synth diff deploy-local clean lock
+.PHONY: help setup demo dashboard test test-host test-all lint bench synth diff deploy-local clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -42,6 +42,11 @@ dashboard: setup ## the analysts' page on what the demo stored; ARGS="--port 808
 
 test: lint ## lint, types, import rules and the whole test suite; ARGS="-k sessions"
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-host: setup ## install and start all that the host on AWS runs, on this machine
+	@$(BIN)/python -m pytest -m host tests/host $(ARGS)
+
+test-all: test test-host ## every test there is
 
 lint: setup ## ruff, mypy and import-linter
 	@$(BIN)/ruff format --check -q . || { echo "run .venv/bin/ruff format ." >&2; exit 1; }

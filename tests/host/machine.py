@@ -85,7 +85,9 @@ class Machine:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {
+        # Where packages come from is this machine's to say; accounts and settings are the test's.
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "BARFLOW_"))}
+        return kept | {
             "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
             "BARFLOW_ROOT": str(self.root),
             "BARFLOW_ENV": "dev",
