@@ -42,13 +42,13 @@ SECRET_OPTIONS = {
 Read = Callable[[str], str]  # a secret's value by its reference
 
 
-def airflow_settings(contract: RuntimeContract, folder: Path, home: str = HOME) -> dict[str, str]:
-    """The environment of Airflow's processes. ``folder`` holds its secrets."""
+def airflow_settings(contract: RuntimeContract, folder: Path, home: str, memory: int) -> dict[str, str]:
+    """The environment of Airflow's processes. ``folder`` holds its secrets; ``memory`` is the machine's, in bytes."""
     airflow, bucket = contract.airflow, contract.storage.code_bucket
     place = contract.storage.code_uri.removeprefix(f"s3://{bucket}/")
     options = {
         "CORE__EXECUTOR": "LocalExecutor",
-        "CORE__PARALLELISM": "8",
+        "CORE__PARALLELISM": str(tasks_at_once(memory)),
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
@@ -101,6 +101,14 @@ def airflow_settings(contract: RuntimeContract, folder: Path, home: str = HOME) 
     }
 
 
+def tasks_at_once(memory: int) -> int:
+    """How many tasks run at a time, each in some 300 MB: one for each GB of the machine, and three on the smallest.
+
+    A task that waits for a cluster or a job for half an hour sleeps, and may do so on disk.
+    """
+    return max(3, round(memory / 2**30))
+
+
 def barflow_settings(contract: RuntimeContract) -> dict[str, str]:
     """The environment of `barflow` and of the page on the host: they read the warehouse, and do not load it."""
     return {
@@ -128,11 +136,14 @@ def airflow_secrets(contract: RuntimeContract, read: Read) -> dict[str, str]:
 
 
 def fernet_key(secret: str) -> str:
-    """The key, whose last character Secrets Manager does not generate. Raises BadInputError when it is none."""
-    key = secret.rstrip("=") + "="
+    """The key, whose last character Secrets Manager does not generate; while keys change, NEW,OLD.
+
+    Raises BadInputError when it is none.
+    """
+    keys = [f"{part.rstrip('=')}=" for part in secret.split(",")]
     try:
-        if len(base64.urlsafe_b64decode(key)) == 32:
-            return key
+        if all(len(base64.urlsafe_b64decode(key)) == 32 for key in keys):
+            return ",".join(keys)
     except ValueError:
         pass
     raise BadInputError("the fernet secret is not 43 letters, digits, - and _. Put its former value in again.")
@@ -174,8 +185,9 @@ def write_all(contract: RuntimeContract, to: Path, owner: pwd.struct_passwd, rea
     """All files of the host's services, below a folder that lies in memory. Raises BarflowError."""
     folder = to / "airflow"
     secrets = airflow_secrets(contract, read)  # before anything is written
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     key = authorized_key(read(secret_reference(f"{contract.airflow.connections_prefix}/barflow_ssh")))
-    write(to / "airflow.env", env_file(airflow_settings(contract, folder, home)), 0o644)
+    write(to / "airflow.env", env_file(airflow_settings(contract, folder, home, memory)), 0o644)
     write(to / "barflow.env", env_file(barflow_settings(contract)), 0o644)
     folder.mkdir(mode=0o700, exist_ok=True)
     for name, text in secrets.items():

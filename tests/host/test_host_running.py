@@ -18,7 +18,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import boto3
 import psycopg
@@ -34,7 +33,7 @@ pytestmark = pytest.mark.host
 ROOT = HOST.parents[1]
 UP_SECONDS = 180.0
 # Beside the project's own, one that needs nobody: it proves that a task runs and that its log arrives.
-PROBE = '''
+PROBE = """
 import os
 from airflow.sdk import BaseHook, dag, task
 
@@ -46,7 +45,7 @@ def probe():
     run()
 
 probe()
-'''
+"""
 
 
 def free_port() -> int:
@@ -108,9 +107,7 @@ def contract(aws: str, postgres_dsn: str, mongodb_uri: str) -> RuntimeContract:
 
 
 @pytest.fixture(scope="module")
-def host(
-    contract: RuntimeContract, postgres_dsn: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Machine]:
+def host(contract: RuntimeContract, postgres_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """The machine, its bootstrap run to the end: it waits until Airflow says that it is well."""
     passed = {name: os.environ[name] for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     machine = Machine(
@@ -237,10 +234,14 @@ def test_the_page_is_up_and_wants_its_token(host: Machine, contract: RuntimeCont
         ask(f"{page}/api/watchlist")
 
 
-def test_the_hosts_check_counts_nothing_down_and_says_so_to_cloudwatch(host: Machine, contract: RuntimeContract) -> None:
+def test_the_hosts_check_counts_nothing_down_and_says_so_to_cloudwatch(
+    host: Machine, contract: RuntimeContract
+) -> None:
     environment = {**host.environment, "BARFLOW_ROOT": str(host.root)}
     check = host.release / "orchestration/host/check_health.py"
-    script = f'set -a; . "{host.root}/run/barflow/barflow.env"; exec "{host.root}/opt/barflow/venv/bin/python" -I {check}'
+    script = (
+        f'set -a; . "{host.root}/run/barflow/barflow.env"; exec "{host.root}/opt/barflow/venv/bin/python" -I {check}'
+    )
     done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     found = boto3.client("cloudwatch").list_metrics(Namespace="Barflow")["Metrics"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
 import shlex
 import stat
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 
 import boto3
 import pytest
-from harness import program
+from harness import ROOT, program
 from moto import mock_aws
 from stand_ins import contract_of, put_secrets
 
@@ -61,6 +62,11 @@ def test_airflow_finds_everything_by_the_contract(contract: RuntimeContract, tmp
     assert place == f"{contract.storage.code_uri}orchestration/dags"
     assert found["AIRFLOW__LOGGING__REMOTE_BASE_LOG_FOLDER"] == f"s3://{contract.storage.logs_bucket}/airflow"
     assert found["AIRFLOW__API__HOST"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(("gigabytes", "tasks"), [(1.8, 3), (3.8, 4), (7.7, 8)])
+def test_a_larger_machine_runs_more_tasks_at_a_time(gigabytes: float, tasks: int) -> None:
+    assert SETTINGS.tasks_at_once(int(gigabytes * 2**30)) == tasks
 
 
 def test_look_ups_are_for_our_connections_and_nothing_else(contract: RuntimeContract, tmp_path: Path) -> None:
@@ -113,17 +119,25 @@ def test_commands_and_page_read_the_warehouse_and_do_not_load_it(contract: Runti
 
 
 def test_the_connections_key_is_let_in_for_barflow_alone(contract: RuntimeContract, tmp_path: Path) -> None:
-    private = tmp_path / "key"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", private], check=True)
-    connection = {"conn_type": "ssh", "host": "127.0.0.1", "extra": {"private_key": private.read_text()}}
+    """The key as the runbook has it made and put in, with a stand-in for `aws` that keeps what it is given."""
+    runbook = (ROOT / "barflow/runbook.md.j2").read_text()
+    (block,) = [block for block in re.findall(r"^```\n(.*?)^```$", runbook, re.M | re.S) if "ssh-keygen" in block]
+    aws = tmp_path / "bin/aws"
+    aws.parent.mkdir()
+    aws.write_text(
+        f'#!/bin/bash\nfile="${{*: -5:1}}"\ncp "${{file#file://}}" {tmp_path}/put; cp "$key/id.pub" {tmp_path}\n'
+    )
+    aws.chmod(0o755)
+    subprocess.run(["bash", "-e", "-c", f"export key\n{block}"], env={"PATH": f"{aws.parent}:{os.environ['PATH']}"},
+                   check=True)  # fmt: skip
     boto3.client("secretsmanager").put_secret_value(
-        SecretId=f"{contract.airflow.connections_prefix}/barflow_ssh", SecretString=json.dumps(connection)
+        SecretId=f"{contract.airflow.connections_prefix}/barflow_ssh", SecretString=(tmp_path / "put").read_text()
     )
     to = tmp_path / "to"
     to.mkdir()
     line = written(contract, to)["authorized_keys"]
     options, kind, key, name = line.rsplit(" ", 3)
-    assert [kind, key] == (tmp_path / "key.pub").read_text().split()[:2]
+    assert [kind, key] == (tmp_path / "id.pub").read_text().split()[:2]
     assert name.strip() == "barflow_ssh"
     assert options == (
         'restrict,from="127.0.0.1,::1",command="/opt/barflow/release/orchestration/host/only_barflow.sh"'
@@ -142,6 +156,10 @@ def test_a_key_inside_an_extra_that_is_text_is_found_too(tmp_path: Path) -> None
     subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-m", "PEM", "-N", "", "-f", private], check=True)
     found = SETTINGS.authorized_key(json.dumps({"extra": json.dumps({"private_key": private.read_text()})}))
     assert " ssh-rsa " in found
+
+
+def test_while_fernet_keys_change_both_are_given() -> None:
+    assert SETTINGS.fernet_key(f"{'N' * 43},{'O' * 43}=") == f"{'N' * 43}=,{'O' * 43}="
 
 
 @pytest.mark.parametrize("secret", ["too-short", "ü" * 43, ""])
