@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from pymongo import UpdateOne
 from pymongo.database import Database
@@ -22,6 +22,7 @@ from barflow.mongo import DUPLICATE_KEY, Document, mongo_errors
 from barflow.sessions import utc_now
 
 KEPT = timedelta(days=90)
+EPOCH = datetime.fromtimestamp(0, UTC)
 # The channel that is the outbox itself: its readers follow the collection.
 OUTBOX_CHANNEL = "sse"
 
@@ -70,6 +71,13 @@ class Outbox:
             query["due_at"] = {"$exists": True}
         with mongo_errors("list the alerts"):
             return list(self.alerts.find(query, sort=[("bar_start", -1), ("_id", 1)], limit=limit))
+
+    def oldest_waiting(self) -> datetime | None:
+        """When the oldest alert was made that a channel still has to take (UTC); None where none waits."""
+        with mongo_errors("look for alerts that wait"):
+            waiting = {"due_at": {"$gt": EPOCH}}  # a comparison that the index answers, unlike $exists
+            found = self.alerts.find_one(waiting, {"created_at": 1}, sort=[("created_at", 1)])
+        return found["created_at"] if found else None
 
 
 def _document(message: Message, channels: Sequence[str]) -> Document:

@@ -15,5 +15,8 @@ STALEST = "Stalest"  # seconds, the greatest freshness of any symbol
 ROWS_LOADED = "RowsLoaded"
 RUN_COST = "RunCost"  # dollars, by the price table
 ALERTS_FIRED = "AlertsFired"
+# By environment, from the host, every five minutes.
+HOST_PARTS_DOWN = "HostPartsDown"  # of Airflow and the page, those that do not answer
+ALERTS_WAITING = "AlertsWaiting"  # seconds, the age of the oldest alert that a channel has not taken
 # By environment and symbol.
 FRESHNESS = "Freshness"  # seconds from the close of the newest stored bar to now

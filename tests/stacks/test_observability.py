@@ -16,7 +16,8 @@ from config.environments import dev
 
 ALARMS = {
     "StaleBars", "RejectedShare", "TicksRefused", "TickErrors", "NoTicks", "FailedTicks", "DatabaseStorage",
-    "DatabaseCpu", "DatabaseConnections", "HostHardware", "HostDown",
+    "DatabaseCpu", "DatabaseConnections", "HostHardware", "HostDown", "HostParts",
+    "UndeliveredAlerts",
 }  # fmt: skip
 
 
@@ -51,6 +52,19 @@ def test_a_schedule_that_stops_is_noticed_though_it_leaves_no_metric(dev_deploym
 def test_broken_hardware_moves_the_host_to_other_hardware(dev_deployment: Deployment) -> None:
     assert "ec2:recover" in json.dumps(alarms(dev_deployment)["HostHardware"]["AlarmActions"])
     assert alarms(dev_deployment)["HostDown"]["TreatMissingData"] == "breaching"
+
+
+def test_what_the_hosts_own_check_counts_is_heard_of_and_so_is_its_silence(dev_deployment: Deployment) -> None:
+    found = alarms(dev_deployment)["HostParts"]
+    assert (found["MetricName"], found["Threshold"]) == (metrics.HOST_PARTS_DOWN, 0)
+    assert found["TreatMissingData"] == "breaching"
+    assert found["EvaluationPeriods"] == 3, "a restart takes a minute and is no news"
+
+
+def test_an_alert_that_no_channel_takes_is_heard_of(dev_deployment: Deployment) -> None:
+    found = alarms(dev_deployment)["UndeliveredAlerts"]
+    assert (found["MetricName"], found["Statistic"]) == (metrics.ALERTS_WAITING, "Maximum")
+    assert found["Threshold"] == 60 * dev_deployment.environment.alarms.undelivered_minutes
 
 
 def test_failed_jobs_steps_and_clusters_reach_the_topic_by_themselves(dev_deployment: Deployment) -> None:
