@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from pymongo import UpdateOne
 from pymongo.database import Database
@@ -53,6 +53,13 @@ class Outbox:
             except BulkWriteError as error:
                 return len(documents) - len(_duplicates(error))
         return len(documents)
+
+    def undelivered_age(self) -> float:
+        """Seconds since the oldest alert was noticed that a channel still has to take; 0 where none waits."""
+        waits = {"due_at": {"$gt": datetime.fromtimestamp(0, UTC)}}  # there, and by its index
+        with mongo_errors("look for alerts that wait"):
+            oldest = self.alerts.find_one(waits, {"created_at": 1}, sort=[("created_at", 1)])
+        return max(0.0, (utc_now() - oldest["created_at"]).total_seconds()) if oldest else 0.0
 
     def find(
         self,

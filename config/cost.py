@@ -43,7 +43,7 @@ class Inventory:
 
     secrets: int = 14
     kms_keys: int = 2
-    alarms: int = 11
+    alarms: int = 12
     dashboards: int = 2
     metrics: int = 4
     metrics_per_symbol: int = 1

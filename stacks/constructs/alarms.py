@@ -61,6 +61,14 @@ class Alarms:
             0,
             "Twelve Data refused a whole tick: key, plan or the day's credits. The function's log has its words.",
         )
+        waiting = self._config.undelivered_minutes
+        self._alarm(
+            "UndeliveredAlerts",
+            _of(env, metrics.UNDELIVERED_ALERT_AGE, "Maximum"),
+            waiting * 60,
+            f"A price alert has waited for over {waiting} minutes for a channel that does not take it. "
+            "`barflow alerts list --undelivered` says which and why; the runbook has what to do.",
+        )
         self._alarm(
             "TickErrors",
             function.metric_errors(period=cdk.Duration.minutes(5)),

@@ -14,8 +14,9 @@ from barflow import metric_names as metrics
 from config.environment import AlarmConfig, Environment, IngestConfig
 from config.environments import dev
 
-ALARMS = {
-    "StaleBars", "RejectedShare", "TicksRefused", "TickErrors", "NoTicks", "FailedTicks", "DatabaseStorage",
+OF_TICKS = {"StaleBars", "RejectedShare", "TicksRefused", "UndeliveredAlerts", "TickErrors", "NoTicks"}
+ALARMS = OF_TICKS | {
+    "FailedTicks", "DatabaseStorage",
     "DatabaseCpu", "DatabaseConnections", "HostHardware", "HostDown",
 }  # fmt: skip
 
@@ -40,6 +41,14 @@ def test_stale_bars_are_judged_by_the_environments_minutes(dev_deployment: Deplo
     assert stale["Threshold"] == 60 * dev_deployment.environment.alarms.stale_minutes
     assert stale["Dimensions"] == [{"Name": metrics.ENVIRONMENT, "Value": "dev"}]
     assert stale["TreatMissingData"] == "notBreaching", "outside sessions there is no tick and no alarm"
+
+
+def test_an_alert_that_nobody_takes_is_noticed_by_the_age_that_the_ticks_tell(dev_deployment: Deployment) -> None:
+    waiting = alarms(dev_deployment)["UndeliveredAlerts"]
+    assert waiting["MetricName"] == metrics.UNDELIVERED_ALERT_AGE
+    assert waiting["Threshold"] == 60 * dev_deployment.environment.alarms.undelivered_minutes
+    assert waiting["Statistic"] == "Maximum"
+    assert "barflow alerts list --undelivered" in waiting["AlarmDescription"]
 
 
 def test_a_schedule_that_stops_is_noticed_though_it_leaves_no_metric(dev_deployment: Deployment) -> None:
@@ -99,7 +108,7 @@ def test_a_business_and_a_technical_dashboard(dev_deployment: Deployment) -> Non
 
 def test_without_the_function_there_are_no_alarms_of_its_ticks(synthesize: Callable[[Environment], Deployment]) -> None:
     hosted = synthesize(replace(dev(), ingest=IngestConfig(runner="host")))
-    assert set(alarms(hosted)) == ALARMS - {"StaleBars", "RejectedShare", "TicksRefused", "TickErrors", "NoTicks"}
+    assert set(alarms(hosted)) == ALARMS - OF_TICKS
 
 
 @pytest.mark.parametrize(
