@@ -103,10 +103,9 @@ def opened(state: Path | None, *, mongo: bool = True, postgres: bool = True, api
         yield Run(settings)
         return
     if state is None and settings.env != "local":
-        from barflow.deployment import read_contract, settings_of
+        from barflow.deployment import open_run
 
-        contract = read_contract(settings.env)
-        yield Run(settings_of(contract), environment=contract.settings.environment())
+        yield open_run(settings.env)[0]
         return
     from local.embedded import embedded, open_default_state
 

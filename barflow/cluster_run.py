@@ -6,7 +6,7 @@ should this process die. Clients and the wait are passed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,8 +64,7 @@ def _wait_for_step(
     contract: RuntimeContract, emr: Any, cluster_id: str, step_id: str, say: Say, sleep: Callable[[float], None]
 ) -> None:
     def look() -> tuple[str, str]:
-        status = emr.describe_step(ClusterId=cluster_id, StepId=step_id)["Step"]["Status"]
-        return status["State"], _reason(status.get("FailureDetails", {}))
+        return step_state(emr, cluster_id, step_id)
 
     logs = f"{contract.emr.log_uri}{cluster_id}/steps/{step_id}/"
     _wait("Spark step", look, STEP_FAILED, "COMPLETED", contract.emr.step_timeout_minutes, logs, say, sleep)
@@ -73,8 +72,7 @@ def _wait_for_step(
 
 def _wait_for_job(contract: RuntimeContract, glue: Any, run_id: str, say: Say, sleep: Callable[[float], None]) -> None:
     def look() -> tuple[str, str]:
-        run = glue.get_job_run(JobName=contract.glue.job, RunId=run_id)["JobRun"]
-        return run["JobRunState"], run.get("ErrorMessage", "")
+        return job_state(glue, contract.glue.job, run_id)
 
     logs = f"CloudWatch, the run {run_id}"
     # The job has a timeout of its own; an hour more than the longest that Glue starts in is only for this loop's end.
@@ -118,5 +116,14 @@ def _start_crawler(glue: Any, name: str) -> None:
         return
 
 
-def _reason(details: Mapping[str, str]) -> str:
-    return details.get("Message") or details.get("Reason", "")
+def step_state(emr: Any, cluster_id: str, step_id: str) -> tuple[str, str]:
+    """The state of a step, and why it failed if it did."""
+    status = emr.describe_step(ClusterId=cluster_id, StepId=step_id)["Step"]["Status"]
+    details = status.get("FailureDetails", {})
+    return status["State"], details.get("Message") or details.get("Reason", "")
+
+
+def job_state(glue: Any, job: str, run_id: str) -> tuple[str, str]:
+    """The state of a Glue job's run, and why it failed if it did."""
+    run = glue.get_job_run(JobName=job, RunId=run_id)["JobRun"]
+    return run["JobRunState"], run.get("ErrorMessage", "")

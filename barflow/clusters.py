@@ -7,7 +7,7 @@ which a retry finds it again and the sweep knows it. The EMR client (boto3) is p
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -134,6 +134,14 @@ def find_cluster(client: Any, env: str, run_id: str) -> str | None:
     return next((found.cluster_id for found in alive(client, env) if found.run_id == run_id), None)
 
 
-def strays(clusters: Collection[Cluster], live_runs: Collection[str], before: datetime) -> list[Cluster]:
-    """The clusters made before ``before`` for a run that is not going on any more. Pure."""
-    return [item for item in clusters if item.run_id not in live_runs and item.created_at < before]
+def strays(clusters: Iterable[Cluster], is_live: Callable[[str], bool | None], before: datetime) -> list[Cluster]:
+    """The clusters whose run has ended, and those of runs that nobody knows made before ``before``. Pure.
+
+    ``is_live`` says whether a run goes on, or None where it does not know it: somebody may have started it by hand.
+    """
+
+    def is_stray(cluster: Cluster) -> bool:
+        live = is_live(cluster.run_id)
+        return cluster.created_at < before if live is None else not live
+
+    return [item for item in clusters if is_stray(item)]

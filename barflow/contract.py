@@ -37,6 +37,7 @@ class PipelineSettings(Section):
     slack_channel: str
     history_sessions: int
     revision_sessions: int
+    staging_days: int
 
     def environment(self) -> dict[str, str]:
         """As the variables that a program reads: BARFLOW_…, and TWELVEDATA_API_KEY."""
@@ -78,7 +79,7 @@ class Ingestion(Section):
 
 
 class Emr(Section):
-    """All that creating the cluster of a process run takes, and its one step."""
+    """All that creating the cluster of a process run takes, and its one step. ``hour_dollars`` is its list price."""
 
     release: str
     service_role: str
@@ -103,6 +104,7 @@ class Emr(Section):
     step_timeout_minutes: int
     spark_python: str
     tags: dict[str, str]
+    hour_dollars: float
 
 
 class Glue(Section):
@@ -117,6 +119,7 @@ class Glue(Section):
     warehouse_crawler: str
     connection: str
     athena_workgroup: str
+    dpu_hour_dollars: float
 
 
 class Airflow(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from barflow.contract import RuntimeContract, parameter_name, parse
 from barflow.errors import BadInputError, UnavailableError
+from barflow.runtime import Run
 from barflow.settings import Settings, load_settings
 
 
@@ -30,6 +31,17 @@ def read_contract(env: str) -> RuntimeContract:
             "Check AWS_PROFILE and AWS_REGION, or set BARFLOW_ENV=local."
         ) from None
     return parse(str(found["Parameter"]["Value"]))
+
+
+def open_run(env: str) -> tuple[Run, RuntimeContract | None]:
+    """What runs an environment's hops, and its contract; a local one has none, and the process's own settings.
+
+    Raises as read_contract does.
+    """
+    if env == "local":
+        return Run(load_settings()), None
+    contract = read_contract(env)
+    return Run(settings_of(contract), environment=contract.settings.environment()), contract
 
 
 def settings_of(contract: RuntimeContract) -> Settings:

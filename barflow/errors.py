@@ -25,6 +25,10 @@ class VendorRefusedError(BarflowError):
     exit_code = 3
 
 
+class DayIsSpentError(VendorRefusedError):
+    """The API credits of the day are used up: the same works again the next day (UTC)."""
+
+
 class UnavailableError(BarflowError):
     """A service (MongoDB, PostgreSQL, the API) could not be reached or broke off. Exit code 1."""
 

@@ -65,6 +65,11 @@ class Ledger:
         with mongo_errors("read the ledger"):
             return self._runs.find_one(query, sort=[("started_at", -1)])
 
+    def tries(self, run_id: str) -> list[Document]:
+        """The runs whose id is ``run_id`` and a number, ``RUN_ID-1``: one for each time it was tried."""
+        with mongo_errors("read the ledger"):
+            return list(self._runs.find({"_id": {"$gte": f"{run_id}-", "$lt": f"{run_id}."}}))
+
     def finished_since(self, hop: str, moment: datetime, **facts: Any) -> list[Document]:
         """The runs of a hop that finished at or after ``moment`` and of which these facts hold."""
         with mongo_errors("read the ledger"):

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from barflow.alert_message import Message
-from barflow.errors import BadInputError, UnavailableError
+from barflow.errors import BadInputError, BarflowError, UnavailableError
 from barflow.secrets import resolve
 from barflow.sessions import new_york
 from barflow.settings import Settings
@@ -61,6 +61,17 @@ def channels(settings: Settings) -> list[Channel]:
             raise BadInputError("BARFLOW_SLACK_TOKEN is set without BARFLOW_SLACK_CHANNEL: name the channel to post to")
         found.append(SlackChannel(settings))
     return found
+
+
+def tell_people(settings: Settings, text: str) -> str | None:
+    """Posts to Slack, where it is set up. Returns why it could not: what it tells has happened, heard or not."""
+    if not settings.slack_webhook and not (settings.slack_token and settings.slack_channel):
+        return "Slack is not set up"
+    try:
+        SlackChannel(settings).post(text)
+    except BarflowError as error:
+        return str(error)
+    return None
 
 
 class SnsChannel:
@@ -117,15 +128,18 @@ class SlackChannel:
 
     def send(self, messages: Sequence[Message]) -> Iterator[Receipts]:
         for message in messages:
-            text = slack_text(message)
-            try:
-                self._post(text)
-            except ChannelDownError as error:
-                if error.retry_after is None or error.retry_after > LONGEST_WAIT_SECONDS:
-                    raise
-                time.sleep(error.retry_after)
-                self._post(text)
+            self.post(slack_text(message))
             yield {message.id: None}
+
+    def post(self, text: str) -> None:
+        """Posts, and once more where Slack asks to wait a little. Raises ChannelDownError."""
+        try:
+            self._post(text)
+        except ChannelDownError as error:
+            if error.retry_after is None or error.retry_after > LONGEST_WAIT_SECONDS:
+                raise
+            time.sleep(error.retry_after)
+            self._post(text)
 
     def _post(self, text: str) -> None:
         from slack_sdk.errors import SlackApiError, SlackClientError

@@ -18,7 +18,7 @@ from pymongo.database import Database
 from barflow.alert_rules import load_rules
 from barflow.alert_tick import Alerts
 from barflow.backfill import BackfillPlan, plan
-from barflow.errors import BadInputError, UnavailableError, VendorRefusedError
+from barflow.errors import BadInputError, BarflowError, UnavailableError, VendorRefusedError
 from barflow.ingest import HOP, Ingest, TickReport
 from barflow.ledger import Ledger, new_run_id
 from barflow.mongo import Document, connect
@@ -118,6 +118,29 @@ class Run:
             tables, rows = held_bars(connection)
             consumed = consumed_manifests(connection)
         return collect(self.staging, self.ledger, quarantine, lake, tables, rows, consumed, self.clock())
+
+    def reconcile(self) -> dict[str, SymbolStatus]:
+        """The status, if every guarantee holds. Raises BarflowError naming what does not."""
+        found = self.status()
+        broken = [f"{symbol} {item}" for symbol, status in found.items() for item in status.broken]
+        if broken:
+            more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+            raise BarflowError(
+                f"the hops do not reconcile: {'; '.join(broken[:3])}{more}. Nothing was lost; `barflow status` tells "
+                "all. `barflow process --full` and `barflow aggregate --full` write archive and warehouse again."
+            )
+        return found
+
+    def pending(self) -> set[tuple[str, str]]:
+        """The (symbol, session) that a process run would take: staged since the last one, or not loaded yet."""
+        from barflow.archive import open_archive
+        from barflow.status import pending_sessions
+        from barflow.warehouse import connect as connect_warehouse
+        from barflow.warehouse import consumed_manifests
+
+        with connect_warehouse(self.warehouse_dsn) as connection:
+            consumed = consumed_manifests(connection)
+        return pending_sessions(self.staging, self.ledger, open_archive(self.settings), consumed)
 
     def last_runs(self) -> dict[str, dict[str, Any] | None]:
         """The newest run of each hop and how it ended."""

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
 
     history_sessions: int = Field(20, ge=1, description="sessions that the first run of a symbol takes")
     revision_sessions: int = Field(2, ge=1, description="sessions that each tick takes again, to catch corrections")
+    staging_days: int = Field(90, ge=30, description="days that a loaded session stays in MongoDB, at least")
     alerts_file: Path | None = Field(None, description="the rules of alerts; empty = those shipped")
     sns_topic_arn: str | None = Field(None, description="the topic that alerts go to")
     slack_webhook: SecretStr | None = None

@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from bson.int64 import Int64
-from pymongo import InsertOne, UpdateOne
+from pymongo import DeleteOne, InsertOne, UpdateOne
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, OperationFailure
 
@@ -215,6 +215,14 @@ class Staging:
         for start in range(0, len(keys), KEYS_PER_QUERY):
             yield from self.bars.find({"_id": {"$in": keys[start : start + KEYS_PER_QUERY]}}, shown)
 
+    def expire(self, documents: Iterable[Document]) -> int:
+        """Deletes these documents (``_id`` and ``version`` are read), unless they changed since. Returns how many."""
+        operations = [DeleteOne({"_id": item["_id"], "version": item["version"]}) for item in documents]
+        if not operations:
+            return 0
+        with mongo_errors("delete expired bars"):
+            return self.bars.bulk_write(operations, ordered=False).deleted_count
+
     def keep_raw(self, raw: RawResponse, run_id: str) -> None:
         """Keeps an answer as it was received: as text, or a large one compressed, in ``parts`` documents."""
         about: Document = {
@@ -246,7 +254,7 @@ class Staging:
     def counts(
         self, symbols: Sequence[str] | None = None, since: date | None = None, stamped_after: datetime | None = None
     ) -> Iterator[Document]:
-        """Per document its symbol, session_date, version, ``bars`` (how many) and ``last`` (the newest bar's open).
+        """Per document symbol, session_date, version, updated_at, ``bars`` (how many) and ``last`` (newest bar's open).
 
         All documents, or those of some symbols, of sessions ``since`` a day, or stamped after a moment.
         """
@@ -259,6 +267,7 @@ class Staging:
             "symbol": 1,
             "session_date": 1,
             "version": 1,
+            "updated_at": 1,
             "bars": {"$size": "$ts"},
             "last": {"$arrayElemAt": ["$ts", -1]},
         }

@@ -15,7 +15,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from barflow.bars import INTERVAL
 from barflow.credits import Credits
-from barflow.errors import BadInputError, UnavailableError, VendorRefusedError
+from barflow.errors import BadInputError, DayIsSpentError, UnavailableError, VendorRefusedError
 from barflow.twelvedata_http import Http, NoAnswer, RawResponse, Refusal, Reply
 
 # The code of a symbol whose part of an answer was missing or no series of bars.
@@ -164,7 +164,7 @@ class Calls:
         while not (room := self._credits.left(now := self._clock())):
             back = self._credits.resume_at(now)
             if self._credits.day_is_spent(now):
-                raise VendorRefusedError(
+                raise DayIsSpentError(
                     f"The API credits of the day were used up before {_names(symbols)}; they come back at "
                     f"{back:%Y-%m-%d %H:%M} UTC. {KEPT} Run the same command after that, or choose a larger plan."
                 )

@@ -145,6 +145,17 @@ def consumed_manifests(connection: psycopg.Connection[Any]) -> set[str]:
         return {run_id for (run_id,) in found}
 
 
+def loaded_rows(connection: psycopg.Connection[Any], load_id: str) -> dict[str, int]:
+    """The rows by table of the loads whose id is ``load_id`` and a number, ``LOAD_ID-1``: one for each try."""
+    with warehouse_errors("read its load ledger"):
+        found = connection.execute(
+            "select key, sum(value::bigint) from ops.load_run, jsonb_each_text(rows) "
+            "where outcome = 'loaded' and starts_with(load_id, %s) group by 1",
+            (f"{load_id}-",),
+        )
+        return {table: int(rows) for table, rows in found}
+
+
 def last_load(connection: psycopg.Connection[Any]) -> dict[str, Any] | None:
     """The newest load and how it ended, for the operator; None before the first."""
     with warehouse_errors("read its load ledger"):

@@ -161,9 +161,23 @@ def _ingestion(settings: Environment, table: dict[str, Any], symbols: int) -> Li
     return Line("Lambda", dollars + ticks / 1e6 * use["lambda_million_requests"], f"{ticks:.0f} ticks")
 
 
+def cluster_hour_dollars(settings: Environment) -> float:
+    """List price of an hour of the environment's cluster: instances, EMR's share and disks."""
+    return _cluster_hour(settings, prices())
+
+
+def dpu_hour_dollars() -> float:
+    """List price of an hour of one of Glue's processing units."""
+    return float(prices()["hour"]["glue_dpu"])
+
+
 def _emr_run(settings: Environment, table: dict[str, Any], symbols: int) -> float:
+    hours = CLUSTER_START_HOURS + CLUSTER_HOURS_PER_SYMBOL * symbols / max(1, settings.emr.core_count)
+    return hours * _cluster_hour(settings, table)
+
+
+def _cluster_hour(settings: Environment, table: dict[str, Any]) -> float:
     emr, hour = settings.emr, table["hour"]
-    hours = CLUSTER_START_HOURS + CLUSTER_HOURS_PER_SYMBOL * symbols / max(1, emr.core_count)
     primary = _price(hour["ec2"], "emr.primary_instance", emr.primary_instance)
     worker = _price(hour["ec2"], "emr.core_instance", emr.core_instance)
     spot = 1 - emr.spot_percent / 100 * (1 - hour["spot_share"])
@@ -171,7 +185,7 @@ def _emr_run(settings: Environment, table: dict[str, Any], symbols: int) -> floa
     compute = primary + workers * worker * spot
     fee = (primary + workers * worker) * hour["emr_share"]
     disks = (1 + workers) * emr.volume_gb * table["month"]["ebs_gb"] / HOURS
-    return float(hours * (compute + fee + disks))
+    return float(compute + fee + disks)
 
 
 def _glue_run(settings: Environment, table: dict[str, Any], symbols: int) -> float:

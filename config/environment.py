@@ -177,6 +177,7 @@ class RetentionConfig:
     """How long what is not the archive is kept. The archive itself grows cold and is never deleted."""
 
     logs_days: int = 90
+    staging_days: int = 90
     queries_days: int = 30
     old_versions_days: int = 30
     archive_infrequent_days: int = 90
@@ -184,6 +185,7 @@ class RetentionConfig:
 
     def __post_init__(self) -> None:
         one_of("retention.logs_days", self.logs_days, LOG_RETENTION_DAYS)
+        between("retention.staging_days", self.staging_days, 30, 3650, "days")
         between("retention.queries_days", self.queries_days, 1, 3650, "days")
         between("retention.old_versions_days", self.old_versions_days, 1, 3650, "days")
         between("retention.archive_infrequent_days", self.archive_infrequent_days, 30, 3650, "days (S3 asks for 30)")

@@ -11,6 +11,7 @@ from constructs import Construct
 
 from barflow import contract
 from barflow.bars import PRICES, glue_columns
+from config.cost import dpu_hour_dollars
 from config.environment import Environment
 from stacks import outputs
 from stacks.base import BarflowStack, acknowledge
@@ -83,6 +84,7 @@ class CatalogStack(BarflowStack):
             warehouse_crawler=self._warehouse_crawler(connection).ref,
             connection=connection.connection_name,
             athena_workgroup=self._workgroup(),
+            dpu_hour_dollars=dpu_hour_dollars(),
         )
         for output, value in (
             (outputs.GLUE_JOB, self.contract.job),

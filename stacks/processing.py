@@ -14,6 +14,7 @@ from constructs import Construct
 
 from barflow import contract
 from config import versions
+from config.cost import cluster_hour_dollars
 from config.environment import Environment
 from stacks import outputs
 from stacks.base import BarflowStack, acknowledge
@@ -211,6 +212,7 @@ class ProcessingStack(BarflowStack):
             step_timeout_minutes=shape.step_timeout_minutes,
             spark_python=f"/usr/bin/python{versions.SPARK_PYTHON}",
             tags=self._tags,
+            hour_dollars=round(cluster_hour_dollars(environment), 4),
         )
 
     def _role_arn(self, name: str) -> str:

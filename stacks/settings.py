@@ -33,4 +33,5 @@ def pipeline_settings(
         slack_channel=environment.alarms.slack_channel,
         history_sessions=environment.ingest.history_sessions,
         revision_sessions=environment.ingest.revision_sessions,
+        staging_days=environment.retention.staging_days,
     )

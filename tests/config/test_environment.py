@@ -88,6 +88,7 @@ WRONG: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (IngestConfig, {"memory_mb": 128}, r"ingest\.memory_mb is 128: .* from 256 to 10240 MB"),
     (IngestConfig, {"timeout_seconds": 901}, r"ingest\.timeout_seconds is 901"),
     (RetentionConfig, {"logs_days": 100}, r"retention\.logs_days is 100: allowed is 1, 3, 5"),
+    (RetentionConfig, {"staging_days": 29}, r"retention\.staging_days is 29"),
     (RetentionConfig, {"queries_days": 0}, r"retention\.queries_days is 0"),
     (RetentionConfig, {"old_versions_days": 0}, r"retention\.old_versions_days is 0"),
     (RetentionConfig, {"archive_infrequent_days": 29}, r"retention\.archive_infrequent_days is 29: .*S3 asks for 30"),

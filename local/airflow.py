@@ -1,0 +1,194 @@
+"""How does a laptop run Airflow? The real one, standalone with LocalExecutor, on free loopback ports, with these DAGs.
+
+``with LocalAirflow(home, environment) as airflow`` starts it; its page asks for no login, as only this machine reaches
+it. It stops with the block, its tasks with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import requests
+
+from barflow.errors import BarflowError
+from local.services import last_line
+
+ROOT = Path(__file__).parents[1]
+DAGS = ROOT / "orchestration" / "dags"
+START_SECONDS, STOP_SECONDS = 180, 30
+COMPONENTS = ("metadatabase", "scheduler", "dag_processor")
+ENDED = ("success", "failed")
+
+
+class LocalAirflow:
+    """Airflow from ``__enter__`` to ``__exit__``. ``home`` keeps its database and logs; ``url`` is its page.
+
+    ``environment`` is what its tasks see beside this process's own; ``on_start`` hears of the process.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        environment: Mapping[str, str],
+        *,
+        port: int = 0,
+        dags: Path = DAGS,
+        on_start: Callable[[subprocess.Popen[bytes]], None] = lambda process: None,
+    ) -> None:
+        self.home, self.log = home, home / "airflow.log"
+        self._on_start = on_start
+        ports = [port or _free_port(), _free_port(), _free_port()]
+        self.url = f"http://127.0.0.1:{ports[0]}"
+        own_bin = str(Path(sys.executable).parent)
+        self._environment = {
+            **os.environ,
+            **environment,
+            "PATH": os.pathsep.join((own_bin, os.environ["PATH"])),
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(ports[0]),
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(48),
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(ports[1]),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(ports[2]),
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        }
+
+    def __enter__(self) -> LocalAirflow:
+        self.home.mkdir(parents=True, exist_ok=True)
+        self._process = None
+        try:
+            with self.log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "airflow", "standalone"],
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            self._on_start(self._process)
+            self._wait_until_healthy()
+            self._make_pools()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Asks it to stop, and ends what is left of it after a while."""
+        process = self._process
+        if process is None:
+            return
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its session: components and tasks that did not end
+        process.wait()
+        self._process = None
+
+    def trigger(self, dag: str, **params: Any) -> str:
+        """Starts a run of a DAG, as soon as that is known. Returns the run's id."""
+        self.wait_for_dag(dag)
+        return str(self.call("POST", f"dags/{dag}/dagRuns", json={"logical_date": None, "conf": params})["dag_run_id"])
+
+    def wait_for_dag(self, dag: str, seconds: float = 90) -> None:
+        """Until the DAG was parsed. Raises BarflowError with the import errors when it never is."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if any(found["dag_id"] == dag for found in self.call("GET", "dags")["dags"]):
+                return
+            time.sleep(0.5)
+        errors = [item["stack_trace"] for item in self.call("GET", "importErrors")["import_errors"]]
+        raise BarflowError(f"Airflow does not know the DAG {dag}. {' '.join(errors)}")
+
+    def state(self, dag: str, run: str) -> str:
+        return str(self.call("GET", f"dags/{dag}/dagRuns/{run}")["state"])
+
+    def tasks(self, dag: str, run: str) -> dict[str, str | None]:
+        """The state of each task of a run, by its id; None before it was scheduled."""
+        found = self.call("GET", f"dags/{dag}/dagRuns/{run}/taskInstances")["task_instances"]
+        return {item["task_id"]: item["state"] for item in found}
+
+    def wait(self, dag: str, run: str, seconds: float) -> str:
+        """Until the run has ended. Returns its state. Raises BarflowError when it takes longer."""
+        deadline = time.monotonic() + seconds
+        while (state := self.state(dag, run)) not in ENDED:
+            if time.monotonic() > deadline:
+                raise BarflowError(
+                    f"{dag} was not done in {seconds:.0f} s: {self.tasks(dag, run)}. Its log is {self.log}."
+                )
+            time.sleep(0.5)
+        return state
+
+    def task_log(self, dag: str, run: str, task: str, attempt: int = 1) -> str:
+        """What a task logged, a line an event."""
+        events = self.call("GET", f"dags/{dag}/dagRuns/{run}/taskInstances/{task}/logs/{attempt}")["content"]
+        return "\n".join(item.get("event", "") if isinstance(item, dict) else str(item) for item in events)
+
+    def call(self, method: str, path: str, **options: Any) -> Any:
+        """One request to Airflow's API, under /api/v2/. Raises BarflowError with what it answered."""
+        headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
+        answer = requests.request(method, f"{self.url}/api/v2/{path}", headers=headers, timeout=60, **options)
+        if not answer.ok:
+            raise BarflowError(f"Airflow answered {answer.status_code} to {method} {path}: {answer.text[:500]}")
+        return answer.json()
+
+    @cached_property
+    def _token(self) -> str:
+        return str(requests.get(f"{self.url}/auth/token", timeout=60).json()["access_token"])
+
+    def _make_pools(self) -> None:
+        """As `airflow pools import` does, without the seconds that another process of Airflow's takes to start."""
+        known = {item["name"] for item in self.call("GET", "pools")["pools"]}
+        for name, pool in json.loads((DAGS / "pools.json").read_text()).items():
+            if name not in known:
+                self.call("POST", "pools", json={"name": name, **pool})
+
+    def _wait_until_healthy(self) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                break
+            try:
+                health = requests.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
+                if all((health.get(name) or {}).get("status") == "healthy" for name in COMPONENTS):
+                    return
+            except (requests.RequestException, ValueError):
+                pass
+            time.sleep(0.5)
+        raise BarflowError(f"Airflow did not start: {last_line(self.log)}. Its log is {self.log}.")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
