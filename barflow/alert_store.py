@@ -21,8 +21,8 @@ from barflow.alert_message import Message
 from barflow.mongo import DUPLICATE_KEY, Document, mongo_errors
 from barflow.sessions import utc_now
 
-KEPT = timedelta(days=90)
 EPOCH = datetime.fromtimestamp(0, UTC)
+KEPT = timedelta(days=90)
 # The channel that is the outbox itself: its readers follow the collection.
 OUTBOX_CHANNEL = "sse"
 
@@ -55,6 +55,13 @@ class Outbox:
                 return len(documents) - len(_duplicates(error))
         return len(documents)
 
+    def undelivered_age(self) -> float:
+        """Seconds since the oldest alert was noticed that a channel still has to take; 0 where none waits."""
+        waits = {"due_at": {"$gt": EPOCH}}  # a comparison that the index answers, unlike $exists
+        with mongo_errors("look for alerts that wait"):
+            oldest = self.alerts.find_one(waits, {"created_at": 1}, sort=[("created_at", 1)])
+        return max(0.0, (utc_now() - oldest["created_at"]).total_seconds()) if oldest else 0.0
+
     def find(
         self,
         symbols: Sequence[str] | None = None,
@@ -71,13 +78,6 @@ class Outbox:
             query["due_at"] = {"$exists": True}
         with mongo_errors("list the alerts"):
             return list(self.alerts.find(query, sort=[("bar_start", -1), ("_id", 1)], limit=limit))
-
-    def oldest_waiting(self) -> datetime | None:
-        """When the oldest alert was made that a channel still has to take (UTC); None where none waits."""
-        with mongo_errors("look for alerts that wait"):
-            waiting = {"due_at": {"$gt": EPOCH}}  # a comparison that the index answers, unlike $exists
-            found = self.alerts.find_one(waiting, {"created_at": 1}, sort=[("created_at", 1)])
-        return found["created_at"] if found else None
 
 
 def _document(message: Message, channels: Sequence[str]) -> Document:

@@ -222,7 +222,7 @@ class AlarmConfig:
         if not re.fullmatch(r"#[a-z0-9_-]{1,79}", self.slack_channel):
             raise refuse("alarms.slack_channel", self.slack_channel, "allowed is a channel such as #barflow")
         between("alarms.stale_minutes", self.stale_minutes, 10, 390, "minutes of an open session")
-        between("alarms.undelivered_minutes", self.undelivered_minutes, 5, 1440, "minutes")
+        between("alarms.undelivered_minutes", self.undelivered_minutes, 5, 1440, "minutes of an alert's waiting")
         between("alarms.rejected_percent", self.rejected_percent, 0.01, 100, "percent")
         between("alarms.database_free_gb", self.database_free_gb, 0.5, 65536, "GB")
         between("alarms.database_cpu_percent", self.database_cpu_percent, 1, 100, "percent")

@@ -143,6 +143,10 @@ CERTIFICATE = Bundle(
     files={"handler.py": "lambda/certificate/handler.py"},
     requirements="lambda/certificate/requirements.txt",
 )
+VISUAL_JOB = Bundle(
+    name="visual-job",
+    files={"handler.py": "lambda/visual_job/handler.py", "visual_job.json": "glue/visual_job.json"},
+)
 NOTIFY = Bundle(
     name="notify",
     files={"handler.py": "lambda/notify/handler.py"},
@@ -176,7 +180,7 @@ PACKAGES = Bundle(
         f"release/{GLUE_PACKAGES}": Wheels("glue/requirements.txt", versions.GLUE_PLATFORM),
     },
 )
-BUNDLES = (MIGRATE, INGEST, CERTIFICATE, NOTIFY, RELEASE, PACKAGES)
+BUNDLES = (MIGRATE, INGEST, CERTIFICATE, VISUAL_JOB, NOTIFY, RELEASE, PACKAGES)
 
 
 def main() -> None:

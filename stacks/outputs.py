@@ -51,6 +51,7 @@ EMR_SERVICE_ROLE = Output("Processing", "EmrServiceRole", "Role by which EMR mak
 EMR_NODE_ROLE = Output("Processing", "EmrNodeRole", "Role of the clusters' nodes: the lake, the MongoDB URI, logs")
 
 GLUE_JOB = Output("Catalog", "GlueJob", "Job that aggregates and loads what was published")
+VISUAL_JOB = Output("Catalog", "VisualJob", "Job to look at and to try in Glue Studio; it writes the sandbox alone")
 GLUE_DATABASE = Output("Catalog", "GlueDatabase", "Database of the catalog: the archive and the warehouse's tables")
 LAKE_CRAWLER = Output("Catalog", "LakeCrawler", "Crawler that enters new months and symbols of the archive")
 WAREHOUSE_CRAWLER = Output("Catalog", "WarehouseCrawler", "Crawler that enters the warehouse's tables")

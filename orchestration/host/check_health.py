@@ -13,7 +13,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from datetime import UTC, datetime
 from typing import Any
 
 from barflow import metric_names as metrics
@@ -51,18 +50,12 @@ def _get(url: str) -> bytes:
         return body
 
 
-def oldest_waiting_seconds(run: Run, now: datetime) -> float:
-    """How long the oldest alert has been waiting that a channel has not taken; 0 without one."""
-    oldest = Outbox(run.database).oldest_waiting()
-    return max(0.0, (now - oldest).total_seconds()) if oldest else 0.0
-
-
 def measured(not_up: list[str], waiting: float | None) -> list[dict[str, Any]]:
     """As CloudWatch takes metrics."""
     dimensions = [{"Name": metrics.ENVIRONMENT, "Value": os.environ["BARFLOW_ENV"]}]
     values = [(metrics.HOST_PARTS_DOWN, float(len(not_up)), "Count")]
     if waiting is not None:
-        values.append((metrics.ALERTS_WAITING, waiting, "Seconds"))
+        values.append((metrics.UNDELIVERED_ALERT_AGE, waiting, "Seconds"))
     return [
         {"MetricName": name, "Dimensions": dimensions, "Value": value, "Unit": unit} for name, value, unit in values
     ]
@@ -83,7 +76,7 @@ def report() -> int:
 
     not_up, waiting = airflow_down() + page_down(), None
     try:
-        waiting = oldest_waiting_seconds(Run(load_settings()), datetime.now(UTC))
+        waiting = Outbox(Run(load_settings()).database).undelivered_age()
     except BarflowError as error:
         not_up.append(f"alerts ({error})")
     for part in not_up:

@@ -148,10 +148,10 @@ class Alarms:
         )
         self._alarm(
             "UndeliveredAlerts",
-            _of(env, metrics.ALERTS_WAITING, "Maximum"),
+            _of(env, metrics.UNDELIVERED_ALERT_AGE, "Maximum"),
             self._config.undelivered_minutes * 60,
             f"A price alert has waited for {self._config.undelivered_minutes} minutes for a channel to take it. "
-            "`barflow alerts list --undelivered` on the host shows it, with the channel and its last error.",
+            "`barflow alerts list --undelivered` on the host says which and why; the runbook has what to do.",
         )
 
     def _alarm(

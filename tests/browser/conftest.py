@@ -6,13 +6,21 @@ import os
 import platform
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browsing import BrowserShot, browser
+from pages import NOW
+from pymongo.database import Database
 
 from barflow.migrations import migrate
+from barflow.mongo import Document
+from dashboard.app import create_app
+from dashboard.server import serving
 from local.services import Services
 from local.state import State
 
@@ -43,3 +51,23 @@ def warehouse_dsn() -> Iterator[str]:
             with Services(state, print, mongo=False) as services:
                 migrate(services.warehouse_dsn, Path(__file__).parents[2] / "sql")
                 yield services.warehouse_dsn
+
+
+@pytest.fixture
+def look(browser_shot: BrowserShot, database: Database[Document], warehouse_dsn: str) -> Callable[..., Any]:
+    """Opens the page over the test's stores at a moment, and gives what the browser made of it."""
+
+    def open_page(run: str, now: datetime = NOW, act: Callable[[], None] | None = None, **options: object) -> Any:
+        app = create_app(database, warehouse_dsn, clock=lambda: now, poll_seconds=0.1)
+        with serving(app, "127.0.0.1", 0) as url:
+            assert app.state.live.wait(20)
+            timer = threading.Timer(2, act) if act else None
+            if timer:
+                timer.start()
+            seen = browser_shot(url, run=run, **options)
+            if timer:
+                timer.join()
+        assert (seen.errors, seen.outside) == ([], [])
+        return seen.value
+
+    return open_page

@@ -105,6 +105,7 @@ WRONG: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (AlarmConfig, {"emails": ("nobody",)}, r"alarms\.emails is 'nobody': .*such as data@example\.com"),
     (AlarmConfig, {"emails": ("a@b.co",) * 2}, r"alarms\.emails is 'a@b\.co': each may be given once"),
     (AlarmConfig, {"slack_channel": "barflow"}, r"alarms\.slack_channel is 'barflow': .*such as #barflow"),
+    (AlarmConfig, {"undelivered_minutes": 1}, r"alarms\.undelivered_minutes is 1: .* minutes of an alert's waiting"),
     (AlarmConfig, {"stale_minutes": 5}, r"alarms\.stale_minutes is 5: .* minutes of an open session"),
     (AlarmConfig, {"undelivered_minutes": 0}, r"alarms\.undelivered_minutes is 0: .* from 5 to 1440 minutes"),
     (AlarmConfig, {"rejected_percent": 0}, r"alarms\.rejected_percent is 0"),

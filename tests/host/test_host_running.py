@@ -245,7 +245,7 @@ def test_the_hosts_check_counts_nothing_down_and_says_so_to_cloudwatch(
     done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     found = boto3.client("cloudwatch").list_metrics(Namespace="Barflow")["Metrics"]
-    assert {item["MetricName"] for item in found} == {"HostPartsDown", "AlertsWaiting"}
+    assert {item["MetricName"] for item in found} == {"HostPartsDown", "UndeliveredAlertAge"}
 
 
 def test_a_command_on_the_host_reads_the_warehouse_as_the_reader(host: Machine) -> None:

@@ -24,7 +24,10 @@ KEYS = {
     "Alerts": {"AlertsTopic", "BotQueues"},
     "Ingestion": {"IngestFunction", "FailedTicksQueue"},
     "Processing": {"EmrServiceRole", "EmrNodeRole"},
-    "Catalog": {"GlueJob", "GlueDatabase", "LakeCrawler", "WarehouseCrawler", "AthenaWorkgroup", "BarsRuleset"},
+    "Catalog": {
+        *("GlueJob", "VisualJob", "GlueDatabase", "LakeCrawler", "WarehouseCrawler"),
+        *("AthenaWorkgroup", "BarsRuleset"),
+    },
     "Orchestration": {"HostId", "HostLog", "RuntimeContract"},
     "Observability": {"OperationsTopic", "BusinessDashboard", "TechnicalDashboard"},
 }
