@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 ARGS ?=
 ENV ?= dev
 
-.PHONY: help setup demo dashboard test test-host test-all lint bench synth diff deploy-local clean lock
+.PHONY: help setup demo dashboard airflow test test-host test-all lint bench synth diff deploy-local clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -29,6 +29,12 @@ node_modules/.ready: package.json package-lock.json .npmrc | .venv/.ready
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --loglevel=error --no-progress >/dev/null
 	@touch $@
 
+# Airflow beside the rest, in the same versions: its lock file holds all packages of the other.
+.venv/.airflow: requirements-airflow.txt | .venv/.ready
+	@echo "installing Airflow into .venv (some seconds more)" >&2
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements-airflow.txt
+	@touch $@
+
 build/.bundles: $(wildcard lambda/*/requirements.txt spark/requirements.txt glue/requirements.txt) | .venv/.ready node_modules/.ready
 	@echo "fetching what the functions and Spark on AWS are made of (some seconds)" >&2
 	@$(BIN)/python -m stacks.bundles >/dev/null 2>&1 || $(BIN)/python -m stacks.bundles
@@ -40,6 +46,9 @@ demo: .venv/.ready ## the whole pipeline on this machine; ARGS="--symbols AAPL,N
 dashboard: setup ## the analysts' page on what the demo stored; ARGS="--port 8080"
 	@$(BIN)/barflow dashboard $(ARGS)
 
+airflow: .venv/.airflow ## Airflow's page with the project's DAGs on embedded services; ARGS="--port 8081"
+	@$(BIN)/python -m local.airflow_demo $(ARGS)
+
 test: lint ## lint, types, import rules and the whole test suite; ARGS="-k sessions"
 	@$(BIN)/python -m pytest $(ARGS)
 
@@ -48,7 +57,7 @@ test-host: setup ## install and start all that the host on AWS runs, on this mac
 
 test-all: test test-host ## every test there is
 
-lint: setup ## ruff, mypy and import-linter
+lint: setup .venv/.airflow ## ruff, mypy and import-linter
 	@$(BIN)/ruff format --check -q . || { echo "run .venv/bin/ruff format ." >&2; exit 1; }
 	@$(BIN)/ruff check -q .
 	@$(BIN)/mypy --no-error-summary

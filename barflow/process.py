@@ -61,8 +61,12 @@ class Written:
 
 
 def changed(staging: Staging, ledger: Ledger, lake: Lake, symbols: list[str] | None, full: bool) -> dict[Key, Sessions]:
-    """The partitions to write, each with the sessions that changed, as MongoDB counts them."""
-    published: dict[tuple[str, str], int] = {}
+    """The partitions to write, each with the sessions that changed, as MongoDB counts them.
+
+    A version is published only by a run that ended after the document got it: one that expired and came back counts
+    from 1 again.
+    """
+    published: dict[tuple[str, str], tuple[int, datetime]] = {}
     moment = None
     last = None if full else ledger.last(HOP, outcome=SUCCEEDED, lake=lake.uri, symbols=None)
     if last is not None:
@@ -70,11 +74,13 @@ def changed(staging: Staging, ledger: Ledger, lake: Lake, symbols: list[str] | N
         for run in ledger.finished_since(HOP, moment, outcome=SUCCEEDED, lake=lake.uri, manifest={"$ne": None}):
             for partition in lake.manifest(run["manifest"]).partitions:
                 for day, version in partition.versions.items():
-                    published[partition.symbol, day] = max(version, published.get((partition.symbol, day), 0))
+                    done = (version, run["finished_at"])
+                    published[partition.symbol, day] = max(done, published.get((partition.symbol, day), done))
     found: dict[Key, Sessions] = defaultdict(dict)
     for document in staging.counts(symbols, stamped_after=moment):
         symbol, day = document["symbol"], document["session_date"]
-        if published.get((symbol, day)) != document["version"]:
+        version, until = published.get((symbol, day), (0, document["updated_at"]))
+        if version != document["version"] or until < document["updated_at"]:
             found[symbol, day[:7]][day] = (document["version"], document["bars"])
     return dict(found)
 

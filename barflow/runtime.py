@@ -126,8 +126,8 @@ class Run:
         if broken:
             more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
             raise BarflowError(
-                f"the hops do not reconcile: {'; '.join(broken[:3])}{more}. Nothing was deleted. `barflow status` shows "
-                "it all; `barflow process --full` and `barflow aggregate --full` write archive and warehouse again."
+                f"the hops do not reconcile: {'; '.join(broken[:3])}{more}. Nothing was lost; `barflow status` tells "
+                "all. `barflow process --full` and `barflow aggregate --full` write archive and warehouse again."
             )
         return found
 

@@ -254,7 +254,7 @@ class Staging:
     def counts(
         self, symbols: Sequence[str] | None = None, since: date | None = None, stamped_after: datetime | None = None
     ) -> Iterator[Document]:
-        """Per document its symbol, session_date, version, ``bars`` (how many) and ``last`` (the newest bar's open).
+        """Per document symbol, session_date, version, updated_at, ``bars`` (how many) and ``last`` (newest bar's open).
 
         All documents, or those of some symbols, of sessions ``since`` a day, or stamped after a moment.
         """
@@ -267,6 +267,7 @@ class Staging:
             "symbol": 1,
             "session_date": 1,
             "version": 1,
+            "updated_at": 1,
             "bars": {"$size": "$ts"},
             "last": {"$arrayElemAt": ["$ts", -1]},
         }

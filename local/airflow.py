@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -106,14 +107,10 @@ class LocalAirflow:
         if process is None:
             return
         process.send_signal(signal.SIGINT)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its session: components and tasks that did not end
-        except ProcessLookupError:
-            pass
         process.wait()
         self._process = None
 
@@ -145,7 +142,9 @@ class LocalAirflow:
         deadline = time.monotonic() + seconds
         while (state := self.state(dag, run)) not in ENDED:
             if time.monotonic() > deadline:
-                raise BarflowError(f"{dag} was not done in {seconds:.0f} s: {self.tasks(dag, run)}. Its log is {self.log}.")
+                raise BarflowError(
+                    f"{dag} was not done in {seconds:.0f} s: {self.tasks(dag, run)}. Its log is {self.log}."
+                )
             time.sleep(0.5)
         return state
 

@@ -1,9 +1,9 @@
 """
 ### Past bars of chosen symbols
 
-Fetches the sessions from `start` to `end`. The plan comes first: how many credits of the vendor's it takes, and on how many
-days; more days than `days` allows are refused before anything is fetched. A day whose credits are used up is waited for.
-Sessions that are stored whole are not asked for again, so it can be stopped and triggered again.
+Fetches the sessions from `start` to `end`. The plan comes first: how many of the vendor's credits it takes, and on how
+many days; more days than `days` allows are refused before anything is fetched. Where a day's credits are used up, it
+waits. Sessions that are stored whole are not asked for again, so it can be stopped and triggered again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ def asked_for() -> tuple[tuple[str, ...], date, date]:
     from barflow.settings import parse_symbols
 
     given = get_current_context()["params"]
-    return parse_symbols(",".join(given["symbols"])), date.fromisoformat(given["start"]), date.fromisoformat(given["end"])
+    return (
+        parse_symbols(",".join(given["symbols"])),
+        date.fromisoformat(given["start"]),
+        date.fromisoformat(given["end"]),
+    )
 
 
 @task
@@ -40,8 +44,8 @@ def plan() -> dict[str, Any]:
     log.info("%s", planned.describe())
     if planned.days > allowed:
         raise AirflowFailException(
-            f"it takes {planned.credits:,} credits on {planned.days} days, and {allowed} are allowed. Nothing was fetched. "
-            f"Allow {planned.days} days, or choose fewer symbols or sessions."
+            f"it takes {planned.credits:,} credits on {planned.days} days, and {allowed} are allowed. "
+            f"Nothing was fetched. Allow {planned.days} days, or choose fewer symbols or sessions."
         )
     return planned.to_json()
 

@@ -1,4 +1,4 @@
-"""What do the DAGs share? Their settings, the defaults of a task, operators that find a run's cluster again, the callback.
+"""What do the DAGs share? Their settings, a task's defaults, operators that find a run's cluster again, the callback.
 
 The settings are environment variables, read as the file is parsed, so that parsing asks nobody: BARFLOW_ENV,
 BARFLOW_INGEST_RUNNER, BARFLOW_PROCESS_SCHEDULE, BARFLOW_POLL_SECONDS, BARFLOW_RETRIES and BARFLOW_RETRY_SECONDS.
@@ -142,7 +142,9 @@ class BarsToParquet(EmrAddStepsOperator):
         except WaiterError:
             state, reason = step_state(emr, cluster, step)
             logs = f"{deployed.emr.log_uri}{cluster}/steps/{step}/"
-            raise AirflowException(f"the Spark step is {state}: {reason or 'no reason given'}. Its logs: {logs}") from None
+            raise AirflowException(
+                f"the Spark step is {state}: {reason or 'no reason given'}. Its logs: {logs}"
+            ) from None
         return [step]
 
 
@@ -158,4 +160,6 @@ class BarsToWarehouse(GlueJobOperator):
             if self._job_run_id is None:
                 raise
             state, reason = job_state(self.hook.conn, self.job_name, self._job_run_id)
-            raise AirflowException(f"the Glue job is {state}: {reason or 'no reason given'}. Run {self._job_run_id}") from None
+            raise AirflowException(
+                f"the Glue job is {state}: {reason or 'no reason given'}. Run {self._job_run_id}"
+            ) from None

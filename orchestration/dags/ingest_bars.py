@@ -1,9 +1,9 @@
 """
 ### Twelve Data to MongoDB
 
-One tick: fetches the newest bars of every symbol, validates and stages them, and sends the alerts that they give. Where the
-host ingests (`ingest.runner` of the environment), every five minutes of a session, through SSH, and skipped while the
-market is closed. Where a function does, its own schedule invokes it, and this DAG does so by hand.
+One tick: fetches the newest bars of every symbol, validates and stages them, and sends the alerts that they give. Where
+the host ingests (`ingest.runner` of the environment), every five minutes of a session, through SSH, and skipped while
+the market is closed. Where a function does, its own schedule invokes it, and this DAG does so by hand.
 
 A tick that fails loses nothing: the next one fetches from the newest stored bar on.
 """
@@ -66,10 +66,10 @@ def judge(answer: str) -> None:
 
 def by_function() -> Any:
     name = function_name()
-    invoke = LambdaInvokeFunctionOperator(
+    ingest = LambdaInvokeFunctionOperator(
         task_id="ingest", function_name=name, payload=json.dumps({"force": True}), pool=VENDOR_POOL
     )
-    judge(invoke.output)
+    judge(ingest.output)
     return name
 
 

@@ -2,8 +2,8 @@
 ### Bars to archive and warehouse
 
 Takes what changed in MongoDB since the last run into the Parquet archive (Spark on a cluster of its own, ended whatever
-happens) and from there into PostgreSQL (the Glue job), then compares all hops and tells what it did. Nothing new: nothing
-is started. A run that fails changes nothing that readers see, and the next one does its work.
+happens) and from there into PostgreSQL (the Glue job), then compares all hops and tells what it did. Nothing new:
+nothing is started. A run that fails changes nothing that readers see, and the next one does its work.
 
 On a laptop (`BARFLOW_ENV=local`) the same programs run here.
 """
@@ -131,7 +131,7 @@ def on_aws() -> None:
         process_run=found["process_run"],
         execution_timeout=timedelta(hours=2),
     )
-    terminate = EmrTerminateJobFlowOperator(task_id="terminate_cluster", job_flow_id=create.output)
+    terminate_cluster = EmrTerminateJobFlowOperator(task_id="terminate_cluster", job_flow_id=create.output)
     crawl_lake = GlueCrawlerRunOperator(
         task_id="crawl_lake",
         crawler_name=found["lake_crawler"],
@@ -162,7 +162,7 @@ def on_aws() -> None:
     chain(found, create, is_up, to_parquet)
     # Ended whatever became of the step. It must not fail the run by itself: then a teardown that went well would make
     # a run with a failed step succeed.
-    to_parquet >> terminate.as_teardown(setups=create)
+    to_parquet >> terminate_cluster.as_teardown(setups=create)
     told = summary(found["process_run"], cluster=create.output, job_run=to_warehouse.output)
     chain(to_parquet, crawl_lake, warehouse_is_up, to_warehouse, crawl_warehouse, reconcile(), told)
 

@@ -1,0 +1,129 @@
+"""Does Airflow take the DAGs, in the order that is meant, and does each task say who, how long and whom to tell?"""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import jsonschema
+import pytest
+from conftest import DAGS, Structure
+
+from barflow.run_messages import NEXT
+
+ALL = ("deployed", "on_host", "on_laptop")
+
+
+@pytest.fixture(params=ALL)
+def structure(request: pytest.FixtureRequest) -> Structure:
+    found: Structure = request.getfixturevalue(request.param)
+    return found
+
+
+def after(dag: dict[str, Any]) -> dict[str, list[str]]:
+    return {name: task["after"] for name, task in dag["tasks"].items()}
+
+
+def test_airflow_takes_every_dag_without_asking_anybody(structure: Structure) -> None:
+    assert structure["errors"] == {}
+    assert sorted(structure["dags"]) == ["backfill_bars", "ingest_bars", "process_bars", "sweep"]
+    assert structure["opened"] == []  # no connection, no child process: parsing costs its imports alone
+
+
+def test_every_dag_says_what_it_does_and_to_whom_it_belongs(structure: Structure) -> None:
+    for name, dag in structure["dags"].items():
+        assert len(dag["doc"]) > 200, name
+        assert "runbook" in dag["doc"], name
+        assert "barflow" in dag["tags"], name
+        assert dag["active"] == 1, name
+        assert not dag["catchup"], name
+
+
+def test_every_task_has_an_owner_a_limit_retries_with_back_off_and_tells_of_its_failure(structure: Structure) -> None:
+    for name, dag in structure["dags"].items():
+        for task, about in dag["tasks"].items():
+            assert about["owner"] == "barflow", (name, task)
+            assert about["timeout"], (name, task)
+            assert about["retries"] >= 1, (name, task)
+            assert about["backoff"], (name, task)
+            assert about["callbacks"] == ["tell_failure"], (name, task)
+
+
+def test_a_process_run_goes_from_cluster_to_summary_and_its_teardown_waits_for_the_step_alone(
+    deployed: Structure,
+) -> None:
+    tasks = after(deployed["dags"]["process_bars"])
+    assert tasks["create_cluster"] == ["find_changes"]
+    assert tasks["cluster_is_up"] == ["create_cluster"]
+    assert set(tasks["bars_to_parquet"]) >= {"cluster_is_up"}
+    assert set(tasks["terminate_cluster"]) == {"create_cluster", "bars_to_parquet"}
+    assert set(tasks["crawl_lake"]) >= {"bars_to_parquet"}
+    assert set(tasks["warehouse_is_up"]) >= {"crawl_lake"}
+    assert set(tasks["bars_to_warehouse"]) >= {"warehouse_is_up"}
+    assert set(tasks["crawl_warehouse"]) >= {"bars_to_warehouse"}
+    assert tasks["reconcile"] == ["crawl_warehouse"]
+    assert set(tasks["summary"]) >= {"reconcile"}
+    assert not any("terminate_cluster" in waits for waits in tasks.values())
+
+
+def test_the_teardown_always_runs_and_can_make_no_failed_run_green(deployed: Structure) -> None:
+    tasks = deployed["dags"]["process_bars"]["tasks"]
+    assert [name for name, task in tasks.items() if task["teardown"]] == ["terminate_cluster"]
+    assert [name for name, task in tasks.items() if task["setup"]] == ["create_cluster"]
+    assert tasks["terminate_cluster"]["trigger_rule"] == "all_done_setup_success"
+    assert not tasks["terminate_cluster"]["fails_run"]
+
+
+def test_a_laptop_runs_the_same_run_without_aws(on_laptop: Structure) -> None:
+    tasks = after(on_laptop["dags"]["process_bars"])
+    assert list(tasks) == ["find_changes", "bars_to_parquet", "bars_to_warehouse", "reconcile", "summary"]
+    assert "end_strays" not in on_laptop["dags"]["sweep"]["tasks"]
+
+
+def test_ticks_come_by_ssh_where_the_host_ingests_and_by_hand_where_a_function_does(
+    deployed: Structure, on_host: Structure, on_laptop: Structure
+) -> None:
+    hosts = on_host["dags"]["ingest_bars"]
+    assert hosts["schedules"] == ["30/5 9 * * MON-FRI", "*/5 10-15 * * MON-FRI", "0,5,10 16 * * MON-FRI"]
+    assert hosts["tasks"]["ingest"]["kind"] == "SSHOperator"
+    assert hosts["tasks"]["ingest"]["connection"] == "barflow_ssh"
+    assert hosts["tasks"]["ingest"]["command"] == "barflow ingest --json"
+    functions = deployed["dags"]["ingest_bars"]
+    assert functions["schedules"] == []
+    assert functions["tasks"]["ingest"]["kind"] == "LambdaInvokeFunctionOperator"
+    assert on_laptop["dags"]["ingest_bars"]["schedules"] == []
+    for found in (deployed, on_host, on_laptop):
+        dag = found["dags"]["ingest_bars"]
+        assert "market_is_open" in dag["tasks"]
+        assert dag["tasks"]["ingest"]["pool"] == "barflow_vendor"
+
+
+def test_a_process_run_follows_the_schedule_of_its_environment(on_host: Structure, deployed: Structure) -> None:
+    assert on_host["dags"]["process_bars"]["schedules"] == ["40 10-15 * * MON-FRI", "45 16 * * 1-5"]
+    assert deployed["dags"]["process_bars"]["schedules"] == ["45 16 * * MON-FRI"]
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("symbols", []), ("symbols", ["AA PL"]), ("symbols", "AAPL"), ("days", 0), ("days", 61), ("start", 20250102)],
+)
+def test_the_form_of_a_backfill_refuses_what_cannot_be_meant(deployed: Structure, name: str, wrong: Any) -> None:
+    dag = deployed["dags"]["backfill_bars"]
+    jsonschema.validate(dag["defaults"][name], dag["params"][name])
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(wrong, dag["params"][name])
+
+
+def test_a_failed_task_finds_its_advice(deployed: Structure) -> None:
+    tasks = {task for dag in deployed["dags"].values() for task in dag["tasks"]}
+    assert set(NEXT) <= tasks
+
+
+def test_dags_hold_no_logic_of_their_own() -> None:
+    """No loop and no class in a DAG's file, and no function of more than a screenful: that is the library's."""
+    for path in DAGS.glob("*.py"):
+        tree = ast.parse(path.read_text())
+        loops = [node for node in ast.walk(tree) if isinstance(node, (ast.For, ast.While))]
+        classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        assert not loops, path.name
+        assert not classes or path.name == "barflow_tasks.py", path.name

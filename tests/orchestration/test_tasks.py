@@ -1,0 +1,198 @@
+"""Does a retry find what its run left at work, and do people hear why a task failed? moto stands in for AWS."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+from conftest import DAGS
+from contracts import made_up_contract
+from moto import mock_aws
+from moto.emr.models import emr_backends
+from moto.glue.models import glue_backends
+
+from barflow.contract import RuntimeContract, parameter_name
+from local.slack_server import TOKEN, SlackStandIn, Trouble
+
+ACCOUNT, REGION, RUN = "123456789012", "us-east-1", "scheduled__2026-11-25T21:45:00+00:00"
+
+
+@pytest.fixture(scope="session")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The DAGs' shared module, as tasks of the environment dev import it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow-home")))
+        patch.setenv("BARFLOW_ENV", "dev")
+        patch.setenv("BARFLOW_POLL_SECONDS", "1")
+        patch.setenv("AIRFLOW_CONN_AWS_DEFAULT", "aws://")
+        patch.syspath_prepend(str(DAGS))
+        import barflow_tasks
+
+        yield barflow_tasks
+        sys.modules.pop("barflow_tasks")
+
+
+@pytest.fixture
+def contract(monkeypatch: pytest.MonkeyPatch) -> Iterator[RuntimeContract]:
+    """A deployment's contract in the account of moto's."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    made = made_up_contract()
+    with mock_aws():
+        boto3.client("ssm").put_parameter(Name=parameter_name("dev"), Type="String", Value=made.model_dump_json())
+        boto3.client("secretsmanager").create_secret(Name="barflow/dev/slack", SecretString=TOKEN)
+        yield made
+
+
+def context(attempt: int = 1, error: BaseException | None = None, run: str = RUN) -> dict[str, Any]:
+    """What Airflow hands to an operator, as far as these look."""
+    ti = SimpleNamespace(
+        dag_id="process_bars",
+        task_id="bars_to_parquet",
+        run_id=run,
+        try_number=attempt,
+        log_url="http://localhost:8080/dags/process_bars/runs/r/tasks/bars_to_parquet?try_number=1",
+        xcom_push=lambda **value: None,
+    )
+    return {"ti": ti, "exception": error}
+
+
+def clusters() -> dict[str, Any]:
+    return emr_backends[ACCOUNT][REGION].clusters
+
+
+def create(tasks: Any, **given: Any) -> str:
+    operator = tasks.CreateCluster(task_id="create_cluster", emr_conn_id=None)
+    return str(operator.execute(context(**given)))
+
+
+def test_a_retry_uses_the_cluster_that_the_first_try_made(tasks: Any, contract: RuntimeContract) -> None:
+    first = create(tasks)
+    assert create(tasks, attempt=2) == first
+    assert len(clusters()) == 1
+    tags = {
+        item["Key"]: item["Value"] for item in boto3.client("emr").describe_cluster(ClusterId=first)["Cluster"]["Tags"]
+    }
+    assert tags["barflow:run"] == RUN
+    assert tags["barflow:env"] == "dev"
+
+
+def test_a_cluster_that_ended_or_belongs_to_another_run_is_not_used(tasks: Any, contract: RuntimeContract) -> None:
+    first = create(tasks)
+    other = create(tasks, run="manual__2026-11-25T20:00:00+00:00")
+    assert other != first
+    boto3.client("emr").terminate_job_flows(JobFlowIds=[first])
+    assert create(tasks, attempt=2) not in (first, other)
+
+
+def run_step(tasks: Any, cluster: str, attempt: int = 1) -> list[str]:
+    step = tasks.BarsToParquet(task_id="bars_to_parquet", job_flow_id=cluster, process_run="20261125-process-1")
+    found: list[str] = step.execute(context(attempt))
+    return found
+
+
+@pytest.fixture
+def steps_end(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """moto's steps never end by themselves; here they do so while they are waited for, as ``state`` says."""
+    ends = {"state": "COMPLETED"}
+
+    def sleep(seconds: float) -> None:
+        for cluster in clusters().values():
+            for step in cluster.steps:
+                step.state = ends["state"]
+
+    monkeypatch.setattr("botocore.waiter.time.sleep", sleep)
+    return ends
+
+
+def test_each_try_of_the_step_has_an_id_of_its_own(
+    tasks: Any, contract: RuntimeContract, steps_end: dict[str, str]
+) -> None:
+    cluster = create(tasks)
+    run_step(tasks, cluster)
+    run_step(tasks, cluster, attempt=2)
+    assert [step.args[-1] for step in clusters()[cluster].steps] == ["20261125-process-1-1", "20261125-process-1-2"]
+
+
+def test_a_step_that_a_dead_try_left_at_work_is_waited_for(
+    tasks: Any, contract: RuntimeContract, steps_end: dict[str, str]
+) -> None:
+    from barflow.clusters import step_request
+
+    cluster = create(tasks)
+    left = boto3.client("emr").add_job_flow_steps(
+        JobFlowId=cluster, Steps=step_request(contract, "20261125-process-1-1")
+    )
+    assert run_step(tasks, cluster, attempt=2) == left["StepIds"]
+    assert len(clusters()[cluster].steps) == 1
+
+
+def test_a_failed_step_says_so_and_where_its_logs_are(
+    tasks: Any, contract: RuntimeContract, steps_end: dict[str, str]
+) -> None:
+    steps_end["state"] = "FAILED"
+    cluster = create(tasks)
+    with pytest.raises(Exception, match=rf"the Spark step is FAILED: .*Its logs: s3://logs/emr/{cluster}/steps/s-"):
+        run_step(tasks, cluster)
+
+
+def test_a_failed_job_says_why(tasks: Any, contract: RuntimeContract) -> None:
+    boto3.client("glue").create_job(Name=contract.glue.job, Role="role", Command={"Name": "glueetl"})
+    job = glue_backends[ACCOUNT][REGION].jobs[contract.glue.job]
+    start = job.start_job_run
+
+    def fail(*given: Any, **named: Any) -> str:
+        run_id = str(start(*given, **named))
+        (run,) = (item for item in job.job_runs if item.job_run_id == run_id)
+        run._status = "FAILED"
+        run.error_message = "the warehouse did not answer"
+        run.advance = lambda: None
+        return run_id
+
+    job.start_job_run = fail
+    operator = tasks.BarsToWarehouse(task_id="bars_to_warehouse", job_name=contract.glue.job, durable=False)
+    with pytest.raises(Exception, match=r"the Glue job is FAILED: .*Run "):
+        operator.execute(context())
+
+
+def test_slack_hears_of_a_failed_task_once_with_all_that_is_needed(
+    tasks: Any, contract: RuntimeContract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SlackStandIn() as slack:
+        monkeypatch.setenv("BARFLOW_SLACK_URL", slack.url)
+        tasks.tell_failure(context(3, RuntimeError("postgresql://loader:hunter2@db/barflow did not answer\nat line 3")))
+    (post,) = slack.posts
+    assert post["channel"] == "#barflow"
+    for said in (
+        "process_bars.bars_to_parquet",
+        "dev",
+        "try 3",
+        "did not answer",
+        "runbook: “A process run”",
+        "|log>",
+        RUN,
+    ):
+        assert said in post["text"], said
+    assert "hunter2" not in post["text"]
+    assert "line 3" not in post["text"]
+
+
+def test_slack_being_down_fails_nothing(
+    tasks: Any, contract: RuntimeContract, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with SlackStandIn(Trouble(500)) as slack:
+        monkeypatch.setenv("BARFLOW_SLACK_URL", slack.url)
+        tasks.tell_failure(context(error=RuntimeError("why")))
+    assert slack.attempts == 1
+    tasks.tell_failure(context(error=RuntimeError("why")))  # and now nobody listens there
+
+
+def test_an_account_that_cannot_be_asked_keeps_slack_from_hearing_and_fails_nothing(
+    tasks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    with mock_aws():  # nothing was ever deployed here
+        tasks.tell_failure(context())
