@@ -19,7 +19,7 @@ from barflow.mongo import Document
 
 CHECK: Any = program("orchestration/host/check_health.py")
 NOW = datetime(2026, 3, 2, 16, 0, tzinfo=UTC)
-WELL = dict.fromkeys(("metadatabase", "scheduler", "dag_processor", "triggerer"), {"status": "healthy"})
+WELL = {name: {"status": "healthy"} for name in ("metadatabase", "scheduler", "dag_processor", "triggerer")}
 
 
 @pytest.fixture
