@@ -21,6 +21,7 @@ from barflow.alert_message import Message
 from barflow.mongo import DUPLICATE_KEY, Document, mongo_errors
 from barflow.sessions import utc_now
 
+EPOCH = datetime.fromtimestamp(0, UTC)
 KEPT = timedelta(days=90)
 # The channel that is the outbox itself: its readers follow the collection.
 OUTBOX_CHANNEL = "sse"
@@ -56,7 +57,7 @@ class Outbox:
 
     def undelivered_age(self) -> float:
         """Seconds since the oldest alert was noticed that a channel still has to take; 0 where none waits."""
-        waits = {"due_at": {"$gt": datetime.fromtimestamp(0, UTC)}}  # there, and by its index
+        waits = {"due_at": {"$gt": EPOCH}}  # a comparison that the index answers, unlike $exists
         with mongo_errors("look for alerts that wait"):
             oldest = self.alerts.find_one(waits, {"created_at": 1}, sort=[("created_at", 1)])
         return max(0.0, (utc_now() - oldest["created_at"]).total_seconds()) if oldest else 0.0

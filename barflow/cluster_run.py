@@ -6,6 +6,7 @@ should this process die. Clients and the wait are passed in.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from barflow.errors import BarflowError
 from barflow.ledger import new_run_id
 
 Say = Callable[[str], None]
-POLL_SECONDS = 15.0
+POLL_SECONDS = float(os.environ.get("BARFLOW_POLL_SECONDS", "15"))
 STEP_FAILED = ("FAILED", "CANCELLED", "INTERRUPTED")
 JOB_FAILED = ("FAILED", "TIMEOUT", "STOPPED", "ERROR", "EXPIRED")
 

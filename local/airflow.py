@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
 import requests
 
 from barflow.errors import BarflowError
@@ -147,6 +148,17 @@ class LocalAirflow:
                 )
             time.sleep(0.5)
         return state
+
+    def kill_task(self, dag: str, run: str, task: str) -> bool:
+        """Kills the process that works on a task, as a machine without memory would; whether there was one."""
+        found = self.call("GET", f"dags/{dag}/dagRuns/{run}/taskInstances/{task}")
+        assert self._process is not None
+        for child in psutil.Process(self._process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if f"airflow worker -- {found['id']}" in " ".join(child.cmdline()):
+                    child.kill()
+                    return True
+        return False
 
     def task_log(self, dag: str, run: str, task: str, attempt: int = 1) -> str:
         """What a task logged, a line an event."""

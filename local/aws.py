@@ -14,18 +14,26 @@ from types import TracebackType
 from typing import IO, cast
 
 from barflow.errors import UnavailableError
+from local.aws_machine import ACCOUNT, REGION, Machine, client_variables
 
-ACCOUNT, REGION = "123456789012", "us-east-1"
+__all__ = ["ACCOUNT", "REGION", "AwsStandIn"]
 
 
 class AwsStandIn:
-    """The stand-in, from ``__enter__`` to ``__exit__``. ``url`` is its endpoint."""
+    """The stand-in, from ``__enter__`` to ``__exit__``. ``url`` is its endpoint.
+
+    With a machine it runs what is deployed: functions, steps, jobs, crawlers and queries.
+    """
 
     url: str
 
+    def __init__(self, machine: Machine | None = None) -> None:
+        self.machine = machine
+
     def __enter__(self) -> AwsStandIn:
+        given = [self.machine.to_json()] if self.machine else []
         self._server = subprocess.Popen(
-            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", __name__, *given], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         port = cast(IO[str], self._server.stdout).readline().strip()
         if not port:
@@ -43,16 +51,7 @@ class AwsStandIn:
     def environment(self) -> dict[str, str]:
         """The variables of this process, pointed at the stand-in and away from every real account."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CDK_"))}
-        return kept | {
-            "AWS_ENDPOINT_URL": self.url,
-            "AWS_ACCESS_KEY_ID": "stand-in",
-            "AWS_SECRET_ACCESS_KEY": "stand-in",
-            "AWS_REGION": REGION,
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+        return kept | client_variables(self.url)
 
 
 def main() -> None:
@@ -61,16 +60,33 @@ def main() -> None:
     from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
     import local.aws_mends  # noqa: F401 it mends moto
-    from local import aws_types
+    from local import aws_catalog_types, aws_types
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     logging.getLogger("moto").setLevel(logging.ERROR)
     aws_types.extend()
+    aws_catalog_types.extend()
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    print(server.get_host_and_port()[1], flush=True)
+    port = server.get_host_and_port()[1]
+    if given := sys.argv[1:]:
+        os.environ["AWS_ENDPOINT_URL"] = f"http://localhost:{port}"
+        run_on(Machine.from_json(given[0]))
+    print(port, flush=True)
     sys.stdin.read()
+    if given:
+        from local.aws_programs import kill_all
+
+        kill_all()
     server.stop()
+
+
+def run_on(machine: Machine) -> None:
+    """Has this process's moto run what is deployed."""
+    from local import aws_athena, aws_crawlers, aws_emr, aws_glue, aws_lambda, aws_rds
+
+    for service in (aws_lambda, aws_rds, aws_emr, aws_glue, aws_crawlers, aws_athena):
+        service.run_on(machine)
 
 
 if __name__ == "__main__":

@@ -135,18 +135,22 @@ def _generated(backend: Any, rules: dict[str, Any]) -> str:
     return json.dumps(json.loads(rules["SecretStringTemplate"]) | {rules["GenerateStringKey"]: password})
 
 
+TYPES: dict[str, type[CloudFormationModel]] = {
+    "AWS::SecretsManager::Secret": Secret,
+    "AWS::SecretsManager::SecretTargetAttachment": SecretAttachment,
+}
+
+
 def extend() -> None:
     """Registers the types above, and mends RDS: names of parameter groups, the owner's managed secret."""
     known = parsing.resource_class_from_type
-    added = {
-        "AWS::SecretsManager::Secret": Secret,
-        "AWS::SecretsManager::SecretTargetAttachment": SecretAttachment,
-    }
 
     def class_or_record(resource_type: str) -> type[CloudFormationModel]:
+        if resource_type in TYPES:
+            return TYPES[resource_type]
         if resource_type.startswith("Custom::"):  # moto would want Docker to run its function
             return Recorded
-        return added.get(resource_type) or known(resource_type) or Recorded
+        return known(resource_type) or Recorded
 
     parsing.resource_class_from_type = class_or_record
     create = DBInstance.create_from_cloudformation_json.__func__  # type: ignore[attr-defined]

@@ -64,7 +64,7 @@ def live_start(source: BarSource, symbols: Sequence[str], book: RuleBook, until:
     first = last_sessions(until, LIVE_SESSIONS + HISTORY_SESSIONS)[0].opens
     if source.first > live[0].opens:
         raise BadInputError(f"--live needs more than {LIVE_SESSIONS} sessions, and there are fewer. Leave --live out.")
-    events = judge_history(book, _sessions(source, symbols, max(first, source.first), until), until)
+    events = judge_history(book, sessions_of(source, symbols, max(first, source.first), until), until)
     fired = [event.bar_start for event in events if event.bar_start >= live[0].opens]
     target = min(fired, default=live[0].opens)
     day = new_york(target).date()
@@ -72,7 +72,7 @@ def live_start(source: BarSource, symbols: Sequence[str], book: RuleBook, until:
     return slots[-BARS_BEFORE_ALERT] + BAR
 
 
-def _sessions(source: BarSource, symbols: Sequence[str], first: datetime, until: datetime) -> Iterator[SessionBars]:
+def sessions_of(source: BarSource, symbols: Sequence[str], first: datetime, until: datetime) -> Iterator[SessionBars]:
     """The source's bars that validation accepts."""
     for symbol in symbols:
         rows = source.rows(symbol, first, until)

@@ -154,6 +154,7 @@ NOTIFY = Bundle(
 )
 # What the code bucket holds, and the function that puts it there: it carries the files itself.
 LIBRARY = "barflow.zip"
+CHARTS = Path("node_modules/lightweight-charts/dist/lightweight-charts.standalone.production.mjs")
 RELEASE = Bundle(
     name="publish",
     files={
@@ -163,6 +164,9 @@ RELEASE = Bundle(
         "release/sql": "sql",
         "release/orchestration": "orchestration",
         "release/barflow": "barflow",
+        "release/config/alerts.toml": "config/alerts.toml",
+        "release/dashboard": "dashboard",
+        f"release/dashboard/static/vendor/{CHARTS.name}": str(CHARTS),
     },
     archives={f"release/{LIBRARY}": ZippedPackage("barflow")},
 )

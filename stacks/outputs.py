@@ -27,6 +27,7 @@ SLACK_SECRET = Output("Secrets", "SlackSecret", "Secret that holds the Slack bot
 SSH_CONNECTION_SECRET = Output("Secrets", "SshConnectionSecret", "Secret of Airflow's SSH connection to the host")
 SLACK_CONNECTION_SECRET = Output("Secrets", "SlackConnectionSecret", "Secret of Airflow's Slack connection")
 AIRFLOW_LOGIN_SECRET = Output("Secrets", "AirflowLoginSecret", "Secret of the generated password of Airflow's page")
+DASHBOARD_SECRET = Output("Secrets", "DashboardSecret", "Secret of the generated token of the analysts' page")
 
 LAKE_BUCKET = Output("Storage", "LakeBucket", "Bucket of the Parquet archive and its manifests")
 CODE_BUCKET = Output("Storage", "CodeBucket", "Bucket of the published programs")

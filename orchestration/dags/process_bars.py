@@ -41,7 +41,7 @@ from barflow_tasks import (
 
 # Once the closing bars are certain. Cron expressions in New York time, divided by semicolons; none: by hand.
 SCHEDULE = os.environ.get("BARFLOW_PROCESS_SCHEDULE", "" if LOCAL else "45 16 * * MON-FRI")
-CLUSTER_START = timedelta(minutes=int(os.environ.get("BARFLOW_CLUSTER_START_MINUTES", "25")))
+CLUSTER_START = timedelta(minutes=float(os.environ.get("BARFLOW_CLUSTER_START_MINUTES", "25")))
 
 
 @task(multiple_outputs=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import tempfile
@@ -31,6 +32,13 @@ def browser_shot() -> Iterator[BrowserShot]:
         pytest.skip("the browser that the tests bring along runs on Linux on x86-64 only")
     with browser() as shot:
         yield shot
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Callable[[str], Path]:
+    """Where a picture of that name goes: with the test, or under `make pictures` into the documentation."""
+    folder = Path(os.environ.get("PICTURES_TO", tmp_path))
+    return lambda name: folder / name
 
 
 @pytest.fixture(scope="session")

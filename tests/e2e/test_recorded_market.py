@@ -6,9 +6,9 @@ from datetime import UTC, date, datetime
 
 import pytest
 from commands import Replayed
-from oracle import TWELVEDATA, Oracle, differences, held
 
 from barflow.load import TABLES
+from local.oracle import TWELVEDATA, Oracle, differences, held
 
 SYMBOLS = ("AAPL", "GOOGL", "TSLA", "MSFT", "NVDA")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from conftest import DAGS, Structure
+from reading import DAGS, Structure
 
 from barflow.run_messages import NEXT
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import boto3
 import pytest
-from conftest import DAGS
 from contracts import made_up_contract
 from moto import mock_aws
 from moto.emr.models import emr_backends
 from moto.glue.models import glue_backends
+from reading import DAGS
 
 from barflow.contract import RuntimeContract, parameter_name
 from local.slack_server import TOKEN, SlackStandIn, Trouble

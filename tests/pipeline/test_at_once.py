@@ -8,11 +8,11 @@ from typing import Any
 import psycopg
 import pytest
 from harness import AGGREGATE, PROCESS, Pipeline, made_up
-from oracle import Oracle, disagreements
 
 from barflow import process
 from barflow.ledger import Lease
 from barflow.load import LOCK
+from local.oracle import Oracle, disagreements
 
 SESSIONS = [made_up(symbol, day) for symbol in ("AAPL", "MSFT") for day in ("2025-07-02", "2025-07-03")]
 

@@ -15,11 +15,11 @@ import psycopg
 import pytest
 from gate import Gate
 from harness import AGGREGATE, PROCESS, Pipeline, made_up
-from oracle import Oracle, disagreements
 
 from barflow.bars import SessionBars
 from barflow.process import to_table
 from barflow.sessions import sessions_between
+from local.oracle import Oracle, disagreements
 
 INTERRUPTED = Path(__file__).with_name("interrupted.py")
 NEW_DAYS = [str(item.session_date) for item in sessions_between(date(2025, 8, 4), date(2025, 8, 29))]

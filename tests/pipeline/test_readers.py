@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 from gate import Gate
 from harness import AGGREGATE, PROCESS, Pipeline, Ran, made_up
-from oracle import Oracle, disagreements
 
 from barflow import load
 from barflow.load import TABLES
+from local.oracle import Oracle, disagreements
 
 DAYS = ("2025-07-02", "2025-07-03")
 OLD = [made_up(symbol, day) for symbol in ("AAPL", "MSFT") for day in DAYS]

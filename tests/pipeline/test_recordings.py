@@ -6,7 +6,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from harness import Pipeline, received
-from oracle import IBKR, YFINANCE, Oracle, disagreements, held
+
+from local.oracle import IBKR, YFINANCE, Oracle, disagreements, held
 
 
 def test_ten_months_in_two_loads_equal_the_oracle(pipeline: Pipeline, real_data: Path) -> None:

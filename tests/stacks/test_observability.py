@@ -14,10 +14,10 @@ from barflow import metric_names as metrics
 from config.environment import AlarmConfig, Environment, IngestConfig
 from config.environments import dev
 
-OF_TICKS = {"StaleBars", "RejectedShare", "TicksRefused", "UndeliveredAlerts", "TickErrors", "NoTicks"}
+OF_TICKS = {"StaleBars", "RejectedShare", "TicksRefused", "TickErrors", "NoTicks"}
 ALARMS = OF_TICKS | {
-    "FailedTicks", "DatabaseStorage",
-    "DatabaseCpu", "DatabaseConnections", "HostHardware", "HostDown",
+    "FailedTicks", "DatabaseStorage", "DatabaseCpu", "DatabaseConnections", "HostHardware", "HostDown", "HostParts",
+    "UndeliveredAlerts",
 }  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def test_stale_bars_are_judged_by_the_environments_minutes(dev_deployment: Deplo
     assert stale["TreatMissingData"] == "notBreaching", "outside sessions there is no tick and no alarm"
 
 
-def test_an_alert_that_nobody_takes_is_noticed_by_the_age_that_the_ticks_tell(dev_deployment: Deployment) -> None:
+def test_an_alert_that_nobody_takes_is_noticed_by_the_age_that_ticks_and_host_tell(dev_deployment: Deployment) -> None:
     waiting = alarms(dev_deployment)["UndeliveredAlerts"]
     assert waiting["MetricName"] == metrics.UNDELIVERED_ALERT_AGE
     assert waiting["Threshold"] == 60 * dev_deployment.environment.alarms.undelivered_minutes
@@ -60,6 +60,13 @@ def test_a_schedule_that_stops_is_noticed_though_it_leaves_no_metric(dev_deploym
 def test_broken_hardware_moves_the_host_to_other_hardware(dev_deployment: Deployment) -> None:
     assert "ec2:recover" in json.dumps(alarms(dev_deployment)["HostHardware"]["AlarmActions"])
     assert alarms(dev_deployment)["HostDown"]["TreatMissingData"] == "breaching"
+
+
+def test_what_the_hosts_own_check_counts_is_heard_of_and_so_is_its_silence(dev_deployment: Deployment) -> None:
+    found = alarms(dev_deployment)["HostParts"]
+    assert (found["MetricName"], found["Threshold"]) == (metrics.HOST_PARTS_DOWN, 0)
+    assert found["TreatMissingData"] == "breaching"
+    assert found["EvaluationPeriods"] == 3, "a restart takes a minute and is no news"
 
 
 def test_failed_jobs_steps_and_clusters_reach_the_topic_by_themselves(dev_deployment: Deployment) -> None:

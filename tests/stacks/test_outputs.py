@@ -13,7 +13,7 @@ from stacks.outputs import OUTPUTS
 KEYS = {
     "Secrets": {
         *("TwelveDataSecret", "MongoDbSecret", "SlackSecret"),
-        *("SshConnectionSecret", "SlackConnectionSecret", "AirflowLoginSecret"),
+        *("SshConnectionSecret", "SlackConnectionSecret", "AirflowLoginSecret", "DashboardSecret"),
     },
     "Network": {"NatAddresses", "VpcId"},
     "Storage": {"LakeBucket", "CodeBucket", "LogsBucket", "CodeUri"},

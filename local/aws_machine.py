@@ -1,0 +1,84 @@
+"""What do the stand-in's programs run on? This machine: a folder for their files, the embedded services, and trouble.
+
+Shared by who starts the stand-in and by the stand-in's own process. ``expect`` prepares a trouble and ``take`` meets
+it, each once, through files in the folder, so that either may be in any process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+
+ACCOUNT, REGION = "123456789012", "us-east-1"
+
+
+class Trouble(Enum):
+    """What the next program or cluster meets."""
+
+    STEP_DIES = "the next Spark step is killed, as by a node that runs out of memory"
+    JOB_DIES = "the next Glue job run is killed"
+    JOB_TIMES_OUT = "the next Glue job run reaches its time limit"
+    CLUSTER_STUCK = "the next cluster stays STARTING, as where there is no capacity"
+    ANSWER_LATE = "the next cluster is made, and who asked for it hears of it later: `at` is by how many seconds"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """``warehouse_dsn`` is that of the embedded PostgreSQL's superuser, which has no password.
+
+    ``settings`` go to every program and win over what was deployed: the addresses of those that stand in for parties
+    outside AWS. ``minute`` is how many seconds a minute takes here that a cluster may be idle.
+    """
+
+    folder: Path
+    warehouse_dsn: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    minute: float = 4.0
+
+    @classmethod
+    def from_json(cls, text: str) -> Machine:
+        read = json.loads(text)
+        return cls(Path(read["folder"]), read["warehouse_dsn"], read["settings"], read["minute"])
+
+    def to_json(self) -> str:
+        return json.dumps({**asdict(self), "folder": str(self.folder)})
+
+    def expect(self, trouble: Trouble, at: str = "", times: int = 1) -> None:
+        """Prepares a trouble for so many programs, at the moment that one says ``at``; its first word, where empty."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for number in range(times):
+            (self.folder / f"{trouble.name}.{number}").write_text(at)
+
+    def take(self, trouble: Trouble) -> str | None:
+        """One prepared trouble's ``at``, which is then over; None where none is prepared."""
+        for mark in sorted(self.folder.glob(f"{trouble.name}.[0-9]")):
+            taken = mark.with_suffix(".taken")
+            with suppress(FileNotFoundError):  # another program was quicker
+                mark.rename(taken)
+                return taken.read_text()
+        return None
+
+    def calm(self) -> None:
+        """Forgets what is prepared and was not met."""
+        for trouble in Trouble:
+            while self.take(trouble) is not None:
+                pass
+
+
+def client_variables(url: str) -> dict[str, str]:
+    """What points every AWS client at the stand-in and away from every real account."""
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "stand-in",
+        "AWS_SECRET_ACCESS_KEY": "stand-in",
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }

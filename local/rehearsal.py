@@ -1,0 +1,292 @@
+"""What is rehearsed? One environment deployed to the stand-in, with the parties around it: vendor, stores, Slack.
+
+``with Rehearsal("dev", folder, say) as deployed`` starts the stand-ins, deploys by the CDK CLI and puts the secrets in
+by the names that the runbook has. Its methods are what an operator and the schedule do, and what readers see.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import boto3
+import psycopg
+
+from barflow.contract import RuntimeContract, parameter_name, parse
+from barflow.errors import BarflowError
+from barflow.load import TABLES
+from barflow.sessions import last_sessions, utc_now
+from local.airflow import LocalAirflow
+from local.aws import AwsStandIn
+from local.aws_machine import REGION, Machine
+from local.deploy import Cdk
+from local.embedded import STAND_IN_KEY
+from local.live import LiveClock, sessions_of
+from local.oracle import Oracle, disagreements
+from local.services import Services
+from local.slack_server import TOKEN, SlackStandIn
+from local.state import State
+from local.synthetic import SyntheticBars
+from local.twelvedata_server import TwelveDataStandIn
+
+Say = Callable[[str], None]
+# The market stands still at the close of a session, and each scenario opens the next one.
+SESSIONS_AHEAD = 8
+DAG, SWEEP = "process_bars", "sweep"
+RUN_SECONDS, CRAWL_SECONDS, TRIES = 600, 60, 2
+
+
+class Rehearsal:
+    """The stand-ins and what is deployed to them, from ``__enter__`` to ``__exit__``."""
+
+    def __init__(self, env: str, folder: Path, say: Say) -> None:
+        self.env, self.folder, self._say = env, folder, say
+        self._open = ExitStack()
+        self.source = SyntheticBars()
+        self._closes = [item.closes for item in last_sessions(utc_now(), SESSIONS_AHEAD + 1) if item.closes < utc_now()]
+        self.clock = LiveClock(self._closes.pop(0))
+
+    def __enter__(self) -> Rehearsal:
+        with ExitStack() as starting:
+            state = State.create(self.folder / "state", source={"kind": "synthetic"}, as_of=None)
+            self.services = starting.enter_context(Services(state, self._say))
+            self.slack = starting.enter_context(SlackStandIn())
+            self.api = starting.enter_context(TwelveDataStandIn(self.source, clock=self.clock, api_key=STAND_IN_KEY))
+            outside = {"BARFLOW_TWELVEDATA_URL": self.api.url, "BARFLOW_SLACK_URL": self.slack.url}
+            self.machine = Machine(self.folder / "machine", self.services.warehouse_dsn, outside)
+            self.aws = starting.enter_context(AwsStandIn(self.machine))
+            self._cdk = Cdk(self.aws, self.env, self.folder / "assembly")
+            self._open = starting.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def client(self, service: str) -> Any:
+        keys = {"aws_access_key_id": "stand-in", "aws_secret_access_key": "stand-in"}
+        return boto3.client(service, endpoint_url=self.aws.url, region_name=REGION, **keys)
+
+    def synth(self) -> str:
+        self._cdk.synth()
+        return f"{len(list((self.folder / 'assembly').glob('*.template.json')))} templates"
+
+    def bootstrap(self) -> str:
+        self._cdk.bootstrap()
+        return "assets have a bucket"
+
+    def deploy(self) -> str:
+        self._cdk.deploy(self.folder / "outputs.json")
+        return f"{len(self.outputs)} stacks"
+
+    @property
+    def outputs(self) -> dict[str, dict[str, str]]:
+        """By stack's part, such as Ingestion, its outputs."""
+        read: dict[str, dict[str, str]] = json.loads((self.folder / "outputs.json").read_text())
+        return {name.rsplit("-", 1)[1]: found for name, found in read.items()}
+
+    @cached_property
+    def contract(self) -> RuntimeContract:
+        """The deployment's contract, out of its parameter."""
+        return parse(self.client("ssm").get_parameter(Name=parameter_name(self.env))["Parameter"]["Value"])
+
+    def put_secrets_in(self) -> str:
+        """As the runbook says: each of its ``put_secret`` lines."""
+        self.barflow(
+            "runbook", "--env", self.env, "--outputs", str(self.folder / "outputs.json"), "--to", str(self.folder)
+        )
+        text = (self.folder / f"runbook-{self.env}.md").read_text()
+        names = re.findall(r"^put_secret (\S+)", text, re.MULTILINE)
+        values = {
+            "twelvedata": STAND_IN_KEY,
+            "mongodb": self.services.mongodb_uri,
+            "slack": TOKEN,
+            "slack_api_default": json.dumps({"conn_type": "slack", "password": TOKEN}),
+            "barflow_ssh": json.dumps({"conn_type": "ssh", "host": "localhost"}),
+        }
+        store = self.client("secretsmanager")
+        for name in names:
+            (value,) = [value for key, value in values.items() if re.search(rf"(^|[/:]){key}(-\w+)?$", name)]
+            store.put_secret_value(SecretId=name, SecretString=value)
+        if len(names) != len(values):
+            raise BarflowError(f"the runbook asks for {len(names)} secrets, and the rehearsal knows {len(values)}")
+        return f"{len(names)} secrets"
+
+    def variables(self, **more: str) -> dict[str, str]:
+        """The environment of a program that works on this deployment from outside."""
+        plain = {name: value for name, value in self.aws.environment().items() if not name.startswith("BARFLOW_")}
+        return {**plain, "BARFLOW_ENV": self.env, "BARFLOW_POLL_SECONDS": "0.5", **self.machine.settings, **more}
+
+    def barflow(self, *arguments: str) -> str:
+        """The command as an operator runs it. Returns its stdout; raises BarflowError with its last word."""
+        command = [str(Path(sys.executable).with_name("barflow")), *arguments]
+        done = subprocess.run(command, env=self.variables(), capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BarflowError((done.stderr.strip() or done.stdout.strip() or "no word").splitlines()[-1])
+        return done.stdout
+
+    def tick(self) -> str:
+        """Invokes the deployed function as the runbook says. Raises BarflowError unless it succeeded."""
+        name = self.outputs["Ingestion"]["IngestFunction"]
+        found = self.client("lambda").invoke(FunctionName=name, Payload=b'{"force": true}')
+        answer = json.loads(found["Payload"].read())
+        if answer.get("outcome") != "succeeded":
+            raise BarflowError(f"the tick ended so: {json.dumps(answer)[:500]}")
+        return f"{answer['new']} bars stored, {answer['revised']} revised"
+
+    def start_airflow(self) -> str:
+        """Airflow with the DAGs, the library and the connections that were deployed, as on the host."""
+        host, bucket = self.folder / "host", self.contract.storage.code_bucket
+        prefix = self.contract.storage.code_uri.removeprefix(f"s3://{bucket}/")
+        s3 = self.client("s3")
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for item in page["Contents"]:
+                target = host / item["Key"].removeprefix(prefix)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                s3.download_file(bucket, item["Key"], str(target))
+        prefixes = {"connections_prefix": self.contract.airflow.connections_prefix}
+        metadata = self.dsn(self.contract.warehouse.airflow_secret).replace("postgresql://", "postgresql+psycopg://", 1)
+        environment = self.variables(
+            AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=metadata,
+            AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC=metadata,
+            AIRFLOW__SECRETS__BACKEND="airflow.providers.amazon.aws.secrets.secrets_manager.SecretsManagerBackend",
+            AIRFLOW__SECRETS__BACKEND_KWARGS=json.dumps({**prefixes, "variables_prefix": None, "config_prefix": None}),
+            PYTHONPATH=str(host),
+            PYTHONSAFEPATH="1",  # else the checkout's library would come first
+            BARFLOW_PROCESS_SCHEDULE="",
+            BARFLOW_POLL_SECONDS="3",
+            BARFLOW_RETRIES=str(TRIES - 1),
+            BARFLOW_RETRY_SECONDS="1",
+            BARFLOW_CLUSTER_START_MINUTES="0.3",
+        )
+        made = LocalAirflow(
+            self.folder / "airflow",
+            environment,
+            dags=host / "orchestration" / "dags",
+            on_start=self.services.watch,
+        )
+        self.airflow = self._open.enter_context(made)
+        self.airflow.wait_for_dag(SWEEP)
+        self.airflow.call("PATCH", f"dags/{SWEEP}", json={"is_paused": True})  # it would come by the hour
+        return f"{len(self.airflow.call('GET', 'dags')['dags'])} DAGs"
+
+    def start_run(self) -> str:
+        """Triggers process_bars. Returns the run's id."""
+        return self.airflow.trigger(DAG)
+
+    def sweep(self) -> str:
+        """The DAG that ends what others left behind. Raises BarflowError where it fails."""
+        self.airflow.call("PATCH", f"dags/{SWEEP}", json={"is_paused": False})
+        if (state := self.airflow.wait(SWEEP, self.airflow.trigger(SWEEP), RUN_SECONDS)) != "success":
+            raise BarflowError(f"the sweep ended as {state}")
+        return "success"
+
+    def end_of(self, run: str) -> str:
+        """The state that a run ends in, with its tasks that did not succeed."""
+        state = self.airflow.wait(DAG, run, RUN_SECONDS)
+        failed = [name for name, ended in self.airflow.tasks(DAG, run).items() if ended == "failed"]
+        return f"{state} ({', '.join(failed)})" if failed else state
+
+    def kill(self, run: str, task: str) -> None:
+        """Kills the process of a task at work. Raises BarflowError where it has none."""
+        if not self.airflow.kill_task(DAG, run, task):
+            raise BarflowError(f"{task} has no process: {self.airflow.tasks(DAG, run)}")
+
+    def steps(self) -> list[str]:
+        """The states of the newest cluster's steps."""
+        newest = max(self.clusters(), key=lambda item: item["Status"]["Timeline"]["CreationDateTime"])
+        return [step["Status"]["State"] for step in self.client("emr").list_steps(ClusterId=newest["Id"])["Steps"]]
+
+    def next_session(self) -> None:
+        """Lets the market trade one more session."""
+        self.clock.now = self._closes.pop(0)
+
+    def dsn(self, secret: str) -> str:
+        """Of a user of the database server, by its deployed secret."""
+        user = json.loads(self.client("secretsmanager").get_secret_value(SecretId=secret)["SecretString"])
+        return "postgresql://{username}:{password}@{host}:{port}/{dbname}?sslmode=require".format(**user)
+
+    @property
+    def _reader(self) -> str:
+        return self.dsn(self.contract.warehouse.reader_secret)
+
+    def seen(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Every row of the tables that readers see."""
+        with psycopg.connect(self._reader, options="-c timezone=UTC") as connection:
+            return {
+                table: connection.execute(f"select * from market.{table} order by 1, 2".encode()).fetchall()
+                for table in TABLES
+            }
+
+    def check_numbers(self) -> str:
+        """Holds the warehouse against what the vendor served, computed another way."""
+        first = datetime.fromisoformat(self.api.requests[0].params["start_date"].replace(" ", "T") + "+00:00")
+        bars = sessions_of(self.source, self.contract.settings.symbols, first, self.clock.now)
+        if found := disagreements(self._reader, Oracle.of_sessions(bars)):
+            told = "; ".join(f"{table}: {len(items)}, first {items[0]}" for table, items in found.items())
+            raise BarflowError(f"the warehouse differs from the oracle in {told}")
+        return f"{sum(map(len, self.seen().values()))} rows as the oracle has them"
+
+    def check_ledger(self) -> str:
+        """Has ``barflow status`` compare the hops, the archive by Athena. Raises where they do not balance."""
+        found = json.loads(self.barflow("status", "--json"))
+        return f"{len(found['symbols'])} symbols balanced"
+
+    def check_catalog(self) -> str:
+        """Raises BarflowError unless both crawls succeeded and the catalog has what they must have found."""
+        glue, names, deadline = self.client("glue"), self.contract.glue, time.monotonic() + CRAWL_SECONDS
+        for crawler in (names.lake_crawler, names.warehouse_crawler):
+            while (found := glue.get_crawler(Name=crawler)["Crawler"])["State"] != "READY":
+                if time.monotonic() > deadline:
+                    raise BarflowError(f"the crawler {crawler} is {found['State']}")
+                time.sleep(0.2)
+            if found["LastCrawl"]["Status"] != "SUCCEEDED":
+                raise BarflowError(f"the crawler {crawler} {found['LastCrawl']}")
+        partitions = glue.get_partitions(DatabaseName=names.database, TableName=names.bars_table)["Partitions"]
+        tables = {item["Name"] for item in glue.get_tables(DatabaseName=names.database)["TableList"]}
+        missing = {f"warehouse_barflow_market_{name}" for name in TABLES} - tables
+        if missing or not partitions:
+            raise BarflowError(f"the catalog has {len(partitions)} partitions and not the tables {sorted(missing)}")
+        return f"{len(partitions)} partitions, {len(tables)} tables"
+
+    def clusters(self, *states: str) -> list[dict[str, Any]]:
+        """EMR's clusters in one of the states, or all."""
+        wanted = {"ClusterStates": [*states]} if states else {}
+        found: list[dict[str, Any]] = self.client("emr").list_clusters(**wanted)["Clusters"]
+        return found
+
+    def check_no_cluster_lives(self) -> str:
+        """Raises BarflowError while one costs money."""
+        alive = self.clusters("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
+        if alive:
+            raise BarflowError(f"{len(alive)} clusters still live: {[item['Status']['State'] for item in alive]}")
+        return f"{len(self.clusters())} clusters made, none lives"
+
+    def told(self, since: int, *words: str) -> str:
+        """The newest of Slack's messages, from a number on, that has all the words. Raises BarflowError without one."""
+        texts = [post["text"] for post in self.slack.posts[since:]]
+        for text in reversed(texts):
+            if all(word in text for word in words):
+                return text
+        raise BarflowError(f"no message in Slack says {' and '.join(words)}; it has {texts}")
+
+    @contextmanager
+    def unchanged_for_readers(self) -> Iterator[None]:
+        """Raises BarflowError where the block changed what readers see."""
+        before = self.seen()
+        yield
+        after = self.seen()
+        changed = [table for table in before if before[table] != after[table]]
+        if changed:
+            raise BarflowError(f"a failed run changed what readers see in {', '.join(changed)}")

@@ -1,0 +1,188 @@
+"""`make rehearse`: does what is deployed work together, and does it come back from trouble? On stand-ins, no account.
+
+It deploys an environment by the CDK CLI, puts the secrets in, ticks, has the deployed DAGs process and load, and holds
+every row against an oracle. Then it breaks one part after another: each failed run must go red, leave no cluster, say
+why in Slack and change nothing that readers see, and the next run must put all right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from barflow.errors import BarflowError
+from barflow.tables import console, table
+from local.aws_machine import Trouble
+from local.rehearsal import TRIES, Rehearsal
+from local.rehearsal_page import Done, page
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Break:
+    """A trouble that the tries of ``task`` meet, when a program says ``at``; ``why`` is what Slack must have of it."""
+
+    name: str
+    trouble: Trouble
+    task: str
+    why: str
+    at: str = ""
+
+
+BREAKS = (
+    Break(
+        "the Spark step is killed while it writes",
+        Trouble.STEP_DIES,
+        "bars_to_parquet",
+        "Container killed on request",
+        at="writing",
+    ),
+    Break(
+        "the Glue job is killed while it aggregates",
+        Trouble.JOB_DIES,
+        "bars_to_warehouse",
+        "Container killed on request",
+        at="aggregating",
+    ),
+    Break("the cluster never starts", Trouble.CLUSTER_STUCK, "cluster_is_up", "timed out"),
+)
+
+
+@dataclass
+class Steps:
+    """What was done, with its seconds; each step is said when it is over."""
+
+    say: Say
+    done: list[Done] = field(default_factory=list)
+
+    def __call__(self, name: str, work: Callable[[], str]) -> None:
+        begun = time.monotonic()
+        try:
+            found = work()
+        except BarflowError as error:
+            raise BarflowError(f"{name}: {error}") from None
+        step = Done(name, time.monotonic() - begun, found)
+        self.done.append(step)
+        self.say(f"{step.name:<56} {step.seconds:6.1f} s  {step.found}")
+
+
+def rehearse(env: str, folder: Path, say: Say) -> list[Done]:
+    """All of it, in an empty folder. Raises BarflowError naming the first step that is not as it should be."""
+    step = Steps(say)
+    with Rehearsal(env, folder, say) as deployed:
+        step("synthesize", deployed.synth)
+        step("bootstrap the account", deployed.bootstrap)
+        step("deploy every stack", deployed.deploy)
+        step("put the secrets in, as the runbook says", deployed.put_secrets_in)
+        step("start Airflow with the deployed DAGs", deployed.start_airflow)
+        step("a tick, by the deployed function", deployed.tick)
+        step("process_bars: cluster, Spark, Glue, crawlers", partial(succeed, deployed))
+        compare(deployed, step)
+        for item in BREAKS:
+            step("a session more, and a tick", partial(one_more, deployed))
+            step(item.name, partial(fail, deployed, item))
+        step("a session more, and a tick", partial(one_more, deployed))
+        step("the next run, whose worker is killed twice", partial(survive, deployed))
+        compare(deployed, step)
+        step("the sweep finds nothing left behind", deployed.sweep)
+    return step.done
+
+
+def compare(deployed: Rehearsal, step: Steps) -> None:
+    """All that must hold after a run that went well."""
+    step("  every row against the oracle", deployed.check_numbers)
+    step("  the ledger balances, counted by Athena", deployed.check_ledger)
+    step("  the crawlers entered archive and warehouse", deployed.check_catalog)
+    step("  no cluster lives", deployed.check_no_cluster_lives)
+
+
+def one_more(deployed: Rehearsal) -> str:
+    deployed.next_session()
+    return deployed.tick()
+
+
+def succeed(deployed: Rehearsal) -> str:
+    """A run that must go green, and tells Slack what it did."""
+    heard = len(deployed.slack.posts)
+    if (ended := deployed.end_of(deployed.start_run())) != "success":
+        raise BarflowError(f"the run ended as {ended}")
+    return deployed.told(heard, "succeeded", "every hop reconciles").splitlines()[1]
+
+
+def fail(deployed: Rehearsal, item: Break) -> str:
+    """A run that meets the trouble in every try: red, its cluster ended, Slack says why, readers see what they saw."""
+    heard = len(deployed.slack.posts)
+    deployed.machine.expect(item.trouble, item.at, times=TRIES)
+    with deployed.unchanged_for_readers():
+        ended = deployed.end_of(deployed.start_run())
+    deployed.machine.calm()
+    if ended != f"failed ({item.task})":
+        raise BarflowError(f"the run ended as {ended}")
+    deployed.check_no_cluster_lives()
+    return deployed.told(heard, f"process_bars.{item.task}", "failed in", item.why).splitlines()[1].split(". ")[0]
+
+
+def survive(deployed: Rehearsal) -> str:
+    """A run whose worker dies when its cluster is made and again while its step runs: one cluster, one step, green."""
+    before = len(deployed.clusters())
+    deployed.machine.expect(Trouble.ANSWER_LATE, at="30")
+    run = deployed.start_run()
+    wait_until("a cluster", lambda: len(deployed.clusters()) > before)
+    deployed.kill(run, "create_cluster")
+    wait_until("a step at work", lambda: "RUNNING" in deployed.steps())
+    deployed.kill(run, "bars_to_parquet")
+    if (ended := deployed.end_of(run)) != "success":
+        raise BarflowError(f"the run ended as {ended}")
+    made, steps = len(deployed.clusters()) - before, deployed.steps()
+    if made != 1 or steps != ["COMPLETED"]:
+        raise BarflowError(f"the run made {made} clusters, and the last had steps {steps}")
+    return "green, with one cluster and one step"
+
+
+def wait_until(what: str, true: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            raise BarflowError(f"there was not {what} in {seconds:.0f} s")
+        time.sleep(0.1)
+
+
+def show(done: list[Done]) -> None:
+    """The final table, on stdout."""
+    shown = table("rehearsed", ("step", "seconds", "found"), left=1)
+    for step in done:
+        shown.add_row(step.name, f"{step.seconds:.1f}", step.found)
+    shown.add_row("all", f"{sum(step.seconds for step in done):.1f}", "", style="bold")
+    console().print(shown)
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(prog="make rehearse", description=__doc__.split("\n", 1)[0])
+    options.add_argument("--env", default="dev")
+    options.add_argument("--to", type=Path, help="writes the table to this page, too: docs/rehearsal.md")
+    given = options.parse_args()
+    try:
+        # Not under a folder of the user's: PostgreSQL's own user must be let in.
+        with tempfile.TemporaryDirectory(prefix="barflow-rehearsal-", ignore_cleanup_errors=True) as folder:
+            done = rehearse(given.env, Path(folder), lambda text: print(text, file=sys.stderr, flush=True))
+    except BarflowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; nothing of it is left", file=sys.stderr)
+        return 130
+    show(done)
+    if given.to:
+        given.to.write_text(page(given.env, done))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
