@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 ARGS ?=
 ENV ?= dev
 
-.PHONY: help setup demo dashboard airflow test test-all lint bench synth diff deploy-local rehearse clean lock
+.PHONY: help setup demo dashboard airflow test test-host test-all pictures lint bench synth diff deploy-local rehearse clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -35,7 +35,7 @@ node_modules/.ready: package.json package-lock.json .npmrc | .venv/.ready
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements-airflow.txt
 	@touch $@
 
-build/.bundles: $(wildcard lambda/*/requirements.txt spark/requirements.txt glue/requirements.txt) | .venv/.ready
+build/.bundles: $(wildcard lambda/*/requirements.txt spark/requirements.txt glue/requirements.txt) | .venv/.ready node_modules/.ready
 	@echo "fetching what the functions and Spark on AWS are made of (some seconds)" >&2
 	@$(BIN)/python -m stacks.bundles >/dev/null 2>&1 || $(BIN)/python -m stacks.bundles
 	@touch $@
@@ -49,8 +49,17 @@ dashboard: setup ## the analysts' page on what the demo stored; ARGS="--port 808
 airflow: .venv/.airflow ## Airflow's page with the project's DAGs on embedded services; ARGS="--port 8081"
 	@$(BIN)/python -m local.airflow_demo $(ARGS)
 
-test: lint ## lint, types, import rules and the whole test suite; ARGS="-k sessions"
+test: lint ## lint, types, import rules and the tests; ARGS="-k sessions"
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-all: lint ## make test, and what takes minutes: Airflow itself, the host, the rehearsal
+	@$(BIN)/python -m pytest -m "minutes or not minutes" $(ARGS)
+
+test-host: setup .venv/.airflow ## install and start all that the host on AWS runs, on this machine
+	@$(BIN)/python -m pytest -m minutes tests/host $(ARGS)
+
+pictures: setup .venv/.airflow ## remake the documentation's pictures with the browser of the tests
+	@PICTURES_TO="$(CURDIR)/docs/images" $(BIN)/python -m pytest -q -m "minutes or not minutes" -k "picture or green_run" tests/browser
 
 lint: setup .venv/.airflow ## ruff, mypy and import-linter
 	@$(BIN)/ruff format --check -q . || { echo "run .venv/bin/ruff format ." >&2; exit 1; }
@@ -82,6 +91,7 @@ lock: setup ## compile requirements*.in into requirements*.txt with hashes
 	@$(LOCK_HERE) -c requirements-airflow.txt requirements.in -o requirements.txt
 	@for folder in lambda/*/; do test ! -f $${folder}requirements.in || $(LOCK_LAMBDA) $${folder}requirements.in -o $${folder}requirements.txt || exit; done
 	@$(LOCK_HERE) --python-platform aarch64-manylinux_2_28 spark/requirements.in -o spark/requirements.txt
+	@$(LOCK_HERE) --python-platform aarch64-manylinux_2_28 -c requirements-airflow.txt orchestration/host/requirements.in -o orchestration/host/requirements.txt
 	@$(LOCK_HERE) --python-platform x86_64-manylinux_2_28 glue/requirements.in -o glue/requirements.txt
 
 clean: ## remove the demo's state and everything built

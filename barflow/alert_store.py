@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from pymongo import UpdateOne
 from pymongo.database import Database
@@ -21,6 +21,7 @@ from barflow.alert_message import Message
 from barflow.mongo import DUPLICATE_KEY, Document, mongo_errors
 from barflow.sessions import utc_now
 
+EPOCH = datetime.fromtimestamp(0, UTC)
 KEPT = timedelta(days=90)
 # The channel that is the outbox itself: its readers follow the collection.
 OUTBOX_CHANNEL = "sse"
@@ -53,6 +54,13 @@ class Outbox:
             except BulkWriteError as error:
                 return len(documents) - len(_duplicates(error))
         return len(documents)
+
+    def undelivered_age(self) -> float:
+        """Seconds since the oldest alert was noticed that a channel still has to take; 0 where none waits."""
+        waits = {"due_at": {"$gt": EPOCH}}  # a comparison that the index answers, unlike $exists
+        with mongo_errors("look for alerts that wait"):
+            oldest = self.alerts.find_one(waits, {"created_at": 1}, sort=[("created_at", 1)])
+        return max(0.0, (utc_now() - oldest["created_at"]).total_seconds()) if oldest else 0.0
 
     def find(
         self,

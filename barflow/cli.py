@@ -275,15 +275,16 @@ def parse_day(text: str, option: str) -> date:
 @app.command(epilog="Example:  barflow status --json")
 def status(state: State = None, as_json: Json = False) -> None:
     """Compare the hops end to end: newest bar, counts, gaps, rejected, freshness. Exits 1 if a guarantee is broken."""
+    from barflow.alert_store import Outbox
     from barflow.tables import show_status, status_json
 
     with opened(state) as run:
-        found, now, runs = run.status(), run.clock(), run.last_runs()
+        seen = run.status(), run.last_runs(), run.clock(), Outbox(run.database).undelivered_age()
     if as_json:
-        print_json(status_json(found, runs, now))
+        print_json(status_json(*seen))
     else:
-        show_status(found, runs, now)
-    raise typer.Exit(1 if any(item.broken for item in found.values()) else 0)
+        show_status(*seen)
+    raise typer.Exit(1 if any(item.broken for item in seen[0].values()) else 0)
 
 
 @app.command(epilog="Example:  barflow migrate --dry-run")

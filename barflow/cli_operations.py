@@ -38,7 +38,9 @@ def runbook(
 def cost(
     env: Env = "dev",
     symbols: Annotated[int | None, typer.Option(min=1, help="So many symbols instead of the environment's.")] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Process runs a session: 1 daily, 7 hourly.")] = 1,
+    runs: Annotated[
+        int | None, typer.Option(min=1, help="So many process runs a session instead of those of the schedule.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Estimate what an environment costs a month, by service, and what one run of the pipeline does."""
@@ -54,7 +56,8 @@ def cost(
     if as_json:
         sys.stdout.write(json.dumps(found.to_json()) + "\n")
         return
-    title = f"{env}: {found.symbols} symbols, {runs} process run{'s' if runs > 1 else ''} a session"
+    count = found.runs_per_session
+    title = f"{env}: {found.symbols} symbols, {count} process run{'s' if count > 1 else ''} a session"
     shown = table(title, ("service", "made of", "USD a month"), left=2)
     for line in sorted(found.lines, key=lambda line: -line.dollars):
         shown.add_row(line.service, line.basis, f"{line.dollars:,.2f}")

@@ -123,12 +123,23 @@ class Glue(Section):
 
 
 class Airflow(Section):
-    """What the host needs to run Airflow; secrets by name."""
+    """What the host needs to run Airflow; secrets by name. ``process_schedule``: cron expressions in New York time."""
 
     connections_prefix: str
     fernet_secret: str
     jwt_secret: str
     login_secret: str
+    process_schedule: tuple[str, ...]
+    listen: str
+    port: int
+
+
+class Dashboard(Section):
+    """The analysts' page on the host: the secret that holds its token, and the address and port that it listens on."""
+
+    token_secret: str
+    listen: str
+    port: int
 
 
 class RuntimeContract(Section):
@@ -143,6 +154,7 @@ class RuntimeContract(Section):
     emr: Emr
     glue: Glue
     airflow: Airflow
+    dashboard: Dashboard
 
 
 def parameter_name(env: str) -> str:

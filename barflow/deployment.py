@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from barflow.contract import RuntimeContract, parameter_name, parse
+from barflow.contract import RuntimeContract, parameter_name, parse, secret_reference
 from barflow.errors import BadInputError, UnavailableError
 from barflow.runtime import Run
 from barflow.settings import Settings, load_settings
@@ -45,6 +45,10 @@ def open_run(env: str) -> tuple[Run, RuntimeContract | None]:
 
 
 def settings_of(contract: RuntimeContract) -> Settings:
-    """The settings that a deployment decides; the process's own environment decides the others."""
+    """The settings that a deployment decides; the process's own environment decides the others.
+
+    The warehouse is that of the user who may only read: the Glue job loads it, and the host may not.
+    """
     athena = {"athena_database": contract.glue.database, "athena_workgroup": contract.glue.athena_workgroup}
-    return load_settings(**contract.settings.model_dump(), **athena)
+    reader = {"warehouse_dsn": secret_reference(f"{contract.warehouse.reader_secret}#dsn")}
+    return load_settings(**contract.settings.model_dump() | athena | reader)

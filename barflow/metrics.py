@@ -12,6 +12,7 @@ from datetime import datetime
 
 from barflow.ingest import TickReport
 from barflow.metric_names import (
+    ALERTS_FIRED,
     BARS_INGESTED,
     BARS_RECEIVED,
     BARS_REJECTED,
@@ -22,6 +23,7 @@ from barflow.metric_names import (
     SYMBOL,
     SYMBOLS_REFUSED,
     TICKS_REFUSED,
+    UNDELIVERED_ALERT_AGE,
 )
 from barflow.sessions import BAR
 
@@ -50,6 +52,11 @@ def tick_lines(env: str, report: TickReport, newest: Mapping[str, datetime], now
 def refused_line(env: str, now: datetime) -> str:
     """The line of a tick that the vendor refused as a whole."""
     return emf(now, {ENVIRONMENT: env}, {TICKS_REFUSED: (1, "Count")})
+
+
+def alerts_line(env: str, fired: int, age: float, now: datetime) -> str:
+    """The line of a tick's alerts: how many it found, and the age of the oldest one that a channel has not taken."""
+    return emf(now, {ENVIRONMENT: env}, {ALERTS_FIRED: (fired, "Count"), UNDELIVERED_ALERT_AGE: (age, "Seconds")})
 
 
 def emf(moment: datetime, dimensions: Mapping[str, str], values: Values) -> str:

@@ -148,13 +148,14 @@ def expected_by(traded: Session, now: datetime) -> int:
 
 def is_fresh(status: SymbolStatus, now: datetime) -> bool:
     """Whether the newest bar is the newest that there can be, give or take two ticks."""
-    if status.newest_staged is None:
-        return False
+    due = close_due(now)
+    return status.newest_staged is not None and (due is None or status.newest_staged + BAR >= due)
+
+
+def close_due(now: datetime) -> datetime | None:
+    """The close (UTC) that the newest bar must have reached by ``now``; None before the calendar's first session."""
     newest = last_sessions(now, 1)
-    if not newest:
-        return True
-    due = min(now, newest[-1].closes) - 2 * BAR
-    return status.newest_staged + BAR >= due
+    return min(now, newest[-1].closes) - 2 * BAR if newest else None
 
 
 def collect(

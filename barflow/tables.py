@@ -95,7 +95,10 @@ def show_tick(report: TickReport, as_json: bool) -> None:
             console().print(f"{symbol}: {note}", style="yellow", markup=False)
 
 
-def status_json(found: Mapping[str, SymbolStatus], runs: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+def status_json(
+    found: Mapping[str, SymbolStatus], runs: Mapping[str, Any], now: datetime, undelivered: float
+) -> dict[str, Any]:
+    """``undelivered``: seconds since the oldest alert was noticed that a channel has not taken, 0 where none waits."""
     return {
         "as_of": now.isoformat(),
         "market_open": session_at(now) is not None,
@@ -103,11 +106,12 @@ def status_json(found: Mapping[str, SymbolStatus], runs: Mapping[str, Any], now:
         "broken": any(item.broken for item in found.values()),
         "symbols": {symbol: {**item.to_json(), "fresh": is_fresh(item, now)} for symbol, item in found.items()},
         "runs": runs,
+        "undelivered_alert_seconds": round(undelivered),
     }
 
 
-def show_status(found: Mapping[str, SymbolStatus], runs: Mapping[str, Any], now: datetime) -> None:
-    """The reconciliation for a person: one line a symbol, then what needs a look."""
+def show_status(found: Mapping[str, SymbolStatus], runs: Mapping[str, Any], now: datetime, undelivered: float) -> None:
+    """The reconciliation for a person: one line a symbol, then what needs a look. ``undelivered`` as above."""
     out = console()
     market = "open" if session_at(now) else "closed"
     out.print(f"as of {new_york(now):%Y-%m-%d %H:%M} New York, market {market}")
@@ -135,6 +139,13 @@ def show_status(found: Mapping[str, SymbolStatus], runs: Mapping[str, Any], now:
         out.print("a guarantee is broken: run `barflow process --full`, then `barflow aggregate`")
     elif any(item.pending for item in found.values()):
         out.print("pending sessions are taken by the next `barflow process` and `barflow aggregate`")
+    if undelivered:
+        out.print(
+            f"an alert has waited for {undelivered / 60:.0f} min: "
+            "`barflow alerts list --undelivered` says for whom and why",
+            style="yellow",
+            markup=False,
+        )
     for hop, run in runs.items():
         if run:
             error = f": {run['error']}" if run.get("error") else ""

@@ -15,9 +15,14 @@ from barflow.warehouse import connect, warehouse_errors
 
 LOADER = "barflow_loader"  # writes rows, and makes the schema of its staging tables
 READER = "barflow_reader"  # reads
+SANDBOX = "barflow_sandbox"  # reads the market, and writes and makes tables in the schema of trials
 AIRFLOW = "airflow"  # owns a database of that name, and sees nothing else
-SCHEMAS = ("market", "ops")
-TABLE_RIGHTS = {LOADER: "select, insert, update, delete", READER: "select"}
+READS, WRITES = "select", "select, insert, update, delete"
+TABLE_RIGHTS = {
+    "market": {LOADER: WRITES, READER: READS, SANDBOX: READS},
+    "ops": {LOADER: WRITES, READER: READS},
+    "sandbox": {READER: READS, SANDBOX: WRITES + ", truncate"},
+}
 
 
 def ensure_users(dsn: str, passwords: Mapping[str, str]) -> None:
@@ -38,16 +43,20 @@ def ensure_users(dsn: str, passwords: Mapping[str, str]) -> None:
 
 
 def grant_rights(dsn: str) -> None:
-    """Gives loader and reader their rights on what the migrations have made and on what later ones will make."""
+    """Gives the programs' users their rights on what the migrations have made and on what later ones will make."""
     with connect(dsn) as connection, warehouse_errors("grant rights to its users"):
         database = sql.Identifier(connection.info.dbname)
         connection.execute(sql.SQL("grant create on database {} to {}").format(database, sql.Identifier(LOADER)))
         connection.execute(
             sql.SQL("alter role {} set default_transaction_read_only = on").format(sql.Identifier(READER))
         )
-        for schema in map(sql.Identifier, SCHEMAS):
-            for name, rights in TABLE_RIGHTS.items():
-                user = sql.Identifier(name)
+        connection.execute(sql.SQL("grant create on schema sandbox to {}").format(sql.Identifier(SANDBOX)))
+        connection.execute(sql.SQL("grant {} to current_user").format(sql.Identifier(SANDBOX)))
+        trials = "alter default privileges for role {} in schema sandbox grant select on tables to {}"
+        connection.execute(sql.SQL(trials).format(sql.Identifier(SANDBOX), sql.Identifier(READER)))
+        for name, given in TABLE_RIGHTS.items():
+            schema = sql.Identifier(name)
+            for user, rights in ((sql.Identifier(name), rights) for name, rights in given.items()):
                 connection.execute(sql.SQL("grant usage on schema {} to {}").format(schema, user))
                 for template in (
                     "grant " + rights + " on all tables in schema {} to {}",

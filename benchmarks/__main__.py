@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from barflow.errors import BarflowError
-from benchmarks import alerts, figures, increment, lambda_bundle, load, parquet, parse, tick
+from benchmarks import alerts, dashboard, figures, increment, lambda_bundle, load, parquet, parse, tick
 from benchmarks.stores import opened
 
 CHAPTERS = {
@@ -19,6 +19,7 @@ CHAPTERS = {
     "increment": increment.measure,
     "alerts": alerts.measure,
     "function": lambda_bundle.measure,
+    "page": dashboard.measure,
 }
 
 

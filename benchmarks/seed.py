@@ -66,7 +66,9 @@ def add_bars(database: Database[Document], names: Sequence[str], days: int, but_
 def session_documents(name: str, days: int, but_last: int = 0) -> Iterator[Document]:
     """One symbol's documents as barflow.staging writes them, oldest session first."""
     found = sessions(days)
-    columns = _columns(name, [item.expected_bars for item in found])
+    made = walk(name, sum(item.expected_bars for item in found))
+    columns = {column: values.tolist() for column, values in made.items()}
+    columns["volume"] = [Int64(shares) for shares in columns["volume"]]
     start = 0
     for item in found:
         bars = item.expected_bars - (but_last if item is found[-1] else 0)
@@ -88,17 +90,15 @@ def session_documents(name: str, days: int, but_last: int = 0) -> Iterator[Docum
         start += item.expected_bars
 
 
-def _columns(name: str, lengths: Sequence[int]) -> dict[str, list[Any]]:
-    """A random walk in steps of a hundredth of a cent, and its volumes."""
+def walk(name: str, count: int) -> dict[str, np.ndarray[Any, Any]]:
+    """A symbol's random walk of so many bars: prices in hundredths of a cent, and volumes."""
     random = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
-    count = sum(lengths)
     close = np.exp(np.log(random.uniform(20, 400)) + np.cumsum(random.normal(0, 0.0011, count)))
     open_ = np.concatenate((close[:1], close[:-1]))
     wicks = 1 + np.abs(random.normal(0, 0.0006, (2, count)))
     prices = (open_, np.maximum(open_, close) * wicks[0], np.minimum(open_, close) / wicks[1], close)
-    rounded = {column: np.round(values, 4).tolist() for column, values in zip(PRICES, prices, strict=True)}
-    volume = np.exp(random.normal(11, 0.8, count)).astype(int).tolist()
-    return {**rounded, "volume": [Int64(shares) for shares in volume]}
+    rounded = {column: np.round(values, 4) for column, values in zip(PRICES, prices, strict=True)}
+    return {**rounded, "volume": np.exp(random.normal(11, 0.8, count)).astype(int)}
 
 
 def _insert(

@@ -41,11 +41,11 @@ NAT_GB_PER_SYMBOL = 0.02
 class Inventory:
     """How many of the things that cost by the piece an environment has; counted from its templates by a test."""
 
-    secrets: int = 13
+    secrets: int = 14
     kms_keys: int = 2
-    alarms: int = 11
+    alarms: int = 13
     dashboards: int = 2
-    metrics: int = 4
+    metrics: int = 6
     metrics_per_symbol: int = 1
 
 
@@ -93,14 +93,21 @@ def prices() -> dict[str, Any]:
 
 
 def estimate(
-    settings: Environment, *, symbols: int | None = None, runs_per_session: int = 1, inventory: Inventory | None = None
+    settings: Environment,
+    *,
+    symbols: int | None = None,
+    runs_per_session: int | None = None,
+    inventory: Inventory | None = None,
 ) -> Estimate:
-    """Dollars a month by service. ``symbols`` replaces the number of the environment's own.
+    """Dollars a month by service. ``symbols`` and ``runs_per_session`` replace what the environment's own
+    symbols and schedule come to.
 
     Raises ConfigError for a number out of range, or an instance class without a price in the table.
     """
     if symbols is not None and symbols < 1:
         raise ConfigError(f"symbols is {symbols}: allowed is at least 1")
+    if runs_per_session is None:
+        runs_per_session = settings.process.runs_per_session
     if runs_per_session < 1:
         raise ConfigError(f"runs_per_session is {runs_per_session}: allowed is at least 1")
     table, count = prices(), symbols or len(settings.symbols)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from config import versions
+from config.schedule import ProcessConfig
 from config.validation import ConfigError, between, each_once, network, one_of, refuse
 
 IngestRunner = Literal["lambda", "host"]
@@ -29,6 +30,18 @@ def _graviton(name: str, value: str, prefix: str = "", example: str = "t4g.small
         raise refuse(name, value, f"allowed is a Graviton class such as {prefix}{example}")
 
 
+def _visitors(name: str, cidrs: tuple[str, ...], page: str) -> None:
+    each_once(name, cidrs)
+    for cidr in cidrs:
+        if network(name, cidr).prefixlen < 8:
+            raise refuse(
+                name,
+                cidr,
+                f"it would open {page} to the internet. Allowed are the networks of your office or VPN, of /8 or "
+                "narrower, such as 203.0.113.0/24; none means access by Session Manager alone",
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
     """The VPC. One NAT gateway serves all zones; as many as zones keep each zone independent, at a price."""
@@ -37,6 +50,7 @@ class NetworkConfig:
     zones: int = 2
     nat_gateways: int = 1
     airflow_ui_cidrs: tuple[str, ...] = ()
+    dashboard_cidrs: tuple[str, ...] = ()
     # At this volume NAT costs less than endpoints (each about 7 dollars a month and zone), so there are none.
     interface_endpoints: tuple[str, ...] = ()
     flow_log_days: int = 30
@@ -47,15 +61,8 @@ class NetworkConfig:
             raise refuse("network.cidr", self.cidr, "allowed is a private network from /16 to /22, as 10.20.0.0/16")
         one_of("network.zones", self.zones, (2, 3))
         one_of("network.nat_gateways", self.nat_gateways, tuple(range(1, self.zones + 1)))
-        each_once("network.airflow_ui_cidrs", self.airflow_ui_cidrs)
-        for cidr in self.airflow_ui_cidrs:
-            if network("network.airflow_ui_cidrs", cidr).prefixlen < 8:
-                raise refuse(
-                    "network.airflow_ui_cidrs",
-                    cidr,
-                    "it would open Airflow's page to the internet. Allowed are the networks of your office or VPN, of "
-                    "/8 or narrower, such as 203.0.113.0/24; none means access by Session Manager alone",
-                )
+        _visitors("network.airflow_ui_cidrs", self.airflow_ui_cidrs, "Airflow's page")
+        _visitors("network.dashboard_cidrs", self.dashboard_cidrs, "the analysts' page")
         each_once("network.interface_endpoints", self.interface_endpoints)
         for service in self.interface_endpoints:
             one_of("network.interface_endpoints", service, ENDPOINT_SERVICES)
@@ -200,6 +207,7 @@ class AlarmConfig:
     emails: tuple[str, ...] = ()
     slack_channel: str = "#barflow"
     stale_minutes: int = 20
+    undelivered_minutes: int = 15
     rejected_percent: float = 5
     database_free_gb: float = 2
     database_cpu_percent: float = 85
@@ -214,6 +222,7 @@ class AlarmConfig:
         if not re.fullmatch(r"#[a-z0-9_-]{1,79}", self.slack_channel):
             raise refuse("alarms.slack_channel", self.slack_channel, "allowed is a channel such as #barflow")
         between("alarms.stale_minutes", self.stale_minutes, 10, 390, "minutes of an open session")
+        between("alarms.undelivered_minutes", self.undelivered_minutes, 5, 1440, "minutes of an alert's waiting")
         between("alarms.rejected_percent", self.rejected_percent, 0.01, 100, "percent")
         between("alarms.database_free_gb", self.database_free_gb, 0.5, 65536, "GB")
         between("alarms.database_cpu_percent", self.database_cpu_percent, 1, 100, "percent")
@@ -243,6 +252,7 @@ class Environment:
     host: HostConfig = field(default_factory=HostConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
+    process: ProcessConfig = field(default_factory=ProcessConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     alarms: AlarmConfig = field(default_factory=AlarmConfig)
 

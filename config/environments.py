@@ -12,6 +12,7 @@ from config.environment import (
     NetworkConfig,
     RetentionConfig,
 )
+from config.schedule import ProcessConfig
 from config.validation import ConfigError
 
 
@@ -57,6 +58,8 @@ def prod() -> Environment:
         emr=EmrConfig(core_count=2, spot_percent=50),
         glue=GlueConfig(max_workers=10),
         host=HostConfig(instance_type="t4g.large", data_volume_gb=50),
+        # Within the session on what it has so far, and once more after the close and its last corrections.
+        process=ProcessConfig(schedule=("5 10-15 * * MON-FRI", "45 16 * * MON-FRI")),
         retention=RetentionConfig(logs_days=365, old_versions_days=90),
         alarms=AlarmConfig(budget_usd=700, database_connections=200),
     )

@@ -64,10 +64,10 @@ class Page:
         self.staged, self.warehouse = Staged(mongodb), Warehouse(warehouse_dsn)
 
     def symbols(self) -> list[str]:
-        return sorted({*self.warehouse.symbols(), *self.staged.recent})
+        return sorted({*self.warehouse.loaded(), *self.staged.recent})
 
     def rows(self, symbols: Sequence[str]) -> list[WatchRow]:
-        now, loaded = self.clock(), self.warehouse.watch(symbols)
+        now, loaded = self.clock(), self.warehouse.loaded()
         return [watch.row(name, loaded.get(name), self.staged.recent.get(name, ()), now) for name in symbols]
 
     def watchlist(self) -> Watchlist:
@@ -84,10 +84,10 @@ class Page:
         )
 
     def health(self) -> Health:
-        now, names = self.clock(), self.symbols()
-        loaded = self.warehouse.watch(names)
-        rows = [watch.row(name, loaded.get(name), self.staged.recent.get(name, ()), now) for name in names]
-        return read_health(self.staged, self.warehouse, self.lake, rows, loaded.values(), now)
+        loaded = self.warehouse.loaded()
+        return read_health(
+            self.staged, self.warehouse, self.lake, self.rows(self.symbols()), loaded.values(), self.clock()
+        )
 
 
 def create_app(
@@ -128,7 +128,7 @@ def create_app(
     app.include_router(_session_routes(logins))
     app.include_router(_data_routes(reads, live))
     app.exception_handler(BarflowError)(_problem)
-    app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
+    app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=1)
     app.add_middleware(Guard, logins=logins, open_paths=("/api/session",))
 
     @app.get("/", include_in_schema=False)

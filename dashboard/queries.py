@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -23,22 +24,23 @@ READ_ONLY = "-c default_transaction_read_only=on -c statement_timeout=5s"
 TABLES: dict[Interval, str] = {"5min": "bar_5min", "30min": "bar_30min", "1h": "bar_1h", "1d": "bar_1d"}
 
 # Symbol by symbol along the primary keys: the cost follows the symbols, not their history.
-NAMES = """
+LOADED = """
     with recursive names as (
         (select symbol from market.bar_1d order by symbol limit 1)
         union all
         select (select b.symbol from market.bar_1d b where b.symbol > names.symbol order by b.symbol limit 1)
         from names where names.symbol is not null
     )
-    select symbol from names where symbol is not null"""
-WATCH = """
     select n.symbol, d.session_date, d.close, d.volume, m.prev_close, m.sma_20, m.sma_50, m.rsi_14,
         b.bar_start as newest_bar, coalesce(s.spark, '{}') as spark
-    from unnest(%s::text[]) as n (symbol)
+    from names n
     join lateral (
         select session_date, close, volume from market.bar_1d where symbol = n.symbol order by bar_start desc limit 1
     ) d on true
-    left join market.daily_metrics m on m.symbol = n.symbol and m.session_date = d.session_date
+    left join lateral (
+        select prev_close, sma_20, sma_50, rsi_14 from market.daily_metrics
+        where symbol = n.symbol and session_date = d.session_date limit 1
+    ) m on true
     left join lateral (
         select bar_start from market.bar_5min where symbol = n.symbol order by bar_start desc limit 1
     ) b on true
@@ -54,6 +56,7 @@ CANDLES = """
 GAPS = """
     select symbol, session_date, expected_bars - bar_count as missing, expected_bars as expected
     from market.bar_1d where session_date >= %s and not is_complete order by session_date desc, symbol"""
+LOADS = "select count(*) from ops.load_run"
 LAST_LOAD = (
     "select load_id, started_at, finished_at, outcome, error from ops.load_run order by finished_at desc limit 1"
 )
@@ -80,6 +83,8 @@ class Warehouse:
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
+        self._loads, self._loaded = -1, dict[str, Loaded]()
+        self._one_reads = threading.Lock()
         self._idle: queue.LifoQueue[psycopg.Connection[Any] | None] = queue.LifoQueue()
         for _ in range(CONNECTIONS):
             self._idle.put(None)
@@ -103,15 +108,15 @@ class Warehouse:
         finally:
             self._idle.put(None if connection is None or connection.broken else connection)
 
-    def symbols(self) -> list[str]:
-        """Every symbol that was loaded, in order."""
-        with self.reading() as connection:
-            return [symbol for (symbol,) in connection.execute(NAMES)]
-
-    def watch(self, symbols: Sequence[str]) -> dict[str, Loaded]:
-        """The newest session of each of these symbols that has one."""
-        with self.reading() as connection, connection.cursor(row_factory=class_row(Loaded)) as cursor:
-            return {row.symbol: row for row in cursor.execute(WATCH, [list(symbols)])}
+    def loaded(self) -> Mapping[str, Loaded]:
+        """The newest session of every symbol, in order; read again after each load, which is all that changes it."""
+        with self.reading() as connection, self._one_reads:
+            (loads,) = connection.execute(LOADS).fetchall()[0]
+            if loads != self._loads:
+                with connection.cursor(row_factory=class_row(Loaded)) as cursor:
+                    self._loaded = {row.symbol: row for row in cursor.execute(LOADED)}
+                self._loads = loads
+            return self._loaded
 
     def newest_session(self, symbol: str) -> date | None:
         with self.reading() as connection:

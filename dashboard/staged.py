@@ -28,6 +28,8 @@ RECENT_SESSIONS = 5
 # Where nothing was loaded yet, a chart is made of so many staged sessions.
 MOST_SESSIONS = 60
 MOST_ALERTS_AT_ONCE = 200
+# How far back the newest alerts are looked for: hours first, all of them in the end.
+ALERT_REACHES = (*(timedelta(hours=4**step) for step in range(6)), None)
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,18 @@ class Staged:
 
     def alerts(self, symbol: str | None, limit: int) -> list[Alert]:
         """Alerts: of one symbol the newest bar first, of all the last noticed first."""
-        order = [("bar_start", -1)] if symbol else [("created_at", -1)]
+        alerts = self._outbox.alerts
         with mongo_errors("list the alerts"):
-            found = self._outbox.alerts.find({"symbol": symbol} if symbol else {}, sort=order, limit=limit)
-            return [_alert(document) for document in found]
+            if symbol:
+                return [*map(_alert, alerts.find({"symbol": symbol}, sort=[("bar_start", -1)], limit=limit))]
+            found: list[Document] = []
+            # Further and further back: the embedded server sorts whatever a query matches before it cuts.
+            for reach in ALERT_REACHES:
+                query = {"created_at": {"$gt": utc_now() - reach}} if reach else {}
+                found = list(alerts.find(query, sort=[("created_at", -1)], limit=limit))
+                if len(found) == limit:
+                    break
+            return [*map(_alert, found)]
 
     def new_alerts(self) -> list[Alert]:
         """The alerts that were noticed since the last call, each once, oldest first."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from barflow.sessions import BAR, last_sessions, new_york, session_at, sessions_between
-from barflow.status import SymbolStatus, is_fresh
+from barflow.status import close_due
 from dashboard.models import Freshness, Market, Trend, WatchRow
 from dashboard.queries import Loaded
 from dashboard.staged import Day, thinned
@@ -92,6 +93,13 @@ def trend(last: float | None, loaded: Loaded | None) -> Trend | None:
 
 def freshness(newest: datetime | None, now: datetime) -> Freshness:
     """``stale`` when bars are due that are not there, give or take two ticks; else by whether the market is open."""
-    if not is_fresh(SymbolStatus("", newest_staged=newest), now):
+    due, opened = _moment(now)
+    if newest is None or (due is not None and newest + BAR < due):
         return "stale"
-    return "fresh" if session_at(now) else "closed"
+    return "fresh" if opened else "closed"
+
+
+@lru_cache(maxsize=8)
+def _moment(now: datetime) -> tuple[datetime | None, bool]:
+    """The close that is due, and whether the market is open: asked for each symbol, at the same moment."""
+    return close_due(now), session_at(now) is not None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 from barflow.alert_rules import RuleBook
@@ -91,15 +92,25 @@ def keep_ticking(
 ) -> None:
     """A tick at the close of each bar, ``speed`` times as fast as the market; ``at_close`` after each session.
 
-    Returns once the bars are at their end.
+    That runs beside the ticks, which do not wait for it. Returns once the bars are at their end; raises what
+    ``at_close`` raised.
     """
     ingest, pause = run.ingest(say), BAR.total_seconds() / speed
     due = time.monotonic() + pause
-    for moment in clock.moments(end):
-        time.sleep(max(0.0, due - time.monotonic()))
-        due = max(due, time.monotonic() - pause) + pause
-        clock.now = moment
-        ingest.tick(symbols)
-        if session_at(moment) is None:
-            say(f"{new_york(moment):%A, %d %B}: the session is over; publishing and loading it")
-            at_close()
+    beside = ThreadPoolExecutor(1)
+    closing: list[Future[None]] = []
+    try:
+        for moment in clock.moments(end):
+            time.sleep(max(0.0, due - time.monotonic()))
+            due = max(due, time.monotonic() - pause) + pause
+            clock.now = moment
+            ingest.tick(symbols)
+            if session_at(moment) is None:
+                say(f"{new_york(moment):%A, %d %B}: the session is over; publishing and loading it")
+                closing.append(beside.submit(at_close))
+            while closing and closing[0].done():
+                closing.pop(0).result()
+        for last in closing:
+            last.result()
+    finally:
+        beside.shutdown(wait=False, cancel_futures=True)  # a Ctrl-C does not wait; what is unfinished is done again

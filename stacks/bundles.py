@@ -143,6 +143,10 @@ CERTIFICATE = Bundle(
     files={"handler.py": "lambda/certificate/handler.py"},
     requirements="lambda/certificate/requirements.txt",
 )
+VISUAL_JOB = Bundle(
+    name="visual-job",
+    files={"handler.py": "lambda/visual_job/handler.py", "visual_job.json": "glue/visual_job.json"},
+)
 NOTIFY = Bundle(
     name="notify",
     files={"handler.py": "lambda/notify/handler.py"},
@@ -150,6 +154,7 @@ NOTIFY = Bundle(
 )
 # What the code bucket holds, and the function that puts it there: it carries the files itself.
 LIBRARY = "barflow.zip"
+CHARTS = Path("node_modules/lightweight-charts/dist/lightweight-charts.standalone.production.mjs")
 RELEASE = Bundle(
     name="publish",
     files={
@@ -160,6 +165,8 @@ RELEASE = Bundle(
         "release/orchestration": "orchestration",
         "release/barflow": "barflow",
         "release/config/alerts.toml": "config/alerts.toml",
+        "release/dashboard": "dashboard",
+        f"release/dashboard/static/vendor/{CHARTS.name}": str(CHARTS),
     },
     archives={f"release/{LIBRARY}": ZippedPackage("barflow")},
 )
@@ -173,7 +180,7 @@ PACKAGES = Bundle(
         f"release/{GLUE_PACKAGES}": Wheels("glue/requirements.txt", versions.GLUE_PLATFORM),
     },
 )
-BUNDLES = (MIGRATE, INGEST, CERTIFICATE, NOTIFY, RELEASE, PACKAGES)
+BUNDLES = (MIGRATE, INGEST, CERTIFICATE, VISUAL_JOB, NOTIFY, RELEASE, PACKAGES)
 
 
 def main() -> None:

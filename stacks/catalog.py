@@ -18,6 +18,8 @@ from stacks.base import BarflowStack, acknowledge
 from stacks.constructs.aggregate_job import AggregateJob
 from stacks.constructs.glue_role import GLUE, allow_catalog, glue_role
 from stacks.constructs.grants import allow, allow_reading_secrets, as_found
+from stacks.constructs.jdbc_connection import jdbc_connection
+from stacks.constructs.visual_job import VisualJob
 from stacks.database import DatabaseStack
 from stacks.network import Groups
 from stacks.secrets import Keys
@@ -52,7 +54,7 @@ class CatalogStack(BarflowStack):
         settings: contract.PipelineSettings,
     ) -> None:
         super().__init__(scope, environment, description="Glue catalog, job, crawlers and Athena")
-        self._vpc, self._groups, self._keys = vpc, groups, keys
+        self._keys = keys
         self._storage, self._warehouse = storage, database
         self.database = glue.Database(
             self, "Catalog", database_name=f"barflow_{environment.name}", removal_policy=self.data_removal_policy
@@ -60,10 +62,17 @@ class CatalogStack(BarflowStack):
         self.security = self._security_configuration()
         self.reader = self._reader()
         bars = self._bars_table()
-        connection = self._warehouse_connection()
+        connection = jdbc_connection(
+            self, "Warehouse", purpose="to read", vpc=vpc, groups=groups, database=database,
+            user=database.reader_secret,
+        )  # fmt: skip
         job = AggregateJob(
             self, "Aggregate", vpc=vpc, groups=groups, keys=keys, storage=storage, database=database,
             security=self.security, settings=settings,
+        )  # fmt: skip
+        visual = VisualJob(
+            self, "Visual", vpc=vpc, groups=groups, keys=keys, storage=storage, database=database,
+            catalog=self.database.database_name, security=self.security,
         )  # fmt: skip
         self.contract = contract.Glue(
             job=job.job.job_name,
@@ -79,6 +88,7 @@ class CatalogStack(BarflowStack):
         )
         for output, value in (
             (outputs.GLUE_JOB, self.contract.job),
+            (outputs.VISUAL_JOB, visual.job.ref),
             (outputs.GLUE_DATABASE, self.contract.database),
             (outputs.LAKE_CRAWLER, self.contract.lake_crawler),
             (outputs.WAREHOUSE_CRAWLER, self.contract.warehouse_crawler),
@@ -173,23 +183,6 @@ class CatalogStack(BarflowStack):
             f"AwsSolutions-IAM5[Resource::{as_found(self, programs)}]",
         )
         return name
-
-    def _warehouse_connection(self) -> glue.Connection:
-        """By which the crawler reads the warehouse: as the user who may only read."""
-        found = self._warehouse.contract
-        return glue.Connection(
-            self,
-            "Warehouse",
-            type=glue.ConnectionType.JDBC,
-            description=f"Barflow {self.environment_config.name}: the warehouse, to read",
-            network=glue.ConnectionNetwork.subnet(self._vpc.private_subnets[0]),
-            security_groups=[self._groups.glue],
-            properties={
-                "JDBC_CONNECTION_URL": f"jdbc:postgresql://{found.host}:{found.port}/{found.database}",
-                "JDBC_ENFORCE_SSL": "true",
-            },
-            secret=self._warehouse.reader_secret,
-        )
 
     def _lake_crawler(self, bars: glue.S3Table) -> glue.CfnCrawler:
         """Looks at the table's own place alone, so neither manifests nor staged files become tables."""

@@ -24,7 +24,8 @@ from stacks.secrets import Keys
 
 DATABASE = "barflow"
 OWNER = "barflow_owner"
-LOADER, READER, AIRFLOW = "barflow_loader", "barflow_reader", "airflow"  # as barflow.users has them
+# As barflow.users has them.
+LOADER, READER, SANDBOX, AIRFLOW = "barflow_loader", "barflow_reader", "barflow_sandbox", "airflow"
 
 
 class DatabaseStack(BarflowStack):
@@ -41,8 +42,10 @@ class DatabaseStack(BarflowStack):
         self.owner_secret: secretsmanager.ISecret = owner
         self.loader_secret = self._user("Loader", LOADER, DATABASE)
         self.reader_secret = self._user("Reader", READER, DATABASE)
+        self.sandbox_secret = self._user("Sandbox", SANDBOX, DATABASE)
         self.airflow_secret = self._user("Airflow", AIRFLOW, AIRFLOW, rotated=False)
-        self.migrations = self._migrations([self.loader_secret, self.reader_secret, self.airflow_secret])
+        users = [self.loader_secret, self.reader_secret, self.sandbox_secret, self.airflow_secret]
+        self.migrations = self._migrations(users)
         self.contract = contract.Warehouse(
             host=self.instance.db_instance_endpoint_address,
             port=POSTGRESQL,

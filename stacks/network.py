@@ -19,7 +19,7 @@ from stacks.secrets import Keys
 
 POSTGRESQL = 5432
 MONGODB = ec2.Port.tcp_range(27015, 27017)  # Atlas clusters listen on all three
-AIRFLOW = 8080
+AIRFLOW, DASHBOARD = 8080, 8050  # the pages of the host
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ class NetworkStack(BarflowStack):
         )
         self.groups = self._groups()
         self._rules(self.groups)
-        self._open_airflow(self.groups.host, config.airflow_ui_cidrs)
+        self._open(self.groups.host, AIRFLOW, "Airflow's page", config.airflow_ui_cidrs)
+        self._open(self.groups.host, DASHBOARD, "The analysts' page", config.dashboard_cidrs)
         self._endpoints(config.interface_endpoints)
         self.output(outputs.VPC_ID, self.vpc.vpc_id)
         self.output(outputs.NAT_ADDRESSES, cdk.Fn.join(",", [address.ref for address in addresses]))
@@ -124,9 +125,9 @@ class NetworkStack(BarflowStack):
             one.connections.allow_from(groups.emr_service, ec2.Port.tcp(8443), "EMR's service to the nodes")
         groups.emr_service.connections.allow_from(groups.emr_primary, ec2.Port.tcp(9443), "primary to EMR's service")
 
-    def _open_airflow(self, host: ec2.SecurityGroup, cidrs: tuple[str, ...]) -> None:
+    def _open(self, host: ec2.SecurityGroup, port: int, page: str, cidrs: tuple[str, ...]) -> None:
         for cidr in cidrs:
-            host.add_ingress_rule(ec2.Peer.ipv4(cidr), ec2.Port.tcp(AIRFLOW), "Airflow's page")
+            host.add_ingress_rule(ec2.Peer.ipv4(cidr), ec2.Port.tcp(port), page)
 
     def _endpoints(self, services: tuple[str, ...]) -> None:
         if not services:

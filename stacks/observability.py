@@ -60,6 +60,7 @@ class ObservabilityStack(BarflowStack):
         alarms.of_failed_ticks(ingestion.failed_ticks)
         alarms.of_database(database.instance)
         alarms.of_host(orchestration.instance)
+        alarms.of_host_parts(environment.name)
         self._failures(catalog.contract.job)
         self._business_dashboard(environment.name)
         self._technical_dashboard(database, catalog, orchestration)

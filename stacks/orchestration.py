@@ -7,6 +7,7 @@ S3. A deployment that changes it puts a new one in its place and waits until tha
 from __future__ import annotations
 
 import hashlib
+import json
 from ipaddress import ip_network
 
 import aws_cdk as cdk
@@ -27,16 +28,17 @@ from stacks.constructs.grants import allow, allow_reading_secrets
 from stacks.constructs.logs import encrypted_log_group
 from stacks.database import DatabaseStack
 from stacks.ingestion import IngestionStack
-from stacks.network import Groups
+from stacks.network import AIRFLOW, DASHBOARD, Groups
 from stacks.processing import ProcessingStack
-from stacks.secrets import Keys, SecretsStack
+from stacks.secrets import DASHBOARD as DASHBOARD_TOKEN
+from stacks.secrets import FERNET, JWT, LOGIN, Keys, SecretsStack
 from stacks.storage import StorageStack
 
 DATA_DEVICE, ROOT_DEVICE = "/dev/xvdb", "/dev/xvda"
 ROOT_GB = 12
 START_MINUTES = 20
-SETUP = "orchestration/host"
-BOOTSTRAP = f"{SETUP}/bootstrap.sh"
+BOOTSTRAP = "orchestration/host/bootstrap.sh"
+HERE = "/opt/barflow/release/"  # where the host has the release
 
 
 class OrchestrationStack(BarflowStack):
@@ -73,7 +75,20 @@ class OrchestrationStack(BarflowStack):
             ingestion=ingestion.contract,
             emr=processing.contract,
             glue=catalog.contract,
-            airflow=secrets.contract,
+            airflow=contract.Airflow(
+                connections_prefix=environment.airflow_connections_prefix,
+                fernet_secret=secrets.name(FERNET),
+                jwt_secret=secrets.name(JWT),
+                login_secret=secrets.name(LOGIN),
+                process_schedule=environment.process.schedule,
+                listen=_listen(environment.network.airflow_ui_cidrs),
+                port=AIRFLOW,
+            ),
+            dashboard=contract.Dashboard(
+                token_secret=secrets.name(DASHBOARD_TOKEN),
+                listen=_listen(environment.network.dashboard_cidrs),
+                port=DASHBOARD,
+            ),
         )
         parameter = self._parameter()
         self.role = self._role(parameter, ingestion, database)
@@ -102,8 +117,8 @@ class OrchestrationStack(BarflowStack):
     def _secrets(self, secrets: SecretsStack, database: DatabaseStack) -> list[secretsmanager.ISecret]:
         return [
             secrets.twelvedata, secrets.mongodb, secrets.slack, secrets.ssh_connection, secrets.slack_connection,
-            secrets.aws_connection, secrets.fernet, secrets.jwt, secrets.login, database.airflow_secret,
-            database.reader_secret,
+            secrets.aws_connection, secrets.fernet, secrets.jwt, secrets.login, secrets.dashboard,
+            database.airflow_secret, database.reader_secret,
         ]  # fmt: skip
 
     def _role(self, parameter: ssm.StringParameter, ingestion: IngestionStack, database: DatabaseStack) -> iam.Role:
@@ -151,7 +166,8 @@ class OrchestrationStack(BarflowStack):
 
     def _instance(self, environment: Environment) -> ec2.Instance:
         config = environment.host
-        public = any(ip_network(cidr).is_global for cidr in environment.network.airflow_ui_cidrs)
+        network = environment.network
+        public = any(ip_network(cidr).is_global for cidr in (*network.airflow_ui_cidrs, *network.dashboard_cidrs))
         instance = ec2.Instance(
             self,
             "Host",
@@ -189,7 +205,7 @@ class OrchestrationStack(BarflowStack):
         if public:
             acknowledge(
                 instance,
-                "the environment opens Airflow's page to public addresses, by name",
+                "the environment opens a page of the host to public addresses, by name",
                 "NIST.800.53.R5-EC2InstanceNoPublicIp",
             )
         return instance
@@ -206,16 +222,23 @@ class OrchestrationStack(BarflowStack):
         release.key(BOOTSTRAP)  # KeyError, should it not be published
         resource = instance.node.default_child
         assert isinstance(resource, ec2.CfnInstance)
-        # Other programs, other instance. Its name must be known before the script that signals for it.
-        logical_id = f"Host{hashlib.sha256(release.prefix.encode()).hexdigest()[:8]}"
+        # Other programs or another contract, other instance: the old one would go on with what it read. Its name must
+        # be known before the script that signals for it.
+        told = json.dumps([release.prefix, self.resolve(self.contract.model_dump(mode="json"))], sort_keys=True)
+        logical_id = f"Host{hashlib.sha256(told.encode()).hexdigest()[:8]}"
         resource.override_logical_id(logical_id)
         signal = f"/opt/aws/bin/cfn-signal --stack {self.stack_name} --resource {logical_id} --region {self.region}"
         instance.user_data.add_commands(
             "set -euo pipefail",
             f"trap 'code=$?; {signal} --exit-code $code' EXIT",
             "dnf install -y --quiet aws-cfn-bootstrap",
-            f"aws s3 cp --quiet --recursive {release.uri()}{SETUP}/ /opt/barflow/setup/",
+            f"aws s3 cp --quiet --recursive {release.uri()} {HERE}",
             f"export BARFLOW_ENV={self.environment_config.name} AWS_DEFAULT_REGION={self.region}",
-            f"export BARFLOW_HOST_LOG={self.log.log_group_name} BARFLOW_RELEASE={release.uri()}",
-            "bash /opt/barflow/setup/bootstrap.sh",
+            f"export BARFLOW_HOST_LOG={self.log.log_group_name}",
+            f"bash {HERE}{BOOTSTRAP}",
         )
+
+
+def _listen(visitors: tuple[str, ...]) -> str:
+    """Without visitors from elsewhere, a page is for this machine alone, and whoever forwards its port."""
+    return "0.0.0.0" if visitors else "127.0.0.1"  # noqa: S104

@@ -27,6 +27,7 @@ SLACK_SECRET = Output("Secrets", "SlackSecret", "Secret that holds the Slack bot
 SSH_CONNECTION_SECRET = Output("Secrets", "SshConnectionSecret", "Secret of Airflow's SSH connection to the host")
 SLACK_CONNECTION_SECRET = Output("Secrets", "SlackConnectionSecret", "Secret of Airflow's Slack connection")
 AIRFLOW_LOGIN_SECRET = Output("Secrets", "AirflowLoginSecret", "Secret of the generated password of Airflow's page")
+DASHBOARD_SECRET = Output("Secrets", "DashboardSecret", "Secret of the generated token of the analysts' page")
 
 LAKE_BUCKET = Output("Storage", "LakeBucket", "Bucket of the Parquet archive and its manifests")
 CODE_BUCKET = Output("Storage", "CodeBucket", "Bucket of the published programs")
@@ -50,6 +51,7 @@ EMR_SERVICE_ROLE = Output("Processing", "EmrServiceRole", "Role by which EMR mak
 EMR_NODE_ROLE = Output("Processing", "EmrNodeRole", "Role of the clusters' nodes: the lake, the MongoDB URI, logs")
 
 GLUE_JOB = Output("Catalog", "GlueJob", "Job that aggregates and loads what was published")
+VISUAL_JOB = Output("Catalog", "VisualJob", "Job to look at and to try in Glue Studio; it writes the sandbox alone")
 GLUE_DATABASE = Output("Catalog", "GlueDatabase", "Database of the catalog: the archive and the warehouse's tables")
 LAKE_CRAWLER = Output("Catalog", "LakeCrawler", "Crawler that enters new months and symbols of the archive")
 WAREHOUSE_CRAWLER = Output("Catalog", "WarehouseCrawler", "Crawler that enters the warehouse's tables")

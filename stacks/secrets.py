@@ -14,13 +14,12 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
-from barflow.contract import Airflow
 from config.environment import Environment
 from stacks import outputs
 from stacks.base import BarflowStack, acknowledge
 from stacks.outputs import Output
 
-TWELVEDATA, MONGODB, SLACK = "twelvedata", "mongodb", "slack"
+TWELVEDATA, MONGODB, SLACK, DASHBOARD = "twelvedata", "mongodb", "slack", "dashboard"
 FERNET, JWT, LOGIN = "airflow/fernet", "airflow/jwt", "airflow/login"
 FROM_OUTSIDE = "its value comes from outside AWS: whoever issued it renews it, and the runbook puts the new one in"
 SEALS = "it seals what is stored already: to change it, Airflow's own fernet rotation must run, as the runbook says"
@@ -85,13 +84,9 @@ class SecretsStack(BarflowStack):
         self.fernet = self._generated("AirflowFernet", self.name(FERNET), "Airflow's fernet key, less '='", 43)
         self.jwt = self._generated("AirflowJwt", self.name(JWT), "what Airflow's processes sign with", 64)
         self.login = self._generated("AirflowLogin", self.name(LOGIN), "password of Airflow's page", 32)
-        self.contract = Airflow(
-            connections_prefix=connections,
-            fernet_secret=self.name(FERNET),
-            jwt_secret=self.name(JWT),
-            login_secret=self.name(LOGIN),
-        )
-        self.output(outputs.AIRFLOW_LOGIN_SECRET, self.contract.login_secret)
+        self.dashboard = self._generated("Dashboard", self.name(DASHBOARD), "token of the analysts' page", 48)
+        self.output(outputs.AIRFLOW_LOGIN_SECRET, self.name(LOGIN))
+        self.output(outputs.DASHBOARD_SECRET, self.name(DASHBOARD))
 
     def name(self, secret: str) -> str:
         """The name, in Secrets Manager, of one of the secrets of this environment, such as MONGODB."""

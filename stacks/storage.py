@@ -25,8 +25,9 @@ from stacks.constructs.release import Release
 from stacks.network import Groups
 from stacks.secrets import Keys
 
-# The last two are the functions that a deployment runs: one publishes programs, one makes EMR's certificate.
-Who = Literal["emr", "glue", "crawler", "host", "publisher", "certificate"]
+# "sandbox" is the visual job. The last three are functions that a deployment runs: one publishes programs, one makes
+# EMR's certificate, one gives the visual job its graph, for which Glue writes a script.
+Who = Literal["emr", "glue", "sandbox", "crawler", "host", "publisher", "certificate", "graph"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +42,13 @@ class Access:
 
 
 BARS, STAGED, MANIFESTS, QUERIES = "bars_5min", "_staged", "manifests", "queries"
-RELEASES, CERTIFICATES = "releases", "certificates"
+RELEASES, CERTIFICATES, VISUAL = "releases", "certificates", "visual"
 ACCESS = (
     Access(
         bucket="lake",
         prefix=BARS,
         holds="the archive, Parquet",
-        reads=("emr", "glue", "crawler", "host"),
+        reads=("emr", "glue", "sandbox", "crawler", "host"),
         writes=("emr",),
     ),
     Access(bucket="lake", prefix=STAGED, holds="partitions not yet in place", reads=("emr",), writes=("emr",)),
@@ -59,7 +60,7 @@ ACCESS = (
         bucket="code",
         prefix=RELEASES,
         holds="published programs",
-        reads=("emr", "glue", "host"),
+        reads=("emr", "glue", "sandbox", "host"),
         writes=("publisher",),
     ),
     Access(
@@ -69,8 +70,15 @@ ACCESS = (
         reads=("emr",),
         writes=("certificate",),
     ),
+    Access(bucket="code", prefix=VISUAL, holds="the script of the visual job", reads=("sandbox",), writes=("graph",)),
     Access(bucket="logs", prefix="emr", holds="logs of clusters", reads=("host",), writes=("emr",)),
-    Access(bucket="logs", prefix="glue", holds="temporary files and event logs", reads=("glue",), writes=("glue",)),
+    Access(
+        bucket="logs",
+        prefix="glue",
+        holds="temporary files and event logs",
+        reads=("glue", "sandbox"),
+        writes=("glue", "sandbox"),
+    ),
     Access(bucket="logs", prefix="airflow", holds="logs of tasks", reads=("host",), writes=("host",)),
 )
 

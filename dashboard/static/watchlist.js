@@ -69,7 +69,7 @@ export class Watchlist {
     line.dataset.symbol = row.symbol;
     if (old && old.last !== row.last) line.classList.add(row.last > old.last ? "rose" : "fell");
     const trend = element("span", `trend ${row.trend ?? "none"}`);
-    trend.textContent = row.trend ? `${format.ARROW[row.trend]} ${TREND[row.trend]}` : "no trend yet";
+    trend.textContent = row.trend ? `${format.ARROW[row.trend]} ${TREND[row.trend]}` : "no trend";
     trend.title = trendTitle(row);
     const strength = element("span", "strength", row.rsi_14 == null ? "" : `RSI ${format.rsi(row.rsi_14)}`);
     if (row.rsi_14 > 70) strength.append(" high");

@@ -49,13 +49,20 @@ def _tick(run: Run, now: datetime) -> dict[str, Any]:
         report = run.ingest(_say).tick(symbols)
     except VendorRefusedError as error:
         print(metrics.refused_line(run.settings.env, now))
+        _count_alerts(run, now)
         _say(f"error: {error}")
         return {"outcome": "refused", "error": str(error)}
     newest = _newest(run, symbols, now)
     for line in metrics.tick_lines(run.settings.env, report, newest, now):
         print(line)
+    _count_alerts(run, now)
     errors = {symbol: item.message for symbol, item in report.errors.items()}
     return {"outcome": report.outcome, "run_id": report.run_id, **asdict(report.total), "errors": errors}
+
+
+def _count_alerts(run: Run, now: datetime) -> None:
+    """Counts what the tick fired, a refused one too: that is when a feed goes silent."""
+    print(metrics.alerts_line(run.settings.env, run.alerts.found, run.alerts.outbox.undelivered_age(), now))
 
 
 def _newest(run: Run, symbols: tuple[str, ...], now: datetime) -> dict[str, datetime]:

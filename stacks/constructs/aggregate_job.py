@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_glue as glue
@@ -52,7 +54,7 @@ class AggregateJob(Construct):
             cdk.RemovalPolicy.DESTROY,
             name=f"{LOG_GROUPS}barflow/{environment.name}",
         )
-        sql = sorted(place for place in storage.release.places if place.startswith("glue/") and place.endswith(".sql"))
+        sql = sorted(place for place in storage.release.places if PurePath(place).match("glue/*.sql"))
         self.job = glue.PySparkEtlJob(
             self,
             "Job",

@@ -135,6 +135,25 @@ class Alarms:
             for action in extra:
                 alarm.add_alarm_action(action)
 
+    def of_host_parts(self, env: str) -> None:
+        """What the host's own check counts every five minutes; a check that is not made counts as the worst."""
+        self._alarm(
+            "HostParts",
+            _of(env, metrics.HOST_PARTS_DOWN, "Minimum"),
+            0,
+            "For 15 minutes a part of Airflow or the analysts' page has not answered, or the host's check was not "
+            "made. The host's log names it; see the runbook: the host, and Airflow's page.",
+            periods=3,
+            missing=MISSING_IS_BAD,
+        )
+        self._alarm(
+            "UndeliveredAlerts",
+            _of(env, metrics.UNDELIVERED_ALERT_AGE, "Maximum"),
+            self._config.undelivered_minutes * 60,
+            f"A price alert has waited for {self._config.undelivered_minutes} minutes for a channel to take it. "
+            "`barflow alerts list --undelivered` on the host says which and why; the runbook has what to do.",
+        )
+
     def _alarm(
         self,
         name: str,

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browsing import BrowserShot, browser
+from pages import NOW
+from pymongo.database import Database
 
 from barflow.migrations import migrate
+from barflow.mongo import Document
+from dashboard.app import create_app
+from dashboard.server import serving
 from local.services import Services
 from local.state import State
 
@@ -25,6 +34,13 @@ def browser_shot() -> Iterator[BrowserShot]:
         yield shot
 
 
+@pytest.fixture
+def picture(tmp_path: Path) -> Callable[[str], Path]:
+    """Where a picture of that name goes: with the test, or under `make pictures` into the documentation."""
+    folder = Path(os.environ.get("PICTURES_TO", tmp_path))
+    return lambda name: folder / name
+
+
 @pytest.fixture(scope="session")
 def warehouse_dsn() -> Iterator[str]:
     """The DSN of a warehouse without rows. Not under pytest's own folder: PostgreSQL's user must be let into it."""
@@ -35,3 +51,23 @@ def warehouse_dsn() -> Iterator[str]:
             with Services(state, print, mongo=False) as services:
                 migrate(services.warehouse_dsn, Path(__file__).parents[2] / "sql")
                 yield services.warehouse_dsn
+
+
+@pytest.fixture
+def look(browser_shot: BrowserShot, database: Database[Document], warehouse_dsn: str) -> Callable[..., Any]:
+    """Opens the page over the test's stores at a moment, and gives what the browser made of it."""
+
+    def open_page(run: str, now: datetime = NOW, act: Callable[[], None] | None = None, **options: object) -> Any:
+        app = create_app(database, warehouse_dsn, clock=lambda: now, poll_seconds=0.1)
+        with serving(app, "127.0.0.1", 0) as url:
+            assert app.state.live.wait(20)
+            timer = threading.Timer(2, act) if act else None
+            if timer:
+                timer.start()
+            seen = browser_shot(url, run=run, **options)
+            if timer:
+                timer.join()
+        assert (seen.errors, seen.outside) == ([], [])
+        return seen.value
+
+    return open_page

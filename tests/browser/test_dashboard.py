@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from browsing import BrowserShot
+from pages import NOW, READY, stage
 from pymongo.database import Database
 
 from barflow.alert_message import Message
 from barflow.alert_store import Outbox
-from barflow.bars import SessionBars
 from barflow.mongo import Document
-from barflow.sessions import BAR, last_sessions
-from barflow.staging import Staging
-from dashboard.app import create_app
-from dashboard.server import serving
-
-NOW = datetime(2025, 7, 17, 15, 0, tzinfo=UTC)
-READY = "await page.waitForSelector('#chart-panel[data-shown]');"
-
-
-def stage(database: Database[Document], symbol: str, bars: int) -> None:
-    traded = last_sessions(NOW, 1)[0]
-    closes = [100 + at / 100 for at in range(bars)]
-    high, low = [close + 1 for close in closes], [close - 1 for close in closes]
-    columns: list[Any] = [list(traded.slots[:bars]), closes, high, low, [*closes], [1000] * bars, [0] * bars]
-    staging = Staging(database)
-    staging.ensure()
-    staging.save([(SessionBars(symbol, traded.session_date, *columns), datetime.now(UTC))], "test")
+from barflow.sessions import BAR
 
 
 def alert(database: Database[Document]) -> None:
@@ -42,26 +24,6 @@ def alert(database: Database[Document]) -> None:
         price=101, text="AAPL rose to 101.00, through 101.00", created_at=moment,
     )  # fmt: skip
     Outbox(database).add([(message, ["sse"])])
-
-
-@pytest.fixture
-def look(browser_shot: BrowserShot, database: Database[Document], warehouse_dsn: str) -> Callable[..., Any]:
-    """Opens the page over the test's stores at a moment, and gives what the browser made of it."""
-
-    def open_page(run: str, now: datetime = NOW, act: Callable[[], None] | None = None, **options: object) -> Any:
-        app = create_app(database, warehouse_dsn, clock=lambda: now, poll_seconds=0.1)
-        with serving(app, "127.0.0.1", 0) as url:
-            assert app.state.live.wait(20)
-            timer = threading.Timer(2, act) if act else None
-            if timer:
-                timer.start()
-            seen = browser_shot(url, run=run, **options)
-            if timer:
-                timer.join()
-        assert (seen.errors, seen.outside) == ([], [])
-        return seen.value
-
-    return open_page
 
 
 @pytest.mark.parametrize("width", [390, 1440])

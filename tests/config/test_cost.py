@@ -51,6 +51,10 @@ def test_hourly_processing_costs_seven_times_what_a_daily_run_does() -> None:
     assert hourly.total - daily.total == pytest.approx(6 * 21 * daily.run_dollars)
 
 
+def test_an_estimate_counts_the_runs_that_the_schedule_makes() -> None:
+    assert [estimate(environment(name)).runs_per_session for name in ("dev", "prod")] == [1, 7]
+
+
 def test_the_host_ingests_at_no_price_of_its_own() -> None:
     assert line("dev", "Lambda", ingest=IngestConfig(runner="host")) == 0
 

@@ -24,6 +24,7 @@ from config.environment import (
     RetentionConfig,
 )
 from config.environments import ENVIRONMENTS, environment
+from config.schedule import ProcessConfig
 from config.validation import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +44,7 @@ WRONG: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (NetworkConfig, {"airflow_ui_cidrs": ("0.0.0.0/1",)}, r"network\.airflow_ui_cidrs is .*open Airflow's page"),
     (NetworkConfig, {"airflow_ui_cidrs": ("office",)}, r"network\.airflow_ui_cidrs is 'office': allowed is an IPv4"),
     (NetworkConfig, {"airflow_ui_cidrs": ("10.1.0.0/16",) * 2}, r"airflow_ui_cidrs is '10\.1\.0\.0/16': each .* once"),
+    (NetworkConfig, {"dashboard_cidrs": ("0.0.0.0/0",)}, r"network\.dashboard_cidrs is .*open the analysts' page"),
     (NetworkConfig, {"interface_endpoints": ("ftp",)}, r"network\.interface_endpoints is 'ftp': allowed is athena, "),
     (NetworkConfig, {"flow_log_days": 8}, r"network\.flow_log_days is 8: allowed is 1, 3, 5, 7, 14"),
     (
@@ -87,6 +89,13 @@ WRONG: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (IngestConfig, {"revision_sessions": 21}, r"ingest\.revision_sessions is 21"),
     (IngestConfig, {"memory_mb": 128}, r"ingest\.memory_mb is 128: .* from 256 to 10240 MB"),
     (IngestConfig, {"timeout_seconds": 901}, r"ingest\.timeout_seconds is 901"),
+    (ProcessConfig, {"schedule": ()}, r"process\.schedule is \(\): allowed is at least one cron expression, as '45 16"),
+    (ProcessConfig, {"schedule": ("@daily",)}, r"process\.schedule is '@daily': it has 1 fields\. Allowed are minute"),
+    (ProcessConfig, {"schedule": ("60 16 * * MON-FRI",)}, r"process\.schedule is .*'60' is not within 0 to 59"),
+    (ProcessConfig, {"schedule": ("5 16-10 * * *",)}, r"process\.schedule is .*'16-10' is not within 0 to 23"),
+    (ProcessConfig, {"schedule": ("*/0 16 * * *",)}, r"process\.schedule is .*'\*/0' is not within"),
+    (ProcessConfig, {"schedule": ("5 16 * * BUSY",)}, r"process\.schedule is .*'BUSY' is no number and none of SUN"),
+    (ProcessConfig, {"schedule": ("5; 16 * * *",)}, r"process\.schedule is .*'5;' is no value, range or step"),
     (RetentionConfig, {"logs_days": 100}, r"retention\.logs_days is 100: allowed is 1, 3, 5"),
     (RetentionConfig, {"staging_days": 29}, r"retention\.staging_days is 29"),
     (RetentionConfig, {"queries_days": 0}, r"retention\.queries_days is 0"),
@@ -96,7 +105,9 @@ WRONG: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (AlarmConfig, {"emails": ("nobody",)}, r"alarms\.emails is 'nobody': .*such as data@example\.com"),
     (AlarmConfig, {"emails": ("a@b.co",) * 2}, r"alarms\.emails is 'a@b\.co': each may be given once"),
     (AlarmConfig, {"slack_channel": "barflow"}, r"alarms\.slack_channel is 'barflow': .*such as #barflow"),
+    (AlarmConfig, {"undelivered_minutes": 1}, r"alarms\.undelivered_minutes is 1: .* minutes of an alert's waiting"),
     (AlarmConfig, {"stale_minutes": 5}, r"alarms\.stale_minutes is 5: .* minutes of an open session"),
+    (AlarmConfig, {"undelivered_minutes": 0}, r"alarms\.undelivered_minutes is 0: .* from 5 to 1440 minutes"),
     (AlarmConfig, {"rejected_percent": 0}, r"alarms\.rejected_percent is 0"),
     (AlarmConfig, {"database_free_gb": 0}, r"alarms\.database_free_gb is 0"),
     (AlarmConfig, {"database_cpu_percent": 101}, r"alarms\.database_cpu_percent is 101"),
@@ -133,6 +144,19 @@ def test_more_symbols_than_the_plan_pays_for_are_refused_with_the_sums() -> None
         Environment(name="dev", symbols=tuple(f"S{number}" for number in range(11)))
     larger = PlanConfig(credits_per_minute=55, credits_per_day=None)
     assert len(Environment(name="dev", symbols=tuple(f"S{number}" for number in range(50)), plan=larger).symbols) == 50
+
+
+@pytest.mark.parametrize(
+    ("schedule", "runs"),
+    [
+        (("45 16 * * MON-FRI",), 1),
+        (("5 10-15 * * 1-5", "45 16 * * mon-fri"), 7),
+        (("*/30 10,12-13 * * *",), 6),
+        (("0 9 * * SAT",), 1),
+    ],
+)
+def test_a_schedule_comes_to_its_runs_on_a_trading_day(schedule: tuple[str, ...], runs: int) -> None:
+    assert ProcessConfig(schedule=schedule).runs_per_session == runs
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)

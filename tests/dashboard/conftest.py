@@ -51,6 +51,13 @@ def load(dsn: str, symbol: str, sessions: int, price: float = 90.0) -> None:
             connection.execute(insert, [symbol, traded.opens, traded.session_date, *row])
 
 
+def record_load(dsn: str, load_id: str, finished_at: str = "2025-07-17T15:00Z") -> None:
+    """The row by which a load says that it is done."""
+    row = "insert into ops.load_run (load_id, started_at, finished_at, outcome) values (%s, %s, %s, 'loaded')"
+    with psycopg.connect(dsn) as connection:
+        connection.execute(row, [load_id, finished_at, finished_at])
+
+
 @pytest.fixture
 def served(database: Database[Document], warehouse_dsn: str) -> Callable[..., object]:
     """``with served(token=…) as url``: the page over the test's own stores, at NOW."""

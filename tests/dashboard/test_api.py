@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
 import requests
-from conftest import NOW, TOKEN, load, session_bars, stage
+from conftest import NOW, TOKEN, load, record_load, session_bars, stage
 from pymongo.database import Database
 
+from barflow.alert_message import Message
+from barflow.alert_store import Outbox
 from barflow.errors import BadInputError, BarflowError
 from barflow.mongo import Document
+from barflow.sessions import utc_now
 from dashboard.queries import Warehouse
 from dashboard.security import HEADERS, Logins, checked_token
 
 Served = Callable[..., Any]
+
+
+def noticed(name: str, moment: datetime) -> tuple[Message, list[str]]:
+    """An alert and the channels that it is for."""
+    message = Message(
+        schema_version=1, id=name, rule="level_101", kind="level", symbol="AAPL", severity="info",
+        session_date=NOW.date(), bar_start=NOW, direction="up", value=101, unit="dollars", reference=101,
+        price=101, text="AAPL rose to 101.00, through 101.00", created_at=moment,
+    )  # fmt: skip
+    return message, ["sse"]
 
 
 def get(url: str, **options: Any) -> requests.Response:
@@ -43,6 +57,33 @@ def test_the_newest_session_comes_from_staging_and_older_ones_from_the_warehouse
         (row,) = get(f"{url}/api/watchlist").json()["rows"]
     assert page["close"] == [90.0] * 10 + [100.17]
     assert (row["last"], row["prev_close"], row["freshness"]) == (100.17, 90.0, "fresh")
+
+
+def test_what_a_load_brings_is_shown_once_the_load_is_recorded(
+    served: Served, database: Database[Document], warehouse_dsn: str
+) -> None:
+    load(warehouse_dsn, "AAPL", 10)
+    with served() as url:
+        assert [row["symbol"] for row in get(f"{url}/api/watchlist").json()["rows"]] == ["AAPL"]
+        load(warehouse_dsn, "MSFT", 10)
+        record_load(warehouse_dsn, "load-1")
+        assert [row["symbol"] for row in get(f"{url}/api/watchlist").json()["rows"]] == ["AAPL", "MSFT"]
+        load(warehouse_dsn, "TSLA", 10)
+        record_load(warehouse_dsn, "load-2", finished_at="2020-01-01")  # by a clock that is behind
+        assert len(get(f"{url}/api/watchlist").json()["rows"]) == 3
+        assert get(f"{url}/api/health").json()["symbols"] == 3
+
+
+def test_the_newest_alerts_are_found_however_long_ago_they_were_noticed(
+    served: Served, database: Database[Document]
+) -> None:
+    now, ages = utc_now(), [89.0, 40.0, 3.0, 0.02, 0.0]
+    Outbox(database).add(noticed(f"a{age}", now - timedelta(days=age)) for age in ages)
+    with served() as url:
+        found = [get(f"{url}/api/alerts", params={"limit": limit}).json()["alerts"] for limit in (1, 2, 3, 100)]
+    told = [[item["message"]["id"] for item in alerts] for alerts in found]
+    newest = [f"a{age}" for age in sorted(ages)]
+    assert told == [newest[:1], newest[:2], newest[:3], newest]
 
 
 def test_pages_join_without_a_gap_or_an_overlap(
@@ -141,4 +182,4 @@ def test_a_tick_is_told_to_an_open_page(served: Served, database: Database[Docum
 
 def test_an_unmigrated_warehouse_says_what_to_run(database: Database[Document], empty_warehouse_dsn: str) -> None:
     with psycopg.connect(empty_warehouse_dsn), pytest.raises(BarflowError, match="barflow migrate"):
-        Warehouse(empty_warehouse_dsn).symbols()
+        Warehouse(empty_warehouse_dsn).loaded()

@@ -21,10 +21,13 @@ from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, limit
 from barflow.errors import UnavailableError
 from barflow.mongo import Document
 from barflow.runtime import Run
+from barflow.sessions import utc_now
+from local.mongo import free_port
 from local.twelvedata_server import TwelveDataStandIn
 
 HANDLER = Path(__file__).parents[2] / "lambda" / "ingest" / "handler.py"
 HISTORY = 3
+NO_ALERT = {"AlertsFired": 0, "UndeliveredAlertAge": 0}
 Invoke = Callable[..., dict[str, Any]]
 
 
@@ -138,6 +141,42 @@ def test_a_symbol_that_the_vendor_refuses_does_not_fail_the_tick(
     assert (counted["SymbolsRefused", None], counted["TicksRefused", None]) == (1, 0)
 
 
+RULES = """
+[[rule]]
+id = "any_move"
+kind = "move"
+percent = 0.01
+minutes = 5
+channels = ["slack"]
+"""
+
+
+def test_alerts_are_counted_and_the_oldest_one_that_waits_tells_its_age(
+    invoke: Invoke,
+    database: Database[Document],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "rules.toml").write_text(RULES)
+    monkeypatch.setenv("BARFLOW_ALERTS_FILE", str(tmp_path / "rules.toml"))
+    monkeypatch.setenv("BARFLOW_SLACK_WEBHOOK", f"http://127.0.0.1:{free_port()}/")  # nobody answers there
+    invoke()
+    counted = metrics(capsys.readouterr().out)
+    fired = database["alerts"].count_documents({"due_at": {"$exists": True}})
+    assert counted["AlertsFired", None] == fired > 1
+    first = database["alerts"].find_one({})
+    assert first is not None
+    database["alerts"].update_one({"_id": first["_id"]}, {"$set": {"created_at": utc_now() - timedelta(hours=1)}})
+    invoke()
+    counted = metrics(capsys.readouterr().out)
+    assert counted["AlertsFired", None] == 0
+    assert 3600 <= counted["UndeliveredAlertAge", None] < 3660
+    database["alerts"].update_many({}, {"$unset": {"due_at": ""}})  # as when the channels have them all
+    invoke()
+    assert metrics(capsys.readouterr().out)["UndeliveredAlertAge", None] == 0
+
+
 def test_a_spent_day_is_counted_and_not_asked_for_again(
     invoke: Invoke, market: TwelveDataStandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,7 +184,8 @@ def test_a_spent_day_is_counted_and_not_asked_for_again(
     done = invoke()
     assert done["outcome"] == "refused"
     assert "credits of the day" in done["error"]
-    assert metrics(capsys.readouterr().out) == {("TicksRefused", None): 1}
+    counted = metrics(capsys.readouterr().out)
+    assert counted == {(name, None): value for name, value in {"TicksRefused": 1, **NO_ALERT}.items()}
     assert len(market.requests) == 1
 
 

@@ -23,11 +23,11 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from barflow.errors import BarflowError
-from barflow.users import AIRFLOW, LOADER, READER
+from barflow.users import AIRFLOW, LOADER, READER, SANDBOX
 
 ROOT = Path(__file__).parents[2]
 OWNER = "barflow_owner"
-USERS = (LOADER, READER, AIRFLOW)
+USERS = (LOADER, READER, SANDBOX, AIRFLOW)
 BAR = "values ('AAPL', now(), '2025-07-02', 1, 1, 1, 1, 1, 1, 1, 1, 'test')"
 COLUMNS = "(symbol, bar_start, session_date, open, high, low, close, volume, vwap, bar_count, expected_bars, load_id)"
 
@@ -176,6 +176,29 @@ def test_the_reader_reads_and_nothing_else(function: ModuleType, server: Server)
         connection.execute("set transaction read write")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("delete from market.bar_5min")
+
+
+def test_the_visual_jobs_user_writes_the_sandbox_and_only_reads_the_market(
+    function: ModuleType, server: Server
+) -> None:
+    function.handler({}, None)
+    bar, columns = BAR.replace(", 'test'", ""), COLUMNS.replace(", load_id", "")
+    with server.as_user(SANDBOX) as connection:
+        connection.execute(f"insert into sandbox.bar_1h {columns} {bar}".encode())
+        connection.execute("create table sandbox.own as select 1 as x")
+        assert connection.execute("select count(*) from market.bar_1h").fetchone() == (0,)
+        connection.commit()
+        for statement in (
+            f"insert into market.bar_1h {COLUMNS} {BAR}",
+            "delete from market.bar_1h",
+            "table ops.load_run",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+            connection.rollback()
+    with server.as_user(READER) as connection:
+        assert connection.execute("select count(*) from sandbox.bar_1h").fetchone() == (1,)
+        assert connection.execute("select x from sandbox.own").fetchone() == (1,)
 
 
 def test_rights_reach_the_tables_of_later_migrations(function: ModuleType, server: Server) -> None:

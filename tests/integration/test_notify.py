@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import boto3
@@ -198,6 +200,79 @@ def test_the_example_bot_acts_once_on_each_alert_and_acknowledges_it(
         assert (left["ApproximateNumberOfMessages"], left["ApproximateNumberOfMessagesNotVisible"]) == ("0", "0")
     finally:
         endpoint.stop()
+
+
+TRIES = 3
+
+
+@pytest.fixture
+def bots_queue(aws: None) -> tuple[str, str]:
+    """A bot's queue and its dead-letter queue, both FIFO; what is not acknowledged comes back at once."""
+    sqs = boto3.client("sqs")
+    failed = sqs.create_queue(QueueName="bot-failed.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=failed, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": TRIES})
+    kept = {"FifoQueue": "true", "VisibilityTimeout": "0", "RedrivePolicy": redrive}
+    return sqs.create_queue(QueueName="bot.fifo", Attributes=kept)["QueueUrl"], failed
+
+
+def put(url: str, sent: Message, deduplication: str = "") -> None:
+    boto3.client("sqs").send_message(
+        QueueUrl=url, MessageBody=sent.model_dump_json(), MessageGroupId=sent.symbol,
+        MessageDeduplicationId=deduplication or str(abs(hash(sent.id))),
+    )  # fmt: skip
+
+
+def test_a_bot_acts_once_on_an_alert_that_is_delivered_twice(bots_queue: tuple[str, str], tmp_path: Path) -> None:
+    url, _ = bots_queue
+    put(url, message("TSLA"), "first")
+    put(url, message("TSLA"), "again")
+    acted: list[str] = []
+    example_bot().run(url, str(tmp_path / "seen.sqlite"), lambda alert: acted.append(alert["id"]), wait=0)
+    assert acted == [message("TSLA").id]
+    assert taken(url) == []
+
+
+def test_what_a_bot_died_of_before_it_acknowledged_is_delivered_again(
+    bots_queue: tuple[str, str], tmp_path: Path
+) -> None:
+    url, failed = bots_queue
+    put(url, message("TSLA"))
+    with pytest.raises(KeyboardInterrupt):
+        example_bot().run(url, str(tmp_path / "seen.sqlite"), die, wait=0)
+    acted: list[str] = []
+    example_bot().run(url, str(tmp_path / "seen.sqlite"), lambda alert: acted.append(alert["symbol"]), wait=0)
+    assert acted == ["TSLA"]
+    assert taken(url) == taken(failed) == []
+
+
+def test_an_alert_that_a_bot_dies_of_every_time_ends_in_the_dead_letter_queue(
+    bots_queue: tuple[str, str], tmp_path: Path
+) -> None:
+    url, failed = bots_queue
+    put(url, message("TSLA"))
+    for _ in range(TRIES):
+        with pytest.raises(KeyboardInterrupt):
+            example_bot().run(url, str(tmp_path / "seen.sqlite"), die, wait=0)
+    put(url, message("AAPL"))
+    acted: list[str] = []
+    example_bot().run(url, str(tmp_path / "seen.sqlite"), lambda alert: acted.append(alert["symbol"]), wait=0)
+    assert acted == ["AAPL"], "the bot lives again"
+    dead = boto3.client("sqs").receive_message(QueueUrl=failed)["Messages"]
+    assert [json.loads(item["Body"])["symbol"] for item in dead] == ["TSLA"]
+
+
+def die(alert: dict[str, Any]) -> None:
+    raise KeyboardInterrupt
+
+
+def example_bot() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("example_bot", BOT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def bot(url: str, folder: Path, lines: int) -> list[str]:

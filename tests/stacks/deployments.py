@@ -11,7 +11,6 @@ from typing import Any
 
 from barflow.contract import RuntimeContract
 from config.environment import Environment
-from stacks.settings import pipeline_settings
 
 ROOT = Path(__file__).parents[2]
 Template = Mapping[str, Any]
@@ -54,21 +53,9 @@ class Deployment:
 
     @property
     def contract(self) -> RuntimeContract:
-        """The runtime contract as the stacks give it, less what no test here asks for."""
-        secrets, storage, database, alerts = (
-            self.stacks[part] for part in ("Secrets", "Storage", "Database", "Alerts")
-        )
-        return RuntimeContract(
-            env=self.environment.name,
-            region="us-east-1",
-            settings=pipeline_settings(self.environment, secrets, storage, database, alerts),
-            storage=storage.contract,
-            warehouse=database.contract,
-            ingestion=self.stacks["Ingestion"].contract,
-            emr=self.stacks["Processing"].contract,
-            glue=self.stacks["Catalog"].contract,
-            airflow=secrets.contract,
-        )
+        """The runtime contract as the stack of the host gives it, tokens and all, in a region that has a name."""
+        found: RuntimeContract = self.stacks["Orchestration"].contract
+        return found.model_copy(update={"region": "us-east-1"})
 
 
 Synthesize = Callable[..., Deployment]

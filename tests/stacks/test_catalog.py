@@ -25,8 +25,14 @@ GLUES_OWN = ["--JOB_ID", "j_1", "--JOB_RUN_ID", "jr_1", "--JOB_NAME", "aggregate
 @pytest.fixture(scope="module")
 def arguments(dev_deployment: Deployment) -> dict[str, str]:
     """The job's arguments by name; what AWS decides on deployment reads ``<name>``."""
-    given = dev_deployment.only("Catalog", "AWS::Glue::Job")["DefaultArguments"]
+    given = aggregate_job(dev_deployment)["DefaultArguments"]
     return {name: text(value) for name, value in given.items()}
+
+
+def aggregate_job(deployment: Deployment) -> Mapping[str, Any]:
+    """The job that loads the warehouse, not the one to look at."""
+    (job,) = (item for item in deployment.resources("Catalog", "AWS::Glue::Job") if "JobMode" not in item)
+    return job
 
 
 def text(value: Any) -> str:
@@ -64,7 +70,7 @@ def test_the_job_is_given_every_setting_that_it_reads(arguments: dict[str, str])
 def test_the_job_finds_its_script_library_sql_and_packages_as_they_were_published(
     dev_deployment: Deployment, arguments: dict[str, str]
 ) -> None:
-    job = dev_deployment.only("Catalog", "AWS::Glue::Job")
+    job = aggregate_job(dev_deployment)
     release, packages = (getattr(dev_deployment.stacks["Storage"], name) for name in ("release", "packages"))
     assert text(job["Command"]["ScriptLocation"]).endswith(release.key("glue/aggregate_bars.py"))
     assert arguments["--extra-py-files"].endswith(release.key("barflow.zip"))
@@ -77,7 +83,7 @@ def test_the_job_finds_its_script_library_sql_and_packages_as_they_were_publishe
 def test_the_job_runs_once_at_a_time_in_bounds_and_leaves_retrying_to_airflow(
     dev_deployment: Deployment, arguments: dict[str, str]
 ) -> None:
-    job, config = dev_deployment.only("Catalog", "AWS::Glue::Job"), dev_deployment.environment.glue
+    job, config = aggregate_job(dev_deployment), dev_deployment.environment.glue
     assert job["GlueVersion"] == "5.1"
     assert job["ExecutionProperty"] == {"MaxConcurrentRuns": 1}
     assert job["MaxRetries"] == 0
@@ -116,24 +122,27 @@ def test_crawlers_look_at_the_archives_table_and_the_warehouses_schema_alone(dev
 
 def test_the_crawler_reads_the_warehouse_over_tls_as_the_user_who_may_only_read(dev_deployment: Deployment) -> None:
     inputs = [item["ConnectionInput"] for item in dev_deployment.resources("Catalog", "AWS::Glue::Connection")]
-    (jdbc,) = [item for item in inputs if item["ConnectionType"] == "JDBC"]
-    assert jdbc["ConnectionProperties"]["JDBC_ENFORCE_SSL"] == "true"
-    assert "ReaderSecret" in json.dumps(jdbc["ConnectionProperties"]["SECRET_ID"])
+    both = [item["ConnectionProperties"] for item in inputs if item["ConnectionType"] == "JDBC"]
+    assert [properties["JDBC_ENFORCE_SSL"] for properties in both] == ["true", "true"]
+    (reader,) = [properties for properties in both if "SandboxSecret" not in json.dumps(properties)]
+    assert "ReaderSecret" in json.dumps(reader["SECRET_ID"])
     for item in inputs:
         placed = item["PhysicalConnectionRequirements"]
         assert "GlueGroup" in json.dumps(placed["SecurityGroupIdList"])
         assert "private" in json.dumps(placed["SubnetId"])
 
 
-@pytest.mark.parametrize(("role", "secret"), [("Loader", "LoaderSecret"), ("Reader", "ReaderSecret")])
+@pytest.mark.parametrize(
+    ("role", "secret"), [("Loader", "LoaderSecret"), ("Reader", "ReaderSecret"), ("Sandbox", "SandboxSecret")]
+)
 def test_each_role_reads_one_secret_of_the_warehouse(dev_deployment: Deployment, role: str, secret: str) -> None:
     allowed = rights(dev_deployment.templates["Catalog"], role)
     (read,) = {right.resource for right in allowed if right.action == "secretsmanager:GetSecretValue"}
     assert secret in read
 
 
-def test_neither_role_writes_the_archive(dev_deployment: Deployment) -> None:
-    for role in ("Loader", "Reader"):
+def test_no_role_of_glue_writes_the_archive(dev_deployment: Deployment) -> None:
+    for role in ("Loader", "Reader", "Sandbox"):
         allowed = rights(dev_deployment.templates["Catalog"], role)
         written = {right.resource for right in allowed if right.action in ("s3:PutObject", "s3:DeleteObject")}
         assert not any("Lake" in resource for resource in written)

@@ -10,7 +10,7 @@ from typing import Any
 
 from deployments import Deployment
 
-from barflow.users import AIRFLOW, LOADER, READER
+from barflow.users import AIRFLOW, LOADER, READER, SANDBOX
 
 
 def instance(deployment: Deployment) -> Any:
@@ -73,22 +73,25 @@ def test_the_owners_password_is_made_and_renewed_by_rds(deployments: list[Deploy
 def test_each_user_has_a_generated_password_and_programs_users_have_it_renewed(dev_deployment: Deployment) -> None:
     secrets = dev_deployment.resources("Database", "AWS::SecretsManager::Secret")
     made = {json.loads(item["GenerateSecretString"]["SecretStringTemplate"])["username"]: item for item in secrets}
-    assert set(made) == {LOADER, READER, AIRFLOW}
+    assert set(made) == {LOADER, READER, SANDBOX, AIRFLOW}
     assert {name: item["Name"] for name, item in made.items()} == {
         name: f"barflow/dev/database/{name}" for name in made
     }
     schedules = dev_deployment.resources("Database", "AWS::SecretsManager::RotationSchedule")
     renewed = json.dumps([schedule["SecretId"] for schedule in schedules])
-    assert len(schedules) == 2
+    assert len(schedules) == 3
     assert "Loader" in renewed
     assert "Reader" in renewed
+    assert "Sandbox" in renewed
     assert all(schedule["RotateImmediatelyOnUpdate"] is False for schedule in schedules)
 
 
-def test_the_contract_names_the_secrets_that_the_stack_makes(dev_deployment: Deployment) -> None:
+def test_the_contract_names_the_secrets_that_programs_read(dev_deployment: Deployment) -> None:
     made = {item["Name"] for item in dev_deployment.resources("Database", "AWS::SecretsManager::Secret")}
     contract = dev_deployment.stacks["Database"].contract
-    assert {contract.loader_secret, contract.reader_secret, contract.airflow_secret} == made
+    assert {contract.loader_secret, contract.reader_secret, contract.airflow_secret} == made - {
+        f"barflow/dev/database/{SANDBOX}"
+    }
 
 
 def needed_by(resources: Mapping[str, Any], key: str) -> set[str]:
@@ -112,7 +115,7 @@ def test_migrations_run_when_they_changed_and_once_database_and_users_are_there(
     assert resources[resources[trigger]["Properties"]["HandlerArn"]["Ref"]]["Type"] == "AWS::Lambda::Version"
     kinds = Counter(resources[key]["Type"] for key in needed_by(resources, trigger))
     assert kinds["AWS::RDS::DBInstance"] == 1
-    assert kinds["AWS::SecretsManager::SecretTargetAttachment"] == 3
+    assert kinds["AWS::SecretsManager::SecretTargetAttachment"] == 4
     assert kinds["AWS::IAM::Policy"] == 1
 
 

@@ -14,9 +14,10 @@ from barflow import metric_names as metrics
 from config.environment import AlarmConfig, Environment, IngestConfig
 from config.environments import dev
 
-ALARMS = {
-    "StaleBars", "RejectedShare", "TicksRefused", "TickErrors", "NoTicks", "FailedTicks", "DatabaseStorage",
-    "DatabaseCpu", "DatabaseConnections", "HostHardware", "HostDown",
+OF_TICKS = {"StaleBars", "RejectedShare", "TicksRefused", "TickErrors", "NoTicks"}
+ALARMS = OF_TICKS | {
+    "FailedTicks", "DatabaseStorage", "DatabaseCpu", "DatabaseConnections", "HostHardware", "HostDown", "HostParts",
+    "UndeliveredAlerts",
 }  # fmt: skip
 
 
@@ -42,6 +43,14 @@ def test_stale_bars_are_judged_by_the_environments_minutes(dev_deployment: Deplo
     assert stale["TreatMissingData"] == "notBreaching", "outside sessions there is no tick and no alarm"
 
 
+def test_an_alert_that_nobody_takes_is_noticed_by_the_age_that_ticks_and_host_tell(dev_deployment: Deployment) -> None:
+    waiting = alarms(dev_deployment)["UndeliveredAlerts"]
+    assert waiting["MetricName"] == metrics.UNDELIVERED_ALERT_AGE
+    assert waiting["Threshold"] == 60 * dev_deployment.environment.alarms.undelivered_minutes
+    assert waiting["Statistic"] == "Maximum"
+    assert "barflow alerts list --undelivered" in waiting["AlarmDescription"]
+
+
 def test_a_schedule_that_stops_is_noticed_though_it_leaves_no_metric(dev_deployment: Deployment) -> None:
     expression = json.dumps(alarms(dev_deployment)["NoTicks"]["Metrics"])
     assert "FILL(m, 0)" in expression
@@ -51,6 +60,13 @@ def test_a_schedule_that_stops_is_noticed_though_it_leaves_no_metric(dev_deploym
 def test_broken_hardware_moves_the_host_to_other_hardware(dev_deployment: Deployment) -> None:
     assert "ec2:recover" in json.dumps(alarms(dev_deployment)["HostHardware"]["AlarmActions"])
     assert alarms(dev_deployment)["HostDown"]["TreatMissingData"] == "breaching"
+
+
+def test_what_the_hosts_own_check_counts_is_heard_of_and_so_is_its_silence(dev_deployment: Deployment) -> None:
+    found = alarms(dev_deployment)["HostParts"]
+    assert (found["MetricName"], found["Threshold"]) == (metrics.HOST_PARTS_DOWN, 0)
+    assert found["TreatMissingData"] == "breaching"
+    assert found["EvaluationPeriods"] == 3, "a restart takes a minute and is no news"
 
 
 def test_failed_jobs_steps_and_clusters_reach_the_topic_by_themselves(dev_deployment: Deployment) -> None:
@@ -99,7 +115,7 @@ def test_a_business_and_a_technical_dashboard(dev_deployment: Deployment) -> Non
 
 def test_without_the_function_there_are_no_alarms_of_its_ticks(synthesize: Callable[[Environment], Deployment]) -> None:
     hosted = synthesize(replace(dev(), ingest=IngestConfig(runner="host")))
-    assert set(alarms(hosted)) == ALARMS - {"StaleBars", "RejectedShare", "TicksRefused", "TickErrors", "NoTicks"}
+    assert set(alarms(hosted)) == ALARMS - OF_TICKS
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +18,10 @@ from barflow.contract import RuntimeContract, parse
 from barflow.deployment import read_contract, settings_of
 from config.environment import Environment, NetworkConfig
 from config.environments import dev
+from config.schedule import ProcessConfig
 from stacks.bundles import RELEASE
 
-HOST = Path(__file__).parents[2] / "orchestration" / "host"
+ROOT = Path(__file__).parents[2]
 
 
 def text_of(value: Any) -> str:
@@ -68,10 +67,49 @@ def test_the_stack_waits_until_the_host_says_that_it_is_up(dev_deployment: Deplo
     assert re.search(r"trap 'code=\$\?; \S+cfn-signal .* --exit-code \$code' EXIT", script), "also when it fails"
 
 
-def test_the_host_fetches_its_setup_as_this_deployment_publishes_it(dev_deployment: Deployment) -> None:
+def test_the_host_fetches_the_release_as_this_deployment_publishes_it_and_runs_it(dev_deployment: Deployment) -> None:
     script = text_of(dev_deployment.only("Orchestration", "AWS::EC2::Instance")["UserData"])
-    assert f"/releases/{RELEASE.digest[:16]}/orchestration/host/ /opt/barflow/setup/" in script
-    assert {f"release/orchestration/host/{path.name}" for path in HOST.iterdir()} <= RELEASE.places
+    assert f"/releases/{RELEASE.digest[:16]}/ /opt/barflow/release/" in script
+    assert "bash /opt/barflow/release/orchestration/host/bootstrap.sh" in script
+
+
+def test_the_release_holds_all_that_the_host_runs() -> None:
+    for folder in (
+        "orchestration/host",
+        "orchestration/host/units",
+        "orchestration/dags",
+        "dashboard",
+        "barflow",
+        "sql",
+    ):
+        names = {path.name for path in (ROOT / folder).iterdir() if path.is_file()} - {"py.typed"}
+        assert names
+        assert {f"release/{folder}/{name}" for name in names} <= RELEASE.places
+    assert "release/config/alerts.toml" in RELEASE.places
+
+
+def test_another_contract_is_another_instance(synthesize: Callable[[Environment], Deployment]) -> None:
+    def instance(environment: Environment) -> str:
+        found = synthesize(environment).templates["Orchestration"]["Resources"]
+        return next(name for name, item in found.items() if item["Type"] == "AWS::EC2::Instance")
+
+    hourly = replace(dev(), process=ProcessConfig(schedule=("5 10-16 * * MON-FRI",)))
+    assert instance(dev()) == instance(dev()) != instance(hourly)
+
+
+@pytest.mark.parametrize("opened", ["airflow_ui_cidrs", "dashboard_cidrs"])
+def test_a_page_listens_beyond_the_host_only_where_a_network_may_reach_it(
+    synthesize: Callable[[Environment], Deployment], opened: str
+) -> None:
+    made = synthesize(replace(dev(), network=NetworkConfig(**{opened: ("10.1.0.0/16",)})))
+    contract, ports = made.contract, {"airflow_ui_cidrs": 8080, "dashboard_cidrs": 8050}
+    listening = {"airflow_ui_cidrs": contract.airflow.listen, "dashboard_cidrs": contract.dashboard.listen}
+    assert listening == {name: "0.0.0.0" if name == opened else "127.0.0.1" for name in ports}
+    groups = made.resources("Network", "AWS::EC2::SecurityGroup")
+    rules = [rule for group in groups for rule in group.get("SecurityGroupIngress", []) if "CidrIp" in rule]
+    assert [(rule["CidrIp"], rule["FromPort"], rule["ToPort"]) for rule in rules] == [
+        ("10.1.0.0/16", ports[opened], ports[opened])
+    ]
 
 
 def test_the_parameter_is_the_contract(dev_deployment: Deployment) -> None:
@@ -108,24 +146,6 @@ def test_the_host_publishes_metrics_of_this_project_alone(dev_deployment: Deploy
     assert metrics["Condition"] == {"StringEquals": {"cloudwatch:namespace": "Barflow"}}
 
 
-def test_the_bootstrap_is_clean_shell() -> None:
-    shellcheck = shutil.which("shellcheck") or str(Path(".venv/bin/shellcheck"))
-    found = subprocess.run([shellcheck, HOST / "bootstrap.sh"], capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stdout
-
-
-def test_the_bootstrap_refuses_to_guess_its_environment() -> None:
-    found = subprocess.run(["bash", HOST / "bootstrap.sh"], capture_output=True, text=True, env={}, check=False)
-    assert found.returncode != 0
-    assert "BARFLOW_ENV" in found.stderr
-
-
-def test_log_shipping_names_the_hosts_group_by_its_placeholder() -> None:
-    config = json.loads((HOST / "cloudwatch-agent.json").read_text())
-    files = config["logs"]["logs_collected"]["files"]["collect_list"]
-    assert {item["log_group_name"] for item in files} == {"LOG_GROUP"}
-
-
 @pytest.mark.parametrize("action", ["*", "s3:*", "iam:*"])
 def test_no_action_is_a_wildcard(dev_deployment: Deployment, action: str) -> None:
     for statement in statements(dev_deployment):
@@ -144,3 +164,9 @@ def test_commands_get_the_settings_of_the_parameter_that_the_stack_writes(
     assert settings.symbols == dev_deployment.environment.symbols
     assert settings.credits_per_day == dev_deployment.environment.plan.credits_per_day
     assert settings.lake_uri == "s3://TOKEN"
+
+
+def test_beside_a_deployment_the_warehouse_is_only_read(dev_deployment: Deployment) -> None:
+    dsn = settings_of(dev_deployment.contract).warehouse_dsn
+    assert dsn is not None
+    assert dsn.get_secret_value() == f"secretsmanager:{dev_deployment.contract.warehouse.reader_secret}#dsn"

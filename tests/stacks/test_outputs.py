@@ -13,7 +13,7 @@ from stacks.outputs import OUTPUTS
 KEYS = {
     "Secrets": {
         *("TwelveDataSecret", "MongoDbSecret", "SlackSecret"),
-        *("SshConnectionSecret", "SlackConnectionSecret", "AirflowLoginSecret"),
+        *("SshConnectionSecret", "SlackConnectionSecret", "AirflowLoginSecret", "DashboardSecret"),
     },
     "Network": {"NatAddresses", "VpcId"},
     "Storage": {"LakeBucket", "CodeBucket", "LogsBucket", "CodeUri"},
@@ -24,7 +24,10 @@ KEYS = {
     "Alerts": {"AlertsTopic", "BotQueues"},
     "Ingestion": {"IngestFunction", "FailedTicksQueue"},
     "Processing": {"EmrServiceRole", "EmrNodeRole"},
-    "Catalog": {"GlueJob", "GlueDatabase", "LakeCrawler", "WarehouseCrawler", "AthenaWorkgroup", "BarsRuleset"},
+    "Catalog": {
+        *("GlueJob", "VisualJob", "GlueDatabase", "LakeCrawler", "WarehouseCrawler"),
+        *("AthenaWorkgroup", "BarsRuleset"),
+    },
     "Orchestration": {"HostId", "HostLog", "RuntimeContract"},
     "Observability": {"OperationsTopic", "BusinessDashboard", "TechnicalDashboard"},
 }

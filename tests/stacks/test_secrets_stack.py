@@ -10,7 +10,10 @@ from deployments import Deployment
 from hypothesis import given
 from hypothesis import strategies as st
 
-GENERATED = ("barflow/dev/airflow/fernet", "barflow/dev/airflow/jwt", "barflow/dev/airflow/login")
+GENERATED = (
+    *("barflow/dev/airflow/fernet", "barflow/dev/airflow/jwt", "barflow/dev/airflow/login"),
+    "barflow/dev/dashboard",
+)
 PUT_IN = (
     *("barflow/dev/twelvedata", "barflow/dev/mongodb", "barflow/dev/slack"),
     *("airflow/connections/barflow_ssh", "airflow/connections/slack_api_default"),

@@ -16,7 +16,7 @@ BUCKETS = ("Lake", "Code", "Logs")
 # By the name that a role has in a template: who it is in ACCESS.
 ROLES = {
     **{"NodeRole": "emr", "Loader": "glue", "Reader": "crawler", "HostRole": "host"},
-    **{"Publish": "publisher", "Certificate": "certificate"},
+    **{"Publish": "publisher", "Certificate": "certificate", "Graph": "graph", "Sandbox": "sandbox"},
 }
 
 

@@ -1,0 +1,201 @@
+"""How long does a reader of the page wait for each of its answers, with a year of many symbols in the warehouse?"""
+
+from __future__ import annotations
+
+import io
+import random
+import time
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from statistics import median, quantiles
+from typing import Any
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+import pyarrow.csv
+import requests
+
+from barflow.alert_message import Message
+from barflow.alert_store import OUTBOX_CHANNEL, Outbox
+from barflow.bars import BAR_TABLES
+from barflow.sessions import Session, utc_now
+from benchmarks.figures import Chapter, Figure
+from benchmarks.processes import call
+from benchmarks.seed import LAST_CLOSE, seed_sessions, sessions, walk
+from benchmarks.stores import Bench, Pipeline
+from dashboard.app import create_app
+from dashboard.server import serving
+
+SYMBOLS, DAYS, STAGED_DAYS, ALERTS = 500, 252, 3, 5000
+EVERY = timedelta(minutes=20)  # an alert, so that they reach back 70 days
+LIMIT_MS = 100.0
+PAGE = 600  # candles that a chart begins with
+SLOTS = {"bar_5min": 1, "bar_30min": 6, "bar_1h": 12, "bar_1d": 78}
+MEANING = f"""
+The page's server over {SYMBOLS} symbols with a year of 5-minute bars ({DAYS} sessions) and all that is made of them in
+PostgreSQL, the newest {STAGED_DAYS} sessions and {ALERTS:,} alerts in MongoDB. A client in another process asks over
+HTTP for what the page asks for, one request after the other, of symbols in a random order; answers are gzipped, and
+read to their end. Each endpoint is to answer within {LIMIT_MS:.0f} ms, 99 times of 100.
+"""
+METRICS = """
+insert into market.daily_metrics (symbol, session_date, close, prev_close, return_1d, sma_20, sma_50, rsi_14, load_id)
+select symbol, session_date, close, lag(close) over w, close / lag(close) over w - 1,
+    avg(close) over (w rows 19 preceding), avg(close) over (w rows 49 preceding), 50, 'benchmark'
+from market.bar_1d window w as (partition by symbol order by session_date)"""
+
+
+def measure(bench: Bench) -> Chapter:
+    names = bench.symbols(SYMBOLS)
+    pipeline = bench.pipeline("page")
+    bench.say(f"page: filling the warehouse with {DAYS} sessions of {len(names)} symbols")
+    rows = fill_warehouse(pipeline, names)
+    seed_sessions(pipeline.database, names, STAGED_DAYS)
+    fill_outbox(pipeline, names)
+    bench.say(f"page: {rows:,} rows are there; asking")
+    app = create_app(pipeline.database, pipeline.dsn, clock=lambda: LAST_CLOSE)
+    with serving(app, "127.0.0.1", 0) as url:
+        app.state.live.wait(60)
+        taken = call("dashboard:ask", url=url, names=names, rounds=bench.repeats(300)).result
+    figures = [
+        Figure(f"page: {name}, p99", times["p99"], "ms", against="the limit", theirs=LIMIT_MS, target=1)
+        for name, times in taken.items()
+    ]
+    seen = [f"{name}: p50 {times['p50']:.1f} ms, {times['kilobytes']:.0f} kB" for name, times in taken.items()]
+    return Chapter("The page", MEANING, figures, [f"{rows:,} rows in the warehouse", *seen])
+
+
+def ask(url: str, names: list[str], rounds: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of each endpoint, and the size of an answer on its way."""
+    dice = random.Random(1)
+    with requests.Session() as client:
+        oldest = client.get(f"{url}api/bars/{names[0]}?limit=2000").json()["time"][0]
+        endpoints = {
+            "watch-list": "api/watchlist",
+            **{
+                f"candles of {interval}": f"api/bars/{{symbol}}?interval={interval}&limit={PAGE}"
+                for interval in ("5min", "30min", "1h", "1d")
+            },
+            "the largest page of candles": "api/bars/{symbol}?limit=2000",
+            "candles further back": f"api/bars/{{symbol}}?before={oldest}&limit={PAGE}",
+            "alerts": "api/alerts",
+            "alerts of a symbol": "api/alerts?symbol={symbol}",
+            "health": "api/health",
+        }
+        return {name: _timed(client, url, path, names, dice, rounds) for name, path in endpoints.items()}
+
+
+def _timed(
+    client: requests.Session,
+    url: str,
+    path: str,
+    names: Sequence[str],
+    dice: random.Random,
+    rounds: int,
+) -> dict[str, float]:
+    taken, size = [], 0
+    for turn in range(-3, rounds):  # the first ones open connections
+        asked = url + path.format(symbol=dice.choice(names))
+        begun = time.perf_counter()
+        answer = client.get(asked, stream=True)
+        body = answer.raw.read(decode_content=False)
+        if turn >= 0:
+            taken.append(1000 * (time.perf_counter() - begun))
+        answer.raise_for_status()
+        size = len(body)
+    p99 = quantiles(taken, n=100)[98] if len(taken) > 1 else taken[0]
+    return {"p50": median(taken), "p99": p99, "kilobytes": size / 1000}
+
+
+def fill_warehouse(pipeline: Pipeline, names: Sequence[str]) -> int:
+    """A year of every bar table by COPY, and metrics of its days. Returns the rows."""
+    found = sessions(DAYS)
+    with psycopg.connect(pipeline.dsn) as connection:
+        cursor = connection.cursor()
+        for table in BAR_TABLES:
+            buckets = Buckets(found, SLOTS[table])
+            columns = ", ".join(buckets.columns)
+            with cursor.copy(f"copy market.{table} ({columns}) from stdin (format csv)".encode()) as copy:
+                for name in names:
+                    copy.write(buckets.csv(name))
+        cursor.execute(METRICS)
+        rows = sum(
+            cursor.execute(f"select count(*) from market.{table}".encode()).fetchall()[0][0] for table in BAR_TABLES
+        )
+    with psycopg.connect(pipeline.dsn, autocommit=True) as connection:
+        connection.execute("vacuum analyze")  # as autovacuum has done of what was loaded day by day
+    return int(rows)
+
+
+class Buckets:
+    """The rows of one bar table, symbol by symbol. ``slots``: 5-minute bars in a bucket."""
+
+    columns = (
+        *("symbol", "bar_start", "session_date", "open", "high", "low", "close", "volume"),
+        *("vwap", "bar_count", "expected_bars", "load_id"),
+    )
+
+    def __init__(self, found: Sequence[Session], slots: int) -> None:
+        opens = [(session, at) for session in found for at in range(0, session.expected_bars, slots)]
+        counts = [min(slots, session.expected_bars - at) for session, at in opens]
+        self._firsts = np.cumsum([0, *counts[:-1]])
+        self._lasts = self._firsts + np.array(counts) - 1
+        self._fixed = {
+            "bar_start": pa.array([session.slots[at] for session, at in opens], pa.timestamp("s", "UTC")),
+            "session_date": pa.array([session.session_date for session, _ in opens]),
+            "bar_count": pa.array(counts, pa.int16()),
+        }
+        self._bars = sum(counts)
+
+    def csv(self, name: str) -> bytes:
+        """The symbol's rows as lines of CSV."""
+        bars, count = walk(name, self._bars), len(self._firsts)
+        same = {"symbol": pa.repeat(name, count), "load_id": pa.repeat("benchmark", count)}
+        close = bars["close"][self._lasts]
+        made = {
+            "open": bars["open"][self._firsts],
+            "high": np.maximum.reduceat(bars["high"], self._firsts),
+            "low": np.minimum.reduceat(bars["low"], self._firsts),
+            "close": close,
+            "volume": np.add.reduceat(bars["volume"], self._firsts),
+            "vwap": close,
+            "expected_bars": self._fixed["bar_count"],
+        }
+        rows = pa.table({**self._fixed, **same, **made}).select(self.columns)
+        out = io.BytesIO()
+        pyarrow.csv.write_csv(rows, out, pyarrow.csv.WriteOptions(include_header=False))
+        return out.getvalue()
+
+
+def fill_outbox(pipeline: Pipeline, names: Sequence[str]) -> None:
+    """Alerts of the last sessions, all of them delivered."""
+    outbox = Outbox(pipeline.database)
+    outbox.ensure()
+    outbox.add((message, [OUTBOX_CHANNEL]) for message in _messages(names))
+
+
+def _messages(names: Sequence[str]) -> Iterator[Message]:
+    slots = [(session.session_date, slot) for session in sessions(20) for slot in session.slots]
+    noticed = utc_now()
+    for number in range(ALERTS):
+        symbol, (day, slot) = names[number % len(names)], slots[-1 - number * 7 % len(slots)]
+        values: dict[str, Any] = {
+            "direction": "up",
+            "value": 3.1,
+            "unit": "percent",
+            "reference": 100.0,
+            "price": 103.1,
+        }
+        yield Message(
+            schema_version=1,
+            id=f"move_{number}|{symbol}|{slot:%Y-%m-%dT%H:%M:%SZ}",
+            rule=f"move_{number}",
+            kind="move",
+            symbol=symbol,
+            severity="info",
+            session_date=day,
+            bar_start=slot,
+            text=f"{symbol} moved up by 3.1 % within 30 minutes, to 103.10",
+            created_at=noticed - number * EVERY,
+            **values,
+        )

@@ -1,0 +1,96 @@
+"""Are Airflow and the page up, and do alerts leave? Counts what is not, as a metric for the alarms, and names it.
+
+`--wait SECONDS` instead waits until Airflow is up, as the boot does; exit 1 when it is not by then. The page cannot be
+awaited there: on a first deployment nobody has put MongoDB's URI in yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+from barflow import metric_names as metrics
+from barflow.alert_store import Outbox
+from barflow.errors import BarflowError
+from barflow.runtime import Run
+from barflow.settings import load_settings
+
+ANSWER_SECONDS = 10
+COMPONENTS = ("metadatabase", "scheduler", "dag_processor", "triggerer")
+
+
+def airflow_down() -> list[str]:
+    """The parts of Airflow that do not answer, or whose last sign of life is too old, each with what is known."""
+    try:
+        health = json.loads(_get(f"http://127.0.0.1:{os.environ['AIRFLOW_PORT']}/api/v2/monitor/health"))
+    except (OSError, ValueError) as error:
+        return [f"api-server ({error})"]
+    states = {name: (health.get(name) or {}).get("status") for name in COMPONENTS}
+    return [f"{name} ({state})" for name, state in states.items() if state != "healthy"]
+
+
+def page_down() -> list[str]:
+    """The page, should it not answer."""
+    try:
+        _get(f"http://127.0.0.1:{os.environ['DASHBOARD_PORT']}/")
+    except OSError as error:
+        return [f"page ({error})"]
+    return []
+
+
+def _get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:  # noqa: S310
+        body: bytes = answer.read()
+        return body
+
+
+def measured(not_up: list[str], waiting: float | None) -> list[dict[str, Any]]:
+    """As CloudWatch takes metrics."""
+    dimensions = [{"Name": metrics.ENVIRONMENT, "Value": os.environ["BARFLOW_ENV"]}]
+    values = [(metrics.HOST_PARTS_DOWN, float(len(not_up)), "Count")]
+    if waiting is not None:
+        values.append((metrics.UNDELIVERED_ALERT_AGE, waiting, "Seconds"))
+    return [
+        {"MetricName": name, "Dimensions": dimensions, "Value": value, "Unit": unit} for name, value, unit in values
+    ]
+
+
+def wait(seconds: float) -> int:
+    deadline = time.monotonic() + seconds
+    while not_up := airflow_down():
+        if time.monotonic() > deadline:
+            print(f"error: not up after {seconds:.0f} s: {', '.join(not_up)}", file=sys.stderr)
+            return 1
+        time.sleep(5)
+    return 0
+
+
+def report() -> int:
+    import boto3
+
+    not_up, waiting = airflow_down() + page_down(), None
+    try:
+        waiting = Outbox(Run(load_settings()).database).undelivered_age()
+    except BarflowError as error:
+        not_up.append(f"alerts ({error})")
+    for part in not_up:
+        print(f"not up: {part}", file=sys.stderr)
+    boto3.client("cloudwatch").put_metric_data(Namespace=metrics.NAMESPACE, MetricData=measured(not_up, waiting))
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--wait", type=float, metavar="SECONDS")
+    given = parser.parse_args()
+    return report() if given.wait is None else wait(given.wait)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""What do the host's services run with? Written out of the runtime contract and its secrets, at each start.
+
+Settings go into environment files that anybody may read; they hold no secret. Airflow's secrets go into files of its
+own user, in a folder that lies in memory and that systemd takes away with the service; Airflow reads them with `cat`,
+so they are in no process's environment and no argument. barflow reads a secret by its name when it needs one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import pwd
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization.ssh import load_ssh_private_key
+from pydantic import SecretStr
+
+from barflow.contract import RuntimeContract, secret_reference
+from barflow.deployment import read_contract
+from barflow.errors import BadInputError, BarflowError
+from barflow.secrets import resolve
+
+HOME = "/var/lib/barflow/airflow"
+USER = "admin"
+CONNECTIONS = ("aws_default", "barflow_ssh", "slack_api_default")
+BUNDLE = "airflow.providers.amazon.aws.bundles.s3.S3DagBundle"
+BACKEND = "airflow.providers.amazon.aws.secrets.secrets_manager.SecretsManagerBackend"
+ONLY_BARFLOW = "/opt/barflow/release/orchestration/host/only_barflow.sh"
+# Airflow's secrets: the file, and the option that is read from it.
+SECRET_OPTIONS = {
+    "metadata_dsn": ("DATABASE__SQL_ALCHEMY_CONN", "DATABASE__SQL_ALCHEMY_CONN_ASYNC"),
+    "fernet_key": ("CORE__FERNET_KEY",),
+    "jwt_secret": ("API_AUTH__JWT_SECRET",),
+}
+Read = Callable[[str], str]  # a secret's value by its reference
+
+
+def airflow_settings(contract: RuntimeContract, folder: Path, home: str, memory: int) -> dict[str, str]:
+    """The environment of Airflow's processes. ``folder`` holds its secrets; ``memory`` is the machine's, in bytes."""
+    airflow, bucket = contract.airflow, contract.storage.code_bucket
+    place = contract.storage.code_uri.removeprefix(f"s3://{bucket}/")
+    options = {
+        "CORE__EXECUTOR": "LocalExecutor",
+        "CORE__PARALLELISM": str(tasks_at_once(memory)),
+        "CORE__LOAD_EXAMPLES": "False",
+        "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(folder / "passwords.json"),
+        "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{airflow.port}/execution/",
+        "API__HOST": airflow.listen,
+        "API__PORT": str(airflow.port),
+        "API__WORKERS": "1",
+        "DAG_PROCESSOR__PARSING_PROCESSES": "1",
+        "DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": f"{home}/bundles",
+        # Without a connection: the role of the host, and no look-up.
+        "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(
+            [
+                {
+                    "name": "barflow",
+                    "classpath": BUNDLE,
+                    "kwargs": {
+                        "aws_conn_id": None,
+                        "bucket_name": bucket,
+                        "prefix": f"{place}orchestration/dags",
+                    },
+                }
+            ]
+        ),
+        "SECRETS__BACKEND": BACKEND,
+        # Each look-up costs a call: only these connections, and neither variables nor configuration.
+        "SECRETS__BACKEND_KWARGS": json.dumps(
+            {
+                "connections_prefix": airflow.connections_prefix,
+                "connections_lookup_pattern": f"^({'|'.join(CONNECTIONS)})$",
+                "variables_prefix": None,
+                "config_prefix": None,
+            }
+        ),
+        "LOGGING__REMOTE_LOGGING": "True",
+        "LOGGING__REMOTE_BASE_LOG_FOLDER": f"s3://{contract.storage.logs_bucket}/airflow",
+        "LOGGING__REMOTE_LOG_CONN_ID": "",
+        "LOGGING__DELETE_LOCAL_LOGS": "True",
+        "USAGE_DATA_COLLECTION__ENABLED": "False",
+    }
+    for name, of in SECRET_OPTIONS.items():
+        options |= {f"{option}_CMD": f"cat {folder / name}" for option in of}
+    return {
+        "AIRFLOW_HOME": home,
+        "AWS_DEFAULT_REGION": contract.region,
+        "BARFLOW_ENV": contract.env,
+        "BARFLOW_INGEST_RUNNER": contract.ingestion.runner,
+        "BARFLOW_PROCESS_SCHEDULE": ";".join(contract.airflow.process_schedule),
+        **{f"AIRFLOW__{name}": value for name, value in options.items()},
+    }
+
+
+def tasks_at_once(memory: int) -> int:
+    """How many tasks run at a time, each in some 300 MB: one for each GB of the machine, and three on the smallest.
+
+    A task that waits for a cluster or a job for half an hour sleeps, and may do so on disk.
+    """
+    return max(3, round(memory / 2**30))
+
+
+def barflow_settings(contract: RuntimeContract) -> dict[str, str]:
+    """The environment of `barflow` and of the page on the host: they read the warehouse, and do not load it."""
+    return {
+        **contract.settings.environment(),
+        "BARFLOW_WAREHOUSE_DSN": secret_reference(f"{contract.warehouse.reader_secret}#dsn"),
+        "BARFLOW_ATHENA_DATABASE": contract.glue.database,
+        "BARFLOW_ATHENA_WORKGROUP": contract.glue.athena_workgroup,
+        "BARFLOW_DASHBOARD_TOKEN": secret_reference(contract.dashboard.token_secret),
+        "DASHBOARD_LISTEN": contract.dashboard.listen,
+        "DASHBOARD_PORT": str(contract.dashboard.port),
+        "AIRFLOW_PORT": str(contract.airflow.port),
+        "AWS_DEFAULT_REGION": contract.region,
+    }
+
+
+def airflow_secrets(contract: RuntimeContract, read: Read) -> dict[str, str]:
+    """Airflow's secrets by the name of their file."""
+    dsn = read(secret_reference(f"{contract.warehouse.airflow_secret}#dsn"))
+    return {
+        "metadata_dsn": dsn.replace("postgresql://", "postgresql+psycopg://", 1),
+        "fernet_key": fernet_key(read(secret_reference(contract.airflow.fernet_secret))),
+        "jwt_secret": read(secret_reference(contract.airflow.jwt_secret)),
+        "passwords.json": json.dumps({USER: read(secret_reference(contract.airflow.login_secret))}) + "\n",
+    }
+
+
+def fernet_key(secret: str) -> str:
+    """The key, whose last character Secrets Manager does not generate; while keys change, NEW,OLD.
+
+    Raises BadInputError when it is none.
+    """
+    keys = [f"{part.rstrip('=')}=" for part in secret.split(",")]
+    try:
+        if all(len(base64.urlsafe_b64decode(key)) == 32 for key in keys):
+            return ",".join(keys)
+    except ValueError:
+        pass
+    raise BadInputError("the fernet secret is not 43 letters, digits, - and _. Put its former value in again.")
+
+
+def authorized_key(connection: str) -> str | None:
+    """The line that lets Airflow's SSH connection in, for nothing but barflow's commands; None without a key."""
+    try:
+        extra = json.loads(connection)["extra"]
+        private = (json.loads(extra) if isinstance(extra, str) else extra)["private_key"].encode()
+        load = load_ssh_private_key if b"OPENSSH" in private else load_pem_private_key
+        public = load(private, password=None).public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    except (ValueError, KeyError, TypeError, AttributeError, UnsupportedAlgorithm):
+        return None
+    return f'restrict,from="127.0.0.1,::1",command="{ONLY_BARFLOW}" {public.decode()} barflow_ssh\n'
+
+
+def env_file(values: Mapping[str, str]) -> str:
+    """As systemd and a shell read it alike. Raises BadInputError for a value that they would not."""
+    for name, value in values.items():
+        if re.search(r"['\n\\]", value):
+            raise BadInputError(f"{name} has a quote, a backslash or a line break: the host cannot pass it on")
+    return "".join(f"{name}='{value}'\n" for name, value in values.items())
+
+
+def write(path: Path, text: str, mode: int, owner: pwd.struct_passwd | None = None) -> None:
+    """Puts a whole file in place of the old one; nobody but its owner ever has it open before it has its mode."""
+    unfinished = path.with_name(f".{path.name}.new")
+    unfinished.unlink(missing_ok=True)
+    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    unfinished.chmod(mode)
+    if owner and owner.pw_uid != os.getuid():
+        os.chown(unfinished, owner.pw_uid, owner.pw_gid)
+    unfinished.replace(path)
+
+
+def write_all(contract: RuntimeContract, to: Path, owner: pwd.struct_passwd, read: Read, home: str = HOME) -> None:
+    """All files of the host's services, below a folder that lies in memory. Raises BarflowError."""
+    folder = to / "airflow"
+    secrets = airflow_secrets(contract, read)  # before anything is written
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    key = authorized_key(read(secret_reference(f"{contract.airflow.connections_prefix}/barflow_ssh")))
+    write(to / "airflow.env", env_file(airflow_settings(contract, folder, home, memory)), 0o644)
+    write(to / "barflow.env", env_file(barflow_settings(contract)), 0o644)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for name, text in secrets.items():
+        write(folder / name, text, 0o600, owner)
+    if folder.stat().st_uid != owner.pw_uid:
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+    write(to / "authorized_keys", key or "", 0o644)
+    if not key:
+        print("Airflow's SSH connection has no private key yet: put it in as the runbook says", file=sys.stderr)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--to", type=Path, default=Path("/run/barflow"))
+    parser.add_argument("--airflow-user", default="airflow")
+    parser.add_argument("--airflow-home", default=HOME)
+    given = parser.parse_args()
+    try:
+        contract = read_contract(os.environ["BARFLOW_ENV"])
+        owner = pwd.getpwnam(given.airflow_user)
+        write_all(contract, given.to, owner, lambda name: resolve(SecretStr(name), "the host"), given.airflow_home)
+    except BarflowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"settings of {contract.env} written to {given.to}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

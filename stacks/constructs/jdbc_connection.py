@@ -1,0 +1,38 @@
+"""By which Glue speaks with the warehouse: over TLS, from the VPC, as the user of a secret."""
+
+from __future__ import annotations
+
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_glue as glue
+from aws_cdk import aws_secretsmanager as secretsmanager
+
+from stacks.base import BarflowStack
+from stacks.database import DatabaseStack
+from stacks.network import Groups
+
+
+def jdbc_connection(
+    stack: BarflowStack,
+    construct_id: str,
+    *,
+    purpose: str,
+    vpc: ec2.IVpc,
+    groups: Groups,
+    database: DatabaseStack,
+    user: secretsmanager.ISecret,
+) -> glue.Connection:
+    """``user``: the secret with the user's name and password. Whoever connects also needs the right to read it."""
+    found = database.contract
+    return glue.Connection(
+        stack,
+        construct_id,
+        type=glue.ConnectionType.JDBC,
+        description=f"Barflow {stack.environment_config.name}: the warehouse, {purpose}",
+        network=glue.ConnectionNetwork.subnet(vpc.private_subnets[0]),
+        security_groups=[groups.glue],
+        properties={
+            "JDBC_CONNECTION_URL": f"jdbc:postgresql://{found.host}:{found.port}/{found.database}",
+            "JDBC_ENFORCE_SSL": "true",
+        },
+        secret=user,
+    )

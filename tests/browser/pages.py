@@ -1,0 +1,26 @@
+"""What do the tests of the analysts' page put into its stores, and when is it?"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pymongo.database import Database
+
+from barflow.bars import SessionBars
+from barflow.mongo import Document
+from barflow.sessions import last_sessions
+from barflow.staging import Staging
+
+NOW = datetime(2025, 7, 17, 15, 0, tzinfo=UTC)
+READY = "await page.waitForSelector('#chart-panel[data-shown]');"
+
+
+def stage(database: Database[Document], symbol: str, bars: int) -> None:
+    traded = last_sessions(NOW, 1)[0]
+    closes = [100 + at / 100 for at in range(bars)]
+    high, low = [close + 1 for close in closes], [close - 1 for close in closes]
+    columns: list[Any] = [list(traded.slots[:bars]), closes, high, low, [*closes], [1000] * bars, [0] * bars]
+    staging = Staging(database)
+    staging.ensure()
+    staging.save([(SessionBars(symbol, traded.session_date, *columns), datetime.now(UTC))], "test")

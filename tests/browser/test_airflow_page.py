@@ -1,0 +1,86 @@
+"""Does a newcomer who triggers process_bars see it go green? Airflow itself on embedded services, and its page."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from browsing import BrowserShot
+
+from barflow.runtime import Run
+from local.airflow import LocalAirflow
+from local.airflow_demo import airflow_on
+
+SYMBOLS = ("AAPL", "MSFT")
+
+pytestmark = pytest.mark.minutes
+
+
+@pytest.fixture(scope="module")
+def airflow(browser_shot: BrowserShot) -> Iterator[tuple[LocalAirflow, Run]]:
+    """Not under pytest's own folder: PostgreSQL's user must be let into it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="barflow-airflow-", ignore_cleanup_errors=True) as folder,
+        airflow_on(Path(folder) / "state", symbols=SYMBOLS, history_sessions=5) as started,
+    ):
+        yield started
+
+
+@pytest.fixture(scope="module")
+def run(airflow: tuple[LocalAirflow, Run]) -> str:
+    """A run of process_bars, once it has ended."""
+    page, _ = airflow
+    run = page.trigger("process_bars")
+    assert page.wait("process_bars", run, 420) == "success", page.tasks("process_bars", run)
+    return run
+
+
+def test_every_task_of_the_run_succeeds_and_the_hops_reconcile(airflow: tuple[LocalAirflow, Run], run: str) -> None:
+    page, stores = airflow
+    assert set(page.tasks("process_bars", run).values()) == {"success"}
+    status = stores.reconcile()
+    assert {symbol: item.warehouse for symbol, item in status.items()} == dict.fromkeys(SYMBOLS, 5 * 78)
+    assert stores.pending() == set()
+    assert "780 Parquet rows of 2 symbols" in page.task_log("process_bars", run, "summary")
+
+
+# As a visitor sets it: the graph and not the grid, and times as the exchange has them.
+CHOOSE = """
+await page.evaluate(() => {
+  const choose = (name, value) => localStorage.setItem(name, JSON.stringify(value));
+  choose("default_dag_view", VIEW); choose("timezone", "America/New_York");
+});
+await page.reload();
+await page.waitForFunction(() => DRAWN, null, { timeout: 60000 });
+await page.waitForTimeout(2000);  // it glides into place
+return await page.evaluate(() => document.body.innerText);
+"""
+
+
+@pytest.mark.parametrize(
+    ("view", "drawn", "name"),
+    [
+        ("graph", "document.querySelectorAll('.react-flow__node').length >= 5", "airflow-graph.png"),
+        ("grid", "document.body.innerText.includes('5 Task Instances')", "airflow-run.png"),
+    ],
+)
+def test_the_page_shows_the_green_run(
+    airflow: tuple[LocalAirflow, Run],
+    run: str,
+    browser_shot: BrowserShot,
+    picture: Callable[[str], Path],
+    view: str,
+    drawn: str,
+    name: str,
+) -> None:
+    page, _ = airflow
+    script = CHOOSE.replace("VIEW", json.dumps(view)).replace("DRAWN", drawn)
+    address = f"{page.url}/dags/process_bars/runs/{run}"
+    seen = browser_shot(address, run=script, screenshot=picture(name), width=1400, height=860)
+    shown = seen.value.lower()
+    assert "success" in shown
+    assert all(word not in shown for word in ("failed", "running", "no status")), seen.value
+    assert seen.outside == []

@@ -1,0 +1,74 @@
+"""A recording that is replayed live shows its candles and fires its alert on an open page, without a reload."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from browsing import BrowserShot
+from pages import NOW, READY
+from pymongo.database import Database
+
+from barflow.alert_rules import load_rules
+from barflow.mongo import Document
+from barflow.runtime import Run
+from barflow.sessions import last_sessions, new_york
+from barflow.settings import load_settings
+from dashboard.app import create_app
+from dashboard.server import serving
+from local.embedded import STAND_IN_CREDITS
+from local.live import LiveClock, keep_ticking, live_start
+from local.replay import ReplayBars
+from local.twelvedata_server import TwelveDataStandIn
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> ReplayBars:
+    """Seven quiet sessions of TSLA; the last one opens 8 % lower."""
+    lines = ["datetime,open,high,low,close,volume,symbol"]
+    sessions = last_sessions(NOW, 7)
+    for traded in sessions:
+        price = 92 if traded is sessions[-1] else 100
+        lines += [f"{new_york(ts):%Y-%m-%d %H:%M:%S},{price},{price},{price},{price},1000,TSLA" for ts in traded.slots]
+    (tmp_path / "bars.csv").write_text("\n".join(lines))
+    return ReplayBars.load(tmp_path / "bars.csv")
+
+
+def test_the_recorded_gap_is_told_to_an_open_page(
+    recording: ReplayBars, browser_shot: BrowserShot, database: Database[Document], mongodb_uri: str, warehouse_dsn: str
+) -> None:
+    assert recording.as_of is not None
+    clock = LiveClock(live_start(recording, ["TSLA"], load_rules(None), recording.as_of))
+    with TwelveDataStandIn(recording, clock=clock, api_key="stand-in-key") as market:
+        found = {"twelvedata_url": market.url, "twelvedata_api_key": "stand-in-key", **STAND_IN_CREDITS}
+        settings = load_settings(mongodb_uri=mongodb_uri, mongodb_database=database.name, history_sessions=3, **found)
+        run = Run(settings, clock)
+        run.ingest(print).tick(["TSLA"])
+        opened = threading.Timer(2, go_on, [run, clock, recording])
+        app = create_app(database, warehouse_dsn, clock=clock, poll_seconds=0.1)
+        with serving(app, "127.0.0.1", 0) as url:
+            assert app.state.live.wait(20)
+            opened.start()
+            seen = browser_shot(
+                url,
+                run=READY
+                + "const quote = () => document.querySelector('#quote b').textContent;"
+                + "const before = await page.evaluate(quote); await page.evaluate(() => { window.same = true });"
+                + "await page.waitForSelector('#alerts li.new'); await page.waitForFunction("
+                + "() => document.querySelector('#legend').textContent.includes('C92.00'));"
+                + "return [before, await page.evaluate(quote), await page.evaluate(() => window.same),"
+                + " await page.textContent('#alerts li.new')]",
+            )
+            opened.join()
+    assert (seen.errors, seen.outside) == ([], [])
+    before, after, same, alert = seen.value
+    assert (before, after, same) == ("100.00", "92.00", True)
+    assert "gap_5pct" in alert
+    assert "8.00 % below the previous close of 100.00" in alert
+
+
+def go_on(run: Run, clock: LiveClock, recording: ReplayBars) -> None:
+    """Half a second a bar, a few bars into the last session; nothing is loaded at the close."""
+    end = last_sessions(NOW, 1)[0].slots[4]
+    keep_ticking(run, clock, ["TSLA"], end=end, speed=600, at_close=lambda: None, say=print)

