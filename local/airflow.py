@@ -29,7 +29,8 @@ from local.services import last_line
 
 ROOT = Path(__file__).parents[1]
 DAGS = ROOT / "orchestration" / "dags"
-START_SECONDS, STOP_SECONDS = 180, 30
+# Long enough for a machine that is busy with other things.
+START_SECONDS, STOP_SECONDS = 600, 30
 COMPONENTS = ("metadatabase", "scheduler", "dag_processor")
 ENDED = ("success", "failed")
 
@@ -120,7 +121,7 @@ class LocalAirflow:
         self.wait_for_dag(dag)
         return str(self.call("POST", f"dags/{dag}/dagRuns", json={"logical_date": None, "conf": params})["dag_run_id"])
 
-    def wait_for_dag(self, dag: str, seconds: float = 90) -> None:
+    def wait_for_dag(self, dag: str, seconds: float = 300) -> None:
         """Until the DAG was parsed. Raises BarflowError with the import errors when it never is."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import tempfile
 from datetime import date, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import duckdb
 from moto.athena.models import AthenaBackend, Execution, QueryResults
+from moto.athena.responses import AthenaResponse
 from moto.glue.models import FakeTable, glue_backends
 
 from local import aws_programs
@@ -80,8 +82,7 @@ def _as_text(value: Any) -> str | None:
 
 def run_on(machine: Machine) -> None:
     """Has moto's Athena answer its queries."""
-    start = AthenaBackend.start_query_execution
-    own_status = Execution.status
+    start, plain = AthenaBackend.start_query_execution, AthenaResponse.get_query_execution
 
     def start_and_answer(
         self: AthenaBackend, query: str, context: Any, config: Any, workgroup: str, execution_parameters: Any
@@ -107,8 +108,13 @@ def run_on(machine: Machine) -> None:
         execution.outcome = "SUCCEEDED"
         return run_id
 
-    AthenaBackend.start_query_execution = start_and_answer
+    def described(self: AthenaResponse) -> str:
+        found = json.loads(plain(self))
+        reason = getattr(self.athena_backend.executions[self._get_param("QueryExecutionId")], "reason", "")
+        found["QueryExecution"]["Status"] |= {"StateChangeReason": reason} if reason else {}
+        return json.dumps(found)
+
+    AthenaBackend.start_query_execution, AthenaResponse.get_query_execution = start_and_answer, described
     Execution.status = property(
         lambda self: getattr(self, "outcome", "RUNNING"), lambda self, value: setattr(self, "outcome", value)
     )
-    assert own_status is not None

@@ -7,9 +7,10 @@ Rules of data quality stay a record: moto keeps none.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from moto.athena.models import athena_backends
+from moto.athena.models import AthenaBackend, athena_backends
 from moto.glue.models import GlueBackend, glue_backends
 
 from local.aws_types import TYPES, Recorded
@@ -17,75 +18,65 @@ from local.aws_types import TYPES, Recorded
 Properties = dict[str, Any]
 
 
-def _glue(account_id: str, region_name: str) -> GlueBackend:
-    return glue_backends[account_id][region_name]
+@dataclass(frozen=True)
+class Kind:
+    """``named_in``: the part of the properties that has the Name, or none; ``make`` puts one into moto's backend, and
+    ``kept`` is where that keeps those of this kind, by name."""
+
+    named_in: str
+    make: Callable[[Any, str, Properties], object]
+    kept: Callable[[Any, Properties], dict[str, Any]]
+
+    def name(self, given: Properties, generated: str) -> str:
+        return str((given[self.named_in] if self.named_in else given).get("Name") or generated)
 
 
-def _type(
-    name_of: Callable[[Properties], str | None],
-    make: Callable[[str, Properties, str, str], None],
-    drop: Callable[[str, Properties, str, str], None],
-) -> type[Recorded]:
-    """A type whose resources are made by ``make`` and taken away by ``drop``; an update does both."""
+class Made(Recorded):
+    """A resource of one of the kinds."""
 
-    class Made(Recorded):
-        @classmethod
-        def create_from_cloudformation_json(
-            cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str, **kwargs: Any
-        ) -> Made:
-            properties = cloudformation_json["Properties"]
-            name = name_of(properties) or resource_name
-            make(name, properties, account_id, region_name)
-            made = cls(name, f"arn:aws:glue:{region_name}:{account_id}:{name}")
-            made.properties = properties
-            return made
+    backends: Any
+    kind: Kind
 
-        @classmethod
-        def update_from_cloudformation_json(
-            cls,
-            original_resource: Made,
-            new_resource_name: str,
-            cloudformation_json: Any,
-            account_id: str,
-            region_name: str,
-        ) -> Made:
-            properties, name = cloudformation_json["Properties"], original_resource.physical_resource_id
-            if properties != original_resource.properties:
-                drop(name, original_resource.properties, account_id, region_name)
-                make(name, properties, account_id, region_name)
-                original_resource.properties = properties
-            return original_resource
+    @classmethod
+    def create_from_cloudformation_json(
+        cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str, **kwargs: Any
+    ) -> Made:
+        properties = cloudformation_json["Properties"]
+        name = cls.kind.name(properties, resource_name)
+        cls.kind.make(cls.backends[account_id][region_name], name, properties)
+        made = cls(name, f"arn:aws:glue:{region_name}:{account_id}:{name}")
+        made.properties = properties
+        return made
 
-        @classmethod
-        def delete_from_cloudformation_json(
-            cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str
-        ) -> None:
-            properties = cloudformation_json["Properties"]
-            drop(name_of(properties) or resource_name, properties, account_id, region_name)
+    @classmethod
+    def update_from_cloudformation_json(
+        cls,
+        original_resource: Made,
+        new_resource_name: str,
+        cloudformation_json: Any,
+        account_id: str,
+        region_name: str,
+    ) -> Made:
+        """What changed is made anew, under its name."""
+        before, after = original_resource.properties, cloudformation_json["Properties"]
+        if after != before:
+            backend, name = cls.backends[account_id][region_name], original_resource.physical_resource_id
+            cls.kind.kept(backend, before).pop(name, None)
+            cls.kind.make(backend, name, after)
+            original_resource.properties = after
+        return original_resource
 
-    return Made
-
-
-def _make_connection(name: str, given: Properties, account: str, region: str) -> None:
-    _glue(account, region).create_connection(account, given["ConnectionInput"] | {"Name": name}, {})
+    @classmethod
+    def delete_from_cloudformation_json(
+        cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str
+    ) -> None:
+        properties = cloudformation_json["Properties"]
+        kept = cls.kind.kept(cls.backends[account_id][region_name], properties)
+        kept.pop(cls.kind.name(properties, resource_name), None)
 
 
-def _make_table(name: str, given: Properties, account: str, region: str) -> None:
-    _glue(account, region).create_table(given["DatabaseName"], name, given["TableInput"])
-
-
-def _drop_table(name: str, given: Properties, account: str, region: str) -> None:
-    tables = _glue(account, region).databases
-    if given["DatabaseName"] in tables:  # a database takes its tables along
-        tables[given["DatabaseName"]].tables.pop(name, None)
-
-
-def _make_security(name: str, given: Properties, account: str, region: str) -> None:
-    _glue(account, region).create_security_configuration(name, given["EncryptionConfiguration"])
-
-
-def _make_job(name: str, given: Properties, account: str, region: str) -> None:
-    _glue(account, region).create_job(
+def _make_job(glue: GlueBackend, name: str, given: Properties) -> None:
+    glue.create_job(
         name=name,
         role=given["Role"],
         command=given["Command"],
@@ -111,8 +102,8 @@ def _make_job(name: str, given: Properties, account: str, region: str) -> None:
     )
 
 
-def _make_crawler(name: str, given: Properties, account: str, region: str) -> None:
-    _glue(account, region).create_crawler(
+def _make_crawler(glue: GlueBackend, name: str, given: Properties) -> None:
+    glue.create_crawler(
         name=name,
         role=given["Role"],
         database_name=given["DatabaseName"],
@@ -130,39 +121,45 @@ def _make_crawler(name: str, given: Properties, account: str, region: str) -> No
     )
 
 
-def _make_workgroup(name: str, given: Properties, account: str, region: str) -> None:
-    configuration = given.get("WorkGroupConfiguration", {})
-    athena_backends[account][region].create_work_group(name, configuration, given.get("Description", ""), [])
+def _make_connection(glue: GlueBackend, name: str, given: Properties) -> None:
+    glue.create_connection(glue.account_id, given["ConnectionInput"] | {"Name": name}, {})
+
+
+def _make_workgroup(athena: AthenaBackend, name: str, given: Properties) -> None:
+    athena.create_work_group(name, given.get("WorkGroupConfiguration", {}), given.get("Description", ""), [])
+
+
+def _tables(glue: GlueBackend, given: Properties) -> dict[str, Any]:
+    """Those of its database, which takes them along when it goes."""
+    database = glue.databases.get(given["DatabaseName"])
+    return database.tables if database else {}
+
+
+GLUE = {
+    "Database": Kind(
+        "DatabaseInput",
+        lambda glue, name, given: glue.create_database(name, given["DatabaseInput"]),
+        lambda glue, given: glue.databases,
+    ),
+    "Table": Kind(
+        "TableInput",
+        lambda glue, name, given: glue.create_table(given["DatabaseName"], name, given["TableInput"]),
+        _tables,
+    ),
+    "Connection": Kind("ConnectionInput", _make_connection, lambda glue, given: glue.connections),
+    "SecurityConfiguration": Kind(
+        "",
+        lambda glue, name, given: glue.create_security_configuration(name, given["EncryptionConfiguration"]),
+        lambda glue, given: glue.security_configurations,
+    ),
+    "Job": Kind("", _make_job, lambda glue, given: glue.jobs),
+    "Crawler": Kind("", _make_crawler, lambda glue, given: glue.crawlers),
+}
+WORKGROUP = Kind("", _make_workgroup, lambda athena, given: athena.work_groups)
 
 
 def extend() -> None:
     """Registers the types."""
-    TYPES["AWS::Glue::Database"] = _type(
-        lambda given: given["DatabaseInput"].get("Name"),
-        lambda name, given, *at: _glue(*at).create_database(name, given["DatabaseInput"]) and None,
-        lambda name, given, *at: _glue(*at).databases.pop(name, None) and None,
-    )
-    TYPES["AWS::Glue::Table"] = _type(lambda given: given["TableInput"].get("Name"), _make_table, _drop_table)
-    TYPES["AWS::Glue::Connection"] = _type(
-        lambda given: given["ConnectionInput"].get("Name"),
-        _make_connection,
-        lambda name, given, *at: _glue(*at).connections.pop(name, None) and None,
-    )
-    TYPES["AWS::Glue::SecurityConfiguration"] = _type(
-        lambda given: given.get("Name"),
-        _make_security,
-        lambda name, given, *at: _glue(*at).security_configurations.pop(name, None) and None,
-    )
-    TYPES["AWS::Glue::Job"] = _type(
-        lambda given: given.get("Name"), _make_job, lambda name, given, *at: _glue(*at).jobs.pop(name, None) and None
-    )
-    TYPES["AWS::Glue::Crawler"] = _type(
-        lambda given: given.get("Name"),
-        _make_crawler,
-        lambda name, given, *at: _glue(*at).crawlers.pop(name, None) and None,
-    )
-    TYPES["AWS::Athena::WorkGroup"] = _type(
-        lambda given: given.get("Name"),
-        _make_workgroup,
-        lambda name, given, *at: athena_backends[at[0]][at[1]].work_groups.pop(name, None) and None,
-    )
+    for name, kind in GLUE.items():
+        TYPES[f"AWS::Glue::{name}"] = type(name, (Made,), {"backends": glue_backends, "kind": kind})
+    TYPES["AWS::Athena::WorkGroup"] = type("WorkGroup", (Made,), {"backends": athena_backends, "kind": WORKGROUP})

@@ -67,8 +67,10 @@ def test_the_archive_counts_what_a_crawler_has_entered(aws: Aws, lake: Lake) -> 
     assert counted() == [first]
 
 
-def test_a_query_that_is_wrong_fails(aws: Aws, lake: Lake) -> None:
+def test_a_query_that_is_wrong_fails_and_says_why(aws: Aws, lake: Lake) -> None:
     athena = aws.client("athena")
     asked = {"QueryString": "select nothing from nowhere", "QueryExecutionContext": {"Database": DATABASE}}
     run = athena.start_query_execution(**asked, WorkGroup=DATABASE)["QueryExecutionId"]
-    assert athena.get_query_execution(QueryExecutionId=run)["QueryExecution"]["Status"]["State"] == "FAILED"
+    status = athena.get_query_execution(QueryExecutionId=run)["QueryExecution"]["Status"]
+    assert status["State"] == "FAILED"
+    assert "nowhere does not exist" in status["StateChangeReason"]

@@ -1,0 +1,124 @@
+"""Does what is deployed work together and come back from trouble, and does the rehearsal notice when it does not?"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from barflow.errors import BarflowError
+from local.aws_machine import Machine, Trouble
+from local.rehearsal import Rehearsal
+from local.rehearsal_page import Done, page
+from local.rehearse import BREAKS, Steps, fail, rehearse, succeed, survive
+
+WHY = ":red_circle: *process_bars.bars_to_parquet* failed in dev, try 2\nWhy: Container killed on request. Its logs: s3"
+FINE = ":white_check_mark: *process run* succeeded in dev: every hop reconciles\nIn: 10 Parquet rows"
+STEP = BREAKS[0]
+
+
+@pytest.mark.minutes
+@pytest.mark.timeout(3600)
+def test_what_is_deployed_works_together_and_comes_back_from_trouble() -> None:
+    """``rehearse`` raises at the first step that is not as it should be."""
+    with tempfile.TemporaryDirectory(prefix="barflow-tests-", ignore_cleanup_errors=True) as folder:
+        done = rehearse("dev", Path(folder), print)
+    text = page("dev", done)
+    assert all(item.name in text for item in BREAKS)
+    assert sum(step.name.strip() == "every row against the oracle" for step in done) == 2
+
+
+class Deployed(Rehearsal):
+    """A deployment whose run ends as ``ended`` says, tells Slack ``text``, and leaves readers ``rows`` to see."""
+
+    def __init__(self, folder: Path, ended: str, text: str, **rows: str) -> None:
+        self.machine = Machine(folder, "")
+        self.slack: Any = SimpleNamespace(posts=[])
+        self._ended, self._text, self._rows = ended, text, rows
+        self.made: list[dict[str, Any]] = []
+
+    def start_run(self) -> str:
+        self.slack.posts.append({"text": self._text})
+        self.made.append({"Status": {"State": "TERMINATED"}})
+        return "run"
+
+    def end_of(self, run: str) -> str:
+        return self._ended
+
+    def seen(self) -> dict[str, list[tuple[Any, ...]]]:
+        return {"bar_1d": [(self._rows.get("after" if self.made else "before", "same"),)]}
+
+    def clusters(self, *states: str) -> list[dict[str, Any]]:
+        return [item for item in self.made if not states or item["Status"]["State"] in states]
+
+    def kill(self, run: str, task: str) -> None:
+        """It is dead at once."""
+
+    def steps(self) -> list[str]:
+        return ["RUNNING"]
+
+
+def test_a_failed_run_is_as_it_should_be(tmp_path: Path) -> None:
+    deployed = Deployed(tmp_path, "failed (bars_to_parquet)", WHY)
+    assert fail(deployed, STEP) == "Why: Container killed on request"
+    assert deployed.machine.take(STEP.trouble) is None
+
+
+@pytest.mark.parametrize(
+    ("ended", "text", "rows", "found"),
+    [
+        ("success", WHY, {}, "the run ended as success"),
+        ("failed (reconcile)", WHY, {}, r"the run ended as failed \(reconcile\)"),
+        ("failed (bars_to_parquet)", "nothing", {}, "no message in Slack"),
+        ("failed (bars_to_parquet)", WHY, {"before": "a", "after": "b"}, "changed what readers see in bar_1d"),
+    ],
+)
+def test_a_failed_run_that_is_not_as_it_should_be_ends_the_rehearsal(
+    tmp_path: Path, ended: str, text: str, rows: dict[str, str], found: str
+) -> None:
+    with pytest.raises(BarflowError, match=found):
+        fail(Deployed(tmp_path, ended, text, **rows), STEP)
+
+
+def test_a_cluster_that_lives_on_ends_the_rehearsal(tmp_path: Path) -> None:
+    deployed = Deployed(tmp_path, "failed (bars_to_parquet)", WHY)
+    deployed.made.append({"Status": {"State": "WAITING"}})
+    with pytest.raises(BarflowError, match=r"1 clusters still live: \['WAITING'\]"):
+        fail(deployed, STEP)
+
+
+def test_a_run_that_should_go_well_and_does_not_ends_the_rehearsal(tmp_path: Path) -> None:
+    assert succeed(Deployed(tmp_path, "success", FINE)) == "In: 10 Parquet rows"
+    with pytest.raises(BarflowError, match="ended as failed"):
+        succeed(Deployed(tmp_path, "failed (reconcile)", FINE))
+    with pytest.raises(BarflowError, match="no message in Slack"):
+        succeed(Deployed(tmp_path, "success", "nothing"))
+
+
+def test_a_second_step_after_the_worker_died_ends_the_rehearsal(tmp_path: Path) -> None:
+    with pytest.raises(BarflowError, match=r"made 1 clusters, and the last had steps \['RUNNING'\]"):
+        survive(Deployed(tmp_path, "success", FINE))
+
+
+def test_a_step_that_fails_is_named() -> None:
+    def wrong() -> str:
+        raise BarflowError("no such table")
+
+    with pytest.raises(BarflowError, match="count: no such table"):
+        Steps(print)("count", wrong)
+
+
+def test_trouble_is_met_as_often_as_it_was_prepared(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, "")
+    machine.expect(Trouble.STEP_DIES, "writing", times=2)
+    assert [machine.take(Trouble.STEP_DIES) for _ in range(3)] == ["writing", "writing", None]
+    assert machine.take(Trouble.JOB_DIES) is None
+    assert Machine.from_json(machine.to_json()) == machine
+
+
+def test_the_page_has_each_step_with_its_seconds() -> None:
+    text = page("dev", [Done("deploy", 1.26, "a|b"), Done("  rows", 2.0, "12")])
+    assert "| deploy | 1.3 | a\\|b |\n| &nbsp;&nbsp;rows | 2.0 | 12 |\n| **all** | **3** | |" in text
