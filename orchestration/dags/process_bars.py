@@ -94,15 +94,20 @@ def reconcile() -> None:
 @task
 def summary(process_run: str, cluster: str | None = None, job_run: str | None = None) -> str:
     """Tells what the run did: rows in and out, rejected, duration, cost."""
+    from barflow import metrics
     from barflow.run_messages import summary_text
     from barflow.run_summary import dollars_spent, summarize
 
-    now = datetime.now(UTC)
+    run, now = open_run(), datetime.now(UTC)
     dollars = None
     if cluster and job_run:
         dollars = dollars_spent(contract(), EmrHook().conn, GlueJobHook().conn, cluster, job_run, now)
     started = get_current_context()["dag_run"].start_date
-    text = summary_text(summarize(open_run(), process_run, (now - started).total_seconds(), dollars))
+    done = summarize(run, process_run, (now - started).total_seconds(), dollars)
+    if dollars is not None:
+        problem = metrics.put([metrics.of_run(run.settings.env, sum(done.loaded.values()), dollars)], now)
+        log.info("%s", problem or "the run's rows and cost are counted")
+    text = summary_text(done)
     log.info("%s", text)
     tell(text)
     return text

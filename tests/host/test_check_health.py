@@ -66,11 +66,12 @@ def test_servers_that_do_not_answer_are_named_each(answers: dict[str, Any]) -> N
     assert page.startswith("page (HTTP Error 500")
 
 
-def test_what_is_down_and_how_long_alerts_wait_are_the_metrics(answers: dict[str, Any]) -> None:
-    found = {item["MetricName"]: (item["Value"], item["Unit"]) for item in CHECK.measured(["page", "scheduler"], 60.0)}
-    assert found == {"HostPartsDown": (2.0, "Count"), "UndeliveredAlertAge": (60.0, "Seconds")}
-    unknown = [item["MetricName"] for item in CHECK.measured(["alerts"], None)]
-    assert unknown == ["HostPartsDown"], "of alerts that cannot be looked at nothing is said"
+def test_what_is_down_and_how_long_alerts_wait_are_the_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BARFLOW_ENV", "dev")
+    found = CHECK.measured(["page", "scheduler"], 60.0)
+    assert found.dimensions == {"Environment": "dev"}
+    assert found.values == {"HostPartsDown": (2.0, "Count"), "UndeliveredAlertAge": (60.0, "Seconds")}
+    assert list(CHECK.measured(["alerts"], None).values) == ["HostPartsDown"], "of what cannot be seen nothing is said"
 
 
 def test_the_oldest_alert_that_a_channel_still_has_to_take_is_what_waits(database: Database[Document]) -> None:
