@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from moto.core.responses import ActionResult
-from moto.core.utils import utcnow
+from moto.core.utils import camelcase_to_underscores, utcnow
 from moto.glue.models import FakeJob, FakeJobRun
 from moto.glue.responses import GlueResponse
 
@@ -137,7 +137,17 @@ def run_on(machine: Machine) -> None:
         done = [{"JobName": name, "JobRunId": run_id} for run_id in ids]
         return ActionResult({"SuccessfulSubmissions": done, "Errors": []})
 
-    FakeJob.start_job_run = start_and_run
+    def update_job(self: GlueResponse) -> ActionResult:
+        """Replaces the whole definition, as Glue does: what an update does not name is gone."""
+        name, given = self._get_param("JobName"), self._get_param("JobUpdate")
+        job = self.glue_backend.get_job(name)
+        for key in job.as_dict().keys() - {"Name", "CreatedOn", "LastModifiedOn"}:
+            empty = {} if key in ("DefaultArguments", "ExecutionProperty") else None
+            setattr(job, camelcase_to_underscores(key), given.get(key, empty))
+        job.last_modified_on = utcnow()
+        return ActionResult({"JobName": name})
+
+    FakeJob.start_job_run, GlueResponse.update_job = start_and_run, update_job
     FakeJobRun.status = property(lambda self: getattr(self, "state", "STARTING"), lambda self, value: None)
     FakeJobRun.advance = lambda self: None
     FakeJobRun.as_dict = described

@@ -121,6 +121,17 @@ def test_a_run_can_be_stopped_and_one_at_a_time_is_let_in(aws: Aws) -> None:
     assert job.becomes(run, *OVER)["JobRunState"] == "STOPPED"
 
 
+def test_an_update_replaces_the_whole_definition(aws: Aws) -> None:
+    glue, script = aws.client("glue"), aws.put("glue/right.py", "print('x')")
+    Job(aws, "updated", script, lake="s3://lake")
+    before = glue.get_job(JobName="updated")["Job"]
+    command = {name: before["Command"][name] for name in ("Name", "ScriptLocation")}
+    glue.update_job(JobName="updated", JobUpdate={"Role": "other", "Command": command})
+    after = glue.get_job(JobName="updated")["Job"]
+    assert (after["Role"], after["Command"]["ScriptLocation"]) == ("other", script)
+    assert after.get("DefaultArguments", {}) == {}
+
+
 class Crawler:
     """A crawler of one table of its own."""
 
