@@ -113,14 +113,13 @@ class Rehearsal:
             "mongodb": self.services.mongodb_uri,
             "slack": TOKEN,
             "slack_api_default": json.dumps({"conn_type": "slack", "password": TOKEN}),
-            "barflow_ssh": json.dumps({"conn_type": "ssh", "host": "localhost"}),
         }
         store = self.client("secretsmanager")
         for name in names:
-            (value,) = [value for key, value in values.items() if re.search(rf"(^|[/:]){key}(-\w+)?$", name)]
-            store.put_secret_value(SecretId=name, SecretString=value)
-        if len(names) != len(values):
-            raise BarflowError(f"the runbook asks for {len(names)} secrets, and the rehearsal knows {len(values)}")
+            found = [value for key, value in values.items() if re.search(rf"(^|[/:]){key}(-\w+)?$", name)]
+            if len(found) != 1:
+                raise BarflowError(f"the runbook asks for the secret {name}, which the rehearsal does not know")
+            store.put_secret_value(SecretId=name, SecretString=found[0])
         return f"{len(names)} secrets"
 
     def variables(self, **more: str) -> dict[str, str]:

@@ -156,10 +156,10 @@ def wait_until(what: str, true: Callable[[], bool], seconds: float = 120) -> Non
 
 def show(done: list[Done]) -> None:
     """The final table, on stdout."""
-    shown = table("rehearsed", ("step", "seconds", "found"), left=1)
+    shown = table("rehearsed", ("step", "found", "seconds"), left=2)
     for step in done:
-        shown.add_row(step.name, f"{step.seconds:.1f}", step.found)
-    shown.add_row("all", f"{sum(step.seconds for step in done):.1f}", "", style="bold")
+        shown.add_row(step.name, step.found, f"{step.seconds:.1f}")
+    shown.add_row("all", "", f"{sum(step.seconds for step in done):.1f}", style="bold")
     console().print(shown)
 
 
