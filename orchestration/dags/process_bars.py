@@ -22,6 +22,7 @@ from airflow.providers.amazon.aws.sensors.emr import EmrJobFlowSensor
 from airflow.providers.amazon.aws.sensors.rds import RdsDbSensor
 from airflow.sdk import MultipleCronTriggerTimetable, Param, chain, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
+from barflow_operators import BarsToParquet, BarsToWarehouse, CreateCluster
 from barflow_tasks import (
     DEFAULTS,
     LOCAL,
@@ -30,9 +31,6 @@ from barflow_tasks import (
     RUNBOOK,
     START,
     TAGS,
-    BarsToParquet,
-    BarsToWarehouse,
-    CreateCluster,
     contract,
     log,
     open_run,

@@ -30,9 +30,13 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("BARFLOW_POLL_SECONDS", "1")
         patch.setenv("AIRFLOW_CONN_AWS_DEFAULT", "aws://")
         patch.syspath_prepend(str(DAGS))
+        import barflow_operators
         import barflow_tasks
 
-        yield barflow_tasks
+        names = ("CreateCluster", "BarsToParquet", "BarsToWarehouse")
+        operators = {name: getattr(barflow_operators, name) for name in names}
+        yield SimpleNamespace(tell_failure=barflow_tasks.tell_failure, **operators)
+        sys.modules.pop("barflow_operators")
         sys.modules.pop("barflow_tasks")
 
 
