@@ -51,7 +51,7 @@ BREAKS = (
         "Container killed on request",
         at="aggregating",
     ),
-    Break("the cluster never starts", Trouble.CLUSTER_STUCK, "cluster_is_up", "timed out"),
+    Break("the cluster never starts", Trouble.CLUSTER_STUCK, "cluster_is_up", "is STARTING after"),
 )
 
 

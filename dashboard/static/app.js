@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { Chart, rowsOf } from "./chart.js";
-import { choice, element, find, kept } from "./dom.js";
+import { choice, element, find, kept, mark } from "./dom.js";
 import * as format from "./format.js";
 import { AlertList, drawHealth } from "./panels.js";
 import { Watchlist } from "./watchlist.js";
@@ -138,7 +138,7 @@ function drawQuote() {
   const way = format.direction(row.change);
   find("quote").replaceChildren(
     element("b", "", format.price(row.last)),
-    element("span", way, `${format.ARROW[way]} ${format.signed(row.change)} (${format.signed(row.change_pct, " %")})`),
+    element("span", way, mark(way), `${format.signed(row.change)} (${format.signed(row.change_pct, " %")})`),
     ...(row.freshness === "stale" ? [element("span", "stale-mark", `stale: newest bar ${format.dayTime(row.newest_bar)}`)] : []),
   );
   find("chart-panel").classList.toggle("is-stale", row.freshness === "stale");

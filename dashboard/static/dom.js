@@ -9,6 +9,13 @@ export function element(tag, className = "", ...children) {
   return made;
 }
 
+/** A small shape in the text's colour: up, down, flat, mixed, ok, warn or bad. Drawn, as not every font has them. */
+export function mark(shape) {
+  const made = element("i", `shape ${shape}`);
+  made.ariaHidden = "true";
+  return made;
+}
+
 const SVG = "http://www.w3.org/2000/svg";
 
 /** A line of the values in a box of 100 × 28, with `base` (a price) as a dotted line when it lies within. */

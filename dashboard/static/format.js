@@ -22,7 +22,6 @@ export function signed(value, unit = "") {
 }
 
 export const direction = (value) => (value == null || Math.abs(value) < 0.005 ? "flat" : value > 0 ? "up" : "down");
-export const ARROW = { up: "▲", down: "▼", flat: "■", mixed: "◆" };
 
 const formats = new Map();
 let zone = "ny";

@@ -1,6 +1,6 @@
 // What do the panels beside the chart say? The alerts as they come, and how far each hop of the pipeline is.
 
-import { element, find } from "./dom.js";
+import { element, find, mark } from "./dom.js";
 import * as format from "./format.js";
 
 const MOST_ALERTS = 200;
@@ -45,20 +45,19 @@ export class AlertList {
   }
 
   line({ message }) {
-    const mark = element("span", `severity ${message.severity}`, SEVERITY[message.severity]);
-    mark.title = message.severity;
-    mark.setAttribute("aria-label", message.severity);
+    const severity = element("span", `severity ${message.severity}`, SEVERITY[message.severity]);
+    severity.title = message.severity;
+    severity.setAttribute("aria-label", message.severity);
     const symbol = element("button", "name", message.symbol);
     symbol.type = "button";
     symbol.dataset.symbol = message.symbol;
     symbol.title = `Show ${message.symbol}`;
     const time = element("time", "", format.dayTime(message.bar_start));
     time.dateTime = message.bar_start;
-    const way = message.direction ? `${format.ARROW[message.direction]} ` : "";
     const said = message.text.startsWith(`${message.symbol} `) ? message.text.slice(message.symbol.length + 1) : message.text;
     return element(
-      "li", "", mark, element("span", "about", symbol, element("span", "rule", message.rule), time),
-      element("span", "text", element("span", message.direction ?? "", way), said),
+      "li", "", severity, element("span", "about", symbol, element("span", "rule", message.rule), time),
+      element("span", "text", element("span", message.direction ?? "", message.direction && mark(message.direction)), said),
     );
   }
 }
@@ -96,7 +95,7 @@ function run(found, now) {
   if (!found) return element("span", "note", "none yet");
   const kind = OUTCOMES[found.outcome] ?? "warn";
   const when = format.age((now - Date.parse(found.finished_at ?? found.started_at)) / 60000);
-  const shown = element("span", kind, `${{ ok: "✓", warn: "~", bad: "✕" }[kind]} ${found.outcome}`);
+  const shown = element("span", kind, mark(kind), found.outcome);
   if (found.error) shown.title = found.error;
   return element("span", "", shown, element("small", "", `${when} ago`));
 }
@@ -104,7 +103,7 @@ function run(found, now) {
 function facts(health) {
   const list = element("ul", "facts");
   const line = (kind, text, more) => {
-    const item = element("li", kind, text);
+    const item = element("li", kind, kind === "ok" ? mark("ok") : null, text);
     if (more?.length) {
       const details = element("details", "", element("summary", "", text), element("ul", ""));
       details.lastChild.append(...more.map((each) => element("li", "", each)));
@@ -117,10 +116,10 @@ function facts(health) {
   if (missing) line("warn", `${format.count(missing)} bars missing in ${format.count(gaps.length)} sessions`, gaps.map(
     (gap) => `${gap.symbol}  ${format.sessionDay(gap.session_date)}: ${gap.missing} of ${gap.expected}`,
   ));
-  else line("ok", "✓ no gap in the last 20 sessions");
+  else line("ok", "no gap in the last 20 sessions");
   if (refused) line("warn", `${format.count(refused)} bars rejected`, rejected.map(({ symbol, count }) => `${symbol}: ${count}`));
-  else line("ok", "✓ no bar rejected");
+  else line("ok", "no bar rejected");
   if (stale.length) line("warn", `${stale.length} symbols stale`, stale);
-  else line("ok", "✓ no symbol stale");
+  else line("ok", "no symbol stale");
   return list;
 }

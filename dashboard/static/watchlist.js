@@ -1,6 +1,6 @@
 // How does the watch-list look and move? One line a symbol, chosen by pointer or arrow keys, refreshed in place.
 
-import { element, find, sparkline } from "./dom.js";
+import { element, find, mark, sparkline } from "./dom.js";
 import * as format from "./format.js";
 
 const TREND = { up: "up", down: "down", mixed: "mixed" };
@@ -69,7 +69,7 @@ export class Watchlist {
     line.dataset.symbol = row.symbol;
     if (old && old.last !== row.last) line.classList.add(row.last > old.last ? "rose" : "fell");
     const trend = element("span", `trend ${row.trend ?? "none"}`);
-    trend.textContent = row.trend ? `${format.ARROW[row.trend]} ${TREND[row.trend]}` : "no trend";
+    trend.append(...(row.trend ? [mark(row.trend), TREND[row.trend]] : ["no trend"]));
     trend.title = trendTitle(row);
     const strength = element("span", "strength", row.rsi_14 == null ? "" : `RSI ${format.rsi(row.rsi_14)}`);
     if (row.rsi_14 > 70) strength.append(" high");
@@ -78,7 +78,7 @@ export class Watchlist {
       element("span", "name", row.symbol),
       sparkline(row.spark, row.prev_close, way),
       element("span", "last", format.price(row.last)),
-      element("span", `change ${way}`, `${format.ARROW[way]} ${format.signed(row.change_pct, " %")}`),
+      element("span", `change ${way}`, mark(way), format.signed(row.change_pct, " %")),
       element("span", "state", trend, strength),
       element("span", `age ${row.freshness}`, freshnessText(row)),
     );

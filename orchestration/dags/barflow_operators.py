@@ -6,7 +6,8 @@ from typing import Any
 
 from airflow.providers.amazon.aws.operators.emr import EmrAddStepsOperator, EmrCreateJobFlowOperator
 from airflow.providers.amazon.aws.operators.glue import GlueJobOperator
-from airflow.sdk.exceptions import AirflowException
+from airflow.providers.amazon.aws.sensors.emr import EmrJobFlowSensor
+from airflow.sdk.exceptions import AirflowException, AirflowSensorTimeout
 from barflow_tasks import ENV, POLL_SECONDS, contract
 
 
@@ -26,6 +27,24 @@ class CreateCluster(EmrCreateJobFlowOperator):
 
     def on_kill(self) -> None:
         """Nothing: the next try finds the cluster, and the teardown, the sweep or its own idle limit ends it."""
+
+
+class ClusterIsUp(EmrJobFlowSensor):
+    """Waits until the cluster takes steps. Fails with its state where it ends or takes too long."""
+
+    def __init__(self, **options: Any) -> None:
+        failed = ["TERMINATING", "TERMINATED", "TERMINATED_WITH_ERRORS"]
+        super().__init__(target_states=["RUNNING", "WAITING"], failed_states=failed, mode="reschedule", **options)
+
+    def execute(self, context: Any) -> None:
+        try:
+            super().execute(context)
+        except AirflowSensorTimeout:
+            state = self.hook.conn.describe_cluster(ClusterId=self.job_flow_id)["Cluster"]["Status"]["State"]
+            minutes = self.timeout / 60
+            raise AirflowSensorTimeout(
+                f"the cluster {self.job_flow_id} is {state} after {minutes:.0f} minutes, and is ended: has it room?"
+            ) from None
 
 
 class BarsToParquet(EmrAddStepsOperator):

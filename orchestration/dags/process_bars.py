@@ -18,11 +18,10 @@ from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.providers.amazon.aws.hooks.glue import GlueJobHook
 from airflow.providers.amazon.aws.operators.emr import EmrTerminateJobFlowOperator
 from airflow.providers.amazon.aws.operators.glue_crawler import GlueCrawlerRunOperator
-from airflow.providers.amazon.aws.sensors.emr import EmrJobFlowSensor
 from airflow.providers.amazon.aws.sensors.rds import RdsDbSensor
 from airflow.sdk import MultipleCronTriggerTimetable, Param, chain, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
-from barflow_operators import BarsToParquet, BarsToWarehouse, CreateCluster
+from barflow_operators import BarsToParquet, BarsToWarehouse, ClusterIsUp, CreateCluster
 from barflow_tasks import (
     DEFAULTS,
     LOCAL,
@@ -128,12 +127,9 @@ def on_laptop() -> None:
 
 def on_aws() -> None:
     create = CreateCluster(task_id="create_cluster", emr_conn_id=None)
-    is_up = EmrJobFlowSensor(
+    is_up = ClusterIsUp(
         task_id="cluster_is_up",
         job_flow_id=CLUSTER,
-        target_states=["RUNNING", "WAITING"],
-        failed_states=["TERMINATING", "TERMINATED", "TERMINATED_WITH_ERRORS"],
-        mode="reschedule",
         poke_interval=POLL_SECONDS,
         timeout=CLUSTER_START.total_seconds(),
     )

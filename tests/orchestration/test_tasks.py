@@ -33,7 +33,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         import barflow_operators
         import barflow_tasks
 
-        names = ("CreateCluster", "BarsToParquet", "BarsToWarehouse")
+        names = ("CreateCluster", "ClusterIsUp", "BarsToParquet", "BarsToWarehouse")
         operators = {name: getattr(barflow_operators, name) for name in names}
         yield SimpleNamespace(tell_failure=barflow_tasks.tell_failure, **operators)
         sys.modules.pop("barflow_operators")
@@ -90,6 +90,21 @@ def test_a_cluster_that_ended_or_belongs_to_another_run_is_not_used(tasks: Any, 
     assert other != first
     boto3.client("emr").terminate_job_flows(JobFlowIds=[first])
     assert create(tasks, attempt=2) not in (first, other)
+
+
+def is_up(tasks: Any, cluster: str) -> None:
+    sensor = tasks.ClusterIsUp(task_id="cluster_is_up", job_flow_id=cluster, poke_interval=0.1, timeout=0.3)
+    sensor.mode = "poke"  # to another time, only a scheduler could put it off
+    sensor.execute(context())
+
+
+def test_a_cluster_that_does_not_start_is_told_by_its_state(tasks: Any, contract: RuntimeContract) -> None:
+    cluster = create(tasks)
+    clusters()[cluster].state = "WAITING"
+    is_up(tasks, cluster)
+    clusters()[cluster].state = "STARTING"
+    with pytest.raises(Exception, match=rf"the cluster {cluster} is STARTING after 0 minutes"):
+        is_up(tasks, cluster)
 
 
 def run_step(tasks: Any, cluster: str, attempt: int = 1) -> list[str]:

@@ -1,0 +1,53 @@
+"""The picture of the analysts' page in the documentation: a made-up market in the middle of its session."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from browsing import BrowserShot
+
+from barflow.cli_dashboard import page_of
+from barflow.sessions import last_sessions, utc_now
+from local.embedded import embedded
+from local.live import LiveClock
+from local.state import State
+
+pytestmark = pytest.mark.minutes
+SYMBOLS = ("AAPL", "GOOGL", "TSLA", "MSFT", "NVDA")
+
+
+def test_picture_of_a_session_with_candles_marks_and_alerts(
+    browser_shot: BrowserShot, picture: Callable[[str], Path]
+) -> None:
+    before, today, _ = last_sessions(utc_now(), 3)
+    clock = LiveClock(before.closes + timedelta(minutes=40))
+    with tempfile.TemporaryDirectory(prefix="barflow-picture-", ignore_cleanup_errors=True) as folder:
+        state = State.create(Path(folder) / "state", source={"kind": "synthetic"}, as_of=None)
+        with embedded(state, print, api=True, clock=clock, symbols=SYMBOLS) as run:
+            run.migrate(print)
+            ingest = run.ingest(print)
+            ingest.tick(SYMBOLS)
+            run.program("spark/bars_to_parquet.py", print)
+            run.program("glue/aggregate_bars.py", print)
+            for moment in clock.moments(today.opens + timedelta(hours=4)):
+                clock.now = moment
+                ingest.tick(SYMBOLS)
+            fired = run.alerts.outbox.find(None, None)
+            with page_of(run) as url:
+                seen = browser_shot(
+                    url,
+                    run="await page.waitForSelector('#alerts li'); await page.waitForTimeout(1500);"
+                    "return await page.evaluate(() => [document.querySelectorAll('.row').length,"
+                    " document.querySelectorAll('#alerts li').length, document.querySelector('#market').textContent])",
+                    screenshot=picture("dashboard.png"),
+                    width=1440,
+                )
+    rows, alerts, market = seen.value
+    assert rows == len(SYMBOLS)
+    assert alerts == len(fired) > 0
+    assert "Market open" in market
+    assert (seen.errors, seen.outside) == ([], [])
