@@ -67,7 +67,7 @@ lint: setup .venv/.airflow ## ruff, mypy and import-linter
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
 
-bench: setup ## measure this machine: ratios against peers and limits
+bench: setup .venv/.airflow ## measure this machine: ratios against peers and limits
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 synth: setup ## the CloudFormation templates of an environment into cdk.out; ENV=prod

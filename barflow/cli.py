@@ -185,14 +185,24 @@ def sql(
 
 @app.command(epilog="Example:  barflow ingest --symbols AAPL,MSFT --json")
 def ingest(symbols: Symbols = None, state: State = None, as_json: Json = False) -> None:
-    """Fetch, validate and stage: one tick, from the newest stored bar less the revision window."""
+    """Fetch, validate and stage: one tick, from the newest stored bar less the revision window.
+
+    On a deployed environment (BARFLOW_ENV) its metrics go to CloudWatch, as those of the ingest function do.
+    """
+    from barflow import metrics
+    from barflow.counted_tick import counted_tick
     from barflow.runtime import raise_refusals
     from barflow.tables import show_tick, ticking
 
     with opened(state, postgres=False, api=True) as run:
         names = parse_symbols(symbols) if symbols else run.settings.symbols
-        with ticking("ingest", len(names)) as advance:
-            report = run.ingest(say).tick(names, on_symbol=lambda _: advance(1))
+        counted: list[metrics.Measured] = []
+        try:
+            with ticking("ingest", len(names)) as advance:
+                report = counted_tick(run, names, say, counted.append, on_symbol=lambda _: advance(1))
+        finally:
+            if run.settings.env != "local" and counted and (problem := metrics.put(counted, run.clock())):
+                say(f"warning: {problem}")
         show_tick(report, as_json)
     raise_refusals(report)
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from barflow.errors import BarflowError
-from benchmarks import alerts, dashboard, figures, increment, lambda_bundle, load, parquet, parse, tick
+from benchmarks import alerts, dags, dashboard, figures, increment, lambda_bundle, load, parquet, parse, tick
 from benchmarks.stores import opened
 
 CHAPTERS = {
@@ -20,6 +20,7 @@ CHAPTERS = {
     "alerts": alerts.measure,
     "function": lambda_bundle.measure,
     "page": dashboard.measure,
+    "dags": dags.measure,
 }
 
 

@@ -27,7 +27,7 @@ from stacks.secrets import Keys, SecretsStack
 
 NEW_YORK = cdk.TimeZone.of("America/New_York")
 # What a tick has nothing to do with.
-OF_OTHER_HOPS = ("BARFLOW_WAREHOUSE_DSN", "BARFLOW_LAKE_URI")
+OF_OTHER_HOPS = ("BARFLOW_WAREHOUSE_DSN", "BARFLOW_LAKE_URI", "BARFLOW_STAGING_DAYS")
 LAST_MINUTE = 10  # of the hour of the close: the tick that takes the closing bars for certain
 
 

@@ -55,8 +55,9 @@ class ObservabilityStack(BarflowStack):
         self.topic = self._topic(environment)
         self._slack(vpc, groups, secrets, environment)
         alarms = Alarms(self, environment.alarms, self.topic)
+        alarms.of_bars(environment.name)
         if ingestion.function:
-            alarms.of_ticks(environment.name, ingestion.function.function)
+            alarms.of_function(ingestion.function.function)
         alarms.of_failed_ticks(ingestion.failed_ticks)
         alarms.of_database(database.instance)
         alarms.of_host(orchestration.instance)

@@ -14,9 +14,10 @@ from functools import cache
 from typing import Any
 
 from barflow import metrics
+from barflow.counted_tick import counted_tick
 from barflow.errors import VendorRefusedError
 from barflow.runtime import Run
-from barflow.sessions import bars_due, last_sessions
+from barflow.sessions import bars_due
 from barflow.settings import load_settings
 
 
@@ -44,35 +45,13 @@ def _run() -> Run:
 
 
 def _tick(run: Run, now: datetime) -> dict[str, Any]:
-    symbols = run.settings.symbols
     try:
-        report = run.ingest(_say).tick(symbols)
+        report = counted_tick(run, run.settings.symbols, _say, lambda measured: print(metrics.emf(measured, now)))
     except VendorRefusedError as error:
-        print(metrics.refused_line(run.settings.env, now))
-        _count_alerts(run, now)
         _say(f"error: {error}")
         return {"outcome": "refused", "error": str(error)}
-    newest = _newest(run, symbols, now)
-    for line in metrics.tick_lines(run.settings.env, report, newest, now):
-        print(line)
-    _count_alerts(run, now)
     errors = {symbol: item.message for symbol, item in report.errors.items()}
     return {"outcome": report.outcome, "run_id": report.run_id, **asdict(report.total), "errors": errors}
-
-
-def _count_alerts(run: Run, now: datetime) -> None:
-    """Counts what the tick fired, a refused one too: that is when a feed goes silent."""
-    print(metrics.alerts_line(run.settings.env, run.alerts.found, run.alerts.outbox.undelivered_age(), now))
-
-
-def _newest(run: Run, symbols: tuple[str, ...], now: datetime) -> dict[str, datetime]:
-    """The open of the newest stored bar by symbol, of those that have one within the history that a tick takes."""
-    since = last_sessions(now, run.settings.history_sessions)[0].session_date
-    newest: dict[str, datetime] = {}
-    for document in run.staging.counts(symbols, since):
-        symbol, last = document["symbol"], document["last"]
-        newest[symbol] = max(last, newest.get(symbol, last))
-    return newest
 
 
 def _say(text: str) -> None:

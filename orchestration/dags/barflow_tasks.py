@@ -1,4 +1,4 @@
-"""What do the DAGs share? Their settings, a task's defaults, operators that find a run's cluster again, the callback.
+"""What do the DAGs share? Their settings, a task's defaults, and whom it tells when it fails.
 
 The settings are environment variables, read as the file is parsed, so that parsing asks nobody: BARFLOW_ENV,
 BARFLOW_INGEST_RUNNER, BARFLOW_PROCESS_SCHEDULE, BARFLOW_POLL_SECONDS, BARFLOW_RETRIES and BARFLOW_RETRY_SECONDS.
@@ -14,9 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.amazon.aws.operators.emr import EmrAddStepsOperator, EmrCreateJobFlowOperator
-from airflow.providers.amazon.aws.operators.glue import GlueJobOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException
 
 from barflow.errors import BadInputError, DayIsSpentError, VendorRefusedError
 
@@ -95,71 +93,3 @@ def final() -> Iterator[None]:
         raise
     except (BadInputError, VendorRefusedError) as error:
         raise AirflowFailException(str(error)) from None
-
-
-class CreateCluster(EmrCreateJobFlowOperator):
-    """The cluster of this DAG run: the one that an earlier try made, if it lives, else a new one. Returns its id."""
-
-    def execute(self, context: Any) -> str | None:
-        from barflow.clusters import cluster_request, find_cluster
-
-        run = context["ti"].run_id
-        found = find_cluster(self.hook.conn, ENV, run)
-        if found is not None:
-            self.log.info("an earlier try made the cluster %s; it is used", found)
-            return found
-        self.job_flow_overrides = cluster_request(contract(), run)
-        return super().execute(context)
-
-    def on_kill(self) -> None:
-        """Nothing: the next try finds the cluster, and the teardown, the sweep or its own idle limit ends it."""
-
-
-class BarsToParquet(EmrAddStepsOperator):
-    """The Spark step, to its end. A step that an earlier try left at work is waited for instead of a second one."""
-
-    template_fields = (*EmrAddStepsOperator.template_fields, "process_run")
-
-    def __init__(self, *, process_run: str, **options: Any) -> None:
-        super().__init__(**options)
-        self.process_run = process_run
-
-    def execute(self, context: Any) -> list[str]:
-        from botocore.exceptions import WaiterError
-
-        from barflow.cluster_run import step_state
-        from barflow.clusters import step_request
-
-        deployed, emr, cluster = contract(), self.hook.conn, str(self.job_flow_id)
-        living = emr.list_steps(ClusterId=cluster, StepStates=["PENDING", "RUNNING"])["Steps"]
-        self.steps = step_request(deployed, f"{self.process_run}-{context['ti'].try_number}")
-        step = living[0]["Id"] if living else super().execute(context)[0]
-        attempts = deployed.emr.step_timeout_minutes * 60 // POLL_SECONDS + 1
-        try:
-            self.hook.get_waiter("step_wait_for_terminal").wait(
-                ClusterId=cluster, StepId=step, WaiterConfig={"Delay": POLL_SECONDS, "MaxAttempts": attempts}
-            )
-        except WaiterError:
-            state, reason = step_state(emr, cluster, step)
-            logs = f"{deployed.emr.log_uri}{cluster}/steps/{step}/"
-            raise AirflowException(
-                f"the Spark step is {state}: {reason or 'no reason given'}. Its logs: {logs}"
-            ) from None
-        return [step]
-
-
-class BarsToWarehouse(GlueJobOperator):
-    """The Glue job, to its end. A run that an earlier try left at work is taken up again."""
-
-    def execute(self, context: Any) -> str | None:
-        from barflow.cluster_run import job_state
-
-        try:
-            return super().execute(context)
-        except AirflowException:
-            if self._job_run_id is None:
-                raise
-            state, reason = job_state(self.hook.conn, self.job_name, self._job_run_id)
-            raise AirflowException(
-                f"the Glue job is {state}: {reason or 'no reason given'}. Run {self._job_run_id}"
-            ) from None

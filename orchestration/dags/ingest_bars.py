@@ -15,8 +15,6 @@ import os
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.amazon.aws.operators.lambda_function import LambdaInvokeFunctionOperator
-from airflow.providers.ssh.operators.ssh import SSHOperator
 from airflow.sdk import MultipleCronTriggerTimetable, Param, chain, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 from barflow_tasks import DEFAULTS, LOCAL, NEW_YORK, RUNBOOK, START, TAGS, VENDOR_POOL, contract, final, log, open_run
@@ -64,7 +62,10 @@ def judge(answer: str) -> None:
     log.info("%s", answer)
 
 
+# Each way in imports its own operator: the other's would take as long again to parse.
 def by_function() -> Any:
+    from airflow.providers.amazon.aws.operators.lambda_function import LambdaInvokeFunctionOperator
+
     name = function_name()
     ingest = LambdaInvokeFunctionOperator(
         task_id="ingest", function_name=name, payload=json.dumps({"force": True}), pool=VENDOR_POOL
@@ -74,6 +75,8 @@ def by_function() -> Any:
 
 
 def on_host() -> Any:
+    from airflow.providers.ssh.operators.ssh import SSHOperator
+
     return SSHOperator(
         task_id="ingest",
         ssh_conn_id="barflow_ssh",

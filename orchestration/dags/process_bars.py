@@ -22,6 +22,7 @@ from airflow.providers.amazon.aws.sensors.emr import EmrJobFlowSensor
 from airflow.providers.amazon.aws.sensors.rds import RdsDbSensor
 from airflow.sdk import MultipleCronTriggerTimetable, Param, chain, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
+from barflow_operators import BarsToParquet, BarsToWarehouse, CreateCluster
 from barflow_tasks import (
     DEFAULTS,
     LOCAL,
@@ -30,9 +31,6 @@ from barflow_tasks import (
     RUNBOOK,
     START,
     TAGS,
-    BarsToParquet,
-    BarsToWarehouse,
-    CreateCluster,
     contract,
     log,
     open_run,
@@ -94,31 +92,45 @@ def reconcile() -> None:
 @task
 def summary(process_run: str, cluster: str | None = None, job_run: str | None = None) -> str:
     """Tells what the run did: rows in and out, rejected, duration, cost."""
+    from barflow import metrics
     from barflow.run_messages import summary_text
     from barflow.run_summary import dollars_spent, summarize
 
-    now = datetime.now(UTC)
+    run, now = open_run(), datetime.now(UTC)
     dollars = None
     if cluster and job_run:
         dollars = dollars_spent(contract(), EmrHook().conn, GlueJobHook().conn, cluster, job_run, now)
     started = get_current_context()["dag_run"].start_date
-    text = summary_text(summarize(open_run(), process_run, (now - started).total_seconds(), dollars))
+    done = summarize(run, process_run, (now - started).total_seconds(), dollars)
+    if dollars is not None:
+        problem = metrics.put([metrics.of_run(run.settings.env, sum(done.loaded.values()), dollars)], now)
+        log.info("%s", problem or "the run's rows and cost are counted")
+    text = summary_text(done)
     log.info("%s", text)
     tell(text)
     return text
 
 
+def pulled(task_id: str, key: str = "return_value") -> str:
+    """What a task before gave. A template and no argument of its own, which would draw an edge across the graph."""
+    return f"{{{{ ti.xcom_pull('{task_id}', key='{key}') }}}}"
+
+
+PROCESS_RUN = pulled("find_changes", "process_run")
+CLUSTER = pulled("create_cluster")
+
+
 def on_laptop() -> None:
-    process_run = find_changes()["process_run"]
-    chain(bars_to_parquet(process_run), bars_to_warehouse(process_run), reconcile(), summary(process_run))
+    chain(
+        find_changes(), bars_to_parquet(PROCESS_RUN), bars_to_warehouse(PROCESS_RUN), reconcile(), summary(PROCESS_RUN)
+    )
 
 
 def on_aws() -> None:
-    found = find_changes()
     create = CreateCluster(task_id="create_cluster", emr_conn_id=None)
     is_up = EmrJobFlowSensor(
         task_id="cluster_is_up",
-        job_flow_id=create.output,
+        job_flow_id=CLUSTER,
         target_states=["RUNNING", "WAITING"],
         failed_states=["TERMINATING", "TERMINATED", "TERMINATED_WITH_ERRORS"],
         mode="reschedule",
@@ -127,43 +139,43 @@ def on_aws() -> None:
     )
     to_parquet = BarsToParquet(
         task_id="bars_to_parquet",
-        job_flow_id=create.output,
-        process_run=found["process_run"],
+        job_flow_id=CLUSTER,
+        process_run=PROCESS_RUN,
         execution_timeout=timedelta(hours=2),
     )
-    terminate_cluster = EmrTerminateJobFlowOperator(task_id="terminate_cluster", job_flow_id=create.output)
+    terminate_cluster = EmrTerminateJobFlowOperator(task_id="terminate_cluster", job_flow_id=CLUSTER)
     crawl_lake = GlueCrawlerRunOperator(
         task_id="crawl_lake",
-        crawler_name=found["lake_crawler"],
+        crawler_name=pulled("find_changes", "lake_crawler"),
         poll_interval=POLL_SECONDS,
         fail_on_already_running=False,
     )
     warehouse_is_up = RdsDbSensor(
         task_id="warehouse_is_up",
-        db_identifier=found["database"],
+        db_identifier=pulled("find_changes", "database"),
         mode="reschedule",
         poke_interval=POLL_SECONDS,
         timeout=timedelta(minutes=30).total_seconds(),
     )
     to_warehouse = BarsToWarehouse(
         task_id="bars_to_warehouse",
-        job_name=found["job"],
-        script_args={"--run-id": "{{ ti.xcom_pull('find_changes', key='process_run') }}-{{ ti.try_number }}"},
+        job_name=pulled("find_changes", "job"),
+        script_args={"--run-id": f"{PROCESS_RUN}-{{{{ ti.try_number }}}}"},
         job_poll_interval=POLL_SECONDS,
         stop_job_run_on_kill=True,
         execution_timeout=timedelta(hours=2),
     )
     crawl_warehouse = GlueCrawlerRunOperator(
         task_id="crawl_warehouse",
-        crawler_name=found["warehouse_crawler"],
+        crawler_name=pulled("find_changes", "warehouse_crawler"),
         poll_interval=POLL_SECONDS,
         fail_on_already_running=False,
     )
-    chain(found, create, is_up, to_parquet)
+    told = summary(PROCESS_RUN, cluster=CLUSTER, job_run=pulled("bars_to_warehouse"))
+    chain(find_changes(), create, is_up, to_parquet)
     # Ended whatever became of the step. It must not fail the run by itself: then a teardown that went well would make
     # a run with a failed step succeed.
     to_parquet >> terminate_cluster.as_teardown(setups=create)
-    told = summary(found["process_run"], cluster=create.output, job_run=to_warehouse.output)
     chain(to_parquet, crawl_lake, warehouse_is_up, to_warehouse, crawl_warehouse, reconcile(), told)
 
 

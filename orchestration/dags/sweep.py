@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.sdk import dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowRuntimeError
 from barflow_tasks import DEFAULTS, ENV, LOCAL, RUNBOOK, START, TAGS, contract, log, open_run
@@ -30,6 +29,8 @@ def is_live(run_id: str) -> bool | None:
 @task
 def end_strays() -> list[str]:
     """Ends the clusters without a live run. Returns their ids."""
+    from airflow.providers.amazon.aws.hooks.emr import EmrHook
+
     from barflow.clusters import alive, strays
 
     emr, limit = EmrHook().conn, timedelta(minutes=contract().emr.step_timeout_minutes) + START_AND_END

@@ -13,9 +13,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from typing import Any
+from datetime import UTC, datetime
 
-from barflow import metric_names as metrics
+from barflow import metric_names as names
+from barflow import metrics
 from barflow.alert_store import Outbox
 from barflow.errors import BarflowError
 from barflow.runtime import Run
@@ -50,15 +51,12 @@ def _get(url: str) -> bytes:
         return body
 
 
-def measured(not_up: list[str], waiting: float | None) -> list[dict[str, Any]]:
-    """As CloudWatch takes metrics."""
-    dimensions = [{"Name": metrics.ENVIRONMENT, "Value": os.environ["BARFLOW_ENV"]}]
-    values = [(metrics.HOST_PARTS_DOWN, float(len(not_up)), "Count")]
+def measured(not_up: list[str], waiting: float | None) -> metrics.Measured:
+    """Of alerts that cannot be looked at, nothing is said."""
+    values = {names.HOST_PARTS_DOWN: (float(len(not_up)), "Count")}
     if waiting is not None:
-        values.append((metrics.UNDELIVERED_ALERT_AGE, waiting, "Seconds"))
-    return [
-        {"MetricName": name, "Dimensions": dimensions, "Value": value, "Unit": unit} for name, value, unit in values
-    ]
+        values[names.UNDELIVERED_ALERT_AGE] = (waiting, "Seconds")
+    return metrics.Measured({names.ENVIRONMENT: os.environ["BARFLOW_ENV"]}, values)
 
 
 def wait(seconds: float) -> int:
@@ -72,8 +70,6 @@ def wait(seconds: float) -> int:
 
 
 def report() -> int:
-    import boto3
-
     not_up, waiting = airflow_down() + page_down(), None
     try:
         waiting = Outbox(Run(load_settings()).database).undelivered_age()
@@ -81,7 +77,9 @@ def report() -> int:
         not_up.append(f"alerts ({error})")
     for part in not_up:
         print(f"not up: {part}", file=sys.stderr)
-    boto3.client("cloudwatch").put_metric_data(Namespace=metrics.NAMESPACE, MetricData=measured(not_up, waiting))
+    if problem := metrics.put([measured(not_up, waiting)], datetime.now(UTC)):
+        print(f"error: {problem}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -30,8 +30,8 @@ class Alarms:
         self._stack, self._config = stack, config
         self._tell = actions.SnsAction(topic)
 
-    def of_ticks(self, env: str, function: lambda_.IFunction) -> None:
-        """Bars that do not come, bars that are refused, ticks that fail, ticks that are not even tried."""
+    def of_bars(self, env: str) -> None:
+        """Bars that do not come, bars that are refused, ticks that the vendor refuses: whoever ticks counts them."""
         stale = self._config.stale_minutes
         self._alarm(
             "StaleBars",
@@ -59,8 +59,11 @@ class Alarms:
             "TicksRefused",
             _of(env, metrics.TICKS_REFUSED, "Sum"),
             0,
-            "Twelve Data refused a whole tick: key, plan or the day's credits. The function's log has its words.",
+            "Twelve Data refused a whole tick: key, plan or the day's credits. The tick's log has its words.",
         )
+
+    def of_function(self, function: lambda_.IFunction) -> None:
+        """Ticks that fail, ticks that are not even tried."""
         self._alarm(
             "TickErrors",
             function.metric_errors(period=cdk.Duration.minutes(5)),

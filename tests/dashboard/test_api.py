@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 import requests
-from conftest import NOW, TOKEN, load, record_load, session_bars, stage
+from page_data import NOW, TOKEN, load, record_load, session_bars, stage
 from pymongo.database import Database
 
 from barflow.alert_message import Message

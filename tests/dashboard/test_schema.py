@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import schemathesis
-from conftest import load, session_bars, stage
 from hypothesis import HealthCheck, Phase, given, settings
+from page_data import load, session_bars, stage
 from pymongo.database import Database
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance

@@ -1,89 +1,25 @@
-"""How does Airflow read the DAGs? As its DAG processor does, in a process with the environment's variables."""
+"""Which DAGs do the tests look at? Those of each kind of environment, as Airflow reads them, each once."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
-from typing import Any
-
 import pytest
-
-ROOT = Path(__file__).parents[2]
-DAGS = ROOT / "orchestration" / "dags"
-Structure = dict[str, Any]
-Parse = Callable[..., Structure]
-
-READ = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-from airflow.dag_processing.dagbag import DagBag
-opened = []
-EVENTS = ("socket.connect", "subprocess.Popen")
-sys.addaudithook(lambda event, given: event in EVENTS and opened.append(f"{event} {given[:2]}"))
-bag = DagBag(sys.argv[1])
-def callbacks(task):
-    found = task.on_failure_callback or ()
-    return [item.__name__ for item in (found if isinstance(found, (list, tuple)) else [found])]
-def about(task):
-    return {
-        "kind": type(task).__name__, "owner": task.owner, "retries": task.retries, "pool": task.pool,
-        "backoff": bool(task.retry_exponential_backoff), "delay": task.retry_delay.total_seconds(),
-        "timeout": task.execution_timeout and task.execution_timeout.total_seconds(), "callbacks": callbacks(task),
-        "after": sorted(task.upstream_task_ids), "teardown": task.is_teardown, "setup": task.is_setup,
-        "fails_run": bool(getattr(task, "on_failure_fail_dagrun", False)), "trigger_rule": task.trigger_rule.value,
-        "command": getattr(task, "command", None), "connection": getattr(task, "ssh_conn_id", None),
-    }
-dags = {
-    name: {
-        "tasks": {task.task_id: about(task) for task in dag.tasks},
-        "schedules": [item.expression for item in getattr(dag.timetable, "timetables", [])], "tags": sorted(dag.tags),
-        "doc": dag.doc_md, "active": dag.max_active_runs, "catchup": dag.catchup,
-        "params": {name: dag.params.get_param(name).schema for name in dag.params},
-        "defaults": dict(dag.params.dump()),
-    }
-    for name, dag in bag.dags.items()
-}
-print(json.dumps({"errors": bag.import_errors, "dags": dags, "opened": opened}, default=str))
-"""
+from reading import Structure, read_dags
 
 
 @pytest.fixture(scope="session")
-def parse(tmp_path_factory: pytest.TempPathFactory) -> Parse:
-    """The DAGs as Airflow reads them, under these variables; each combination once."""
-    home = tmp_path_factory.mktemp("airflow")
-
-    @cache
-    def read(**variables: str) -> Structure:
-        environment = {**os.environ, **variables, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
-        done = subprocess.run(
-            [sys.executable, "-c", READ, str(DAGS)], env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        found: Structure = json.loads(done.stdout.splitlines()[-1])
-        return found
-
-    return read
-
-
-@pytest.fixture(scope="session")
-def deployed(parse: Parse) -> Structure:
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Structure:
     """The DAGs of a deployment whose ingestion is a function."""
-    return parse(BARFLOW_ENV="dev")
+    return read_dags(tmp_path_factory.mktemp("airflow"), {"BARFLOW_ENV": "dev"})
 
 
 @pytest.fixture(scope="session")
-def on_host(parse: Parse) -> Structure:
+def on_host(tmp_path_factory: pytest.TempPathFactory) -> Structure:
     """Those of one whose host ingests, and that processes hourly."""
-    return parse(
-        BARFLOW_ENV="prod", BARFLOW_INGEST_RUNNER="host", BARFLOW_PROCESS_SCHEDULE="40 10-15 * * MON-FRI;45 16 * * 1-5"
-    )
+    schedule = "40 10-15 * * MON-FRI;45 16 * * 1-5"
+    variables = {"BARFLOW_ENV": "prod", "BARFLOW_INGEST_RUNNER": "host", "BARFLOW_PROCESS_SCHEDULE": schedule}
+    return read_dags(tmp_path_factory.mktemp("airflow"), variables)
 
 
 @pytest.fixture(scope="session")
-def on_laptop(parse: Parse) -> Structure:
-    return parse(BARFLOW_ENV="local")
+def on_laptop(tmp_path_factory: pytest.TempPathFactory) -> Structure:
+    return read_dags(tmp_path_factory.mktemp("airflow"), {"BARFLOW_ENV": "local"})

@@ -9,11 +9,11 @@ from typing import Any
 
 import boto3
 import pytest
-from conftest import DAGS
 from contracts import made_up_contract
 from moto import mock_aws
 from moto.emr.models import emr_backends
 from moto.glue.models import glue_backends
+from reading import DAGS
 
 from barflow.contract import RuntimeContract, parameter_name
 from local.slack_server import TOKEN, SlackStandIn, Trouble
@@ -30,9 +30,13 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("BARFLOW_POLL_SECONDS", "1")
         patch.setenv("AIRFLOW_CONN_AWS_DEFAULT", "aws://")
         patch.syspath_prepend(str(DAGS))
+        import barflow_operators
         import barflow_tasks
 
-        yield barflow_tasks
+        names = ("CreateCluster", "BarsToParquet", "BarsToWarehouse")
+        operators = {name: getattr(barflow_operators, name) for name in names}
+        yield SimpleNamespace(tell_failure=barflow_tasks.tell_failure, **operators)
+        sys.modules.pop("barflow_operators")
         sys.modules.pop("barflow_tasks")
 
 

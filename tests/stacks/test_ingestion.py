@@ -122,7 +122,8 @@ def test_the_function_sits_in_the_private_subnets(dev_deployment: Deployment) ->
 
 
 def test_the_function_is_given_every_setting_that_a_tick_reads_and_no_other(dev_deployment: Deployment) -> None:
-    read = settings_read("lambda/ingest/handler.py") | settings_read("barflow/runtime.py", "ingest", "database")
+    read = settings_read("lambda/ingest/handler.py") | settings_read("barflow/counted_tick.py")
+    read |= settings_read("barflow/runtime.py", "ingest", "database")
     # Left to their defaults: they do not differ between deployments.
     read -= {"mongodb_database", "batch_size", "alerts_file"}
     # Read by barflow.notify, which opens the channels that are given.

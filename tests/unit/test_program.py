@@ -191,4 +191,5 @@ def test_every_kind_of_error_has_the_exit_code_of_the_contract() -> None:
         "BusyError": 1,
         "BadInputError": 2,
         "VendorRefusedError": 3,
+        "DayIsSpentError": 3,
     }

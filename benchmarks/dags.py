@@ -1,0 +1,62 @@
+"""How long does Airflow take to parse the DAGs? Each file by itself, with its imports, as the DAG processor does."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from barflow.errors import BarflowError
+from benchmarks.figures import Chapter, Figure
+from benchmarks.stores import Bench
+
+DAGS = Path(__file__).parents[1] / "orchestration" / "dags"
+MAX_SECONDS = 1.0
+MEANING = """
+The DAG files of a deployment, each parsed in a new process that has Airflow imported, as its DAG processor's children
+have; the operators' own imports are within. The limit is the project's.
+"""
+TIMED = """
+import json, sys, time
+from airflow.dag_processing.dagbag import DagBag
+sys.path.insert(0, sys.argv[1])
+began = time.perf_counter()
+bag = DagBag(sys.argv[2])
+print(json.dumps([time.perf_counter() - began, len(bag.dags), bag.import_errors]))
+"""
+
+
+def measure(bench: Bench) -> Chapter:
+    bench.say("the DAGs' parsing")
+    figures = [
+        Figure(f"parse {path.name}", seconds(path), "s", "the limit", MAX_SECONDS, 1.0)
+        for path in sorted(DAGS.glob("*.py"))
+        if not path.name.startswith("barflow_")
+    ]
+    return Chapter("The DAGs", MEANING, figures, [])
+
+
+def seconds(path: Path, runs: int = 5) -> float:
+    """The median of so many. Raises BarflowError where Airflow is not installed or does not take the file."""
+    timed = []
+    with tempfile.TemporaryDirectory() as home:
+        environment = {
+            **os.environ,
+            "AIRFLOW_HOME": home,
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "BARFLOW_ENV": "dev",
+        }
+        for _ in range(runs):
+            command = [sys.executable, "-c", TIMED, str(DAGS), str(path)]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise BarflowError(f"{path.name} cannot be parsed here: is Airflow installed (`make .venv/.airflow`)?")
+            took, dags, errors = json.loads(done.stdout.splitlines()[-1])
+            if errors or not dags:
+                raise BarflowError(f"{path.name}: Airflow finds no DAG in it. {errors}")
+            timed.append(took)
+    return statistics.median(timed)
