@@ -66,13 +66,8 @@ class Made(Recorded):
             original_resource.properties = after
         return original_resource
 
-    @classmethod
-    def delete_from_cloudformation_json(
-        cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str
-    ) -> None:
-        properties = cloudformation_json["Properties"]
-        kept = cls.kind.kept(cls.backends[account_id][region_name], properties)
-        kept.pop(cls.kind.name(properties, resource_name), None)
+    def delete(self, account_id: str, region_name: str) -> None:
+        self.kind.kept(self.backends[account_id][region_name], self.properties).pop(self.physical_resource_id, None)
 
 
 def _make_job(glue: GlueBackend, name: str, given: Properties) -> None:

@@ -56,8 +56,9 @@ class CatalogStack(BarflowStack):
         super().__init__(scope, environment, description="Glue catalog, job, crawlers and Athena")
         self._keys = keys
         self._storage, self._warehouse = storage, database
+        # It describes the data and holds none. Left behind, its fixed name would keep the stack from coming back.
         self.database = glue.Database(
-            self, "Catalog", database_name=f"barflow_{environment.name}", removal_policy=self.data_removal_policy
+            self, "Catalog", database_name=f"barflow_{environment.name}", removal_policy=cdk.RemovalPolicy.DESTROY
         )
         self.security = self._security_configuration()
         self.reader = self._reader()
