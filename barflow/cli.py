@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from rich.console import Console
 from barflow import __version__, cli_operations
 from barflow.cli_alerts import alerts_app
 from barflow.cli_dashboard import dashboard, page_of
+from barflow.cli_rejected import rejected_app
 from barflow.errors import BadInputError, BarflowError
 from barflow.settings import load_settings, parse_symbols
 
@@ -36,7 +37,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-rejected_app = typer.Typer(no_args_is_help=True, help="The quarantine: bars that validation refused.")
 app.add_typer(rejected_app, name="rejected")
 app.add_typer(alerts_app, name="alerts")
 app.command(epilog="Example:  barflow dashboard --port 8080")(dashboard)
@@ -328,69 +328,9 @@ def export(
     out.print(f"{to}: {rows} bars of {name}, {first} to {last}", markup=False)
 
 
-Reason = Annotated[str | None, typer.Option(help="Only bars with this reason code.")]
-
-
-@rejected_app.command("list", epilog="Example:  barflow rejected list --symbols AAPL --reason off_grid")
-def rejected_list(
-    symbols: Symbols = None,
-    reason: Reason = None,
-    replayed: Annotated[bool, typer.Option("--all", help="Also those that were replayed.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 50,
-    state: State = None,
-    as_json: Json = False,
-) -> None:
-    """List refused bars."""
-    from barflow.tables import show_rejected
-
-    documents = with_quarantine(
-        state, lambda quarantine, _: quarantine.find(chosen(symbols), reason, waiting=not replayed, limit=limit)
-    )
-    print_json({"rejected": documents}) if as_json else show_rejected(documents)
-
-
-@rejected_app.command("show", epilog="Example:  barflow rejected show 3f9a1c")
-def rejected_show(
-    identifier: Annotated[str, typer.Argument(help="The id, or its start.")], state: State = None
-) -> None:
-    """Show one refused bar: its payload as received, and what each reason means."""
-    from barflow.validation import REASONS
-
-    document = with_quarantine(state, lambda quarantine, _: quarantine.one(identifier))
-    if document is None:
-        raise BadInputError(
-            f"no single rejected bar has an id that starts with {identifier}: see barflow rejected list"
-        )
-    print_json({**document, "meaning": {code: REASONS.get(code, "") for code in document["reasons"]}})
-
-
-@rejected_app.command("replay", epilog="Example:  barflow rejected replay --reason off_grid")
-def rejected_replay(symbols: Symbols = None, reason: Reason = None, state: State = None, as_json: Json = False) -> None:
-    """Judge refused bars by today's rules and store those that pass; a bar fetched since then wins."""
-    from barflow.ledger import new_run_id
-
-    def work(quarantine: Any, run: Any) -> Any:
-        waiting = quarantine.find(chosen(symbols), reason)
-        return quarantine.replay(run.staging, waiting, new_run_id("replay"), run.clock())
-
-    result = with_quarantine(state, work)
-    show_result(vars(result), as_json)
-
-
 app.command(epilog="Example:  barflow runbook --env dev --outputs cdk-outputs.json")(cli_operations.runbook)
 app.command(epilog="Example:  barflow run --env dev")(cli_operations.run)
 app.command(epilog="Example:  barflow cost --env prod --symbols 500 --runs 7")(cli_operations.cost)
-
-
-def chosen(symbols: str | None) -> list[str] | None:
-    return list(parse_symbols(symbols)) if symbols else None
-
-
-def with_quarantine(state: Path | None, work: Callable[[Any, Any], Any]) -> Any:
-    from barflow.quarantine import Quarantine
-
-    with opened(state, postgres=False) as run:
-        return work(Quarantine(run.database), run)
 
 
 if __name__ == "__main__":
