@@ -59,7 +59,7 @@ test-host: setup .venv/.airflow ## install and start all that the host on AWS ru
 	@$(BIN)/python -m pytest -m minutes tests/host $(ARGS)
 
 pictures: setup .venv/.airflow ## remake the documentation's pictures with the browser of the tests
-	@PICTURES_TO="$(CURDIR)/docs/images" $(BIN)/python -m pytest -q -m "minutes or not minutes" -k "picture or green_run" tests/browser
+	@PICTURES_TO="$(CURDIR)/docs/images" $(BIN)/python -m pytest -q -m "minutes or not minutes" -k "picture or green_run or comes_back_from_trouble" tests/browser tests/deploy
 
 lint: setup .venv/.airflow ## ruff, mypy and import-linter
 	@$(BIN)/ruff format --check -q . || { echo "run .venv/bin/ruff format ." >&2; exit 1; }

@@ -73,8 +73,11 @@ class Steps:
         self.say(f"{step.name:<56} {step.seconds:6.1f} s  {step.found}")
 
 
-def rehearse(env: str, folder: Path, say: Say) -> list[Done]:
-    """All of it, in an empty folder. Raises BarflowError naming the first step that is not as it should be."""
+def rehearse(env: str, folder: Path, say: Say, look: Callable[[Rehearsal], None] = lambda deployed: None) -> list[Done]:
+    """All of it, in an empty folder. ``look`` may look around after the first run, which went well.
+
+    Raises BarflowError naming the first step that is not as it should be.
+    """
     step = Steps(say)
     with Rehearsal(env, folder, say) as deployed:
         step("synthesize", deployed.synth)
@@ -84,6 +87,7 @@ def rehearse(env: str, folder: Path, say: Say) -> list[Done]:
         step("start Airflow with the deployed DAGs", deployed.start_airflow)
         step("a tick, by the deployed function", deployed.tick)
         step("process_bars: cluster, Spark, Glue, crawlers", partial(succeed, deployed))
+        look(deployed)
         compare(deployed, step)
         for item in BREAKS:
             step("a session more, and a tick", partial(one_more, deployed))

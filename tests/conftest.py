@@ -10,11 +10,12 @@ import os
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+from browsing import CAN_BROWSE, BrowserShot, browser
 from hypothesis import settings
 from pymongo.database import Database
 
@@ -43,6 +44,22 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"no recorded market data: {REAL_DATA} does not exist")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def browser_shot() -> Iterator[BrowserShot]:
+    """``browser_shot(page, run="return page.title()", width=390, scheme="dark", screenshot=…)``."""
+    if not CAN_BROWSE:
+        pytest.skip("the browser that the tests bring along runs on Linux on x86-64 only")
+    with browser() as shot:
+        yield shot
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Callable[[str], Path]:
+    """Where a picture of that name goes: with the test, or under `make pictures` into the documentation."""
+    folder = Path(os.environ.get("PICTURES_TO", tmp_path))
+    return lambda name: folder / name
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import BrowserShot, browser
+from browsing import BrowserShot
 from pages import NOW
 from pymongo.database import Database
 
@@ -23,22 +20,6 @@ from dashboard.app import create_app
 from dashboard.server import serving
 from local.services import Services
 from local.state import State
-
-
-@pytest.fixture(scope="session")
-def browser_shot() -> Iterator[BrowserShot]:
-    """``browser_shot(page, run="return page.title()", width=390, scheme="dark", screenshot=…)``."""
-    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        pytest.skip("the browser that the tests bring along runs on Linux on x86-64 only")
-    with browser() as shot:
-        yield shot
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> Callable[[str], Path]:
-    """Where a picture of that name goes: with the test, or under `make pictures` into the documentation."""
-    folder = Path(os.environ.get("PICTURES_TO", tmp_path))
-    return lambda name: folder / name
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from airflow_page import GRAPH_OF, look_at_run
 from browsing import BrowserShot
 
 from barflow.runtime import Run
@@ -47,23 +47,10 @@ def test_every_task_of_the_run_succeeds_and_the_hops_reconcile(airflow: tuple[Lo
     assert "780 Parquet rows of 2 symbols" in page.task_log("process_bars", run, "summary")
 
 
-# As a visitor sets it: the graph and not the grid, and times as the exchange has them.
-CHOOSE = """
-await page.evaluate(() => {
-  const choose = (name, value) => localStorage.setItem(name, JSON.stringify(value));
-  choose("default_dag_view", VIEW); choose("timezone", "America/New_York");
-});
-await page.reload();
-await page.waitForFunction(() => DRAWN, null, { timeout: 60000 });
-await page.waitForTimeout(2000);  // it glides into place
-return await page.evaluate(() => document.body.innerText);
-"""
-
-
 @pytest.mark.parametrize(
     ("view", "drawn", "name"),
     [
-        ("graph", "document.querySelectorAll('.react-flow__node').length >= 5", "airflow-graph.png"),
+        ("graph", GRAPH_OF.format(tasks=5), "airflow-graph.png"),
         ("grid", "document.body.innerText.includes('5 Task Instances')", "airflow-run.png"),
     ],
 )
@@ -77,10 +64,6 @@ def test_the_page_shows_the_green_run(
     name: str,
 ) -> None:
     page, _ = airflow
-    script = CHOOSE.replace("VIEW", json.dumps(view)).replace("DRAWN", drawn)
-    address = f"{page.url}/dags/process_bars/runs/{run}"
-    seen = browser_shot(address, run=script, screenshot=picture(name), width=1400, height=860)
-    shown = seen.value.lower()
+    shown = look_at_run(browser_shot, page.url, run, view, drawn, picture(name))
     assert "success" in shown
-    assert all(word not in shown for word in ("failed", "running", "no status")), seen.value
-    assert seen.outside == []
+    assert all(word not in shown for word in ("failed", "running", "no status")), shown

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow_page import GRAPH_OF, look_at_run
+from browsing import CAN_BROWSE
 
 from barflow.errors import BarflowError
 from local.aws_machine import Machine, Trouble
@@ -22,10 +25,22 @@ STEP = BREAKS[0]
 
 @pytest.mark.minutes
 @pytest.mark.timeout(3600)
-def test_what_is_deployed_works_together_and_comes_back_from_trouble() -> None:
+def test_what_is_deployed_works_together_and_comes_back_from_trouble(
+    request: pytest.FixtureRequest, picture: Callable[[str], Path]
+) -> None:
     """``rehearse`` raises at the first step that is not as it should be."""
+
+    def look(deployed: Rehearsal) -> None:
+        if CAN_BROWSE:
+            (run,) = deployed.airflow.call("GET", "dags/process_bars/dagRuns")["dag_runs"]
+            graph, to = GRAPH_OF.format(tasks=11), picture("airflow-deployed.png")
+            shot, url = request.getfixturevalue("browser_shot"), deployed.airflow.url
+            shown = look_at_run(shot, url, run["dag_run_id"], "graph", graph, to, width=1900, height=440)
+            assert "success" in shown
+            assert "failed" not in shown
+
     with tempfile.TemporaryDirectory(prefix="barflow-tests-", ignore_cleanup_errors=True) as folder:
-        done = rehearse("dev", Path(folder), print)
+        done = rehearse("dev", Path(folder), print, look)
     text = page("dev", done)
     assert all(item.name in text for item in BREAKS)
     assert sum(step.name.strip() == "every row against the oracle" for step in done) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SCRIPT = Path(__file__).with_name("browse.mjs")
+SCRIPT = Path(__file__).parent / "browser" / "browse.mjs"
+# What the browser that the tests bring along runs on.
+CAN_BROWSE = (sys.platform, platform.machine()) == ("linux", "x86_64")
 NODE = Path(sys.executable).with_name("node")
 
 

@@ -1,0 +1,33 @@
+"""How does a visitor look at a run in Airflow's page? As graph or grid, with times as the exchange has them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from browsing import BrowserShot
+
+# Whether a graph of so many tasks is drawn, to the page.
+GRAPH_OF = "document.querySelectorAll('.react-flow__node').length >= {tasks}"
+CHOOSE = """
+await page.evaluate(() => {
+  const choose = (name, value) => localStorage.setItem(name, JSON.stringify(value));
+  choose("default_dag_view", VIEW); choose("timezone", "America/New_York");
+  const panels = { expandToSizes: {}, layout: [78, 22] };  // more room for the graph
+  choose("react-resizable-panels:graph-ltr", { "details-panel,main-panel": panels });
+});
+await page.reload();
+await page.waitForFunction(() => DRAWN, null, { timeout: 60000 });
+await page.waitForTimeout(2000);  // it glides into place
+return await page.evaluate(() => document.body.innerText);
+"""
+
+
+def look_at_run(
+    shot: BrowserShot, url: str, run: str, view: str, drawn: str, to: Path, width: int = 1400, height: int = 860
+) -> str:
+    """The text of the page of a run of process_bars, in lower case, and its picture. ``view``: graph or grid."""
+    script = CHOOSE.replace("VIEW", json.dumps(view)).replace("DRAWN", drawn)
+    seen = shot(f"{url}/dags/process_bars/runs/{run}", run=script, screenshot=to, width=width, height=height)
+    assert seen.outside == []
+    return str(seen.value).lower()
