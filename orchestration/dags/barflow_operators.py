@@ -43,7 +43,7 @@ class ClusterIsUp(EmrJobFlowSensor):
             state = self.hook.conn.describe_cluster(ClusterId=self.job_flow_id)["Cluster"]["Status"]["State"]
             minutes = self.timeout / 60
             raise AirflowSensorTimeout(
-                f"the cluster {self.job_flow_id} is {state} after {minutes:.0f} minutes, and is ended: has it room?"
+                f"the cluster {self.job_flow_id} is {state} after {minutes:.0f} minutes and is ended"
             ) from None
 
 

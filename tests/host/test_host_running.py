@@ -72,7 +72,7 @@ def aws() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def contract(aws: str, postgres_dsn: str, mongodb_uri: str) -> RuntimeContract:
+def contract(aws: str, postgres_dsn: str, mongodb_uri: str) -> Iterator[RuntimeContract]:
     """A deployment: its contract, its secrets, its published DAGs, its databases."""
     made = contract_of(
         airflow={"port": free_port()},
@@ -103,7 +103,12 @@ def contract(aws: str, postgres_dsn: str, mongodb_uri: str) -> RuntimeContract:
         connection.execute("create role barflow_reader login")
         connection.execute("create database airflow owner airflow")
     migrate(postgres_dsn, ROOT / "sql")
-    return made
+    yield made
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:  # other tests make these users themselves
+        connection.execute("drop database airflow with (force)")
+        for user in ("airflow", "barflow_reader"):
+            connection.execute(f"drop owned by {user} cascade")
+            connection.execute(f"drop role {user}")
 
 
 @pytest.fixture(scope="module")
