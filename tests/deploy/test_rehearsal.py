@@ -35,7 +35,7 @@ def test_what_is_deployed_works_together_and_comes_back_from_trouble(
             (run,) = deployed.airflow.call("GET", "dags/process_bars/dagRuns")["dag_runs"]
             graph, to = GRAPH_OF.format(tasks=11), picture("airflow-deployed.png")
             shot, url = request.getfixturevalue("browser_shot"), deployed.airflow.url
-            shown = look_at_run(shot, url, run["dag_run_id"], "graph", graph, to, width=1900, height=440)
+            shown = look_at_run(shot, url, run["dag_run_id"], "graph", graph, to, width=1900, height=620)
             assert "success" in shown
             assert "failed" not in shown
 
