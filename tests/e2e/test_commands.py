@@ -101,11 +101,13 @@ def test_status_fails_when_a_guarantee_is_broken_and_says_where(command: Any, re
 def test_status_tells_what_the_next_runs_will_take_from_what_is_broken(command: Any, replayed: Replayed) -> None:
     bars = replayed.stores.database["bars"]
     key = {"_id": "TSLA|5min|2025-07-29"}
+    whole = bars.find_one(key)
+    assert whole is not None
     bars.update_one(key, {"$inc": {"version": 1}, "$currentDate": {"updated_at": True}})
     try:
         shown: Ended = command("status")
     finally:
-        bars.update_one(key, {"$inc": {"version": -1}})
+        bars.replace_one(key, whole)
     assert shown.code == 0
     assert "pending sessions are taken by the next `barflow process` and `barflow aggregate`" in shown.out
 
