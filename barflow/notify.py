@@ -38,7 +38,7 @@ class ChannelDownError(UnavailableError):
         super().__init__(
             f"{channel} takes no alerts now ({reason}). They stay in the outbox and are sent by a later tick."
         )
-        self.retry_after = retry_after
+        self.reason, self.retry_after = reason, retry_after
 
 
 class Channel(Protocol):
@@ -69,6 +69,8 @@ def tell_people(settings: Settings, text: str) -> str | None:
         return "Slack is not set up"
     try:
         SlackChannel(settings).post(text)
+    except ChannelDownError as error:
+        return f"Slack takes no messages now ({error.reason}); this one is not sent again"
     except BarflowError as error:
         return str(error)
     return None

@@ -66,7 +66,7 @@ def changed(staging: Staging, ledger: Ledger, lake: Lake, symbols: list[str] | N
     A version is published only by a run that ended after the document got it: one that expired and came back counts
     from 1 again.
     """
-    published: dict[tuple[str, str], tuple[int, datetime]] = {}
+    published: dict[tuple[str, str], tuple[datetime, int]] = {}
     moment = None
     last = None if full else ledger.last(HOP, outcome=SUCCEEDED, lake=lake.uri, symbols=None)
     if last is not None:
@@ -74,12 +74,12 @@ def changed(staging: Staging, ledger: Ledger, lake: Lake, symbols: list[str] | N
         for run in ledger.finished_since(HOP, moment, outcome=SUCCEEDED, lake=lake.uri, manifest={"$ne": None}):
             for partition in lake.manifest(run["manifest"]).partitions:
                 for day, version in partition.versions.items():
-                    done = (version, run["finished_at"])
+                    done = (run["finished_at"], version)
                     published[partition.symbol, day] = max(done, published.get((partition.symbol, day), done))
     found: dict[Key, Sessions] = defaultdict(dict)
     for document in staging.counts(symbols, stamped_after=moment):
         symbol, day = document["symbol"], document["session_date"]
-        version, until = published.get((symbol, day), (0, document["updated_at"]))
+        until, version = published.get((symbol, day), (document["updated_at"], 0))
         if version != document["version"] or until < document["updated_at"]:
             found[symbol, day[:7]][day] = (document["version"], document["bars"])
     return dict(found)

@@ -85,11 +85,12 @@ def test_a_session_that_changes_while_it_is_judged_stays(pipeline: Pipeline) -> 
 
 def test_an_expired_session_that_is_corrected_later_reaches_the_warehouse(pipeline: Pipeline) -> None:
     stage(pipeline, *OLD)
+    bars = made_up("AAPL", OLD[0])
+    pipeline.stage([revised(bars, 5, close=bars.low[5])])  # so that its version was above the first
     pipeline.process()
     pipeline.aggregate()
     run = run_on(pipeline)
     expire_staging(run, NOW)
-    bars = made_up("AAPL", OLD[0])
     pipeline.stage([revised(bars, 3, close=bars.low[3])])
     assert run.pending() == {("AAPL", OLD[0])}
     pipeline.process()
@@ -97,6 +98,7 @@ def test_an_expired_session_that_is_corrected_later_reaches_the_warehouse(pipeli
     stored = [row for row in pipeline.rows("market.bar_5min") if row[0] == "AAPL" and row[1] == bars.ts[3]]
     assert [row[6] for row in stored] == [bars.low[3]]
     assert run.reconcile()["AAPL"].warehouse == 2 * 78
+    assert run.pending() == set()
 
 
 def test_a_run_that_does_not_reconcile_is_failed_by_what_is_wrong(pipeline: Pipeline) -> None:

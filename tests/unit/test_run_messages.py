@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from importlib import resources
 
 import pytest
 
 from barflow.clusters import Cluster, strays
-from barflow.run_messages import Failure, failure_text, safe_reason, summary_text
+from barflow.run_messages import ANYTHING, NEXT, Failure, failure_text, safe_reason, summary_text
 from barflow.run_summary import Summary
 
 NOW = datetime(2026, 5, 29, 21, tzinfo=UTC)
@@ -45,6 +46,12 @@ def test_a_process_that_died_silently_has_a_reason_too() -> None:
 def test_a_task_without_advice_of_its_own_gets_the_general_one() -> None:
     text = failure_text(Failure("dev", "sweep", "unheard_of", "r", 1, "why", "http://localhost:8080/log"))
     assert "read the task's log" in text
+
+
+def test_every_part_of_the_runbook_that_a_message_names_is_there() -> None:
+    text = resources.files("barflow").joinpath("runbook.md.j2").read_text()
+    for section, _ in (*NEXT.values(), ANYTHING):
+        assert f"\n## {section}\n" in text, section
 
 
 def test_a_summary_says_rows_in_and_out_rejected_duration_and_cost() -> None:
