@@ -198,17 +198,21 @@ class Ingest:
         def keep(raw: RawResponse) -> None:
             self.staging.keep_raw(raw, report.run_id)
 
-        for result in self.client.time_series(symbols, start, end, on_raw=keep):
-            if isinstance(result, SymbolError):
-                report.errors[result.symbol] = result
-                on_symbol(result.symbol)
-                continue
-            if result.symbol in waiting:  # one more part of its answer: a save takes each session once
-                flush()
-            checked = validate(result.symbol, result.meta, result.values, self.clock(), result.requested_at)
-            waiting[result.symbol] = (result.requested_at, checked)
-            if sum(item.received for _, item in waiting.values()) >= FLUSH_BARS:
-                flush()
+        try:
+            for result in self.client.time_series(symbols, start, end, on_raw=keep):
+                if isinstance(result, SymbolError):
+                    report.errors[result.symbol] = result
+                    on_symbol(result.symbol)
+                    continue
+                if result.symbol in waiting:  # one more part of its answer: a save takes each session once
+                    flush()
+                checked = validate(result.symbol, result.meta, result.values, self.clock(), result.requested_at)
+                waiting[result.symbol] = (result.requested_at, checked)
+                if sum(item.received for _, item in waiting.values()) >= FLUSH_BARS:
+                    flush()
+        except BarflowError:
+            flush()  # its credits are spent
+            raise
         flush()
 
     def _store(self, waiting: list[Checked], report: TickReport) -> None:

@@ -164,7 +164,8 @@ class Run:
         total = TickReport(new_run_id("backfill"))
         for start, end in planned.chunks:
             wanted = self._incomplete(symbols, start, end)
-            on_call(len(symbols) - len(wanted))
+            if stored := len(symbols) - len(wanted):
+                on_call(stored)
             if not wanted:
                 continue
             done = ingest.tick(wanted, window=(start, end), run_id=new_run_id(HOP), on_symbol=lambda _: on_call(1))

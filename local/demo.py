@@ -228,7 +228,7 @@ def _show(run: Run, outcome: Outcome, page: Path) -> None:
             for line in item.broken:
                 out.print(f"{item.symbol} {line}", style="red", markup=False)
     command = sys.argv[0] if Path(sys.argv[0]).name == "barflow" else "barflow"
-    flag = "" if outcome.state.path == DEFAULT_STATE else f" --state {outcome.state.path}"
+    flag = "" if outcome.state.path.resolve() == DEFAULT_STATE.resolve() else f" --state {outcome.state.path}"
     out.print(f"report    {page}")
     out.print(f"look      {command} sql 'table market.latest_trend'{flag}", markup=False)
     out.print(f"check     {command} status{flag}")

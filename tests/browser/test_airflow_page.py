@@ -10,6 +10,7 @@ import pytest
 from airflow_page import GRAPH_OF, look_at_run
 from browsing import BrowserShot
 
+from barflow.errors import BarflowError
 from barflow.runtime import Run
 from local.airflow import LocalAirflow
 from local.airflow_demo import airflow_on
@@ -67,3 +68,23 @@ def test_the_page_shows_the_green_run(
     shown = look_at_run(browser_shot, page.url, run, view, drawn, picture(name))
     assert "success" in shown
     assert all(word not in shown for word in ("failed", "running", "no status")), shown
+
+
+def test_ticks_backfills_and_the_sweep_work_by_hand(airflow: tuple[LocalAirflow, Run]) -> None:
+    page, stores = airflow
+
+    def done(dag: str, **form: object) -> dict[str, str | None]:
+        run = page.trigger(dag, **form)
+        page.wait(dag, run, 240)
+        return page.tasks(dag, run)
+
+    assert set(done("ingest_bars").values()) == {"success"}
+    assert set(done("sweep").values()) == {"success"}
+    assert set(done("backfill_bars", symbols=["NVDA"], start="2026-11-02", end="2026-11-06").values()) == {"success"}
+    assert [item["bars"] for item in stores.staging.counts(["NVDA"])] == [78] * 5
+    weekend = done("backfill_bars", symbols=["NVDA"], start="2026-11-07", end="2026-11-08")
+    assert weekend == {"plan": "failed", "fetch": "upstream_failed"}
+    with pytest.raises(BarflowError, match="should be non-empty"):
+        page.trigger("backfill_bars", symbols=[], start="2026-11-02", end="2026-11-06")
+    with pytest.raises(BarflowError, match="'soon' is not a 'date'"):
+        page.trigger("backfill_bars", symbols=["NVDA"], start="soon", end="2026-11-06")

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
+from airflow.sdk.exceptions import AirflowFailException
 from contracts import made_up_contract
 from moto import mock_aws
 from moto.emr.models import emr_backends
 from moto.glue.models import glue_backends
+from pymongo.database import Database
 from reading import DAGS
 
 from barflow.contract import RuntimeContract, parameter_name
+from barflow.mongo import Document
+from barflow.runtime import Run
+from barflow.settings import load_settings
+from local.embedded import STAND_IN_KEY
 from local.slack_server import TOKEN, SlackStandIn, Trouble
+from local.synthetic import SyntheticBars
+from local.twelvedata_server import TwelveDataStandIn
 
+SYMBOLS, DAY = ("AAPL", "MSFT", "NVDA"), "2026-11-04"
 ACCOUNT, REGION, RUN = "123456789012", "us-east-1", "scheduled__2026-11-25T21:45:00+00:00"
 
 
@@ -30,14 +39,15 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("BARFLOW_POLL_SECONDS", "1")
         patch.setenv("AIRFLOW_CONN_AWS_DEFAULT", "aws://")
         patch.syspath_prepend(str(DAGS))
+        import backfill_bars
         import barflow_operators
         import barflow_tasks
 
         names = ("CreateCluster", "ClusterIsUp", "BarsToParquet", "BarsToWarehouse")
         operators = {name: getattr(barflow_operators, name) for name in names}
-        yield SimpleNamespace(tell_failure=barflow_tasks.tell_failure, **operators)
-        sys.modules.pop("barflow_operators")
-        sys.modules.pop("barflow_tasks")
+        yield SimpleNamespace(tell_failure=barflow_tasks.tell_failure, backfill=backfill_bars, **operators)
+        for name in ("backfill_bars", "barflow_operators", "barflow_tasks"):
+            sys.modules.pop(name)
 
 
 @pytest.fixture
@@ -215,3 +225,41 @@ def test_an_account_that_cannot_be_asked_keeps_slack_from_hearing_and_fails_noth
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     with mock_aws():  # nothing was ever deployed here
         tasks.tell_failure(context())
+
+
+@pytest.fixture
+def backfill(
+    tasks: Any, mongodb_uri: str, database: Database[Document], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Any]]:
+    """``backfill("fetch", credits_per_day=2, days=1)`` runs that task of the DAG for three symbols of one session."""
+    with TwelveDataStandIn(SyntheticBars(), api_key=STAND_IN_KEY) as server:
+
+        def run(task: str, credits_per_day: int | None, days: int, symbols: tuple[str, ...] = SYMBOLS) -> Any:
+            settings = load_settings(
+                mongodb_uri=mongodb_uri, mongodb_database=database.name, twelvedata_url=server.url,
+                twelvedata_api_key=STAND_IN_KEY, credits_per_minute=8, credits_per_day=credits_per_day,
+            )  # fmt: skip
+            form = {"symbols": list(symbols), "start": DAY, "end": DAY, "days": days}
+            monkeypatch.setattr(tasks.backfill, "get_current_context", lambda: {"params": form})
+            monkeypatch.setattr(tasks.backfill, "open_run", lambda: Run(settings))
+            return getattr(tasks.backfill, task).function()
+
+        yield run
+
+
+def test_a_backfill_that_takes_more_days_than_allowed_is_refused_before_anything_is_fetched(
+    backfill: Callable[..., Any], database: Database[Document]
+) -> None:
+    with pytest.raises(AirflowFailException, match=r"3 credits on 2 days, and 1 are allowed. Nothing was fetched"):
+        backfill("plan", credits_per_day=2, days=1)
+    assert backfill("plan", credits_per_day=2, days=2)["days"] == 2
+    assert database["bars"].count_documents({}) == 0
+
+
+def test_a_backfill_waits_where_the_days_credits_end_and_goes_on_with_the_rest(
+    backfill: Callable[..., Any], database: Database[Document]
+) -> None:
+    assert backfill("fetch", credits_per_day=2, days=2) is False
+    assert database["bars"].count_documents({}) == 2
+    assert backfill("fetch", credits_per_day=2, days=2) is True
+    assert database["bars"].count_documents({}) == 3
