@@ -22,6 +22,7 @@ from typing import Any
 import boto3
 import psycopg
 
+from barflow.clusters import ALIVE, cluster_request
 from barflow.contract import RuntimeContract, parameter_name, parse
 from barflow.errors import BarflowError
 from barflow.load import TABLES
@@ -42,7 +43,7 @@ from local.twelvedata_server import TwelveDataStandIn
 Say = Callable[[str], None]
 # The market stands still at the close of a session, and each scenario opens the next one.
 SESSIONS_AHEAD = 8
-DAG, SWEEP = "process_bars", "sweep"
+DAG, INGEST, SWEEP = "process_bars", "ingest_bars", "sweep"
 RUN_SECONDS, CRAWL_SECONDS, TRIES = 600, 60, 2
 
 
@@ -184,12 +185,31 @@ class Rehearsal:
         """Triggers process_bars. Returns the run's id."""
         return self.airflow.trigger(DAG)
 
+    def tick_by_airflow(self) -> str:
+        """The DAG that invokes the function. Raises BarflowError where it fails."""
+        run = self.airflow.trigger(INGEST)
+        if (state := self.airflow.wait(INGEST, run, RUN_SECONDS)) != "success":
+            raise BarflowError(f"{INGEST} ended as {state}: {self.airflow.tasks(INGEST, run)}")
+        return state
+
     def sweep(self) -> str:
-        """The DAG that ends what others left behind. Raises BarflowError where it fails."""
+        """The DAG that ends what others left behind: the cluster of a run that is over, and not one made by hand.
+
+        Raises BarflowError where it fails, ends too much or too little.
+        """
+        emr = self.client("emr")
+        over = self.airflow.call("GET", f"dags/{DAG}/dagRuns")["dag_runs"][0]["dag_run_id"]
+        left, by_hand = (
+            str(emr.run_job_flow(**cluster_request(self.contract, run))["JobFlowId"]) for run in (over, "by-hand")
+        )
         self.airflow.call("PATCH", f"dags/{SWEEP}", json={"is_paused": False})
         if (state := self.airflow.wait(SWEEP, self.airflow.trigger(SWEEP), RUN_SECONDS)) != "success":
             raise BarflowError(f"the sweep ended as {state}")
-        return "success"
+        alive = {item["Id"] for item in self.clusters(*ALIVE)}
+        if alive != {by_hand}:
+            raise BarflowError(f"of {left}, whose run is over, and {by_hand}, made by hand, {sorted(alive)} live on")
+        emr.terminate_job_flows(JobFlowIds=[by_hand])
+        return f"{left} is ended, {by_hand} was left alone"
 
     def end_of(self, run: str) -> str:
         """The state that a run ends in, with its tasks that did not succeed."""
@@ -267,7 +287,7 @@ class Rehearsal:
 
     def check_no_cluster_lives(self) -> str:
         """Raises BarflowError while one costs money."""
-        alive = self.clusters("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
+        alive = self.clusters(*ALIVE)
         if alive:
             raise BarflowError(f"{len(alive)} clusters still live: {[item['Status']['State'] for item in alive]}")
         return f"{len(self.clusters())} clusters made, none lives"

@@ -92,10 +92,10 @@ def rehearse(env: str, folder: Path, say: Say, look: Callable[[Rehearsal], None]
         for item in BREAKS:
             step("a session more, and a tick", partial(one_more, deployed))
             step(item.name, partial(fail, deployed, item))
-        step("a session more, and a tick", partial(one_more, deployed))
+        step("a session more, and a tick by its DAG", partial(one_more_by_airflow, deployed))
         step("the next run, whose worker is killed twice", partial(survive, deployed))
         compare(deployed, step)
-        step("the sweep finds nothing left behind", deployed.sweep)
+        step("the sweep ends what a run left behind", deployed.sweep)
     return step.done
 
 
@@ -110,6 +110,11 @@ def compare(deployed: Rehearsal, step: Steps) -> None:
 def one_more(deployed: Rehearsal) -> str:
     deployed.next_session()
     return deployed.tick()
+
+
+def one_more_by_airflow(deployed: Rehearsal) -> str:
+    deployed.next_session()
+    return deployed.tick_by_airflow()
 
 
 def succeed(deployed: Rehearsal) -> str:

@@ -1,37 +1,15 @@
-"""Which deployment does a host under test belong to? A contract, and values for the secrets that it names."""
+"""What do the secrets hold that a host under test reads?"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cache
-from typing import Any
 
 import boto3
 
-from barflow.contract import RuntimeContract, parse
+from barflow.contract import RuntimeContract
 
-REGION = "us-east-1"
 PASSWORDS = {"airflow": "of-airflow", "barflow_reader": "of-reader"}
-
-
-@cache
-def _template() -> str:
-    """The contract of prod as its template has it, with a word in place of each token."""
-    from pathlib import Path
-
-    root = Path(__file__).parents[1] / "snapshots/prod/Barflow-prod-Orchestration.json"
-    resources = json.loads(root.read_text())["Resources"]
-    (parameter,) = [item for item in resources.values() if item["Type"] == "AWS::SSM::Parameter"]
-    parts = parameter["Properties"]["Value"]["Fn::Join"][1]
-    return "".join(part if isinstance(part, str) else "token" for part in parts)
-
-
-def contract_of(**changes: Mapping[str, Any]) -> RuntimeContract:
-    """The contract of prod; ``airflow={"port": 1}`` changes that field of that section."""
-    made = parse(_template())
-    fields = {name: getattr(made, name).model_copy(update=dict(values)) for name, values in changes.items()}
-    return made.model_copy(update={"region": REGION, **fields})
 
 
 def put_secrets(contract: RuntimeContract, database: Mapping[str, object], mongodb_uri: str) -> None:

@@ -22,9 +22,10 @@ from typing import Any
 import boto3
 import psycopg
 import pytest
+from contracts import REGION, contract_of
 from machine import COMMANDS, HOST, Machine
 from moto.server import ThreadedMotoServer
-from stand_ins import REGION, contract_of, put_secrets
+from stand_ins import put_secrets
 
 from barflow.contract import RuntimeContract, parameter_name
 from barflow.migrations import migrate
@@ -75,6 +76,7 @@ def aws() -> Iterator[str]:
 def contract(aws: str, postgres_dsn: str, mongodb_uri: str) -> Iterator[RuntimeContract]:
     """A deployment: its contract, its secrets, its published DAGs, its databases."""
     made = contract_of(
+        "prod",
         airflow={"port": free_port()},
         dashboard={"port": free_port()},
         storage={"code_bucket": "code", "logs_bucket": "logs", "code_uri": "s3://code/releases/1/"},

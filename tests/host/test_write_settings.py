@@ -15,9 +15,10 @@ from typing import Any
 
 import boto3
 import pytest
+from contracts import contract_of
 from harness import ROOT, program
 from moto import mock_aws
-from stand_ins import contract_of, put_secrets
+from stand_ins import put_secrets
 
 from barflow.contract import RuntimeContract
 from barflow.errors import BadInputError
@@ -31,7 +32,7 @@ def contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtim
     """A deployment whose secrets have their values."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with mock_aws():
-        made = contract_of()
+        made = contract_of("prod")
         put_secrets(made, {"host": "db.internal", "port": 5432}, "mongodb://user:of-mongo@host/")
         yield made
 

@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from contracts import made_up_contract
+from contracts import REGION, contract_of
 from moto import mock_aws
 from moto.emr.models import emr_backends
 from moto.glue.models import glue_backends
@@ -27,7 +27,7 @@ from local.synthetic import SyntheticBars
 from local.twelvedata_server import TwelveDataStandIn
 
 SYMBOLS, DAY = ("AAPL", "MSFT", "NVDA"), "2026-11-04"
-ACCOUNT, REGION, RUN = "123456789012", "us-east-1", "scheduled__2026-11-25T21:45:00+00:00"
+ACCOUNT, RUN = "123456789012", "scheduled__2026-11-25T21:45:00+00:00"
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def contract(monkeypatch: pytest.MonkeyPatch) -> Iterator[RuntimeContract]:
     """A deployment's contract in the account of moto's."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
-    made = made_up_contract()
+    made = contract_of("dev", emr={"log_uri": "s3://logs/emr/"})
     with mock_aws():
         boto3.client("ssm").put_parameter(Name=parameter_name("dev"), Type="String", Value=made.model_dump_json())
         boto3.client("secretsmanager").create_secret(Name="barflow/dev/slack", SecretString=TOKEN)

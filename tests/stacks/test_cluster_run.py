@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
 import pytest
-from deployments import Deployment
+from contracts import REGION, contract_of
 from moto import mock_aws
 from moto.emr.models import emr_backends
 from moto.glue.models import glue_backends
 
 from barflow.cluster_run import Clients, run_once
-from barflow.contract import RuntimeContract, parse
+from barflow.contract import RuntimeContract
 from barflow.errors import BarflowError
 
-ACCOUNT, REGION = "123456789012", "us-east-1"
+ACCOUNT = "123456789012"
 
 
 @pytest.fixture
-def contract(dev_deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Iterator[RuntimeContract]:
-    """The deployment's contract with names in place of what AWS would fill in, and its job and crawlers in moto."""
+def contract(monkeypatch: pytest.MonkeyPatch) -> Iterator[RuntimeContract]:
+    """A deployment's contract, and its job and crawlers in moto."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
-    found = dev_deployment.contract.model_dump(mode="json")
-    stack = dev_deployment.stacks["Orchestration"]
-    text = json.dumps(stack.resolve(found), default=str)
-    plain = _without_tokens(json.loads(text))
-    made = parse(json.dumps(plain))
+    made = contract_of("dev", glue={"lake_crawler": "lake", "warehouse_crawler": "warehouse"})
     with mock_aws():
         glue = boto3.client("glue")
         glue.create_job(Name=made.glue.job, Role="role", Command={"Name": "glueetl"})
@@ -37,16 +32,6 @@ def contract(dev_deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Ite
                 Name=name, Role="role", DatabaseName="barflow", Targets={"S3Targets": [{"Path": "s3://b"}]}
             )
         yield made
-
-
-def _without_tokens(value: Any, name: str = "value") -> Any:
-    if isinstance(value, dict):
-        if any(key.startswith("Fn::") or key == "Ref" for key in value):
-            return f"{name}-{abs(hash(json.dumps(value, sort_keys=True))) % 10_000}"
-        return {key: _without_tokens(item, key.replace("_", "-")) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_tokens(item, name) for item in value]
-    return value
 
 
 def cluster() -> Any:
