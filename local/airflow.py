@@ -89,6 +89,8 @@ class LocalAirflow:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    # A shell's background job ignores it, and so would this.
+                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                 )
             self._on_start(self._process)
             self._wait_until_healthy()
