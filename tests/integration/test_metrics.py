@@ -8,9 +8,11 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
+from botocore.client import BaseClient
 from moto import mock_aws
 from moto.server import ThreadedMotoServer
 
@@ -104,10 +106,20 @@ def test_a_run_is_counted_by_rows_and_dollars_and_many_symbols_go_in_calls_of_a_
 ) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     now = utc_now()
+    call = BaseClient._make_api_call
+    sizes: list[int] = []
+
+    def counting(client: BaseClient, operation: str, given: dict[str, Any]) -> Any:
+        if operation == "PutMetricData":
+            sizes.append(len(given["MetricData"]))
+        return call(client, operation, given)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", counting)
     with mock_aws():
         assert metrics.put([metrics.of_run("dev", 1000, 0.2)], now) is None
         many = [metrics.Measured({names.SYMBOL: f"S{n}"}, {names.FRESHNESS: (1.0, "Seconds")}) for n in range(1001)]
         assert metrics.put(many, now) is None
+        assert sizes[1:] == [1000, 1]
         client = boto3.client("cloudwatch")
         (cost,) = client.list_metrics(Namespace=names.NAMESPACE, MetricName=names.RUN_COST)["Metrics"]
         found = client.get_metric_statistics(

@@ -23,7 +23,7 @@ from pydantic import SecretStr
 
 from barflow.alert_message import Message
 from barflow.errors import BadInputError
-from barflow.notify import ChannelDownError, SlackChannel, SnsChannel, channels
+from barflow.notify import ChannelDownError, SlackChannel, SnsChannel, channels, tell_people
 from barflow.settings import Settings
 from local.slack_server import DROP, TOKEN, SlackStandIn, Trouble
 
@@ -107,6 +107,16 @@ def test_a_wrong_token_is_a_channel_that_is_down(server: SlackStandIn) -> None:
     with pytest.raises(ChannelDownError, match="invalid_auth") as error:
         list(SlackChannel(wrong).send([message()]))
     assert "xoxb-wrong" not in str(error.value)
+
+
+def test_what_people_are_told_past_the_outbox_says_that_it_is_not_sent_again(server: SlackStandIn) -> None:
+    settings = Settings(slack_token=SecretStr(TOKEN), slack_channel="#alerts", slack_url=server.url)
+    assert tell_people(settings, "the run is done") is None
+    assert [post["text"] for post in server.posts] == ["the run is done"]
+    server.trouble = Trouble("channel_not_found")
+    untold = tell_people(settings, "the run is done")
+    assert untold == "Slack takes no messages now (channel_not_found); this one is not sent again"
+    assert tell_people(Settings(), "the run is done") == "Slack is not set up"
 
 
 def test_only_what_is_set_up_is_a_channel() -> None:

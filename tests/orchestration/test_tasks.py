@@ -125,7 +125,10 @@ def run_step(tasks: Any, cluster: str, attempt: int = 1) -> list[str]:
 
 @pytest.fixture
 def steps_end(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """moto's steps never end by themselves; here they do so while they are waited for, as ``state`` says."""
+    """moto's steps never end by themselves; here they do so while they are waited for, as ``state`` says.
+
+    Only the waiter's ``time`` is replaced: ``time.sleep`` is every thread's, and another's would end them too early.
+    """
     ends = {"state": "COMPLETED"}
 
     def sleep(seconds: float) -> None:
@@ -133,7 +136,7 @@ def steps_end(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
             for step in cluster.steps:
                 step.state = ends["state"]
 
-    monkeypatch.setattr("botocore.waiter.time.sleep", sleep)
+    monkeypatch.setattr("botocore.waiter.time", SimpleNamespace(sleep=sleep))
     return ends
 
 
