@@ -75,14 +75,10 @@ def by_function() -> Any:
 
 
 def on_host() -> Any:
-    from airflow.providers.ssh.operators.ssh import SSHOperator
+    from barflow_ssh import BarflowOverSsh
 
-    return SSHOperator(
-        task_id="ingest",
-        ssh_conn_id="barflow_ssh",
-        command="barflow ingest --json",
-        cmd_timeout=WITHIN.total_seconds(),
-        pool=VENDOR_POOL,
+    return BarflowOverSsh(
+        task_id="ingest", command="barflow ingest --json", cmd_timeout=WITHIN.total_seconds(), pool=VENDOR_POOL
     )
 
 

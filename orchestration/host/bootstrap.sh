@@ -110,6 +110,13 @@ close_ssh() {
   [ "$changed" = "$before" ] || systemctl try-restart sshd.service
 }
 
+# Airflow speaks SSH with nobody whose key it does not know, and this machine's are new with each machine.
+introduce_host() {
+  local keys
+  keys=$(sed 's/^/127.0.0.1 /' "$root"/etc/ssh/ssh_host_*_key.pub)
+  put "$data/airflow/.ssh/known_hosts" 644 <<<"$keys"
+}
+
 # Services write to the journal, rsyslog from there into /var/log/messages, which the agent ships and logrotate turns.
 ship_logs() {
   local agent=$root/opt/aws/amazon-cloudwatch-agent before=$changed
@@ -142,6 +149,7 @@ add_user barflow /bin/bash
 install_python_packages
 install_files
 close_ssh
+introduce_host
 start_services
 say "waiting for Airflow"
 (

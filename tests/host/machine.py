@@ -65,7 +65,9 @@ class Machine:
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        (self.root / "etc").mkdir(parents=True)
+        (self.root / "etc/ssh").mkdir(parents=True)
+        host_key = self.root / "etc/ssh/ssh_host_ed25519_key"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", host_key], check=True)
         (self.root / "etc/fstab").touch()
         shutil.copytree(RELEASE.build() / "release", self.release)
         (self.folder / "bin").mkdir()

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 
 import boto3
+from harness import ROOT
 
 from barflow.contract import RuntimeContract
 
@@ -29,3 +34,21 @@ def put_secrets(contract: RuntimeContract, database: Mapping[str, object], mongo
         values[secret] = json.dumps({"username": user, "password": PASSWORDS[user], "dbname": name, **database})
     for name, value in values.items():
         client.create_secret(Name=name, SecretString=value)
+
+
+def ssh_connection(folder: Path) -> tuple[str, str]:
+    """Airflow's connection as the runbook has it made and put in, and its public key.
+
+    ``folder`` gets a stand-in for `aws` that keeps what it is given.
+    """
+    runbook = (ROOT / "barflow/runbook.md.j2").read_text()
+    (block,) = [block for block in re.findall(r"^```\n(.*?)^```$", runbook, re.M | re.S) if "ssh-keygen" in block]
+    aws = folder / "bin/aws"
+    aws.parent.mkdir()
+    aws.write_text(
+        f'#!/bin/bash\nfile="${{*: -5:1}}"\ncp "${{file#file://}}" {folder}/put; cp "$key/id.pub" {folder}\n'
+    )
+    aws.chmod(0o755)
+    environment = {"PATH": f"{aws.parent}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-e", "-c", f"export key\n{block}"], env=environment, check=True)
+    return (folder / "put").read_text(), (folder / "id.pub").read_text()

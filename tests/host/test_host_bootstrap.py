@@ -125,6 +125,12 @@ def test_ssh_is_for_this_machine_and_for_one_user(booted: Booted) -> None:
     assert {"ListenAddress 127.0.0.1", "AllowUsers barflow@127.0.0.1", "PasswordAuthentication no"} <= set(config)
 
 
+def test_airflow_knows_the_machine_by_its_keys(booted: Booted) -> None:
+    machine, _ = booted
+    kind, key, _ = machine.text("/etc/ssh/ssh_host_ed25519_key.pub").split(" ")
+    assert machine.text("/var/lib/barflow/airflow/.ssh/known_hosts").startswith(f"127.0.0.1 {kind} {key}")
+
+
 @pytest.mark.parametrize(
     ("asked", "ran"),
     [

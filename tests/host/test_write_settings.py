@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pwd
-import re
 import shlex
 import stat
 import subprocess
@@ -16,9 +15,9 @@ from typing import Any
 import boto3
 import pytest
 from contracts import contract_of
-from harness import ROOT, program
+from harness import program
 from moto import mock_aws
-from stand_ins import put_secrets
+from stand_ins import put_secrets, ssh_connection
 
 from barflow.contract import RuntimeContract
 from barflow.errors import BadInputError
@@ -120,25 +119,15 @@ def test_commands_and_page_read_the_warehouse_and_do_not_load_it(contract: Runti
 
 
 def test_the_connections_key_is_let_in_for_barflow_alone(contract: RuntimeContract, tmp_path: Path) -> None:
-    """The key as the runbook has it made and put in, with a stand-in for `aws` that keeps what it is given."""
-    runbook = (ROOT / "barflow/runbook.md.j2").read_text()
-    (block,) = [block for block in re.findall(r"^```\n(.*?)^```$", runbook, re.M | re.S) if "ssh-keygen" in block]
-    aws = tmp_path / "bin/aws"
-    aws.parent.mkdir()
-    aws.write_text(
-        f'#!/bin/bash\nfile="${{*: -5:1}}"\ncp "${{file#file://}}" {tmp_path}/put; cp "$key/id.pub" {tmp_path}\n'
-    )
-    aws.chmod(0o755)
-    subprocess.run(["bash", "-e", "-c", f"export key\n{block}"], env={"PATH": f"{aws.parent}:{os.environ['PATH']}"},
-                   check=True)  # fmt: skip
+    connection, public = ssh_connection(tmp_path)
     boto3.client("secretsmanager").put_secret_value(
-        SecretId=f"{contract.airflow.connections_prefix}/barflow_ssh", SecretString=(tmp_path / "put").read_text()
+        SecretId=f"{contract.airflow.connections_prefix}/barflow_ssh", SecretString=connection
     )
     to = tmp_path / "to"
     to.mkdir()
     line = written(contract, to)["authorized_keys"]
     options, kind, key, name = line.rsplit(" ", 3)
-    assert [kind, key] == (tmp_path / "id.pub").read_text().split()[:2]
+    assert [kind, key] == public.split()[:2]
     assert name.strip() == "barflow_ssh"
     assert options == (
         'restrict,from="127.0.0.1,::1",command="/opt/barflow/release/orchestration/host/only_barflow.sh"'

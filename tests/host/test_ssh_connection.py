@@ -1,0 +1,196 @@
+"""Does Airflow's way to the host work end to end? The DAG's own operator, a real SSH server, a real tick."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import paramiko
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from harness import ROOT, program
+from machine import Machine
+from pymongo.database import Database
+from stand_ins import ssh_connection
+
+from barflow.mongo import Document
+from local.embedded import STAND_IN_KEY
+from local.synthetic import SyntheticBars
+from local.twelvedata_server import TwelveDataStandIn
+
+SETTINGS: Any = program("orchestration/host/write_settings.py")
+BARFLOW = Path(sys.executable).with_name("barflow")
+
+
+class HostSsh:
+    """The host's sshd: lets in the key of one line, and runs for it the command that stands there.
+
+    ``host_key`` is the file of the key that it shows, ``command`` the file that is the line's command.
+    """
+
+    def __init__(self, authorized_key: str, host_key: Path, command: Path) -> None:
+        # asyncssh forgets what was asked for where the key's line names a command; sshd hands it on.
+        self._key = authorized_key.replace(f',command="{SETTINGS.ONLY_BARFLOW}"', "")
+        assert self._key != authorized_key
+        self._host_key, self._command = host_key, command
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self.environment: dict[str, str] = {}
+
+    def __enter__(self) -> HostSsh:
+        self._thread.start()
+        self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(30)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(30)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(30)
+        self._loop.close()
+
+    async def _listen(self) -> asyncssh.SSHAcceptor:
+        return await asyncssh.listen(
+            "127.0.0.1",
+            0,
+            server_host_keys=[self._host_key],
+            authorized_client_keys=asyncssh.import_authorized_keys(self._key),
+            process_factory=self._run,
+        )
+
+    async def _close(self) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _run(self, asked: asyncssh.SSHServerProcess[str]) -> None:
+        environment = {**self.environment, "PATH": os.environ["PATH"], "SSH_ORIGINAL_COMMAND": asked.command or ""}
+        child = await asyncio.create_subprocess_exec(
+            "bash",
+            self._command,
+            env=environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        said, errors = await child.communicate()
+        asked.stdout.write(said.decode())
+        asked.stderr.write(errors.decode())
+        asked.exit(child.returncode or 0)
+
+
+@pytest.fixture(scope="module")
+def ingest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The task by which a host's DAG ingests; ``ingest(command)`` has it ask for something else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow-home")))
+        patch.setenv("BARFLOW_ENV", "prod")
+        patch.setenv("BARFLOW_INGEST_RUNNER", "host")
+        patch.syspath_prepend(str(ROOT / "orchestration/dags"))
+        import ingest_bars
+
+        def run(command: str | None = None) -> dict[str, Any]:
+            task = ingest_bars.on_host()
+            task.command = command or task.command
+            said: dict[str, Any] = json.loads(base64.b64decode(task.execute({})))
+            return said
+
+        yield run
+        for name in ("ingest_bars", "barflow_ssh", "barflow_tasks"):
+            sys.modules.pop(name)
+
+
+@pytest.fixture
+def host(booted: tuple[Machine, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostSsh]:
+    """The host after its boot with the runbook's key let in, and its connection and home in Airflow's hands."""
+    machine, _ = booted
+    text, _ = ssh_connection(tmp_path)
+    command = tmp_path / "only_barflow.sh"
+    script = machine.text(SETTINGS.ONLY_BARFLOW)
+    command.write_text(script.replace("/usr/local/bin/barflow", str(BARFLOW)))
+    known = tmp_path / ".ssh/known_hosts"
+    known.parent.mkdir()
+    with HostSsh(SETTINGS.authorized_key(text), machine.root / "etc/ssh/ssh_host_ed25519_key", command) as running:
+        monkeypatch.setenv("AIRFLOW_CONN_BARFLOW_SSH", json.dumps(json.loads(text) | {"port": running.port}))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        # sshd's own port is not written in front of a key, any other is.
+        hosts = machine.text(f"{SETTINGS.HOME}/.ssh/known_hosts")
+        known.write_text(hosts.replace("127.0.0.1 ", f"[127.0.0.1]:{running.port} "))
+        yield running
+
+
+def variables(
+    server: TwelveDataStandIn, mongodb_uri: str, database: Database[Document], symbols: str
+) -> dict[str, str]:
+    return {
+        "BARFLOW_ENV": "local",
+        "BARFLOW_MONGODB_URI": mongodb_uri,
+        "BARFLOW_MONGODB_DATABASE": database.name,
+        "BARFLOW_LAKE_URI": "s3://lake",
+        "BARFLOW_TWELVEDATA_URL": server.url,
+        "BARFLOW_SYMBOLS": symbols,
+        "TWELVEDATA_API_KEY": STAND_IN_KEY,
+    }
+
+
+def test_airflow_ticks_over_ssh_by_the_key_of_the_runbook(
+    ingest: Any, host: HostSsh, mongodb_uri: str, database: Database[Document]
+) -> None:
+    with TwelveDataStandIn(SyntheticBars(), api_key=STAND_IN_KEY) as server:
+        host.environment = variables(server, mongodb_uri, database, "AAPL,MSFT")
+        said = ingest()
+        stored = sum(len(session["ts"]) for session in database["bars"].find())
+        assert sum(counts["new"] for counts in said["symbols"].values()) == stored > 0
+
+
+def test_a_tick_that_the_vendor_refuses_fails_the_task(
+    ingest: Any, host: HostSsh, mongodb_uri: str, database: Database[Document]
+) -> None:
+    with TwelveDataStandIn(SyntheticBars(), api_key="another") as server:
+        host.environment = variables(server, mongodb_uri, database, "AAPL")
+        with pytest.raises(AirflowFailException, match=r"ended with 3: Twelve Data refused AAPL \(error 401\)"):
+            ingest()
+
+
+def test_a_tick_that_another_try_may_mend_is_tried_again(
+    ingest: Any, host: HostSsh, database: Database[Document]
+) -> None:
+    with TwelveDataStandIn(SyntheticBars(), api_key=STAND_IN_KEY) as server:
+        host.environment = variables(server, "mongodb://127.0.0.1:9/?timeoutMS=500", database, "AAPL")
+        with pytest.raises(AirflowException, match=r"ended with 1: MongoDB could not be reached") as failed:
+            ingest()
+    assert not isinstance(failed.value, AirflowFailException)
+
+
+@pytest.mark.parametrize("asked", ["bash -c id", "barflow sql 'select 1'", "barflow rejected list"])
+def test_nothing_else_is_run_for_that_key(ingest: Any, host: HostSsh, asked: str) -> None:
+    with pytest.raises(AirflowFailException, match="ended with 2: this key is for `barflow ingest` and"):
+        ingest(asked)
+
+
+def test_another_key_is_not_let_in(ingest: Any, host: HostSsh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    text, _ = ssh_connection(other)
+    monkeypatch.setenv("AIRFLOW_CONN_BARFLOW_SSH", json.dumps(json.loads(text) | {"port": host.port}))
+    with pytest.raises(paramiko.AuthenticationException):
+        ingest()
+
+
+def test_a_machine_that_airflow_was_not_introduced_to_gets_nothing_from_it(
+    ingest: Any, host: HostSsh, tmp_path: Path
+) -> None:
+    known = tmp_path / ".ssh/known_hosts"
+    kind, key = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().split()[:2]
+    known.write_text(f"[127.0.0.1]:{host.port} {kind} {key}\n")
+    with pytest.raises(paramiko.BadHostKeyException):
+        ingest()
+    known.unlink()
+    with pytest.raises(paramiko.SSHException, match="not found in known_hosts"):
+        ingest()
