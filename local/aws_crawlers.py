@@ -22,7 +22,9 @@ from moto.glue.responses import GlueResponse
 from moto.secretsmanager.models import secretsmanager_backends
 
 from local import aws_programs
+from local.aws_calls import of_crawl
 from local.aws_machine import ACCOUNT, REGION, Machine
+from local.aws_rights import require, role_of
 
 RUNNING, STOPPING = 0.25, 0.25  # seconds
 JDBC = re.compile(r"jdbc:postgresql://(?P<host>[^:/]+):(?P<port>\d+)/(?P<dbname>\w+)")
@@ -30,6 +32,7 @@ JDBC = re.compile(r"jdbc:postgresql://(?P<host>[^:/]+):(?P<port>\d+)/(?P<dbname>
 
 def crawl(crawler: FakeCrawler) -> tuple[int, int]:
     """Enters what its targets hold; how many tables and partitions are new."""
+    require(role_of(crawler.role), of_crawl(crawler))
     tables = partitions = 0
     for target in crawler.targets.get("CatalogTargets", ()):
         for name in target["Tables"]:

@@ -18,8 +18,10 @@ from moto.emr.models import Cluster, Step
 from moto.emr.responses import ElasticMapReduceResponse
 
 from local import aws_programs
+from local.aws_calls import of_uri, role_of_instances
 from local.aws_machine import Machine, Trouble
 from local.aws_programs import Child
+from local.aws_rights import DeniedError, require
 
 # Seconds for what takes EMR minutes.
 STARTING, BOOTSTRAPPING, TERMINATING = 0.5, 0.25, 0.25
@@ -36,6 +38,7 @@ class Life:
         self._end = threading.Event()
         self.why = ("USER_REQUEST", "Terminated by user request")
         self._step: Child | None = None
+        self._role = role_of_instances(cluster.role)
         cluster.state, cluster.reason, cluster.ready_datetime = "STARTING", None, None
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -58,7 +61,7 @@ class Life:
                 if not self._end.wait(BOOTSTRAPPING):
                     self._cluster.ready_datetime = utcnow()
                     self._work()
-        except FileNotFoundError as error:
+        except (FileNotFoundError, DeniedError) as error:
             failed = True
             self.why = ("BOOTSTRAP_FAILURE", f"On the master instance, bootstrap action 1 returned an error: {error}")
         except Exception as error:  # a defect of this file: the cluster must not stay for ever
@@ -89,9 +92,9 @@ class Life:
             rules = json.loads(text) if isinstance(text, str) else text
             certificate = rules["EncryptionConfiguration"].get("InTransitEncryptionConfiguration", {})
             wanted.append(certificate.get("TLSCertificateConfiguration", {}).get("S3Object", ""))
-        missing = [uri for uri in wanted if uri.startswith("s3://") and not aws_programs.exists(uri)]
-        if missing:
-            raise FileNotFoundError(f"{', '.join(missing)} does not exist")
+        aws_programs.check(self._role, (uri for uri in wanted if uri.startswith("s3://")))
+        # EMR itself only leaves the logs out, which nobody notices before they are needed.
+        require(self._role, of_uri("s3:PutObject", f"{self._cluster.log_uri}{self._cluster.id}/"))
 
     def _work(self) -> None:
         idle_since = time.monotonic()
@@ -114,8 +117,8 @@ class Life:
         log = f"{self._cluster.log_uri}{self._cluster.id}/steps/{step.id}/stderr.gz"
         try:
             folder = aws_programs.new_folder(self._machine, step.id)
-            command, variables = submission(list(step.args), folder)
-            environment = aws_programs.spark_environment(self._machine, variables, folder, {})
+            command, variables = submission(list(step.args), self._role, folder)
+            environment = aws_programs.spark_environment(self._machine, variables, self._role, folder, {})
             self._step = Child(command, environment, folder, self._machine.take(Trouble.STEP_DIES))
             if self._end.is_set():
                 self._step.kill()
@@ -123,7 +126,7 @@ class Life:
             assert code is not None
             error, said = self._step.error(code), self._step.log
             self._step = None
-        except (FileNotFoundError, ValueError) as problem:
+        except (FileNotFoundError, DeniedError, ValueError) as problem:
             code, error, said = 1, str(problem), f"{problem}\n"
         aws_programs.keep_log(log, said)
         step.end_date_time = utcnow()
@@ -133,10 +136,11 @@ class Life:
         step.state = "COMPLETED" if code == 0 else "INTERRUPTED" if self._end.is_set() else "FAILED"
 
 
-def submission(arguments: list[str], folder: Path) -> tuple[list[str], dict[str, str]]:
+def submission(arguments: list[str], role: str, folder: Path) -> tuple[list[str], dict[str, str]]:
     """A step's spark-submit as it runs here, its files fetched into the folder, and the environment YARN would make.
 
-    Raises FileNotFoundError for a file that was not deployed, ValueError for what is no such command.
+    Raises FileNotFoundError for a file that was not deployed, DeniedError for one that the role may not read,
+    ValueError for what is no such command.
     """
     if not arguments or arguments[0] != "spark-submit":
         raise ValueError(f"command-runner.jar was given {arguments[:1]}, not spark-submit")
@@ -146,6 +150,7 @@ def submission(arguments: list[str], folder: Path) -> tuple[list[str], dict[str,
     while rest and rest[0].startswith("--"):
         option, value, rest = rest[0], rest[1], rest[2:]
         if option == "--py-files":
+            aws_programs.check(role, value.split(","))
             files = [aws_programs.fetch(uri, folder) for uri in value.split(",")]
         elif option == "--conf":
             name, _, setting = value.partition("=")
@@ -155,6 +160,7 @@ def submission(arguments: list[str], folder: Path) -> tuple[list[str], dict[str,
             raise ValueError(f"spark-submit: {option} is not known here")
     if not rest:
         raise ValueError("spark-submit was given no script")
+    aws_programs.check(role, rest[:1])
     return aws_programs.submit(files, aws_programs.fetch(rest[0], folder), rest[1:]), variables
 
 

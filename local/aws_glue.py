@@ -21,6 +21,7 @@ from moto.glue.responses import GlueResponse
 from local import aws_programs
 from local.aws_machine import Machine, Trouble
 from local.aws_programs import Child
+from local.aws_rights import role_of
 
 STARTING = 0.25  # seconds
 # Arguments of a job that name what it starts with, in S3.
@@ -64,9 +65,10 @@ class JobRun:
         run = self._run_of_job
         arguments = dict(run.arguments or {})
         named = {name: value.split(",") for name, value in arguments.items() if name in FILES}
-        missing = [uri for uris in named.values() for uri in uris if not aws_programs.exists(uri)]
-        if missing:
-            raise FileNotFoundError(f"{', '.join(missing)} does not exist")
+        role = role_of(self._job.role)
+        aws_programs.check(
+            role, [self._job.command["ScriptLocation"], *(uri for uris in named.values() for uri in uris)]
+        )
         script = aws_programs.fetch(self._job.command["ScriptLocation"], folder)
         python_files = [aws_programs.fetch(uri, folder) for uri in named.get("--extra-py-files", ())]
         for uri in named.get("--extra-files", ()):
@@ -74,7 +76,7 @@ class JobRun:
         given = [part for pair in arguments.items() for part in pair if part]
         given += ["--JOB_NAME", self._job.name, "--JOB_RUN_ID", run.job_run_id]
         copied = copy_for_spark(arguments.get("--lake", ""), folder / "s3")
-        environment = aws_programs.spark_environment(self._machine, {}, folder, copied)
+        environment = aws_programs.spark_environment(self._machine, {}, role, folder, copied)
         late = self._machine.take(Trouble.JOB_TIMES_OUT)
         at = late if late is not None else self._machine.take(Trouble.JOB_DIES)
         if self.ended_as:

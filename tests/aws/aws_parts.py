@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 import zipfile
 from collections.abc import Callable, Mapping
@@ -11,20 +12,28 @@ from typing import Any
 import boto3
 
 from local.aws import AwsStandIn
-from local.aws_machine import REGION, Machine
+from local.aws_machine import REGION, ROLE_KEY, Machine
 
 CODE = "code"
 
 
 class Aws:
-    """The stand-in with its machine; ``put`` deploys a file and returns its URI."""
+    """The stand-in with its machine; ``put`` deploys a file and returns its URI, ``role`` a role with its rights."""
 
     def __init__(self, stand_in: AwsStandIn, machine: Machine) -> None:
         self.url, self.machine = stand_in.url, machine
 
-    def client(self, service: str) -> Any:
-        keys = {"aws_access_key_id": "x", "aws_secret_access_key": "x"}
+    def client(self, service: str, role: str | None = None) -> Any:
+        keys = {"aws_access_key_id": f"{ROLE_KEY}{role}" if role else "x", "aws_secret_access_key": "x"}
         return boto3.client(service, endpoint_url=self.url, region_name=REGION, **keys)
+
+    def role(self, name: str, *statements: Mapping[str, Any]) -> str:
+        """Makes a role that has these statements. Returns its ARN."""
+        iam = self.client("iam")
+        made = iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")
+        document = json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
+        iam.put_role_policy(RoleName=name, PolicyName="rights", PolicyDocument=document)
+        return str(made["Role"]["Arn"])
 
     def put(self, key: str, body: str | bytes, bucket: str = CODE) -> str:
         content = body.encode() if isinstance(body, str) else body

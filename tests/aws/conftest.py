@@ -18,6 +18,10 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
     with AwsStandIn(machine) as stand_in:
         made = Aws(stand_in, machine)
         made.client("s3").create_bucket(Bucket=CODE)
+        made.role("r", {"Effect": "Allow", "Action": "*", "Resource": "*"})
+        iam = made.client("iam")
+        iam.create_instance_profile(InstanceProfileName="p")
+        iam.add_role_to_instance_profile(InstanceProfileName="p", RoleName="r")
         yield made
 
 

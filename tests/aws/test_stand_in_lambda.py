@@ -44,11 +44,6 @@ def invoke(aws: Aws, name: str, event: Any) -> tuple[dict[str, Any], str | None]
     return json.loads(done["Payload"].read()), done.get("FunctionError")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def role(aws: Aws) -> None:
-    aws.client("iam").create_role(RoleName="r", AssumeRolePolicyDocument="{}")
-
-
 def test_a_function_runs_its_bundle_with_its_variables_and_this_environments_packages(aws: Aws) -> None:
     function(aws, "says", BUNDLE)
     answer, error = invoke(aws, "says", {"force": True})

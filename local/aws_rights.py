@@ -1,0 +1,95 @@
+"""Does its role allow what a deployed program asks of AWS? The stand-in judges each call, and refuses as IAM would.
+
+A program's access key names its role (``key_of``). Who comes with another key is the account's owner, and allowed all.
+Judged are the role's own and attached policies. The policies of resources are not: a bucket's and a key's only narrow
+what a role has here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterable
+from functools import lru_cache, wraps
+from typing import Any
+
+from moto.core.authorization import ActionAuthenticatorMixin
+from moto.core.exceptions import ServiceException
+from moto.core.responses import ActionResult, BaseResponse
+from moto.iam.models import Role, iam_backends
+from moto.s3.exceptions import S3AccessDeniedError
+from moto.s3.responses import S3Response
+
+from local.aws_calls import needs, of_objects
+from local.aws_machine import ACCOUNT, ROLE_KEY
+from local.iam_policies import Call, Statement, allowed
+
+CREDENTIAL = re.compile(rf"Credential={ROLE_KEY}([^/]+)/\d+/[^/]+/(\w+)/")
+
+
+class DeniedError(ServiceException):
+    """A call that is refused."""
+
+    code = "AccessDeniedException"
+
+
+def require(role: str, calls: Iterable[Call]) -> None:
+    """Raises DeniedError with the first call that the role does not allow."""
+    statements = statements_of(role)
+    for call in calls:
+        if not allowed(statements, call):
+            raise DeniedError(
+                f"User: arn:aws:sts::{ACCOUNT}:assumed-role/{role}/stand-in is not authorized to perform: "
+                f"{call.action} on resource: {call.resource} because no identity-based policy allows it"
+            )
+
+
+def statements_of(name: str) -> list[Statement]:
+    """Of all policies that a role has."""
+    role: Role = iam_backends[ACCOUNT]["aws"].get_role(name)
+    attached = [policy.document for policy in role.managed_policies.values()]
+    return [item for text in (*role.policies.values(), *attached) for item in _parsed(text)]
+
+
+@lru_cache
+def _parsed(text: str) -> list[Statement]:
+    found = json.loads(text)["Statement"]
+    return found if isinstance(found, list) else [found]
+
+
+def role_of(arn: str) -> str:
+    """A role's name by its ARN."""
+    return arn.rsplit("/", 1)[-1]
+
+
+def judge() -> None:
+    """Has moto judge the calls that come with a role's key."""
+    # Services have no shape for it in their models, and answer with it.
+    warnings.filterwarnings("ignore", message=r"Exception\(DeniedError\)")
+    act = BaseResponse.call_action
+
+    @wraps(act)
+    def call_action(self: BaseResponse) -> Any:
+        asked = CREDENTIAL.search(self.headers.get("Authorization", ""))
+        if asked and not isinstance(self, S3Response):
+            role, service = asked.groups()
+            self.parse_parameters(self.normalized_request)
+            try:
+                require(role, needs(service, self._get_action(), self.params))
+            except KeyError as unknown:
+                return self.serialized(ActionResult(DeniedError(f"aws_calls does not say what {unknown} takes")))
+            except DeniedError as denied:
+                return self.serialized(ActionResult(denied))
+        return act(self)
+
+    def judge_objects(self: S3Response, bucket_name: str | None = None, key_name: str | None = None) -> None:
+        asked = CREDENTIAL.search(self.headers.get("Authorization", ""))
+        if asked and bucket_name:
+            try:
+                require(asked[1], of_objects(f"s3:{self.data['Action']}", bucket_name, key_name))
+            except DeniedError as denied:
+                raise S3AccessDeniedError() from denied
+
+    BaseResponse.call_action = call_action
+    ActionAuthenticatorMixin._authenticate_and_authorize_s3_action = judge_objects

@@ -1,0 +1,123 @@
+"""Is a deployed program refused what its role does not allow, and given what it does?"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from aws_parts import CODE, Aws, zipped
+from botocore.exceptions import ClientError
+
+from local.aws_machine import ACCOUNT, REGION
+
+
+def allow(action: str | list[str], resource: str | list[str] = "*", **condition: Any) -> dict[str, Any]:
+    statement = {"Effect": "Allow", "Action": action, "Resource": resource}
+    return statement | ({"Condition": condition} if condition else {})
+
+
+def denied(call: Any, **given: Any) -> str:
+    """The code and text of a call's refusal."""
+    with pytest.raises(ClientError) as refused:
+        call(**given)
+    return f"{refused.value.response['Error']['Code']}: {refused.value.response['Error']['Message']}"
+
+
+def test_a_role_reads_the_objects_that_it_may_and_no_other(aws: Aws) -> None:
+    aws.role("reader", allow("s3:GetObject", f"arn:aws:s3:::{CODE}/mine/*"))
+    aws.put("mine/file", "mine")
+    aws.put("other/file", "theirs")
+    s3 = aws.client("s3", "reader")
+    assert s3.get_object(Bucket=CODE, Key="mine/file")["Body"].read() == b"mine"
+    for call, given in (
+        (s3.get_object, {"Key": "other/file"}),
+        (s3.put_object, {"Key": "mine/file", "Body": b"x"}),
+        (s3.delete_object, {"Key": "mine/file"}),
+        (s3.list_objects_v2, {}),
+    ):
+        assert "AccessDenied" in denied(call, Bucket=CODE, **given)
+    assert aws.client("s3").get_object(Bucket=CODE, Key="mine/file")["Body"].read() == b"mine"
+
+
+def test_what_is_encrypted_takes_its_key_as_well(aws: Aws) -> None:
+    key = aws.client("kms").create_key()["KeyMetadata"]["Arn"]
+    store = aws.client("secretsmanager")
+    secret = store.create_secret(Name="locked", SecretString="kept", KmsKeyId=key)["ARN"]
+    read = allow("secretsmanager:GetSecretValue", secret)
+    by = {f"secretsmanager.{REGION}.amazonaws.com": "opener", f"s3.{REGION}.amazonaws.com": "by-another-way"}
+    aws.role("keyless", read)
+    for service, name in by.items():
+        aws.role(name, read, allow("kms:Decrypt", key, StringEquals={"kms:ViaService": service}))
+    for name in ("keyless", "by-another-way"):
+        assert "kms:Decrypt on resource" in denied(
+            aws.client("secretsmanager", name).get_secret_value, SecretId="locked"
+        )
+    found = aws.client("secretsmanager", "opener").get_secret_value(SecretId="locked")
+    assert found["SecretString"] == "kept"
+
+
+def test_the_objects_of_an_encrypted_bucket_take_its_key(aws: Aws) -> None:
+    key = aws.client("kms").create_key()["KeyMetadata"]["Arn"]
+    owner = aws.client("s3")
+    owner.create_bucket(Bucket="locked")
+    default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}
+    owner.put_bucket_encryption(
+        Bucket="locked",
+        ServerSideEncryptionConfiguration={"Rules": [{"ApplyServerSideEncryptionByDefault": default}]},
+    )
+    objects = allow(["s3:GetObject", "s3:PutObject"], "arn:aws:s3:::locked/*")
+    aws.role("writer-without-key", objects)
+    aws.role("writer-with-key", objects, allow(["kms:Decrypt", "kms:GenerateDataKey"], key))
+    aws.client("s3", "writer-with-key").put_object(Bucket="locked", Key="file", Body=b"x")
+    without = aws.client("s3", "writer-without-key")
+    assert "AccessDenied" in denied(without.put_object, Bucket="locked", Key="file", Body=b"x")
+    assert "AccessDenied" in denied(without.get_object, Bucket="locked", Key="file")
+
+
+def test_a_cluster_takes_the_right_to_pass_its_roles_on(aws: Aws) -> None:
+    tags = [{"Key": "barflow:env", "Value": "dev"}]
+    asked = {"Name": "n", "ReleaseLabel": "emr-7.13.0", "ServiceRole": "r", "JobFlowRole": "p", "Tags": tags}
+    asked["Instances"] = {"KeepJobFlowAliveWhenNoSteps": True}
+    tagged = {"elasticmapreduce:RequestTag/barflow:env": "dev"}
+    start = allow(["elasticmapreduce:RunJobFlow", "elasticmapreduce:AddTags"], StringEquals=tagged)
+    pass_on = allow("iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/r")
+    aws.role("starter", start)
+    aws.role("starter-of-others", start, pass_on | {"Resource": f"arn:aws:iam::{ACCOUNT}:role/another"})
+    aws.role("starter-of-this", start, pass_on)
+    for name in ("starter", "starter-of-others"):
+        assert "iam:PassRole" in denied(aws.client("emr", name).run_job_flow, **asked)
+    emr = aws.client("emr", "starter-of-this")
+    cluster = emr.run_job_flow(**asked)["JobFlowId"]
+    assert "RunJobFlow" in denied(emr.run_job_flow, **{**asked, "Tags": []})
+    assert "TerminateJobFlows" in denied(emr.terminate_job_flows, JobFlowIds=[cluster])
+    aws.client("emr").terminate_job_flows(JobFlowIds=[cluster])
+
+
+def test_a_function_works_by_its_role(aws: Aws) -> None:
+    handler = (
+        "import boto3\n"
+        "def handler(event, context):\n"
+        "    return boto3.client('ssm').get_parameter(Name=event['name'])['Parameter']['Value']\n"
+    )
+    for name in ("/mine", "/other"):
+        aws.client("ssm").put_parameter(Name=name, Type="String", Value=f"of {name}")
+    role = aws.role("of-function", allow("ssm:GetParameter", f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/mine"))
+    functions = aws.client("lambda")
+    functions.create_function(
+        FunctionName="reads", Runtime="python3.13", Role=role, Handler="h.handler", Timeout=60,
+        Code={"ZipFile": zipped({"h.py": handler})},
+    )  # fmt: skip
+    answers = [
+        json.loads(functions.invoke(FunctionName="reads", Payload=json.dumps({"name": name}))["Payload"].read())
+        for name in ("/mine", "/other")
+    ]
+    assert answers[0] == "of /mine"
+    assert "not authorized to perform: ssm:GetParameter on resource" in answers[1]["errorMessage"]
+
+
+def test_a_call_that_nobody_thought_of_is_refused_to_whoever_has_all_rights(aws: Aws) -> None:
+    said = denied(aws.client("sqs", "r").list_queues)
+    assert "AccessDenied" in said
+    assert "aws_calls does not say what 'sqs:ListQueues' takes" in said
+    assert aws.client("sqs").list_queues()["ResponseMetadata"]["HTTPStatusCode"] == 200
