@@ -84,7 +84,7 @@ def _reading(what: str) -> Iterator[None]:
     try:
         yield
     except (BotoCoreError, ClientError, wr.exceptions.QueryFailed, wr.exceptions.QueryCancelled) as error:
-        reason = error.response["Error"]["Code"] if isinstance(error, ClientError) else f"{error}"[:200]
+        reason = f"{error}"[:300]
         raise UnavailableError(
             f"{what} could not be read ({reason}). Check the role's rights and that the lake's crawler has run."
         ) from None

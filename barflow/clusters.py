@@ -36,7 +36,7 @@ def cluster_request(contract: RuntimeContract, run_id: str) -> Request:
     emr = contract.emr
     tags = {**emr.tags, RUN_TAG: run_id}
     return {
-        "Name": f"barflow-{contract.env}-{run_id}",
+        "Name": f"{_names_start(contract.env)}{run_id}",
         "ReleaseLabel": emr.release,
         "Applications": [{"Name": "Spark"}],
         "ServiceRole": emr.service_role,
@@ -118,10 +118,17 @@ def step_request(contract: RuntimeContract, run_id: str) -> list[Request]:
     ]
 
 
+def _names_start(env: str) -> str:
+    """How the names of an environment's clusters begin."""
+    return f"barflow-{env}-"
+
+
 def alive(client: Any, env: str) -> Iterator[Cluster]:
-    """The clusters of an environment that cost money now."""
+    """The clusters of an environment that cost money now. Those of others in the account may not be looked into."""
     for page in client.get_paginator("list_clusters").paginate(ClusterStates=ALIVE):
         for item in page["Clusters"]:
+            if not item["Name"].startswith(_names_start(env)):
+                continue
             cluster = client.describe_cluster(ClusterId=item["Id"])["Cluster"]
             tags = {tag["Key"]: tag["Value"] for tag in cluster.get("Tags", [])}
             if tags.get(ENVIRONMENT_TAG) == env:

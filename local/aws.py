@@ -85,7 +85,7 @@ def run_on(machine: Machine) -> None:
     """Has this process's moto run what is deployed."""
     from local import aws_athena, aws_crawlers, aws_emr, aws_glue, aws_lambda, aws_rds, aws_rights
 
-    aws_rights.judge()
+    aws_rights.judge(machine)
     for service in (aws_lambda, aws_rds, aws_emr, aws_glue, aws_crawlers, aws_athena):
         service.run_on(machine)
 

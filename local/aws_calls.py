@@ -111,12 +111,20 @@ def _of_new_cluster(given: Parameters) -> Iterator[Call]:
     yield Call("elasticmapreduce:RunJobFlow", context=tags)
     if tags:
         yield Call("elasticmapreduce:AddTags", _arn("elasticmapreduce", "cluster/*"), tags)
-    for role, service in (
-        (given["ServiceRole"], "elasticmapreduce.amazonaws.com"),
-        (role_of_instances(given["JobFlowRole"]), "ec2.amazonaws.com"),
-    ):
-        name = role.rsplit("/", 1)[-1]
-        yield Call("iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/{name}", {"iam:PassedToService": (service,)})
+    yield _pass_on(given["ServiceRole"], "elasticmapreduce")
+    yield _pass_on(role_of_instances(given["JobFlowRole"]), "ec2")
+
+
+def _of_new_definition(given: Parameters) -> Iterator[Call]:
+    yield Call("glue:UpdateJob", _arn("glue", f"job/{given['JobName']}"))
+    yield _pass_on(given["JobUpdate"]["Role"], "glue")
+
+
+def _pass_on(role: str, service: str) -> Call:
+    """A role's name or ARN is given to a service, which then works by it."""
+    name = role.rsplit("/", 1)[-1]
+    passed_to = {"iam:PassedToService": (f"{service}.amazonaws.com",)}
+    return Call("iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/{name}", passed_to)
 
 
 def role_of_instances(profile: str) -> str:
@@ -187,7 +195,7 @@ def _of_execution(action: str) -> Callable[[Parameters], Iterator[Call]]:
         from moto.athena.models import athena_backends
 
         execution = athena_backends[ACCOUNT][REGION].executions[given["QueryExecutionId"]]
-        yield Call(f"athena:{action}", _arn("athena", f"workgroup/{execution.workgroup}"))
+        yield Call(f"athena:{action}", _arn("athena", f"workgroup/{execution.workgroup.name}"))
 
     return found
 
@@ -195,7 +203,9 @@ def _of_execution(action: str) -> Callable[[Parameters], Iterator[Call]]:
 NEEDS: Mapping[str, Callable[[Parameters], Iterator[Call]]] = {
     "athena:GetQueryExecution": _of_execution("GetQueryExecution"),
     "athena:GetQueryResults": _of_execution("GetQueryResults"),
+    "athena:GetWorkGroup": _named("athena:GetWorkGroup", "workgroup", "WorkGroup"),
     "athena:StartQueryExecution": _of_query,
+    "athena:StopQueryExecution": _of_execution("StopQueryExecution"),
     "elasticmapreduce:AddJobFlowSteps": _of_cluster("AddJobFlowSteps"),
     "elasticmapreduce:CancelSteps": _of_cluster("CancelSteps"),
     "elasticmapreduce:DescribeCluster": _of_cluster("DescribeCluster"),
@@ -212,6 +222,7 @@ NEEDS: Mapping[str, Callable[[Parameters], Iterator[Call]]] = {
     "glue:GetJobRuns": _named("glue:GetJobRuns", "job", "JobName"),
     "glue:StartCrawler": _named("glue:StartCrawler", "crawler", "Name"),
     "glue:StartJobRun": _named("glue:StartJobRun", "job", "JobName"),
+    "glue:UpdateJob": _of_new_definition,
     "lambda:Invoke": _named("lambda:InvokeFunction", "function", "FunctionName", ":"),
     "monitoring:PutMetricData": _of_metrics,
     "rds:DescribeDBInstances": _named("rds:DescribeDBInstances", "db", "DBInstanceIdentifier", ":"),

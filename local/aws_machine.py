@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -49,6 +50,26 @@ class Machine:
 
     def to_json(self) -> str:
         return json.dumps({**asdict(self), "folder": str(self.folder)})
+
+    @property
+    def judged(self) -> Counter[str]:
+        """How many calls of programs were judged, by role."""
+        return Counter(self._noted("judged"))
+
+    @property
+    def refused(self) -> list[str]:
+        """The calls among them that the role did not allow, in order."""
+        return self._noted("refused")
+
+    def note(self, kind: str, line: str) -> None:
+        """Notes a call that is ``judged``, by its role, or ``refused``."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / kind).open("a") as notes:
+            notes.write(f"{line}\n")
+
+    def _noted(self, kind: str) -> list[str]:
+        notes = self.folder / kind
+        return notes.read_text().splitlines() if notes.exists() else []
 
     def expect(self, trouble: Trouble, at: str = "", times: int = 1) -> None:
         """Prepares a trouble for so many programs, at the moment that one says ``at``; its first word, where empty."""

@@ -52,6 +52,15 @@ def _keep_defaults(work: Work, self: Any, instance: Any, incoming_params: Any) -
     return work(self, instance, incoming_params)
 
 
+@_around(parsing, "parse_and_create_resource")
+def _after_what_it_depends_on(work: Work, logical_id: str, body: Any, resources: Any, **where: str) -> Any:
+    """A resource waits for what it depends on also where another one asks for it: a role's policy for its function."""
+    named = body.get("DependsOn", [])
+    for other in [named] if isinstance(named, str) else named:
+        resources[other]
+    return work(logical_id, body, resources, **where)
+
+
 @_around(parsing, "parse_and_update_resource")
 def _keep_resource(work: Work, logical_id: str, body: Any, resources: Any, **where: str) -> Any:
     """What moto cannot update stays as it was, and a bucket keeps the name that it was given."""

@@ -13,19 +13,24 @@ import warnings
 from collections.abc import Iterable
 from functools import lru_cache, wraps
 from typing import Any
+from xml.sax.saxutils import unescape
 
 from moto.core.authorization import ActionAuthenticatorMixin
 from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult, BaseResponse
 from moto.iam.models import Role, iam_backends
-from moto.s3.exceptions import S3AccessDeniedError
+from moto.s3.exceptions import S3ClientError
 from moto.s3.responses import S3Response
 
 from local.aws_calls import needs, of_objects
-from local.aws_machine import ACCOUNT, ROLE_KEY
+from local.aws_machine import ACCOUNT, ROLE_KEY, Machine
 from local.iam_policies import Call, Statement, allowed
 
+# Of the objects that one call deletes.
+KEY = re.compile("<Key>(.*?)</Key>")
 CREDENTIAL = re.compile(rf"Credential={ROLE_KEY}([^/]+)/\d+/[^/]+/(\w+)/")
+
+_machines: list[Machine] = []
 
 
 class DeniedError(ServiceException):
@@ -37,18 +42,31 @@ class DeniedError(ServiceException):
 def require(role: str, calls: Iterable[Call]) -> None:
     """Raises DeniedError with the first call that the role does not allow."""
     statements = statements_of(role)
+    _note("judged", role)
     for call in calls:
         if not allowed(statements, call):
-            raise DeniedError(
+            raise _denied(
                 f"User: arn:aws:sts::{ACCOUNT}:assumed-role/{role}/stand-in is not authorized to perform: "
                 f"{call.action} on resource: {call.resource} because no identity-based policy allows it"
             )
 
 
+def _denied(text: str) -> DeniedError:
+    """The refusal, noted for who asks the machine."""
+    _note("refused", text)
+    return DeniedError(text)
+
+
+def _note(kind: str, line: str) -> None:
+    for machine in _machines:
+        machine.note(kind, line)
+
+
 def statements_of(name: str) -> list[Statement]:
     """Of all policies that a role has."""
     role: Role = iam_backends[ACCOUNT]["aws"].get_role(name)
-    attached = [policy.document for policy in role.managed_policies.values()]
+    versions = [item for policy in role.managed_policies.values() for item in policy.versions]
+    attached = [item.document for item in versions if item.is_default]
     return [item for text in (*role.policies.values(), *attached) for item in _parsed(text)]
 
 
@@ -63,8 +81,9 @@ def role_of(arn: str) -> str:
     return arn.rsplit("/", 1)[-1]
 
 
-def judge() -> None:
-    """Has moto judge the calls that come with a role's key."""
+def judge(machine: Machine) -> None:
+    """Has moto judge the calls that come with a role's key, and note on the machine what it refuses."""
+    _machines.append(machine)
     # Services have no shape for it in their models, and answer with it.
     warnings.filterwarnings("ignore", message=r"Exception\(DeniedError\)")
     act = BaseResponse.call_action
@@ -78,7 +97,7 @@ def judge() -> None:
             try:
                 require(role, needs(service, self._get_action(), self.params))
             except KeyError as unknown:
-                return self.serialized(ActionResult(DeniedError(f"aws_calls does not say what {unknown} takes")))
+                return self.serialized(ActionResult(_denied(f"aws_calls does not say what {unknown} takes")))
             except DeniedError as denied:
                 return self.serialized(ActionResult(denied))
         return act(self)
@@ -86,10 +105,13 @@ def judge() -> None:
     def judge_objects(self: S3Response, bucket_name: str | None = None, key_name: str | None = None) -> None:
         asked = CREDENTIAL.search(self.headers.get("Authorization", ""))
         if asked and bucket_name:
+            action = f"s3:{self.data['Action']}"
+            many = KEY.findall(self.body.decode()) if action == "s3:DeleteObject" and not key_name else [key_name]
             try:
-                require(asked[1], of_objects(f"s3:{self.data['Action']}", bucket_name, key_name))
+                for key in many:
+                    require(asked[1], of_objects(action, bucket_name, key and unescape(key)))
             except DeniedError as denied:
-                raise S3AccessDeniedError() from denied
+                raise S3ClientError("AccessDenied", str(denied)) from denied
 
     BaseResponse.call_action = call_action
     ActionAuthenticatorMixin._authenticate_and_authorize_s3_action = judge_objects

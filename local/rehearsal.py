@@ -10,10 +10,8 @@ import json
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from datetime import datetime
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -32,8 +30,7 @@ from local.aws import AwsStandIn
 from local.aws_machine import REGION, ROLE_KEY, Machine
 from local.deploy import Cdk
 from local.embedded import STAND_IN_KEY
-from local.live import LiveClock, sessions_of
-from local.oracle import Oracle, disagreements
+from local.live import LiveClock
 from local.services import Services
 from local.slack_server import TOKEN, SlackStandIn
 from local.state import State
@@ -44,7 +41,7 @@ Say = Callable[[str], None]
 # The market stands still at the close of a session, and each scenario opens the next one.
 SESSIONS_AHEAD = 8
 DAG, INGEST, SWEEP = "process_bars", "ingest_bars", "sweep"
-RUN_SECONDS, CRAWL_SECONDS, TRIES = 600, 60, 2
+RUN_SECONDS, TRIES = 600, 2
 
 
 class Rehearsal:
@@ -203,7 +200,7 @@ class Rehearsal:
         return state
 
     def sweep(self) -> str:
-        """The DAG that ends what others left behind: the cluster of a run that is over, and not one made by hand.
+        """The DAG that ends what a run left behind: its cluster when it is over, and none made by hand or by others.
 
         Raises BarflowError where it fails, ends too much or too little.
         """
@@ -212,14 +209,18 @@ class Rehearsal:
         left, by_hand = (
             str(emr.run_job_flow(**cluster_request(self.contract, run))["JobFlowId"]) for run in (over, "by-hand")
         )
+        others = {**cluster_request(self.contract, "theirs"), "Name": "theirs", "Tags": []}
+        theirs = str(emr.run_job_flow(**others)["JobFlowId"])
         self.airflow.call("PATCH", f"dags/{SWEEP}", json={"is_paused": False})
         if (state := self.airflow.wait(SWEEP, self.airflow.trigger(SWEEP), RUN_SECONDS)) != "success":
             raise BarflowError(f"the sweep ended as {state}")
         alive = {item["Id"] for item in self.clusters(*ALIVE)}
-        if alive != {by_hand}:
-            raise BarflowError(f"of {left}, whose run is over, and {by_hand}, made by hand, {sorted(alive)} live on")
-        emr.terminate_job_flows(JobFlowIds=[by_hand])
-        return f"{left} is ended, {by_hand} was left alone"
+        if alive != {by_hand, theirs}:
+            raise BarflowError(
+                f"of {left}, whose run is over, {by_hand}, by hand, and {theirs}, another's, live on: {sorted(alive)}"
+            )
+        emr.terminate_job_flows(JobFlowIds=[by_hand, theirs])
+        return f"{left} is ended, {by_hand} and {theirs} were left alone"
 
     def end_of(self, run: str) -> str:
         """The state that a run ends in, with its tasks that did not succeed."""
@@ -247,75 +248,20 @@ class Rehearsal:
         return "postgresql://{username}:{password}@{host}:{port}/{dbname}?sslmode=require".format(**user)
 
     @property
-    def _reader(self) -> str:
+    def reader(self) -> str:
+        """The warehouse as who reads it."""
         return self.dsn(self.contract.warehouse.reader_secret)
 
     def seen(self) -> dict[str, list[tuple[Any, ...]]]:
         """Every row of the tables that readers see."""
-        with psycopg.connect(self._reader, options="-c timezone=UTC") as connection:
+        with psycopg.connect(self.reader, options="-c timezone=UTC") as connection:
             return {
                 table: connection.execute(f"select * from market.{table} order by 1, 2".encode()).fetchall()
                 for table in TABLES
             }
-
-    def check_numbers(self) -> str:
-        """Holds the warehouse against what the vendor served, computed another way."""
-        first = datetime.fromisoformat(self.api.requests[0].params["start_date"].replace(" ", "T") + "+00:00")
-        bars = sessions_of(self.source, self.contract.settings.symbols, first, self.clock.now)
-        if found := disagreements(self._reader, Oracle.of_sessions(bars)):
-            told = "; ".join(f"{table}: {len(items)}, first {items[0]}" for table, items in found.items())
-            raise BarflowError(f"the warehouse differs from the oracle in {told}")
-        return f"{sum(map(len, self.seen().values()))} rows as the oracle has them"
-
-    def check_ledger(self) -> str:
-        """Has ``barflow status`` compare the hops, the archive by Athena. Raises where they do not balance."""
-        found = json.loads(self.barflow("status", "--json"))
-        return f"{len(found['symbols'])} symbols balanced"
-
-    def check_catalog(self) -> str:
-        """Raises BarflowError unless both crawls succeeded and the catalog has what they must have found."""
-        glue, names, deadline = self.client("glue"), self.contract.glue, time.monotonic() + CRAWL_SECONDS
-        for crawler in (names.lake_crawler, names.warehouse_crawler):
-            while (found := glue.get_crawler(Name=crawler)["Crawler"])["State"] != "READY":
-                if time.monotonic() > deadline:
-                    raise BarflowError(f"the crawler {crawler} is {found['State']}")
-                time.sleep(0.2)
-            if found["LastCrawl"]["Status"] != "SUCCEEDED":
-                raise BarflowError(f"the crawler {crawler} {found['LastCrawl']}")
-        partitions = glue.get_partitions(DatabaseName=names.database, TableName=names.bars_table)["Partitions"]
-        tables = {item["Name"] for item in glue.get_tables(DatabaseName=names.database)["TableList"]}
-        missing = {f"warehouse_barflow_market_{name}" for name in TABLES} - tables
-        if missing or not partitions:
-            raise BarflowError(f"the catalog has {len(partitions)} partitions and not the tables {sorted(missing)}")
-        return f"{len(partitions)} partitions, {len(tables)} tables"
 
     def clusters(self, *states: str) -> list[dict[str, Any]]:
         """EMR's clusters in one of the states, or all."""
         wanted = {"ClusterStates": [*states]} if states else {}
         found: list[dict[str, Any]] = self.client("emr").list_clusters(**wanted)["Clusters"]
         return found
-
-    def check_no_cluster_lives(self) -> str:
-        """Raises BarflowError while one costs money."""
-        alive = self.clusters(*ALIVE)
-        if alive:
-            raise BarflowError(f"{len(alive)} clusters still live: {[item['Status']['State'] for item in alive]}")
-        return f"{len(self.clusters())} clusters made, none lives"
-
-    def told(self, since: int, *words: str) -> str:
-        """The newest of Slack's messages, from a number on, that has all the words. Raises BarflowError without one."""
-        texts = [post["text"] for post in self.slack.posts[since:]]
-        for text in reversed(texts):
-            if all(word in text for word in words):
-                return text
-        raise BarflowError(f"no message in Slack says {' and '.join(words)}; it has {texts}")
-
-    @contextmanager
-    def unchanged_for_readers(self) -> Iterator[None]:
-        """Raises BarflowError where the block changed what readers see."""
-        before = self.seen()
-        yield
-        after = self.seen()
-        changed = [table for table in before if before[table] != after[table]]
-        if changed:
-            raise BarflowError(f"a failed run changed what readers see in {', '.join(changed)}")

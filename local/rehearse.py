@@ -20,6 +20,16 @@ from barflow.errors import BarflowError
 from barflow.tables import console, table
 from local.aws_machine import Trouble
 from local.rehearsal import TRIES, Rehearsal
+from local.rehearsal_checks import (
+    catalog_is_entered,
+    last_told,
+    ledger_balances,
+    no_call_was_refused,
+    no_cluster_lives,
+    rows_as_the_oracle_has_them,
+    told,
+    unchanged_for_readers,
+)
 from local.rehearsal_page import Done, page
 
 Say = Callable[[str], None]
@@ -96,15 +106,16 @@ def rehearse(env: str, folder: Path, say: Say, look: Callable[[Rehearsal], None]
         step("the next run, whose worker is killed twice", partial(survive, deployed))
         compare(deployed, step)
         step("the sweep ends what a run left behind", deployed.sweep)
+        step("calls to AWS, judged by the roles' policies", partial(no_call_was_refused, deployed))
     return step.done
 
 
 def compare(deployed: Rehearsal, step: Steps) -> None:
     """All that must hold after a run that went well."""
-    step("  every row against the oracle", deployed.check_numbers)
-    step("  the ledger balances, counted by Athena", deployed.check_ledger)
-    step("  the crawlers entered archive and warehouse", deployed.check_catalog)
-    step("  no cluster lives", deployed.check_no_cluster_lives)
+    step("  every row against the oracle", partial(rows_as_the_oracle_has_them, deployed))
+    step("  the ledger balances, counted by Athena", partial(ledger_balances, deployed))
+    step("  the crawlers entered archive and warehouse", partial(catalog_is_entered, deployed))
+    step("  no cluster lives", partial(no_cluster_lives, deployed))
 
 
 def one_more(deployed: Rehearsal) -> str:
@@ -121,21 +132,21 @@ def succeed(deployed: Rehearsal) -> str:
     """A run that must go green, and tells Slack what it did."""
     heard = len(deployed.slack.posts)
     if (ended := deployed.end_of(deployed.start_run())) != "success":
-        raise BarflowError(f"the run ended as {ended}")
-    return deployed.told(heard, "succeeded", "every hop reconciles").splitlines()[1]
+        raise BarflowError(f"the run ended as {ended}. {last_told(deployed)}")
+    return told(deployed, heard, "succeeded", "every hop reconciles").splitlines()[1]
 
 
 def fail(deployed: Rehearsal, item: Break) -> str:
     """A run that meets the trouble in every try: red, its cluster ended, Slack says why, readers see what they saw."""
     heard = len(deployed.slack.posts)
     deployed.machine.expect(item.trouble, item.at, times=TRIES)
-    with deployed.unchanged_for_readers():
+    with unchanged_for_readers(deployed):
         ended = deployed.end_of(deployed.start_run())
     deployed.machine.calm()
     if ended != f"failed ({item.task})":
-        raise BarflowError(f"the run ended as {ended}")
-    deployed.check_no_cluster_lives()
-    return deployed.told(heard, f"process_bars.{item.task}", "failed in", item.why).splitlines()[1].split(". ")[0]
+        raise BarflowError(f"the run ended as {ended}. {last_told(deployed)}")
+    no_cluster_lives(deployed)
+    return told(deployed, heard, f"process_bars.{item.task}", "failed in", item.why).splitlines()[1].split(". ")[0]
 
 
 def survive(deployed: Rehearsal) -> str:
@@ -148,7 +159,7 @@ def survive(deployed: Rehearsal) -> str:
     wait_until("a step at work", lambda: "RUNNING" in deployed.steps())
     deployed.kill(run, "bars_to_parquet")
     if (ended := deployed.end_of(run)) != "success":
-        raise BarflowError(f"the run ended as {ended}")
+        raise BarflowError(f"the run ended as {ended}. {last_told(deployed)}")
     made, steps = len(deployed.clusters()) - before, deployed.steps()
     if made != 1 or steps != ["COMPLETED"]:
         raise BarflowError(f"the run made {made} clusters, and the last had steps {steps}")

@@ -11,6 +11,8 @@ from botocore.exceptions import ClientError
 
 from local.aws_machine import ACCOUNT, REGION
 
+VERSION = "2012-10-17"
+
 
 def allow(action: str | list[str], resource: str | list[str] = "*", **condition: Any) -> dict[str, Any]:
     statement = {"Effect": "Allow", "Action": action, "Resource": resource}
@@ -121,3 +123,48 @@ def test_a_call_that_nobody_thought_of_is_refused_to_whoever_has_all_rights(aws:
     assert "AccessDenied" in said
     assert "aws_calls does not say what 'sqs:ListQueues' takes" in said
     assert aws.client("sqs").list_queues()["ResponseMetadata"]["HTTPStatusCode"] == 200
+
+
+def test_refusals_are_noted_on_the_machine(aws: Aws) -> None:
+    aws.role("nobody", allow("rds:StartDBInstance"))
+    said = denied(aws.client("rds", "nobody").describe_db_instances, DBInstanceIdentifier="warehouse")
+    assert f"rds:DescribeDBInstances on resource: arn:aws:rds:{REGION}:{ACCOUNT}:db:warehouse" in said
+    assert said.split(": ", 1)[1] in aws.machine.refused
+
+
+def test_a_deployed_role_has_its_policy_before_the_function_that_needs_it(aws: Aws) -> None:
+    """The function depends on the policy, and what comes first in the template asks for the function."""
+    trust = {
+        "Version": VERSION,
+        "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "lambda"}}],
+    }
+    aws.client("ssm").put_parameter(Name="/at-start", Type="String", Value="there")
+    handler = "import boto3\ndef handler(event, context):\n    boto3.client('ssm').get_parameter(Name='/at-start')\n"
+    aws.put("at-start.zip", zipped({"h.py": handler}))
+    template = {
+        "Resources": {
+            "Run": {"Type": "Custom::Trigger", "Properties": {"ServiceToken": "t", "HandlerArn": {"Ref": "Version"}}},
+            "Version": {"Type": "AWS::Lambda::Version", "Properties": {"FunctionName": {"Ref": "Function"}}},
+            "Function": {
+                "Type": "AWS::Lambda::Function",
+                "Properties": {
+                    **{"Runtime": "python3.13", "Handler": "h.handler", "Timeout": 60},
+                    "Role": {"Fn::GetAtt": ["Role", "Arn"]},
+                    "Code": {"S3Bucket": CODE, "S3Key": "at-start.zip"},
+                },
+                "DependsOn": ["Policy", "Role"],
+            },
+            "Role": {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": trust}},
+            "Policy": {
+                "Type": "AWS::IAM::Policy",
+                "Properties": {
+                    "PolicyName": "rights",
+                    "PolicyDocument": {"Version": VERSION, "Statement": [allow("ssm:GetParameter")]},
+                    "Roles": [{"Ref": "Role"}],
+                },
+            },
+        }
+    }
+    stacks = aws.client("cloudformation")
+    stacks.create_stack(StackName="at-start", TemplateBody=json.dumps(template))
+    assert stacks.describe_stacks(StackName="at-start")["Stacks"][0]["StackStatus"] == "CREATE_COMPLETE"

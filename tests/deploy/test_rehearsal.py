@@ -15,6 +15,7 @@ from browsing import CAN_BROWSE
 from barflow.errors import BarflowError
 from local.aws_machine import Machine, Trouble
 from local.rehearsal import Rehearsal
+from local.rehearsal_checks import AT_WORK, no_call_was_refused
 from local.rehearsal_page import Done, page
 from local.rehearse import BREAKS, Steps, fail, rehearse, succeed, survive
 
@@ -74,6 +75,18 @@ class Deployed(Rehearsal):
 
     def steps(self) -> list[str]:
         return ["RUNNING"]
+
+
+def test_a_call_that_was_refused_is_found_though_the_program_went_on(tmp_path: Path) -> None:
+    deployed = Deployed(tmp_path, "success", FINE)
+    with pytest.raises(BarflowError, match="no call was judged of the roles IngestRole, HostRole"):
+        no_call_was_refused(deployed)
+    for part in AT_WORK * 2:
+        deployed.machine.note("judged", f"Barflow-dev-{part}-1")
+    assert no_call_was_refused(deployed) == "12 of 6 roles, none refused"
+    deployed.machine.note("refused", "User: a is not authorized to perform: b")
+    with pytest.raises(BarflowError, match="1 calls were refused: User: a is not authorized to perform: b"):
+        no_call_was_refused(deployed)
 
 
 def test_a_failed_run_is_as_it_should_be(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
+from botocore.client import BaseClient
 from contracts import REGION, contract_of
 from moto import mock_aws
 from moto.emr.models import emr_backends
@@ -100,6 +101,27 @@ def test_a_cluster_that_ended_or_belongs_to_another_run_is_not_used(tasks: Any, 
     assert other != first
     boto3.client("emr").terminate_job_flows(JobFlowIds=[first])
     assert create(tasks, attempt=2) not in (first, other)
+
+
+def test_clusters_of_others_in_the_account_are_not_looked_into(
+    tasks: Any, contract: RuntimeContract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The role may describe what bears its environment's tag, and nothing else."""
+    emr = boto3.client("emr")
+    for name in ("theirs", "barflow-prod-run"):
+        emr.run_job_flow(Name=name, Instances={"KeepJobFlowAliveWhenNoSteps": True}, JobFlowRole="p", ServiceRole="r")
+    call = BaseClient._make_api_call
+    looked_into: list[str] = []
+
+    def listening(client: BaseClient, operation: str, given: dict[str, Any]) -> Any:
+        if operation == "DescribeCluster":
+            looked_into.append(given["ClusterId"])
+        return call(client, operation, given)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", listening)
+    ours = create(tasks)
+    assert create(tasks, attempt=2) == ours
+    assert set(looked_into) == {ours}
 
 
 def is_up(tasks: Any, cluster: str) -> None:

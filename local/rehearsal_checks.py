@@ -1,0 +1,101 @@
+"""What must hold after a rehearsed run? Each check says what it found, and raises BarflowError for what is not so."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from barflow.clusters import ALIVE
+from barflow.errors import BarflowError
+from barflow.load import TABLES
+from local.live import sessions_of
+from local.oracle import Oracle, disagreements
+from local.rehearsal import Rehearsal
+
+CRAWL_SECONDS = 60
+# Parts of the names of roles whose programs a rehearsal has at work.
+AT_WORK = ("IngestRole", "HostRole", "NodeRole", "Loader", "MigrateRole", "PublishRelease")
+
+
+def rows_as_the_oracle_has_them(deployed: Rehearsal) -> str:
+    """Holds the warehouse against what the vendor served, computed another way."""
+    first = datetime.fromisoformat(deployed.api.requests[0].params["start_date"].replace(" ", "T") + "+00:00")
+    bars = sessions_of(deployed.source, deployed.contract.settings.symbols, first, deployed.clock.now)
+    if found := disagreements(deployed.reader, Oracle.of_sessions(bars)):
+        differences = "; ".join(f"{table}: {len(items)}, first {items[0]}" for table, items in found.items())
+        raise BarflowError(f"the warehouse differs from the oracle in {differences}")
+    return f"{sum(map(len, deployed.seen().values()))} rows as the oracle has them"
+
+
+def ledger_balances(deployed: Rehearsal) -> str:
+    """Has ``barflow status`` compare the hops, the archive by Athena. Raises where they do not balance."""
+    found = json.loads(deployed.barflow("status", "--json"))
+    return f"{len(found['symbols'])} symbols balanced"
+
+
+def catalog_is_entered(deployed: Rehearsal) -> str:
+    """Raises BarflowError unless both crawls succeeded and the catalog has what they must have found."""
+    glue, names, deadline = deployed.client("glue"), deployed.contract.glue, time.monotonic() + CRAWL_SECONDS
+    for crawler in (names.lake_crawler, names.warehouse_crawler):
+        while (found := glue.get_crawler(Name=crawler)["Crawler"])["State"] != "READY":
+            if time.monotonic() > deadline:
+                raise BarflowError(f"the crawler {crawler} is {found['State']}")
+            time.sleep(0.2)
+        if found["LastCrawl"]["Status"] != "SUCCEEDED":
+            raise BarflowError(f"the crawler {crawler} {found['LastCrawl']}")
+    partitions = glue.get_partitions(DatabaseName=names.database, TableName=names.bars_table)["Partitions"]
+    tables = {item["Name"] for item in glue.get_tables(DatabaseName=names.database)["TableList"]}
+    missing = {f"warehouse_barflow_market_{name}" for name in TABLES} - tables
+    if missing or not partitions:
+        raise BarflowError(f"the catalog has {len(partitions)} partitions and not the tables {sorted(missing)}")
+    return f"{len(partitions)} partitions, {len(tables)} tables"
+
+
+def no_cluster_lives(deployed: Rehearsal) -> str:
+    """Raises BarflowError while one costs money."""
+    alive = deployed.clusters(*ALIVE)
+    if alive:
+        raise BarflowError(f"{len(alive)} clusters still live: {[item['Status']['State'] for item in alive]}")
+    return f"{len(deployed.clusters())} clusters made, none lives"
+
+
+def no_call_was_refused(deployed: Rehearsal) -> str:
+    """Raises BarflowError where a program asked for what its role does not allow, though it went on without.
+
+    And where none of a role's calls was judged at all, whose programs have been at work.
+    """
+    if refused := deployed.machine.refused:
+        raise BarflowError(f"{len(refused)} calls were refused: {'; '.join(sorted(set(refused)))}")
+    calls = deployed.machine.judged
+    if idle := [part for part in AT_WORK if not any(part in role for role in calls)]:
+        raise BarflowError(f"no call was judged of the roles {', '.join(idle)}")
+    return f"{calls.total():,} of {len(calls)} roles, none refused"
+
+
+def told(deployed: Rehearsal, since: int, *words: str) -> str:
+    """The newest of Slack's messages, from a number on, that has all the words. Raises BarflowError without one."""
+    texts = [post["text"] for post in deployed.slack.posts[since:]]
+    for text in reversed(texts):
+        if all(word in text for word in words):
+            return text
+    raise BarflowError(f"no message in Slack says {' and '.join(words)}; it has {texts}")
+
+
+def last_told(deployed: Rehearsal) -> str:
+    """The newest of Slack's messages, on one line, and the calls that were refused."""
+    newest = deployed.slack.posts[-1]["text"] if deployed.slack.posts else "Slack heard nothing."
+    return " ".join([*newest.split(), *deployed.machine.refused])
+
+
+@contextmanager
+def unchanged_for_readers(deployed: Rehearsal) -> Iterator[None]:
+    """Raises BarflowError where the block changed what readers see."""
+    before = deployed.seen()
+    yield
+    after = deployed.seen()
+    changed = [table for table in before if before[table] != after[table]]
+    if changed:
+        raise BarflowError(f"a failed run changed what readers see in {', '.join(changed)}")
