@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +13,10 @@ from typing import Any
 import pytest
 from airflow_page import GRAPH_OF, look_at_run
 from browsing import CAN_BROWSE
+from harness import program
 
 from barflow.errors import BarflowError
-from local.aws_machine import Machine, Trouble
+from local.aws_machine import ROLE_KEY, Machine, Trouble
 from local.rehearsal import Rehearsal
 from local.rehearsal_checks import AT_WORK, no_call_was_refused
 from local.rehearsal_page import Done, page
@@ -22,6 +25,7 @@ from local.rehearse import BREAKS, Steps, fail, rehearse, succeed, survive
 WHY = ":red_circle: *process_bars.bars_to_parquet* failed in dev, try 2\nWhy: Container killed on request. Its logs: s3"
 FINE = ":white_check_mark: *process run* succeeded in dev: every hop reconciles\nIn: 10 Parquet rows"
 STEP = BREAKS[0]
+BARFLOW = Path(sys.executable).with_name("barflow")
 
 
 @pytest.mark.minutes
@@ -45,6 +49,28 @@ def test_what_is_deployed_works_together_and_comes_back_from_trouble(
     text = page("dev", done)
     assert all(item.name in text for item in BREAKS)
     assert sum(step.name.strip() == "every row against the oracle" for step in done) == 2
+
+
+@pytest.mark.minutes
+@pytest.mark.timeout(900)
+def test_where_the_host_ingests_its_role_allows_all_that_a_tick_does() -> None:
+    """Vendor's key, staging, alerts through the encrypted topic, metrics: as the commands of that host have it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="barflow-tests-", ignore_cleanup_errors=True) as folder,
+        Rehearsal("prod", Path(folder), print) as deployed,
+    ):
+        for step in (deployed.synth, deployed.bootstrap, deployed.deploy, deployed.put_secrets_in):
+            step()
+        host: Any = program("orchestration/host/write_settings.py")
+        settings = deployed.variables(**host.barflow_settings(deployed.contract)) | deployed.machine.settings
+        settings["AWS_ACCESS_KEY_ID"] = f"{ROLE_KEY}{deployed.host_role}"
+        done = subprocess.run([BARFLOW, "ingest"], env=settings, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "warning" not in done.stderr
+        assert deployed.machine.refused == []
+        listed = subprocess.run([BARFLOW, "alerts", "list"], env=settings, capture_output=True, text=True, check=True)
+        assert "sns sent" in listed.stdout
+        assert deployed.machine.judged[deployed.host_role] > 5
 
 
 class Deployed(Rehearsal):
