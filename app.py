@@ -83,6 +83,7 @@ def build(app: cdk.App, config: Environment) -> list[cdk.Stack]:
         keys=secrets.keys,
         secrets=secrets,
         database=database,
+        alerts=alerts,
         ingestion=ingestion,
         catalog=catalog,
         orchestration=orchestration,

@@ -43,7 +43,7 @@ class Inventory:
 
     secrets: int = 15
     kms_keys: int = 2
-    alarms: int = 13
+    alarms: int = 14
     dashboards: int = 2
     metrics: int = 6
     metrics_per_symbol: int = 1

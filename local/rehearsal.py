@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,9 @@ from barflow.clusters import ALIVE, cluster_request
 from barflow.contract import RuntimeContract, parameter_name, parse
 from barflow.errors import BarflowError
 from barflow.load import TABLES
-from barflow.sessions import last_sessions, utc_now
+from barflow.mongo import connect
+from barflow.sessions import last_sessions, previous_session, utc_now
+from barflow.staging import Staging
 from local.airflow import LocalAirflow
 from local.aws import AwsStandIn
 from local.aws_machine import REGION, ROLE_KEY, Machine
@@ -40,7 +43,7 @@ from local.twelvedata_server import TwelveDataStandIn
 Say = Callable[[str], None]
 # The market stands still at the close of a session, and each scenario opens the next one.
 SESSIONS_AHEAD = 8
-DAG, INGEST, SWEEP = "process_bars", "ingest_bars", "sweep"
+DAG, INGEST, BACKFILL, SWEEP = "process_bars", "ingest_bars", "backfill_bars", "sweep"
 RUN_SECONDS, TRIES = 600, 2
 
 
@@ -194,9 +197,26 @@ class Rehearsal:
 
     def tick_by_airflow(self) -> str:
         """The DAG that invokes the function. Raises BarflowError where it fails."""
-        run = self.airflow.trigger(INGEST)
-        if (state := self.airflow.wait(INGEST, run, RUN_SECONDS)) != "success":
-            raise BarflowError(f"{INGEST} ended as {state}: {self.airflow.tasks(INGEST, run)}")
+        return self._run_dag(INGEST)
+
+    def backfill(self) -> str:
+        """The DAG that fetches the session before all that is staged. Raises BarflowError where that fails."""
+        settings = self.contract.settings
+        staging = Staging(connect(self.services.mongodb_uri, settings.mongodb_database))
+        first = min(item["session_date"] for item in staging.counts())
+        before = previous_session(date.fromisoformat(first))
+        assert before is not None
+        day = before.session_date.isoformat()
+        self._run_dag(BACKFILL, symbols=[*settings.symbols], start=day, end=day)
+        bars = sum(item["bars"] for item in staging.counts() if item["session_date"] == day)
+        if bars != len(settings.symbols) * before.expected_bars:
+            raise BarflowError(f"{bars} bars of {day} are staged, not {before.expected_bars} of each symbol")
+        return f"{bars} bars of {day}"
+
+    def _run_dag(self, dag: str, **params: Any) -> str:
+        run = self.airflow.trigger(dag, **params)
+        if (state := self.airflow.wait(dag, run, RUN_SECONDS)) != "success":
+            raise BarflowError(f"{dag} ended as {state}: {self.airflow.tasks(dag, run)}")
         return state
 
     def sweep(self) -> str:
@@ -212,8 +232,7 @@ class Rehearsal:
         others = {**cluster_request(self.contract, "theirs"), "Name": "theirs", "Tags": []}
         theirs = str(emr.run_job_flow(**others)["JobFlowId"])
         self.airflow.call("PATCH", f"dags/{SWEEP}", json={"is_paused": False})
-        if (state := self.airflow.wait(SWEEP, self.airflow.trigger(SWEEP), RUN_SECONDS)) != "success":
-            raise BarflowError(f"the sweep ended as {state}")
+        self._run_dag(SWEEP)
         alive = {item["Id"] for item in self.clusters(*ALIVE)}
         if alive != {by_hand, theirs}:
             raise BarflowError(

@@ -22,7 +22,8 @@ AT_WORK = ("IngestRole", "HostRole", "NodeRole", "Loader", "MigrateRole", "Publi
 
 def rows_as_the_oracle_has_them(deployed: Rehearsal) -> str:
     """Holds the warehouse against what the vendor served, computed another way."""
-    first = datetime.fromisoformat(deployed.api.requests[0].params["start_date"].replace(" ", "T") + "+00:00")
+    asked = min(call.params["start_date"] for call in deployed.api.requests)
+    first = datetime.fromisoformat(f"{asked.replace(' ', 'T')}+00:00")
     bars = sessions_of(deployed.source, deployed.contract.settings.symbols, first, deployed.clock.now)
     if found := disagreements(deployed.reader, Oracle.of_sessions(bars)):
         differences = "; ".join(f"{table}: {len(items)}, first {items[0]}" for table, items in found.items())

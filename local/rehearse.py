@@ -103,6 +103,7 @@ def rehearse(env: str, folder: Path, say: Say, look: Callable[[Rehearsal], None]
             step("a session more, and a tick", partial(one_more, deployed))
             step(item.name, partial(fail, deployed, item))
         step("a session more, and a tick by its DAG", partial(one_more_by_airflow, deployed))
+        step("the session before all that is staged, by a backfill", deployed.backfill)
         step("the next run, whose worker is killed twice", partial(survive, deployed))
         compare(deployed, step)
         step("the sweep ends what a run left behind", deployed.sweep)

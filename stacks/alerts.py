@@ -1,7 +1,8 @@
 """How do price alerts reach bots? A topic that takes each alert once, and a queue of its own for every bot.
 
 Topic and queues are first in, first out by symbol, and drop by its stable id what comes twice in five minutes; a bot
-drops the rest by the same id (examples/bot.py). What a bot fails at five times waits in its dead-letter queue.
+drops the rest by the same id (examples/bot.py). What a bot fails at five times, and what the topic cannot put into its
+queue, waits in its dead-letter queue.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SEEN = cdk.Duration.seconds(60)  # how long a bot may take for one alert
 
 
 class AlertsStack(BarflowStack):
-    """``topic``, and by bot its ``queues``. ``let_publish(role)`` gives the right to send."""
+    """``topic``, and by bot its ``queues`` and ``failed`` ones. ``let_publish(role)`` gives the right to send."""
 
     def __init__(self, scope: Construct, environment: Environment, *, keys: Keys) -> None:
         super().__init__(scope, environment, description="price alerts for bots")
@@ -36,7 +37,8 @@ class AlertsStack(BarflowStack):
         self.topic = sns.Topic(
             self, "Alerts", topic_name=f"{self._prefix}.fifo", fifo=True, master_key=keys.data, enforce_ssl=True
         )
-        self.queues = {bot: self._queue(bot) for bot in environment.bots}
+        self.failed = {bot: self._failed(bot) for bot in environment.bots}
+        self.queues = {bot: self._queue(bot, failed) for bot, failed in self.failed.items()}
         self.output(outputs.ALERTS_TOPIC, self.topic.topic_arn)
         self.output(outputs.BOT_QUEUES, ",".join(queue.queue_url for queue in self.queues.values()) or "none")
 
@@ -46,17 +48,21 @@ class AlertsStack(BarflowStack):
         through = {"StringEquals": {"kms:ViaService": f"sns.{self.region}.{self.url_suffix}"}}
         allow(role, ["kms:Decrypt", "kms:GenerateDataKey"], [self._keys.data.key_arn], through)
 
-    def _queue(self, bot: str) -> sqs.Queue:
-        name = bot.title().replace("-", "")
-        failed = self._fifo(f"{name}Failed", f"{bot}-failed")
+    def _failed(self, bot: str) -> sqs.Queue:
+        failed = self._fifo(f"{_id(bot)}Failed", f"{bot}-failed")
+        acknowledge(failed, "it is where a bot's failures end; people read it", "AwsSolutions-SQS3")
+        return failed
+
+    def _queue(self, bot: str, failed: sqs.Queue) -> sqs.Queue:
         queue = self._fifo(
-            name,
+            _id(bot),
             bot,
             visibility_timeout=SEEN,
             dead_letter_queue=sqs.DeadLetterQueue(queue=failed, max_receive_count=TRIES),
         )
-        self.topic.add_subscription(subscriptions.SqsSubscription(queue, raw_message_delivery=True))
-        acknowledge(failed, "it is where a bot's failures end; people read it", "AwsSolutions-SQS3")
+        self.topic.add_subscription(
+            subscriptions.SqsSubscription(queue, raw_message_delivery=True, dead_letter_queue=failed)
+        )
         return queue
 
     def _fifo(self, name: str, bot: str, **more: Any) -> sqs.Queue:
@@ -72,3 +78,7 @@ class AlertsStack(BarflowStack):
             retention_period=KEPT,
             **more,
         )
+
+
+def _id(bot: str) -> str:
+    return bot.title().replace("-", "")

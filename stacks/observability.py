@@ -17,6 +17,7 @@ from constructs import Construct
 from barflow import metric_names as metrics
 from config.environment import Environment
 from stacks import outputs
+from stacks.alerts import AlertsStack
 from stacks.base import BarflowStack
 from stacks.bundles import NOTIFY
 from stacks.catalog import CatalogStack
@@ -46,6 +47,7 @@ class ObservabilityStack(BarflowStack):
         keys: Keys,
         secrets: SecretsStack,
         database: DatabaseStack,
+        alerts: AlertsStack,
         ingestion: IngestionStack,
         catalog: CatalogStack,
         orchestration: OrchestrationStack,
@@ -59,6 +61,7 @@ class ObservabilityStack(BarflowStack):
         if ingestion.function:
             alarms.of_function(ingestion.function.function)
         alarms.of_failed_ticks(ingestion.failed_ticks)
+        alarms.of_bots(alerts.failed)
         alarms.of_database(database.instance)
         alarms.of_host(orchestration.instance)
         alarms.of_host_parts(environment.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
@@ -90,6 +92,28 @@ class Alarms:
             queue.metric_approximate_number_of_messages_visible(period=cdk.Duration.minutes(5)),
             0,
             "Ticks failed three times and wait in the queue. The runbook has the redrive.",
+        )
+
+    def of_bots(self, queues: Mapping[str, sqs.IQueue]) -> None:
+        """``queues`` are the dead-letter queues of the bots, by bot."""
+        if not queues:
+            return
+        waiting = {
+            f"bot{number}": queue.metric_approximate_number_of_messages_visible(period=cdk.Duration.minutes(5))
+            for number, queue in enumerate(queues.values())
+        }
+        together = cloudwatch.MathExpression(
+            expression="+".join(waiting),
+            label="alerts that failed",
+            using_metrics=waiting,
+            period=cdk.Duration.minutes(5),
+        )
+        self._alarm(
+            "FailedAlerts",
+            together,
+            0,
+            f"Alerts wait in a bot's dead-letter queue ({', '.join(queues)}): it failed at them five times, or the "
+            "topic could not put them into its queue. See the runbook: price alerts.",
         )
 
     def of_database(self, instance: rds.IDatabaseInstance) -> None:

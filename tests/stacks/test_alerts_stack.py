@@ -34,6 +34,9 @@ def test_every_bot_has_a_queue_and_what_it_fails_at_is_kept(synthesize: Callable
     subscriptions = found.resources("Alerts", "AWS::SNS::Subscription")
     assert [item["Protocol"] for item in subscriptions] == ["sqs", "sqs"]
     assert all(item["RawMessageDelivery"] for item in subscriptions)
+    failed = json.dumps([item["RedrivePolicy"]["deadLetterTargetArn"] for item in subscriptions])
+    assert "TrendFailed" in failed
+    assert "MeanReversionFailed" in failed
 
 
 def test_only_the_topic_may_put_alerts_into_a_queue(dev_deployment: Deployment) -> None:

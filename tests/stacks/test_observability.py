@@ -18,7 +18,7 @@ OF_FUNCTION = {"TickErrors", "NoTicks"}
 ALARMS = OF_FUNCTION | {
     "StaleBars", "RejectedShare", "TicksRefused",
     "FailedTicks", "DatabaseStorage", "DatabaseCpu", "DatabaseConnections", "HostHardware", "HostDown", "HostParts",
-    "UndeliveredAlerts",
+    "UndeliveredAlerts", "FailedAlerts",
 }  # fmt: skip
 
 
@@ -34,6 +34,16 @@ def test_each_alarm_is_there_and_tells_the_topic_when_it_comes_and_goes(dev_depl
         assert item["AlarmDescription"]
         assert item["OKActions"]
         assert any("Ref" in action for action in item["AlarmActions"])
+
+
+def test_what_any_bot_failed_at_is_an_alarm(synthesize: Callable[[Environment], Deployment]) -> None:
+    found = synthesize(replace(dev(), bots=("trend", "mean-reversion")))
+    expression, *queues = alarms(found)["FailedAlerts"]["Metrics"]
+    assert expression["Expression"] == "bot0+bot1"
+    names = json.dumps([item["MetricStat"]["Metric"]["Dimensions"] for item in queues])
+    assert "TrendFailed" in names
+    assert "MeanReversionFailed" in names
+    assert "FailedAlerts" not in alarms(synthesize(replace(dev(), bots=())))
 
 
 def test_stale_bars_are_judged_by_the_environments_minutes(dev_deployment: Deployment) -> None:
