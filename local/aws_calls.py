@@ -98,6 +98,21 @@ def _of_topic(given: Parameters) -> Iterator[Call]:
         yield from of_key(action, topic and (topic.kms_master_key_id or None), "sns")
 
 
+def _of_queue(action: str) -> Callable[[Parameters], Iterator[Call]]:
+    """An action on the messages of a queue, and the key that opens them."""
+
+    def found(given: Parameters) -> Iterator[Call]:
+        from moto.sqs.models import sqs_backends
+
+        name = str(given["QueueUrl"]).rsplit("/", 1)[-1]
+        yield Call(f"sqs:{action}", _arn("sqs", name))
+        queue = sqs_backends[ACCOUNT][REGION].queues.get(name)
+        if action == "ReceiveMessage":
+            yield from of_key("kms:Decrypt", queue and queue.kms_master_key_id, "sqs")
+
+    return found
+
+
 def _of_table(actions: tuple[str, ...], given: Parameters) -> Iterator[Call]:
     """Actions of Glue's on a table, which take the same on its database and on the catalog."""
     database, table = given["DatabaseName"], given.get("TableName") or given.get("Name")
@@ -229,6 +244,8 @@ NEEDS: Mapping[str, Callable[[Parameters], Iterator[Call]]] = {
     "secretsmanager:GetSecretValue": _of_secret,
     "sns:Publish": _of_topic,
     "sns:PublishBatch": _of_topic,
+    "sqs:DeleteMessage": _of_queue("DeleteMessage"),
+    "sqs:ReceiveMessage": _of_queue("ReceiveMessage"),
     "ssm:GetParameter": _of_parameter,
     # Nobody is refused to ask who he is.
     "sts:GetCallerIdentity": lambda given: iter(()),

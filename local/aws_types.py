@@ -1,7 +1,8 @@
-"""What moto's CloudFormation lacks for this project's stacks: secrets, a few attributes, and a record of the rest.
+"""What moto's CloudFormation lacks for this project's stacks: secrets, subscriptions, attributes, a record of the rest.
 
-A type that moto knows is made for real in it; secrets are made for real here; of any other type a record is kept, so
-that a reference to it has a value and a stack that uses it deploys. ``extend()`` is called once, in moto's process.
+A type that moto knows is made for real in it; secrets and subscriptions are made for real here; of any other type a
+record is kept, so that a reference to it has a value and a stack that uses it deploys. ``extend()`` is called once, in
+moto's process.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from moto.cloudformation import parsing
 from moto.core.common_models import CloudFormationModel
 from moto.rds.models import DBInstance, MasterUserSecret
 from moto.secretsmanager.models import secretsmanager_backends
+from moto.sns.models import sns_backends
 
 NAME_PROPERTIES = (
     "Name",
@@ -23,6 +25,7 @@ NAME_PROPERTIES = (
     "DashboardName",
     "TopicName",
 )
+SUBSCRIPTION_ATTRIBUTES = {"RawMessageDelivery", "FilterPolicy", "RedrivePolicy"}
 
 
 class Recorded(CloudFormationModel):
@@ -117,6 +120,31 @@ class SecretAttachment(Recorded):
         return cls(properties["SecretId"], properties["SecretId"])
 
 
+class Subscription(Recorded):
+    """What a topic sends on, and to whom."""
+
+    @classmethod
+    def create_from_cloudformation_json(
+        cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str, **kwargs: Any
+    ) -> Subscription:
+        properties, backend = cloudformation_json["Properties"], sns_backends[account_id][region_name]
+        made = backend.subscribe(properties["TopicArn"], properties["Endpoint"], properties["Protocol"])
+        for name in SUBSCRIPTION_ATTRIBUTES & properties.keys():
+            backend.set_subscription_attributes(made.arn, name, _as_attribute(properties[name]))
+        return cls(made.arn, made.arn)
+
+    @classmethod
+    def delete_from_cloudformation_json(
+        cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str
+    ) -> None:
+        sns_backends[account_id][region_name].unsubscribe(resource_name)
+
+
+def _as_attribute(value: Any) -> str:
+    """As the call takes it: text, or JSON in text."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _generated(backend: Any, rules: dict[str, Any]) -> str:
     password: str = json.loads(
         backend.get_random_password(
@@ -138,6 +166,7 @@ def _generated(backend: Any, rules: dict[str, Any]) -> str:
 TYPES: dict[str, type[CloudFormationModel]] = {
     "AWS::SecretsManager::Secret": Secret,
     "AWS::SecretsManager::SecretTargetAttachment": SecretAttachment,
+    "AWS::SNS::Subscription": Subscription,
 }
 
 

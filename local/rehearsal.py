@@ -202,7 +202,7 @@ class Rehearsal:
     def backfill(self) -> str:
         """The DAG that fetches the session before all that is staged. Raises BarflowError where that fails."""
         settings = self.contract.settings
-        staging = Staging(connect(self.services.mongodb_uri, settings.mongodb_database))
+        staging = Staging(connect(self.services.mongodb_uri))
         first = min(item["session_date"] for item in staging.counts())
         before = previous_session(date.fromisoformat(first))
         assert before is not None

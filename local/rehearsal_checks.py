@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 
+from barflow.alert_store import Outbox
 from barflow.clusters import ALIVE
 from barflow.errors import BarflowError
 from barflow.load import TABLES
+from barflow.mongo import connect
+from local.aws_machine import ROLE_KEY
 from local.live import sessions_of
 from local.oracle import Oracle, disagreements
 from local.rehearsal import Rehearsal
 
 CRAWL_SECONDS = 60
+BOT, EXAMPLES = "bot", Path(__file__).parents[1] / "examples"
+RUN_BOT = "import bot, sys; bot.run(sys.argv[1], sys.argv[2], lambda alert: print(alert['id'], flush=True), wait=1)"
 # Parts of the names of roles whose programs a rehearsal has at work.
 AT_WORK = ("IngestRole", "HostRole", "NodeRole", "Loader", "MigrateRole", "PublishRelease")
 
@@ -74,6 +82,34 @@ def no_call_was_refused(deployed: Rehearsal) -> str:
     if idle := [part for part in AT_WORK if not any(part in role for role in calls)]:
         raise BarflowError(f"no call was judged of the roles {', '.join(idle)}")
     return f"{calls.total():,} of {len(calls)} roles, none refused"
+
+
+def the_bot_heard_each_alert_once(deployed: Rehearsal) -> str:
+    """The example bot empties its queue, by a role that has the deployed policy.
+
+    Raises BarflowError where what it acted on is not what the topic took.
+    """
+    queue, policy = (deployed.outputs["Alerts"][name].split(",")[0] for name in ("BotQueues", "BotPolicies"))
+    iam = deployed.client("iam")
+    iam.create_role(RoleName=BOT, AssumeRolePolicyDocument="{}")
+    iam.attach_role_policy(RoleName=BOT, PolicyArn=policy)
+    heard = subprocess.run(
+        [sys.executable, "-c", RUN_BOT, queue, str(deployed.folder / "seen.sqlite")],
+        env=deployed.variables(AWS_ACCESS_KEY_ID=f"{ROLE_KEY}{BOT}", PYTHONPATH=str(EXAMPLES)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if heard.returncode:
+        raise BarflowError(f"the bot ended with {heard.stderr.strip().splitlines()[-1]}")
+    outbox = Outbox(connect(deployed.services.mongodb_uri))
+    sent = [item["_id"] for item in outbox.find() if item["channels"]["sns"]["delivered_at"]]
+    acted_on = heard.stdout.splitlines()
+    if sorted(acted_on) != sorted(sent) or not sent:
+        raise BarflowError(
+            f"the topic took {len(sent)} alerts and the bot acted on {len(acted_on)}: {heard.stdout[:300]}"
+        )
+    return f"{len(sent)} alerts, each once"
 
 
 def told(deployed: Rehearsal, since: int, *words: str) -> str:

@@ -27,6 +27,7 @@ from local.rehearsal_checks import (
     no_call_was_refused,
     no_cluster_lives,
     rows_as_the_oracle_has_them,
+    the_bot_heard_each_alert_once,
     told,
     unchanged_for_readers,
 )
@@ -107,6 +108,7 @@ def rehearse(env: str, folder: Path, say: Say, look: Callable[[Rehearsal], None]
         step("the next run, whose worker is killed twice", partial(survive, deployed))
         compare(deployed, step)
         step("the sweep ends what a run left behind", deployed.sweep)
+        step("the example bot reads its queue", partial(the_bot_heard_each_alert_once, deployed))
         step("calls to AWS, judged by the roles' policies", partial(no_call_was_refused, deployed))
     return step.done
 

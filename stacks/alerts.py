@@ -28,7 +28,7 @@ SEEN = cdk.Duration.seconds(60)  # how long a bot may take for one alert
 
 
 class AlertsStack(BarflowStack):
-    """``topic``, and by bot its ``queues`` and ``failed`` ones. ``let_publish(role)`` gives the right to send."""
+    """``topic``, and by bot its ``queues``, ``failed`` ones and ``policies``. ``let_publish(role)`` lets it send."""
 
     def __init__(self, scope: Construct, environment: Environment, *, keys: Keys) -> None:
         super().__init__(scope, environment, description="price alerts for bots")
@@ -39,8 +39,12 @@ class AlertsStack(BarflowStack):
         )
         self.failed = {bot: self._failed(bot) for bot in environment.bots}
         self.queues = {bot: self._queue(bot, failed) for bot, failed in self.failed.items()}
+        self.policies = {bot: self._policy(bot, queue) for bot, queue in self.queues.items()}
         self.output(outputs.ALERTS_TOPIC, self.topic.topic_arn)
         self.output(outputs.BOT_QUEUES, ",".join(queue.queue_url for queue in self.queues.values()) or "none")
+        self.output(
+            outputs.BOT_POLICIES, ",".join(policy.managed_policy_arn for policy in self.policies.values()) or "none"
+        )
 
     def let_publish(self, role: iam.IRole) -> None:
         """Lets the role send alerts, and use the topic's key through SNS only."""
@@ -64,6 +68,20 @@ class AlertsStack(BarflowStack):
             subscriptions.SqsSubscription(queue, raw_message_delivery=True, dead_letter_queue=failed)
         )
         return queue
+
+    def _policy(self, bot: str, queue: sqs.Queue) -> iam.ManagedPolicy:
+        """What a bot's role takes, wherever the bot runs: its alerts and nothing else."""
+        through = {"StringEquals": {"kms:ViaService": f"sqs.{self.region}.{self.url_suffix}"}}
+        takes = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes"]
+        return iam.ManagedPolicy(
+            self,
+            f"{_id(bot)}Policy",
+            description=f"Barflow {self.environment_config.name}: what the bot {bot} takes to read its price alerts",
+            statements=[
+                iam.PolicyStatement(actions=takes, resources=[queue.queue_arn]),
+                iam.PolicyStatement(actions=["kms:Decrypt"], resources=[self._keys.data.key_arn], conditions=through),
+            ],
+        )
 
     def _fifo(self, name: str, bot: str, **more: Any) -> sqs.Queue:
         """Named, because a first in, first out queue is known by the end of its name."""

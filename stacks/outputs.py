@@ -43,6 +43,7 @@ MIGRATE_FUNCTION = Output("Database", "MigrateFunction", "Function that brings t
 
 ALERTS_TOPIC = Output("Alerts", "AlertsTopic", "Topic of price alerts, first in first out by symbol")
 BOT_QUEUES = Output("Alerts", "BotQueues", "Queues of the bots, one each, by URL")
+BOT_POLICIES = Output("Alerts", "BotPolicies", "Policies by which each bot reads its queue, in the queues' order")
 
 INGEST_FUNCTION = Output("Ingestion", "IngestFunction", "Function of a tick; absent where Airflow's host fetches")
 FAILED_TICKS_QUEUE = Output("Ingestion", "FailedTicksQueue", "Queue of the ticks that failed three times, to redrive")

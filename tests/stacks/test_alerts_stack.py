@@ -46,6 +46,20 @@ def test_only_the_topic_may_put_alerts_into_a_queue(dev_deployment: Deployment) 
     assert "aws:SecureTransport" in policies
 
 
+def test_a_bots_policy_is_for_its_own_queue_alone(synthesize: Callable[[Environment], Deployment]) -> None:
+    found = synthesize(replace(dev(), bots=("trend", "mean-reversion")))
+    policies = found.resources("Alerts", "AWS::IAM::ManagedPolicy")
+    assert len(policies) == 2
+    for policy, own in zip(policies, ("Trend", "MeanReversion"), strict=True):
+        messages, key = policy["PolicyDocument"]["Statement"]
+        assert {action.split(":")[0] for action in messages["Action"]} == {"sqs"}
+        assert "sqs:SendMessage" not in messages["Action"]
+        assert messages["Resource"]["Fn::GetAtt"][0].startswith(own)
+        assert not messages["Resource"]["Fn::GetAtt"][0].startswith(f"{own}Failed")
+        assert key["Action"] == "kms:Decrypt"
+        assert "sqs." in json.dumps(key["Condition"])
+
+
 def test_a_bot_without_a_proper_name_is_refused_by_it() -> None:
     with pytest.raises(ConfigError, match=r"bots is 'Big Bot'.*lower case"):
         replace(dev(), bots=("Big Bot",))

@@ -21,7 +21,7 @@ KEYS = {
         *("DatabaseEndpoint", "DatabaseId", "DatabaseAdminSecret"),
         *("LoaderSecret", "ReaderSecret", "MigrateFunction"),
     },
-    "Alerts": {"AlertsTopic", "BotQueues"},
+    "Alerts": {"AlertsTopic", "BotQueues", "BotPolicies"},
     "Ingestion": {"IngestFunction", "FailedTicksQueue"},
     "Processing": {"EmrServiceRole", "EmrNodeRole"},
     "Catalog": {
