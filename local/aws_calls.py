@@ -23,8 +23,10 @@ ENTERS = ("glue:BatchCreatePartition", "glue:BatchGetPartition", "glue:CreateTab
 
 
 def needs(service: str, operation: str, given: Parameters) -> list[Call]:
-    """What a call takes; ``service`` is the name that it is signed for. Raises KeyError for one that is not here."""
-    return list(NEEDS[f"{service}:{operation}"](given))
+    """What a call takes; ``service`` is the name that it is signed for. Raises ValueError for one that is not here."""
+    if (name := f"{service}:{operation}") not in NEEDS:
+        raise ValueError(f"aws_calls does not say what {name} takes")
+    return list(NEEDS[name](given))
 
 
 def of_objects(action: str, bucket: str, key: str | None = None) -> Iterator[Call]:

@@ -1,6 +1,6 @@
 """Does its role allow what a deployed program asks of AWS? The stand-in judges each call, and refuses as IAM would.
 
-A program's access key names its role (``key_of``). Who comes with another key is the account's owner, and allowed all.
+A program's access key names its role. Who comes with another key is the account's owner, and allowed all.
 Judged are the role's own and attached policies. The policies of resources are not: a bucket's and a key's only narrow
 what a role has here.
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache, wraps
 from typing import Any
+from urllib.parse import unquote
 from xml.sax.saxutils import unescape
 
 from moto.core.authorization import ActionAuthenticatorMixin
@@ -22,7 +23,7 @@ from moto.iam.models import Role, iam_backends
 from moto.s3.exceptions import S3ClientError
 from moto.s3.responses import S3Response
 
-from local.aws_calls import needs, of_objects
+from local.aws_calls import needs, of_objects, of_uri
 from local.aws_machine import ACCOUNT, ROLE_KEY, Machine
 from local.iam_policies import Call, Statement, allowed
 
@@ -96,22 +97,33 @@ def judge(machine: Machine) -> None:
             self.parse_parameters(self.normalized_request)
             try:
                 require(role, needs(service, self._get_action(), self.params))
-            except KeyError as unknown:
-                return self.serialized(ActionResult(_denied(f"aws_calls does not say what {unknown} takes")))
+            except ValueError as unknown:
+                return self.serialized(ActionResult(_denied(str(unknown))))
             except DeniedError as denied:
                 return self.serialized(ActionResult(denied))
         return act(self)
 
     def judge_objects(self: S3Response, bucket_name: str | None = None, key_name: str | None = None) -> None:
         asked = CREDENTIAL.search(self.headers.get("Authorization", ""))
-        if asked and bucket_name:
-            action = f"s3:{self.data['Action']}"
-            many = KEY.findall(self.body.decode()) if action == "s3:DeleteObject" and not key_name else [key_name]
+        if asked:
             try:
-                for key in many:
-                    require(asked[1], of_objects(action, bucket_name, key and unescape(key)))
+                require(asked[1], _of_request(self, bucket_name, key_name))
             except DeniedError as denied:
                 raise S3ClientError("AccessDenied", str(denied)) from denied
 
     BaseResponse.call_action = call_action
     ActionAuthenticatorMixin._authenticate_and_authorize_s3_action = judge_objects
+
+
+def _of_request(request: S3Response, bucket: str | None, key: str | None) -> Iterator[Call]:
+    """What a request to S3 takes: of all buckets, one, an object, many that it deletes, or one that it copies."""
+    action = f"s3:{request.data['Action']}"
+    if bucket is None:
+        yield Call("s3:ListAllMyBuckets")
+    elif action == "s3:DeleteObject" and key is None:
+        for found in KEY.findall(request.body.decode()):
+            yield from of_objects(action, bucket, unescape(found))
+    else:
+        yield from of_objects(action, bucket, key)
+    if source := request.headers.get("x-amz-copy-source"):
+        yield from of_uri("s3:GetObject", f"s3://{unquote(source).lstrip('/')}")

@@ -42,6 +42,20 @@ def test_a_role_reads_the_objects_that_it_may_and_no_other(aws: Aws) -> None:
     assert aws.client("s3").get_object(Bucket=CODE, Key="mine/file")["Body"].read() == b"mine"
 
 
+def test_many_objects_go_only_where_each_may_and_a_copy_only_where_its_source_may_be_read(aws: Aws) -> None:
+    aws.role("keeper", allow(["s3:PutObject", "s3:DeleteObject", "s3:GetObject"], f"arn:aws:s3:::{CODE}/kept/*"))
+    for name in ("kept/one", "kept/t&wo", "hidden/three"):
+        aws.put(name, name)
+    s3 = aws.client("s3", "keeper")
+    some, all_ = ([{"Key": name} for name in names] for names in (("kept/one",), ("kept/t&wo", "hidden/three")))
+    assert "hidden/three" in denied(s3.delete_objects, Bucket=CODE, Delete={"Objects": all_})
+    assert s3.delete_objects(Bucket=CODE, Delete={"Objects": some})["Deleted"] == some
+    copied = {"Bucket": CODE, "Key": "hidden/three"}
+    assert "s3:GetObject" in denied(s3.copy_object, Bucket=CODE, Key="kept/copy", CopySource=copied)
+    s3.copy_object(Bucket=CODE, Key="kept/copy", CopySource={"Bucket": CODE, "Key": "kept/t&wo"})
+    assert "s3:ListAllMyBuckets" in denied(s3.list_buckets)
+
+
 def test_what_is_encrypted_takes_its_key_as_well(aws: Aws) -> None:
     key = aws.client("kms").create_key()["KeyMetadata"]["Arn"]
     store = aws.client("secretsmanager")
@@ -121,7 +135,7 @@ def test_a_function_works_by_its_role(aws: Aws) -> None:
 def test_a_call_that_nobody_thought_of_is_refused_to_whoever_has_all_rights(aws: Aws) -> None:
     said = denied(aws.client("sqs", "r").list_queues)
     assert "AccessDenied" in said
-    assert "aws_calls does not say what 'sqs:ListQueues' takes" in said
+    assert "aws_calls does not say what sqs:ListQueues takes" in said
     assert aws.client("sqs").list_queues()["ResponseMetadata"]["HTTPStatusCode"] == 200
 
 
