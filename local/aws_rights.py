@@ -117,7 +117,7 @@ def judge(machine: Machine) -> None:
 
 def _of_request(request: S3Response, bucket: str | None, key: str | None) -> Iterator[Call]:
     """What a request to S3 takes: of all buckets, one, an object, many that it deletes, or one that it copies."""
-    action = f"s3:{request.data['Action']}"
+    action = f"s3:{request.data['Action'].replace('HeadBucket', 'ListBucket')}"
     if bucket is None:
         yield Call("s3:ListAllMyBuckets")
     elif action == "s3:DeleteObject" and key is None:

@@ -10,13 +10,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import pytest
 from airflow_page import GRAPH_OF, look_at_run
+from botocore.exceptions import ClientError
 from browsing import CAN_BROWSE
 from harness import program
 
 from barflow.errors import BarflowError
-from local.aws_machine import ROLE_KEY, Machine, Trouble
+from local.aws_machine import REGION, ROLE_KEY, Machine, Trouble
 from local.rehearsal import Rehearsal
 from local.rehearsal_checks import AT_WORK, no_call_was_refused
 from local.rehearsal_page import Done, page
@@ -70,7 +72,30 @@ def test_where_the_host_ingests_its_role_allows_all_that_a_tick_does() -> None:
         assert deployed.machine.refused == []
         listed = subprocess.run([BARFLOW, "alerts", "list"], env=settings, capture_output=True, text=True, check=True)
         assert "sns sent" in listed.stdout
+        airflow_reads_its_dags_and_keeps_its_logs(deployed)
         assert deployed.machine.judged[deployed.host_role] > 5
+
+
+def airflow_reads_its_dags_and_keeps_its_logs(deployed: Rehearsal) -> None:
+    """As bundle and remote logging do on a host, by its role; the rehearsal's Airflow has folders for both."""
+    storage, key = deployed.contract.storage, f"{ROLE_KEY}{deployed.host_role}"
+    s3 = boto3.client(
+        "s3", endpoint_url=deployed.aws.url, region_name=REGION, aws_access_key_id=key, aws_secret_access_key="x"
+    )
+    prefix = storage.code_uri.removeprefix(f"s3://{storage.code_bucket}/")
+    s3.head_bucket(Bucket=storage.code_bucket)
+    found = s3.list_objects_v2(Bucket=storage.code_bucket, Prefix=f"{prefix}orchestration/dags")["Contents"]
+    assert any(item["Key"].endswith("process_bars.py") for item in found)
+    for item in found:
+        s3.get_object(Bucket=storage.code_bucket, Key=item["Key"])
+    log = {"Bucket": storage.logs_bucket, "Key": "airflow/dag_id=process_bars/run_id=r/task_id=summary/attempt=1.log"}
+    s3.put_object(**log, Body=b"what the task said")
+    s3.head_object(**log)
+    assert s3.get_object(**log)["Body"].read() == b"what the task said"
+    assert s3.list_objects_v2(Bucket=storage.logs_bucket, Prefix="airflow/dag_id=process_bars")["KeyCount"] == 1
+    assert deployed.machine.refused == []
+    with pytest.raises(ClientError, match="AccessDenied"):
+        s3.put_object(Bucket=storage.code_bucket, Key=f"{prefix}orchestration/dags/process_bars.py", Body=b"another")
 
 
 class Deployed(Rehearsal):
