@@ -6,28 +6,25 @@ Twelve Data.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from barflow import __version__, cli_operations
 from barflow.cli_alerts import alerts_app
+from barflow.cli_common import Json, State, Symbols, opened, out, print_json, say, show_result
 from barflow.cli_dashboard import dashboard, page_of
 from barflow.cli_rejected import rejected_app
 from barflow.errors import BadInputError, BarflowError
 from barflow.settings import load_settings, parse_symbols
 
 if TYPE_CHECKING:
-    from barflow.runtime import Run
+    pass
 
 app = typer.Typer(
     name="barflow",
@@ -41,27 +38,8 @@ app.add_typer(rejected_app, name="rejected")
 app.add_typer(alerts_app, name="alerts")
 app.command(epilog="Example:  barflow dashboard --port 8080")(dashboard)
 
-err = Console(stderr=True, highlight=False)
-out = Console(highlight=False, soft_wrap=True)  # into a pipe, a line stays a line
-
-State = Annotated[
-    Path | None,
-    typer.Option(help="State folder of the embedded services (default: .barflow when BARFLOW_… settings name none)."),
-]
-Symbols = Annotated[str | None, typer.Option(help="Symbols, comma separated: AAPL,MSFT (default: BARFLOW_SYMBOLS).")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-
-
 # By Ctrl-C, which Typer turns into this exit code, and by SIGTERM.
 STOPPED = (130, 143)
-
-
-def say(text: str) -> None:
-    err.print(text, markup=False, soft_wrap=True)
-
-
-def print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, default=str) + "\n")
 
 
 def main() -> None:
@@ -90,27 +68,6 @@ def main() -> None:
 def _stop(error: object, code: int) -> None:
     say(f"error: {error}")
     sys.exit(code)
-
-
-@contextmanager
-def opened(state: Path | None, *, mongo: bool = True, postgres: bool = True, api: bool = False) -> Iterator[Run]:
-    """What a command runs on: the stores that the settings name, else the embedded services of a state folder."""
-    from barflow.runtime import Run
-
-    settings = load_settings()
-    needed = {"lake_uri": True, "mongodb_uri": mongo, "warehouse_dsn": postgres}
-    if state is None and all(getattr(settings, name) for name, wanted in needed.items() if wanted):
-        yield Run(settings)
-        return
-    if state is None and settings.env != "local":
-        from barflow.deployment import open_run
-
-        yield open_run(settings.env)[0]
-        return
-    from local.embedded import embedded, open_default_state
-
-    with embedded(open_default_state(state), say, mongo=mongo, postgres=postgres, api=api) as run:
-        yield run
 
 
 def version(value: bool) -> None:
@@ -236,14 +193,6 @@ def aggregate(
 
 def spark_arguments(symbols: str | None, full: bool) -> list[str]:
     return [*(["--symbols", ",".join(parse_symbols(symbols))] if symbols else []), *(["--full"] if full else [])]
-
-
-def show_result(result: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(result)
-    else:
-        for name, value in result.items():
-            out.print(f"{name}: {value}", markup=False)
 
 
 @app.command(epilog="Example:  barflow backfill --symbols AAPL --start 2025-01-02 --end 2025-06-30 --plan")

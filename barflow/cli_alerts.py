@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +10,7 @@ import typer
 
 from barflow.alert_rules import SHIPPED, BaseRule, Rule, RuleBook, load_rules
 from barflow.bars import SessionBars
+from barflow.cli_common import Json, OnlySymbols, State, opened, print_json
 from barflow.errors import BadInputError
 from barflow.settings import load_settings, parse_symbols
 
@@ -23,9 +22,7 @@ COMMON = {*BaseRule.model_fields, "kind"}
 
 alerts_app = typer.Typer(no_args_is_help=True, help="Price alerts: their rules, and what fired.")
 
-Symbols = Annotated[str | None, typer.Option(help="Only these, comma separated: AAPL,MSFT.")]
 RuleId = Annotated[str | None, typer.Option(help="Only the rule with this id.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 
 @alerts_app.command("rules", epilog="Example:  BARFLOW_ALERTS_FILE=my.toml barflow alerts rules")
@@ -39,7 +36,7 @@ def rules(as_json: Json = False) -> None:
         symbol: [rule for rule in settled if rule not in book.all] for symbol, settled in book.with_own_values.items()
     }
     if as_json:
-        _print_json(
+        print_json(
             {
                 "file": str(path),
                 "rules": [rule.model_dump() for rule in book.all],
@@ -66,22 +63,21 @@ def _when(rule: Rule) -> str:
 
 @alerts_app.command("list", epilog="Example:  barflow alerts list --symbols TSLA --undelivered")
 def list_(
-    symbols: Symbols = None,
+    symbols: OnlySymbols = None,
     rule: RuleId = None,
     undelivered: Annotated[bool, typer.Option(help="Only those that a channel still has to take.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, newest bar first.")] = 50,
-    state: Annotated[Path | None, typer.Option(help="State folder of the embedded services.")] = None,
+    state: State = None,
     as_json: Json = False,
 ) -> None:
     """List the alerts that fired, and how far each channel has them."""
     from barflow.alert_store import Outbox
-    from barflow.cli import opened
 
     names = parse_symbols(symbols) if symbols else None
     with opened(state, postgres=False) as run:
         found = Outbox(run.database).find(names, rule, undelivered=undelivered, limit=limit)
     if as_json:
-        _print_json({"alerts": found})
+        print_json({"alerts": found})
     else:
         _show_alerts(found)
 
@@ -130,7 +126,7 @@ def try_rules(
     assert recorded.as_of is not None, "a recording ends"
     events = judge_history(book, recorded_sessions(recorded), recorded.as_of)
     if as_json:
-        _print_json([_as_json(event) for event in events])
+        print_json([_as_json(event) for event in events])
         return
     if events:
         shown = table("", ("bar (New York)", "rule", "alert"), 3)
@@ -171,7 +167,3 @@ def _as_json(event: Event) -> dict[str, Any]:
         "bar_start": f"{event.bar_start:%Y-%m-%dT%H:%M:%SZ}",
         "value": event.value,
     }
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, default=str) + "\n")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from barflow.cli_common import State, opened, say
 from barflow.secrets import resolve
 from barflow.settings import load_settings
 
@@ -20,7 +20,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def dashboard(
-    state: Annotated[Path | None, typer.Option(help="State folder of the embedded services.")] = None,
+    state: State = None,
     host: Annotated[str, typer.Option(help="Address to serve on; another than loopback needs a token.")] = LOOPBACK,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8050,
 ) -> None:
@@ -28,7 +28,6 @@ def dashboard(
 
     BARFLOW_DASHBOARD_TOKEN is what visitors sign in with, or secretsmanager:NAME; on loopback it may be left out.
     """
-    from barflow.cli import opened, say
     from dashboard.security import checked_token
 
     checked_token(_token(), host)  # before anything is started

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from barflow.cli_common import Json, print_json
 from barflow.errors import BadInputError
 
 Env = Annotated[str, typer.Option(help="dev, staging or prod.")]
@@ -41,7 +42,7 @@ def cost(
     runs: Annotated[
         int | None, typer.Option(min=1, help="So many process runs a session instead of those of the schedule.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Estimate what an environment costs a month, by service, and what one run of the pipeline does."""
     from barflow.tables import console, table
@@ -54,7 +55,7 @@ def cost(
     except ConfigError as error:
         raise BadInputError(str(error)) from None
     if as_json:
-        sys.stdout.write(json.dumps(found.to_json()) + "\n")
+        print_json(found.to_json())
         return
     count = found.runs_per_session
     title = f"{env}: {found.symbols} symbols, {count} process run{'s' if count > 1 else ''} a session"
@@ -70,7 +71,7 @@ def cost(
 
 def run(
     env: Env,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Process and aggregate once on AWS: cluster, Spark step, end of the cluster, Glue job, crawlers."""
     import time

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from barflow.cli_common import Json, OnlySymbols, State, opened, print_json, show_result
 from barflow.errors import BadInputError
 from barflow.settings import parse_symbols
 
 rejected_app = typer.Typer(no_args_is_help=True, help="The quarantine: bars that validation refused.")
 
-State = Annotated[
-    Path | None,
-    typer.Option(help="State folder of the embedded services (default: .barflow when BARFLOW_… settings name none)."),
-]
-Symbols = Annotated[str | None, typer.Option(help="Only these, comma separated: AAPL,MSFT.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Reason = Annotated[str | None, typer.Option(help="Only bars with this reason code.")]
 
 
 @rejected_app.command("list", epilog="Example:  barflow rejected list --symbols AAPL --reason off_grid")
 def rejected_list(
-    symbols: Symbols = None,
+    symbols: OnlySymbols = None,
     reason: Reason = None,
     replayed: Annotated[bool, typer.Option("--all", help="Also those that were replayed.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 50,
@@ -39,7 +32,7 @@ def rejected_list(
     documents = with_quarantine(
         state, lambda quarantine, _: quarantine.find(chosen(symbols), reason, waiting=not replayed, limit=limit)
     )
-    _print_json({"rejected": documents}) if as_json else show_rejected(documents)
+    print_json({"rejected": documents}) if as_json else show_rejected(documents)
 
 
 @rejected_app.command("show", epilog="Example:  barflow rejected show 3f9a1c")
@@ -54,19 +47,19 @@ def rejected_show(
         raise BadInputError(
             f"no single rejected bar has an id that starts with {identifier}: see barflow rejected list"
         )
-    _print_json({**document, "meaning": {code: REASONS.get(code, "") for code in document["reasons"]}})
+    print_json({**document, "meaning": {code: REASONS.get(code, "") for code in document["reasons"]}})
 
 
 @rejected_app.command("replay", epilog="Example:  barflow rejected replay --reason off_grid")
-def rejected_replay(symbols: Symbols = None, reason: Reason = None, state: State = None, as_json: Json = False) -> None:
+def rejected_replay(
+    symbols: OnlySymbols = None, reason: Reason = None, state: State = None, as_json: Json = False
+) -> None:
     """Judge refused bars by today's rules and store those that pass; a bar fetched since then wins."""
     from barflow.ledger import new_run_id
 
     def work(quarantine: Any, run: Any) -> Any:
         waiting = quarantine.find(chosen(symbols), reason)
         return quarantine.replay(run.staging, waiting, new_run_id("replay"), run.clock())
-
-    from barflow.cli import show_result
 
     show_result(vars(with_quarantine(state, work)), as_json)
 
@@ -76,12 +69,7 @@ def chosen(symbols: str | None) -> list[str] | None:
 
 
 def with_quarantine(state: Path | None, work: Callable[[Any, Any], Any]) -> Any:
-    from barflow.cli import opened
     from barflow.quarantine import Quarantine
 
     with opened(state, postgres=False) as run:
         return work(Quarantine(run.database), run)
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, default=str) + "\n")

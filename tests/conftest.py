@@ -6,6 +6,7 @@ whatever the test run dies of.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -27,6 +28,9 @@ from local.state import State
 # No test of this project depends on how fast the machine is.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# Spark's gateway says goodbye as the interpreter ends, when the log that it writes to is closed.
+logging.getLogger("py4j").setLevel(logging.WARNING)
 
 # CDK's engine runs in Node: in the one that make setup installs, whatever else is on the path.
 os.environ.setdefault("JSII_NODE", str(Path(sys.executable).with_name("node")))

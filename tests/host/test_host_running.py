@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ from stand_ins import put_secrets
 
 from barflow.contract import RuntimeContract, parameter_name
 from barflow.migrations import migrate
+from local.starting import free_port
 
 pytestmark = pytest.mark.minutes
 ROOT = HOST.parents[1]
@@ -47,11 +47,6 @@ def probe():
 
 probe()
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from barflow.errors import UnavailableError
 from barflow.mongo import Document
 from barflow.runtime import Run
 from barflow.sessions import utc_now
-from local.mongo import free_port
+from local.starting import free_port
 from local.twelvedata_server import TwelveDataStandIn
 
 HANDLER = Path(__file__).parents[2] / "lambda" / "ingest" / "handler.py"

@@ -29,7 +29,8 @@ from barflow.sessions import last_sessions, utc_now
 from barflow.staging import Staging
 from barflow.twelvedata import RawResponse
 from barflow.validation import validate
-from local.mongo import free_port, start_mongo
+from local.mongo import start_mongo
+from local.starting import free_port
 from local.twelvedata_server import TwelveDataStandIn
 
 Mongo = Database[Document]

@@ -12,7 +12,7 @@ from harness import Pipeline
 
 from barflow.spark_session import spark_session
 from local import mongo
-from local.mongo import free_port
+from local.starting import free_port
 
 
 @pytest.fixture(scope="session")
