@@ -7,7 +7,7 @@ from benchmarks.processes import Ended, call
 from benchmarks.seed import LAST_CLOSE
 from benchmarks.stores import DAYS, Bench
 from local.synthetic import SyntheticBars
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 MEANING = f"""
 The first tick of 500 symbols fetches {DAYS} sessions of each from the API stand-in, 50 symbols in a request, and keeps

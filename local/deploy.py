@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from barflow.errors import BarflowError
-from local.aws import ACCOUNT, REGION, AwsStandIn
+from local.aws.stand_in import ACCOUNT, REGION, AwsStandIn
 
 ROOT = Path(__file__).parents[1]
 BOTH_KEYS = ("-c", "allow_data_deletion=true")

@@ -16,7 +16,7 @@ from local.replay import ReplayBars
 from local.services import Services
 from local.state import State
 from local.synthetic import SyntheticBars
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 Say = Callable[[str], None]
 DEFAULT_STATE = Path(".barflow")

@@ -29,8 +29,8 @@ from barflow.mongo import connect
 from barflow.sessions import last_sessions, previous_session, utc_now
 from barflow.staging import Staging
 from local.airflow import LocalAirflow
-from local.aws import AwsStandIn
-from local.aws_machine import REGION, ROLE_KEY, Machine
+from local.aws.machine import REGION, ROLE_KEY, Machine
+from local.aws.stand_in import AwsStandIn
 from local.deploy import Cdk
 from local.embedded import STAND_IN_KEY
 from local.live import LiveClock
@@ -38,7 +38,7 @@ from local.services import Services
 from local.slack_server import TOKEN, SlackStandIn
 from local.state import State
 from local.synthetic import SyntheticBars
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 Say = Callable[[str], None]
 # The market stands still at the close of a session, and each scenario opens the next one.

@@ -16,7 +16,7 @@ from barflow.clusters import ALIVE
 from barflow.errors import BarflowError
 from barflow.load import TABLES
 from barflow.mongo import connect
-from local.aws_machine import ROLE_KEY
+from local.aws.machine import ROLE_KEY
 from local.live import sessions_of
 from local.oracle import Oracle, disagreements
 from local.rehearsal import Rehearsal

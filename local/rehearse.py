@@ -18,7 +18,7 @@ from pathlib import Path
 
 from barflow.errors import BarflowError
 from barflow.tables import console, table
-from local.aws_machine import Trouble
+from local.aws.machine import Trouble
 from local.rehearsal import TRIES, Rehearsal
 from local.rehearsal_checks import (
     catalog_is_entered,

@@ -11,8 +11,8 @@ from typing import Any
 
 import boto3
 
-from local.aws import AwsStandIn
-from local.aws_machine import REGION, ROLE_KEY, Machine
+from local.aws.machine import REGION, ROLE_KEY, Machine
+from local.aws.stand_in import AwsStandIn
 
 CODE = "code"
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from aws_parts import CODE, Aws
 
-from local.aws import AwsStandIn
-from local.aws_machine import Machine
+from local.aws.machine import Machine
+from local.aws.stand_in import AwsStandIn
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from barflow.archive import open_archive
 from barflow.bars import arrow_schema, glue_columns
 from barflow.lake import Lake
 from barflow.settings import load_settings
-from local.aws_machine import client_variables
+from local.aws.machine import client_variables
 
 LAKE, DATABASE = "archive", "archive_dev"
 

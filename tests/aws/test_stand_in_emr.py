@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aws_parts import CODE, Aws, eventually, zipped
 
-from local.aws_machine import Trouble
+from local.aws.machine import Trouble
 
 SCRIPT = """
 import json, os, sys

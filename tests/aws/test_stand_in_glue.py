@@ -12,7 +12,7 @@ import pytest
 from aws_parts import CODE, Aws, eventually, zipped
 from botocore.exceptions import ClientError
 
-from local.aws_machine import Trouble
+from local.aws.machine import Trouble
 
 SCRIPT = """
 import json, pathlib, sys

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from aws_parts import Aws
 
-from local.aws import AwsStandIn
-from local.aws_machine import Machine
+from local.aws.machine import Machine
+from local.aws.stand_in import AwsStandIn
 from local.services import Services
 from local.state import State
 

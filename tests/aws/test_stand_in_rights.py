@@ -9,7 +9,7 @@ import pytest
 from aws_parts import CODE, Aws, zipped
 from botocore.exceptions import ClientError
 
-from local.aws_machine import ACCOUNT, REGION
+from local.aws.machine import ACCOUNT, REGION
 
 VERSION = "2012-10-17"
 
@@ -135,7 +135,7 @@ def test_a_function_works_by_its_role(aws: Aws) -> None:
 def test_a_call_that_nobody_thought_of_is_refused_to_whoever_has_all_rights(aws: Aws) -> None:
     said = denied(aws.client("sqs", "r").list_queues)
     assert "AccessDenied" in said
-    assert "aws_calls does not say what sqs:ListQueues takes" in said
+    assert "local/aws/calls.py does not say what sqs:ListQueues takes" in said
     assert aws.client("sqs").list_queues()["ResponseMetadata"]["HTTPStatusCode"] == 200
 
 

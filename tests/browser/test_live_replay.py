@@ -20,7 +20,7 @@ from dashboard.server import serving
 from local.embedded import STAND_IN_CREDITS
 from local.live import LiveClock, keep_ticking, live_start
 from local.replay import ReplayBars
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from browsing import CAN_BROWSE
 from harness import program
 
 from barflow.errors import BarflowError
-from local.aws_machine import REGION, ROLE_KEY, Machine, Trouble
+from local.aws.machine import REGION, ROLE_KEY, Machine, Trouble
 from local.rehearsal import Rehearsal
 from local.rehearsal_checks import AT_WORK, no_call_was_refused
 from local.rehearsal_page import Done, page

@@ -16,7 +16,7 @@ from commands import all_end, barflow, ended, family, heard, in_process, start
 
 from local.state import State
 from local.synthetic import SyntheticBars
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 TWO = ("--symbols", "AAPL,BRK.B", "--days", "3")
 

@@ -24,7 +24,7 @@ from stand_ins import ssh_connection
 from barflow.mongo import Document
 from local.embedded import STAND_IN_KEY
 from local.synthetic import SyntheticBars
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 SETTINGS: Any = program("orchestration/host/write_settings.py")
 BARFLOW = Path(sys.executable).with_name("barflow")

@@ -12,7 +12,7 @@ from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS
 
 from barflow.twelvedata import Answer, RawResponse, SymbolError, TwelveDataClient
 from local.bar_sources import BarSource
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 KEY = "stand-in-key"
 

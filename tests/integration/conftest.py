@@ -9,7 +9,7 @@ import pytest
 from twelvedata_calls import CLOCK, MARKET, reset
 
 from local.bar_sources import BarSource
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 StandIns = Callable[..., TwelveDataStandIn]
 

@@ -17,7 +17,7 @@ from barflow.sessions import BAR, last_sessions
 from barflow.twelvedata import Answer, RawResponse, SymbolError
 from local.bar_sources import Row
 from local.synthetic import SyntheticBars
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 LAST_BAR = DAY_CLOSES - BAR
 SLOTS = [slot for traded in last_sessions(DAY_CLOSES, 8) for slot in traded.slots]

@@ -14,7 +14,7 @@ from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, ask, limit
 
 from barflow.backfill import plan
 from barflow.errors import VendorRefusedError
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 SYMBOLS = "A,B,C,D,E,F,G,H,I,J"
 NEARLY_MIDNIGHT = datetime(2025, 7, 2, 23, 59, 30, tzinfo=UTC)

@@ -13,7 +13,7 @@ from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, limit
 
 from barflow.errors import BadInputError, BarflowError, UnavailableError, VendorRefusedError
 from barflow.twelvedata import Answer, RawResponse, SymbolError
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 GOOD = printed(MARKET, "AAPL", DAY_OPENS, DAY_CLOSES)
 SERIES = b'{"meta":{"symbol":"X"},"values":[],"status":"ok"}'

@@ -18,7 +18,7 @@ from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS
 from barflow.errors import BadInputError, BarflowError
 from barflow.twelvedata import RawResponse, SymbolError, TwelveDataClient
 from barflow.twelvedata_http import Http, NoAnswer
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 KEY = "s3cr3t+Key/0123456789abcdef"
 ECHO = f"apikey {KEY} ({quote(KEY, safe='')}) is "

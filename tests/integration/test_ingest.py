@@ -30,7 +30,7 @@ from barflow.sessions import BAR, NEW_YORK, last_sessions, session, utc_now
 from barflow.twelvedata import Answer
 from local.bar_sources import Row
 from local.replay import ReplayBars
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 Mongo = Database[Document]
 HISTORY = last_sessions(DAY_CLOSES, 20)

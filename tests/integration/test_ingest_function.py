@@ -23,7 +23,7 @@ from barflow.mongo import Document
 from barflow.runtime import Run
 from barflow.sessions import utc_now
 from local.starting import free_port
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 HANDLER = Path(__file__).parents[2] / "lambda" / "ingest" / "handler.py"
 HISTORY = 3

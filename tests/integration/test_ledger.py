@@ -17,7 +17,7 @@ from barflow.ledger import FAILED, PARTIAL, RUNNING, SUCCEEDED, Lease, Ledger, n
 from barflow.mongo import Document
 from barflow.sessions import BAR, utc_now
 from barflow.twelvedata import SymbolError
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 Mongo = Database[Document]
 

@@ -21,7 +21,7 @@ from barflow import metrics
 from barflow.sessions import utc_now
 from local.embedded import STAND_IN_KEY
 from local.synthetic import SyntheticBars
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 REGION = "us-east-1"
 BARFLOW = Path(sys.executable).with_name("barflow")

@@ -22,8 +22,8 @@ from barflow.staging import Staging
 from barflow.twelvedata import Answer
 from barflow.validation import REASONS
 from local.bar_sources import Row
-from local.twelvedata_server import TwelveDataStandIn
-from local.twelvedata_switches import VALUE_KINDS
+from local.twelvedata.server import TwelveDataStandIn
+from local.twelvedata.switches import VALUE_KINDS
 
 Mongo = Database[Document]
 SPOILED = DAY_OPENS + 40 * BAR

@@ -31,7 +31,7 @@ from barflow.twelvedata import RawResponse
 from barflow.validation import validate
 from local.mongo import start_mongo
 from local.starting import free_port
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 Mongo = Database[Document]
 DAY = DAY_OPENS.date()

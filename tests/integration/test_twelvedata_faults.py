@@ -16,8 +16,8 @@ import requests
 from twelvedata_calls import CLOCK, DAY_CLOSES, MARKET, ask, reset
 
 from local.bar_sources import BAR
-from local.twelvedata_server import TwelveDataStandIn, main
-from local.twelvedata_switches import VALUE_KINDS
+from local.twelvedata.server import TwelveDataStandIn, main
+from local.twelvedata.switches import VALUE_KINDS
 
 ROOT = Path(__file__).parents[2]
 Value = dict[str, Any]
@@ -209,7 +209,7 @@ def test_a_fault_that_does_not_exist_is_a_mistake(api: TwelveDataStandIn) -> Non
 class TestAsItsOwnProcess:
     def test_it_prints_its_address_serves_and_stops_when_told(self, tmp_path: Path) -> None:
         ready = tmp_path / "ready"
-        command = [sys.executable, "-m", "local.twelvedata_server", "--now", "2025-07-02T20:00+00:00"]
+        command = [sys.executable, "-m", "local.twelvedata.server", "--now", "2025-07-02T20:00+00:00"]
         with subprocess.Popen(
             [*command, "--credits-per-minute", "8", "--ready-file", str(ready)],
             cwd=ROOT,

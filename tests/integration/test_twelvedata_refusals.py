@@ -10,7 +10,7 @@ import pytest
 import requests
 from twelvedata_calls import CLOCK, DAY_CLOSES, MARKET, ask, limit, reset
 
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, as_values, as
 
 from local.bar_sources import BAR
 from local.replay import ReplayBars
-from local.twelvedata_server import TwelveDataStandIn
-from local.twelvedata_switches import Switches
+from local.twelvedata.server import TwelveDataStandIn
+from local.twelvedata.switches import Switches
 
 HALF_DAY_CLOSES = datetime(2025, 7, 3, 17, 0, tzinfo=UTC)
 NO_DATA = "No data is available on the specified dates. Try setting different start/end dates."

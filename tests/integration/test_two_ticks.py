@@ -17,7 +17,7 @@ from twelvedata_calls import CLOCK, DAY_OPENS, reset
 
 from barflow.mongo import Document, connect
 from barflow.sessions import BAR
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 Mongo = Database[Document]
 PROGRAM = Path(__file__).with_name("tick_program.py")

@@ -18,7 +18,7 @@ from barflow.mongo import Document
 from barflow.sessions import utc_now
 from barflow.twelvedata import Answer, SymbolError, TwelveDataClient
 from local.bar_sources import BarSource, Row
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 KEY = "stand-in-key"
 SYMBOLS = ("AAPL", "MSFT")

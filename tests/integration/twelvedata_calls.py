@@ -9,8 +9,8 @@ import requests
 
 from local.bar_sources import Row
 from local.synthetic import SyntheticBars
-from local.twelvedata_server import TwelveDataStandIn
-from local.twelvedata_switches import Switches
+from local.twelvedata.server import TwelveDataStandIn
+from local.twelvedata.switches import Switches
 
 DAY_OPENS = datetime(2025, 7, 2, 13, 30, tzinfo=UTC)  # Wednesday; 3 July is a half day, 4 July a holiday
 DAY_CLOSES = datetime(2025, 7, 2, 20, 0, tzinfo=UTC)

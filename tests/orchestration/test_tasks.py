@@ -25,7 +25,7 @@ from barflow.settings import load_settings
 from local.embedded import STAND_IN_KEY
 from local.slack_server import TOKEN, SlackStandIn, Trouble
 from local.synthetic import SyntheticBars
-from local.twelvedata_server import TwelveDataStandIn
+from local.twelvedata.server import TwelveDataStandIn
 
 SYMBOLS, DAY = ("AAPL", "MSFT", "NVDA"), "2026-11-04"
 ACCOUNT, RUN = "123456789012", "scheduled__2026-11-25T21:45:00+00:00"

@@ -1,7 +1,7 @@
 """Where moto's CloudFormation differs from AWS's in what a deployment relies on: put right in moto's own process.
 
 Importing this module mends moto. Each mend is a difference that a deployment, an update or a teardown met; types that
-moto lacks are in aws_types.
+moto lacks are in resource_types.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from local.aws_calls import of_uri
-from local.aws_machine import ACCOUNT, REGION, Machine, client_variables
-from local.aws_rights import require
+from local.aws.calls import of_uri
+from local.aws.machine import ACCOUNT, REGION, Machine, client_variables
+from local.aws.rights import require
 
 # What a cluster's own configuration would say, for one of this size.
 SPARK_DEFAULTS = {

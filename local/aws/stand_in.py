@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import IO, cast
 
 from barflow.errors import UnavailableError
-from local.aws_machine import ACCOUNT, REGION, Machine, client_variables
+from local.aws.machine import ACCOUNT, REGION, Machine, client_variables
 
 __all__ = ["ACCOUNT", "REGION", "AwsStandIn"]
 
@@ -59,13 +59,13 @@ def main() -> None:
 
     from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
-    import local.aws_mends  # noqa: F401 it mends moto
-    from local import aws_catalog_types, aws_types
+    import local.aws.mends  # noqa: F401 it mends moto
+    from local.aws import catalog_types, resource_types
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     logging.getLogger("moto").setLevel(logging.ERROR)
-    aws_types.extend()
-    aws_catalog_types.extend()
+    resource_types.extend()
+    catalog_types.extend()
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     port = server.get_host_and_port()[1]
@@ -75,7 +75,7 @@ def main() -> None:
     print(port, flush=True)
     sys.stdin.read()
     if given:
-        from local.aws_programs import kill_all
+        from local.aws.programs import kill_all
 
         kill_all()
     server.stop()
@@ -83,10 +83,10 @@ def main() -> None:
 
 def run_on(machine: Machine) -> None:
     """Has this process's moto run what is deployed."""
-    from local import aws_athena, aws_crawlers, aws_emr, aws_glue, aws_lambda, aws_rds, aws_rights
+    from local.aws import athena, crawlers, emr, functions, glue, rds, rights
 
-    aws_rights.judge(machine)
-    for service in (aws_lambda, aws_rds, aws_emr, aws_glue, aws_crawlers, aws_athena):
+    rights.judge(machine)
+    for service in (functions, rds, emr, glue, crawlers, athena):
         service.run_on(machine)
 
 

@@ -1,7 +1,7 @@
 """How does one talk to the API stand-in? A real HTTP server on a free loopback port, in a thread or as a process.
 
 In a test: ``with TwelveDataStandIn(SyntheticBars()) as api: requests.get(f"{api.url}/time_series", …)``.
-As a process: ``python -m local.twelvedata_server --seed 7`` prints its address and serves until it is told to stop.
+As a process: ``python -m local.twelvedata.server --seed 7`` prints its address and serves until it is told to stop.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from barflow.sessions import utc_now
 from local.bar_sources import BarSource
 from local.replay import ReplayBars
 from local.synthetic import SyntheticBars
-from local.twelvedata_answers import Answers, Call, injected_error
-from local.twelvedata_credits import Credits
-from local.twelvedata_errors import Refusal
-from local.twelvedata_query import symbols_of
-from local.twelvedata_switches import Fault, Switches
+from local.twelvedata.answers import Answers, Call, injected_error
+from local.twelvedata.credits import Credits
+from local.twelvedata.errors import Refusal
+from local.twelvedata.query import symbols_of
+from local.twelvedata.switches import Fault, Switches
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 20.0
@@ -222,7 +222,7 @@ class _BrokenOff(Response):
 
 def main(arguments: list[str] | None = None) -> int:
     """Serves until SIGINT or SIGTERM. The address goes to stdout and, once it answers, into ``--ready-file``."""
-    parser = argparse.ArgumentParser(prog="python -m local.twelvedata_server", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m local.twelvedata.server", description=main.__doc__)
     parser.add_argument("--port", type=int, default=0, help="0: a free one (default)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--seed", type=int, default=7, help="of the synthetic sessions (default: 7)")

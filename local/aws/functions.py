@@ -20,11 +20,11 @@ from typing import Any
 
 from moto.awslambda.models import LambdaFunction, LambdaVersion, lambda_backends
 
-from local import aws_programs, aws_types
-from local.aws_machine import Machine
-from local.aws_rights import role_of
+from local.aws import programs, resource_types
+from local.aws.machine import Machine
+from local.aws.rights import role_of
 
-RUNTIME = Path(__file__).with_name("aws_lambda_runtime.py")
+RUNTIME = Path(__file__).with_name("function_runtime.py")
 
 
 def invoke(machine: Machine, function: LambdaFunction, event: str) -> tuple[str, bool, str]:
@@ -36,9 +36,7 @@ def invoke(machine: Machine, function: LambdaFunction, event: str) -> tuple[str,
         done = subprocess.run(
             [sys.executable, str(RUNTIME), function.handler, str(result)],
             cwd=folder,
-            env=aws_programs.environment(
-                machine, {**(function.environment_vars or {}), **about}, role_of(function.role)
-            ),
+            env=programs.environment(machine, {**(function.environment_vars or {}), **about}, role_of(function.role)),
             input=event,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -68,7 +66,7 @@ def _unpacked(machine: Machine, function: LambdaFunction) -> Path:
     return folder
 
 
-class Trigger(aws_types.Recorded):
+class Trigger(resource_types.Recorded):
     """CDK's ``Trigger``: a function that the deployment invokes, and whose error becomes the deployment's.
 
     Only when it is made: moto updates a function after what refers to it, too late for what CDK does on an update.
@@ -108,4 +106,4 @@ def run_on(machine: Machine) -> None:
     LambdaFunction._invoke_lambda = invoke_here
     LambdaVersion.create_from_cloudformation_json = classmethod(with_its_arn)
     Trigger.machine = machine
-    aws_types.TYPES["Custom::Trigger"] = Trigger
+    resource_types.TYPES["Custom::Trigger"] = Trigger

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from local.aws_machine import ACCOUNT, REGION
-from local.iam_policies import Call
+from local.aws.iam_policies import Call
+from local.aws.machine import ACCOUNT, REGION
 
 Parameters = Mapping[str, Any]
 READ_KEY, WRITE_KEY = ("kms:Decrypt",), ("kms:Decrypt", "kms:GenerateDataKey")
@@ -25,7 +25,7 @@ ENTERS = ("glue:BatchCreatePartition", "glue:BatchGetPartition", "glue:CreateTab
 def needs(service: str, operation: str, given: Parameters) -> list[Call]:
     """What a call takes; ``service`` is the name that it is signed for. Raises ValueError for one that is not here."""
     if (name := f"{service}:{operation}") not in NEEDS:
-        raise ValueError(f"aws_calls does not say what {name} takes")
+        raise ValueError(f"local/aws/calls.py does not say what {name} takes")
     return list(NEEDS[name](given))
 
 

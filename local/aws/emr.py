@@ -17,11 +17,11 @@ from moto.core.utils import utcnow
 from moto.emr.models import Cluster, Step
 from moto.emr.responses import ElasticMapReduceResponse
 
-from local import aws_programs
-from local.aws_calls import of_uri, role_of_instances
-from local.aws_machine import Machine, Trouble
-from local.aws_programs import Child
-from local.aws_rights import DeniedError, require
+from local.aws import programs
+from local.aws.calls import of_uri, role_of_instances
+from local.aws.machine import Machine, Trouble
+from local.aws.programs import Child
+from local.aws.rights import DeniedError, require
 
 # Seconds for what takes EMR minutes.
 STARTING, BOOTSTRAPPING, TERMINATING = 0.5, 0.25, 0.25
@@ -92,7 +92,7 @@ class Life:
             rules = json.loads(text) if isinstance(text, str) else text
             certificate = rules["EncryptionConfiguration"].get("InTransitEncryptionConfiguration", {})
             wanted.append(certificate.get("TLSCertificateConfiguration", {}).get("S3Object", ""))
-        aws_programs.check(self._role, (uri for uri in wanted if uri.startswith("s3://")))
+        programs.check(self._role, (uri for uri in wanted if uri.startswith("s3://")))
         # EMR itself only leaves the logs out, which nobody notices before they are needed.
         require(self._role, of_uri("s3:PutObject", f"{self._cluster.log_uri}{self._cluster.id}/"))
 
@@ -116,9 +116,9 @@ class Life:
         step.state, step.start_date_time = "RUNNING", utcnow()
         log = f"{self._cluster.log_uri}{self._cluster.id}/steps/{step.id}/stderr.gz"
         try:
-            folder = aws_programs.new_folder(self._machine, step.id)
+            folder = programs.new_folder(self._machine, step.id)
             command, variables = submission(list(step.args), self._role, folder)
-            environment = aws_programs.spark_environment(self._machine, variables, self._role, folder, {})
+            environment = programs.spark_environment(self._machine, variables, self._role, folder, {})
             self._step = Child(command, environment, folder, self._machine.take(Trouble.STEP_DIES))
             if self._end.is_set():
                 self._step.kill()
@@ -128,7 +128,7 @@ class Life:
             self._step = None
         except (FileNotFoundError, DeniedError, ValueError) as problem:
             code, error, said = 1, str(problem), f"{problem}\n"
-        aws_programs.keep_log(log, said)
+        programs.keep_log(log, said)
         step.end_date_time = utcnow()
         if code:
             step.failure = {"Reason": "Unknown Error.", "Message": error, "LogFile": log}
@@ -150,8 +150,8 @@ def submission(arguments: list[str], role: str, folder: Path) -> tuple[list[str]
     while rest and rest[0].startswith("--"):
         option, value, rest = rest[0], rest[1], rest[2:]
         if option == "--py-files":
-            aws_programs.check(role, value.split(","))
-            files = [aws_programs.fetch(uri, folder) for uri in value.split(",")]
+            programs.check(role, value.split(","))
+            files = [programs.fetch(uri, folder) for uri in value.split(",")]
         elif option == "--conf":
             name, _, setting = value.partition("=")
             if name.startswith(YARN_ENVIRONMENT):
@@ -160,8 +160,8 @@ def submission(arguments: list[str], role: str, folder: Path) -> tuple[list[str]
             raise ValueError(f"spark-submit: {option} is not known here")
     if not rest:
         raise ValueError("spark-submit was given no script")
-    aws_programs.check(role, rest[:1])
-    return aws_programs.submit(files, aws_programs.fetch(rest[0], folder), rest[1:]), variables
+    programs.check(role, rest[:1])
+    return programs.submit(files, programs.fetch(rest[0], folder), rest[1:]), variables
 
 
 def run_on(machine: Machine) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from zoneinfo import ZoneInfo
 
-from local import twelvedata_errors as errors
+from local.twelvedata import errors
 
 INTERVAL = "5min"
 MOST_SYMBOLS = 120

@@ -23,9 +23,9 @@ from moto.iam.models import Role, iam_backends
 from moto.s3.exceptions import S3ClientError
 from moto.s3.responses import S3Response
 
-from local.aws_calls import needs, of_objects, of_uri
-from local.aws_machine import ACCOUNT, ROLE_KEY, Machine
-from local.iam_policies import Call, Statement, allowed
+from local.aws.calls import needs, of_objects, of_uri
+from local.aws.iam_policies import Call, Statement, allowed
+from local.aws.machine import ACCOUNT, ROLE_KEY, Machine
 
 # Of the objects that one call deletes.
 KEY = re.compile("<Key>(.*?)</Key>")

@@ -19,8 +19,8 @@ from moto.athena.models import AthenaBackend, Execution, QueryResults
 from moto.athena.responses import AthenaResponse
 from moto.glue.models import FakeTable, glue_backends
 
-from local import aws_programs
-from local.aws_machine import ACCOUNT, REGION, Machine
+from local.aws import programs
+from local.aws.machine import ACCOUNT, REGION, Machine
 
 TYPES = {
     "VARCHAR": "varchar", "DATE": "date", "BIGINT": "bigint", "INTEGER": "integer", "DOUBLE": "double",
@@ -54,12 +54,12 @@ def _view(db: duckdb.DuckDBPyConnection, table: FakeTable, folder: Path) -> None
     keys = [column["Name"] for column in described["PartitionKeys"]]
     parts = []
     for number, partition in enumerate(table.partitions.values()):
-        bucket, prefix = aws_programs.place_of(partition.as_dict()["StorageDescriptor"]["Location"])
+        bucket, prefix = programs.place_of(partition.as_dict()["StorageDescriptor"]["Location"])
         place = folder / table.name / str(number)
         place.mkdir(parents=True)
-        for key in list(aws_programs.s3().get_bucket(bucket).keys.keys()):
-            if key.startswith(prefix) and aws_programs.exists(f"s3://{bucket}/{key}"):
-                aws_programs.fetch(f"s3://{bucket}/{key}", place)
+        for key in list(programs.s3().get_bucket(bucket).keys.keys()):
+            if key.startswith(prefix) and programs.exists(f"s3://{bucket}/{key}"):
+                programs.fetch(f"s3://{bucket}/{key}", place)
         if not any(place.iterdir()):
             continue
         values = ", ".join(f"'{value}' as \"{key}\"" for key, value in zip(keys, partition.values, strict=True))
@@ -102,9 +102,7 @@ def run_on(machine: Machine) -> None:
         writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
         for row in found.rows:
             writer.writerow([cell.get("VarCharValue", "") for cell in row["Data"]])
-        aws_programs.s3().put_object(
-            *aws_programs.place_of(execution.config["OutputLocation"]), text.getvalue().encode()
-        )
+        programs.s3().put_object(*programs.place_of(execution.config["OutputLocation"]), text.getvalue().encode())
         execution.outcome = "SUCCEEDED"
         return run_id
 

@@ -18,10 +18,10 @@ from moto.core.utils import camelcase_to_underscores, utcnow
 from moto.glue.models import FakeJob, FakeJobRun
 from moto.glue.responses import GlueResponse
 
-from local import aws_programs
-from local.aws_machine import Machine, Trouble
-from local.aws_programs import Child
-from local.aws_rights import role_of
+from local.aws import programs
+from local.aws.machine import Machine, Trouble
+from local.aws.programs import Child
+from local.aws.rights import role_of
 
 STARTING = 0.25  # seconds
 # Arguments of a job that name what it starts with, in S3.
@@ -49,7 +49,7 @@ class JobRun:
         run = self._run_of_job
         time.sleep(STARTING)
         try:
-            folder = aws_programs.new_folder(self._machine, run.job_run_id[:12])
+            folder = programs.new_folder(self._machine, run.job_run_id[:12])
             code = self._execute(folder)
             error = self._child.error(code) if code and self._child else ""
         except Exception as problem:  # what it starts with is missing; or a defect here, and it must not run for ever
@@ -66,28 +66,26 @@ class JobRun:
         arguments = dict(run.arguments or {})
         named = {name: value.split(",") for name, value in arguments.items() if name in FILES}
         role = role_of(self._job.role)
-        aws_programs.check(
-            role, [self._job.command["ScriptLocation"], *(uri for uris in named.values() for uri in uris)]
-        )
-        script = aws_programs.fetch(self._job.command["ScriptLocation"], folder)
-        python_files = [aws_programs.fetch(uri, folder) for uri in named.get("--extra-py-files", ())]
+        programs.check(role, [self._job.command["ScriptLocation"], *(uri for uris in named.values() for uri in uris)])
+        script = programs.fetch(self._job.command["ScriptLocation"], folder)
+        python_files = [programs.fetch(uri, folder) for uri in named.get("--extra-py-files", ())]
         for uri in named.get("--extra-files", ()):
-            aws_programs.fetch(uri, folder)
+            programs.fetch(uri, folder)
         given = [part for pair in arguments.items() for part in pair if part]
         given += ["--JOB_NAME", self._job.name, "--JOB_RUN_ID", run.job_run_id]
         copied = copy_for_spark(arguments.get("--lake", ""), folder / "s3")
-        environment = aws_programs.spark_environment(self._machine, {}, role, folder, copied)
+        environment = programs.spark_environment(self._machine, {}, role, folder, copied)
         late = self._machine.take(Trouble.JOB_TIMES_OUT)
         at = late if late is not None else self._machine.take(Trouble.JOB_DIES)
         if self.ended_as:
             return 1
         run.state = "RUNNING"
-        self._child = Child(aws_programs.submit(python_files, script, given), environment, folder, at)
+        self._child = Child(programs.submit(python_files, script, given), environment, folder, at)
         code = self._child.wait(float(run.timeout) * 60)
         if late is not None or code is None:
             self.stop(TIMED_OUT)
             code = self._child.wait()
-        aws_programs.keep_glue_log(self._child.log, run.job_run_id)
+        programs.keep_glue_log(self._child.log, run.job_run_id)
         assert code is not None
         return code
 
@@ -96,13 +94,13 @@ def copy_for_spark(uri: str, folder: Path) -> dict[str, str]:
     """Copies a bucket's objects into the folder; the settings by which Spark finds them under their s3:// address."""
     if not uri.startswith("s3://"):
         return {}
-    bucket, _ = aws_programs.place_of(uri)
+    bucket, _ = programs.place_of(uri)
     settings = {
         "spark.hadoop.fs.s3.impl": OVERLOAD,
         "spark.hadoop.fs.viewfs.overload.scheme.target.s3.impl": "org.apache.hadoop.fs.LocalFileSystem",
     }
-    for key in list(aws_programs.s3().get_bucket(bucket).keys.keys()):
-        found = aws_programs.s3().get_object(bucket, key)
+    for key in list(programs.s3().get_bucket(bucket).keys.keys()):
+        found = programs.s3().get_object(bucket, key)
         if found is None or key.endswith("/"):
             continue
         target = folder / bucket / key

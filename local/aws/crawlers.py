@@ -21,10 +21,10 @@ from moto.glue.models import FakeCrawl, FakeCrawler, FakeTable, GlueBackend
 from moto.glue.responses import GlueResponse
 from moto.secretsmanager.models import secretsmanager_backends
 
-from local import aws_programs
-from local.aws_calls import of_crawl
-from local.aws_machine import ACCOUNT, REGION, Machine
-from local.aws_rights import require, role_of
+from local.aws import programs
+from local.aws.calls import of_crawl
+from local.aws.machine import ACCOUNT, REGION, Machine
+from local.aws.rights import require, role_of
 
 RUNNING, STOPPING = 0.25, 0.25  # seconds
 JDBC = re.compile(r"jdbc:postgresql://(?P<host>[^:/]+):(?P<port>\d+)/(?P<dbname>\w+)")
@@ -45,10 +45,10 @@ def crawl(crawler: FakeCrawler) -> tuple[int, int]:
 def _enter_partitions(table: FakeTable) -> int:
     """A table's partitions, by the ``key=value`` folders under its place."""
     storage = table.as_dict()["StorageDescriptor"]
-    bucket, prefix = aws_programs.place_of(storage["Location"])
+    bucket, prefix = programs.place_of(storage["Location"])
     names = [column["Name"] for column in table.as_dict()["PartitionKeys"]]
     made = 0
-    for key in list(aws_programs.s3().get_bucket(bucket).keys.keys()):
+    for key in list(programs.s3().get_bucket(bucket).keys.keys()):
         folder, _, _ = key.rpartition("/")
         found = dict(part.split("=", 1) for part in folder.removeprefix(prefix).split("/") if "=" in part)
         values = [unquote(found.get(name, "")) for name in names]

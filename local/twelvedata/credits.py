@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from local import twelvedata_errors as errors
+from local.twelvedata import errors
 
 # What a key without limits reports as its limit, so that headers and /api_usage keep their shape.
 UNLIMITED = 1_000_000

@@ -30,7 +30,7 @@ from moto.rds.models import DBInstance
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from local.aws_machine import Machine
+from local.aws.machine import Machine
 
 SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
 # The superuser comes from this machine's embedded parts, by the socket; all others come through the endpoint.

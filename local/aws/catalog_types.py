@@ -13,7 +13,7 @@ from typing import Any
 from moto.athena.models import AthenaBackend, athena_backends
 from moto.glue.models import GlueBackend, glue_backends
 
-from local.aws_types import TYPES, Recorded
+from local.aws.resource_types import TYPES, Recorded
 
 Properties = dict[str, Any]
 

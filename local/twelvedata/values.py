@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from local.bar_sources import BAR, BarSource, Row
-from local.twelvedata_query import Query
+from local.twelvedata.query import Query
 
 INSTANT = timedelta(microseconds=1)
 PRICES = ("open", "high", "low", "close")

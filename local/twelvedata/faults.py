@@ -1,4 +1,4 @@
-"""How does a spoiled list of bars look? One function per fault of local.twelvedata_switches.ValueFault.
+"""How does a spoiled list of bars look? One function per fault of local.twelvedata.switches.ValueFault.
 
 Each takes the values of an answer (one object per bar) and changes them in place.
 """
@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from barflow.sessions import new_york, sessions_between
-from local.twelvedata_switches import Fault
+from local.twelvedata.switches import Fault
 
 Value = dict[str, str | None]
 

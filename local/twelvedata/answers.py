@@ -11,14 +11,14 @@ from datetime import datetime
 
 import orjson
 
-from local import twelvedata_errors as errors
 from local.bar_sources import BarSource
-from local.twelvedata_credits import Credits
-from local.twelvedata_errors import Refusal
-from local.twelvedata_faults import spoil
-from local.twelvedata_query import INTERVAL, Query, parse
-from local.twelvedata_switches import VALUE_KINDS, Fault, Switches
-from local.twelvedata_values import Values
+from local.twelvedata import errors
+from local.twelvedata.credits import Credits
+from local.twelvedata.errors import Refusal
+from local.twelvedata.faults import spoil
+from local.twelvedata.query import INTERVAL, Query, parse
+from local.twelvedata.switches import VALUE_KINDS, Fault, Switches
+from local.twelvedata.values import Values
 
 # The vendor's public key, good for a few symbols only.
 DEMO_KEY = "demo"
