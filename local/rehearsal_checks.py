@@ -112,6 +112,22 @@ def the_bot_heard_each_alert_once(deployed: Rehearsal) -> str:
     return f"{len(sent)} alerts, each once"
 
 
+def an_alarm_reaches_slack(deployed: Rehearsal) -> str:
+    """What CloudWatch would say of a deployed alarm to the operations topic, the deployed function tells Slack."""
+    template = deployed.folder / "assembly" / f"Barflow-{deployed.env}-Observability.template.json"
+    alarms = [
+        item["Properties"]
+        for item in json.loads(template.read_text())["Resources"].values()
+        if item["Type"] == "AWS::CloudWatch::Alarm"
+    ]
+    alarm = next(item for item in alarms if item["AlarmName"].endswith("UndeliveredAlerts"))
+    said = {name: alarm[name] for name in ("AlarmName", "AlarmDescription")} | {"NewStateValue": "ALARM"}
+    heard, topic = len(deployed.slack.posts), deployed.outputs["Observability"]["OperationsTopic"]
+    deployed.client("sns").publish(TopicArn=topic, Message=json.dumps(said))
+    told(deployed, heard, alarm["AlarmName"], "is ALARM", alarm["AlarmDescription"])
+    return f"{alarm['AlarmName']}, one of {len(alarms)}"
+
+
 def told(deployed: Rehearsal, since: int, *words: str) -> str:
     """The newest of Slack's messages, from a number on, that has all the words. Raises BarflowError without one."""
     texts = [post["text"] for post in deployed.slack.posts[since:]]

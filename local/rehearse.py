@@ -21,6 +21,7 @@ from barflow.tables import console, table
 from local.aws.machine import Trouble
 from local.rehearsal import TRIES, Rehearsal
 from local.rehearsal_checks import (
+    an_alarm_reaches_slack,
     catalog_is_entered,
     last_told,
     ledger_balances,
@@ -109,6 +110,7 @@ def rehearse(env: str, folder: Path, say: Say, look: Callable[[Rehearsal], None]
         compare(deployed, step)
         step("the sweep ends what a run left behind", deployed.sweep)
         step("the example bot reads its queue", partial(the_bot_heard_each_alert_once, deployed))
+        step("an alarm reaches Slack", partial(an_alarm_reaches_slack, deployed))
         step("calls to AWS, judged by the roles' policies", partial(no_call_was_refused, deployed))
     return step.done
 

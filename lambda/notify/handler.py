@@ -47,4 +47,4 @@ def as_text(message: dict[str, Any]) -> str:
 @cache
 def _client() -> WebClient:
     secret = boto3.client("secretsmanager").get_secret_value(SecretId=os.environ["SLACK_SECRET"])
-    return WebClient(token=secret["SecretString"])
+    return WebClient(token=secret["SecretString"], base_url=os.environ.get("BARFLOW_SLACK_URL", WebClient.BASE_URL))
