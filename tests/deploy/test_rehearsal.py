@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -73,15 +74,38 @@ def test_where_the_host_ingests_its_role_allows_all_that_a_tick_does() -> None:
         listed = subprocess.run([BARFLOW, "alerts", "list"], env=settings, capture_output=True, text=True, check=True)
         assert "sns sent" in listed.stdout
         airflow_reads_its_dags_and_keeps_its_logs(deployed)
+        what_is_encrypted_takes_its_key(deployed)
         assert deployed.machine.judged[deployed.host_role] > 5
+
+
+def client(deployed: Rehearsal, service: str, role: str) -> Any:
+    """As a program of that role has it."""
+    keys = {"aws_access_key_id": f"{ROLE_KEY}{role}", "aws_secret_access_key": "x"}
+    return boto3.client(service, endpoint_url=deployed.aws.url, region_name=REGION, **keys)
+
+
+def what_is_encrypted_takes_its_key(deployed: Rehearsal) -> None:
+    """The deployed encryption is there to be judged: who has all rights but those to keys opens nothing."""
+    all_but_keys = {"Effect": "Allow", "NotAction": "kms:*", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [all_but_keys]})
+    deployed.client("iam").create_role(RoleName="keyless", AssumeRolePolicyDocument="{}")
+    deployed.client("iam").put_role_policy(RoleName="keyless", PolicyName="all", PolicyDocument=document)
+    contract, outputs = deployed.contract, deployed.outputs["Alerts"]
+    message = {"Message": "x", "MessageGroupId": "x", "MessageDeduplicationId": "x"}
+    for service, call, given in (
+        ("s3", "put_object", {"Bucket": contract.storage.lake_bucket, "Key": "x", "Body": b"x"}),
+        ("s3", "get_object", {"Bucket": contract.storage.code_bucket, "Key": "x"}),
+        ("secretsmanager", "get_secret_value", {"SecretId": contract.warehouse.reader_secret}),
+        ("sns", "publish", {"TopicArn": outputs["AlertsTopic"], **message}),
+        ("sqs", "receive_message", {"QueueUrl": outputs["BotQueues"].split(",")[0]}),
+    ):
+        with pytest.raises(ClientError, match="not authorized to perform: kms:Decrypt"):
+            getattr(client(deployed, service, "keyless"), call)(**given)
 
 
 def airflow_reads_its_dags_and_keeps_its_logs(deployed: Rehearsal) -> None:
     """As bundle and remote logging do on a host, by its role; the rehearsal's Airflow has folders for both."""
-    storage, key = deployed.contract.storage, f"{ROLE_KEY}{deployed.host_role}"
-    s3 = boto3.client(
-        "s3", endpoint_url=deployed.aws.url, region_name=REGION, aws_access_key_id=key, aws_secret_access_key="x"
-    )
+    storage, s3 = deployed.contract.storage, client(deployed, "s3", deployed.host_role)
     prefix = storage.code_uri.removeprefix(f"s3://{storage.code_bucket}/")
     s3.head_bucket(Bucket=storage.code_bucket)
     found = s3.list_objects_v2(Bucket=storage.code_bucket, Prefix=f"{prefix}orchestration/dags")["Contents"]
