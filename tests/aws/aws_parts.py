@@ -17,6 +17,12 @@ from local.aws.stand_in import AwsStandIn
 CODE = "code"
 
 
+def allow(action: str | list[str], resource: str | list[str] = "*", **condition: Any) -> dict[str, Any]:
+    """A policy's statement."""
+    statement = {"Effect": "Allow", "Action": action, "Resource": resource}
+    return statement | ({"Condition": condition} if condition else {})
+
+
 class Aws:
     """The stand-in with its machine; ``put`` deploys a file and returns its URI, ``role`` a role with its rights."""
 
@@ -34,6 +40,14 @@ class Aws:
         document = json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
         iam.put_role_policy(RoleName=name, PolicyName="rights", PolicyDocument=document)
         return str(made["Role"]["Arn"])
+
+    def profile(self, name: str, *statements: Mapping[str, Any]) -> str:
+        """Such a role in an instance profile of its name. Returns that."""
+        self.role(name, *statements)
+        iam = self.client("iam")
+        iam.create_instance_profile(InstanceProfileName=name)
+        iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+        return name
 
     def put(self, key: str, body: str | bytes, bucket: str = CODE) -> str:
         content = body.encode() if isinstance(body, str) else body

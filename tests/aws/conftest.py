@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from aws_parts import CODE, Aws
+from aws_parts import CODE, Aws, allow
 
 from local.aws.machine import Machine
 from local.aws.stand_in import AwsStandIn
@@ -18,10 +18,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
     with AwsStandIn(machine) as stand_in:
         made = Aws(stand_in, machine)
         made.client("s3").create_bucket(Bucket=CODE)
-        made.role("r", {"Effect": "Allow", "Action": "*", "Resource": "*"})
-        iam = made.client("iam")
-        iam.create_instance_profile(InstanceProfileName="p")
-        iam.add_role_to_instance_profile(InstanceProfileName="p", RoleName="r")
+        made.profile("r", allow("*"))
         yield made
 
 

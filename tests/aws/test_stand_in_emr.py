@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from aws_parts import CODE, Aws, eventually, zipped
+from aws_parts import CODE, Aws, allow, eventually, zipped
 
 from local.aws.machine import Trouble
 
@@ -27,9 +27,9 @@ STEP_OVER = ("COMPLETED", "FAILED", "CANCELLED", "INTERRUPTED")
 class Cluster:
     """A cluster on the stand-in; ``states`` are those it was seen in."""
 
-    def __init__(self, aws: Aws, **more: Any) -> None:
+    def __init__(self, aws: Aws, profile: str = "r", **more: Any) -> None:
         self._emr = aws.client("emr")
-        asked = {"Name": "test", "ReleaseLabel": "emr-7.13.0", "ServiceRole": "r", "JobFlowRole": "p"}
+        asked = {"Name": "test", "ReleaseLabel": "emr-7.13.0", "ServiceRole": "r", "JobFlowRole": profile}
         kept = {"KeepJobFlowAliveWhenNoSteps": True}
         self.id = self._emr.run_job_flow(**asked, LogUri=f"s3://{CODE}/logs/", Instances=kept, **more)["JobFlowId"]
         self.states: list[str] = []
@@ -139,6 +139,26 @@ def test_a_cluster_without_what_it_starts_with_fails(aws: Aws, wanted: str) -> N
     assert ended["State"] == "TERMINATED_WITH_ERRORS"
     assert ended["StateChangeReason"]["Code"] == "BOOTSTRAP_FAILURE"
     assert f"{missing} does not exist" in ended["StateChangeReason"]["Message"]
+
+
+def test_nodes_start_only_with_what_their_role_may_read_and_where_it_may_leave_logs(aws: Aws) -> None:
+    script = aws.put("emr/setup.sh", "true")
+    logs = allow("s3:PutObject", f"arn:aws:s3:::{CODE}/logs/*")
+    actions = [{"Name": "b", "ScriptBootstrapAction": {"Path": script, "Args": []}}]
+    for profile, wanted in (
+        (aws.profile("blind", logs), "s3:GetObject"),
+        (aws.profile("mute", allow("s3:GetObject")), "s3:PutObject"),
+    ):
+        ended = Cluster(aws, profile, BootstrapActions=actions).becomes(*OVER)
+        assert ended["State"] == "TERMINATED_WITH_ERRORS"
+        assert f"not authorized to perform: {wanted}" in ended["StateChangeReason"]["Message"]
+    seeing = aws.profile("seeing", logs, allow("s3:GetObject", f"arn:aws:s3:::{CODE}/emr/*"))
+    cluster = Cluster(aws, seeing, BootstrapActions=actions)
+    step = cluster.add(aws.put("elsewhere/say.py", "print('done')"))
+    failed = cluster.step(step, *STEP_OVER)
+    assert failed["State"] == "FAILED"
+    assert "not authorized to perform: s3:GetObject" in failed["FailureDetails"]["Message"]
+    cluster.end()
 
 
 def test_a_cluster_that_gets_no_machines_stays_starting_until_it_is_ended(aws: Aws) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from aws_parts import CODE, Aws, eventually, zipped
+from aws_parts import CODE, Aws, allow, eventually, zipped
 from botocore.exceptions import ClientError
 
 from local.aws.machine import Trouble
@@ -33,11 +33,11 @@ OVER = ("SUCCEEDED", "FAILED", "TIMEOUT", "STOPPED")
 class Job:
     """A job of its own name on the stand-in."""
 
-    def __init__(self, aws: Aws, name: str, script: str, **arguments: str) -> None:
+    def __init__(self, aws: Aws, name: str, script: str, role: str = "r", **arguments: str) -> None:
         self.name, self._glue, self._logs = name, aws.client("glue"), aws.client("logs")
         command = {"Name": "glueetl", "ScriptLocation": script}
         given = {f"--{key.replace('_', '-')}": value for key, value in arguments.items()}
-        self._glue.create_job(Name=name, Role="r", Command=command, DefaultArguments=given, Timeout=5)
+        self._glue.create_job(Name=name, Role=role, Command=command, DefaultArguments=given, Timeout=5)
 
     def start(self, **arguments: str) -> str:
         given = {f"--{key}": value for key, value in arguments.items()}
@@ -135,7 +135,7 @@ def test_an_update_replaces_the_whole_definition(aws: Aws) -> None:
 class Crawler:
     """A crawler of one table of its own."""
 
-    def __init__(self, aws: Aws, name: str, bucket: str) -> None:
+    def __init__(self, aws: Aws, name: str, bucket: str, role: str = "r") -> None:
         self.name, self._glue = name, aws.client("glue")
         storage = {"Location": f"s3://{bucket}/bars/", "Columns": [{"Name": "a", "Type": "bigint"}]}
         keys = [{"Name": "symbol", "Type": "string"}, {"Name": "month", "Type": "string"}]
@@ -143,7 +143,7 @@ class Crawler:
         self._glue.create_database(DatabaseInput={"Name": name})
         self._glue.create_table(DatabaseName=name, TableInput=table)
         targets = {"CatalogTargets": [{"DatabaseName": name, "Tables": ["bars"]}]}
-        self._glue.create_crawler(Name=name, Role="r", DatabaseName=name, Targets=targets)
+        self._glue.create_crawler(Name=name, Role=role, DatabaseName=name, Targets=targets)
 
     def look(self) -> dict[str, Any]:
         found: dict[str, Any] = self._glue.get_crawler(Name=self.name)["Crawler"]
@@ -174,6 +174,18 @@ def test_a_crawl_enters_each_partition_once(aws: Aws) -> None:
         assert crawler.partitions() == [["AAPL", "2025-06"], ["BRK/B", "2025-07"]]
     (metrics,) = aws.client("glue").get_crawler_metrics(CrawlerNameList=["crawls"])["CrawlerMetricsList"]
     assert metrics["LastRuntimeSeconds"] >= 0
+
+
+def test_job_and_crawler_work_by_their_roles(aws: Aws) -> None:
+    aws.role("reads-nothing", allow("glue:*"))
+    job = Job(aws, "denied", aws.put("glue/denied.py", "print('done')"), role="reads-nothing")
+    done = job.becomes(job.start(), *OVER)
+    assert done["JobRunState"] == "FAILED"
+    assert "not authorized to perform: s3:GetObject" in done["ErrorMessage"]
+    aws.client("s3").create_bucket(Bucket="hidden")
+    failed = Crawler(aws, "denied", "hidden", "reads-nothing").crawl()
+    assert failed["Status"] == "FAILED"
+    assert "not authorized to perform: s3:ListBucket" in failed["ErrorMessage"]
 
 
 def test_a_crawl_that_cannot_read_fails_and_says_why(aws: Aws) -> None:

@@ -6,17 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from aws_parts import CODE, Aws, zipped
+from aws_parts import CODE, Aws, allow, zipped
 from botocore.exceptions import ClientError
 
 from local.aws.machine import ACCOUNT, REGION
 
 VERSION = "2012-10-17"
-
-
-def allow(action: str | list[str], resource: str | list[str] = "*", **condition: Any) -> dict[str, Any]:
-    statement = {"Effect": "Allow", "Action": action, "Resource": resource}
-    return statement | ({"Condition": condition} if condition else {})
 
 
 def denied(call: Any, **given: Any) -> str:
@@ -50,6 +45,9 @@ def test_many_objects_go_only_where_each_may_and_a_copy_only_where_its_source_ma
     some, all_ = ([{"Key": name} for name in names] for names in (("kept/one",), ("kept/t&wo", "hidden/three")))
     assert "hidden/three" in denied(s3.delete_objects, Bucket=CODE, Delete={"Objects": all_})
     assert s3.delete_objects(Bucket=CODE, Delete={"Objects": some})["Deleted"] == some
+    aws.role("of-one", allow("s3:DeleteObject", f"arn:aws:s3:::{CODE}/kept/t&wo"))
+    aws.client("s3", "of-one").delete_objects(Bucket=CODE, Delete={"Objects": all_[:1]})
+    aws.put("kept/t&wo", "again")
     copied = {"Bucket": CODE, "Key": "hidden/three"}
     assert "s3:GetObject" in denied(s3.copy_object, Bucket=CODE, Key="kept/copy", CopySource=copied)
     s3.copy_object(Bucket=CODE, Key="kept/copy", CopySource={"Bucket": CODE, "Key": "kept/t&wo"})
@@ -93,7 +91,7 @@ def test_the_objects_of_an_encrypted_bucket_take_its_key(aws: Aws) -> None:
 
 def test_a_cluster_takes_the_right_to_pass_its_roles_on(aws: Aws) -> None:
     tags = [{"Key": "barflow:env", "Value": "dev"}]
-    asked = {"Name": "n", "ReleaseLabel": "emr-7.13.0", "ServiceRole": "r", "JobFlowRole": "p", "Tags": tags}
+    asked = {"Name": "n", "ReleaseLabel": "emr-7.13.0", "ServiceRole": "r", "JobFlowRole": "r", "Tags": tags}
     asked["Instances"] = {"KeepJobFlowAliveWhenNoSteps": True}
     tagged = {"elasticmapreduce:RequestTag/barflow:env": "dev"}
     start = allow(["elasticmapreduce:RunJobFlow", "elasticmapreduce:AddTags"], StringEquals=tagged)
@@ -130,6 +128,34 @@ def test_a_function_works_by_its_role(aws: Aws) -> None:
     ]
     assert answers[0] == "of /mine"
     assert "not authorized to perform: ssm:GetParameter on resource" in answers[1]["errorMessage"]
+
+
+def test_a_policy_that_is_attached_counts_as_the_roles_own(aws: Aws) -> None:
+    aws.role("attached-to", allow("ssm:GetParameter"))
+    document = json.dumps({"Version": VERSION, "Statement": [allow("elasticmapreduce:ListClusters")]})
+    policy = aws.client("iam").create_policy(PolicyName="lists", PolicyDocument=document)["Policy"]["Arn"]
+    emr = aws.client("emr", "attached-to")
+    assert "ListClusters" in denied(emr.list_clusters)
+    aws.client("iam").attach_role_policy(RoleName="attached-to", PolicyArn=policy)
+    assert "Clusters" in emr.list_clusters()
+
+
+def test_a_deployed_subscription_hands_messages_on_as_it_says(aws: Aws) -> None:
+    queue = aws.client("sqs").create_queue(QueueName="subscribed")["QueueUrl"]
+    topic = aws.client("sns").create_topic(Name="subscribed")["TopicArn"]
+    properties = {
+        **{"TopicArn": topic, "Protocol": "sqs", "Endpoint": f"arn:aws:sqs:{REGION}:{ACCOUNT}:subscribed"},
+        **{"RawMessageDelivery": True, "FilterPolicy": {"symbol": ["TSLA"]}},
+    }
+    template = {"Resources": {"Sub": {"Type": "AWS::SNS::Subscription", "Properties": properties}}}
+    aws.client("cloudformation").create_stack(StackName="subscribed", TemplateBody=json.dumps(template))
+    for symbol in ("AAPL", "TSLA"):
+        named = {"symbol": {"DataType": "String", "StringValue": symbol}}
+        aws.client("sns").publish(TopicArn=topic, Message=symbol, MessageAttributes=named)
+    got = aws.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
+    assert [item["Body"] for item in got] == ["TSLA"]
+    aws.client("cloudformation").delete_stack(StackName="subscribed")
+    assert aws.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"] == []
 
 
 def test_a_call_that_nobody_thought_of_is_refused_to_whoever_has_all_rights(aws: Aws) -> None:

@@ -103,7 +103,7 @@ def ingest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
         yield run
         for name in ("ingest_bars", "barflow_ssh", "barflow_tasks"):
-            sys.modules.pop(name)
+            sys.modules.pop(name, None)
 
 
 @pytest.fixture

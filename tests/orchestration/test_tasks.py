@@ -48,7 +48,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         operators = {name: getattr(barflow_operators, name) for name in names}
         yield SimpleNamespace(tell_failure=barflow_tasks.tell_failure, backfill=backfill_bars, **operators)
         for name in ("backfill_bars", "barflow_operators", "barflow_tasks"):
-            sys.modules.pop(name)
+            sys.modules.pop(name, None)
 
 
 @pytest.fixture
