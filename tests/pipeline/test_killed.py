@@ -55,11 +55,15 @@ def running(
     return found
 
 
-def ends(child: Popen[str]) -> None:
-    """Waits for a program that is killed, and for all that it had started."""
-    driver, family = psutil.Process(child.pid), set[psutil.Process]()
+def family_of(child: Popen[str]) -> set[psutil.Process]:
+    """All that a running program has started: of a dead one they are no longer known."""
+    return set(psutil.Process(child.pid).children(recursive=True))
+
+
+def ends(child: Popen[str], family: set[psutil.Process]) -> None:
+    """Waits for a program that is killed, and for all that it had started: `family`, and what it starts meanwhile."""
     while child.poll() is None:
-        family.update(driver.children(recursive=True))
+        family |= family_of(child)
         time.sleep(0.05)
     said = child.communicate()[1]
     assert child.returncode == -signal.SIGKILL, said
@@ -110,7 +114,7 @@ def test_process_killed_anywhere_is_completed_by_the_next_run(running: Running, 
     running.news()
     pipeline = running.pipeline
     before = pipeline.warehouse(), pipeline.lake.manifest_ids(), archived(pipeline)
-    ends(pipeline.start(PROCESS, under=(str(INTERRUPTED), *PROCESS_DIES[point])))
+    ends(pipeline.start(PROCESS, under=(str(INTERRUPTED), *PROCESS_DIES[point])), set())
     assert pipeline.warehouse() == before[0]
     assert (pipeline.lake.manifest_ids() == before[1]) == (point != "between the manifest and the ledger")
     assert (archived(pipeline) == before[2]) == (point == "when all is staged and nothing in place")
@@ -128,8 +132,9 @@ def test_aggregate_killed_in_the_middle_of_a_write_is_completed_by_the_next_run(
     with Gate(pipeline.warehouse_dsn, table) as gate:
         child = pipeline.start(AGGREGATE)
         gate.wait()
+        family = family_of(child)
         child.kill()
-        ends(child)
+        ends(child, family)
         assert pipeline.warehouse() == before
     assert pipeline.warehouse() == before
     assert pipeline.aggregate()["outcome"] == "loaded"
@@ -140,7 +145,7 @@ def test_aggregate_killed_after_its_commit_has_nothing_left_to_do(running: Runni
     running.news()
     pipeline = running.pipeline
     pipeline.process()
-    ends(pipeline.start(AGGREGATE, under=(str(INTERRUPTED), "after", "barflow.load:Load.commit")))
+    ends(pipeline.start(AGGREGATE, under=(str(INTERRUPTED), "after", "barflow.load:Load.commit")), set())
     loaded = pipeline.warehouse()
     assert pipeline.aggregate()["outcome"] == "nothing new"
     assert pipeline.warehouse() == loaded
