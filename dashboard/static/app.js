@@ -72,7 +72,8 @@ async function open(symbol) {
   if (!page || !fired || asked !== state.asked) return;
   state.older = page.older;
   chart.open(state.interval, rowsOf(page));
-  chart.mark(fired.alerts);
+  const missed = alerts.missing(fired.alerts).filter(({ message }) => message.symbol === symbol);
+  chart.mark([...fired.alerts, ...missed]);
   find("chart").setAttribute("aria-label", `Candles of ${symbol}, ${page.interval}, with volume and indicators`);
   find("chart-panel").dataset.shown = `${symbol} ${page.interval}`;
   drawLegend(null);

@@ -17,9 +17,17 @@ export class AlertList {
     });
   }
 
+  /** Takes what was read, and keeps what came while it was being read. */
   take(alerts) {
-    this.alerts = alerts;
+    const noticed = ({ message }) => Date.parse(message.created_at);
+    this.alerts = [...alerts, ...this.missing(alerts)].sort((a, b) => noticed(b) - noticed(a)).slice(0, MOST_ALERTS);
     this.draw();
+  }
+
+  /** Those of the list that are not among the alerts that were read. */
+  missing(alerts) {
+    const read = new Set(alerts.map(({ message }) => message.id));
+    return this.alerts.filter(({ message }) => !read.has(message.id));
   }
 
   /** Puts a new alert on top. */

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -36,18 +35,18 @@ def warehouse_dsn() -> Iterator[str]:
 
 @pytest.fixture
 def look(browser_shot: BrowserShot, database: Database[Document], warehouse_dsn: str) -> Callable[..., Any]:
-    """Opens the page over the test's stores at a moment, and gives what the browser made of it."""
+    """Opens the page over the test's stores at a moment, and gives what the browser made of it.
+
+    ``act`` is done when the page's script says ACT.
+    """
 
     def open_page(run: str, now: datetime = NOW, act: Callable[[], None] | None = None, **options: object) -> Any:
         app = create_app(database, warehouse_dsn, clock=lambda: now, poll_seconds=0.1)
+        if act:
+            app.add_api_route("/act", act, include_in_schema=False)
         with serving(app, "127.0.0.1", 0) as url:
             assert app.state.live.wait(20)
-            timer = threading.Timer(2, act) if act else None
-            if timer:
-                timer.start()
             seen = browser_shot(url, run=run, **options)
-            if timer:
-                timer.join()
         assert (seen.errors, seen.outside) == ([], [])
         return seen.value
 

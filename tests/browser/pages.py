@@ -14,6 +14,12 @@ from barflow.staging import Staging
 
 NOW = datetime(2025, 7, 17, 15, 0, tzinfo=UTC)
 READY = "await page.waitForSelector('#chart-panel[data-shown]');"
+# It listens to the events, and has read everything once more since (health comes last): what follows is news to it.
+FOLLOWING = READY + (
+    "await page.waitForFunction(() => performance.getEntriesByType('resource')"
+    ".filter(({ name }) => name.endsWith('/api/health')).length > 1);"
+)
+ACT = "await page.evaluate(() => fetch('/act'));"  # what a test has happen while the page is open
 
 
 def stage(database: Database[Document], symbol: str, bars: int) -> None:

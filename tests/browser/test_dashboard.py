@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from pages import NOW, READY, stage
+from pages import ACT, FOLLOWING, NOW, READY, stage
 from pymongo.database import Database
 
 from barflow.alert_message import Message
@@ -52,14 +52,33 @@ def test_a_candle_and_an_alert_arrive_without_a_reload(look: Callable[..., Any],
         alert(database)
 
     text = look(
-        READY
+        FOLLOWING
         + "await page.evaluate(() => { window.same = true });"
+        + ACT
         + "await page.waitForSelector('#alerts li.new');"
         + "await page.waitForFunction(() => document.querySelector('#legend').textContent.includes('100.17'));"
         + "return page.evaluate(() => [window.same, document.querySelector('.row .last').textContent])",
         act=arrive,
     )
     assert text == [True, "100.17"]
+
+
+def test_an_alert_that_comes_while_the_list_is_read_stays(
+    look: Callable[..., Any], database: Database[Document]
+) -> None:
+    stage(database, "AAPL", 18)
+    text = look(
+        READY
+        + "let reads = 0; let answer; const asked = new Promise((held) => page.route('**/api/alerts?limit=100',"
+        + " async (route) => { if (++reads < 2) return route.continue();"
+        + " const response = await route.fetch(); answer = () => route.fulfill({ response }); held(); }));"
+        + "await page.reload(); await asked;"
+        + ACT
+        + "await page.waitForSelector('#alerts li.new'); await answer();"
+        + "await page.waitForSelector('#alerts li:not(.new)'); return page.textContent('#alerts')",
+        act=lambda: alert(database),
+    )
+    assert "level_101" in text
 
 
 def test_late_data_are_marked_stale(look: Callable[..., Any], database: Database[Document]) -> None:

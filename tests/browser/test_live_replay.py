@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from browsing import BrowserShot
-from pages import NOW, READY
+from pages import ACT, FOLLOWING, NOW
 from pymongo.database import Database
 
 from barflow.alert_rules import load_rules
@@ -45,22 +45,23 @@ def test_the_recorded_gap_is_told_to_an_open_page(
         settings = load_settings(mongodb_uri=mongodb_uri, mongodb_database=database.name, history_sessions=3, **found)
         run = Run(settings, clock)
         run.ingest(print).tick(["TSLA"])
-        opened = threading.Timer(2, go_on, [run, clock, recording])
+        ticking = threading.Thread(target=go_on, args=[run, clock, recording])
         app = create_app(database, warehouse_dsn, clock=clock, poll_seconds=0.1)
+        app.add_api_route("/act", ticking.start, include_in_schema=False)
         with serving(app, "127.0.0.1", 0) as url:
             assert app.state.live.wait(20)
-            opened.start()
             seen = browser_shot(
                 url,
-                run=READY
+                run=FOLLOWING
                 + "const quote = () => document.querySelector('#quote b').textContent;"
                 + "const before = await page.evaluate(quote); await page.evaluate(() => { window.same = true });"
+                + ACT
                 + "await page.waitForSelector('#alerts li.new'); await page.waitForFunction("
                 + "() => document.querySelector('#legend').textContent.includes('C92.00'));"
                 + "return [before, await page.evaluate(quote), await page.evaluate(() => window.same),"
                 + " await page.textContent('#alerts li.new')]",
             )
-            opened.join()
+            ticking.join()
     assert (seen.errors, seen.outside) == ([], [])
     before, after, same, alert = seen.value
     assert (before, after, same) == ("100.00", "92.00", True)
