@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from subprocess import PIPE
@@ -31,6 +32,7 @@ GLUE_ARGUMENTS = re.compile(
 )
 # What Spark and the JVM say of themselves at every start, and the program's error, which is raised instead.
 _NOISE = re.compile(r"^(?:$|Setting default log level|To adjust logging level|.* WARN |WARNING: |error: )")
+GIVES_BACK_SECONDS = 10.0
 KINDS = (BadInputError, VendorRefusedError)
 # What is wrapped in Spark's and Java's own words: the last one is where it began.
 _CAUSE = re.compile(r"^(?:Caused by: )?(?:[\w$]+\.)*(\w+(?:Error|Exception)): (?!Traceback|Job aborted)(\S.*)$", re.M)
@@ -46,7 +48,7 @@ def run_program(
     """
     if threading.current_thread() is threading.main_thread():
         # By way of SIGINT: Spark's own handler of that cancels its jobs.
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.signal(signal.SIGTERM, _stop)
     try:
         result = work(parse_arguments(parser, argv), _say)
     except KeyboardInterrupt:
@@ -60,6 +62,12 @@ def run_program(
         return known.exit_code
     print(json.dumps(result), flush=True)
     return 0
+
+
+def _stop(*_: object) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
 
 def run_child(
@@ -89,6 +97,9 @@ def run_child(
             output = child.stdout.read()
         except BaseException:
             child.terminate()
+            # It gives back what it holds; after Ctrl-C Popen by itself waits for a quarter of a second only.
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(GIVES_BACK_SECONDS)
             raise
     if child.returncode == 0:
         return dict(json.loads(output.splitlines()[-1]))

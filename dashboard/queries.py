@@ -91,8 +91,9 @@ class Warehouse:
 
     def close(self) -> None:
         """Closes the idle connections."""
-        for _ in range(CONNECTIONS):
-            if connection := self._idle.get():
+        held = [self._idle.get() for _ in range(CONNECTIONS)]
+        for connection in held:
+            if connection:
                 connection.close()
             self._idle.put(None)
 

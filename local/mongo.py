@@ -14,7 +14,7 @@ from pymongo.errors import PyMongoError
 
 from local.starting import Watch, did_not_start, free_port
 
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 
 
 def start_mongo(state: Path, watch: Watch, say: Callable[[str], None]) -> str:

@@ -26,7 +26,7 @@ with warnings.catch_warnings():
         ensure_user_exists,
     )
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 VERSION = 18
 
 

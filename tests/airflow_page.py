@@ -17,7 +17,8 @@ await page.evaluate(() => {
   choose("react-resizable-panels:graph-ltr", { "details-panel,main-panel": panels });
 });
 await page.reload();
-await page.waitForFunction(() => DRAWN, null, { timeout: 60000 });
+await page.waitForFunction(() => (DRAWN) && /success/i.test(document.body.innerText)
+  && !/no status/i.test(document.body.innerText), null, { timeout: 60000 });
 await page.waitForTimeout(2000);  // it glides into place
 return await page.evaluate(() => document.body.innerText);
 """

@@ -73,6 +73,10 @@ def no_settings_from_outside() -> Iterator[None]:
         for name in [*os.environ]:
             if name.startswith("BARFLOW_") or name == "TWELVEDATA_API_KEY":
                 patch.delenv(name)
+        for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):  # nor an account of the developer's
+            patch.setenv(name, os.devnull)
+        for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ENDPOINT_URL"):
+            patch.delenv(name, raising=False)
         yield
 
 

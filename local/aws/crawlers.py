@@ -26,7 +26,7 @@ from local.aws.calls import of_crawl
 from local.aws.machine import ACCOUNT, REGION, Machine
 from local.aws.rights import require, role_of
 
-RUNNING, STOPPING = 0.25, 0.25  # seconds
+RUNNING, STOPPING = 1.0, 0.25  # seconds
 JDBC = re.compile(r"jdbc:postgresql://(?P<host>[^:/]+):(?P<port>\d+)/(?P<dbname>\w+)")
 
 

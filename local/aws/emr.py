@@ -39,21 +39,22 @@ class Life:
         self.why = ("USER_REQUEST", "Terminated by user request")
         self._step: Child | None = None
         self._role = role_of_instances(cluster.role)
+        self._stuck = machine.take(Trouble.CLUSTER_STUCK) is not None
         cluster.state, cluster.reason, cluster.ready_datetime = "STARTING", None, None
         threading.Thread(target=self._run, daemon=True).start()
 
     def end(self) -> None:
         """Asks for its end, which kills the step that runs."""
-        self._end.set()
         if self._cluster.state not in OVER:
             self._cluster.state = "TERMINATING"
-        if self._step:
-            self._step.kill()
+        self._end.set()
+        if step := self._step:
+            step.kill()
 
     def _run(self) -> None:
         failed = False
         try:
-            if self._machine.take(Trouble.CLUSTER_STUCK) is not None:
+            if self._stuck:
                 self._end.wait()
             elif not self._end.wait(STARTING):
                 self._become("BOOTSTRAPPING")
@@ -196,8 +197,9 @@ def run_on(machine: Machine) -> None:
         return {"State": self.state, "StateChangeReason": getattr(self, "reason", None) or {}, "Timeline": timeline}
 
     def step_status(self: Step) -> dict[str, Any]:
+        told = plain_status(self)  # the state first: it is set last
         failure = getattr(self, "failure", None)
-        return plain_status(self) | ({"FailureDetails": failure} if failure else {})
+        return told | ({"FailureDetails": failure} if failure else {})
 
     ElasticMapReduceResponse.run_job_flow = run_and_start
     Cluster.add_steps, Cluster.terminate = add_steps, terminate

@@ -81,6 +81,8 @@ class JobRun:
             return 1
         run.state = "RUNNING"
         self._child = Child(programs.submit(python_files, script, given), environment, folder, at)
+        if self.ended_as:  # stopped while its program was starting
+            self._child.kill()
         code = self._child.wait(float(run.timeout) * 60)
         if late is not None or code is None:
             self.stop(TIMED_OUT)

@@ -145,7 +145,12 @@ def _make_owner(dsn: str, owner: dict[str, str], database: str) -> None:
         file = connection.execute("show hba_file").fetchone()
         assert file is not None
         Path(file[0]).write_text(ACCESS)
+        asked = connection.execute("select clock_timestamp()").fetchone()
         connection.execute("select pg_reload_conf()")
+    taken = False
+    while not taken:  # a new session's settings are the server's
+        with psycopg.connect(dsn) as later:
+            taken = later.execute("select pg_conf_load_time() > %s", asked).fetchone() == (True,)
 
 
 def run_on(machine: Machine) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import queue
 import signal
 import socket
 import sys
@@ -159,8 +160,6 @@ class TwelveDataStandIn:
         for fault in faults:
             if fault.kind == "dropped":
                 return _Dropped()
-            if fault.kind == "timeout":
-                await self._pause(fault.seconds)
             if fault.kind == "http_error":
                 call.status = fault.status
                 page = _GATEWAY_PAGE.format(f"{fault.status} Gateway trouble")
@@ -179,6 +178,9 @@ class TwelveDataStandIn:
         kinds = {fault.kind for fault in faults}
         if "truncated_json" in kinds:
             content = content[: len(content) // 2]
+        for fault in faults:
+            if fault.kind == "timeout":
+                await self._pause(fault.seconds)  # its credits are spent: after the silence nothing happens
         response = _BrokenOff if "broken_off" in kinds else Response
         return response(content, call.status, headers, media_type=_JSON)
 
@@ -245,9 +247,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _serve_until_told(options: argparse.Namespace) -> None:
     source = ReplayBars.load(options.replay) if options.replay else SyntheticBars(options.seed)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = queue.SimpleQueue[None]()  # a handler may put into it at any moment, while an Event would lock it out
     stand_in = TwelveDataStandIn(
         source,
         clock=(lambda: options.now) if options.now else None,
@@ -257,13 +257,15 @@ def _serve_until_told(options: argparse.Namespace) -> None:
         port=options.port,
     )
     with stand_in as api:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.put(None))
         print(api.url, flush=True)
         print(f"serving {source.describe}", file=sys.stderr)
         if options.ready_file:
             part = options.ready_file.with_name(options.ready_file.name + ".part")
             part.write_text(api.url)
             part.replace(options.ready_file)
-        stop.wait()
+        stop.get()
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def invoke(aws: Aws, name: str, event: Any) -> tuple[dict[str, Any], str | None]
 
 
 def test_a_function_runs_its_bundle_with_its_variables_and_this_environments_packages(aws: Aws) -> None:
-    function(aws, "says", BUNDLE)
+    function(aws, "says", BUNDLE, Timeout=60)
     answer, error = invoke(aws, "says", {"force": True})
     assert error is None, answer
     assert answer == {
@@ -59,7 +59,8 @@ def test_a_function_runs_its_bundle_with_its_variables_and_this_environments_pac
 
 
 def test_a_function_that_raises_is_an_error_with_its_words(aws: Aws) -> None:
-    function(aws, "raises", {"handler.py": "def handler(event, context):\n    raise ValueError('no key')\n"})
+    raises = {"handler.py": "def handler(event, context):\n    raise ValueError('no key')\n"}
+    function(aws, "raises", raises, Timeout=60)
     answer, error = invoke(aws, "raises", {})
     assert error
     assert answer == {"errorMessage": "no key", "errorType": "ValueError"}

@@ -11,7 +11,7 @@ import pytest
 from browsing import BrowserShot
 
 from barflow.cli_dashboard import page_of
-from barflow.sessions import last_sessions, utc_now
+from barflow.sessions import BAR, last_sessions, utc_now
 from local.embedded import embedded
 from local.live import LiveClock
 from local.state import State
@@ -33,7 +33,8 @@ def test_picture_of_a_session_with_candles_marks_and_alerts(
             ingest.tick(SYMBOLS)
             run.program("spark/bars_to_parquet.py", print)
             run.program("glue/aggregate_bars.py", print)
-            for moment in clock.moments(today.opens + timedelta(hours=4)):
+            until = min(today.opens + timedelta(hours=4), today.closes - BAR)  # a half day closes before
+            for moment in clock.moments(until):
                 clock.now = moment
                 ingest.tick(SYMBOLS)
             fired = run.alerts.outbox.find(None, None)

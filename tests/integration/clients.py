@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from local.bar_sources import BarSource
 from local.twelvedata.server import TwelveDataStandIn
 
 KEY = "stand-in-key"
+StandIns = Callable[..., TwelveDataStandIn]
 
 
 @dataclass

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from clients import StandIns
 from twelvedata_calls import CLOCK, MARKET, reset
 
 from local.bar_sources import BarSource
 from local.twelvedata.server import TwelveDataStandIn
-
-StandIns = Callable[..., TwelveDataStandIn]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ JSON object with their addresses, their process ids and what was said, and waits
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from local.state import State
 
 
 def main(path: str, *options: str) -> None:
+    # A shell's background job, as the tests may be, ignores Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     said: list[str] = []
     state = State.create(Path(path), source={"kind": "synthetic"}, as_of=None)
     with Services(state, said.append, postgres="mongo" not in options) as services:

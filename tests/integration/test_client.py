@@ -7,8 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from clients import Waits, asked, by_symbol, client, fetch, printed, rows
-from conftest import StandIns
+from clients import StandIns, Waits, asked, by_symbol, client, fetch, printed, rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET

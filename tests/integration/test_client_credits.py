@@ -6,8 +6,7 @@ from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from clients import Waits, asked, by_symbol, client, fetch, rows
-from conftest import StandIns
+from clients import StandIns, Waits, asked, by_symbol, client, fetch, rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, ask, limit

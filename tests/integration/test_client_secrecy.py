@@ -10,8 +10,7 @@ from urllib.parse import quote
 
 import pytest
 import requests
-from clients import Waits, client, fetch
-from conftest import StandIns
+from clients import StandIns, Waits, client, fetch
 from pydantic import SecretStr
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS
 

@@ -143,7 +143,7 @@ def test_who_waits_for_a_lease_says_so_once_and_gives_up_or_gets_it(database: Mo
     assert holder.take()
     with (
         pytest.raises(BusyError, match=r"another run is at work\. Nothing was changed"),
-        Lease(database, "process", "two", 0.2).held(0.2, said.append),
+        Lease(database, "process", "two", 0.2).held(1.5, said.append),
     ):
         pytest.fail("two hold the lease")
     assert len(said) == 1

@@ -283,7 +283,7 @@ def test_an_answer_that_is_not_text_is_kept_too(staging: Staging) -> None:
 
 
 def test_nobody_listening_is_one_clear_line_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("barflow.mongo.ANSWER_MS", 300)
+    monkeypatch.setattr("barflow.mongo.ANSWER_MS", 1500)
     with pytest.raises(UnavailableError) as caught:
         connect(f"mongodb://reader:hunter2@127.0.0.1:{free_port()}/")
     text = str(caught.value)
@@ -315,7 +315,7 @@ class Server:
 
     def start(self) -> Mongo:
         uri = start_mongo(self.state, self._remember, print)
-        client: MongoClient[Document] = MongoClient(uri, serverSelectionTimeoutMS=300)
+        client: MongoClient[Document] = MongoClient(uri, serverSelectionTimeoutMS=2000)
         return client.get_database("barflow", codec_options=UTC_AWARE)
 
     def _remember(self, process: subprocess.Popen[bytes], number: int) -> None:
@@ -375,5 +375,5 @@ class ToBeKilled(Staging):
         self.server = server
 
     def save(self, sessions: Any, run_id: str) -> Any:
-        Timer(0.1, self.server.kill).start()
+        Timer(0.1, self.server.process.kill).start()  # this process: another may be the server by then
         return super().save(sessions, run_id)

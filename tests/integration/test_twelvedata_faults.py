@@ -101,7 +101,7 @@ def test_stopping_does_not_wait_for_a_silent_answer() -> None:
         with pytest.raises(requests.exceptions.ReadTimeout):
             ask(api, timeout=0.2)
         before = time.monotonic()
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 9  # ten where it waits
 
 
 def test_duplicates_agree_or_not(api: TwelveDataStandIn) -> None:
@@ -224,7 +224,7 @@ class TestAsItsOwnProcess:
             while not ready.exists():
                 time.sleep(0.01)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
+            assert process.wait(60) == 0
         assert (usage["plan_limit"], ready.read_text()) == (8, url)
 
     def test_a_bad_replay_file_ends_it_with_one_line_and_code_2(self, capsys: pytest.CaptureFixture[str]) -> None:

@@ -166,7 +166,7 @@ class TestWhichBarsAreInAnAnswer:
     def test_paging_back_loses_nothing(
         self, server: TwelveDataStandIn, size: int, start: datetime, inclusive: bool
     ) -> None:
-        CLOCK.now, server.switches.end_date_inclusive = DAY_CLOSES, inclusive
+        reset(server).switches.end_date_inclusive = inclusive
         seen: dict[str, dict[str, str]] = {}
         end = text(DAY_CLOSES)
         while True:

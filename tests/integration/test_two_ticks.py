@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from pymongo.database import Database
@@ -60,7 +61,7 @@ def second_day(api: TwelveDataStandIn) -> None:
 @pytest.fixture(scope="module")
 def clean(market_server: TwelveDataStandIn, mongodb_uri: str) -> Iterator[dict[str, Document]]:
     """The end state of one clean first run and one clean tick on the day after."""
-    api, database = reset(market_server), connect(mongodb_uri, "clean_ticks")
+    api, database = reset(market_server), connect(mongodb_uri, f"clean_ticks_{uuid4().hex[:8]}")
     ingest(api, database).tick(SYMBOLS)
     second_day(api)
     spoil(api, times=1)

@@ -27,11 +27,11 @@ from local.slack_server import TOKEN, SlackStandIn, Trouble
 from local.synthetic import SyntheticBars
 from local.twelvedata.server import TwelveDataStandIn
 
-SYMBOLS, DAY = ("AAPL", "MSFT", "NVDA"), "2026-11-04"
+SYMBOLS, DAY = ("AAPL", "MSFT", "NVDA"), "2025-07-02"
 ACCOUNT, RUN = "123456789012", "scheduled__2026-11-25T21:45:00+00:00"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The DAGs' shared module, as tasks of the environment dev import it."""
     with pytest.MonkeyPatch.context() as patch:

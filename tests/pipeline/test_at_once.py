@@ -66,14 +66,14 @@ def test_a_run_that_stalled_does_not_publish_over_the_one_that_took_over(
 
 
 def test_a_run_waits_for_the_one_at_work_and_says_so(pipeline: Pipeline) -> None:
-    pipeline.settings["BARFLOW_LEASE_SECONDS"] = "0.3"
+    pipeline.settings["BARFLOW_LEASE_SECONDS"] = "1"
     pipeline.stage(SESSIONS)
     other = Lease(pipeline.database, f"process {pipeline.lake.uri}", "another run", 60)
     assert other.take()
     ran = pipeline.run(PROCESS)
     assert (ran.code, ran.result) == (1, {})
     waits, error = ran.said.splitlines()
-    assert "another run is at work or died lately; waiting up to 1 s for it" in waits
+    assert "another run is at work or died lately; waiting up to 2 s for it" in waits
     assert error.endswith("another run is at work. Nothing was changed. Wait for it to end, then run again.")
     other.release()
     assert pipeline.process()["outcome"] == "published"

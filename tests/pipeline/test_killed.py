@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from subprocess import Popen
+from uuid import uuid4
 
 import psutil
 import psycopg
@@ -48,7 +49,9 @@ def running(
 ) -> Running:
     lake = str(tmp_path_factory.mktemp("killed") / "lake")
     # A lease does not outlive a dead run for long.
-    found = Running(Pipeline(mongodb_uri, "killed", module_warehouse_dsn, lake, {"BARFLOW_LEASE_SECONDS": "1"}))
+    found = Running(
+        Pipeline(mongodb_uri, f"killed_{uuid4().hex[:8]}", module_warehouse_dsn, lake, {"BARFLOW_LEASE_SECONDS": "1"})
+    )
     found.news()
     found.pipeline.process()
     found.pipeline.aggregate()

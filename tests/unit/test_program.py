@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +118,8 @@ def test_an_argument_that_nobody_knows_is_refused(capsys: pytest.CaptureFixture[
 
 def test_a_program_that_is_told_to_stop_gives_back_what_it_holds(tmp_path: Path) -> None:
     body = """
-import argparse, time
+import argparse, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job, as the tests may be, ignores
 from barflow.program import run_program
 def work(arguments, say):
     try:
@@ -133,11 +133,27 @@ sys.exit(run_program(argparse.ArgumentParser(), [], work))
         with subprocess.Popen(child(tmp_path, body), stderr=subprocess.PIPE, text=True) as program:
             assert program.stderr is not None
             assert program.stderr.readline() == "at work\n"
-            time.sleep(0.05)  # into its sleep
             program.send_signal(number)
             said = program.stderr.read()
         assert (program.returncode, said.splitlines()[0]) == (130, "given back")
         assert said.splitlines()[1:] == ["error: stopped. What is stored stays, and the next run goes on from there."]
+
+
+def test_sigterm_stops_also_what_a_shell_runs_in_the_background(tmp_path: Path) -> None:
+    body = """
+import argparse, signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from barflow.program import run_program
+def work(arguments, say):
+    say("at work")
+    time.sleep(600)
+sys.exit(run_program(argparse.ArgumentParser(), [], work))
+"""
+    with subprocess.Popen(child(tmp_path, body), stderr=subprocess.PIPE, text=True) as program:
+        assert program.stderr is not None
+        assert program.stderr.readline() == "at work\n"
+        program.terminate()
+        assert program.wait(60) == 130
 
 
 SPARK_TASK = """

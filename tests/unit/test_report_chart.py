@@ -17,7 +17,7 @@ from local.report_chart import LEAST_SLOTS, PHONE_LABEL, PITCH, PRICE_HEIGHT, PR
 HOUR = timedelta(hours=1)
 # Both changes of daylight saving and the half days of a year.
 SESSIONS = sessions_between(date(2025, 2, 20), date(2026, 3, 20))
-prices = st.floats(0.02, 5000, allow_nan=False)
+prices = st.integers(2, 500_000).map(lambda cents: cents / 100)
 
 
 def hours(traded: Session) -> list[datetime]:
