@@ -35,6 +35,7 @@ export class Watchlist {
   take(rows) {
     for (const row of rows) {
       const old = this.rows.get(row.symbol);
+      if (old?.newest_bar > row.newest_bar) continue; // it was read before the event that told of the newer bar
       this.rows.set(row.symbol, row);
       const line = this.line(row, old);
       const shown = this.lines.get(row.symbol);

@@ -63,22 +63,30 @@ def test_a_candle_and_an_alert_arrive_without_a_reload(look: Callable[..., Any],
     assert text == [True, "100.17"]
 
 
-def test_an_alert_that_comes_while_the_list_is_read_stays(
-    look: Callable[..., Any], database: Database[Document]
-) -> None:
-    stage(database, "AAPL", 18)
-    text = look(
+def test_what_comes_while_the_page_reads_stays_on_it(look: Callable[..., Any], database: Database[Document]) -> None:
+    stage(database, "AAPL", 17)
+
+    def arrive() -> None:
+        stage(database, "AAPL", 18)
+        alert(database)
+
+    seen = look(
         READY
-        + "let reads = 0; let answer; const asked = new Promise((held) => page.route('**/api/alerts?limit=100',"
-        + " async (route) => { if (++reads < 2) return route.continue();"
-        + " const response = await route.fetch(); answer = () => route.fulfill({ response }); held(); }));"
-        + "await page.reload(); await asked;"
+        # The second reads, of once the page listens, are answered when all has arrived.
+        + "const reads = new Set(), held = [];"
+        + "await page.route(/api.(watchlist|alerts.limit=100)$/, async (route) => {"
+        + " const url = route.request().url(); if (!reads.has(url)) { reads.add(url); return route.continue(); }"
+        + " const response = await route.fetch(); held.push(() => route.fulfill({ response })); });"
+        + "await page.reload(); while (held.length < 2) await page.waitForTimeout(20);"
         + ACT
-        + "await page.waitForSelector('#alerts li.new'); await answer();"
-        + "await page.waitForSelector('#alerts li:not(.new)'); return page.textContent('#alerts')",
-        act=lambda: alert(database),
+        + "await page.waitForSelector('#alerts li.new');"
+        + "await page.waitForFunction(() => document.querySelector('.row .last').textContent === '100.17');"
+        + "for (const answer of held) await answer(); await page.waitForSelector('#alerts li:not(.new)');"
+        + "return [await page.textContent('.row .last'), await page.textContent('#alerts')]",
+        act=arrive,
     )
-    assert "level_101" in text
+    assert seen[0] == "100.17"
+    assert "level_101" in seen[1]
 
 
 def test_late_data_are_marked_stale(look: Callable[..., Any], database: Database[Document]) -> None:
