@@ -71,7 +71,7 @@ def test_what_comes_while_the_page_reads_stays_on_it(look: Callable[..., Any], d
         alert(database)
 
     seen = look(
-        READY
+        FOLLOWING
         # The second reads, of once the page listens, are answered when all has arrived.
         + "const reads = new Set(), held = [];"
         + "await page.route(/api.(watchlist|alerts.limit=100)$/, async (route) => {"
