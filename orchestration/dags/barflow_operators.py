@@ -48,7 +48,7 @@ class ClusterIsUp(EmrJobFlowSensor):
 
 
 class BarsToParquet(EmrAddStepsOperator):
-    """The Spark step, to its end. A step that an earlier try left at work is waited for instead of a second one."""
+    """The Spark step, to its end. One that an earlier try left, at work or since completed, is not done again."""
 
     template_fields = (*EmrAddStepsOperator.template_fields, "process_run")
 
@@ -63,9 +63,9 @@ class BarsToParquet(EmrAddStepsOperator):
         from barflow.clusters import step_request
 
         deployed, emr, cluster = contract(), self.hook.conn, str(self.job_flow_id)
-        living = emr.list_steps(ClusterId=cluster, StepStates=["PENDING", "RUNNING"])["Steps"]
+        left = emr.list_steps(ClusterId=cluster, StepStates=["PENDING", "RUNNING", "COMPLETED"])["Steps"]
         self.steps = step_request(deployed, f"{self.process_run}-{context['ti'].try_number}")
-        step = living[0]["Id"] if living else super().execute(context)[0]
+        step = left[0]["Id"] if left else super().execute(context)[0]
         attempts = deployed.emr.step_timeout_minutes * 60 // POLL_SECONDS + 1
         try:
             self.hook.get_waiter("step_wait_for_terminal").wait(

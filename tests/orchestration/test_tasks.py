@@ -166,13 +166,17 @@ def test_each_try_of_the_step_has_an_id_of_its_own(
     tasks: Any, contract: RuntimeContract, steps_end: dict[str, str]
 ) -> None:
     cluster = create(tasks)
-    run_step(tasks, cluster)
+    steps_end["state"] = "FAILED"
+    with pytest.raises(Exception, match="the Spark step is FAILED"):
+        run_step(tasks, cluster)
+    steps_end["state"] = "COMPLETED"
     run_step(tasks, cluster, attempt=2)
     assert [step.args[-1] for step in clusters()[cluster].steps] == ["20261125-process-1-1", "20261125-process-1-2"]
 
 
-def test_a_step_that_a_dead_try_left_at_work_is_waited_for(
-    tasks: Any, contract: RuntimeContract, steps_end: dict[str, str]
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "COMPLETED"])
+def test_a_step_that_a_dead_try_left_is_taken_and_not_done_again(
+    tasks: Any, contract: RuntimeContract, steps_end: dict[str, str], state: str
 ) -> None:
     from barflow.clusters import step_request
 
@@ -180,6 +184,7 @@ def test_a_step_that_a_dead_try_left_at_work_is_waited_for(
     left = boto3.client("emr").add_job_flow_steps(
         JobFlowId=cluster, Steps=step_request(contract, "20261125-process-1-1")
     )
+    clusters()[cluster].steps[0].state = state
     assert run_step(tasks, cluster, attempt=2) == left["StepIds"]
     assert len(clusters()[cluster].steps) == 1
 
