@@ -21,7 +21,6 @@ from typing import Any
 import boto3
 import psycopg
 
-from barflow.alert_rules import SHIPPED
 from barflow.clusters import ALIVE, cluster_request
 from barflow.contract import RuntimeContract, parameter_name, parse
 from barflow.errors import BarflowError
@@ -46,14 +45,6 @@ Say = Callable[[str], None]
 SESSIONS_AHEAD = 8
 DAG, INGEST, BACKFILL, SWEEP = "process_bars", "ingest_bars", "backfill_bars", "sweep"
 RUN_SECONDS, TRIES = 600, 2
-# Its market stands still, so the feed is silent: in the first minutes of a session, too, when no shipped rule says so.
-SILENCE = """
-[[rule]]
-id = "silent_feed"
-kind = "silence"
-minutes = 5
-channels = ["sns"]
-"""
 
 
 class Rehearsal:
@@ -72,10 +63,7 @@ class Rehearsal:
             self.services = starting.enter_context(Services(state, self._say))
             self.slack = starting.enter_context(SlackStandIn())
             self.api = starting.enter_context(TwelveDataStandIn(self.source, clock=self.clock, api_key=STAND_IN_KEY))
-            rules = self.folder / "rules.toml"
-            rules.write_text(SHIPPED.read_text() + SILENCE)
             outside = {"BARFLOW_TWELVEDATA_URL": self.api.url, "BARFLOW_SLACK_URL": self.slack.url}
-            outside["BARFLOW_ALERTS_FILE"] = str(rules)
             self.machine = Machine(self.folder / "machine", self.services.warehouse_dsn, outside)
             self.aws = starting.enter_context(AwsStandIn(self.machine))
             self._cdk = Cdk(self.aws, self.env, self.folder / "assembly")
