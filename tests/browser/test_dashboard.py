@@ -26,6 +26,18 @@ def alert(database: Database[Document]) -> None:
     Outbox(database).add([(message, ["sse"])])
 
 
+@pytest.fixture
+def arrive(database: Database[Document]) -> Callable[[], None]:
+    """Has a bar more, and an alert, arrive at a page that shows 17 bars."""
+    stage(database, "AAPL", 17)
+
+    def act() -> None:
+        stage(database, "AAPL", 18)
+        alert(database)
+
+    return act
+
+
 @pytest.mark.parametrize("width", [390, 1440])
 def test_symbol_and_interval_are_switched_by_keys_and_pointer(
     look: Callable[..., Any], database: Database[Document], width: int
@@ -44,12 +56,7 @@ def test_symbol_and_interval_are_switched_by_keys_and_pointer(
     assert shown == [width, "MSFT"]
 
 
-def test_a_candle_and_an_alert_arrive_without_a_reload(look: Callable[..., Any], database: Database[Document]) -> None:
-    stage(database, "AAPL", 17)
-
-    def arrive() -> None:
-        stage(database, "AAPL", 18)
-        alert(database)
+def test_a_candle_and_an_alert_arrive_without_a_reload(look: Callable[..., Any], arrive: Callable[[], None]) -> None:
 
     text = look(
         FOLLOWING
@@ -63,12 +70,7 @@ def test_a_candle_and_an_alert_arrive_without_a_reload(look: Callable[..., Any],
     assert text == [True, "100.17"]
 
 
-def test_what_comes_while_the_page_reads_stays_on_it(look: Callable[..., Any], database: Database[Document]) -> None:
-    stage(database, "AAPL", 17)
-
-    def arrive() -> None:
-        stage(database, "AAPL", 18)
-        alert(database)
+def test_what_comes_while_the_page_reads_stays_on_it(look: Callable[..., Any], arrive: Callable[[], None]) -> None:
 
     seen = look(
         FOLLOWING

@@ -38,6 +38,14 @@ def get(url: str, **options: Any) -> requests.Response:
     return requests.get(url, timeout=20, **options)
 
 
+def test_no_connection_is_left_open_once_the_page_has_ended(warehouse_dsn: str) -> None:
+    warehouse = Warehouse(warehouse_dsn)
+    with warehouse.reading() as one, warehouse.reading() as two, warehouse.reading() as three:
+        pass
+    warehouse.close()
+    assert [one.closed, two.closed, three.closed] == [True, True, True]
+
+
 def test_a_forming_hour_is_made_of_the_staged_bars(served: Served, database: Database[Document]) -> None:
     stage(database, session_bars("AAPL"))
     with served() as url:

@@ -90,7 +90,8 @@ def test_a_connection_may_break_in_the_body_or_before_it(api: TwelveDataStandIn)
 def test_silence_and_latency(api: TwelveDataStandIn) -> None:
     api.switches.fail("timeout", seconds=20)
     with pytest.raises(requests.exceptions.ReadTimeout):
-        ask(api, timeout=0.2)
+        ask(api, timeout=1.0)
+    assert api.requests[-1].credits == 1, "they are spent, though nobody hears of it"
     api.switches.latency = 0.2
     assert ask(api).elapsed >= timedelta(seconds=0.2)
 

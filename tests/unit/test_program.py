@@ -86,6 +86,28 @@ def test_a_command_that_is_interrupted_ends_its_child(tmp_path: Path) -> None:
     assert started[0].returncode == -signal.SIGTERM
 
 
+def test_a_command_that_is_interrupted_waits_until_its_child_has_given_back_what_it_holds(tmp_path: Path) -> None:
+    started: list[subprocess.Popen[str]] = []
+
+    def interrupted(line: str) -> None:
+        raise KeyboardInterrupt
+
+    body = """
+import signal, time
+def give_back(*_):
+    time.sleep(1)
+    open("given-back", "w").close()
+    sys.exit(130)
+os.chdir(os.path.dirname(__file__))
+signal.signal(signal.SIGTERM, give_back)
+print("at work", file=sys.stderr, flush=True)
+time.sleep(600)
+"""
+    with pytest.raises(KeyboardInterrupt):
+        run_child(child(tmp_path, body), os.environ, interrupted, started.append)
+    assert (started[0].returncode, (tmp_path / "given-back").exists()) == (130, True)
+
+
 def run(capsys: pytest.CaptureFixture[str], work: Any, *argv: str) -> tuple[int, str, str]:
     code = run_program(PARSER, list(argv), work)
     return code, *capsys.readouterr()
@@ -146,14 +168,15 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 from barflow.program import run_program
 def work(arguments, say):
     say("at work")
-    time.sleep(600)
+    time.sleep(20)
+    return {}
 sys.exit(run_program(argparse.ArgumentParser(), [], work))
 """
     with subprocess.Popen(child(tmp_path, body), stderr=subprocess.PIPE, text=True) as program:
         assert program.stderr is not None
         assert program.stderr.readline() == "at work\n"
         program.terminate()
-        assert program.wait(60) == 130
+    assert program.returncode == 130
 
 
 SPARK_TASK = """
