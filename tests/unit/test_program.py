@@ -176,7 +176,8 @@ sys.exit(run_program(argparse.ArgumentParser(), [], work))
         assert program.stderr is not None
         assert program.stderr.readline() == "at work\n"
         program.terminate()
-    assert program.returncode == 130
+        said = program.stderr.read()  # to its end: a program whose last word nobody takes ends by a broken pipe
+    assert (program.returncode, said[:15]) == (130, "error: stopped.")
 
 
 SPARK_TASK = """
