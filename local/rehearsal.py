@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import date
+from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,10 @@ from typing import Any
 import boto3
 import psycopg
 
+from barflow.alert_message import Message
+from barflow.alert_rules import load_rules
+from barflow.alert_store import Outbox
+from barflow.alerts import Event
 from barflow.clusters import ALIVE, cluster_request
 from barflow.contract import RuntimeContract, parameter_name, parse
 from barflow.errors import BarflowError
@@ -56,6 +60,8 @@ class Rehearsal:
         self.source = SyntheticBars()
         self._closes = [item.closes for item in last_sessions(utc_now(), SESSIONS_AHEAD + 1) if item.closes < utc_now()]
         self.clock = LiveClock(self._closes.pop(0))
+        # When the function was first asked for a tick (UTC).
+        self.ticked_at: datetime | None = None
 
     def __enter__(self) -> Rehearsal:
         with ExitStack() as starting:
@@ -156,6 +162,7 @@ class Rehearsal:
     def tick(self) -> str:
         """Invokes the deployed function as the runbook says. Raises BarflowError unless it succeeded."""
         name = self.outputs["Ingestion"]["IngestFunction"]
+        self.ticked_at = self.ticked_at or utc_now()
         found = self.client("lambda").invoke(FunctionName=name, Payload=b'{"force": true}')
         answer = json.loads(found["Payload"].read())
         if answer.get("outcome") != "succeeded":
@@ -227,12 +234,25 @@ class Rehearsal:
             raise BarflowError(f"{dag} ended as {state}: {self.airflow.tasks(dag, run)}")
         return state
 
-    def sweep(self) -> str:
-        """The DAG that ends what a run left behind: its cluster when it is over, and none made by hand or by others.
+    @property
+    def outbox(self) -> Outbox:
+        """The alerts, with what each channel took of them."""
+        return Outbox(connect(self.services.mongodb_uri))
 
-        Raises BarflowError where it fails, ends too much or too little.
+    def leave_an_alert(self) -> str:
+        """Puts one in the outbox that the topic did not take, as after an outage. Returns its id."""
+        symbol, day = self.contract.settings.symbols[0], last_sessions(self.clock.now, 1)[0]
+        event = Event(load_rules().all[0], symbol, day.session_date, day.opens, "up", 6.0, 100.0, 106.0)
+        self.outbox.add([(Message.of(event, utc_now()), ["sns"])])
+        return event.id
+
+    def sweep(self) -> str:
+        """The DAG that puts in order what a run left behind: an alert that the topic did not take is sent.
+
+        And its cluster is ended when it is over, and none made by hand or by others. Raises BarflowError where it
+        fails, ends too much or too little.
         """
-        emr = self.client("emr")
+        emr, alert = self.client("emr"), self.leave_an_alert()
         over = self.airflow.call("GET", f"dags/{DAG}/dagRuns")["dag_runs"][0]["dag_run_id"]
         left, by_hand = (
             str(emr.run_job_flow(**cluster_request(self.contract, run))["JobFlowId"]) for run in (over, "by-hand")
@@ -247,7 +267,9 @@ class Rehearsal:
                 f"of {left}, whose run is over, {by_hand}, by hand, and {theirs}, another's, live on: {sorted(alive)}"
             )
         emr.terminate_job_flows(JobFlowIds=[by_hand, theirs])
-        return f"{left} is ended, {by_hand} and {theirs} were left alone"
+        if alert in {item["_id"] for item in self.outbox.find(undelivered=True)}:
+            raise BarflowError(f"the alert {alert}, which the topic did not take before, waits still")
+        return f"{left} is ended, {by_hand} and {theirs} were left alone; an alert that waited is sent"
 
     def end_of(self, run: str) -> str:
         """The state that a run ends in, with its tasks that did not succeed."""

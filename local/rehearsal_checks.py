@@ -6,16 +6,16 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
-from barflow.alert_store import Outbox
+from barflow.alert_rules import SilenceRule, load_rules
 from barflow.clusters import ALIVE
 from barflow.errors import BarflowError
 from barflow.load import TABLES
-from barflow.mongo import connect
+from barflow.sessions import last_sessions
 from local.aws.machine import ROLE_KEY
 from local.live import sessions_of
 from local.oracle import Oracle, disagreements
@@ -87,7 +87,8 @@ def no_call_was_refused(deployed: Rehearsal) -> str:
 def the_bot_heard_each_alert_once(deployed: Rehearsal) -> str:
     """The example bot empties its queue, by a role that has the deployed policy.
 
-    Raises BarflowError where what it acted on is not what the topic took.
+    Raises BarflowError where what it acted on is not what the topic took, or what the deployed rules must have found
+    is not among it.
     """
     queue, policy = (deployed.outputs["Alerts"][name].split(",")[0] for name in ("BotQueues", "BotPolicies"))
     iam = deployed.client("iam")
@@ -102,14 +103,31 @@ def the_bot_heard_each_alert_once(deployed: Rehearsal) -> str:
     )
     if heard.returncode:
         raise BarflowError(f"the bot ended with {heard.stderr.strip().splitlines()[-1]}")
-    outbox = Outbox(connect(deployed.services.mongodb_uri))
-    sent = [item["_id"] for item in outbox.find() if item["channels"]["sns"]["delivered_at"]]
+    sent = [item["_id"] for item in deployed.outbox.find() if item["channels"]["sns"]["delivered_at"]]
     acted_on = heard.stdout.splitlines()
     if sorted(acted_on) != sorted(sent) or not sent:
         raise BarflowError(
             f"the topic took {len(sent)} alerts and the bot acted on {len(acted_on)}: {heard.stdout[:300]}"
         )
+    assert deployed.ticked_at is not None
+    if missing := silences(deployed.contract.settings.symbols, deployed.ticked_at) - set(sent):
+        raise BarflowError(f"the deployed rules did not find {', '.join(sorted(missing))}")
     return f"{len(sent)} alerts, each once"
+
+
+def silences(symbols: Iterable[str], at: datetime) -> set[str]:
+    """The alerts that the shipped rules must find at a moment (UTC), as the vendor's market stood still sessions ago.
+
+    There are none in the first minutes of a session.
+    """
+    newest = last_sessions(at, 1)[0]
+    quiet = min(at, newest.closes) - newest.opens
+    return {
+        f"{rule.id}|{symbol}|{newest.opens:%Y-%m-%dT%H:%M:%SZ}"
+        for symbol in symbols
+        for rule in load_rules().rules(symbol)
+        if isinstance(rule, SilenceRule) and quiet >= timedelta(minutes=rule.minutes)
+    }
 
 
 def an_alarm_reaches_slack(deployed: Rehearsal) -> str:

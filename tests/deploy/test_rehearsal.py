@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from harness import program
 from barflow.errors import BarflowError
 from local.aws.machine import REGION, ROLE_KEY, Machine, Trouble
 from local.rehearsal import Rehearsal
-from local.rehearsal_checks import AT_WORK, no_call_was_refused
+from local.rehearsal_checks import AT_WORK, no_call_was_refused, silences
 from local.rehearsal_page import Done, page
 from local.rehearse import BREAKS, Steps, fail, rehearse, succeed, survive
 
@@ -67,12 +68,14 @@ def test_where_the_host_ingests_its_role_allows_all_that_a_tick_does() -> None:
         host: Any = program("orchestration/host/write_settings.py")
         settings = deployed.variables(**host.barflow_settings(deployed.contract)) | deployed.machine.settings
         settings["AWS_ACCESS_KEY_ID"] = f"{ROLE_KEY}{deployed.host_role}"
+        waiting = deployed.leave_an_alert()
         done = subprocess.run([BARFLOW, "ingest"], env=settings, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert "warning" not in done.stderr
         assert deployed.machine.refused == []
         listed = subprocess.run([BARFLOW, "alerts", "list"], env=settings, capture_output=True, text=True, check=True)
         assert "sns sent" in listed.stdout
+        assert waiting not in {item["_id"] for item in deployed.outbox.find(undelivered=True)}
         airflow_reads_its_dags_and_keeps_its_logs(deployed)
         what_is_encrypted_takes_its_key(deployed)
         assert deployed.machine.judged[deployed.host_role] > 5
@@ -162,6 +165,21 @@ def test_a_call_that_was_refused_is_found_though_the_program_went_on(tmp_path: P
     deployed.machine.note("refused", "User: a is not authorized to perform: b")
     with pytest.raises(BarflowError, match="1 calls were refused: User: a is not authorized to perform: b"):
         no_call_was_refused(deployed)
+
+
+@pytest.mark.parametrize(
+    ("at", "opened"),
+    [
+        ("2026-11-23T14:29", "2026-11-20T14:30:00Z"),
+        ("2026-11-23T14:30", None),
+        ("2026-11-23T14:49", None),
+        ("2026-11-23T14:50", "2026-11-23T14:30:00Z"),
+        ("2026-11-26T15:30", "2026-11-25T14:30:00Z"),
+    ],
+)
+def test_alerts_of_a_silent_feed_are_asked_for_when_a_session_is_old_enough(at: str, opened: str | None) -> None:
+    found = silences(["AAPL", "TSLA"], datetime.fromisoformat(f"{at}+00:00"))
+    assert found == ({f"stale_feed|{symbol}|{opened}" for symbol in ("AAPL", "TSLA")} if opened else set())
 
 
 def test_a_failed_run_is_as_it_should_be(tmp_path: Path) -> None:
