@@ -53,6 +53,7 @@ async function readAll() {
   onMarket(list.market);
   const wanted = kept.get("symbol", "");
   const symbol = watch.rows.has(state.symbol) ? state.symbol : watch.rows.has(wanted) ? wanted : list.rows[0].symbol;
+  chart.mark(alerts.alerts);
   if (symbol === watch.symbol) await refresh();
   else watch.choose(symbol);
   await readHealth();
@@ -71,19 +72,20 @@ async function open(symbol) {
   ]);
   if (!page || !fired || asked !== state.asked) return;
   state.older = page.older;
-  chart.open(state.interval, rowsOf(page));
-  const missed = alerts.missing(fired.alerts).filter(({ message }) => message.symbol === symbol);
-  chart.mark([...fired.alerts, ...missed]);
-  find("chart").setAttribute("aria-label", `Candles of ${symbol}, ${page.interval}, with volume and indicators`);
+  chart.open(symbol, page.interval, rowsOf(page), [...fired.alerts, ...alerts.alerts]);
   find("chart-panel").dataset.shown = `${symbol} ${page.interval}`;
   drawLegend(null);
 }
 
-/** Takes the newest candles of what is shown. */
+/** Takes the newest candles of what is shown; where that is not what was chosen, or they leave a hole, opens it anew. */
 async function refresh() {
+  if (!chart.shows(state.symbol, state.interval)) return open(state.symbol);
   const asked = state.asked;
   const page = await guarded(() => api.bars(state.symbol, state.interval, { limit: NEWEST }));
-  if (page && asked === state.asked && chart.merge(rowsOf(page))) drawLegend(null);
+  if (!page || asked !== state.asked) return;
+  const rows = rowsOf(page);
+  if (rows[0]?.time > chart.newest()?.time) return open(state.symbol);
+  if (chart.merge(rows)) drawLegend(null);
 }
 
 async function onOlder() {
@@ -109,7 +111,7 @@ async function onBars({ market, rows }) {
 
 function onAlert(alert) {
   alerts.add(alert);
-  if (chart && alert.message.symbol === state.symbol) chart.mark([...chart.alerts, alert]);
+  chart?.mark([alert]);
 }
 
 async function readHealth() {

@@ -16,7 +16,7 @@ export class Chart {
   constructor(element, { onOlder, onHover }) {
     this.element = element;
     this.bars = [];
-    this.alerts = [];
+    this.alerts = new Map();
     this.interval = "5min";
     this.chart = createChart(element, {
       autoSize: true,
@@ -74,10 +74,13 @@ export class Chart {
     }
   }
 
-  /** Replaces what is shown: another symbol or interval. */
-  open(interval, bars) {
+  /** Replaces what is shown: another symbol or interval, with the alerts on it. */
+  open(symbol, interval, bars, alerts) {
+    this.symbol = symbol;
     this.interval = interval;
     this.bars = bars;
+    this.alerts.clear();
+    this.keep(alerts);
     this.chart.applyOptions({ timeScale: { timeVisible: interval !== "1d" } });
     this.draw();
     const last = bars.length + 4;
@@ -100,9 +103,19 @@ export class Chart {
     return true;
   }
 
+  /** Whether these are the symbol and the interval that are shown. */
+  shows(symbol, interval) {
+    return symbol === this.symbol && interval === this.interval;
+  }
+
+  /** Takes in those of the alerts that are on the symbol and not known yet. */
   mark(alerts) {
-    this.alerts = alerts;
+    this.keep(alerts);
     this.drawMarkers();
+  }
+
+  keep(alerts) {
+    for (const { message } of alerts) if (message.symbol === this.symbol) this.alerts.set(message.id, message);
   }
 
   draw() {
@@ -132,9 +145,11 @@ export class Chart {
   /** Alerts of one candle and direction share a marker, which says how many they are. */
   drawMarkers() {
     const found = new Map();
-    for (const { message } of this.alerts) {
+    let marked = 0;
+    for (const message of this.alerts.values()) {
       const time = this.bucket(Date.parse(message.bar_start) / 1000);
       if (time == null) continue;
+      marked += 1;
       const key = `${time} ${message.direction ?? ""}`;
       found.set(key, { time, direction: message.direction, kinds: [...(found.get(key)?.kinds ?? []), message.kind] });
     }
@@ -147,6 +162,9 @@ export class Chart {
       text: kinds.length > 1 ? `${kinds[0]} +${kinds.length - 1}` : kinds[0],
     }));
     this.markers.setMarkers(markers.sort((a, b) => a.time - b.time));
+    if (!this.symbol) return;
+    const about = `Candles of ${this.symbol}, ${this.interval}, with volume and indicators; alerts marked: ${marked}`;
+    this.element.setAttribute("aria-label", about);
   }
 
   /** The time of the candle that holds a moment, null where it is not at hand. */

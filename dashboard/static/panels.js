@@ -20,14 +20,9 @@ export class AlertList {
   /** Takes what was read, and keeps what came while it was being read. */
   take(alerts) {
     const noticed = ({ message }) => Date.parse(message.created_at);
-    this.alerts = [...alerts, ...this.missing(alerts)].sort((a, b) => noticed(b) - noticed(a)).slice(0, MOST_ALERTS);
+    const found = new Map([...this.alerts, ...alerts].map((alert) => [alert.message.id, alert]));
+    this.alerts = [...found.values()].sort((a, b) => noticed(b) - noticed(a)).slice(0, MOST_ALERTS);
     this.draw();
-  }
-
-  /** Those of the list that are not among the alerts that were read. */
-  missing(alerts) {
-    const read = new Set(alerts.map(({ message }) => message.id));
-    return this.alerts.filter(({ message }) => !read.has(message.id));
   }
 
   /** Puts a new alert on top. */

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from pymongo.database import Database
 
 from barflow.bars import SessionBars
 from barflow.mongo import Document
-from barflow.sessions import last_sessions
+from barflow.sessions import last_sessions, session
 from barflow.staging import Staging
 
 NOW = datetime(2025, 7, 17, 15, 0, tzinfo=UTC)
@@ -22,8 +22,10 @@ FOLLOWING = READY + (
 ACT = "await page.evaluate(() => fetch('/act'));"  # what a test has happen while the page is open
 
 
-def stage(database: Database[Document], symbol: str, bars: int) -> None:
-    traded = last_sessions(NOW, 1)[0]
+def stage(database: Database[Document], symbol: str, bars: int, day: date | None = None) -> None:
+    """The first bars of a session, the one of NOW unless told."""
+    traded = session(day) if day else last_sessions(NOW, 1)[0]
+    assert traded is not None
     closes = [100 + at / 100 for at in range(bars)]
     high, low = [close + 1 for close in closes], [close - 1 for close in closes]
     columns: list[Any] = [list(traded.slots[:bars]), closes, high, low, [*closes], [1000] * bars, [0] * bars]

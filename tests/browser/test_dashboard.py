@@ -13,7 +13,10 @@ from pymongo.database import Database
 from barflow.alert_message import Message
 from barflow.alert_store import Outbox
 from barflow.mongo import Document
-from barflow.sessions import BAR
+from barflow.sessions import BAR, last_sessions
+
+SHOWN = "await page.waitForSelector('#chart-panel[data-shown=\"%s\"]');"
+MARKED = "await page.waitForSelector('#chart[aria-label$=\"alerts marked: %d\"]');"
 
 
 def alert(database: Database[Document]) -> None:
@@ -48,7 +51,7 @@ def test_symbol_and_interval_are_switched_by_keys_and_pointer(
         READY
         + "await page.focus('#rows'); await page.keyboard.press('ArrowDown');"
         + "await page.click('[data-value=\"1h\"]');"
-        + "await page.waitForSelector('#chart-panel[data-shown=\"MSFT 1h\"]');"
+        + SHOWN % "MSFT 1h"
         + "return page.evaluate(() => [document.documentElement.scrollWidth,"
         + " document.querySelector('[aria-selected=true]').dataset.symbol])",
         width=width,
@@ -63,6 +66,7 @@ def test_a_candle_and_an_alert_arrive_without_a_reload(look: Callable[..., Any],
         + "await page.evaluate(() => { window.same = true });"
         + ACT
         + "await page.waitForSelector('#alerts li.new');"
+        + MARKED % 1
         + "await page.waitForFunction(() => document.querySelector('#legend').textContent.includes('100.17'));"
         + "return page.evaluate(() => [window.same, document.querySelector('.row .last').textContent])",
         act=arrive,
@@ -89,6 +93,89 @@ def test_what_comes_while_the_page_reads_stays_on_it(look: Callable[..., Any], a
     )
     assert seen[0] == "100.17"
     assert "level_101" in seen[1]
+
+
+def test_an_alert_that_comes_while_a_chart_is_opened_is_marked_on_it(
+    look: Callable[..., Any], database: Database[Document]
+) -> None:
+    stage(database, "AAPL", 17)
+    stage(database, "MSFT", 17)
+    look(
+        FOLLOWING
+        + "await page.click('[data-symbol=MSFT]');"
+        + SHOWN % "MSFT 5min"
+        + "let release; const held = new Promise((done) => { release = done; });"
+        + "await page.route(/api.alerts.symbol=AAPL/, async (route) => {"
+        + " const response = await route.fetch(); release(() => route.fulfill({ response })); });"
+        + "await page.click('[data-symbol=AAPL]'); const answer = await held;"
+        + ACT
+        + "await page.waitForSelector('#alerts li.new'); await answer();"
+        + SHOWN % "AAPL 5min"
+        + MARKED % 1
+        + "await page.click('[data-symbol=MSFT]');"
+        + SHOWN % "MSFT 5min"
+        + MARKED % 0,
+        act=lambda: alert(database),
+    )
+
+
+def test_what_comes_while_the_connection_is_lost_is_on_the_page_once_it_is_back(
+    look: Callable[..., Any], arrive: Callable[[], None]
+) -> None:
+    """Its marks, too."""
+    look(
+        READY
+        + "await page.route(/api.events/, (route) => route.fulfill({ contentType: 'text/event-stream', body: '' }));"
+        + "await page.reload();"
+        + MARKED % 0
+        + "await page.waitForSelector('#link:visible');"
+        + ACT
+        + "await page.unroute(/api.events/);"
+        + MARKED % 1
+        + "await page.waitForSelector('#link', { state: 'hidden' });"
+        + "await page.waitForFunction(() => document.querySelector('#legend').textContent.includes('100.17'));",
+        act=arrive,
+    )
+
+
+def test_an_outage_of_days_leaves_no_hole_between_the_candles(
+    look: Callable[..., Any], database: Database[Document]
+) -> None:
+    """The newest candles that an event has the page read do not reach back as far as those at hand."""
+    *missed, _ = last_sessions(NOW, 7)
+    stage(database, "AAPL", 78, missed.pop(0).session_date)
+
+    def act() -> None:
+        for traded in missed:
+            stage(database, "AAPL", 78, traded.session_date)
+
+    candles = look(
+        FOLLOWING
+        + "const asked = page.waitForRequest(/api.bars.AAPL.*limit=600/), held = [];"
+        + "const hold = (route) => { held.push(route); }; await page.route(/limit=240/, hold);"
+        + ACT  # of which the page must not see a part
+        + "await page.unroute(/limit=240/, hold); for (const route of held) await route.continue();"
+        + "const shown = await (await (await asked).response()).json(); return shown.time.length;",
+        act=act,
+    )
+    assert candles == 6 * 78
+
+
+def test_candles_are_not_laid_over_those_of_another_symbol_whose_own_are_late(
+    look: Callable[..., Any], database: Database[Document]
+) -> None:
+    stage(database, "AAPL", 17)
+    stage(database, "MSFT", 17)
+    look(
+        FOLLOWING
+        + "let first; const late = new Promise((done) => { first = done; });"
+        + "await page.route(/api.bars.MSFT/, (route) => first(route), { times: 1 });"
+        + "await page.click('[data-symbol=MSFT]'); await late;"
+        + ACT
+        + SHOWN % "MSFT 5min"
+        + "await (await late).continue();",
+        act=lambda: stage(database, "MSFT", 18),
+    )
 
 
 def test_late_data_are_marked_stale(look: Callable[..., Any], database: Database[Document]) -> None:
