@@ -10,7 +10,10 @@ import { Watchlist } from "./watchlist.js";
 const PAGE = 600;
 const NEWEST = 240; // what an event may have changed: the last sessions of 5-minute bars
 const HEALTH_SECONDS = 15;
-const state = { symbol: "", interval: kept.get("interval", "5min"), older: null, loading: false, market: null, asked: 0 };
+const state = {
+  symbol: "", interval: kept.get("interval", "5min"), older: null, loading: false, market: null,
+  asked: 0, reads: 0, refreshes: 0, // an answer that a later question overtook is dropped
+};
 const shown = new Set(kept.get("shown", "ma20 ma50 vwap rsi").split(" ").filter(Boolean));
 
 const watch = new Watchlist((symbol) => open(symbol));
@@ -41,14 +44,16 @@ async function start() {
 
 /** Everything that is on the page; also after a lost connection. */
 async function readAll() {
+  const read = ++state.reads;
+  const events = watch.events;
   const [list, fired] = await Promise.all([guarded(api.watchlist), guarded(() => api.alerts(null, 100))]);
-  if (!list || !fired) return;
+  if (!list || !fired || read !== state.reads) return;
   banner("");
   if (!list.rows.length) return only("empty");
   only("page");
   chart ??= new Chart(find("chart"), { onOlder, onHover: drawLegend });
   chart.show(shown);
-  watch.take(list.rows);
+  watch.take(list.rows, events);
   alerts.take(fired.alerts);
   onMarket(list.market);
   const wanted = kept.get("symbol", "");
@@ -59,7 +64,7 @@ async function readAll() {
   await readHealth();
 }
 
-/** Shows another symbol or interval. An answer that was overtaken by a later choice is dropped. */
+/** Shows another symbol or interval. */
 async function open(symbol) {
   state.symbol = symbol;
   kept.set("symbol", symbol);
@@ -81,8 +86,9 @@ async function open(symbol) {
 async function refresh() {
   if (!chart.shows(state.symbol, state.interval)) return open(state.symbol);
   const asked = state.asked;
+  const turn = ++state.refreshes;
   const page = await guarded(() => api.bars(state.symbol, state.interval, { limit: NEWEST }));
-  if (!page || asked !== state.asked) return;
+  if (!page || asked !== state.asked || turn !== state.refreshes) return;
   const rows = rowsOf(page);
   if (rows[0]?.time > chart.newest()?.time) return open(state.symbol);
   if (chart.merge(rows)) drawLegend(null);
@@ -103,7 +109,7 @@ async function onOlder() {
 async function onBars({ market, rows }) {
   if (!chart || find("page").hidden) return readAll();
   banner("");
-  watch.take(rows);
+  watch.hear(rows);
   onMarket(market);
   drawQuote();
   if (rows.some((row) => row.symbol === state.symbol)) await refresh();

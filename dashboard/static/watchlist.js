@@ -10,6 +10,8 @@ export class Watchlist {
   constructor(onChoice) {
     this.rows = new Map();
     this.lines = new Map();
+    this.events = 0;
+    this.told = new Map(); // by symbol, the newest event that had a row of it
     this.onChoice = onChoice;
     this.list = find("rows");
     this.filter = find("filter");
@@ -31,11 +33,21 @@ export class Watchlist {
     });
   }
 
-  /** Takes in rows of the API: all of them, or those that changed. */
-  take(rows) {
+  /** Takes in rows that an event told of. */
+  hear(rows) {
+    this.events += 1;
+    for (const { symbol } of rows) this.told.set(symbol, this.events);
+    this.draw(rows);
+  }
+
+  /** Takes in all rows, asked for when `events` had been heard: what was told since then is newer, and stays. */
+  take(rows, events) {
+    this.draw(rows.filter(({ symbol }) => !(this.told.get(symbol) > events)));
+  }
+
+  draw(rows) {
     for (const row of rows) {
       const old = this.rows.get(row.symbol);
-      if (old?.newest_bar > row.newest_bar) continue; // it was read before the event that told of the newer bar
       this.rows.set(row.symbol, row);
       const line = this.line(row, old);
       const shown = this.lines.get(row.symbol);

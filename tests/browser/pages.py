@@ -22,11 +22,11 @@ FOLLOWING = READY + (
 ACT = "await page.evaluate(() => fetch('/act'));"  # what a test has happen while the page is open
 
 
-def stage(database: Database[Document], symbol: str, bars: int, day: date | None = None) -> None:
-    """The first bars of a session, the one of NOW unless told."""
+def stage(database: Database[Document], symbol: str, bars: int, day: date | None = None, first: float = 100) -> None:
+    """The first bars of a session, the one of NOW unless told, from this price on (dollars)."""
     traded = session(day) if day else last_sessions(NOW, 1)[0]
     assert traded is not None
-    closes = [100 + at / 100 for at in range(bars)]
+    closes = [first + at / 100 for at in range(bars)]
     high, low = [close + 1 for close in closes], [close - 1 for close in closes]
     columns: list[Any] = [list(traded.slots[:bars]), closes, high, low, [*closes], [1000] * bars, [0] * bars]
     staging = Staging(database)

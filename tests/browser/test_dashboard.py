@@ -16,6 +16,8 @@ from barflow.mongo import Document
 from barflow.sessions import BAR, last_sessions
 
 SHOWN = "await page.waitForSelector('#chart-panel[data-shown=\"%s\"]');"
+# The server's events end as they begin: the page connects again every three seconds, and reads everything.
+CUT_OFF = "await page.route(/api.events/, (route) => route.fulfill({ contentType: 'text/event-stream', body: '' }));"
 MARKED = "await page.waitForSelector('#chart[aria-label$=\"alerts marked: %d\"]');"
 
 
@@ -60,7 +62,6 @@ def test_symbol_and_interval_are_switched_by_keys_and_pointer(
 
 
 def test_a_candle_and_an_alert_arrive_without_a_reload(look: Callable[..., Any], arrive: Callable[[], None]) -> None:
-
     text = look(
         FOLLOWING
         + "await page.evaluate(() => { window.same = true });"
@@ -74,7 +75,16 @@ def test_a_candle_and_an_alert_arrive_without_a_reload(look: Callable[..., Any],
     assert text == [True, "100.17"]
 
 
-def test_what_comes_while_the_page_reads_stays_on_it(look: Callable[..., Any], arrive: Callable[[], None]) -> None:
+@pytest.mark.parametrize(("bars", "first", "last"), [(18, 100, "100.17"), (17, 105, "105.16")])
+def test_what_comes_while_the_page_reads_stays_on_it(
+    look: Callable[..., Any], database: Database[Document], bars: int, first: float, last: str
+) -> None:
+    """A bar more, or another price of the same one, and an alert."""
+    stage(database, "AAPL", 17)
+
+    def act() -> None:
+        stage(database, "AAPL", bars, first=first)
+        alert(database)
 
     seen = look(
         FOLLOWING
@@ -86,12 +96,12 @@ def test_what_comes_while_the_page_reads_stays_on_it(look: Callable[..., Any], a
         + "await page.reload(); while (held.length < 2) await page.waitForTimeout(20);"
         + ACT
         + "await page.waitForSelector('#alerts li.new');"
-        + "await page.waitForFunction(() => document.querySelector('.row .last').textContent === '100.17');"
+        + f"await page.waitForFunction(() => document.querySelector('.row .last').textContent === '{last}');"
         + "for (const answer of held) await answer(); await page.waitForSelector('#alerts li:not(.new)');"
         + "return [await page.textContent('.row .last'), await page.textContent('#alerts')]",
-        act=arrive,
+        act=act,
     )
-    assert seen[0] == "100.17"
+    assert seen[0] == last
     assert "level_101" in seen[1]
 
 
@@ -125,7 +135,7 @@ def test_what_comes_while_the_connection_is_lost_is_on_the_page_once_it_is_back(
     """Its marks, too."""
     look(
         READY
-        + "await page.route(/api.events/, (route) => route.fulfill({ contentType: 'text/event-stream', body: '' }));"
+        + CUT_OFF
         + "await page.reload();"
         + MARKED % 0
         + "await page.waitForSelector('#link:visible');"
@@ -136,6 +146,42 @@ def test_what_comes_while_the_connection_is_lost_is_on_the_page_once_it_is_back(
         + "await page.waitForFunction(() => document.querySelector('#legend').textContent.includes('100.17'));",
         act=arrive,
     )
+
+
+def test_a_late_answer_does_not_bring_an_old_price_back(look: Callable[..., Any], arrive: Callable[[], None]) -> None:
+    last = look(
+        FOLLOWING
+        + "let reads = 0, hold; const late = new Promise((done) => { hold = done; });"
+        + "await page.route(/api.watchlist/, async (route) => { if (++reads !== 2) return route.continue();"
+        + " const response = await route.fetch(); hold(() => route.fulfill({ response })); });"
+        + CUT_OFF
+        + "await page.reload(); const answer = await late;"
+        + ACT
+        + "await page.waitForFunction(() => document.querySelector('.row .last')?.textContent === '100.17');"
+        + "await answer(); await page.waitForTimeout(300); return page.textContent('.row .last')",
+        act=arrive,
+    )
+    assert last == "100.17"
+
+
+def test_a_late_answer_does_not_bring_an_old_candle_back(
+    look: Callable[..., Any], database: Database[Document]
+) -> None:
+    stage(database, "AAPL", 17)
+    prices = iter((105, 110))
+    legend = look(
+        FOLLOWING
+        + "let hold; const late = new Promise((done) => { hold = done; });"
+        + "await page.route(/limit=240/, async (route) => {"
+        + " const response = await route.fetch(); hold(() => route.fulfill({ response })); }, { times: 1 });"
+        + ACT
+        + "const answer = await late;"
+        + ACT
+        + "await page.waitForFunction(() => document.querySelector('#legend').textContent.includes('110.16'));"
+        + "await answer(); await page.waitForTimeout(300); return page.textContent('#legend')",
+        act=lambda: stage(database, "AAPL", 17, first=next(prices)),
+    )
+    assert "110.16" in legend
 
 
 def test_an_outage_of_days_leaves_no_hole_between_the_candles(
