@@ -60,8 +60,8 @@ class Rehearsal:
         self.source = SyntheticBars()
         self._closes = [item.closes for item in last_sessions(utc_now(), SESSIONS_AHEAD + 1) if item.closes < utc_now()]
         self.clock = LiveClock(self._closes.pop(0))
-        # When the function was first asked for a tick (UTC).
-        self.ticked_at: datetime | None = None
+        # When the function's first tick began and ended (UTC).
+        self.first_tick: tuple[datetime, datetime] | None = None
 
     def __enter__(self) -> Rehearsal:
         with ExitStack() as starting:
@@ -162,8 +162,9 @@ class Rehearsal:
     def tick(self) -> str:
         """Invokes the deployed function as the runbook says. Raises BarflowError unless it succeeded."""
         name = self.outputs["Ingestion"]["IngestFunction"]
-        self.ticked_at = self.ticked_at or utc_now()
+        begun = utc_now()
         found = self.client("lambda").invoke(FunctionName=name, Payload=b'{"force": true}')
+        self.first_tick = self.first_tick or (begun, utc_now())
         answer = json.loads(found["Payload"].read())
         if answer.get("outcome") != "succeeded":
             raise BarflowError(f"the tick ended so: {json.dumps(answer)[:500]}")
