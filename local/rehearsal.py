@@ -248,10 +248,9 @@ class Rehearsal:
         return event.id
 
     def sweep(self) -> str:
-        """The DAG that puts in order what a run left behind: an alert that the topic did not take is sent.
+        """The DAG that ends the cluster of a run that is over, none made by hand or by others, and sends what waits.
 
-        And its cluster is ended when it is over, and none made by hand or by others. Raises BarflowError where it
-        fails, ends too much or too little.
+        Raises BarflowError where it fails, does too much or too little.
         """
         emr, alert = self.client("emr"), self.leave_an_alert()
         over = self.airflow.call("GET", f"dags/{DAG}/dagRuns")["dag_runs"][0]["dag_run_id"]

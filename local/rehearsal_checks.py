@@ -110,20 +110,21 @@ def the_bot_heard_each_alert_once(deployed: Rehearsal) -> str:
             f"the topic took {len(sent)} alerts and the bot acted on {len(acted_on)}: {heard.stdout[:300]}"
         )
     assert deployed.first_tick is not None
-    # A session that opens while a tick is at work belongs to neither side of it.
-    begun, ended = (silences(deployed.contract.settings.symbols, moment) for moment in deployed.first_tick)
-    if missing := (begun & ended) - set(sent):
+    if missing := silences(deployed.contract.settings.symbols, *deployed.first_tick) - set(sent):
         raise BarflowError(f"the deployed rules did not find {', '.join(sorted(missing))}")
     return f"{len(sent)} alerts, each once"
 
 
-def silences(symbols: Iterable[str], at: datetime) -> set[str]:
-    """The alerts that the shipped rules must find at a moment (UTC), as the vendor's market stood still sessions ago.
+def silences(symbols: Iterable[str], begun: datetime, ended: datetime) -> set[str]:
+    """The alerts that the shipped rules must find in a tick between two moments (UTC), where the market stood still
+    sessions before.
 
-    There are none in the first minutes of a session.
+    There are none in the first minutes of a session, nor where one opens meanwhile.
     """
-    newest = last_sessions(at, 1)[0]
-    quiet = min(at, newest.closes) - newest.opens
+    newest = last_sessions(begun, 1)[0]
+    quiet = min(begun, newest.closes) - newest.opens
+    if last_sessions(ended, 1)[0] != newest:
+        return set()
     return {
         f"{rule.id}|{symbol}|{newest.opens:%Y-%m-%dT%H:%M:%SZ}"
         for symbol in symbols

@@ -19,6 +19,12 @@ FOLLOWING = READY + (
     "await page.waitForFunction(() => performance.getEntriesByType('resource')"
     ".filter(({ name }) => name.endsWith('/api/health')).length > 1);"
 )
+# `(await late(url, n)).held` comes to a function that gives the n-th answer, which the server gives at once.
+LATE = (
+    "const late = async (url, nth = 1) => { let count = 0, hold; const held = new Promise((done) => { hold = done; });"
+    " await page.route(url, async (route) => { if (++count !== nth) return route.continue();"
+    " const response = await route.fetch(); hold(() => route.fulfill({ response })); }); return { held }; };"
+)
 ACT = "await page.evaluate(() => fetch('/act'));"  # what a test has happen while the page is open
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from pages import ACT, FOLLOWING, NOW, READY, stage
+from pages import ACT, FOLLOWING, LATE, NOW, READY, stage
 from pymongo.database import Database
 
 from barflow.alert_message import Message
@@ -88,16 +88,14 @@ def test_what_comes_while_the_page_reads_stays_on_it(
 
     seen = look(
         FOLLOWING
+        + LATE
         # The second reads, of once the page listens, are answered when all has arrived.
-        + "const reads = new Set(), held = [];"
-        + "await page.route(/api.(watchlist|alerts.limit=100)$/, async (route) => {"
-        + " const url = route.request().url(); if (!reads.has(url)) { reads.add(url); return route.continue(); }"
-        + " const response = await route.fetch(); held.push(() => route.fulfill({ response })); });"
-        + "await page.reload(); while (held.length < 2) await page.waitForTimeout(20);"
+        + "const reads = [await late(/api.watchlist/, 2), await late(/api.alerts.limit=100/, 2)];"
+        + "await page.reload(); const answers = await Promise.all(reads.map(({ held }) => held));"
         + ACT
         + "await page.waitForSelector('#alerts li.new');"
         + f"await page.waitForFunction(() => document.querySelector('.row .last').textContent === '{last}');"
-        + "for (const answer of held) await answer(); await page.waitForSelector('#alerts li:not(.new)');"
+        + "for (const answer of answers) await answer(); await page.waitForSelector('#alerts li:not(.new)');"
         + "return [await page.textContent('.row .last'), await page.textContent('#alerts')]",
         act=act,
     )
@@ -114,9 +112,8 @@ def test_an_alert_that_comes_while_a_chart_is_opened_is_marked_on_it(
         FOLLOWING
         + "await page.click('[data-symbol=MSFT]');"
         + SHOWN % "MSFT 5min"
-        + "let release; const held = new Promise((done) => { release = done; });"
-        + "await page.route(/api.alerts.symbol=AAPL/, async (route) => {"
-        + " const response = await route.fetch(); release(() => route.fulfill({ response })); });"
+        + LATE
+        + "const { held } = await late(/api.alerts.symbol=AAPL/);"
         + "await page.click('[data-symbol=AAPL]'); const answer = await held;"
         + ACT
         + "await page.waitForSelector('#alerts li.new'); await answer();"
@@ -151,11 +148,10 @@ def test_what_comes_while_the_connection_is_lost_is_on_the_page_once_it_is_back(
 def test_a_late_answer_does_not_bring_an_old_price_back(look: Callable[..., Any], arrive: Callable[[], None]) -> None:
     last = look(
         FOLLOWING
-        + "let reads = 0, hold; const late = new Promise((done) => { hold = done; });"
-        + "await page.route(/api.watchlist/, async (route) => { if (++reads !== 2) return route.continue();"
-        + " const response = await route.fetch(); hold(() => route.fulfill({ response })); });"
+        + LATE
+        + "const { held } = await late(/api.watchlist/, 2);"
         + CUT_OFF
-        + "await page.reload(); const answer = await late;"
+        + "await page.reload(); const answer = await held;"
         + ACT
         + "await page.waitForFunction(() => document.querySelector('.row .last')?.textContent === '100.17');"
         + "await answer(); await page.waitForTimeout(300); return page.textContent('.row .last')",
@@ -171,11 +167,10 @@ def test_a_late_answer_does_not_bring_an_old_candle_back(
     prices = iter((105, 110))
     legend = look(
         FOLLOWING
-        + "let hold; const late = new Promise((done) => { hold = done; });"
-        + "await page.route(/limit=240/, async (route) => {"
-        + " const response = await route.fetch(); hold(() => route.fulfill({ response })); }, { times: 1 });"
+        + LATE
+        + "const { held } = await late(/limit=240/);"
         + ACT
-        + "const answer = await late;"
+        + "const answer = await held;"
         + ACT
         + "await page.waitForFunction(() => document.querySelector('#legend').textContent.includes('110.16'));"
         + "await answer(); await page.waitForTimeout(300); return page.textContent('#legend')",
@@ -214,12 +209,12 @@ def test_candles_are_not_laid_over_those_of_another_symbol_whose_own_are_late(
     stage(database, "MSFT", 17)
     look(
         FOLLOWING
-        + "let first; const late = new Promise((done) => { first = done; });"
-        + "await page.route(/api.bars.MSFT/, (route) => first(route), { times: 1 });"
-        + "await page.click('[data-symbol=MSFT]'); await late;"
+        + LATE
+        + "const { held } = await late(/api.bars.MSFT/);"
+        + "await page.click('[data-symbol=MSFT]'); const answer = await held;"
         + ACT
         + SHOWN % "MSFT 5min"
-        + "await (await late).continue();",
+        + "await answer();",
         act=lambda: stage(database, "MSFT", 18),
     )
 

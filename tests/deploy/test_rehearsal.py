@@ -168,17 +168,20 @@ def test_a_call_that_was_refused_is_found_though_the_program_went_on(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("at", "opened"),
+    ("begun", "ended", "opened"),
     [
-        ("2026-11-23T14:29", "2026-11-20T14:30:00Z"),
-        ("2026-11-23T14:30", None),
-        ("2026-11-23T14:49", None),
-        ("2026-11-23T14:50", "2026-11-23T14:30:00Z"),
-        ("2026-11-26T15:30", "2026-11-25T14:30:00Z"),
+        ("2026-11-23T14:28", "2026-11-23T14:29", "2026-11-20T14:30:00Z"),
+        ("2026-11-23T14:29", "2026-11-23T14:31", None),
+        ("2026-11-23T14:30", "2026-11-23T14:31", None),
+        ("2026-11-23T14:49", "2026-11-23T14:51", None),
+        ("2026-11-23T14:50", "2026-11-23T14:51", "2026-11-23T14:30:00Z"),
+        ("2026-11-26T15:30", "2026-11-26T15:31", "2026-11-25T14:30:00Z"),
     ],
 )
-def test_alerts_of_a_silent_feed_are_asked_for_when_a_session_is_old_enough(at: str, opened: str | None) -> None:
-    found = silences(["AAPL", "TSLA"], datetime.fromisoformat(f"{at}+00:00"))
+def test_alerts_of_a_silent_feed_are_asked_for_when_a_session_is_old_enough(
+    begun: str, ended: str, opened: str | None
+) -> None:
+    found = silences(["AAPL", "TSLA"], *(datetime.fromisoformat(f"{at}+00:00") for at in (begun, ended)))
     assert found == ({f"stale_feed|{symbol}|{opened}" for symbol in ("AAPL", "TSLA")} if opened else set())
 
 
