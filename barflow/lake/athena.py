@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from barflow.errors import UnavailableError
 from barflow.lake.partitions import Lake
-from barflow.market.bars import arrow_schema
+from barflow.market.arrow import arrow_schema
 from barflow.settings import Settings
 
 # The catalog's table of the archive. A partition's symbol may stand in it as in its path.
@@ -41,7 +41,7 @@ class AwsArchive(Lake):
         self.database, self.workgroup = database, workgroup
 
     def read(self, symbol: str, month: str) -> pa.Table | None:
-        """The partition's rows (schema of barflow.market.bars, sorted by ts), or None where there is none."""
+        """The partition's rows (schema of barflow.market.arrow, sorted by ts), or None where there is none."""
         import awswrangler as wr
 
         try:

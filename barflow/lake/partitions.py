@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from barflow.errors import BadInputError, BarflowError, UnavailableError
-from barflow.market.bars import arrow_schema
+from barflow.market.arrow import arrow_schema
 
 FILE_NAME = "bars.parquet"
 # Columns worth a dictionary: one of prices only makes a file larger, and slower to write.
@@ -112,7 +112,7 @@ class Lake:
         return bool(self._fs.get_file_info(self.path(symbol, month)).type == fs.FileType.File)
 
     def read(self, symbol: str, month: str) -> pa.Table | None:
-        """The partition's rows (schema of barflow.market.bars, sorted by ts), or None where there is none."""
+        """The partition's rows (schema of barflow.market.arrow, sorted by ts), or None where there is none."""
         path = self.path(symbol, month)
         if not self.exists(symbol, month):
             return None

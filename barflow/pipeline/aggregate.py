@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from barflow.errors import BadInputError, BarflowError
 from barflow.lake.partitions import Lake
-from barflow.market.bars import spark_schema
+from barflow.market.arrow import spark_schema
 from barflow.market.sessions import BAR, session
 
 if TYPE_CHECKING:
