@@ -13,7 +13,7 @@ from botocore.awsrequest import AWSResponse
 from barflow.alerts.channels import Receipts, SnsChannel
 from barflow.alerts.evaluate import Evaluator
 from barflow.alerts.message import Message
-from barflow.alerts.rules import RuleBook, settle
+from barflow.alerts.rules import RuleBook, parse_rules
 from barflow.alerts.tick import Alerts
 from barflow.market.bars import SessionBars, document_key
 from barflow.pipeline.ingest import Ingest
@@ -89,7 +89,7 @@ def measure(bench: Bench) -> Chapter:
 
 
 def book() -> RuleBook:
-    return settle({"rule": RULES})
+    return parse_rules({"rule": RULES})
 
 
 class Timed(SnsChannel):
@@ -129,7 +129,7 @@ def stored_to_sent(uri: str, database: str, names: list[str]) -> dict[str, float
     _ingest(quiet, opened, Alerts(opened, book(), [], lambda: LAST_CLOSE)).tick(names)
     alerts = Alerts(opened, book(), [channel], lambda: LAST_CLOSE)
     judging: list[float] = []
-    _time(alerts, "_judge", judging)
+    _time(alerts, "_evaluate", judging)
     _time(alerts.delivery, "run", judging)
     jumped: Any = Script([_answer(name) for name in names])
     hop, stored = _ingest(jumped, opened, alerts), dict[str, float]()
@@ -205,7 +205,7 @@ def cost_of_a_bar(repeats: int) -> dict[str, float]:
         for days, (evaluator, state, bars) in prepared.items():
             begun = time.perf_counter()
             for _ in range(200):
-                evaluator.advance(state, [StoredSession(bars, 2)])
+                evaluator.evaluate(state, [StoredSession(bars, 2)])
             taken[days].append((time.perf_counter() - begun) / 200 * 1e6)
     return {str(days): median(values) for days, values in taken.items()}
 
@@ -218,7 +218,7 @@ def _prepared(days: int) -> tuple[Evaluator, Any, SessionBars]:
     part = SessionBars.of(last.symbol, last.session_date, last.bars()[:-1])
     for bars in (*found, part):
         evaluator = Evaluator(book(), _end(bars))
-        state, _ = evaluator.advance(state or evaluator.start(SYMBOL), [StoredSession(bars, 1)])
+        state, _ = evaluator.evaluate(state or evaluator.new_state(SYMBOL), [StoredSession(bars, 1)])
     return Evaluator(book(), LAST_CLOSE), state, last
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from barflow.alerts.rules import SHIPPED, BaseRule, Rule, RuleBook, load_rules
+from barflow.alerts.rules import DEFAULT_RULES, BaseRule, Rule, RuleBook, load_rules
 from barflow.cli.common import Json, OnlySymbols, State, opened, print_json
 from barflow.errors import BadInputError
 from barflow.market.bars import SessionBars
@@ -31,7 +31,7 @@ def rules(as_json: Json = False) -> None:
     from barflow.cli.terminal import console, table
 
     settings = load_settings()
-    book, path = load_rules(settings.alerts_file), settings.alerts_file or SHIPPED
+    book, path = load_rules(settings.alerts_file), settings.alerts_file or DEFAULT_RULES
     own = {
         symbol: [rule for rule in settled if rule not in book.all] for symbol, settled in book.with_own_values.items()
     }
@@ -115,8 +115,8 @@ def try_rules(
     as_json: Json = False,
 ) -> None:
     """Show what the rules would have fired on recorded bars, session by session. Nothing is stored or sent."""
-    from barflow.alerts.evaluate import judge_history
-    from barflow.alerts.message import in_words
+    from barflow.alerts.evaluate import evaluate_history
+    from barflow.alerts.message import describe
     from barflow.cli.terminal import console, table
     from barflow.market.sessions import new_york
     from local.replay import ReplayBars
@@ -124,14 +124,14 @@ def try_rules(
     book = _only(load_rules(load_settings().alerts_file), rule)
     recorded = ReplayBars.load(replay)
     assert recorded.as_of is not None, "a recording ends"
-    events = judge_history(book, recorded_sessions(recorded), recorded.as_of)
+    events = evaluate_history(book, recorded_sessions(recorded), recorded.as_of)
     if as_json:
         print_json([_as_json(event) for event in events])
         return
     if events:
         shown = table("", ("bar (New York)", "rule", "alert"), 3)
         for event in events:
-            shown.add_row(f"{new_york(event.bar_start):%Y-%m-%d %H:%M}", event.rule.id, in_words(event))
+            shown.add_row(f"{new_york(event.bar_start):%Y-%m-%d %H:%M}", event.rule.id, describe(event))
         console().print(shown)
     console().print(f"{len(events)} alerts on {recorded.describe}", markup=False)
 

@@ -42,7 +42,7 @@ def rejected_show(
     """Show one refused bar: its payload as received, and what each reason means."""
     from barflow.market.validation import REASONS
 
-    document = with_quarantine(state, lambda quarantine, _: quarantine.one(identifier))
+    document = with_quarantine(state, lambda quarantine, _: quarantine.get(identifier))
     if document is None:
         raise BadInputError(
             f"no single rejected bar has an id that starts with {identifier}: see barflow rejected list"
@@ -55,11 +55,10 @@ def rejected_replay(
     symbols: OnlySymbols = None, reason: Reason = None, state: State = None, as_json: Json = False
 ) -> None:
     """Judge refused bars by today's rules and store those that pass; a bar fetched since then wins."""
-    from barflow.staging.ledger import new_run_id
+    from barflow.pipeline.replay import replay_rejected
 
     def work(quarantine: Any, run: Any) -> Any:
-        waiting = quarantine.find(chosen(symbols), reason)
-        return quarantine.replay(run.staging, waiting, new_run_id("replay"), run.clock())
+        return replay_rejected(run.database, quarantine.find(chosen(symbols), reason), run.clock())
 
     show_result(vars(with_quarantine(state, work)), as_json)
 

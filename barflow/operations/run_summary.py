@@ -35,7 +35,10 @@ def summarize(run: Run, run_id: str, seconds: float, dollars: float | None = Non
     from barflow.staging.quarantine import Quarantine
 
     written = [
-        row for document in run.ledger.tries(run_id) if document["outcome"] == SUCCEEDED for row in document["counts"]
+        row
+        for document in run.ledger.attempts(run_id)
+        if document["outcome"] == SUCCEEDED
+        for row in document["counts"]
     ]
     with connect(run.warehouse_dsn) as connection:
         loaded = loaded_rows(connection, run_id)

@@ -1,7 +1,7 @@
-"""Recorded bars of two other vendors: validation refuses exactly those that the exchange's hours leave out.
+"""Recorded bars of two other vendors: validation rejects exactly the bars outside the sessions.
 
-The counts come from DuckDB, which reads the same files in New York's wall time and knows three half days; validation
-reads them in UTC over both changes of the clock.
+The expected counts come from DuckDB. It reads the same files in New York time, and its query names the three half days.
+Validation reads them in UTC over both changes of daylight saving time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IN_SESSION = """
 
 
 def validated(path: Path, symbol: str, columns: dict[str, str]) -> Validated:
-    """A file's rows as the vendor would send them: newest first, in UTC."""
+    """Validate a file's rows as Twelve Data would send them: newest first, in UTC."""
     with path.open() as lines:
         rows = [{name: row[column] for name, column in columns.items()} for row in csv.DictReader(lines)]
     for row in rows:
@@ -39,7 +39,7 @@ def local(text: str) -> datetime:
 
 
 def oracle(path: Path, stamp: str, query: str) -> list[Any]:
-    """The rows of a query over the file, with its wall time as d (date) and t (time)."""
+    """Return the rows of a DuckDB query over the file, with its New York time as d (date) and t (time)."""
     source = f"""(select *, "{stamp}"::timestamp::date as d, "{stamp}"::timestamp::time as t
                  from read_csv('{path}', header=true))"""
     return duckdb.sql(query.format(source=source)).fetchall()
@@ -55,7 +55,7 @@ def oracle(path: Path, stamp: str, query: str) -> list[Any]:
         ("NVDA", 16989, 776, 5),
     ],
 )
-def test_bars_outside_the_session_are_refused_over_half_days_and_both_clock_changes(
+def test_bars_outside_a_session_are_rejected_on_half_days_and_over_clock_changes(
     real_data: Path, symbol: str, rows: int, outside: int, after_half_days: int
 ) -> None:
     path = real_data / "ibkr_5min" / f"{symbol}_5min.csv"
@@ -71,7 +71,7 @@ def test_bars_outside_the_session_are_refused_over_half_days_and_both_clock_chan
 
 
 @pytest.mark.parametrize("symbol", ["AAPL", "GOOG", "MSFT", "TSLA"])
-def test_gaps_stay_gaps_and_a_bar_without_trades_is_a_bar(real_data: Path, symbol: str) -> None:
+def test_gaps_stay_and_bars_without_volume_are_accepted(real_data: Path, symbol: str) -> None:
     path = real_data / "yfinance_5min" / f"{symbol}_5min.csv"
     columns = dict(zip(FIELDS, ("Date Time", "Open", "High", "Low", "Close", "Volume"), strict=True))
     result = validated(path, symbol, columns)
@@ -81,12 +81,12 @@ def test_gaps_stay_gaps_and_a_bar_without_trades_is_a_bar(real_data: Path, symbo
     assert sorted(count for _, count in per_session) == [77, 77] + [78] * 17
     closes = oracle(path, "Date Time", 'select list("Close" order by d, t) from {source}')[0][0]
     assert [close for _, bars in sorted(result.sessions.items()) for close in bars.close] == closes
-    silent = oracle(path, "Date Time", 'select count(*) from {source} where "Volume" = 0')[0][0]
-    assert sum(volume == 0 for bars in result.sessions.values() for volume in bars.volume) == silent
-    assert silent == (symbol == "AAPL")
+    without_volume = oracle(path, "Date Time", 'select count(*) from {source} where "Volume" = 0')[0][0]
+    assert sum(volume == 0 for bars in result.sessions.values() for volume in bars.volume) == without_volume
+    assert without_volume == (symbol == "AAPL")
 
 
-def test_every_recorded_bar_of_the_vendor_passes_and_the_real_jumps_are_flagged(real_data: Path) -> None:
+def test_every_recorded_bar_of_twelve_data_is_accepted_and_real_jumps_are_flagged(real_data: Path) -> None:
     path = real_data / "twelvedata_5min" / "all_symbols_5min_2025-07-02_2025-07-30.csv"
     with path.open() as lines:
         rows = [*csv.DictReader(lines)]
