@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 from pymongo.database import Database
 
-from barflow.alerts.channels import channels
+from barflow.alerts.channels import open_channels
 from barflow.alerts.rules import load_rules
 from barflow.alerts.tick import Alerts
 from barflow.errors import BadInputError, BarflowError, UnavailableError, VendorRefusedError
@@ -55,7 +55,7 @@ class Run:
     @cached_property
     def alerts(self) -> Alerts:
         """The rules of the settings and the channels that they open. Raises BadInputError where one is wrong."""
-        return Alerts(self.database, load_rules(self.settings.alerts_file), channels(self.settings), self.clock)
+        return Alerts(self.database, load_rules(self.settings.alerts_file), open_channels(self.settings), self.clock)
 
     @property
     def staging(self) -> Staging:

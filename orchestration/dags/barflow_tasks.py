@@ -45,10 +45,10 @@ def tell_failure(context: Any) -> None:
 
 def tell(text: str) -> None:
     """Posts to the channel that the environment names, where it names one."""
-    from barflow.alerts.channels import tell_people
+    from barflow.alerts.channels import post_to_slack
 
     try:
-        problem = tell_people(open_run().settings, text)
+        problem = post_to_slack(open_run().settings, text)
     except Exception as error:  # whatever keeps Slack from hearing: the task's own end stands
         problem = f"{type(error).__name__}: {error}"
     if problem:
