@@ -19,7 +19,7 @@ from constructs import Construct
 
 from barflow import contract
 from barflow import metric_names as metrics
-from config.environment import Environment
+from config.environment import HOST_ROOT_GB, Environment
 from stacks import outputs
 from stacks.alerts import AlertsStack
 from stacks.base import BarflowStack, acknowledge
@@ -35,7 +35,6 @@ from stacks.secrets import FERNET, JWT, LOGIN, Keys, SecretsStack
 from stacks.storage import StorageStack
 
 DATA_DEVICE, ROOT_DEVICE = "/dev/xvdb", "/dev/xvda"
-ROOT_GB = 12
 START_MINUTES = 20
 BOOTSTRAP = "orchestration/host/bootstrap.sh"
 HERE = "/opt/barflow/release/"  # where the host has the release
@@ -185,7 +184,7 @@ class OrchestrationStack(BarflowStack):
             http_put_response_hop_limit=1,
             detailed_monitoring=True,
             disable_api_termination=False,
-            block_devices=[self._disk(ROOT_DEVICE, ROOT_GB), self._disk(DATA_DEVICE, config.data_volume_gb)],
+            block_devices=[self._disk(ROOT_DEVICE, HOST_ROOT_GB), self._disk(DATA_DEVICE, config.data_volume_gb)],
             user_data=ec2.UserData.for_linux(),
             resource_signal_timeout=cdk.Duration.minutes(START_MINUTES),
         )
