@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from barflow.errors import UnavailableError
 from barflow.lake.partitions import Lake
-from barflow.market.bars import arrow_schema
+from barflow.market.arrow import arrow_schema
 from barflow.settings import Settings
 
 # The catalog's table of the archive. The catalog may hold a symbol percent-encoded, as in its path.

@@ -23,7 +23,7 @@ from pyarrow import fs
 
 from barflow.errors import BadInputError, BarflowError, UnavailableError
 from barflow.lake.manifests import Manifest
-from barflow.market.bars import arrow_schema
+from barflow.market.arrow import arrow_schema
 
 FILE_NAME = "bars.parquet"
 # Columns worth a dictionary. A dictionary of prices makes the file larger and slower to write.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from barflow.errors import BarflowError
 from barflow.lake.partitions import Lake
-from barflow.market.bars import spark_schema
+from barflow.market.arrow import spark_schema
 from barflow.market.sessions import BAR, session
 from barflow.pipeline.load_plan import Plan
 
