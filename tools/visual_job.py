@@ -1,8 +1,8 @@
-"""Puts the SQL of glue/ into the graph that Glue Studio shows, glue/visual_job.json.
+"""Copy the SQL of glue/ into the graph that Glue Studio shows, glue/visual_job.json.
 
-    .venv/bin/python tools/visual_job.py        # after a change of an .sql file; a test says when it is due
+    .venv/bin/python tools/visual_job.py        # after a change of an .sql file; a test fails until you run it
 
-The graph itself (nodes, what feeds what, targets) is edited in the JSON, or in Glue Studio and copied from there with
+Edit the graph itself (nodes, edges, targets) in the JSON, or in Glue Studio, and copy it from there with
 `aws glue get-job`. A transform has the name of the file whose SQL it runs.
 """
 
@@ -20,14 +20,14 @@ NODES = "CodeGenConfigurationNodes"
 
 
 def sql(name: str) -> str:
-    """The SQL of that name, whole: the job's own or, in glue/visual, what stands in for the job's Python."""
+    """Return the SQL of that name: the job's own, or that of glue/visual, which replaces the job's Python."""
     own = GLUE / f"{name}.sql"
     text = (own if own.exists() else GLUE / "visual" / own.name).read_text()
     return text.format(longest_window=LONGEST_WINDOW)
 
 
 def with_sql(graph: dict[str, Any]) -> dict[str, Any]:
-    """The graph, each transform with the SQL of the file of its name."""
+    """Return the graph. Each transform has the SQL of the file with its name."""
     for node in graph[NODES].values():
         if transform := node.get("SparkSQL"):
             transform["SqlQuery"] = sql(transform["Name"])
@@ -35,6 +35,7 @@ def with_sql(graph: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Write the graph with the current SQL."""
     GRAPH.write_text(json.dumps(with_sql(json.loads(GRAPH.read_text())), indent=2) + "\n")
 
 
