@@ -334,6 +334,6 @@ def test_a_gap_of_five_percent_fires_twice_in_the_recorded_july_both_for_tesla(r
 
 def recorded(path: Path) -> list[SessionBars]:
     from barflow.cli.alerts import recorded_sessions
-    from local.replay import ReplayBars
+    from barflow.market.recordings import Recording
 
-    return list(recorded_sessions(ReplayBars.load(path)))
+    return list(recorded_sessions(Recording.load(path)))
