@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,6 +19,7 @@ from pymongo.errors import DuplicateKeyError
 
 from barflow.errors import BarflowError, BusyError
 from barflow.market.sessions import utc_now
+from barflow.progress import Log
 from barflow.staging.connection import Document, mongo_errors
 
 RUNNING, SUCCEEDED, PARTIAL, FAILED = "running", "succeeded", "partial", "failed"
@@ -128,7 +129,7 @@ class Lease:
                 self.renew()
 
     @contextmanager
-    def held(self, wait_seconds: float, log: Callable[[str], None]) -> Iterator[Lease]:
+    def held(self, wait_seconds: float, log: Log) -> Iterator[Lease]:
         """Hold the lease for a block, after a wait of at most ``wait_seconds`` that is logged once.
 
         Raises BusyError when another run still holds it then.

@@ -1,4 +1,4 @@
-"""The client returns every bar exactly once, whatever the variant of the API and the size of its pages."""
+"""The client returns every bar exactly once, for every variant of the API and every size of its pages."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class TestPages:
 
     def test_that_do_not_go_back_are_an_error_of_that_symbol_only(self, emulator: Emulators) -> None:
         class Stuck(SyntheticBars):
-            """A market that always returns its newest bars of STUCK, whatever the end of the range."""
+            """A market that returns its newest bars of STUCK for any end of the range."""
 
             def rows(self, symbol: str, start: datetime, end: datetime) -> list[Row]:
                 found = super().rows(symbol, start, end)

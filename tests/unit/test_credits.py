@@ -1,4 +1,4 @@
-"""Credits count by clock minute and UTC day. No more are spent than the plan has, whatever the vendor reports."""
+"""Credits count by clock minute and UTC day. No more are spent than the plan has."""
 
 from __future__ import annotations
 
