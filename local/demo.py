@@ -239,8 +239,8 @@ def _show(run: Run, outcome: Outcome, page: Path) -> None:
     command = sys.argv[0] if Path(sys.argv[0]).name == "barflow" else "barflow"
     flag = "" if outcome.state.path.resolve() == DEFAULT_STATE.resolve() else f" --state {outcome.state.path}"
     out.print(f"report    {page}")
-    out.print(f"look      {command} sql 'table market.latest_trend'{flag}", markup=False)
-    out.print(f"check     {command} status{flag}")
+    out.print(f"query     {command} sql 'table market.latest_trend'{flag}", markup=False)
+    out.print(f"status    {command} status{flag}")
     out.print(f"page      {command} dashboard{flag}")
 
 
