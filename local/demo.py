@@ -266,5 +266,5 @@ def _go_live(
         for program in ("spark/bars_to_parquet.py", "glue/aggregate_bars.py"):
             run_script(stores, program, lambda _: None)
 
-    keep_ticking(stores, clock, symbols, end=end, speed=speed, at_close=load, log=log)
+    keep_ticking(ingest.open_ingest(stores, log).tick, clock, symbols, end=end, speed=speed, at_close=load, log=log)
     log("the recording has ended; the page stays up. Remove the state folder to play it again")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
@@ -34,8 +33,9 @@ class Ticks:
 def run_market(at_close: Callable[[Ticks], None]) -> list[datetime]:
     clock = LiveClock(BEFORE)
     ticks = Ticks(clock)
-    run: Any = ticks
-    keep_ticking(run, clock, ["TSLA"], end=NEXT_DAY, speed=1e9, at_close=lambda: at_close(ticks), log=lambda text: None)
+    keep_ticking(
+        ticks.tick, clock, ["TSLA"], end=NEXT_DAY, speed=1e9, at_close=lambda: at_close(ticks), log=lambda text: None
+    )
     return ticks.at
 
 
