@@ -21,6 +21,7 @@ setup: .venv/.ready node_modules/.ready build/.bundles ## install everything int
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements-dev.txt
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@echo "$(CURDIR)" > "$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')/barflow_checkout.pth"
 	@touch $@
 
 # npm comes with the Node of the virtual environment; what it starts must find that Node first, too.
@@ -76,11 +77,11 @@ synth: setup ## the CloudFormation templates of an environment into cdk.out; ENV
 diff: synth ## what a change does to an environment, sorted by danger; ENV=prod
 	@$(BIN)/python tools/review.py $(ENV) $(ARGS)
 
-deploy-local: setup ## deploy, deploy again and tear down against a stand-in of AWS; ENV=prod
-	@$(BIN)/python -m local.deploy --env $(ENV)
+deploy-local: setup ## deploy, deploy again and tear down against an emulator of AWS; ENV=prod
+	@$(BIN)/python -m rehearsal.deploy --env $(ENV)
 
 rehearse: setup .venv/.airflow ## prove that what is deployed works together and comes back from trouble; ARGS="--to docs/rehearsal.md"
-	@$(BIN)/python -m local.rehearse --env $(ENV) $(ARGS)
+	@$(BIN)/python -m rehearsal --env $(ENV) $(ARGS)
 
 LOCK := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 LOCK_HERE := $(LOCK) --python-version 3.11

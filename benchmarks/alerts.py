@@ -10,16 +10,16 @@ from typing import Any
 
 from botocore.awsrequest import AWSResponse
 
-from barflow.alert_message import Message
-from barflow.alert_rules import RuleBook, settle
-from barflow.alert_tick import Alerts
-from barflow.alerts import Evaluator
-from barflow.bars import SessionBars, document_key
-from barflow.ingest import Ingest
-from barflow.mongo import connect
-from barflow.notify import Receipts, SnsChannel
-from barflow.staging import Saved, Staging, StoredSession, from_document
-from barflow.twelvedata import Answer
+from barflow.alerts.channels import Receipts, SnsChannel
+from barflow.alerts.evaluate import Evaluator
+from barflow.alerts.message import Message
+from barflow.alerts.rules import RuleBook, settle
+from barflow.alerts.tick import Alerts
+from barflow.market.bars import SessionBars, document_key
+from barflow.pipeline.ingest import Ingest
+from barflow.staging.connection import connect
+from barflow.staging.sessions import Saved, Staging, StoredSession, from_document
+from barflow.twelvedata.client import Answer
 from benchmarks.figures import Chapter, Figure
 from benchmarks.processes import call
 from benchmarks.seed import LAST_CLOSE, seed_sessions, session_documents, sessions

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.csv
 import requests
 
-from barflow.alert_message import Message
-from barflow.alert_store import OUTBOX_CHANNEL, Outbox
-from barflow.bars import BAR_TABLES
-from barflow.sessions import Session, utc_now
+from barflow.alerts.message import Message
+from barflow.alerts.outbox import OUTBOX_CHANNEL, Outbox
+from barflow.market.bars import BAR_TABLES
+from barflow.market.sessions import Session, utc_now
 from benchmarks.figures import Chapter, Figure
 from benchmarks.processes import call
 from benchmarks.seed import LAST_CLOSE, seed_sessions, sessions, walk

@@ -11,7 +11,7 @@ from statistics import median
 
 from rich.console import Console
 
-from barflow.tables import table
+from barflow.cli.terminal import table
 
 HEADS = ("figure", "ours", "against", "theirs", "ratio", "target", "")
 

@@ -24,8 +24,8 @@ NO_LIMITS: dict[str, Any] = {"credits_per_minute": 10**6, "credits_per_day": Non
 
 def parse(path: str, symbol: str) -> dict[str, Any]:
     """Milliseconds for the whole and its parts, the bars, and what of ``HEAVY`` was imported."""
-    from barflow.twelvedata import TwelveDataClient
-    from barflow.validation import validate
+    from barflow.market.validation import validate
+    from barflow.twelvedata.client import TwelveDataClient
 
     text = Path(path).read_bytes()
     values = orjson.loads(text)["values"]
@@ -50,12 +50,12 @@ def tick(url: str, uri: str, name: str, symbols: list[str], now: str, days: int)
     """The first tick of the symbols and the next one; seconds and bars of each."""
     from pydantic import SecretStr
 
-    from barflow.ingest import Ingest
-    from barflow.mongo import connect
-    from barflow.twelvedata import TwelveDataClient
+    from barflow.pipeline.ingest import Ingest
+    from barflow.staging.connection import connect
+    from barflow.twelvedata.client import TwelveDataClient
 
     moment = datetime.fromisoformat(now)
-    client = TwelveDataClient(url, SecretStr("stand-in-key"), batch_size=50, **NO_LIMITS)
+    client = TwelveDataClient(url, SecretStr("emulator-key"), batch_size=50, **NO_LIMITS)
     ingest = Ingest(client, connect(uri, name), history_sessions=days, revision_sessions=2, clock=lambda: moment)
     begun = time.perf_counter()
     first = ingest.tick(symbols).total
@@ -70,11 +70,11 @@ def tick(url: str, uri: str, name: str, symbols: list[str], now: str, days: int)
 def load(dsn: str, lake: str) -> dict[str, Any]:
     """Seconds of a load's parts into an empty warehouse. Spark has computed and cached the rows before, and started
     its Python workers, which took ``workers`` seconds."""
-    from barflow import aggregate
-    from barflow.lake import Lake
-    from barflow.load import TABLES, Load
-    from barflow.sessions import utc_now
-    from barflow.spark_session import spark_session
+    from barflow.lake.partitions import Lake
+    from barflow.market.sessions import utc_now
+    from barflow.pipeline import aggregate
+    from barflow.pipeline.spark import spark_session
+    from barflow.warehouse.load import TABLES, Load
 
     spec = importlib.util.spec_from_file_location("aggregate_bars", ROOT / "glue" / "aggregate_bars.py")
     assert spec is not None

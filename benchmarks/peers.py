@@ -33,8 +33,8 @@ def plain_to_parquet(uri: str, name: str, path: str) -> dict[str, Any]:
     """What the earlier systems for this task do; seconds of each step."""
     from pyspark.sql.functions import date_format
 
-    from barflow.mongo import connect
-    from barflow.spark_session import spark_session
+    from barflow.pipeline.spark import spark_session
+    from barflow.staging.connection import connect
 
     spark = spark_session("plain")
     begun = time.perf_counter()
@@ -53,7 +53,7 @@ def least_to_parquet(uri: str, name: str, lake: str, path: str) -> dict[str, Any
     of that table, which is no part of it."""
     import pyarrow.parquet as pq
 
-    from barflow.mongo import connect
+    from barflow.staging.connection import connect
 
     started = time.perf_counter()
     table = pq.read_table(f"{lake}/bars_5min")
@@ -76,8 +76,8 @@ def bare_copy(dsn: str) -> dict[str, Any]:
     """Copies what the warehouse holds into tables like its own; seconds from the first COPY to the commit."""
     from psycopg import sql
 
-    from barflow.load import TABLES
-    from barflow.warehouse import connect
+    from barflow.warehouse.connection import connect
+    from barflow.warehouse.load import TABLES
 
     rows = 0
     with connect(dsn) as connection:
@@ -113,8 +113,8 @@ def upsert(dsn: str) -> dict[str, Any]:
     import pandas as pd
     import pg8000
 
-    from barflow.load import TABLES
-    from barflow.warehouse import connect
+    from barflow.warehouse.connection import connect
+    from barflow.warehouse.load import TABLES
 
     frames = {}
     with connect(dsn) as connection:

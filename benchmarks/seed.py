@@ -16,10 +16,10 @@ import numpy as np
 from bson.int64 import Int64
 from pymongo.database import Database
 
-from barflow.bars import INTERVAL, PRICES
-from barflow.mongo import Document
-from barflow.sessions import Session, last_sessions, utc_now
-from barflow.staging import Staging, from_document
+from barflow.market.bars import INTERVAL, PRICES
+from barflow.market.sessions import Session, last_sessions, utc_now
+from barflow.staging.connection import Document
+from barflow.staging.sessions import Staging, from_document
 
 LAST_CLOSE = datetime.fromisoformat("2025-06-13T20:00:00+00:00")
 # When the seeds were staged: long enough ago that an incremental run does not look at them again.
@@ -64,7 +64,7 @@ def add_bars(database: Database[Document], names: Sequence[str], days: int, but_
 
 
 def session_documents(name: str, days: int, but_last: int = 0) -> Iterator[Document]:
-    """One symbol's documents as barflow.staging writes them, oldest session first."""
+    """One symbol's documents as barflow.staging.sessions writes them, oldest session first."""
     found = sessions(days)
     made = walk(name, sum(item.expected_bars for item in found))
     columns = {column: values.tolist() for column, values in made.items()}

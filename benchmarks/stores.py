@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import psycopg
 from pymongo.database import Database
 
-from barflow import migrations
-from barflow.mongo import Document, connect
+from barflow.staging.connection import Document, connect
+from barflow.warehouse import migrations
 from benchmarks import seed
 from benchmarks.processes import ROOT, Ended, run
 from local.services import Services

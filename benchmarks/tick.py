@@ -1,4 +1,4 @@
-"""How many bars a second does one tick take in, and in how much memory? Against the stand-in, without latency."""
+"""How many bars a second does one tick take in, and in how much memory? Against the emulator, without latency."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from benchmarks.figures import Chapter, Figure, middle
 from benchmarks.processes import Ended, call
 from benchmarks.seed import LAST_CLOSE
 from benchmarks.stores import DAYS, Bench
+from emulators.twelvedata.server import TwelveDataEmulator
 from local.synthetic import SyntheticBars
-from local.twelvedata.server import TwelveDataStandIn
 
 MEANING = f"""
-The first tick of 500 symbols fetches {DAYS} sessions of each from the API stand-in, 50 symbols in a request, and keeps
-the answers as received, validates them and stores the sessions in MongoDB. The stand-in runs in another process and
+The first tick of 500 symbols fetches {DAYS} sessions of each from the API emulator, 50 symbols in a request, and keeps
+the answers as received, validates them and stores the sessions in MongoDB. The emulator runs in another process and
 has made its bars before. Memory is the peak of the ingesting process; a tick of 50 symbols is the measure of one of
 500, because what a tick holds at once must not follow the number of symbols.
 """
@@ -21,7 +21,7 @@ def measure(bench: Bench) -> Chapter:
     many, few = bench.symbols(500), bench.symbols(50)
     source = SyntheticBars(cached_sessions=len(many) * (DAYS + 2))
     runs: dict[int, list[Ended]] = {len(many): [], len(few): []}
-    with TwelveDataStandIn(source, clock=lambda: LAST_CLOSE) as api:
+    with TwelveDataEmulator(source, clock=lambda: LAST_CLOSE) as api:
         for turn in range(1 + bench.repeats(2)):
             bench.say(f"ticks of {len(few)} and {len(many)} symbols" + (f", turn {turn}" if turn else ", to warm up"))
             for symbols in (few, many):

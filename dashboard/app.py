@@ -19,9 +19,9 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from barflow import __version__
 from barflow.errors import BadInputError, BarflowError
-from barflow.lake import Lake
-from barflow.mongo import Document
-from barflow.sessions import utc_now
+from barflow.lake.partitions import Lake
+from barflow.market.sessions import utc_now
+from barflow.staging.connection import Document
 from dashboard import watch
 from dashboard.candles import page
 from dashboard.health import read_health

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from typing import NamedTuple
 
-from barflow.bars import SessionBars
 from barflow.errors import BadInputError
-from barflow.sessions import BAR, session
+from barflow.market.bars import SessionBars
+from barflow.market.sessions import BAR, session
 from dashboard.models import Bars, Interval
 
 # Minutes of a bucket; a session is shorter than a day, so a day's bucket is the session.

@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable
 from datetime import date, datetime
 from typing import Any
 
-from barflow.lake import Lake
-from barflow.ledger import SUCCEEDED
-from barflow.mongo import Document
-from barflow.sessions import BAR, last_sessions, session
-from barflow.status import expected_by
+from barflow.lake.partitions import Lake
+from barflow.market.sessions import BAR, last_sessions, session
+from barflow.pipeline.status import expected_by
+from barflow.staging.connection import Document
+from barflow.staging.ledger import SUCCEEDED
 from dashboard.models import Gap, Health, Hop, HopRun, Rejected, WatchRow
 from dashboard.queries import Loaded, Warehouse
 from dashboard.staged import Staged

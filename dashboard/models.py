@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from barflow.alert_message import Message
+from barflow.alerts.message import Message
 
 Interval = Literal["5min", "30min", "1h", "1d"]
 Trend = Literal["up", "down", "mixed"]

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row, tuple_row
 
-from barflow.warehouse import connect, warehouse_errors
+from barflow.warehouse.connection import connect, warehouse_errors
 from dashboard.candles import Candle
 from dashboard.models import Gap, HopRun, Interval
 

@@ -12,13 +12,13 @@ from datetime import date, datetime, timedelta
 
 from pymongo.database import Database
 
-from barflow.alert_message import Message
-from barflow.alert_store import Outbox
-from barflow.bars import SessionBars, document_key
-from barflow.ledger import Ledger
-from barflow.mongo import Document, mongo_errors
-from barflow.sessions import last_sessions, previous_session, utc_now
-from barflow.staging import Staging, StoredSession, from_document
+from barflow.alerts.message import Message
+from barflow.alerts.outbox import Outbox
+from barflow.market.bars import SessionBars, document_key
+from barflow.market.sessions import last_sessions, previous_session, utc_now
+from barflow.staging.connection import Document, mongo_errors
+from barflow.staging.ledger import Ledger
+from barflow.staging.sessions import Staging, StoredSession, from_document
 from dashboard.models import Alert
 
 OVERLAP = timedelta(seconds=20)

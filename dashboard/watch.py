@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 
-from barflow.sessions import BAR, last_sessions, new_york, session_at, sessions_between
-from barflow.status import close_due
+from barflow.market.sessions import BAR, last_sessions, new_york, session_at, sessions_between
+from barflow.pipeline.status import close_due
 from dashboard.models import Freshness, Market, Trend, WatchRow
 from dashboard.queries import Loaded
 from dashboard.staged import Day, thinned

@@ -20,19 +20,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from barflow import aggregate
-from barflow.aggregate import Plan
-from barflow.bars import BAR_TABLES
 from barflow.errors import BadInputError
-from barflow.history import daily_history
-from barflow.lake import Lake
-from barflow.ledger import new_run_id
-from barflow.load import METRICS, TABLES, Load, record_failure
-from barflow.program import Say, as_known, run_program
+from barflow.lake.partitions import Lake
+from barflow.market.bars import BAR_TABLES
+from barflow.market.sessions import utc_now
+from barflow.pipeline import aggregate
+from barflow.pipeline.aggregate import Plan
+from barflow.pipeline.daily_history import daily_history
+from barflow.pipeline.program import Say, as_known, run_program
 from barflow.secrets import reference, resolve
-from barflow.sessions import utc_now
 from barflow.settings import load_settings, parse_symbols
-from barflow.warehouse import consumed_manifests
+from barflow.staging.ledger import new_run_id
+from barflow.warehouse.connection import consumed_manifests
+from barflow.warehouse.load import METRICS, TABLES, Load, record_failure
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -92,7 +92,7 @@ def _load(load: Load, lake: Lake, plan: Plan, started_at: datetime, say: Say) ->
         say("nothing was published since the last load")
         return {}
     say(f"{len(plan.touched)} sessions of {len({key[0] for key in plan.sessions})} symbols to load; starting Spark")
-    from barflow.spark_session import spark_session
+    from barflow.pipeline.spark import spark_session
 
     # mapInArrow asks for pandas; while the JVM starts there is time to import it.
     threading.Thread(target=importlib.import_module, args=("pandas",), daemon=True).start()

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from barflow.errors import BarflowError
-from barflow.runtime import Run, raise_refusals
+from barflow.pipeline.stores import Run, raise_refusals
 from barflow.settings import Settings, parse_symbols
 from local.airflow import LocalAirflow
 from local.embedded import embedded

@@ -15,19 +15,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from barflow.alert_rules import load_rules
+from barflow.alerts.rules import load_rules
+from barflow.cli.terminal import BAD as WRONG
+from barflow.cli.terminal import OK, console, table, ticking
 from barflow.errors import BadInputError
-from barflow.ingest import TickReport
-from barflow.runtime import Run, raise_refusals
-from barflow.sessions import BAR, new_york, utc_now
+from barflow.market.sessions import BAR, new_york, utc_now
+from barflow.pipeline.ingest import TickReport
+from barflow.pipeline.status import SymbolStatus
+from barflow.pipeline.stores import Run, raise_refusals
 from barflow.settings import load_settings
-from barflow.status import SymbolStatus
-from barflow.tables import BAD as WRONG
-from barflow.tables import OK, console, table, ticking
 from local.embedded import DEFAULT_STATE, embedded, source_of
 from local.live import LiveClock, keep_ticking, live_start
 from local.replay import ReplayBars
-from local.report import read_report_data, write_report
+from local.report.page import read_report_data, write_report
 from local.state import State
 
 Say = Callable[[str], None]

@@ -8,21 +8,21 @@ from datetime import datetime
 from pathlib import Path
 
 from barflow.errors import BadInputError
-from barflow.runtime import Run
-from barflow.sessions import utc_now
+from barflow.market.sessions import utc_now
+from barflow.pipeline.stores import Run
 from barflow.settings import Settings, load_settings
-from local.bar_sources import BarSource
+from emulators.twelvedata.bar_source import BarSource
+from emulators.twelvedata.server import TwelveDataEmulator
 from local.replay import ReplayBars
 from local.services import Services
 from local.state import State
 from local.synthetic import SyntheticBars
-from local.twelvedata.server import TwelveDataStandIn
 
 Say = Callable[[str], None]
 DEFAULT_STATE = Path(".barflow")
-STAND_IN_KEY = "stand-in-key"
-# The stand-in has no plan: as many symbols in one request as the vendor takes.
-STAND_IN_CREDITS = {"credits_per_minute": 10_000, "credits_per_day": None, "batch_size": 50}
+EMULATOR_KEY = "emulator-key"
+# The emulator has no plan: as many symbols in one request as the vendor takes.
+EMULATOR_CREDITS = {"credits_per_minute": 10_000, "credits_per_day": None, "batch_size": 50}
 
 
 def source_of(state: State) -> BarSource | None:
@@ -54,8 +54,8 @@ def embedded(
             found["warehouse_dsn"] = services.warehouse_dsn
         source = source_of(state) if api else None
         if source is not None:
-            server = stack.enter_context(TwelveDataStandIn(source, clock=clock, api_key=STAND_IN_KEY))
-            found |= {"twelvedata_url": server.url, "twelvedata_api_key": STAND_IN_KEY, **STAND_IN_CREDITS}
+            server = stack.enter_context(TwelveDataEmulator(source, clock=clock, api_key=EMULATOR_KEY))
+            found |= {"twelvedata_url": server.url, "twelvedata_api_key": EMULATOR_KEY, **EMULATOR_CREDITS}
         settings: Settings = load_settings(**found, **overrides)
         yield Run(settings, clock or market_clock(state), services.environment(), services.watch)
 

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 
-from barflow.alert_rules import RuleBook
-from barflow.alerts import judge_history
-from barflow.bars import SessionBars
+from barflow.alerts.evaluate import judge_history
+from barflow.alerts.rules import RuleBook
 from barflow.errors import BadInputError
-from barflow.runtime import Run
-from barflow.sessions import BAR, last_sessions, new_york, session_at, sessions_between
-from barflow.validation import FIELD_NAMES, TIME_FORMAT, validate
-from local.bar_sources import BarSource
+from barflow.market.bars import SessionBars
+from barflow.market.sessions import BAR, last_sessions, new_york, session_at, sessions_between
+from barflow.market.validation import FIELD_NAMES, TIME_FORMAT, validate
+from barflow.pipeline.stores import Run
+from emulators.twelvedata.bar_source import BarSource
 
 Say = Callable[[str], None]
 # Sessions that are kept for the live part, and those before them that the rules look back on.

@@ -19,8 +19,8 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from barflow.errors import BadInputError
-from barflow.sessions import NEW_YORK, new_york
-from local.bar_sources import BAR, Row
+from barflow.market.sessions import NEW_YORK, new_york
+from emulators.twelvedata.bar_source import BAR, Row
 
 VALUES = ("open", "high", "low", "close", "volume")
 COLUMNS = ("datetime", *VALUES, "symbol")

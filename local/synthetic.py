@@ -1,7 +1,8 @@
 """What would the market have printed? Deterministic sessions for any symbol, made up from a seed.
 
 Each session is a function of (seed, symbol, date) alone: it can be made by itself, in any order, and still opens
-where the night after the session before has left the price. Holidays, half days and DST come from barflow.sessions.
+where the night after the session before has left the price. Holidays, half days and DST come from
+barflow.market.sessions.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from itertools import accumulate
 import numpy as np
 
 from barflow.errors import BadInputError
-from barflow.sessions import Session, new_york, session, sessions_between
+from barflow.market.sessions import Session, new_york, session, sessions_between
 from barflow.settings import DEFAULT_SYMBOLS, parse_symbols
-from local.bar_sources import Row
+from emulators.twelvedata.bar_source import Row
 
 FIRST_DAY = date(2008, 1, 1)
 LAST_DAY = date(2031, 12, 31)

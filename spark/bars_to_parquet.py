@@ -15,15 +15,15 @@ from collections import Counter
 from contextlib import suppress
 from typing import Any
 
-from barflow import process
 from barflow.errors import BadInputError, BarflowError
-from barflow.lake import Lake
-from barflow.ledger import FAILED, SUCCEEDED, Lease, Ledger, new_run_id
-from barflow.mongo import connect
-from barflow.program import Say, as_known, run_program
+from barflow.lake.partitions import Lake
+from barflow.pipeline import process
+from barflow.pipeline.program import Say, as_known, run_program
 from barflow.secrets import resolve
 from barflow.settings import Settings, load_settings, parse_symbols
-from barflow.staging import Staging
+from barflow.staging.connection import connect
+from barflow.staging.ledger import FAILED, SUCCEEDED, Lease, Ledger, new_run_id
+from barflow.staging.sessions import Staging
 
 
 def parser() -> argparse.ArgumentParser:
@@ -97,7 +97,7 @@ def _write(
         say("nothing changed since the last run")
         return [], None
     say(f"{len(planned)} partitions changed; starting Spark")
-    from barflow.spark_session import spark_session
+    from barflow.pipeline.spark import spark_session
 
     spark = spark_session("barflow process")
     say(f"writing {len(planned)} partitions")

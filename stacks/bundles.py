@@ -134,7 +134,7 @@ INGEST = Bundle(
     files={
         "handler.py": "lambda/ingest/handler.py",
         "barflow": "barflow",
-        "config/alerts.toml": "config/alerts.toml",
+        "barflow/alerts/alerts.toml": "barflow/alerts/alerts.toml",
     },
     requirements="lambda/ingest/requirements.txt",
 )
@@ -164,7 +164,7 @@ RELEASE = Bundle(
         "release/sql": "sql",
         "release/orchestration": "orchestration",
         "release/barflow": "barflow",
-        "release/config/alerts.toml": "config/alerts.toml",
+        "release/barflow/alerts/alerts.toml": "barflow/alerts/alerts.toml",
         "release/dashboard": "dashboard",
         f"release/dashboard/static/vendor/{CHARTS.name}": str(CHARTS),
     },

@@ -10,7 +10,7 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from barflow import contract
-from barflow.bars import PRICES, glue_columns
+from barflow.market.bars import PRICES, glue_columns
 from config.cost import dpu_hour_dollars
 from config.environment import Environment
 from stacks import outputs
@@ -273,7 +273,7 @@ class CatalogStack(BarflowStack):
 
 
 def bars_rules() -> str:
-    """What holds of every bar, as DQDL: the invariants of barflow.bars.Bar, and each bar there once."""
+    """What holds of every bar, as DQDL: the invariants of barflow.market.bars.Bar, and each bar there once."""
     rules = [
         "RowCount > 0",
         'IsPrimaryKey "symbol" "ts"',

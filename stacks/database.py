@@ -24,7 +24,7 @@ from stacks.secrets import Keys
 
 DATABASE = "barflow"
 OWNER = "barflow_owner"
-# As barflow.users has them.
+# As barflow.warehouse.users has them.
 LOADER, READER, SANDBOX, AIRFLOW = "barflow_loader", "barflow_reader", "barflow_sandbox", "airflow"
 
 

@@ -20,8 +20,8 @@ from browsing import CAN_BROWSE, BrowserShot, browser
 from hypothesis import settings
 from pymongo.database import Database
 
-from barflow.migrations import migrate
-from barflow.mongo import Document, connect
+from barflow.staging.connection import Document, connect
+from barflow.warehouse.migrations import migrate
 from local.services import Services
 from local.state import State
 

@@ -24,14 +24,14 @@ import psycopg
 import pytest
 from pymongo.database import Database
 
-from barflow.bars import SessionBars
-from barflow.lake import Lake
-from barflow.ledger import Ledger
-from barflow.load import TABLES
-from barflow.mongo import Document, connect
-from barflow.sessions import NEW_YORK, session
-from barflow.staging import Staging
-from barflow.validation import FIELD_NAMES, Validated, validate
+from barflow.lake.partitions import Lake
+from barflow.market.bars import SessionBars
+from barflow.market.sessions import NEW_YORK, session
+from barflow.market.validation import FIELD_NAMES, Validated, validate
+from barflow.staging.connection import Document, connect
+from barflow.staging.ledger import Ledger
+from barflow.staging.sessions import Staging
+from barflow.warehouse.load import TABLES
 
 ROOT = Path(__file__).parents[1]
 PROCESS, AGGREGATE = "spark/bars_to_parquet.py", "glue/aggregate_bars.py"

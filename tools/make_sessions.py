@@ -1,4 +1,4 @@
-"""Writes barflow/sessions_xnys.csv: one line per NYSE session, with its open and close in UTC.
+"""Writes barflow/market/sessions_xnys.csv: one line per NYSE session, with its open and close in UTC.
 
 Run it once a year, or when the exchange announces a closure:  .venv/bin/python tools/make_sessions.py
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 import exchange_calendars
 
 FIRST, LAST = "2008-01-01", "2031-12-31"
-TARGET = Path(__file__).parents[1] / "barflow" / "sessions_xnys.csv"
+TARGET = Path(__file__).parents[1] / "barflow" / "market" / "sessions_xnys.csv"
 
 
 def main() -> None:

@@ -13,11 +13,11 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from barflow import metrics
-from barflow.counted_tick import counted_tick
 from barflow.errors import VendorRefusedError
-from barflow.runtime import Run
-from barflow.sessions import bars_due
+from barflow.market.sessions import bars_due
+from barflow.operations import cloudwatch as metrics
+from barflow.operations.counted_tick import counted_tick
+from barflow.pipeline.stores import Run
 from barflow.settings import load_settings
 
 

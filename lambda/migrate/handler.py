@@ -15,8 +15,8 @@ from typing import Any
 import boto3
 from psycopg.conninfo import make_conninfo
 
-from barflow.migrations import migrate
-from barflow.users import ensure_users, grant_rights
+from barflow.warehouse.migrations import migrate
+from barflow.warehouse.users import ensure_users, grant_rights
 
 SQL = Path(__file__).with_name("sql")
 

@@ -34,7 +34,7 @@ def asked_for() -> tuple[tuple[str, ...], date, date]:
 @task
 def plan() -> dict[str, Any]:
     """Calls, credits, days and the finish time. Refuses what the vendor's plan cannot pay for in the days allowed."""
-    from barflow.runtime import plan_backfill
+    from barflow.pipeline.stores import plan_backfill
 
     allowed = get_current_context()["params"]["days"]
     run = open_run()
@@ -60,7 +60,7 @@ def plan() -> dict[str, Any]:
 def fetch() -> bool:
     """Fetches until all is there, or the day's credits are used up: then it looks again later."""
     from barflow.errors import DayIsSpentError
-    from barflow.runtime import raise_refusals
+    from barflow.pipeline.stores import raise_refusals
 
     run = open_run()
     try:

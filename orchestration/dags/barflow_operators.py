@@ -15,7 +15,7 @@ class CreateCluster(EmrCreateJobFlowOperator):
     """The cluster of this DAG run: the one that an earlier try made, if it lives, else a new one. Returns its id."""
 
     def execute(self, context: Any) -> str | None:
-        from barflow.clusters import cluster_request, find_cluster
+        from barflow.operations.clusters import cluster_request, find_cluster
 
         run = context["ti"].run_id
         found = find_cluster(self.hook.conn, ENV, run)
@@ -59,8 +59,8 @@ class BarsToParquet(EmrAddStepsOperator):
     def execute(self, context: Any) -> list[str]:
         from botocore.exceptions import WaiterError
 
-        from barflow.cluster_run import step_state
-        from barflow.clusters import step_request
+        from barflow.operations.cluster_run import step_state
+        from barflow.operations.clusters import step_request
 
         deployed, emr, cluster = contract(), self.hook.conn, str(self.job_flow_id)
         left = emr.list_steps(ClusterId=cluster, StepStates=["PENDING", "RUNNING", "COMPLETED"])["Steps"]
@@ -84,7 +84,7 @@ class BarsToWarehouse(GlueJobOperator):
     """The Glue job, to its end. A run that an earlier try left at work is taken up again."""
 
     def execute(self, context: Any) -> str | None:
-        from barflow.cluster_run import job_state
+        from barflow.operations.cluster_run import job_state
 
         try:
             return super().execute(context)

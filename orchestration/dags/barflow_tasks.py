@@ -20,7 +20,7 @@ from barflow.errors import BadInputError, DayIsSpentError, VendorRefusedError
 
 if TYPE_CHECKING:
     from barflow.contract import RuntimeContract
-    from barflow.runtime import Run
+    from barflow.pipeline.stores import Run
 
 ENV = os.environ.get("BARFLOW_ENV", "local")
 LOCAL = ENV == "local"
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 def tell_failure(context: Any) -> None:
     """The failure callback of every task: one message to Slack. That it cannot be sent is logged and fails nothing."""
-    from barflow.run_messages import Failure, failure_text
+    from barflow.operations.run_messages import Failure, failure_text
 
     ti, error = context["ti"], context.get("exception")
     failure = Failure(ENV, ti.dag_id, ti.task_id, ti.run_id, ti.try_number, _said(error), ti.log_url)
@@ -45,7 +45,7 @@ def tell_failure(context: Any) -> None:
 
 def tell(text: str) -> None:
     """Posts to the channel that the environment names, where it names one."""
-    from barflow.notify import tell_people
+    from barflow.alerts.channels import tell_people
 
     try:
         problem = tell_people(open_run().settings, text)
@@ -73,13 +73,13 @@ TAGS = ["barflow", ENV]
 
 def open_run() -> Run:
     """The stores of the environment, by its contract; on a laptop by the process's own settings."""
-    from barflow.deployment import open_run as opened
+    from barflow.operations.deployment import open_run as opened
 
     return opened(ENV)[0]
 
 
 def contract() -> RuntimeContract:
-    from barflow.deployment import read_contract
+    from barflow.operations.deployment import read_contract
 
     return read_contract(ENV)
 

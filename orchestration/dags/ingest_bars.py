@@ -28,7 +28,7 @@ WITHIN = timedelta(minutes=15)
 @task.short_circuit
 def market_is_open() -> bool:
     """Whether a bar can have closed since the last tick. By hand, `force` asks for a tick whatever the hour."""
-    from barflow.sessions import bars_due, utc_now
+    from barflow.market.sessions import bars_due, utc_now
 
     return bool(get_current_context()["params"]["force"] or bars_due(utc_now()))
 
@@ -36,7 +36,7 @@ def market_is_open() -> bool:
 @task(task_id="ingest", pool=VENDOR_POOL)
 def ingest_here() -> dict[str, int]:
     """The tick, in this process."""
-    from barflow.runtime import raise_refusals
+    from barflow.pipeline.stores import raise_refusals
 
     run = open_run()
     with final():

@@ -44,7 +44,7 @@ CLUSTER_START = timedelta(minutes=float(os.environ.get("BARFLOW_CLUSTER_START_MI
 @task(multiple_outputs=True)
 def find_changes() -> dict[str, Any]:
     """Skips the run where nothing changed. Gives the run's id and the names of what it uses."""
-    from barflow.ledger import new_run_id
+    from barflow.staging.ledger import new_run_id
 
     run = open_run()
     waiting = run.pending()
@@ -91,9 +91,9 @@ def reconcile() -> None:
 @task
 def summary(process_run: str, cluster: str | None = None, job_run: str | None = None) -> str:
     """Tells what the run did: rows in and out, rejected, duration, cost."""
-    from barflow import metrics
-    from barflow.run_messages import summary_text
-    from barflow.run_summary import dollars_spent, summarize
+    from barflow.operations import cloudwatch as metrics
+    from barflow.operations.run_messages import summary_text
+    from barflow.operations.run_summary import dollars_spent, summarize
 
     run, now = open_run(), datetime.now(UTC)
     dollars = None

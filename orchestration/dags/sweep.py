@@ -31,7 +31,7 @@ def end_strays() -> list[str]:
     """Ends the clusters without a live run. Returns their ids."""
     from airflow.providers.amazon.aws.hooks.emr import EmrHook
 
-    from barflow.clusters import alive, strays
+    from barflow.operations.clusters import alive, strays
 
     emr, limit = EmrHook().conn, timedelta(minutes=contract().emr.step_timeout_minutes) + START_AND_END
     found = [item.cluster_id for item in strays(alive(emr, ENV), is_live, datetime.now(UTC) - limit)]
@@ -44,7 +44,7 @@ def end_strays() -> list[str]:
 @task
 def expire_staging() -> int:
     """Deletes old sessions that are loaded. Returns how many."""
-    from barflow.expiry import expire_staging
+    from barflow.operations.expiry import expire_staging
 
     run = open_run()
     gone = expire_staging(run, run.clock())

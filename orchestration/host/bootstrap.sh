@@ -86,7 +86,7 @@ install_python_packages() {
   put "$venv/lib/$python/site-packages/barflow.pth" 644 <<<"$release"
   put "$venv/bin/barflow" 755 <<END
 #!$opt/venv/bin/python
-from barflow.cli import main
+from barflow.cli.main import main
 
 main()
 END

@@ -16,10 +16,10 @@ import urllib.request
 from datetime import UTC, datetime
 
 from barflow import metric_names as names
-from barflow import metrics
-from barflow.alert_store import Outbox
+from barflow.alerts.outbox import Outbox
 from barflow.errors import BarflowError
-from barflow.runtime import Run
+from barflow.operations import cloudwatch as metrics
+from barflow.pipeline.stores import Run
 from barflow.settings import load_settings
 
 ANSWER_SECONDS = 10

@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.serialization.ssh import load_ssh_private_ke
 from pydantic import SecretStr
 
 from barflow.contract import RuntimeContract, secret_reference
-from barflow.deployment import read_contract
 from barflow.errors import BadInputError, BarflowError
+from barflow.operations.deployment import read_contract
 from barflow.secrets import resolve
 
 HOME = "/var/lib/barflow/airflow"

@@ -24,7 +24,7 @@ from stacks.network import Groups
 from stacks.secrets import Keys
 from stacks.storage import BARS, VISUAL, StorageStack
 
-CALENDAR = "barflow/sessions_xnys.csv"
+CALENDAR = "barflow/market/sessions_xnys.csv"
 
 
 class VisualJob(Construct):

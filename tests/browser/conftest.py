@@ -13,8 +13,8 @@ from browsing import BrowserShot
 from pages import NOW
 from pymongo.database import Database
 
-from barflow.migrations import migrate
-from barflow.mongo import Document
+from barflow.staging.connection import Document
+from barflow.warehouse.migrations import migrate
 from dashboard.app import create_app
 from dashboard.server import serving
 from local.services import Services

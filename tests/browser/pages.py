@@ -7,10 +7,10 @@ from typing import Any
 
 from pymongo.database import Database
 
-from barflow.bars import SessionBars
-from barflow.mongo import Document
-from barflow.sessions import last_sessions, session
-from barflow.staging import Staging
+from barflow.market.bars import SessionBars
+from barflow.market.sessions import last_sessions, session
+from barflow.staging.connection import Document
+from barflow.staging.sessions import Staging
 
 NOW = datetime(2025, 7, 17, 15, 0, tzinfo=UTC)
 READY = "await page.waitForSelector('#chart-panel[data-shown]');"

@@ -8,9 +8,9 @@ from typing import Any
 
 import psycopg
 
-from barflow.sessions import last_sessions, new_york
-from barflow.status import SymbolStatus
-from local.report_chart import Candle
+from barflow.market.sessions import last_sessions, new_york
+from barflow.pipeline.status import SymbolStatus
+from local.report.chart import Candle
 
 # Thursday, after the close; the 20 sessions before hold a half day (July 3).
 NOW = datetime(2025, 7, 17, 20, 30, tzinfo=UTC)

@@ -12,8 +12,8 @@ from airflow_page import GRAPH_OF, look_at_run
 from browsing import BrowserShot
 
 from barflow.errors import BarflowError
-from barflow.runtime import Run
-from barflow.sessions import last_sessions, utc_now
+from barflow.market.sessions import last_sessions, utc_now
+from barflow.pipeline.stores import Run
 from local.airflow import LocalAirflow
 from local.airflow_demo import airflow_on
 

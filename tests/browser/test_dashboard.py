@@ -10,10 +10,10 @@ import pytest
 from pages import ACT, FOLLOWING, LATE, NOW, READY, stage
 from pymongo.database import Database
 
-from barflow.alert_message import Message
-from barflow.alert_store import Outbox
-from barflow.mongo import Document
-from barflow.sessions import BAR, last_sessions
+from barflow.alerts.message import Message
+from barflow.alerts.outbox import Outbox
+from barflow.market.sessions import BAR, last_sessions
+from barflow.staging.connection import Document
 
 SHOWN = "await page.waitForSelector('#chart-panel[data-shown=\"%s\"]');"
 # The server's events end as they begin: the page connects again every three seconds, and reads everything.

@@ -10,17 +10,17 @@ from browsing import BrowserShot
 from pages import ACT, FOLLOWING, NOW
 from pymongo.database import Database
 
-from barflow.alert_rules import load_rules
-from barflow.mongo import Document
-from barflow.runtime import Run
-from barflow.sessions import last_sessions, new_york
+from barflow.alerts.rules import load_rules
+from barflow.market.sessions import last_sessions, new_york
+from barflow.pipeline.stores import Run
 from barflow.settings import load_settings
+from barflow.staging.connection import Document
 from dashboard.app import create_app
 from dashboard.server import serving
-from local.embedded import STAND_IN_CREDITS
+from emulators.twelvedata.server import TwelveDataEmulator
+from local.embedded import EMULATOR_CREDITS
 from local.live import LiveClock, keep_ticking, live_start
 from local.replay import ReplayBars
-from local.twelvedata.server import TwelveDataStandIn
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def test_the_recorded_gap_is_told_to_an_open_page(
 ) -> None:
     assert recording.as_of is not None
     clock = LiveClock(live_start(recording, ["TSLA"], load_rules(None), recording.as_of))
-    with TwelveDataStandIn(recording, clock=clock, api_key="stand-in-key") as market:
-        found = {"twelvedata_url": market.url, "twelvedata_api_key": "stand-in-key", **STAND_IN_CREDITS}
+    with TwelveDataEmulator(recording, clock=clock, api_key="emulator-key") as market:
+        found = {"twelvedata_url": market.url, "twelvedata_api_key": "emulator-key", **EMULATOR_CREDITS}
         settings = load_settings(mongodb_uri=mongodb_uri, mongodb_database=database.name, history_sessions=3, **found)
         run = Run(settings, clock)
         run.ingest(print).tick(["TSLA"])

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from browsing import BrowserShot
 
-from barflow.cli_dashboard import page_of
-from barflow.sessions import BAR, last_sessions, utc_now
+from barflow.cli.dashboard import page_of
+from barflow.market.sessions import BAR, last_sessions, utc_now
 from local.embedded import embedded
 from local.live import LiveClock
 from local.state import State

@@ -12,10 +12,10 @@ import pytest
 from pages import NOW, READY, stage
 from pymongo.database import Database
 
-from barflow.bars import SessionBars
-from barflow.mongo import Document
-from barflow.sessions import BAR, last_sessions
-from barflow.staging import Staging
+from barflow.market.bars import SessionBars
+from barflow.market.sessions import BAR, last_sessions
+from barflow.staging.connection import Document
+from barflow.staging.sessions import Staging
 
 Look = Callable[..., Any]
 BACKGROUND = "await page.evaluate(() => getComputedStyle(document.body).backgroundColor)"

@@ -11,8 +11,8 @@ import pytest
 from browsing import BrowserShot
 from report_rows import HOSTILE, METRICS, NOW, hourly, insert, outcome, status
 
-from barflow.sessions import new_york
-from local.report import read_report_data, write_report
+from barflow.market.sessions import new_york
+from local.report.page import read_report_data, write_report
 
 AAPL, NVDA = hourly("AAPL", 20, 210.0), hourly("NVDA", 8, 160.0)
 NVDA = NVDA[:9] + NVDA[11:]  # two hours are missing on its second day

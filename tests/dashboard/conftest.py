@@ -10,7 +10,7 @@ import pytest
 from page_data import NOW
 from pymongo.database import Database
 
-from barflow.mongo import Document
+from barflow.staging.connection import Document
 from dashboard.app import create_app
 from dashboard.server import serving
 

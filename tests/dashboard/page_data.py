@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 import psycopg
 from pymongo.database import Database
 
-from barflow.bars import SessionBars
-from barflow.mongo import Document
-from barflow.sessions import BAR, last_sessions
-from barflow.staging import Staging
+from barflow.market.bars import SessionBars
+from barflow.market.sessions import BAR, last_sessions
+from barflow.staging.connection import Document
+from barflow.staging.sessions import Staging
 
 # Thursday, July 17, 2025, 11:00 New York: the newest session has 18 closed bars.
 NOW = datetime(2025, 7, 17, 15, 0, tzinfo=UTC)

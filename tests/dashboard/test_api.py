@@ -13,11 +13,11 @@ import requests
 from page_data import NOW, TOKEN, load, record_load, session_bars, stage
 from pymongo.database import Database
 
-from barflow.alert_message import Message
-from barflow.alert_store import Outbox
+from barflow.alerts.message import Message
+from barflow.alerts.outbox import Outbox
 from barflow.errors import BadInputError, BarflowError
-from barflow.mongo import Document
-from barflow.sessions import utc_now
+from barflow.market.sessions import utc_now
+from barflow.staging.connection import Document
 from dashboard.queries import Warehouse
 from dashboard.security import HEADERS, Logins, checked_token
 

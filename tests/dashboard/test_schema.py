@@ -12,7 +12,7 @@ from pymongo.database import Database
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 
-from barflow.mongo import Document
+from barflow.staging.connection import Document
 
 CHECKS = [not_a_server_error, status_code_conformance, response_schema_conformance]
 READS = ("/api/watchlist", "/api/bars/{symbol}", "/api/alerts", "/api/health")

@@ -1,4 +1,4 @@
-"""Does dev deploy, whole, by the CDK CLI: bootstrap, deploy, deploy again, tear down, against a stand-in of AWS?"""
+"""Does dev deploy, whole, by the CDK CLI: bootstrap, deploy, deploy again, tear down, against an emulator of AWS?"""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from barflow import cli
-from local.deploy import rehearse, unchanged
+from barflow.cli.main import main as cli
+from rehearsal.deploy import rehearse, unchanged
 from stacks.outputs import OUTPUTS
 
 

@@ -20,11 +20,11 @@ from browsing import CAN_BROWSE
 from harness import program
 
 from barflow.errors import BarflowError
-from local.aws.machine import REGION, ROLE_KEY, Machine, Trouble
-from local.rehearsal import Rehearsal
-from local.rehearsal_checks import AT_WORK, no_call_was_refused, silences
-from local.rehearsal_page import Done, page
-from local.rehearse import BREAKS, Steps, fail, rehearse, succeed, survive
+from emulators.aws.machine import REGION, ROLE_KEY, Machine, Trouble
+from rehearsal.checks import AT_WORK, no_call_was_refused, silences
+from rehearsal.environment import Rehearsal
+from rehearsal.page import Done, page
+from rehearsal.rehearse import BREAKS, Steps, fail, rehearse, succeed, survive
 
 WHY = ":red_circle: *process_bars.bars_to_parquet* failed in dev, try 2\nWhy: Container killed on request. Its logs: s3"
 FINE = ":white_check_mark: *process run* succeeded in dev: every hop reconciles\nIn: 10 Parquet rows"

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from harness import Pipeline
 
-from barflow.cli import main
+from barflow.cli.main import main
 
 BARFLOW = str(Path(sys.executable).with_name("barflow"))
 

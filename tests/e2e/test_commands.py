@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from commands import Ended, Replayed, barflow, in_process
 
-from barflow.mongo import connect
-from barflow.quarantine import Quarantine
-from barflow.validation import FIELD_NAMES, Rejected
+from barflow.market.validation import FIELD_NAMES, Rejected
+from barflow.staging.connection import connect
+from barflow.staging.quarantine import Quarantine
 from local.services import Services
 from local.state import State
 

@@ -14,9 +14,9 @@ import psutil
 import pytest
 from commands import all_end, barflow, ended, family, heard, in_process, start
 
+from emulators.twelvedata.server import TwelveDataEmulator
 from local.state import State
 from local.synthetic import SyntheticBars
-from local.twelvedata.server import TwelveDataStandIn
 
 TWO = ("--symbols", "AAPL,BRK.B", "--days", "3")
 
@@ -172,12 +172,12 @@ def test_an_unknown_symbol_is_bad_input_and_the_others_are_stored(folder: Path) 
 
 
 @pytest.fixture
-def vendor() -> Iterator[TwelveDataStandIn]:
-    with TwelveDataStandIn(SyntheticBars(), api_key="the-right-key") as running:
+def vendor() -> Iterator[TwelveDataEmulator]:
+    with TwelveDataEmulator(SyntheticBars(), api_key="the-right-key") as running:
         yield running
 
 
-def test_a_wrong_key_is_refused_by_the_vendor_and_never_shown(folder: Path, vendor: TwelveDataStandIn) -> None:
+def test_a_wrong_key_is_refused_by_the_vendor_and_never_shown(folder: Path, vendor: TwelveDataEmulator) -> None:
     settings = {"TWELVEDATA_API_KEY": "s3cr3t-key", "BARFLOW_TWELVEDATA_URL": vendor.url}
     refused = barflow("demo", "--symbols", "AAPL", "--state", folder / "state", settings=settings)
     assert refused.code == 3

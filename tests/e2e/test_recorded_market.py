@@ -7,8 +7,8 @@ from datetime import UTC, date, datetime
 import pytest
 from commands import Replayed
 
-from barflow.load import TABLES
-from local.oracle import TWELVEDATA, Oracle, differences, held
+from barflow.warehouse.load import TABLES
+from rehearsal.oracle import TWELVEDATA, Oracle, differences, held
 
 SYMBOLS = ("AAPL", "GOOGL", "TSLA", "MSFT", "NVDA")
 

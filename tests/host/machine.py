@@ -1,6 +1,6 @@
 """A folder that is an instance to the bootstrap: the release lies in it, and what only root on AWS may do is recorded.
 
-One stand-in plays every such command, and remembers what was done, so that a second run finds it done.
+One emulator plays every such command, and remembers what was done, so that a second run finds it done.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stacks.bundles import RELEASE
 
 ROOT = Path(__file__).parents[2]
 HOST = ROOT / "orchestration" / "host"
-STAND_IN = r"""#!/usr/bin/env bash
+EMULATOR = r"""#!/usr/bin/env bash
 set -eu
 name=${0##*/} done=$BARFLOW_ROOT/../done
 echo "$name $*" >>"$BARFLOW_ROOT/../calls"
@@ -71,11 +71,11 @@ class Machine:
         (self.root / "etc/fstab").touch()
         shutil.copytree(RELEASE.build() / "release", self.release)
         (self.folder / "bin").mkdir()
-        stand_in = self.folder / "bin" / "stand-in"
-        stand_in.write_text(STAND_IN)
-        stand_in.chmod(0o755)
+        emulator = self.folder / "bin" / "emulator"
+        emulator.write_text(EMULATOR)
+        emulator.chmod(0o755)
         for name in self.pretended:
-            (self.folder / "bin" / name).symlink_to(stand_in)
+            (self.folder / "bin" / name).symlink_to(emulator)
 
     @property
     def root(self) -> Path:

@@ -1,6 +1,6 @@
 """systemd's part for a test, as `systemctl`: starts what the installed units start, as their own ExecStart says.
 
-Units run with the variables of their EnvironmentFile and nothing else but the address of AWS's stand-in; a unit's paths
+Units run with the variables of their EnvironmentFile and nothing else but the address of AWS's emulator; a unit's paths
 lie below BARFLOW_ROOT. Sandboxing, users and restarts are systemd's and not played. What runs is in ../pids.
 """
 

@@ -13,9 +13,9 @@ import pytest
 from harness import program
 from pymongo.database import Database
 
-from barflow.alert_store import Outbox
-from barflow.mongo import Document
-from barflow.sessions import utc_now
+from barflow.alerts.outbox import Outbox
+from barflow.market.sessions import utc_now
+from barflow.staging.connection import Document
 
 CHECK: Any = program("orchestration/host/check_health.py")
 NOW = datetime(2026, 3, 2, 16, 0, tzinfo=UTC)

@@ -95,7 +95,7 @@ def test_the_released_library_is_what_the_environment_imports(booted: Booted) ->
     (path,) = machine.root.glob("opt/barflow/venvs/*/lib/python3.11/site-packages/barflow.pth")
     assert Path(path.read_text().strip()) == machine.release
     for needed in (
-        *("barflow/cli.py", "barflow/sessions_xnys.csv", "config/alerts.toml", "dashboard/app.py"),
+        *("barflow/cli/main.py", "barflow/market/sessions_xnys.csv", "barflow/alerts/alerts.toml", "dashboard/app.py"),
         *("dashboard/static/index.html", "sql"),
         "dashboard/static/vendor/lightweight-charts.standalone.production.mjs",
     ):

@@ -1,4 +1,4 @@
-"""Does the host come up? The bootstrap as it is, its real packages, and what the units start, against AWS's stand-in.
+"""Does the host come up? The bootstrap as it is, its real packages, and what the units start, against AWS's emulator.
 
 Run by `make test-host`: it installs the whole lock and starts four processes of Airflow and the page.
 """
@@ -22,12 +22,12 @@ import boto3
 import psycopg
 import pytest
 from contracts import REGION, contract_of
+from host_emulators import put_secrets
 from machine import COMMANDS, HOST, Machine
 from moto.server import ThreadedMotoServer
-from stand_ins import put_secrets
 
 from barflow.contract import RuntimeContract, parameter_name
-from barflow.migrations import migrate
+from barflow.warehouse.migrations import migrate
 from local.starting import free_port
 
 pytestmark = [pytest.mark.minutes, pytest.mark.timeout(3600)]
@@ -51,15 +51,15 @@ probe()
 
 @pytest.fixture(scope="module")
 def aws() -> Iterator[str]:
-    """The stand-in's address."""
+    """The emulator's address."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (
             ("AWS_ENDPOINT_URL", f"http://{host}:{port}"),
-            ("AWS_ACCESS_KEY_ID", "stand-in"),
-            ("AWS_SECRET_ACCESS_KEY", "stand-in"),
+            ("AWS_ACCESS_KEY_ID", "emulator"),
+            ("AWS_SECRET_ACCESS_KEY", "emulator"),
             ("AWS_DEFAULT_REGION", REGION),
         ):
             patch.setenv(name, value)

@@ -17,14 +17,14 @@ import paramiko
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from harness import ROOT, program
+from host_emulators import ssh_connection
 from machine import Machine
 from pymongo.database import Database
-from stand_ins import ssh_connection
 
-from barflow.mongo import Document
-from local.embedded import STAND_IN_KEY
+from barflow.staging.connection import Document
+from emulators.twelvedata.server import TwelveDataEmulator
+from local.embedded import EMULATOR_KEY
 from local.synthetic import SyntheticBars
-from local.twelvedata.server import TwelveDataStandIn
 
 SETTINGS: Any = program("orchestration/host/write_settings.py")
 BARFLOW = Path(sys.executable).with_name("barflow")
@@ -126,7 +126,7 @@ def host(booted: tuple[Machine, list[str]], tmp_path: Path, monkeypatch: pytest.
 
 
 def variables(
-    server: TwelveDataStandIn, mongodb_uri: str, database: Database[Document], symbols: str
+    server: TwelveDataEmulator, mongodb_uri: str, database: Database[Document], symbols: str
 ) -> dict[str, str]:
     return {
         "BARFLOW_ENV": "local",
@@ -135,14 +135,14 @@ def variables(
         "BARFLOW_LAKE_URI": "s3://lake",
         "BARFLOW_TWELVEDATA_URL": server.url,
         "BARFLOW_SYMBOLS": symbols,
-        "TWELVEDATA_API_KEY": STAND_IN_KEY,
+        "TWELVEDATA_API_KEY": EMULATOR_KEY,
     }
 
 
 def test_airflow_ticks_over_ssh_by_the_key_of_the_runbook(
     ingest: Any, host: HostSsh, mongodb_uri: str, database: Database[Document]
 ) -> None:
-    with TwelveDataStandIn(SyntheticBars(), api_key=STAND_IN_KEY) as server:
+    with TwelveDataEmulator(SyntheticBars(), api_key=EMULATOR_KEY) as server:
         host.environment = variables(server, mongodb_uri, database, "AAPL,MSFT")
         said = ingest()
         stored = sum(len(session["ts"]) for session in database["bars"].find())
@@ -152,7 +152,7 @@ def test_airflow_ticks_over_ssh_by_the_key_of_the_runbook(
 def test_a_tick_that_the_vendor_refuses_fails_the_task(
     ingest: Any, host: HostSsh, mongodb_uri: str, database: Database[Document]
 ) -> None:
-    with TwelveDataStandIn(SyntheticBars(), api_key="another") as server:
+    with TwelveDataEmulator(SyntheticBars(), api_key="another") as server:
         host.environment = variables(server, mongodb_uri, database, "AAPL")
         with pytest.raises(AirflowFailException, match=r"ended with 3: Twelve Data refused AAPL \(error 401\)"):
             ingest()
@@ -161,7 +161,7 @@ def test_a_tick_that_the_vendor_refuses_fails_the_task(
 def test_a_tick_that_another_try_may_mend_is_tried_again(
     ingest: Any, host: HostSsh, database: Database[Document]
 ) -> None:
-    with TwelveDataStandIn(SyntheticBars(), api_key=STAND_IN_KEY) as server:
+    with TwelveDataEmulator(SyntheticBars(), api_key=EMULATOR_KEY) as server:
         host.environment = variables(server, "mongodb://127.0.0.1:9/?timeoutMS=500", database, "AAPL")
         with pytest.raises(AirflowException, match=r"ended with 1: MongoDB could not be reached") as failed:
             ingest()

@@ -16,8 +16,8 @@ import boto3
 import pytest
 from contracts import contract_of
 from harness import program
+from host_emulators import put_secrets, ssh_connection
 from moto import mock_aws
-from stand_ins import put_secrets, ssh_connection
 
 from barflow.contract import RuntimeContract
 from barflow.errors import BadInputError

@@ -20,18 +20,18 @@ from typing import Any
 from pydantic import SecretStr
 from pymongo.database import Database
 
-from barflow.alert_delivery import Delivery
-from barflow.alert_rules import RuleBook, settle
-from barflow.alert_store import AlertStates, Intents, Outbox
-from barflow.alert_tick import Alerts
-from barflow.ingest import Ingest
-from barflow.mongo import Document, connect
-from barflow.notify import Channel, SlackChannel
-from barflow.sessions import BAR, session
+from barflow.alerts.channels import Channel, SlackChannel
+from barflow.alerts.delivery import Delivery
+from barflow.alerts.outbox import AlertStates, Intents, Outbox
+from barflow.alerts.rules import RuleBook, settle
+from barflow.alerts.tick import Alerts
+from barflow.market.sessions import BAR, session
+from barflow.pipeline.ingest import Ingest
 from barflow.settings import Settings
-from barflow.staging import Staging
-from barflow.twelvedata import Answer, SymbolError
-from local.slack_server import TOKEN
+from barflow.staging.connection import Document, connect
+from barflow.staging.sessions import Staging
+from barflow.twelvedata.client import Answer, SymbolError
+from emulators.slack.server import TOKEN
 
 DAY = date(2025, 7, 30)
 SLACK = "http://127.0.0.1:1/api/"

@@ -1,4 +1,4 @@
-"""How do the tests of the client make one? On the stand-in's clock, and with a sleep that moves that clock."""
+"""How do the tests of the client make one? On the emulator's clock, and with a sleep that moves that clock."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from pydantic import SecretStr
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS
 
-from barflow.twelvedata import Answer, RawResponse, SymbolError, TwelveDataClient
-from local.bar_sources import BarSource
-from local.twelvedata.server import TwelveDataStandIn
+from barflow.twelvedata.client import Answer, RawResponse, SymbolError, TwelveDataClient
+from emulators.twelvedata.bar_source import BarSource
+from emulators.twelvedata.server import TwelveDataEmulator
 
-KEY = "stand-in-key"
-StandIns = Callable[..., TwelveDataStandIn]
+KEY = "emulator-key"
+Emulators = Callable[..., TwelveDataEmulator]
 
 
 @dataclass
@@ -33,8 +33,8 @@ class Waits:
         self.told.append((seconds, why))
 
 
-def client(api: TwelveDataStandIn | str, waits: Waits | None = None, *, key: str | None = KEY, **options: Any) -> Any:
-    """A client of the stand-in, or of an address, without limits; ``options`` are TwelveDataClient's."""
+def client(api: TwelveDataEmulator | str, waits: Waits | None = None, *, key: str | None = KEY, **options: Any) -> Any:
+    """A client of the emulator, or of an address, without limits; ``options`` are TwelveDataClient's."""
     waits = waits or Waits()
     settings: dict[str, Any] = {"credits_per_minute": 10_000, "credits_per_day": None, "batch_size": 8}
     settings |= {"clock": CLOCK, "sleep": waits.sleep, "on_wait": waits.tell} | options
@@ -46,7 +46,7 @@ Results = dict[str, Answer | SymbolError]
 
 
 def fetch(
-    api: TwelveDataStandIn | str,
+    api: TwelveDataEmulator | str,
     symbols: str = "AAPL",
     start: datetime = DAY_OPENS,
     end: datetime = DAY_CLOSES,
@@ -80,6 +80,6 @@ def printed(source: BarSource, symbol: str, start: datetime, end: datetime) -> l
     return [(f"{row[0]:%Y-%m-%d %H:%M:%S}", *(str(text) for text in row[1:])) for row in found]
 
 
-def asked(api: TwelveDataStandIn) -> list[tuple[str, ...]]:
-    """The symbols of each call that reached the stand-in, in order."""
+def asked(api: TwelveDataEmulator) -> list[tuple[str, ...]]:
+    """The symbols of each call that reached the emulator, in order."""
     return [call.symbols for call in api.requests]

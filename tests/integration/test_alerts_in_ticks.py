@@ -13,20 +13,20 @@ from alert_ticks import LEVEL, answer, at, go, hop, ids, later, rules, slack, st
 from pymongo.database import Database
 from ticks import everything
 
-from barflow import alert_delivery
-from barflow.alert_message import Message
-from barflow.alert_store import AlertStates, Intents, Outbox
-from barflow.alert_tick import DEAD_AFTER
-from barflow.alerts import NEWS_SESSIONS
+from barflow.alerts import delivery as alert_delivery
+from barflow.alerts.channels import Receipts
+from barflow.alerts.evaluate import NEWS_SESSIONS
+from barflow.alerts.message import Message
+from barflow.alerts.outbox import AlertStates, Intents, Outbox
+from barflow.alerts.tick import DEAD_AFTER
 from barflow.errors import UnavailableError
-from barflow.ledger import FAILED
-from barflow.mongo import Document
-from barflow.notify import Receipts
-from barflow.quarantine import Quarantine
-from barflow.sessions import last_sessions, utc_now
-from barflow.staging import Staging
-from barflow.twelvedata import SymbolError
-from local.slack_server import TOKEN, SlackStandIn, Trouble
+from barflow.market.sessions import last_sessions, utc_now
+from barflow.staging.connection import Document
+from barflow.staging.ledger import FAILED
+from barflow.staging.quarantine import Quarantine
+from barflow.staging.sessions import Staging
+from barflow.twelvedata.client import SymbolError
+from emulators.slack.server import TOKEN, SlackEmulator, Trouble
 
 Mongo = Database[Document]
 FIRED = "level_101|AAPL|2025-07-30T13:40:00Z"
@@ -35,8 +35,8 @@ FIRING = {**CALM, 2: 102.0}
 
 
 @pytest.fixture
-def slack_server() -> Iterator[SlackStandIn]:
-    with SlackStandIn() as running:
+def slack_server() -> Iterator[SlackEmulator]:
+    with SlackEmulator() as running:
         yield running
 
 
@@ -123,7 +123,7 @@ DIES = {
 
 @pytest.mark.parametrize("point", DIES)
 def test_a_tick_killed_anywhere_has_its_alert_sent_once_by_the_next(
-    database: Mongo, mongodb_uri: str, slack_server: SlackStandIn, point: str
+    database: Mongo, mongodb_uri: str, slack_server: SlackEmulator, point: str
 ) -> None:
     hop(database, answer("AAPL", CALM, at(2)), now=at(2)).tick(["AAPL"])
     tick = {"now": at(3).isoformat(), "closes": {"AAPL": FIRING}, "slack": slack_server.url}
@@ -141,7 +141,7 @@ def test_a_tick_killed_anywhere_has_its_alert_sent_once_by_the_next(
 
 
 def test_killed_between_sending_and_noting_it_an_alert_is_sent_again_with_its_id(
-    database: Mongo, mongodb_uri: str, slack_server: SlackStandIn
+    database: Mongo, mongodb_uri: str, slack_server: SlackEmulator
 ) -> None:
     tick = {"now": at(3).isoformat(), "closes": {"AAPL": FIRING}, "slack": slack_server.url}
     assert go(start(mongodb_uri, database, die=("Delivery._sent", "before"), **tick)) == [-signal.SIGKILL]
@@ -167,7 +167,7 @@ SYMBOLS = [f"S{number:02}" for number in range(40)]
 
 
 def test_two_ticks_at_once_in_two_processes_give_one_alert_an_event_sent_once(
-    database: Mongo, mongodb_uri: str, slack_server: SlackStandIn
+    database: Mongo, mongodb_uri: str, slack_server: SlackEmulator
 ) -> None:
     """In the second round, one of the two has a bar more than the other."""
 
@@ -185,7 +185,7 @@ def test_two_ticks_at_once_in_two_processes_give_one_alert_an_event_sent_once(
 
 
 def test_a_channel_that_is_down_fails_no_tick_and_gets_the_alert_when_it_is_back(
-    database: Mongo, slack_server: SlackStandIn
+    database: Mongo, slack_server: SlackEmulator
 ) -> None:
     slack_server.trouble = Trouble(500)
     ways = [slack(slack_server.url)]
@@ -297,7 +297,7 @@ class Recorder:
 
 
 def test_a_channel_that_has_an_alert_does_not_get_it_again_for_the_sake_of_one_that_is_down(
-    database: Mongo, slack_server: SlackStandIn
+    database: Mongo, slack_server: SlackEmulator
 ) -> None:
     works = Recorder()
     slack_server.trouble = Trouble("channel_not_found", times=2)

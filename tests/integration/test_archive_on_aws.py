@@ -21,12 +21,12 @@ import pytest
 import requests
 from moto.server import ThreadedMotoServer
 
-from barflow.archive import COUNTS, open_archive
-from barflow.bars import arrow_schema
 from barflow.errors import BadInputError, UnavailableError
-from barflow.export import export_bars
-from barflow.lake import Lake, Manifest, Partition
-from barflow.sessions import session
+from barflow.lake.athena import COUNTS, open_archive
+from barflow.lake.export import export_bars
+from barflow.lake.partitions import Lake, Manifest, Partition
+from barflow.market.bars import arrow_schema
+from barflow.market.sessions import session
 from barflow.settings import load_settings
 
 # One with a slash, which is quoted in its path.
@@ -57,7 +57,7 @@ def filled(lake: Lake) -> Lake:
 
 @pytest.fixture(scope="module")
 def aws() -> Iterator[str]:
-    """The endpoint of a stand-in with a bucket and a workgroup, which every AWS client of this process then uses."""
+    """The endpoint of an emulator with a bucket and a workgroup, which every AWS client of this process then uses."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -65,8 +65,8 @@ def aws() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
             "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "stand-in",
-            "AWS_SECRET_ACCESS_KEY": "stand-in",
+            "AWS_ACCESS_KEY_ID": "emulator",
+            "AWS_SECRET_ACCESS_KEY": "emulator",
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }.items():

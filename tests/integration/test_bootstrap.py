@@ -1,6 +1,6 @@
 """Does the EMR bootstrap install what the lock names, and nothing that differs from it?
 
-The script runs as it is; `aws` and `sudo` are stand-ins, the packages a wheel made here.
+The script runs as it is; `aws` and `sudo` are emulators, the packages a wheel made here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from config import versions
 SCRIPT = Path(__file__).parents[2] / "spark" / "requirements.sh"
 PYTHON = f"python{versions.SPARK_PYTHON}"
 WHEEL = "tiny-1.0-py3-none-any.whl"
-STAND_INS = {
+EMULATORS = {
     "aws": '#!/bin/bash\n[ "$1 $2" = "s3 cp" ] && cp "$BUCKET/${4#s3://code/}" "$5"\n',
     "sudo": '#!/bin/bash\nexec "$@"\n',
 }
@@ -31,7 +31,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A machine's Python 3.11 and commands, in a folder."""
     folder = tmp_path_factory.mktemp("node")
     venv.create(folder, with_pip=True, symlinks=True)
-    for name, text in STAND_INS.items():
+    for name, text in EMULATORS.items():
         command = folder / "bin" / name
         command.write_text(text)
         command.chmod(0o755)

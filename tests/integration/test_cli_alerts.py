@@ -12,11 +12,11 @@ import pytest
 from alert_ticks import answer, at, hop
 from pymongo.database import Database
 
-from barflow.mongo import Document
+from barflow.staging.connection import Document
 
 
 def barflow(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "barflow.cli", "alerts", *map(str, arguments)]
+    command = [sys.executable, "-m", "barflow.cli.main", "alerts", *map(str, arguments)]
     return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
 
 

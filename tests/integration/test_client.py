@@ -7,16 +7,16 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from clients import StandIns, Waits, asked, by_symbol, client, fetch, printed, rows
+from clients import Emulators, Waits, asked, by_symbol, client, fetch, printed, rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET
 
-from barflow.sessions import BAR, last_sessions
-from barflow.twelvedata import Answer, RawResponse, SymbolError
-from local.bar_sources import Row
+from barflow.market.sessions import BAR, last_sessions
+from barflow.twelvedata.client import Answer, RawResponse, SymbolError
+from emulators.twelvedata.bar_source import Row
+from emulators.twelvedata.server import TwelveDataEmulator
 from local.synthetic import SyntheticBars
-from local.twelvedata.server import TwelveDataStandIn
 
 LAST_BAR = DAY_CLOSES - BAR
 SLOTS = [slot for traded in last_sessions(DAY_CLOSES, 8) for slot in traded.slots]
@@ -24,7 +24,7 @@ LONG_AGO = last_sessions(DAY_CLOSES, 130)[0].opens  # 10 000 bars and a few
 
 
 class TestOneAnswer:
-    def test_holds_the_bars_from_start_to_end_as_the_vendor_wrote_them(self, market: TwelveDataStandIn) -> None:
+    def test_holds_the_bars_from_start_to_end_as_the_vendor_wrote_them(self, market: TwelveDataEmulator) -> None:
         [answer] = fetch(market, end=LAST_BAR).values()
         assert isinstance(answer, Answer)
         assert answer.meta["symbol"] == answer.symbol == "AAPL"
@@ -33,12 +33,12 @@ class TestOneAnswer:
         assert answer.requested_at == CLOCK.now
 
     @pytest.mark.parametrize("inclusive", [True, False])
-    def test_ends_with_the_bar_that_opens_at_its_end(self, market: TwelveDataStandIn, inclusive: bool) -> None:
+    def test_ends_with_the_bar_that_opens_at_its_end(self, market: TwelveDataEmulator, inclusive: bool) -> None:
         market.switches.end_date_inclusive = inclusive
         [answer] = fetch(market, end=DAY_OPENS + 3 * BAR).values()
         assert [row[0][11:] for row in rows(answer)] == ["13:30:00", "13:35:00", "13:40:00", "13:45:00"]
 
-    def test_asks_in_utc_with_the_key_in_the_header(self, market: TwelveDataStandIn) -> None:
+    def test_asks_in_utc_with_the_key_in_the_header(self, market: TwelveDataEmulator) -> None:
         fetch(market)
         [call] = market.requests
         assert call.key_in == "header"
@@ -51,12 +51,12 @@ class TestOneAnswer:
             "end_date": "2025-07-02 20:00:01",
         }
 
-    def test_is_empty_where_nothing_traded(self, market: TwelveDataStandIn) -> None:
+    def test_is_empty_where_nothing_traded(self, market: TwelveDataEmulator) -> None:
         saturday = datetime(2025, 6, 28, 13, 30, tzinfo=UTC)
         [answer] = fetch(market, start=saturday, end=saturday + timedelta(hours=6)).values()
         assert answer == Answer("AAPL", {}, [], CLOCK.now)
 
-    def test_is_told_as_received_before_it_is_used(self, market: TwelveDataStandIn) -> None:
+    def test_is_told_as_received_before_it_is_used(self, market: TwelveDataEmulator) -> None:
         raw: list[RawResponse] = []
         series = client(market).time_series(["AAPL", "MSFT"], DAY_OPENS, LAST_BAR, on_raw=raw.append)
         next(series)
@@ -64,39 +64,39 @@ class TestOneAnswer:
         assert (body.symbols, body.requested_at, body.http_status) == (("AAPL", "MSFT"), CLOCK.now, 200)
         assert body.body.startswith(b'{"AAPL":{"meta":{"symbol":"AAPL"')
 
-    def test_without_a_key_is_the_public_one_s(self, stand_in: StandIns) -> None:
-        api = stand_in(clock=CLOCK)
+    def test_without_a_key_is_the_public_one_s(self, emulator: Emulators) -> None:
+        api = emulator(clock=CLOCK)
         assert isinstance(fetch(api, key=None)["AAPL"], Answer)
 
 
 class TestBatches:
-    def test_are_as_large_as_told(self, market: TwelveDataStandIn) -> None:
+    def test_are_as_large_as_told(self, market: TwelveDataEmulator) -> None:
         results = fetch(market, "A,B,C,D,E,F,G", batch_size=3)
         assert asked(market) == [("A", "B", "C"), ("D", "E", "F"), ("G",)]
         assert {symbol: rows(result) for symbol, result in results.items()} == {
             symbol: printed(MARKET, symbol, DAY_OPENS, DAY_CLOSES) for symbol in "ABCDEFG"
         }
 
-    def test_are_never_above_the_vendors_largest(self, market: TwelveDataStandIn) -> None:
+    def test_are_never_above_the_vendors_largest(self, market: TwelveDataEmulator) -> None:
         fetch(market, ",".join(f"S{n}" for n in range(130)), start=LAST_BAR, batch_size=500)
         assert [*map(len, asked(market))] == [120, 10]
 
     def test_of_long_ranges_are_smaller_so_that_memory_does_not_follow_the_range(
-        self, market: TwelveDataStandIn
+        self, market: TwelveDataEmulator
     ) -> None:
         fetch(market, ",".join(f"S{n}" for n in range(30)), start=DAY_CLOSES - timedelta(days=50), batch_size=120)
         assert [*map(len, asked(market))] == [15, 15]
 
-    def test_ask_for_a_symbol_once(self, market: TwelveDataStandIn) -> None:
+    def test_ask_for_a_symbol_once(self, market: TwelveDataEmulator) -> None:
         assert list(fetch(market, "AAPL,MSFT,AAPL")) == ["AAPL", "MSFT"]
         assert asked(market) == [("AAPL", "MSFT")]
 
-    def test_are_made_as_the_results_are_taken(self, market: TwelveDataStandIn) -> None:
+    def test_are_made_as_the_results_are_taken(self, market: TwelveDataEmulator) -> None:
         series = client(market, batch_size=1).time_series(["AAPL", "MSFT"], DAY_OPENS, DAY_CLOSES)
         next(series)
         assert asked(market) == [("AAPL",)]
 
-    def test_of_no_symbols_ask_for_nothing(self, market: TwelveDataStandIn) -> None:
+    def test_of_no_symbols_ask_for_nothing(self, market: TwelveDataEmulator) -> None:
         assert list(client(market).time_series([], DAY_OPENS, DAY_CLOSES)) == []
         assert asked(market) == []
 
@@ -111,7 +111,7 @@ class NewListing(SyntheticBars):
 
 class TestPages:
     @pytest.mark.parametrize("inclusive", [True, False])
-    def test_beyond_5000_bars_all_come_once_and_in_order(self, market: TwelveDataStandIn, inclusive: bool) -> None:
+    def test_beyond_5000_bars_all_come_once_and_in_order(self, market: TwelveDataEmulator, inclusive: bool) -> None:
         market.switches.end_date_inclusive = inclusive
         results = fetch(market, "AAPL,MSFT", start=LONG_AGO, end=LAST_BAR)
         for symbol, result in results.items():
@@ -120,9 +120,9 @@ class TestPages:
             assert all(newer["datetime"] > older["datetime"] for newer, older in pairwise(result.values))
         assert asked(market) == [("AAPL", "MSFT")] * 3
 
-    def test_only_the_symbols_whose_page_was_full_go_on(self, stand_in: StandIns) -> None:
+    def test_only_the_symbols_whose_page_was_full_go_on(self, emulator: Emulators) -> None:
         source = NewListing(seed=7)
-        api = stand_in(source, clock=CLOCK)
+        api = emulator(source, clock=CLOCK)
         CLOCK.now = DAY_CLOSES
         start = last_sessions(DAY_CLOSES, 5)[0].opens
         results = fetch(api, "AAPL,NEW,MSFT", start=start, end=LAST_BAR, page_rows=200)
@@ -130,11 +130,11 @@ class TestPages:
         for symbol, result in results.items():
             assert rows(result) == printed(source, symbol, start, LAST_BAR)
 
-    def test_a_page_that_ends_at_the_start_is_the_last(self, market: TwelveDataStandIn) -> None:
+    def test_a_page_that_ends_at_the_start_is_the_last(self, market: TwelveDataEmulator) -> None:
         assert len(rows(fetch(market, end=LAST_BAR, page_rows=78)["AAPL"])) == 78
         assert len(asked(market)) == 1
 
-    def test_pass_for_as_old_as_the_first_of_them(self, market: TwelveDataStandIn) -> None:
+    def test_pass_for_as_old_as_the_first_of_them(self, market: TwelveDataEmulator) -> None:
         waits = Waits()
         [answer] = fetch(market, end=LAST_BAR, page_rows=50, credits_per_minute=1, waits=waits).values()
         assert isinstance(answer, Answer)
@@ -142,7 +142,7 @@ class TestPages:
         assert answer.requested_at == DAY_CLOSES
 
     @pytest.mark.parametrize("kind", ["outside_session", "off_grid", "bad_timestamp", "future_bar", "missing_field"])
-    def test_are_not_led_astray_by_a_spoiled_bar(self, market: TwelveDataStandIn, kind: Any) -> None:
+    def test_are_not_led_astray_by_a_spoiled_bar(self, market: TwelveDataEmulator, kind: Any) -> None:
         """Its place in time is unknown; each other bar still comes once."""
         start = last_sessions(DAY_CLOSES, 3)[0].opens
         for ts in (LAST_BAR - 40 * BAR, LAST_BAR - 45 * BAR):  # the page's oldest bar is 49 before the last
@@ -154,7 +154,7 @@ class TestPages:
             stamps = [value.get("datetime") for value in answer.values]
             assert [stamps.count(stamp) for stamp in sorted(wanted)] == [1] * len(wanted)
 
-    def test_that_do_not_go_back_end_with_that_symbol_alone(self, stand_in: StandIns) -> None:
+    def test_that_do_not_go_back_end_with_that_symbol_alone(self, emulator: Emulators) -> None:
         class Stuck(SyntheticBars):
             """A market that always shows its newest bars of STUCK, whatever end is asked for."""
 
@@ -162,7 +162,7 @@ class TestPages:
                 found = super().rows(symbol, start, end)
                 return [(LAST_BAR, *row[1:]) for row in found] if symbol == "STUCK" else found
 
-        api = stand_in(Stuck(seed=7), clock=CLOCK)
+        api = emulator(Stuck(seed=7), clock=CLOCK)
         CLOCK.now = DAY_CLOSES
         results = fetch(api, "STUCK,AAPL", end=LAST_BAR, page_rows=50)
         assert isinstance(results["STUCK"], SymbolError)
@@ -177,7 +177,13 @@ class TestPages:
         batch_size=st.integers(1, 3),
     )
     def test_each_bar_comes_once_for_any_size_and_order(
-        self, market: TwelveDataStandIn, page_rows: int, pages: float, inclusive: bool, unordered: bool, batch_size: int
+        self,
+        market: TwelveDataEmulator,
+        page_rows: int,
+        pages: float,
+        inclusive: bool,
+        unordered: bool,
+        batch_size: int,
     ) -> None:
         market.switches.clear()
         market.switches.end_date_inclusive = inclusive

@@ -6,32 +6,32 @@ from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from clients import StandIns, Waits, asked, by_symbol, client, fetch, rows
+from clients import Emulators, Waits, asked, by_symbol, client, fetch, rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, ask, limit
 
-from barflow.backfill import plan
 from barflow.errors import VendorRefusedError
-from local.twelvedata.server import TwelveDataStandIn
+from barflow.pipeline.backfill import plan
+from emulators.twelvedata.server import TwelveDataEmulator
 
 SYMBOLS = "A,B,C,D,E,F,G,H,I,J"
 NEARLY_MIDNIGHT = datetime(2025, 7, 2, 23, 59, 30, tzinfo=UTC)
 
 
 @pytest.fixture
-def basic(market: TwelveDataStandIn) -> TwelveDataStandIn:
-    """A stand-in under the limits of the Basic plan."""
+def basic(market: TwelveDataEmulator) -> TwelveDataEmulator:
+    """An emulator under the limits of the Basic plan."""
     limit(market, per_minute=8, per_day=800)
     return market
 
 
-def statuses(api: TwelveDataStandIn) -> list[int | None]:
+def statuses(api: TwelveDataEmulator) -> list[int | None]:
     return [call.status for call in api.requests]
 
 
 class TestByTheMinute:
-    def test_a_batch_takes_what_is_left_and_the_rest_waits(self, basic: TwelveDataStandIn) -> None:
+    def test_a_batch_takes_what_is_left_and_the_rest_waits(self, basic: TwelveDataEmulator) -> None:
         CLOCK.now = DAY_CLOSES + timedelta(seconds=20)
         waits = Waits()
         results = fetch(basic, SYMBOLS, credits_per_minute=8, batch_size=5, waits=waits)
@@ -43,18 +43,18 @@ class TestByTheMinute:
         assert list(results) == SYMBOLS.split(",")
         assert set(statuses(basic)) == {200}
 
-    def test_a_batch_is_never_above_the_minute_s_credits(self, basic: TwelveDataStandIn) -> None:
+    def test_a_batch_is_never_above_the_minute_s_credits(self, basic: TwelveDataEmulator) -> None:
         fetch(basic, SYMBOLS, credits_per_minute=4, batch_size=120)
         assert [*map(len, asked(basic))] == [4, 4, 2]
 
-    def test_credits_that_others_used_are_noticed(self, basic: TwelveDataStandIn) -> None:
+    def test_credits_that_others_used_are_noticed(self, basic: TwelveDataEmulator) -> None:
         """By api-credits-left, before a call is refused."""
         ask(basic, "V,W,X,Y")
         fetch(basic, "A,B,C,D,E,F", credits_per_minute=8, batch_size=2)
         assert [*map(len, asked(basic))] == [4, 2, 2, 2]
         assert set(statuses(basic)) == {200}
 
-    def test_without_headers_our_own_count_is_kept(self, basic: TwelveDataStandIn) -> None:
+    def test_without_headers_our_own_count_is_kept(self, basic: TwelveDataEmulator) -> None:
         basic.switches.credit_headers = False
         fetch(basic, SYMBOLS, credits_per_minute=8, batch_size=8)
         assert statuses(basic) == [200, 200]
@@ -63,7 +63,7 @@ class TestByTheMinute:
     @pytest.mark.parametrize("partly", [True, False], ids=["in-part", "whole"])
     @pytest.mark.parametrize("headers", [True, False], ids=["headers", "no-headers"])
     def test_a_larger_setting_than_the_plan_is_learned_from_its_refusal(
-        self, basic: TwelveDataStandIn, counted: bool, partly: bool, headers: bool
+        self, basic: TwelveDataEmulator, counted: bool, partly: bool, headers: bool
     ) -> None:
         switches = basic.switches
         switches.refused_calls_count, switches.partial_batches, switches.credit_headers = counted, partly, headers
@@ -72,10 +72,10 @@ class TestByTheMinute:
         assert max(map(len, asked(basic)[1:])) <= 8
         assert len(basic.requests) <= 4
 
-    def test_what_others_leave_is_used_in_smaller_parts(self, stand_in: StandIns) -> None:
+    def test_what_others_leave_is_used_in_smaller_parts(self, emulator: Emulators) -> None:
         """Another program takes 6 of 8 credits as soon as a minute begins, and no header tells."""
         waits = Waits()
-        api = stand_in(clock=CLOCK, credits_per_minute=8)
+        api = emulator(clock=CLOCK, credits_per_minute=8)
         CLOCK.now = DAY_CLOSES
         api.switches.credit_headers = api.switches.refused_calls_count = False
 
@@ -87,20 +87,20 @@ class TestByTheMinute:
         series = client(api, credits_per_minute=8, sleep=sleep).time_series(list("ABCD"), DAY_OPENS, DAY_CLOSES)
         assert list(by_symbol(series)) == list("ABCD")
 
-    def test_a_minute_that_never_gives_any_ends_it(self, basic: TwelveDataStandIn) -> None:
+    def test_a_minute_that_never_gives_any_ends_it(self, basic: TwelveDataEmulator) -> None:
         limit(basic, per_minute=0)
         with pytest.raises(VendorRefusedError, match="6 times running: You have run out of API credits") as error:
             fetch(basic, "AAPL,MSFT")
         assert "Another program uses the same key" in str(error.value)
         assert CLOCK.now == DAY_CLOSES + timedelta(minutes=5, seconds=1)
 
-    def test_failed_calls_count(self, basic: TwelveDataStandIn) -> None:
+    def test_failed_calls_count(self, basic: TwelveDataEmulator) -> None:
         basic.switches.fail("broken_off", times=2)
         fetch(basic, "A,B,C", credits_per_minute=8)
         assert [*map(len, asked(basic))] == [3, 3, 2, 1]
         assert set(statuses(basic)) == {200}
 
-    def test_pages_count(self, basic: TwelveDataStandIn) -> None:
+    def test_pages_count(self, basic: TwelveDataEmulator) -> None:
         results = fetch(basic, "A,B,C", credits_per_minute=8, page_rows=28)
         assert [len(rows(result)) for result in results.values()] == [78] * 3
         assert set(statuses(basic)) == {200}
@@ -108,14 +108,14 @@ class TestByTheMinute:
 
 
 class TestByTheDay:
-    def test_our_own_count_ends_it_before_the_vendor_does(self, basic: TwelveDataStandIn) -> None:
+    def test_our_own_count_ends_it_before_the_vendor_does(self, basic: TwelveDataEmulator) -> None:
         series = client(basic, credits_per_day=5, batch_size=3).time_series(SYMBOLS.split(","), DAY_OPENS, DAY_CLOSES)
         assert [next(series).symbol for _ in range(5)] == list("ABCDE")
         with pytest.raises(VendorRefusedError, match=r"before F; they come back at 2025-07-03 00:00 UTC"):
             next(series)
         assert asked(basic) == [("A", "B", "C"), ("D", "E")]
 
-    def test_midnight_brings_them_back(self, basic: TwelveDataStandIn) -> None:
+    def test_midnight_brings_them_back(self, basic: TwelveDataEmulator) -> None:
         limit(basic, per_minute=8, per_day=8)
         CLOCK.now = NEARLY_MIDNIGHT
         waits = Waits()
@@ -127,7 +127,7 @@ class TestByTheDay:
         assert list(by_symbol(own.time_series(["I", "J"], DAY_OPENS, DAY_CLOSES))) == ["I", "J"]
         assert set(statuses(basic)) == {200}
 
-    def test_a_refusal_for_the_day_is_remembered_until_midnight(self, basic: TwelveDataStandIn) -> None:
+    def test_a_refusal_for_the_day_is_remembered_until_midnight(self, basic: TwelveDataEmulator) -> None:
         limit(basic, per_day=2)
         own = client(basic)
         for _ in range(3):
@@ -137,7 +137,7 @@ class TestByTheDay:
         CLOCK.now = datetime(2025, 7, 3, 0, 0, 1, tzinfo=UTC)
         assert list(by_symbol(own.time_series(["A", "B"], DAY_OPENS, DAY_CLOSES))) == ["A", "B"]
 
-    def test_what_was_answered_in_part_is_given_before_the_end(self, basic: TwelveDataStandIn) -> None:
+    def test_what_was_answered_in_part_is_given_before_the_end(self, basic: TwelveDataEmulator) -> None:
         basic.switches.partial_batches = True
         limit(basic, per_day=2)
         series = client(basic).time_series(["A", "B", "C"], DAY_OPENS, DAY_CLOSES)
@@ -146,7 +146,7 @@ class TestByTheDay:
             next(series)
 
 
-def test_a_backfill_makes_the_calls_that_its_plan_names(basic: TwelveDataStandIn) -> None:
+def test_a_backfill_makes_the_calls_that_its_plan_names(basic: TwelveDataEmulator) -> None:
     """At the planned moments too: the plan follows the client, and not a formula of its own."""
     limit(basic, per_minute=8, per_day=14)
     CLOCK.now = started = NEARLY_MIDNIGHT - timedelta(minutes=1)
@@ -178,7 +178,7 @@ def test_a_backfill_makes_the_calls_that_its_plan_names(basic: TwelveDataStandIn
     second=st.integers(0, 59),
 )
 def test_no_call_is_ever_refused_and_no_credit_lost(
-    market: TwelveDataStandIn, per_minute: int, per_day: int, batch_size: int, count: int, second: int
+    market: TwelveDataEmulator, per_minute: int, per_day: int, batch_size: int, count: int, second: int
 ) -> None:
     limit(market, per_minute=per_minute, per_day=per_day)
     market.requests.clear()

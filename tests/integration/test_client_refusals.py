@@ -12,8 +12,8 @@ from clients import Waits, asked, by_symbol, client, fetch, printed, rows
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, limit
 
 from barflow.errors import BadInputError, BarflowError, UnavailableError, VendorRefusedError
-from barflow.twelvedata import Answer, RawResponse, SymbolError
-from local.twelvedata.server import TwelveDataStandIn
+from barflow.twelvedata.client import Answer, RawResponse, SymbolError
+from emulators.twelvedata.server import TwelveDataEmulator
 
 GOOD = printed(MARKET, "AAPL", DAY_OPENS, DAY_CLOSES)
 SERIES = b'{"meta":{"symbol":"X"},"values":[],"status":"ok"}'
@@ -21,33 +21,33 @@ PLAN = "This symbol is available starting with the Grow or Venture plan."
 
 
 @pytest.fixture(params=[False, True], ids=["http-status", "in-a-200"])
-def api(request: pytest.FixtureRequest, market: TwelveDataStandIn) -> TwelveDataStandIn:
-    """A stand-in that tells errors in one of the vendor's two styles."""
+def api(request: pytest.FixtureRequest, market: TwelveDataEmulator) -> TwelveDataEmulator:
+    """An emulator that tells errors in one of the vendor's two styles."""
     market.switches.error_status_is_200 = request.param
     return market
 
 
 class TestOfTheWholeCall:
-    def test_no_data_is_an_empty_answer(self, api: TwelveDataStandIn) -> None:
+    def test_no_data_is_an_empty_answer(self, api: TwelveDataEmulator) -> None:
         text = "No data is available on the specified dates. Try setting different start/end dates."
         api.switches.fail("vendor_error", status=400, text=text)
         assert fetch(api, "AAPL,MSFT") == {symbol: Answer(symbol, {}, [], DAY_CLOSES) for symbol in ("AAPL", "MSFT")}
 
-    def test_a_bad_parameter_fails_at_once(self, api: TwelveDataStandIn) -> None:
+    def test_a_bad_parameter_fails_at_once(self, api: TwelveDataEmulator) -> None:
         with pytest.raises(BadInputError, match=r"refused AAPL.*\*\*outputsize\*\*.*unchanged") as error:
             fetch(api, page_rows=5001)
         assert (error.value.exit_code, len(api.requests)) == (2, 1)
 
-    def test_a_wrong_key_ends_it(self, api: TwelveDataStandIn) -> None:
+    def test_a_wrong_key_ends_it(self, api: TwelveDataEmulator) -> None:
         with pytest.raises(VendorRefusedError, match="TWELVEDATA_API_KEY is not a valid key") as error:
             fetch(api, "AAPL,MSFT", key="wrong-key", batch_size=1)
         assert (error.value.exit_code, len(api.requests)) == (3, 1)
 
-    def test_a_missing_key_ends_it_where_the_public_one_is_not_enough(self, api: TwelveDataStandIn) -> None:
+    def test_a_missing_key_ends_it_where_the_public_one_is_not_enough(self, api: TwelveDataEmulator) -> None:
         with pytest.raises(VendorRefusedError, match="TWELVEDATA_API_KEY is not set"):
             fetch(api, "MSFT", key=None)
 
-    def test_an_endpoint_outside_the_plan_ends_it_and_names_the_plans(self, api: TwelveDataStandIn) -> None:
+    def test_an_endpoint_outside_the_plan_ends_it_and_names_the_plans(self, api: TwelveDataEmulator) -> None:
         api.switches.endpoint_in_plan = False
         with pytest.raises(
             VendorRefusedError, match=r"grow or pro or ultra or enterprise plans.*The key's plan"
@@ -56,7 +56,7 @@ class TestOfTheWholeCall:
         assert (error.value.exit_code, len(api.requests)) == (3, 1)
 
     @pytest.mark.parametrize("symbol", ["UNKNOWN", "PLAN"])
-    def test_a_symbol_that_is_not_served_is_that_symbol_s_error(self, api: TwelveDataStandIn, symbol: str) -> None:
+    def test_a_symbol_that_is_not_served_is_that_symbol_s_error(self, api: TwelveDataEmulator, symbol: str) -> None:
         api.switches.plan_symbols = {"PLAN"}
         results = fetch(api, f"{symbol},AAPL", batch_size=1)
         refused = results[symbol]
@@ -65,20 +65,20 @@ class TestOfTheWholeCall:
         assert refused.message.startswith(PLAN if symbol == "PLAN" else "**symbol** or **figi**")
         assert rows(results["AAPL"]) == GOOD
 
-    def test_too_many_symbols_are_split_and_later_batches_smaller(self, api: TwelveDataStandIn) -> None:
+    def test_too_many_symbols_are_split_and_later_batches_smaller(self, api: TwelveDataEmulator) -> None:
         api.switches.fail("vendor_error", status=414, text="Too many symbols")
         results = fetch(api, "A,B,C,D,E,F,G", batch_size=4)
         assert asked(api) == [("A", "B", "C", "D"), ("A", "B"), ("C", "D"), ("E", "F"), ("G",)]
         assert all(isinstance(result, Answer) for result in results.values())
 
-    def test_a_batch_refused_for_one_symbol_is_split_until_it_is_found(self, api: TwelveDataStandIn) -> None:
+    def test_a_batch_refused_for_one_symbol_is_split_until_it_is_found(self, api: TwelveDataEmulator) -> None:
         api.switches.fail("vendor_error", status=404, text="**symbol** is invalid", times=1)
         api.switches.fail("vendor_error", status=404, text="**symbol** is invalid", symbol="C", after=1, times=None)
         results = fetch(api, "A,B,C,D")
         assert [symbol for symbol, result in results.items() if isinstance(result, SymbolError)] == ["C"]
         assert set(results) == set("ABCD")
 
-    def test_the_minute_s_credits_come_back_with_the_next(self, api: TwelveDataStandIn) -> None:
+    def test_the_minute_s_credits_come_back_with_the_next(self, api: TwelveDataEmulator) -> None:
         limit(api, per_minute=2)
         waits = Waits()
         results = fetch(api, "AAPL,MSFT,NVDA", batch_size=2, waits=waits)
@@ -86,7 +86,7 @@ class TestOfTheWholeCall:
         assert waits.seconds == [61.0]
         assert "credits of this minute" in waits.told[0][1]
 
-    def test_the_day_s_credits_end_it_until_midnight(self, api: TwelveDataStandIn) -> None:
+    def test_the_day_s_credits_end_it_until_midnight(self, api: TwelveDataEmulator) -> None:
         limit(api, per_day=2)
         series = client(api, batch_size=1).time_series(["AAPL", "MSFT", "NVDA", "TSLA"], DAY_OPENS, DAY_CLOSES)
         assert [next(series).symbol, next(series).symbol] == ["AAPL", "MSFT"]
@@ -94,7 +94,7 @@ class TestOfTheWholeCall:
             next(series)
         assert (error.value.exit_code, len(api.requests)) == (3, 3)
 
-    def test_the_vendor_s_own_trouble_is_retried(self, api: TwelveDataStandIn) -> None:
+    def test_the_vendor_s_own_trouble_is_retried(self, api: TwelveDataEmulator) -> None:
         api.switches.fail("vendor_error", status=500, times=2)
         waits = Waits()
         assert rows(fetch(api, waits=waits)["AAPL"]) == GOOD
@@ -109,7 +109,7 @@ class TestOfTheWholeCall:
 
 class TestOfASymbolInABatch:
     @pytest.mark.parametrize("style", [404, 400])
-    def test_the_others_have_their_answers(self, market: TwelveDataStandIn, style: Any) -> None:
+    def test_the_others_have_their_answers(self, market: TwelveDataEmulator, style: Any) -> None:
         market.switches.unknown_in_batch = style
         market.switches.plan_symbols = {"PLAN"}
         results = fetch(market, "AAPL,UNKNOWN,PLAN,MSFT")
@@ -121,28 +121,28 @@ class TestOfASymbolInABatch:
         }
         assert len(market.requests) == 1
 
-    def test_no_data_is_its_empty_answer(self, market: TwelveDataStandIn) -> None:
+    def test_no_data_is_its_empty_answer(self, market: TwelveDataEmulator) -> None:
         market.switches.fail("vendor_error", status=400, symbol="MSFT", text="No data is available on the dates.")
         results = fetch(market, "AAPL,MSFT")
         assert (rows(results["AAPL"]), rows(results["MSFT"])) == (GOOD, [])
 
     @pytest.mark.parametrize("code", [400, 403, 404])
-    def test_a_refusal_is_its_own(self, market: TwelveDataStandIn, code: int) -> None:
+    def test_a_refusal_is_its_own(self, market: TwelveDataEmulator, code: int) -> None:
         market.switches.fail("vendor_error", status=code, symbol="MSFT", text="not in your plan")
         results = fetch(market, "MSFT,AAPL")
         assert results["MSFT"] == SymbolError("MSFT", code, "not in your plan")
         assert rows(results["AAPL"]) == GOOD
 
-    def test_a_long_text_is_cut(self, market: TwelveDataStandIn) -> None:
+    def test_a_long_text_is_cut(self, market: TwelveDataEmulator) -> None:
         market.switches.fail("vendor_error", status=404, symbol="MSFT", text="no " * 5000)
         assert fetch(market, "MSFT,AAPL")["MSFT"] == SymbolError("MSFT", 404, ("no " * 5000)[:400])
 
-    def test_a_wrong_key_is_everybody_s(self, market: TwelveDataStandIn) -> None:
+    def test_a_wrong_key_is_everybody_s(self, market: TwelveDataEmulator) -> None:
         market.switches.fail("vendor_error", status=401, symbol="MSFT", text="**apikey** is incorrect")
         with pytest.raises(VendorRefusedError, match="not a valid key"):
             fetch(market, "MSFT,AAPL")
 
-    def test_the_vendor_s_own_trouble_is_retried_for_it_alone(self, market: TwelveDataStandIn) -> None:
+    def test_the_vendor_s_own_trouble_is_retried_for_it_alone(self, market: TwelveDataEmulator) -> None:
         market.switches.fail("vendor_error", status=500, symbol="MSFT", times=2)
         assert all(isinstance(result, Answer) for result in fetch(market, "AAPL,MSFT,NVDA").values())
         assert asked(market) == [("AAPL", "MSFT", "NVDA"), ("MSFT",), ("MSFT",)]
@@ -188,7 +188,7 @@ class TestTroubleOnTheWay:
         ],
     )
     def test_is_retried_and_then_said(
-        self, market: TwelveDataStandIn, kind: Any, options: dict[str, Any], says: str
+        self, market: TwelveDataEmulator, kind: Any, options: dict[str, Any], says: str
     ) -> None:
         market.switches.fail(kind, times=2, **options)
         waits = Waits()
@@ -203,7 +203,7 @@ class TestTroubleOnTheWay:
         assert "What was stored before is unchanged." in str(error.value)
         assert error.value.exit_code == 1
 
-    def test_is_not_retried_for_longer_than_told(self, market: TwelveDataStandIn) -> None:
+    def test_is_not_retried_for_longer_than_told(self, market: TwelveDataEmulator) -> None:
         market.switches.fail("http_error", times=None)
         waits = Waits()
         with pytest.raises(UnavailableError):
@@ -212,16 +212,16 @@ class TestTroubleOnTheWay:
         assert [int(seconds) for seconds in waits.seconds[:3]] == [1, 2, 4]
         assert max(waits.seconds) <= 5.0
 
-    def test_a_symbol_missing_in_a_batch_is_asked_for_again(self, market: TwelveDataStandIn) -> None:
+    def test_a_symbol_missing_in_a_batch_is_asked_for_again(self, market: TwelveDataEmulator) -> None:
         market.switches.fail("missing_symbol")
         assert [len(rows(result)) for result in fetch(market, "AAPL,MSFT").values()] == [78, 78]
         assert asked(market) == [("AAPL", "MSFT"), ("MSFT",)]
 
-    def test_a_symbol_that_nobody_asked_for_is_left_out(self, market: TwelveDataStandIn) -> None:
+    def test_a_symbol_that_nobody_asked_for_is_left_out(self, market: TwelveDataEmulator) -> None:
         market.switches.fail("extra_symbol", text="EXTRA")
         assert list(fetch(market, "AAPL,MSFT")) == ["AAPL", "MSFT"]
 
-    def test_nobody_at_the_address_is_said(self, market: TwelveDataStandIn) -> None:
+    def test_nobody_at_the_address_is_said(self, market: TwelveDataEmulator) -> None:
         with pytest.raises(UnavailableError, match=r"connection failed.*Check the network and BARFLOW_TWELVEDATA_URL"):
             fetch("http://127.0.0.1:9", attempts=1)
 
@@ -249,7 +249,7 @@ class TestTroubleOnTheWay:
             by_symbol(client(server.url).time_series(["AAPL"], DAY_OPENS, DAY_CLOSES))
         assert server.calls == 1
 
-    def test_another_service_s_json_is_not_the_vendor_s(self, market: TwelveDataStandIn) -> None:
+    def test_another_service_s_json_is_not_the_vendor_s(self, market: TwelveDataEmulator) -> None:
         with pytest.raises(BadInputError, match="HTTP 404"):
             fetch(f"{market.url}/elsewhere")
 
@@ -269,7 +269,7 @@ class TestTroubleOnTheWay:
         with pytest.raises(UnavailableError, match="HTTP 200"):
             by_symbol(client(server.url, attempts=2).time_series(["AAPL"], DAY_OPENS, DAY_CLOSES))
 
-    def test_every_answer_is_told_as_received_also_a_failed_one(self, market: TwelveDataStandIn) -> None:
+    def test_every_answer_is_told_as_received_also_a_failed_one(self, market: TwelveDataEmulator) -> None:
         market.switches.fail("http_error", status=503)
         market.switches.fail("truncated_json")
         market.switches.fail("dropped")
@@ -279,7 +279,7 @@ class TestTroubleOnTheWay:
         assert b"Gateway trouble" in raw[0].body
         assert raw[2].body.startswith(raw[1].body)
 
-    def test_trouble_in_keeping_the_raw_answer_is_not_the_vendor_s(self, market: TwelveDataStandIn) -> None:
+    def test_trouble_in_keeping_the_raw_answer_is_not_the_vendor_s(self, market: TwelveDataEmulator) -> None:
         def refuse(_: RawResponse) -> None:
             raise UnavailableError("MongoDB is away")
 

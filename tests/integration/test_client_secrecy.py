@@ -10,24 +10,24 @@ from urllib.parse import quote
 
 import pytest
 import requests
-from clients import StandIns, Waits, client, fetch
+from clients import Emulators, Waits, client, fetch
 from pydantic import SecretStr
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS
 
 from barflow.errors import BadInputError, BarflowError
-from barflow.twelvedata import RawResponse, SymbolError, TwelveDataClient
-from barflow.twelvedata_http import Http, NoAnswer
-from local.twelvedata.server import TwelveDataStandIn
+from barflow.twelvedata.client import RawResponse, SymbolError, TwelveDataClient
+from barflow.twelvedata.http import Http, NoAnswer
+from emulators.twelvedata.server import TwelveDataEmulator
 
 KEY = "s3cr3t+Key/0123456789abcdef"
 ECHO = f"apikey {KEY} ({quote(KEY, safe='')}) is "
 
 
 @pytest.fixture
-def api(stand_in: StandIns) -> TwelveDataStandIn:
-    """A stand-in that knows the key."""
+def api(emulator: Emulators) -> TwelveDataEmulator:
+    """An emulator that knows the key."""
     CLOCK.now = DAY_CLOSES
-    return stand_in(clock=CLOCK, api_key=KEY)
+    return emulator(clock=CLOCK, api_key=KEY)
 
 
 def everything_of(error: BaseException | None) -> str:
@@ -45,7 +45,7 @@ def hides(text: str) -> bool:
     return KEY not in text and quote(KEY, safe="") not in text and KEY[:8] not in text
 
 
-def test_it_is_in_no_log_of_ours_or_of_the_libraries(api: TwelveDataStandIn, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_is_in_no_log_of_ours_or_of_the_libraries(api: TwelveDataEmulator, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     api.switches.fail("http_error")
     api.switches.fail("dropped")
@@ -55,13 +55,13 @@ def test_it_is_in_no_log_of_ours_or_of_the_libraries(api: TwelveDataStandIn, cap
     assert hides(repr([vars(record) for record in caplog.records]))
 
 
-def test_it_is_in_the_header_alone(api: TwelveDataStandIn) -> None:
+def test_it_is_in_the_header_alone(api: TwelveDataEmulator) -> None:
     fetch(api, key=KEY)
     [call] = api.requests
     assert (call.key_in, "apikey" in call.params) == ("header", False)
 
 
-def test_it_is_in_no_repr(api: TwelveDataStandIn) -> None:
+def test_it_is_in_no_repr(api: TwelveDataEmulator) -> None:
     own = client(api, key=KEY)
 
     def walk(thing: object, depth: int) -> str:
@@ -89,7 +89,7 @@ def test_it_is_in_no_repr(api: TwelveDataStandIn) -> None:
         ("timeout", {"seconds": 1.0}),
     ],
 )
-def test_it_is_in_no_error_that_ends_the_call(api: TwelveDataStandIn, kind: Any, options: dict[str, Any]) -> None:
+def test_it_is_in_no_error_that_ends_the_call(api: TwelveDataEmulator, kind: Any, options: dict[str, Any]) -> None:
     """Not even when the vendor echoes it, and in nothing that the exception holds or follows from."""
     api.switches.fail(kind, times=None, **options)
     waits, raw = Waits(), list[RawResponse]()
@@ -101,7 +101,7 @@ def test_it_is_in_no_error_that_ends_the_call(api: TwelveDataStandIn, kind: Any,
 
 
 @pytest.mark.parametrize("kind", ["broken_off", "dropped", "timeout"])
-def test_the_library_s_exceptions_which_hold_it_are_left_behind(api: TwelveDataStandIn, kind: Any) -> None:
+def test_the_library_s_exceptions_which_hold_it_are_left_behind(api: TwelveDataEmulator, kind: Any) -> None:
     api.switches.fail(kind, seconds=1.0)
     http = Http(api.url, SecretStr(KEY), timeout=(1.0, 0.1), clock=CLOCK, session=None)
     with pytest.raises(NoAnswer) as error:
@@ -110,7 +110,7 @@ def test_the_library_s_exceptions_which_hold_it_are_left_behind(api: TwelveDataS
 
 
 @pytest.mark.parametrize("code", [400, 404, 500])
-def test_it_is_in_no_error_of_a_symbol(api: TwelveDataStandIn, code: int) -> None:
+def test_it_is_in_no_error_of_a_symbol(api: TwelveDataEmulator, code: int) -> None:
     api.switches.fail("vendor_error", status=code, text=f"{ECHO}no good", symbol="MSFT", times=None)
     raw = list[RawResponse]()
     results = fetch(api, "AAPL,MSFT", key=KEY, raw=raw, attempts=2)
@@ -120,7 +120,7 @@ def test_it_is_in_no_error_of_a_symbol(api: TwelveDataStandIn, code: int) -> Non
     assert hides(repr(refused) + repr(raw))
 
 
-def test_no_netrc_takes_its_place(api: TwelveDataStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_netrc_takes_its_place(api: TwelveDataEmulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login somebody password else\n")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -128,7 +128,7 @@ def test_no_netrc_takes_its_place(api: TwelveDataStandIn, monkeypatch: pytest.Mo
     assert [(call.key_in, call.status) for call in api.requests] == [("header", 200)]
 
 
-def test_no_proxy_gets_it_on_the_way_to_this_machine(api: TwelveDataStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_gets_it_on_the_way_to_this_machine(api: TwelveDataEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://user:pass@127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
@@ -144,12 +144,12 @@ def test_what_cannot_be_a_key_is_refused_without_showing_it(key: str) -> None:
     assert repr(key) not in everything_of(error.value)
 
 
-def test_a_line_break_behind_it_is_not_part_of_it(api: TwelveDataStandIn) -> None:
+def test_a_line_break_behind_it_is_not_part_of_it(api: TwelveDataEmulator) -> None:
     fetch(api, key=f"{KEY}\n")
     assert [call.status for call in api.requests] == [200]
 
 
-def test_an_empty_key_is_none(api: TwelveDataStandIn) -> None:
+def test_an_empty_key_is_none(api: TwelveDataEmulator) -> None:
     options: dict[str, Any] = {"credits_per_minute": 8, "credits_per_day": None, "batch_size": 8}
     own = TwelveDataClient(api.url, SecretStr(""), **options)
     assert len(list(own.time_series(["AAPL"], DAY_OPENS, DAY_CLOSES))) == 1

@@ -24,24 +24,24 @@ from ticks import (
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET
 
 from barflow.errors import BarflowError, UnavailableError, VendorRefusedError
-from barflow.ledger import FAILED, PARTIAL, SUCCEEDED
-from barflow.mongo import Document
-from barflow.sessions import BAR, NEW_YORK, last_sessions, session, utc_now
-from barflow.twelvedata import Answer
-from local.bar_sources import Row
+from barflow.market.sessions import BAR, NEW_YORK, last_sessions, session, utc_now
+from barflow.staging.connection import Document
+from barflow.staging.ledger import FAILED, PARTIAL, SUCCEEDED
+from barflow.twelvedata.client import Answer
+from emulators.twelvedata.bar_source import Row
+from emulators.twelvedata.server import TwelveDataEmulator
 from local.replay import ReplayBars
-from local.twelvedata.server import TwelveDataStandIn
 
 Mongo = Database[Document]
 HISTORY = last_sessions(DAY_CLOSES, 20)
 HISTORY_BARS = sum(item.expected_bars for item in HISTORY)
 
 
-def requested_starts(api: TwelveDataStandIn) -> dict[str, str]:
+def requested_starts(api: TwelveDataEmulator) -> dict[str, str]:
     return {symbol: call.params["start_date"] for call in api.requests for symbol in call.symbols}
 
 
-def test_a_first_run_takes_the_past_twenty_sessions(market: TwelveDataStandIn, database: Mongo) -> None:
+def test_a_first_run_takes_the_past_twenty_sessions(market: TwelveDataEmulator, database: Mongo) -> None:
     report = ingest(market, database).tick(SYMBOLS)
     assert requested_starts(market) == dict.fromkeys(SYMBOLS, f"{HISTORY[0].opens:%Y-%m-%d %H:%M:%S}")
     for symbol in SYMBOLS:
@@ -51,7 +51,7 @@ def test_a_first_run_takes_the_past_twenty_sessions(market: TwelveDataStandIn, d
 
 
 def test_a_later_tick_takes_the_revision_window_only_at_one_credit_a_symbol(
-    market: TwelveDataStandIn, database: Mongo
+    market: TwelveDataEmulator, database: Mongo
 ) -> None:
     hop = ingest(market, database)
     hop.tick(SYMBOLS)
@@ -66,7 +66,7 @@ def test_a_later_tick_takes_the_revision_window_only_at_one_credit_a_symbol(
     assert asdict(report.counts["AAPL"]) == counts(received=241, unchanged=234, new=6, forming=1)
 
 
-def test_each_symbol_goes_on_from_its_own_newest_session(market: TwelveDataStandIn, database: Mongo) -> None:
+def test_each_symbol_goes_on_from_its_own_newest_session(market: TwelveDataEmulator, database: Mongo) -> None:
     hop = ingest(market, database)
     CLOCK.now = utc("2025-05-01 20:00")
     hop.tick(["AAPL"])
@@ -81,7 +81,7 @@ def test_each_symbol_goes_on_from_its_own_newest_session(market: TwelveDataStand
     assert stored(database, "AAPL") == printed(MARKET, "AAPL", first.opens, DAY_CLOSES), "two months without a hole"
 
 
-def test_a_forming_bar_is_stored_by_the_next_tick_and_not_before(market: TwelveDataStandIn, database: Mongo) -> None:
+def test_a_forming_bar_is_stored_by_the_next_tick_and_not_before(market: TwelveDataEmulator, database: Mongo) -> None:
     hop = ingest(market, database, history=3)
     CLOCK.now = DAY_OPENS + timedelta(minutes=7)
     first = hop.tick(["AAPL"])
@@ -102,7 +102,7 @@ def test_a_bar_that_closes_while_its_answer_is_on_its_way_is_still_forming(datab
 
 
 def test_a_correction_at_the_source_raises_revision_and_version_of_its_session_alone(
-    market: TwelveDataStandIn, database: Mongo
+    market: TwelveDataEmulator, database: Mongo
 ) -> None:
     hop = ingest(market, database)
     hop.tick(SYMBOLS)
@@ -127,7 +127,7 @@ def test_a_correction_at_the_source_raises_revision_and_version_of_its_session_a
     assert (again["version"], again["revision"][12]) == (3, 2)
 
 
-def test_a_tick_that_brings_nothing_new_writes_no_bar(market: TwelveDataStandIn, database: Mongo) -> None:
+def test_a_tick_that_brings_nothing_new_writes_no_bar(market: TwelveDataEmulator, database: Mongo) -> None:
     hop = ingest(market, database)
     hop.tick(SYMBOLS)
     before = [*database["bars"].find(sort=[("_id", 1)])]
@@ -136,7 +136,7 @@ def test_a_tick_that_brings_nothing_new_writes_no_bar(market: TwelveDataStandIn,
     assert report.total.received == report.total.unchanged == 2 * 3 * 78
 
 
-def test_an_unknown_symbol_stops_itself_alone(market: TwelveDataStandIn, database: Mongo) -> None:
+def test_an_unknown_symbol_stops_itself_alone(market: TwelveDataEmulator, database: Mongo) -> None:
     heard: list[str] = []
     hop = ingest(market, database, history=1)
     report = hop.tick(["AAPL", "UNKNOWN", "MSFT"], on_symbol=heard.append)
@@ -147,7 +147,7 @@ def test_an_unknown_symbol_stops_itself_alone(market: TwelveDataStandIn, databas
 
 
 def test_an_injected_error_in_a_batch_stops_its_symbol_until_the_next_tick(
-    market: TwelveDataStandIn, database: Mongo
+    market: TwelveDataEmulator, database: Mongo
 ) -> None:
     hop = ingest(market, database, history=1)
     market.switches.fail("vendor_error", symbol="MSFT", status=404, text="This symbol is available starting with Grow")
@@ -157,7 +157,7 @@ def test_an_injected_error_in_a_batch_stops_its_symbol_until_the_next_tick(
     assert len(stored(database, "MSFT")) == 78
 
 
-def test_a_tick_of_which_every_symbol_is_refused_has_failed(market: TwelveDataStandIn, database: Mongo) -> None:
+def test_a_tick_of_which_every_symbol_is_refused_has_failed(market: TwelveDataEmulator, database: Mongo) -> None:
     report = ingest(market, database).tick(["UNKNOWN", "BADNAME"])
     assert report.outcome == FAILED
     [run] = database["ledger"].find()
@@ -169,7 +169,7 @@ def test_a_tick_of_which_every_symbol_is_refused_has_failed(market: TwelveDataSt
     [VendorRefusedError("credits are spent for the day"), UnavailableError("no answer"), ZeroDivisionError("secret")],
 )
 def test_a_call_that_fails_leaves_what_is_stored_and_fails_the_tick(
-    market: TwelveDataStandIn, database: Mongo, error: Exception
+    market: TwelveDataEmulator, database: Mongo, error: Exception
 ) -> None:
     """An earlier system dropped its store before it fetched, and stayed green when the fetch failed."""
     ingest(market, database).tick(["AAPL", "MSFT"])
@@ -199,7 +199,7 @@ def test_a_symbol_without_new_bars_counts_as_asked(database: Mongo) -> None:
     assert (asdict(report.counts["AAPL"]), report.outcome) == (counts(), SUCCEEDED)
 
 
-def test_the_store_is_in_utc_on_both_sides_of_a_clock_change(market: TwelveDataStandIn, database: Mongo) -> None:
+def test_the_store_is_in_utc_on_both_sides_of_a_clock_change(market: TwelveDataEmulator, database: Mongo) -> None:
     """An earlier system stored New York's wall time as if it were UTC."""
     CLOCK.now = utc("2025-11-03 21:00")
     ingest(market, database, history=2).tick(["AAPL"])
@@ -222,7 +222,7 @@ def test_an_answer_in_new_york_time_does_not_pass_for_one_in_utc(database: Mongo
 
 
 def test_of_two_versions_in_one_answer_neither_replaces_the_stored_bar(
-    market: TwelveDataStandIn, database: Mongo
+    market: TwelveDataEmulator, database: Mongo
 ) -> None:
     """An earlier system dropped duplicates without an order and kept an arbitrary one."""
     hop = ingest(market, database, history=3)
@@ -250,11 +250,11 @@ def gap(rows: list[Row], day: date, factor: float) -> list[Row]:
     ("factor", "flag"), [(1 / 10, "possible_split 10:1"), (3.0, "possible_split 1:3"), (0.924, "price_jump")]
 )
 def test_a_price_jump_is_flagged_in_the_ledger_and_every_bar_of_it_stored(
-    stand_in: Callable[..., TwelveDataStandIn], database: Mongo, factor: float, flag: str
+    emulator: Callable[..., TwelveDataEmulator], database: Mongo, factor: float, flag: str
 ) -> None:
     rows = MARKET.rows("AAPL", HISTORY[-2].opens, DAY_CLOSES)
     bars = ReplayBars(("AAPL", row) for row in gap(rows, HISTORY[-1].session_date, factor))
-    api = stand_in(bars)
+    api = emulator(bars)
     hop = ingest(api, database, history=2, clock=lambda: DAY_CLOSES)
     report = hop.tick(["AAPL"])
     assert asdict(report.counts["AAPL"]) == counts(received=156, new=156)
@@ -265,7 +265,7 @@ def test_a_price_jump_is_flagged_in_the_ledger_and_every_bar_of_it_stored(
     assert note.endswith("at 2025-07-02 13:30 UTC")
 
 
-def test_the_answers_are_kept_as_received_and_no_key_with_them(market: TwelveDataStandIn, database: Mongo) -> None:
+def test_the_answers_are_kept_as_received_and_no_key_with_them(market: TwelveDataEmulator, database: Mongo) -> None:
     report = ingest(market, database, history=1).tick([*SYMBOLS, "UNKNOWN"])
     [raw] = database["raw_responses"].find()
     assert (raw["run_id"], raw["symbols"], raw["http_status"]) == (report.run_id, [*SYMBOLS, "UNKNOWN"], 200)
@@ -275,7 +275,7 @@ def test_the_answers_are_kept_as_received_and_no_key_with_them(market: TwelveDat
     assert KEY not in str(vars(report))
 
 
-def test_a_run_id_is_good_for_one_run(market: TwelveDataStandIn, database: Mongo) -> None:
+def test_a_run_id_is_good_for_one_run(market: TwelveDataEmulator, database: Mongo) -> None:
     hop = ingest(market, database, history=1)
     hop.tick(["AAPL"], run_id="once")
     with pytest.raises(BarflowError, match="the ledger has a run once already"):

@@ -19,11 +19,11 @@ from ticks import printed, stored, utc
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, limit
 
 from barflow.errors import UnavailableError
-from barflow.mongo import Document
-from barflow.runtime import Run
-from barflow.sessions import utc_now
+from barflow.market.sessions import utc_now
+from barflow.pipeline.stores import Run
+from barflow.staging.connection import Document
+from emulators.twelvedata.server import TwelveDataEmulator
 from local.starting import free_port
-from local.twelvedata.server import TwelveDataStandIn
 
 HANDLER = Path(__file__).parents[2] / "lambda" / "ingest" / "handler.py"
 HISTORY = 3
@@ -33,14 +33,14 @@ Invoke = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def function(
-    market: TwelveDataStandIn, mongodb_uri: str, database: Database[Document], monkeypatch: pytest.MonkeyPatch
+    market: TwelveDataEmulator, mongodb_uri: str, database: Database[Document], monkeypatch: pytest.MonkeyPatch
 ) -> ModuleType:
     """The handler's module as a new execution environment has it, on the market's clock."""
     for name, value in {
         "BARFLOW_ENV": "dev",
         "BARFLOW_SYMBOLS": "AAPL,MSFT",
         "BARFLOW_TWELVEDATA_URL": market.url,
-        "TWELVEDATA_API_KEY": "stand-in-key",
+        "TWELVEDATA_API_KEY": "emulator-key",
         "BARFLOW_CREDITS_PER_MINUTE": "1000",
         "BARFLOW_CREDITS_PER_DAY": "",
         "BARFLOW_MONGODB_URI": mongodb_uri,
@@ -106,7 +106,7 @@ def test_what_was_stored_before_is_not_counted_as_ingested(invoke: Invoke, capsy
         "2025-07-05 15:00",  # a Saturday
     ],
 )
-def test_a_closed_market_is_not_asked(invoke: Invoke, market: TwelveDataStandIn, moment: str) -> None:
+def test_a_closed_market_is_not_asked(invoke: Invoke, market: TwelveDataEmulator, moment: str) -> None:
     CLOCK.now = utc(moment)
     assert invoke() == {"outcome": "closed"}
     assert market.requests == []
@@ -130,7 +130,7 @@ def test_a_forced_tick_runs_while_the_market_is_closed(invoke: Invoke, database:
 
 
 def test_a_symbol_that_the_vendor_refuses_does_not_fail_the_tick(
-    invoke: Invoke, database: Database[Document], market: TwelveDataStandIn, capsys: pytest.CaptureFixture[str]
+    invoke: Invoke, database: Database[Document], market: TwelveDataEmulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     market.switches.plan_symbols = {"MSFT"}
     done = invoke()
@@ -178,7 +178,7 @@ def test_alerts_are_counted_and_the_oldest_one_that_waits_tells_its_age(
 
 
 def test_a_spent_day_is_counted_and_not_asked_for_again(
-    invoke: Invoke, market: TwelveDataStandIn, capsys: pytest.CaptureFixture[str]
+    invoke: Invoke, market: TwelveDataEmulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     limit(market, per_day=1)
     done = invoke()
@@ -190,7 +190,7 @@ def test_a_spent_day_is_counted_and_not_asked_for_again(
 
 
 def test_a_wrong_key_is_refused_once_and_never_shown(
-    invoke: Invoke, market: TwelveDataStandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    invoke: Invoke, market: TwelveDataEmulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TWELVEDATA_API_KEY", "a-wrong-key")
     done = invoke()

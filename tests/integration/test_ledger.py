@@ -13,11 +13,11 @@ from ticks import SYMBOLS, counts, ingest, scripted
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS
 
 from barflow.errors import BusyError, UnavailableError, VendorRefusedError
-from barflow.ledger import FAILED, PARTIAL, RUNNING, SUCCEEDED, Lease, Ledger, new_run_id
-from barflow.mongo import Document
-from barflow.sessions import BAR, utc_now
-from barflow.twelvedata import SymbolError
-from local.twelvedata.server import TwelveDataStandIn
+from barflow.market.sessions import BAR, utc_now
+from barflow.staging.connection import Document
+from barflow.staging.ledger import FAILED, PARTIAL, RUNNING, SUCCEEDED, Lease, Ledger, new_run_id
+from barflow.twelvedata.client import SymbolError
+from emulators.twelvedata.server import TwelveDataEmulator
 
 Mongo = Database[Document]
 
@@ -28,7 +28,7 @@ def last(database: Mongo) -> Document:
     return found
 
 
-def test_a_tick_is_accounted_for_symbol_by_symbol(market: TwelveDataStandIn, database: Mongo) -> None:
+def test_a_tick_is_accounted_for_symbol_by_symbol(market: TwelveDataEmulator, database: Mongo) -> None:
     CLOCK.now = DAY_OPENS + 10 * BAR + timedelta(minutes=1)
     market.switches.fail("off_grid", symbol="MSFT", ts=DAY_OPENS)
     before = utc_now() - timedelta(milliseconds=1)
@@ -45,7 +45,7 @@ def test_a_tick_is_accounted_for_symbol_by_symbol(market: TwelveDataStandIn, dat
     assert run["outcome"] == PARTIAL
 
 
-def test_a_run_is_running_until_it_ends(market: TwelveDataStandIn, database: Mongo) -> None:
+def test_a_run_is_running_until_it_ends(market: TwelveDataEmulator, database: Mongo) -> None:
     seen: list[Document] = []
     ingest(market, database, history=1).tick(["AAPL"], on_symbol=lambda _: seen.append(last(database)))
     assert [item["outcome"] for item in seen] == [RUNNING]
@@ -87,7 +87,7 @@ def test_a_run_id_names_its_hop_and_sorts_by_time() -> None:
 
 def test_runs_are_found_by_hop_by_fact_and_by_time(database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = itertools.count()
-    monkeypatch.setattr("barflow.ledger.utc_now", lambda: DAY_CLOSES + timedelta(seconds=next(seconds)))
+    monkeypatch.setattr("barflow.staging.ledger.utc_now", lambda: DAY_CLOSES + timedelta(seconds=next(seconds)))
     ledger = Ledger(database)
     ledger.ensure()
     for run_id, hop, outcome in (("a", "process", SUCCEEDED), ("b", "process", FAILED), ("c", "ingest", SUCCEEDED)):
@@ -152,6 +152,6 @@ def test_who_waits_for_a_lease_says_so_once_and_gives_up_or_gets_it(database: Mo
         assert (database["leases"].find_one({}) or {})["holder"] == "two"
 
 
-def test_counts_add_up_over_symbols(market: TwelveDataStandIn, database: Mongo) -> None:
+def test_counts_add_up_over_symbols(market: TwelveDataEmulator, database: Mongo) -> None:
     report = ingest(market, database, history=1).tick(SYMBOLS)
     assert asdict(report.total) == counts(received=156, new=156)

@@ -17,11 +17,11 @@ from moto import mock_aws
 from moto.server import ThreadedMotoServer
 
 from barflow import metric_names as names
-from barflow import metrics
-from barflow.sessions import utc_now
-from local.embedded import STAND_IN_KEY
+from barflow.market.sessions import utc_now
+from barflow.operations import cloudwatch as metrics
+from emulators.twelvedata.server import TwelveDataEmulator
+from local.embedded import EMULATOR_KEY
 from local.synthetic import SyntheticBars
-from local.twelvedata.server import TwelveDataStandIn
 
 REGION = "us-east-1"
 BARFLOW = Path(sys.executable).with_name("barflow")
@@ -52,7 +52,7 @@ def tick(mongodb_uri: str, database: str, url: str, variables: dict[str, str]) -
         "BARFLOW_TWELVEDATA_URL": url,
         "BARFLOW_SYMBOLS": "AAPL,MSFT",
         "BARFLOW_HISTORY_SESSIONS": "2",
-        "TWELVEDATA_API_KEY": STAND_IN_KEY,
+        "TWELVEDATA_API_KEY": EMULATOR_KEY,
     }
     return subprocess.run([BARFLOW, "ingest", "--json"], env=environment, capture_output=True, text=True, check=False)
 
@@ -72,7 +72,7 @@ def counted(aws: dict[str, str]) -> dict[str, set[str]]:
 def test_a_tick_on_a_deployed_host_is_counted_and_one_on_a_laptop_is_not(
     mongodb_uri: str, aws: dict[str, str], tmp_path: Path
 ) -> None:
-    with TwelveDataStandIn(SyntheticBars(), api_key=STAND_IN_KEY) as server:
+    with TwelveDataEmulator(SyntheticBars(), api_key=EMULATOR_KEY) as server:
         database = f"test_metrics_{os.getpid()}"
         done = tick(mongodb_uri, database, server.url, {**aws, "BARFLOW_ENV": "local"})
         assert done.returncode == 0, done.stderr
@@ -93,7 +93,7 @@ def test_a_tick_on_a_deployed_host_is_counted_and_one_on_a_laptop_is_not(
 
 
 def test_metrics_that_nobody_takes_are_a_warning_and_the_tick_stands(mongodb_uri: str, aws: dict[str, str]) -> None:
-    with TwelveDataStandIn(SyntheticBars(), api_key=STAND_IN_KEY) as server:
+    with TwelveDataEmulator(SyntheticBars(), api_key=EMULATOR_KEY) as server:
         unreachable = {**aws, "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1", "BARFLOW_ENV": "dev"}
         done = tick(mongodb_uri, f"test_unmetered_{os.getpid()}", server.url, unreachable)
     assert done.returncode == 0, done.stderr

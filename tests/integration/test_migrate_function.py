@@ -23,7 +23,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from barflow.errors import BarflowError
-from barflow.users import AIRFLOW, LOADER, READER, SANDBOX
+from barflow.warehouse.users import AIRFLOW, LOADER, READER, SANDBOX
 
 ROOT = Path(__file__).parents[2]
 OWNER = "barflow_owner"

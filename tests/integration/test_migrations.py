@@ -10,12 +10,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from barflow import migrations
-from barflow.bars import sql_columns
 from barflow.errors import BadInputError, BarflowError, BusyError
-from barflow.load import TABLES
-from barflow.migrations import migrate, pending
-from barflow.status import BAR_TABLES
+from barflow.market.bars import sql_columns
+from barflow.pipeline.status import BAR_TABLES
+from barflow.warehouse import migrations
+from barflow.warehouse.load import TABLES
+from barflow.warehouse.migrations import migrate, pending
 
 SQL = Path(__file__).parents[2] / "sql"
 NAMES = [path.stem for path in sorted(SQL.glob("[0-9]*.sql")) if "rollback" not in path.name]

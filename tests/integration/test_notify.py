@@ -21,11 +21,11 @@ from moto import mock_aws
 from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
 
-from barflow.alert_message import Message
+from barflow.alerts.channels import ChannelDownError, SlackChannel, SnsChannel, channels, tell_people
+from barflow.alerts.message import Message
 from barflow.errors import BadInputError
-from barflow.notify import ChannelDownError, SlackChannel, SnsChannel, channels, tell_people
 from barflow.settings import Settings
-from local.slack_server import DROP, TOKEN, SlackStandIn, Trouble
+from emulators.slack.server import DROP, TOKEN, SlackEmulator, Trouble
 
 BOT = Path(__file__).parents[2] / "examples" / "bot.py"
 REGION = "eu-central-1"
@@ -51,16 +51,16 @@ def message(symbol: str = "TSLA", severity: Any = "critical", rule: str = "gap_5
 
 
 @pytest.fixture
-def server() -> Iterator[SlackStandIn]:
-    with SlackStandIn() as running:
+def server() -> Iterator[SlackEmulator]:
+    with SlackEmulator() as running:
         yield running
 
 
-def webhook(server: SlackStandIn) -> SlackChannel:
+def webhook(server: SlackEmulator) -> SlackChannel:
     return SlackChannel(Settings(slack_webhook=SecretStr(server.webhook)))
 
 
-def test_slack_gets_the_alert_in_words_with_its_time_in_new_york(server: SlackStandIn) -> None:
+def test_slack_gets_the_alert_in_words_with_its_time_in_new_york(server: SlackEmulator) -> None:
     sentence = "TSLA opened 7.57 % below the previous close of 315.22"
     text = f":rotating_light: {sentence} · 2025-07-07 09:30 New York · `gap_5pct`"
     assert [*slack(server.url).send([message()])] == [{message().id: None}]
@@ -79,7 +79,7 @@ def test_slack_gets_the_alert_in_words_with_its_time_in_new_york(server: SlackSt
     ],
 )
 def test_slack_failing_is_a_channel_that_is_down_and_no_secret_is_told(
-    server: SlackStandIn, caplog: pytest.LogCaptureFixture, by: str, trouble: Trouble, says: str, after: float | None
+    server: SlackEmulator, caplog: pytest.LogCaptureFixture, by: str, trouble: Trouble, says: str, after: float | None
 ) -> None:
     server.trouble = trouble
     channel = slack(server.url) if by == "token" else webhook(server)
@@ -88,7 +88,7 @@ def test_slack_failing_is_a_channel_that_is_down_and_no_secret_is_told(
     assert error.value.retry_after == after
     told = str(error.value) + caplog.text
     assert TOKEN not in told
-    assert "stand-in-hook" not in told
+    assert "emulator-hook" not in told
 
 
 def test_slack_that_nobody_answers_for_is_down() -> None:
@@ -96,20 +96,20 @@ def test_slack_that_nobody_answers_for_is_down() -> None:
         list(slack().send([message()]))
 
 
-def test_a_short_wait_that_slack_asks_for_is_waited(server: SlackStandIn) -> None:
+def test_a_short_wait_that_slack_asks_for_is_waited(server: SlackEmulator) -> None:
     server.trouble = Trouble(429, times=1, retry_after=0)
     assert [*slack(server.url).send([message()])] == [{message().id: None}]
     assert server.attempts == 2
 
 
-def test_a_wrong_token_is_a_channel_that_is_down(server: SlackStandIn) -> None:
+def test_a_wrong_token_is_a_channel_that_is_down(server: SlackEmulator) -> None:
     wrong = Settings(slack_token=SecretStr("xoxb-wrong"), slack_channel="#alerts", slack_url=server.url)
     with pytest.raises(ChannelDownError, match="invalid_auth") as error:
         list(SlackChannel(wrong).send([message()]))
     assert "xoxb-wrong" not in str(error.value)
 
 
-def test_what_people_are_told_past_the_outbox_says_that_it_is_not_sent_again(server: SlackStandIn) -> None:
+def test_what_people_are_told_past_the_outbox_says_that_it_is_not_sent_again(server: SlackEmulator) -> None:
     settings = Settings(slack_token=SecretStr(TOKEN), slack_channel="#alerts", slack_url=server.url)
     assert tell_people(settings, "the run is done") is None
     assert [post["text"] for post in server.posts] == ["the run is done"]

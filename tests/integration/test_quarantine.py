@@ -15,21 +15,21 @@ from pymongo.database import Database
 from ticks import SYMBOLS, answer, as_value, counts, ingest, printed, scripted, stored, utc
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, reset
 
-from barflow.mongo import Document, connect
-from barflow.quarantine import Quarantine, received
-from barflow.sessions import BAR, sessions_between, utc_now
-from barflow.staging import Staging
-from barflow.twelvedata import Answer
-from barflow.validation import REASONS
-from local.bar_sources import Row
-from local.twelvedata.server import TwelveDataStandIn
-from local.twelvedata.switches import VALUE_KINDS
+from barflow.market.sessions import BAR, sessions_between, utc_now
+from barflow.market.validation import REASONS
+from barflow.staging.connection import Document, connect
+from barflow.staging.quarantine import Quarantine, received
+from barflow.staging.sessions import Staging
+from barflow.twelvedata.client import Answer
+from emulators.twelvedata.bar_source import Row
+from emulators.twelvedata.server import TwelveDataEmulator
+from emulators.twelvedata.switches import VALUE_KINDS
 
 Mongo = Database[Document]
 SPOILED = DAY_OPENS + 40 * BAR
 DAY = sessions_between(DAY_OPENS.date(), DAY_OPENS.date())[0]
 
-# What each fault of the stand-in must end as: its reason code, and how many bars of a day of 78 it costs.
+# What each fault of the emulator must end as: its reason code, and how many bars of a day of 78 it costs.
 ENDS_AS = {
     "missing_field": ("missing_field", 1),
     "null_price": ("missing_field", 1),
@@ -55,7 +55,7 @@ def test_every_fault_of_a_value_and_every_reason_code_has_its_test() -> None:
 
 @pytest.mark.parametrize("kind", ENDS_AS)
 def test_a_refused_bar_is_kept_with_its_code_and_payload_and_the_others_are_stored(
-    market: TwelveDataStandIn, database: Mongo, kind: str
+    market: TwelveDataEmulator, database: Mongo, kind: str
 ) -> None:
     reason, lost = ENDS_AS[kind]
     market.switches.fail(kind, symbol="AAPL", ts=SPOILED)  # type: ignore[arg-type]
@@ -76,7 +76,7 @@ def test_a_refused_bar_is_kept_with_its_code_and_payload_and_the_others_are_stor
 
 @pytest.mark.parametrize(("kind", "note"), [("duplicate", None), ("unordered", "unordered: the answer was sorted")])
 def test_what_is_only_untidy_is_stored_whole(
-    market: TwelveDataStandIn, database: Mongo, kind: Any, note: str | None
+    market: TwelveDataEmulator, database: Mongo, kind: Any, note: str | None
 ) -> None:
     market.switches.fail(kind, symbol="AAPL", ts=SPOILED)
     report = ingest(market, database, history=1).tick(["AAPL"])
@@ -101,7 +101,7 @@ ticks = st.lists(st.tuples(moments, st.lists(faults, max_size=2)), min_size=1, m
 @settings(max_examples=15, deadline=None)
 @given(ticks=ticks)
 def test_each_tick_balances_and_no_bar_is_lost_whatever_is_wrong_with_the_answers(
-    market_server: TwelveDataStandIn, mongodb_uri: str, ticks: list[tuple[datetime, list[dict[str, Any]]]]
+    market_server: TwelveDataEmulator, mongodb_uri: str, ticks: list[tuple[datetime, list[dict[str, Any]]]]
 ) -> None:
     api, database = reset(market_server), connect(mongodb_uri, f"test_{uuid.uuid4().hex[:12]}")
     hop = ingest(api, database, history=1)
@@ -133,7 +133,7 @@ def test_each_tick_balances_and_no_bar_is_lost_whatever_is_wrong_with_the_answer
     database.client.close()
 
 
-def test_the_same_refusal_seen_again_is_one_document_that_counts(market: TwelveDataStandIn, database: Mongo) -> None:
+def test_the_same_refusal_seen_again_is_one_document_that_counts(market: TwelveDataEmulator, database: Mongo) -> None:
     hop = ingest(market, database, history=3)
     market.switches.fail("zero_price", symbol="AAPL", ts=SPOILED, times=2)
     first, second = hop.tick(["AAPL"]), hop.tick(["AAPL"])
@@ -182,7 +182,7 @@ def test_a_refused_bar_comes_back_once_its_reason_is_gone(database: Mongo) -> No
 
 
 def test_a_replay_fills_gaps_and_does_not_undo_what_was_fetched_since(
-    market: TwelveDataStandIn, database: Mongo
+    market: TwelveDataEmulator, database: Mongo
 ) -> None:
     first, second, third = MARKET.rows("AAPL", DAY_OPENS, DAY_OPENS + 3 * BAR)
     early(database, (*first[:5], "1"), third)
@@ -192,7 +192,7 @@ def test_a_replay_fills_gaps_and_does_not_undo_what_was_fetched_since(
     assert stored(database, "AAPL") == printed(MARKET, "AAPL", DAY_OPENS, DAY_OPENS + 3 * BAR)
 
 
-def test_a_replayed_correction_is_a_revision(market: TwelveDataStandIn, database: Mongo) -> None:
+def test_a_replayed_correction_is_a_revision(market: TwelveDataEmulator, database: Mongo) -> None:
     first = MARKET.rows("AAPL", DAY_OPENS, DAY_OPENS + BAR)[0]
     before = answer("AAPL", [first], utc_now() - timedelta(minutes=5))
     scripted(database, before, now=DAY_CLOSES).tick(["AAPL"])
@@ -211,7 +211,7 @@ def test_a_replay_that_was_cut_off_may_be_repeated(database: Mongo, monkeypatch:
     assert replay(database) == {"stored": 2, "unchanged": 1, "refused": {}}
 
 
-def test_what_the_row_alone_cannot_clear_stays_refused(market: TwelveDataStandIn, database: Mongo) -> None:
+def test_what_the_row_alone_cannot_clear_stays_refused(market: TwelveDataEmulator, database: Mongo) -> None:
     market.switches.fail("conflicting_duplicate", symbol="AAPL")
     market.switches.fail("wrong_symbol", symbol="MSFT")
     ingest(market, database, history=1).tick(SYMBOLS)
@@ -224,7 +224,7 @@ def test_what_the_row_alone_cannot_clear_stays_refused(market: TwelveDataStandIn
 
 
 def test_refused_bars_are_found_by_symbol_by_reason_and_by_the_start_of_their_id(
-    market: TwelveDataStandIn, database: Mongo
+    market: TwelveDataEmulator, database: Mongo
 ) -> None:
     market.switches.fail("zero_price", symbol="AAPL")
     market.switches.fail("off_grid", symbol="MSFT")
@@ -245,8 +245,8 @@ def test_a_bar_refused_under_an_old_calendar_comes_back_with_its_session(
 ) -> None:
     rows = MARKET.rows("AAPL", DAY_OPENS, DAY_CLOSES)
     with monkeypatch.context() as patch:
-        patch.setattr("barflow.validation.slots_named", {}.__getitem__)
-        patch.setattr("barflow.validation.slot_named", lambda text: None)
+        patch.setattr("barflow.market.validation.slots_named", {}.__getitem__)
+        patch.setattr("barflow.market.validation.slot_named", lambda text: None)
         report = scripted(database, answer("AAPL", rows), now=utc("2025-07-30 20:00")).tick(["AAPL"])
     assert report.counts["AAPL"].rejected == 78
     assert replay(database, reason="outside_session")["stored"] == 78

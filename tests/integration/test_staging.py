@@ -22,16 +22,16 @@ from pymongo.errors import OperationFailure, WriteError
 from ticks import end_state, ingest, printed, stored, utc
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET
 
-from barflow.bars import SessionBars, document_key
 from barflow.errors import BadInputError, BarflowError, UnavailableError
-from barflow.mongo import UTC_AWARE, Document, connect
-from barflow.sessions import last_sessions, utc_now
-from barflow.staging import Staging
-from barflow.twelvedata import RawResponse
-from barflow.validation import validate
+from barflow.market.bars import SessionBars, document_key
+from barflow.market.sessions import last_sessions, utc_now
+from barflow.market.validation import validate
+from barflow.staging.connection import UTC_AWARE, Document, connect
+from barflow.staging.sessions import Staging
+from barflow.twelvedata.client import RawResponse
+from emulators.twelvedata.server import TwelveDataEmulator
 from local.mongo import start_mongo
 from local.starting import free_port
-from local.twelvedata.server import TwelveDataStandIn
 
 Mongo = Database[Document]
 DAY = DAY_OPENS.date()
@@ -55,7 +55,7 @@ def staging(database: Mongo) -> Staging:
 
 
 def test_the_collections_their_validator_and_indexes_exist_after_first_use(
-    market: TwelveDataStandIn, database: Mongo
+    market: TwelveDataEmulator, database: Mongo
 ) -> None:
     ingest(market, database, history=1).tick(["AAPL"])
     assert set(database.list_collection_names()) >= {"bars", "raw_responses", "ledger"}
@@ -267,8 +267,8 @@ def test_documents_are_counted_by_symbol_by_day_and_by_when_they_changed(staging
 def test_an_answer_too_large_for_a_document_is_kept_whole_in_parts(
     staging: Staging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("barflow.staging.PLAIN_BODY_BYTES", 100)
-    monkeypatch.setattr("barflow.staging.PART_BYTES", 300)
+    monkeypatch.setattr("barflow.staging.sessions.PLAIN_BODY_BYTES", 100)
+    monkeypatch.setattr("barflow.staging.sessions.PART_BYTES", 300)
     body = str([*range(1000)]).encode()
     staging.keep_raw(RawResponse(body, ("AAPL",), utc_now(), 200), "run")
     parts = [*staging.database["raw_responses"].find(sort=[("part", 1)])]
@@ -283,7 +283,7 @@ def test_an_answer_that_is_not_text_is_kept_too(staging: Staging) -> None:
 
 
 def test_nobody_listening_is_one_clear_line_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("barflow.mongo.ANSWER_MS", 1500)
+    monkeypatch.setattr("barflow.staging.connection.ANSWER_MS", 1500)
     with pytest.raises(UnavailableError) as caught:
         connect(f"mongodb://reader:hunter2@127.0.0.1:{free_port()}/")
     text = str(caught.value)
@@ -334,7 +334,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def test_mongodb_killed_in_the_middle_of_a_tick_loses_nothing_and_the_next_tick_repairs(
-    server: Server, market: TwelveDataStandIn, database: Mongo
+    server: Server, market: TwelveDataEmulator, database: Mongo
 ) -> None:
     symbols = ["AAPL", "MSFT", "NVDA", "GOOGL", "TSLA", "AMD"]
     opened = server.start()

@@ -1,4 +1,4 @@
-"""Does the stand-in do the harm it is told to do, to the answer it is told to spoil, and to no other?"""
+"""Does the emulator do the harm it is told to do, to the answer it is told to spoil, and to no other?"""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ import pytest
 import requests
 from twelvedata_calls import CLOCK, DAY_CLOSES, MARKET, ask, reset
 
-from local.bar_sources import BAR
-from local.twelvedata.server import TwelveDataStandIn, main
-from local.twelvedata.switches import VALUE_KINDS
+from emulators.twelvedata.bar_source import BAR
+from emulators.twelvedata.server import TwelveDataEmulator, main
+from emulators.twelvedata.switches import VALUE_KINDS
 
 ROOT = Path(__file__).parents[2]
 Value = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[TwelveDataStandIn]:
-    with TwelveDataStandIn(MARKET, clock=CLOCK) as running:
+def server() -> Iterator[TwelveDataEmulator]:
+    with TwelveDataEmulator(MARKET, clock=CLOCK) as running:
         yield running
 
 
 @pytest.fixture
-def api(server: TwelveDataStandIn) -> TwelveDataStandIn:
+def api(server: TwelveDataEmulator) -> TwelveDataEmulator:
     """The server of this module, set back to its defaults."""
     return reset(server)
 
 
-def spoiled(api: TwelveDataStandIn, kind: Any, **options: object) -> tuple[list[Value], list[Value]]:
+def spoiled(api: TwelveDataEmulator, kind: Any, **options: object) -> tuple[list[Value], list[Value]]:
     """The values of a good answer, and those of the spoiled one; the answer after it is good again."""
     good = ask(api, outputsize=10).json()
     api.switches.fail(kind, **options)
@@ -50,7 +50,7 @@ def the_changed_bar(good: list[Value], bad: list[Value]) -> tuple[Value, Value]:
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-def test_a_gateway_fails_with_a_page_that_is_no_json(api: TwelveDataStandIn, status: int) -> None:
+def test_a_gateway_fails_with_a_page_that_is_no_json(api: TwelveDataEmulator, status: int) -> None:
     api.switches.fail("http_error", status=status)
     answer = ask(api)
     assert answer.status_code == status
@@ -59,7 +59,7 @@ def test_a_gateway_fails_with_a_page_that_is_no_json(api: TwelveDataStandIn, sta
     assert ask(api).status_code == 200
 
 
-def test_the_vendor_fails_in_its_own_form(api: TwelveDataStandIn) -> None:
+def test_the_vendor_fails_in_its_own_form(api: TwelveDataEmulator) -> None:
     api.switches.fail("vendor_error", status=500)
     api.switches.fail("vendor_error", status=429, text="You have run out of API credits for the day.")
     assert [ask(api).json()["code"], ask(api).json()["code"]] == [500, 429]
@@ -69,7 +69,7 @@ def test_the_vendor_fails_in_its_own_form(api: TwelveDataStandIn) -> None:
     assert [body["status"] for body in answer.json().values()] == ["ok", "error"]
 
 
-def test_json_may_be_cut(api: TwelveDataStandIn) -> None:
+def test_json_may_be_cut(api: TwelveDataEmulator) -> None:
     api.switches.fail("truncated_json")
     answer = ask(api)
     assert answer.status_code == 200
@@ -77,7 +77,7 @@ def test_json_may_be_cut(api: TwelveDataStandIn) -> None:
         answer.json()
 
 
-def test_a_connection_may_break_in_the_body_or_before_it(api: TwelveDataStandIn) -> None:
+def test_a_connection_may_break_in_the_body_or_before_it(api: TwelveDataEmulator) -> None:
     api.switches.fail("broken_off")
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         ask(api)
@@ -87,7 +87,7 @@ def test_a_connection_may_break_in_the_body_or_before_it(api: TwelveDataStandIn)
     assert ask(api).status_code == 200
 
 
-def test_silence_and_latency(api: TwelveDataStandIn) -> None:
+def test_silence_and_latency(api: TwelveDataEmulator) -> None:
     api.switches.fail("timeout", seconds=20)
     with pytest.raises(requests.exceptions.ReadTimeout):
         ask(api, timeout=1.0)
@@ -97,7 +97,7 @@ def test_silence_and_latency(api: TwelveDataStandIn) -> None:
 
 
 def test_stopping_does_not_wait_for_a_silent_answer() -> None:
-    with TwelveDataStandIn(MARKET, clock=CLOCK) as api:
+    with TwelveDataEmulator(MARKET, clock=CLOCK) as api:
         api.switches.fail("timeout", seconds=60)
         with pytest.raises(requests.exceptions.ReadTimeout):
             ask(api, timeout=0.2)
@@ -105,7 +105,7 @@ def test_stopping_does_not_wait_for_a_silent_answer() -> None:
     assert time.monotonic() - before < 9  # ten where it waits
 
 
-def test_duplicates_agree_or_not(api: TwelveDataStandIn) -> None:
+def test_duplicates_agree_or_not(api: TwelveDataEmulator) -> None:
     good, bad = spoiled(api, "duplicate")
     assert bad == [*good[:6], *good[5:]]
     good, bad = spoiled(api, "conflicting_duplicate")
@@ -114,7 +114,7 @@ def test_duplicates_agree_or_not(api: TwelveDataStandIn) -> None:
     assert bad[6] != bad[5]
 
 
-def test_values_may_be_unordered(api: TwelveDataStandIn) -> None:
+def test_values_may_be_unordered(api: TwelveDataEmulator) -> None:
     good, bad = spoiled(api, "unordered")
     order = [value["datetime"] for value in bad]
     assert order not in (sorted(order), sorted(order, reverse=True))
@@ -137,20 +137,20 @@ def test_values_may_be_unordered(api: TwelveDataStandIn) -> None:
         ("future_bar", {}, {"datetime": "2025-07-03 14:30:00"}),
     ],
 )
-def test_one_bar_is_spoiled(api: TwelveDataStandIn, kind: str, options: dict[str, Any], change: Value) -> None:
+def test_one_bar_is_spoiled(api: TwelveDataEmulator, kind: str, options: dict[str, Any], change: Value) -> None:
     before, after = the_changed_bar(*spoiled(api, kind, **options))
     assert before["datetime"] == "2025-07-02 19:30:00"
     assert {name: after.get(name, "gone") for name in before if after.get(name, "gone") != before[name]} == change
 
 
-def test_prices_may_be_negative_or_upside_down(api: TwelveDataStandIn) -> None:
+def test_prices_may_be_negative_or_upside_down(api: TwelveDataEmulator) -> None:
     before, after = the_changed_bar(*spoiled(api, "negative_price"))
     assert after["close"] == "-" + before["close"]
     _, after = the_changed_bar(*spoiled(api, "high_below_low"))
     assert float(after["high"]) < float(after["low"])
 
 
-def test_the_bar_to_spoil_may_be_chosen(api: TwelveDataStandIn) -> None:
+def test_the_bar_to_spoil_may_be_chosen(api: TwelveDataEmulator) -> None:
     chosen = DAY_CLOSES - BAR * 2
     before, _ = the_changed_bar(*spoiled(api, "null_price", ts=chosen))
     assert before["datetime"] == f"{chosen:%Y-%m-%d %H:%M:%S}"
@@ -158,7 +158,7 @@ def test_the_bar_to_spoil_may_be_chosen(api: TwelveDataStandIn) -> None:
     assert good == bad
 
 
-def test_a_batch_may_name_the_wrong_symbols(api: TwelveDataStandIn) -> None:
+def test_a_batch_may_name_the_wrong_symbols(api: TwelveDataEmulator) -> None:
     api.switches.fail("wrong_symbol", symbol="MSFT", text="GOOGL")
     answer = ask(api, "AAPL,MSFT").json()
     assert {asked: body["meta"]["symbol"] for asked, body in answer.items()} == {"AAPL": "AAPL", "MSFT": "GOOGL"}
@@ -169,7 +169,7 @@ def test_a_batch_may_name_the_wrong_symbols(api: TwelveDataStandIn) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(VALUE_KINDS))
-def test_every_fault_of_values_leaves_the_other_symbols_alone(api: TwelveDataStandIn, kind: Any) -> None:
+def test_every_fault_of_values_leaves_the_other_symbols_alone(api: TwelveDataEmulator, kind: Any) -> None:
     good = ask(api, "AAPL,MSFT").json()
     api.switches.fail(kind, symbol="MSFT")
     bad = ask(api, "AAPL,MSFT").json()
@@ -178,13 +178,13 @@ def test_every_fault_of_values_leaves_the_other_symbols_alone(api: TwelveDataSta
     assert api.requests[-1].faults == [kind]
 
 
-def test_the_queue_is_worked_off_in_order(api: TwelveDataStandIn) -> None:
+def test_the_queue_is_worked_off_in_order(api: TwelveDataEmulator) -> None:
     api.switches.fail("http_error", status=500, times=2)
     api.switches.fail("http_error", status=503)
     assert [ask(api).status_code for _ in range(4)] == [500, 500, 503, 200]
 
 
-def test_a_fault_waits_for_its_symbol_and_its_turn(api: TwelveDataStandIn) -> None:
+def test_a_fault_waits_for_its_symbol_and_its_turn(api: TwelveDataEmulator) -> None:
     api.switches.fail("http_error", symbol="MSFT", after=1)
     assert [ask(api, symbol).status_code for symbol in ("AAPL", "MSFT", "AAPL", "MSFT", "MSFT")] == [
         200,
@@ -195,14 +195,14 @@ def test_a_fault_waits_for_its_symbol_and_its_turn(api: TwelveDataStandIn) -> No
     ]
 
 
-def test_a_lasting_fault_is_cleared(api: TwelveDataStandIn) -> None:
+def test_a_lasting_fault_is_cleared(api: TwelveDataEmulator) -> None:
     api.switches.fail("http_error", times=None)
     assert [ask(api).status_code for _ in range(3)] == [500] * 3
     api.switches.clear()
     assert ask(api).status_code == 200
 
 
-def test_a_fault_that_does_not_exist_is_a_mistake(api: TwelveDataStandIn) -> None:
+def test_a_fault_that_does_not_exist_is_a_mistake(api: TwelveDataEmulator) -> None:
     with pytest.raises(ValueError, match="no such fault"):
         api.switches.fail("earthquake")  # type: ignore[arg-type]
 
@@ -210,7 +210,7 @@ def test_a_fault_that_does_not_exist_is_a_mistake(api: TwelveDataStandIn) -> Non
 class TestAsItsOwnProcess:
     def test_it_prints_its_address_serves_and_stops_when_told(self, tmp_path: Path) -> None:
         ready = tmp_path / "ready"
-        command = [sys.executable, "-m", "local.twelvedata.server", "--now", "2025-07-02T20:00+00:00"]
+        command = [sys.executable, "-m", "emulators.twelvedata.server", "--now", "2025-07-02T20:00+00:00"]
         with subprocess.Popen(
             [*command, "--credits-per-minute", "8", "--ready-file", str(ready)],
             cwd=ROOT,
@@ -220,7 +220,7 @@ class TestAsItsOwnProcess:
         ) as process:
             assert process.stdout is not None
             url = process.stdout.readline().strip()
-            headers = {"Authorization": "apikey stand-in-key"}
+            headers = {"Authorization": "apikey emulator-key"}
             usage = requests.get(f"{url}/api_usage", headers=headers, timeout=10).json()
             while not ready.exists():
                 time.sleep(0.01)
@@ -235,7 +235,7 @@ class TestAsItsOwnProcess:
         assert "no-such-file.csv does not exist" in error
 
     def test_a_taken_port_ends_it_with_one_line(
-        self, api: TwelveDataStandIn, capsys: pytest.CaptureFixture[str]
+        self, api: TwelveDataEmulator, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main(["--port", api.url.rpartition(":")[2]]) == 2
         assert "is not free" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Does the stand-in refuse, and count credits, as Twelve Data does?"""
+"""Does the emulator refuse, and count credits, as Twelve Data does?"""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pytest
 import requests
 from twelvedata_calls import CLOCK, DAY_CLOSES, MARKET, ask, limit, reset
 
-from local.twelvedata.server import TwelveDataStandIn
+from emulators.twelvedata.server import TwelveDataEmulator
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[TwelveDataStandIn]:
-    with TwelveDataStandIn(MARKET, clock=CLOCK) as running:
+def server() -> Iterator[TwelveDataEmulator]:
+    with TwelveDataEmulator(MARKET, clock=CLOCK) as running:
         yield running
 
 
 @pytest.fixture
-def api(server: TwelveDataStandIn) -> TwelveDataStandIn:
+def api(server: TwelveDataEmulator) -> TwelveDataEmulator:
     """The server of this module, set back to its defaults."""
     return reset(server)
 
@@ -46,28 +46,28 @@ class TestRefusals:
             ({"symbol": ",".join(f"S{n}" for n in range(121))}, 414, "120"),
         ],
     )
-    def test_a_bad_parameter(self, api: TwelveDataStandIn, params: dict[str, Any], code: int, says: str) -> None:
+    def test_a_bad_parameter(self, api: TwelveDataEmulator, params: dict[str, Any], code: int, says: str) -> None:
         answer = ask(api, **params)
         assert answer.status_code == answer.json()["code"] == code
         assert answer.json()["status"] == "error"
         assert says in answer.json()["message"]
         assert api.requests[-1].credits == 0
 
-    def test_120_symbols_are_not_too_many(self, api: TwelveDataStandIn) -> None:
+    def test_120_symbols_are_not_too_many(self, api: TwelveDataEmulator) -> None:
         assert len(ask(api, ",".join(f"S{n}" for n in range(120)), outputsize=1).json()) == 120
 
-    def test_an_error_may_come_with_status_200(self, api: TwelveDataStandIn) -> None:
+    def test_an_error_may_come_with_status_200(self, api: TwelveDataEmulator) -> None:
         api.switches.error_status_is_200 = True
         answer = ask(api, "UNKNOWN")
         assert (answer.status_code, answer.json()["code"]) == (200, 404)
 
-    def test_an_endpoint_outside_the_plan(self, api: TwelveDataStandIn) -> None:
+    def test_an_endpoint_outside_the_plan(self, api: TwelveDataEmulator) -> None:
         api.switches.endpoint_in_plan = False
         answer = ask(api)
         assert answer.status_code == 403
         assert "/time_series is available exclusively with" in answer.json()["message"]
 
-    def test_a_batch_carries_the_errors_of_its_symbols(self, api: TwelveDataStandIn) -> None:
+    def test_a_batch_carries_the_errors_of_its_symbols(self, api: TwelveDataEmulator) -> None:
         api.switches.plan_symbols = {"PLAN"}
         answer = ask(api, "AAPL,UNKNOWN,PLAN,MSFT")
         assert answer.status_code == 200
@@ -75,7 +75,7 @@ class TestRefusals:
         codes = {symbol: body.get("code", body["status"]) for symbol, body in answer.json().items()}
         assert codes == {"AAPL": "ok", "UNKNOWN": 404, "PLAN": 404, "MSFT": "ok"}
 
-    def test_a_batch_is_keyed_as_requested(self, api: TwelveDataStandIn) -> None:
+    def test_a_batch_is_keyed_as_requested(self, api: TwelveDataEmulator) -> None:
         answer = ask(api, "aapl, MSFT:NASDAQ").json()
         assert {asked: body["meta"]["symbol"] for asked, body in answer.items()} == {
             "aapl": "AAPL",
@@ -84,18 +84,18 @@ class TestRefusals:
 
 
 class TestTheKey:
-    def test_in_the_header_or_in_the_url_and_the_log_says_which_but_not_what(self, api: TwelveDataStandIn) -> None:
+    def test_in_the_header_or_in_the_url_and_the_log_says_which_but_not_what(self, api: TwelveDataEmulator) -> None:
         assert ask(api).status_code == 200
-        assert ask(api, key=None, apikey="stand-in-key").status_code == 200
+        assert ask(api, key=None, apikey="emulator-key").status_code == 200
         assert ask(api, key=None).status_code == 401
         assert [call.key_in for call in api.requests] == ["header", "url", None]
-        assert "stand-in-key" not in repr(api.requests)
+        assert "emulator-key" not in repr(api.requests)
 
-    def test_demo_is_good_for_apple_only(self, api: TwelveDataStandIn) -> None:
+    def test_demo_is_good_for_apple_only(self, api: TwelveDataEmulator) -> None:
         assert ask(api, "AAPL", key="demo").status_code == 200
         assert ask(api, "AAPL,MSFT", key="demo").status_code == 401
 
-    def test_the_log_tells_what_was_asked_and_answered(self, api: TwelveDataStandIn) -> None:
+    def test_the_log_tells_what_was_asked_and_answered(self, api: TwelveDataEmulator) -> None:
         ask(api, "AAPL,MSFT", outputsize=5)
         [call] = api.requests
         assert (call.path, call.symbols, call.credits, call.status) == ("/time_series", ("AAPL", "MSFT"), 2, 200)
@@ -104,23 +104,23 @@ class TestTheKey:
 
 class TestCredits:
     @pytest.fixture
-    def basic(self, api: TwelveDataStandIn) -> TwelveDataStandIn:
+    def basic(self, api: TwelveDataEmulator) -> TwelveDataEmulator:
         """The server under the limits of the Basic plan."""
         limit(api, per_minute=8, per_day=800)
         return api
 
-    def test_one_for_each_symbol_whatever_the_size(self, basic: TwelveDataStandIn) -> None:
+    def test_one_for_each_symbol_whatever_the_size(self, basic: TwelveDataEmulator) -> None:
         answer = ask(basic, "AAPL,MSFT,NVDA", outputsize=5000)
         assert (answer.headers["api-credits-used"], answer.headers["api-credits-left"]) == ("3", "5")
 
-    def test_they_come_back_with_the_clock_minute(self, basic: TwelveDataStandIn) -> None:
+    def test_they_come_back_with_the_clock_minute(self, basic: TwelveDataEmulator) -> None:
         CLOCK.now = DAY_CLOSES + timedelta(seconds=59)
         ask(basic, ",".join(f"S{n}" for n in range(8)))
         assert ask(basic).status_code == 429
         CLOCK.now += timedelta(seconds=1)
         assert ask(basic).status_code == 200
 
-    def test_the_days_come_back_at_midnight_utc(self, basic: TwelveDataStandIn) -> None:
+    def test_the_days_come_back_at_midnight_utc(self, basic: TwelveDataEmulator) -> None:
         limit(basic, per_minute=8, per_day=1)
         CLOCK.now = datetime(2025, 7, 2, 23, 59, 59, tzinfo=UTC)
         assert ask(basic).status_code == 200
@@ -128,13 +128,13 @@ class TestCredits:
         CLOCK.now += timedelta(seconds=1)
         assert ask(basic).status_code == 200
 
-    def test_a_batch_above_the_rest_is_refused_whole(self, basic: TwelveDataStandIn) -> None:
+    def test_a_batch_above_the_rest_is_refused_whole(self, basic: TwelveDataEmulator) -> None:
         ask(basic, "AAPL,MSFT,NVDA")
         answer = ask(basic, "A,B,C,D,E,F")
         assert answer.status_code == 429
         assert "9 API credits were used, with the current limit being 8" in answer.json()["message"]
 
-    def test_or_answered_in_part(self, basic: TwelveDataStandIn) -> None:
+    def test_or_answered_in_part(self, basic: TwelveDataEmulator) -> None:
         basic.switches.partial_batches = True
         ask(basic, "AAPL,MSFT,NVDA")
         answer = ask(basic, "A,B,C,D,E,F")
@@ -143,19 +143,19 @@ class TestCredits:
         assert ask(basic, "A,B").status_code == 429
 
     @pytest.mark.parametrize(("count", "after"), [(True, 429), (False, 200)])
-    def test_refused_calls_count_or_not(self, basic: TwelveDataStandIn, count: bool, after: int) -> None:
+    def test_refused_calls_count_or_not(self, basic: TwelveDataEmulator, count: bool, after: int) -> None:
         basic.switches.refused_calls_count = count
         ask(basic, "A,B,C")
         ask(basic, "A,B,C,D,E,F")
         assert ask(basic, "AAPL").status_code == after
 
-    def test_the_headers_may_be_absent(self, basic: TwelveDataStandIn) -> None:
+    def test_the_headers_may_be_absent(self, basic: TwelveDataEmulator) -> None:
         basic.switches.credit_headers = False
         assert "api-credits-left" not in ask(basic).headers
 
-    def test_usage_tells_the_plan(self, basic: TwelveDataStandIn) -> None:
+    def test_usage_tells_the_plan(self, basic: TwelveDataEmulator) -> None:
         ask(basic, "AAPL,MSFT")
-        headers = {"Authorization": "apikey stand-in-key"}
+        headers = {"Authorization": "apikey emulator-key"}
         usage = requests.get(f"{basic.url}/api_usage", headers=headers, timeout=10)
         assert usage.json() == {
             "timestamp": "2025-07-02 20:00:00",

@@ -1,4 +1,4 @@
-"""Does the stand-in answer as Twelve Data was seen to answer, under every setting of its switches?"""
+"""Does the emulator answer as Twelve Data was seen to answer, under every setting of its switches?"""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, as_values, ask, limit, reset, stamps, text
 
-from local.bar_sources import BAR
+from emulators.twelvedata.bar_source import BAR
+from emulators.twelvedata.server import TwelveDataEmulator
+from emulators.twelvedata.switches import Switches
 from local.replay import ReplayBars
-from local.twelvedata.server import TwelveDataStandIn
-from local.twelvedata.switches import Switches
 
 HALF_DAY_CLOSES = datetime(2025, 7, 3, 17, 0, tzinfo=UTC)
 NO_DATA = "No data is available on the specified dates. Try setting different start/end dates."
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[TwelveDataStandIn]:
-    with TwelveDataStandIn(MARKET, clock=CLOCK) as running:
+def server() -> Iterator[TwelveDataEmulator]:
+    with TwelveDataEmulator(MARKET, clock=CLOCK) as running:
         yield running
 
 
 @pytest.fixture
-def api(server: TwelveDataStandIn) -> TwelveDataStandIn:
+def api(server: TwelveDataEmulator) -> TwelveDataEmulator:
     """The server of this module, set back to its defaults."""
     return reset(server)
 
@@ -47,18 +47,18 @@ def shape(body: Any) -> Any:
 
 
 class TestAnswersAgreeWithTheRecordedOnes:
-    def test_one_symbol(self, api: TwelveDataStandIn, real_data: Path) -> None:
+    def test_one_symbol(self, api: TwelveDataEmulator, real_data: Path) -> None:
         answer = ask(api)
         assert shape(answer.json()) == shape(recorded(real_data, "time_series_AAPL_1min_2023-08-24.json"))
         assert answer.headers["content-type"] == "application/json"
 
-    def test_several_symbols(self, api: TwelveDataStandIn, real_data: Path) -> None:
+    def test_several_symbols(self, api: TwelveDataEmulator, real_data: Path) -> None:
         theirs = recorded(real_data, "batch_time_series_SPX_AAPL_1h_2023-05.json")
         assert shape(ask(api, "SPX,AAPL").json()) == shape(theirs)
 
     def test_a_recorded_body_is_served_byte_for_byte(self, real_data: Path) -> None:
         folder = real_data / "twelvedata_json"
-        with TwelveDataStandIn(ReplayBars.load(folder)) as replayed:
+        with TwelveDataEmulator(ReplayBars.load(folder)) as replayed:
             for symbol in replayed.source.symbols:
                 answer = ask(replayed, symbol, timezone="Exchange", outputsize=1500)
                 assert answer.content == (folder / f"time_series_{symbol}_5min_1500.json").read_bytes()
@@ -71,20 +71,20 @@ class TestAnswersAgreeWithTheRecordedOnes:
             ("error_404_symbol_needs_plan.json", {"symbol": "PLAN"}),
         ],
     )
-    def test_errors(self, api: TwelveDataStandIn, real_data: Path, file: str, request_of: dict[str, str]) -> None:
+    def test_errors(self, api: TwelveDataEmulator, real_data: Path, file: str, request_of: dict[str, str]) -> None:
         api.switches.plan_symbols = {"PLAN"}
         theirs, answer = recorded(real_data, file), ask(api, **request_of)
         assert list(answer.json().items()) == list(theirs.items())
         assert answer.status_code == theirs["code"]
 
-    def test_no_data(self, api: TwelveDataStandIn, real_data: Path) -> None:
+    def test_no_data(self, api: TwelveDataEmulator, real_data: Path) -> None:
         theirs = recorded(real_data, "error_400_no_data_in_range.json")
         ours = ask(api, start_date="2025-06-28", end_date="2025-06-29").json()
         assert shape(ours) == shape(theirs)
         assert ours | {"meta": None} == theirs | {"meta": None}
 
     @pytest.mark.parametrize("window", ["minute", "day"])
-    def test_spent_credits(self, api: TwelveDataStandIn, real_data: Path, window: str) -> None:
+    def test_spent_credits(self, api: TwelveDataEmulator, real_data: Path, window: str) -> None:
         limit(api, *((8, None) if window == "minute" else (None, 800)))
         for batch in range(1 if window == "minute" else 8):
             spend = 8 if window == "minute" else 100
@@ -93,7 +93,7 @@ class TestAnswersAgreeWithTheRecordedOnes:
         assert answer.status_code == 429
         assert list(answer.json().items()) == list(recorded(real_data, f"error_429_{window}_limit.json").items())
 
-    def test_the_unknown_symbol_of_a_batch_in_its_other_wording(self, api: TwelveDataStandIn, real_data: Path) -> None:
+    def test_the_unknown_symbol_of_a_batch_in_its_other_wording(self, api: TwelveDataEmulator, real_data: Path) -> None:
         theirs = recorded(real_data, "batch_price_partial_error.json")["NIKK"]
         api.switches.unknown_in_batch = 400
         ours = ask(api, "AAPL,UNKNOWN").json()["UNKNOWN"]
@@ -102,39 +102,39 @@ class TestAnswersAgreeWithTheRecordedOnes:
 
 
 class TestWhichBarsAreInAnAnswer:
-    def test_thirty_without_dates_and_newest_first(self, api: TwelveDataStandIn) -> None:
+    def test_thirty_without_dates_and_newest_first(self, api: TwelveDataEmulator) -> None:
         newest = DAY_CLOSES - BAR
         assert stamps(ask(api)) == [text(newest - BAR * n) for n in range(30)]
 
-    def test_order_asc_is_the_same_from_the_other_end(self, api: TwelveDataStandIn) -> None:
+    def test_order_asc_is_the_same_from_the_other_end(self, api: TwelveDataEmulator) -> None:
         assert stamps(ask(api, order="asc")) == stamps(ask(api))[::-1]
 
-    def test_text_and_values_are_the_sources(self, api: TwelveDataStandIn) -> None:
+    def test_text_and_values_are_the_sources(self, api: TwelveDataEmulator) -> None:
         values = ask(api, order="asc", start_date="2025-07-02").json()["values"]
         assert values == as_values(MARKET.rows("AAPL", DAY_OPENS, DAY_CLOSES))
 
     @pytest.mark.parametrize("form", ["2025-07-02 15:30:00", "2025-07-02T15:30:00"])
-    def test_both_forms_of_a_date_with_time(self, api: TwelveDataStandIn, form: str) -> None:
+    def test_both_forms_of_a_date_with_time(self, api: TwelveDataEmulator, form: str) -> None:
         assert stamps(ask(api, start_date=form))[-1] == "2025-07-02 15:30:00"
 
     @pytest.mark.parametrize("zone", [{"timezone": "Exchange"}, {"timezone": "America/New_York"}, {"timezone": None}])
-    def test_dates_and_stamps_are_in_the_asked_time_zone(self, api: TwelveDataStandIn, zone: dict[str, Any]) -> None:
+    def test_dates_and_stamps_are_in_the_asked_time_zone(self, api: TwelveDataEmulator, zone: dict[str, Any]) -> None:
         assert stamps(ask(api, start_date="2025-07-02 09:30:00", end_date="2025-07-02 09:35:00", **zone)) == [
             "2025-07-02 09:35:00",
             "2025-07-02 09:30:00",
         ]
 
-    def test_the_end_is_in_the_answer_or_not(self, api: TwelveDataStandIn) -> None:
+    def test_the_end_is_in_the_answer_or_not(self, api: TwelveDataEmulator) -> None:
         dates = {"start_date": "2025-07-02 14:00:00", "end_date": "2025-07-02 14:10:00"}
         assert len(ask(api, **dates).json()["values"]) == 3
         api.switches.end_date_inclusive = False
         assert len(ask(api, **dates).json()["values"]) == 2
 
-    def test_an_end_without_time_is_its_midnight(self, api: TwelveDataStandIn) -> None:
+    def test_an_end_without_time_is_its_midnight(self, api: TwelveDataEmulator) -> None:
         CLOCK.now = HALF_DAY_CLOSES
         assert stamps(ask(api, start_date="2025-07-02", end_date="2025-07-03"))[0] == "2025-07-02 19:55:00"
 
-    def test_more_than_5000_rows_are_cut_to_the_newest(self, api: TwelveDataStandIn) -> None:
+    def test_more_than_5000_rows_are_cut_to_the_newest(self, api: TwelveDataEmulator) -> None:
         found = stamps(ask(api, start_date="2025-01-02"))
         assert len(found) == 5000
         assert found[0] == "2025-07-02 19:55:00"
@@ -150,7 +150,7 @@ class TestWhichBarsAreInAnAnswer:
             {"start_date": "9999-12-31 23:59:59.999999", "end_date": "9999-12-31 23:59:59.999999"},
         ],
     )
-    def test_nothing_in_range_is_the_400_of_no_data(self, api: TwelveDataStandIn, dates: dict[str, str]) -> None:
+    def test_nothing_in_range_is_the_400_of_no_data(self, api: TwelveDataEmulator, dates: dict[str, str]) -> None:
         CLOCK.now = datetime(2025, 7, 6, tzinfo=UTC)
         answer = ask(api, **dates)
         assert (answer.status_code, answer.json()["message"]) == (400, NO_DATA)
@@ -164,7 +164,7 @@ class TestWhichBarsAreInAnAnswer:
     )
     @settings(max_examples=15, deadline=None)
     def test_paging_back_loses_nothing(
-        self, server: TwelveDataStandIn, size: int, start: datetime, inclusive: bool
+        self, server: TwelveDataEmulator, size: int, start: datetime, inclusive: bool
     ) -> None:
         reset(server).switches.end_date_inclusive = inclusive
         seen: dict[str, dict[str, str]] = {}
@@ -180,12 +180,12 @@ class TestWhichBarsAreInAnAnswer:
         wanted = as_values(MARKET.rows("AAPL", start.replace(tzinfo=UTC), DAY_CLOSES))
         assert sorted(seen.values(), key=lambda value: value["datetime"]) == wanted
 
-    def test_decimals_are_rounded_when_asked(self, api: TwelveDataStandIn) -> None:
+    def test_decimals_are_rounded_when_asked(self, api: TwelveDataEmulator) -> None:
         assert all(len(value["close"].partition(".")[2]) == 2 for value in ask(api, dp=2).json()["values"])
 
 
 class TestTheFormingBar:
-    def test_is_there_with_less_than_its_volume(self, api: TwelveDataStandIn) -> None:
+    def test_is_there_with_less_than_its_volume(self, api: TwelveDataEmulator) -> None:
         CLOCK.now = DAY_OPENS + timedelta(minutes=62)
         [final] = as_values(MARKET.rows("AAPL", DAY_OPENS + BAR * 12, DAY_OPENS + BAR * 13))
         forming = ask(api, outputsize=1).json()["values"][0]
@@ -195,23 +195,23 @@ class TestTheFormingBar:
         CLOCK.now = DAY_OPENS + timedelta(minutes=65)
         assert final in ask(api, outputsize=2).json()["values"]
 
-    def test_is_absent_by_switch(self, api: TwelveDataStandIn) -> None:
+    def test_is_absent_by_switch(self, api: TwelveDataEmulator) -> None:
         CLOCK.now, api.switches.forming_bar = DAY_OPENS + timedelta(minutes=62), False
         assert stamps(ask(api))[0] == "2025-07-02 14:25:00"
 
-    def test_the_future_is_never_served(self, api: TwelveDataStandIn) -> None:
+    def test_the_future_is_never_served(self, api: TwelveDataEmulator) -> None:
         CLOCK.now = DAY_OPENS + timedelta(minutes=1)
         assert stamps(ask(api, start_date="2025-07-02", end_date="2025-07-09")) == ["2025-07-02 13:30:00"]
 
     def test_a_replay_stands_still_after_its_last_bar(self) -> None:
         rows = MARKET.rows("AAPL", DAY_OPENS, DAY_OPENS + BAR * 5)
-        with TwelveDataStandIn(ReplayBars(("AAPL", row) for row in rows)) as replayed:
+        with TwelveDataEmulator(ReplayBars(("AAPL", row) for row in rows)) as replayed:
             assert replayed.clock() == DAY_OPENS + BAR * 5
             assert ask(replayed, order="asc").json()["values"] == as_values(rows)
 
 
 class TestCorrections:
-    def test_a_corrected_bar_is_served_from_then_on(self, api: TwelveDataStandIn) -> None:
+    def test_a_corrected_bar_is_served_from_then_on(self, api: TwelveDataEmulator) -> None:
         day = {"order": "asc", "start_date": "2025-07-02"}
         before = ask(api, **day).json()["values"]
         api.switches.correct("AAPL", DAY_OPENS + BAR * 3, close="1.50000", volume=7)
@@ -230,7 +230,7 @@ class TestCorrections:
 
 
 def test_it_starts_on_its_own_port_and_leaves_it() -> None:
-    with TwelveDataStandIn(MARKET) as one, TwelveDataStandIn(MARKET) as other:
+    with TwelveDataEmulator(MARKET) as one, TwelveDataEmulator(MARKET) as other:
         assert one.url != other.url
         assert ask(one).status_code == ask(other).status_code == 200
     with pytest.raises(requests.ConnectionError):

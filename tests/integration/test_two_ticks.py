@@ -16,9 +16,9 @@ from pymongo.database import Database
 from ticks import end_state, ingest, utc
 from twelvedata_calls import CLOCK, DAY_OPENS, reset
 
-from barflow.mongo import Document, connect
-from barflow.sessions import BAR
-from local.twelvedata.server import TwelveDataStandIn
+from barflow.market.sessions import BAR
+from barflow.staging.connection import Document, connect
+from emulators.twelvedata.server import TwelveDataEmulator
 
 Mongo = Database[Document]
 PROGRAM = Path(__file__).with_name("tick_program.py")
@@ -26,12 +26,12 @@ SYMBOLS = ["AAPL", "MSFT", "NVDA", "TSLA"]
 NEXT_DAY = utc("2025-07-03 15:02")
 
 
-def spoil(api: TwelveDataStandIn, times: int) -> None:
+def spoil(api: TwelveDataEmulator, times: int) -> None:
     """One bar of MSFT is refused, in so many answers."""
     api.switches.fail("zero_price", symbol="MSFT", ts=DAY_OPENS + 5 * BAR, times=times)
 
 
-def start(api: TwelveDataStandIn, uri: str, database: Mongo, **options: Any) -> subprocess.Popen[str]:
+def start(api: TwelveDataEmulator, uri: str, database: Mongo, **options: Any) -> subprocess.Popen[str]:
     """A process that is ready to tick."""
     settings = {"uri": uri, "database": database.name, "api": api.url, "now": CLOCK.now.isoformat(), "symbols": SYMBOLS}
     command = [sys.executable, str(PROGRAM), json.dumps(settings | options)]
@@ -51,7 +51,7 @@ def go(*processes: subprocess.Popen[str]) -> list[dict[str, dict[str, int]]]:
     return [json.loads(output) for output in outputs if output]
 
 
-def second_day(api: TwelveDataStandIn) -> None:
+def second_day(api: TwelveDataEmulator) -> None:
     """What the next tick finds: a new session, two corrections, and a bar that it must refuse."""
     CLOCK.now = NEXT_DAY
     api.switches.correct("AAPL", DAY_OPENS + 3 * BAR, volume="424242")
@@ -59,7 +59,7 @@ def second_day(api: TwelveDataStandIn) -> None:
 
 
 @pytest.fixture(scope="module")
-def clean(market_server: TwelveDataStandIn, mongodb_uri: str) -> Iterator[dict[str, Document]]:
+def clean(market_server: TwelveDataEmulator, mongodb_uri: str) -> Iterator[dict[str, Document]]:
     """The end state of one clean first run and one clean tick on the day after."""
     api, database = reset(market_server), connect(mongodb_uri, f"clean_ticks_{uuid4().hex[:8]}")
     ingest(api, database).tick(SYMBOLS)
@@ -72,7 +72,7 @@ def clean(market_server: TwelveDataStandIn, mongodb_uri: str) -> Iterator[dict[s
 
 
 def test_two_first_runs_at_once_end_in_the_state_of_one(
-    market: TwelveDataStandIn, mongodb_uri: str, database: Mongo, clean: dict[str, Document]
+    market: TwelveDataEmulator, mongodb_uri: str, database: Mongo, clean: dict[str, Document]
 ) -> None:
     one, two = go(*(start(market, mongodb_uri, database) for _ in range(2)))
     stored = {symbol: sum(len(item["ts"]) for item in database["bars"].find({"symbol": symbol})) for symbol in SYMBOLS}
@@ -112,7 +112,7 @@ LATER_TICK_DIES = {
 
 @pytest.mark.parametrize("point", FIRST_RUN_DIES)
 def test_a_first_run_killed_anywhere_is_completed_by_the_next_tick(
-    market: TwelveDataStandIn, mongodb_uri: str, database: Mongo, clean: dict[str, Document], point: str
+    market: TwelveDataEmulator, mongodb_uri: str, database: Mongo, clean: dict[str, Document], point: str
 ) -> None:
     kill(start(market, mongodb_uri, database, die=FIRST_RUN_DIES[point]))
     ingest(market, database).tick(SYMBOLS)
@@ -124,7 +124,7 @@ def test_a_first_run_killed_anywhere_is_completed_by_the_next_tick(
 
 @pytest.mark.parametrize("point", LATER_TICK_DIES)
 def test_a_later_tick_killed_anywhere_is_completed_by_the_next_tick(
-    market: TwelveDataStandIn, mongodb_uri: str, database: Mongo, clean: dict[str, Document], point: str
+    market: TwelveDataEmulator, mongodb_uri: str, database: Mongo, clean: dict[str, Document], point: str
 ) -> None:
     ingest(market, database).tick(SYMBOLS)
     second_day(market)

@@ -20,14 +20,14 @@ from typing import Any
 from pydantic import SecretStr
 from pymongo.collection import Collection
 
-from barflow import ingest
-from barflow.mongo import connect
-from barflow.twelvedata import TwelveDataClient
+from barflow.pipeline import ingest
+from barflow.staging.connection import connect
+from barflow.twelvedata.client import TwelveDataClient
 
 
 def main(settings: dict[str, Any]) -> None:
     now = datetime.fromisoformat(settings["now"])
-    key = SecretStr("stand-in-key")
+    key = SecretStr("emulator-key")
     client = TwelveDataClient(settings["api"], key, credits_per_minute=10_000, credits_per_day=None, batch_size=120)
     database = connect(settings["uri"], settings["database"])
     hop = ingest.Ingest(client, database, history_sessions=20, revision_sessions=2, clock=lambda: now)

@@ -12,29 +12,29 @@ from pydantic import SecretStr
 from pymongo.database import Database
 from twelvedata_calls import CLOCK
 
-from barflow.bars import ARRAYS
-from barflow.ingest import Counts, Ingest
-from barflow.mongo import Document
-from barflow.sessions import utc_now
-from barflow.twelvedata import Answer, SymbolError, TwelveDataClient
-from local.bar_sources import BarSource, Row
-from local.twelvedata.server import TwelveDataStandIn
+from barflow.market.bars import ARRAYS
+from barflow.market.sessions import utc_now
+from barflow.pipeline.ingest import Counts, Ingest
+from barflow.staging.connection import Document
+from barflow.twelvedata.client import Answer, SymbolError, TwelveDataClient
+from emulators.twelvedata.bar_source import BarSource, Row
+from emulators.twelvedata.server import TwelveDataEmulator
 
-KEY = "stand-in-key"
+KEY = "emulator-key"
 SYMBOLS = ("AAPL", "MSFT")
 # What differs between two runs that end in the same state.
 OF_THE_RUN = ("run_id", "first_seen_at", "updated_at", "requested_at", "seen_at", "last_seen_at", "times")
 
 
 def ingest(
-    api: TwelveDataStandIn,
+    api: TwelveDataEmulator,
     database: Database[Document],
     *,
     history: int = 20,
     revision: int = 2,
     clock: Callable[[], datetime] = CLOCK,
 ) -> Ingest:
-    """The hop against a stand-in, with the vendor's largest batches and no limit of credits."""
+    """The hop against an emulator, with the vendor's largest batches and no limit of credits."""
     client = TwelveDataClient(api.url, SecretStr(KEY), credits_per_minute=10_000, credits_per_day=None, batch_size=120)
     return Ingest(client, database, history_sessions=history, revision_sessions=revision, clock=clock)
 

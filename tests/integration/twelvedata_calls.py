@@ -1,4 +1,4 @@
-"""How do the tests of the API stand-in talk to it? One market, one clock, one call."""
+"""How do the tests of the API emulator talk to it? One market, one clock, one call."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import requests
 
-from local.bar_sources import Row
+from emulators.twelvedata.bar_source import Row
+from emulators.twelvedata.server import TwelveDataEmulator
+from emulators.twelvedata.switches import Switches
 from local.synthetic import SyntheticBars
-from local.twelvedata.server import TwelveDataStandIn
-from local.twelvedata.switches import Switches
 
 DAY_OPENS = datetime(2025, 7, 2, 13, 30, tzinfo=UTC)  # Wednesday; 3 July is a half day, 4 July a holiday
 DAY_CLOSES = datetime(2025, 7, 2, 20, 0, tzinfo=UTC)
@@ -18,7 +18,7 @@ MARKET = SyntheticBars(seed=7)
 
 
 class Clock:
-    """The stand-in's clock, which a test moves."""
+    """The emulator's clock, which a test moves."""
 
     def __init__(self) -> None:
         self.now = DAY_CLOSES
@@ -30,7 +30,7 @@ class Clock:
 CLOCK = Clock()
 
 
-def reset(server: TwelveDataStandIn) -> TwelveDataStandIn:
+def reset(server: TwelveDataEmulator) -> TwelveDataEmulator:
     """A running server as if it had just started: default switches, no limits, no credits used, an empty log."""
     CLOCK.now = DAY_CLOSES
     vars(server.switches).update({name: value for name, value in vars(Switches()).items() if name != "_lock"})
@@ -39,16 +39,16 @@ def reset(server: TwelveDataStandIn) -> TwelveDataStandIn:
     return server
 
 
-def limit(server: TwelveDataStandIn, per_minute: int | None = None, per_day: int | None = None) -> None:
+def limit(server: TwelveDataEmulator, per_minute: int | None = None, per_day: int | None = None) -> None:
     """Another plan, with all its credits."""
     credits = server._answers.credits
     credits.per_minute, credits.per_day, credits._minute = per_minute, per_day, None
 
 
 def ask(
-    api: TwelveDataStandIn,
+    api: TwelveDataEmulator,
     symbol: str = "AAPL",
-    key: str | None = "stand-in-key",
+    key: str | None = "emulator-key",
     timeout: float = 10,
     **params: object,
 ) -> Any:

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 from reading import DAGS, Structure
 
-from barflow.run_messages import NEXT
+from barflow.operations.run_messages import NEXT
 
 ALL = ("deployed", "on_host", "on_laptop")
 

@@ -19,13 +19,13 @@ from pymongo.database import Database
 from reading import DAGS
 
 from barflow.contract import RuntimeContract, parameter_name
-from barflow.mongo import Document
-from barflow.runtime import Run
+from barflow.pipeline.stores import Run
 from barflow.settings import load_settings
-from local.embedded import STAND_IN_KEY
-from local.slack_server import TOKEN, SlackStandIn, Trouble
+from barflow.staging.connection import Document
+from emulators.slack.server import TOKEN, SlackEmulator, Trouble
+from emulators.twelvedata.server import TwelveDataEmulator
+from local.embedded import EMULATOR_KEY
 from local.synthetic import SyntheticBars
-from local.twelvedata.server import TwelveDataStandIn
 
 SYMBOLS, DAY = ("AAPL", "MSFT", "NVDA"), "2025-07-02"
 ACCOUNT, RUN = "123456789012", "scheduled__2026-11-25T21:45:00+00:00"
@@ -178,7 +178,7 @@ def test_each_try_of_the_step_has_an_id_of_its_own(
 def test_a_step_that_a_dead_try_left_is_taken_and_not_done_again(
     tasks: Any, contract: RuntimeContract, steps_end: dict[str, str], state: str
 ) -> None:
-    from barflow.clusters import step_request
+    from barflow.operations.clusters import step_request
 
     cluster = create(tasks)
     left = boto3.client("emr").add_job_flow_steps(
@@ -220,7 +220,7 @@ def test_a_failed_job_says_why(tasks: Any, contract: RuntimeContract) -> None:
 def test_slack_hears_of_a_failed_task_once_with_all_that_is_needed(
     tasks: Any, contract: RuntimeContract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with SlackStandIn() as slack:
+    with SlackEmulator() as slack:
         monkeypatch.setenv("BARFLOW_SLACK_URL", slack.url)
         tasks.tell_failure(context(3, RuntimeError("postgresql://loader:hunter2@db/barflow did not answer\nat line 3")))
     (post,) = slack.posts
@@ -242,7 +242,7 @@ def test_slack_hears_of_a_failed_task_once_with_all_that_is_needed(
 def test_slack_being_down_fails_nothing(
     tasks: Any, contract: RuntimeContract, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with SlackStandIn(Trouble(500)) as slack:
+    with SlackEmulator(Trouble(500)) as slack:
         monkeypatch.setenv("BARFLOW_SLACK_URL", slack.url)
         tasks.tell_failure(context(error=RuntimeError("why")))
     assert slack.attempts == 1
@@ -262,12 +262,12 @@ def backfill(
     tasks: Any, mongodb_uri: str, database: Database[Document], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Any]]:
     """``backfill("fetch", credits_per_day=2, days=1)`` runs that task of the DAG for three symbols of one session."""
-    with TwelveDataStandIn(SyntheticBars(), api_key=STAND_IN_KEY) as server:
+    with TwelveDataEmulator(SyntheticBars(), api_key=EMULATOR_KEY) as server:
 
         def run(task: str, credits_per_day: int | None, days: int, symbols: tuple[str, ...] = SYMBOLS) -> Any:
             settings = load_settings(
                 mongodb_uri=mongodb_uri, mongodb_database=database.name, twelvedata_url=server.url,
-                twelvedata_api_key=STAND_IN_KEY, credits_per_minute=8, credits_per_day=credits_per_day,
+                twelvedata_api_key=EMULATOR_KEY, credits_per_minute=8, credits_per_day=credits_per_day,
             )  # fmt: skip
             form = {"symbols": list(symbols), "start": DAY, "end": DAY, "days": days}
             monkeypatch.setattr(tasks.backfill, "get_current_context", lambda: {"params": form})

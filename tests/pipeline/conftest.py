@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from harness import Pipeline
 
-from barflow.spark_session import spark_session
+from barflow.pipeline.spark import spark_session
 from local import mongo
 from local.starting import free_port
 

@@ -8,11 +8,11 @@ import pytest
 from harness import Pipeline, made_up, revised
 
 from barflow.errors import BarflowError
-from barflow.expiry import expire_staging
-from barflow.run_summary import summarize
-from barflow.runtime import Run
+from barflow.operations.expiry import expire_staging
+from barflow.operations.run_summary import summarize
+from barflow.pipeline.stores import Run
 from barflow.settings import load_settings
-from barflow.staging import Staging
+from barflow.staging.sessions import Staging
 
 OLD, RECENT = ("2025-07-30", "2025-07-31"), ("2026-05-28", "2026-05-29")
 NOW = datetime(2026, 5, 29, 21, tzinfo=UTC)

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 from harness import AGGREGATE, Pipeline, made_up, revised
 
-from barflow.bars import SessionBars
-from barflow.lake import Manifest, Partition
-from barflow.load import TABLES
-from barflow.sessions import sessions_between
-from local.oracle import Oracle, disagreements, held
+from barflow.lake.partitions import Manifest, Partition
+from barflow.market.bars import SessionBars
+from barflow.market.sessions import sessions_between
+from barflow.warehouse.load import TABLES
+from rehearsal.oracle import Oracle, disagreements, held
 
 DAYS = [str(item.session_date) for item in sessions_between(date(2025, 9, 2), date(2025, 12, 31))]
 BAR_TABLES = TABLES[:-1]

@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from harness import AGGREGATE, PROCESS, Pipeline, made_up
 
-from barflow import process
-from barflow.ledger import Lease
-from barflow.load import LOCK
-from local.oracle import Oracle, disagreements
+from barflow.pipeline import process
+from barflow.staging.ledger import Lease
+from barflow.warehouse.load import LOCK
+from rehearsal.oracle import Oracle, disagreements
 
 SESSIONS = [made_up(symbol, day) for symbol in ("AAPL", "MSFT") for day in ("2025-07-02", "2025-07-03")]
 

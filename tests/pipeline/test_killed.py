@@ -17,10 +17,10 @@ import pytest
 from gate import Gate
 from harness import AGGREGATE, PROCESS, Pipeline, made_up
 
-from barflow.bars import SessionBars
-from barflow.process import to_table
-from barflow.sessions import sessions_between
-from local.oracle import Oracle, disagreements
+from barflow.market.bars import SessionBars
+from barflow.market.sessions import sessions_between
+from barflow.pipeline.process import to_table
+from rehearsal.oracle import Oracle, disagreements
 
 INTERRUPTED = Path(__file__).with_name("interrupted.py")
 NEW_DAYS = [str(item.session_date) for item in sessions_between(date(2025, 8, 4), date(2025, 8, 29))]
@@ -106,9 +106,9 @@ def check_end_state(running: Running) -> None:
 
 
 PROCESS_DIES = {
-    "when all is staged and nothing in place": ("after", "barflow.process:stage_partitions"),
-    "with one partition in place and the others not": ("after", "barflow.lake:Lake._promote"),
-    "between the manifest and the ledger": ("after", "barflow.lake:Lake.publish"),
+    "when all is staged and nothing in place": ("after", "barflow.pipeline.process:stage_partitions"),
+    "with one partition in place and the others not": ("after", "barflow.lake.partitions:Lake._promote"),
+    "between the manifest and the ledger": ("after", "barflow.lake.partitions:Lake.publish"),
 }
 
 
@@ -148,7 +148,7 @@ def test_aggregate_killed_after_its_commit_has_nothing_left_to_do(running: Runni
     running.news()
     pipeline = running.pipeline
     pipeline.process()
-    ends(pipeline.start(AGGREGATE, under=(str(INTERRUPTED), "after", "barflow.load:Load.commit")), set())
+    ends(pipeline.start(AGGREGATE, under=(str(INTERRUPTED), "after", "barflow.warehouse.load:Load.commit")), set())
     loaded = pipeline.warehouse()
     assert pipeline.aggregate()["outcome"] == "nothing new"
     assert pipeline.warehouse() == loaded

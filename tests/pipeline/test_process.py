@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from harness import PROCESS, Pipeline, made_up, revised
 
-from barflow import process
 from barflow.errors import BarflowError
-from barflow.lake import Lake
-from barflow.process import Written
-from barflow.staging import Staging
+from barflow.lake.partitions import Lake
+from barflow.pipeline import process
+from barflow.pipeline.process import Written
+from barflow.staging.sessions import Staging
 
 JULY = ("2025-07-29", "2025-07-30", "2025-07-31")
 AUGUST = ("2025-08-01", "2025-08-04")

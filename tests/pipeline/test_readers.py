@@ -12,9 +12,9 @@ import pytest
 from gate import Gate
 from harness import AGGREGATE, PROCESS, Pipeline, Ran, made_up
 
-from barflow import load
-from barflow.load import TABLES
-from local.oracle import Oracle, disagreements
+from barflow.warehouse import load
+from barflow.warehouse.load import TABLES
+from rehearsal.oracle import Oracle, disagreements
 
 DAYS = ("2025-07-02", "2025-07-03")
 OLD = [made_up(symbol, day) for symbol in ("AAPL", "MSFT") for day in DAYS]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness import Pipeline, received
 
-from local.oracle import IBKR, YFINANCE, Oracle, disagreements, held
+from rehearsal.oracle import IBKR, YFINANCE, Oracle, disagreements, held
 
 
 def test_ten_months_in_two_loads_equal_the_oracle(pipeline: Pipeline, real_data: Path) -> None:

@@ -12,9 +12,9 @@ from harness import ROOT, Pipeline, made_up, revised
 from psycopg import sql
 from pyspark.sql import DataFrame, SparkSession
 
-from barflow.bars import spark_schema
-from barflow.sessions import sessions_between
-from barflow.spark_session import spark_session
+from barflow.market.bars import spark_schema
+from barflow.market.sessions import sessions_between
+from barflow.pipeline.spark import spark_session
 
 NODES: Mapping[str, Any] = json.loads((ROOT / "glue" / "visual_job.json").read_text())["CodeGenConfigurationNodes"]
 TABLES = ("bar_30min", "bar_1h", "bar_1d", "daily_metrics")
@@ -37,7 +37,7 @@ def _step(
         case "S3CatalogSource":
             return spark.read.schema(spark_schema()).parquet(f"{pipeline.lake_uri}/bars_5min")
         case "S3CsvSource":
-            return spark.read.csv(str(ROOT / "barflow" / "sessions_xnys.csv"), header=said["WithHeader"])
+            return spark.read.csv(str(ROOT / "barflow" / "market" / "sessions_xnys.csv"), header=said["WithHeader"])
         case "SparkSQL":
             for alias in said["SqlAliases"]:
                 frames[alias["From"]].createOrReplaceTempView(alias["Alias"])

@@ -14,9 +14,9 @@ from deployments import ROOT, Deployment
 from permissions import rights, rights_of
 from programs import program, settings_read, variable
 
-from barflow.bars import arrow_schema
-from barflow.deployment import settings_of
-from barflow.program import parse_arguments
+from barflow.market.bars import arrow_schema
+from barflow.operations.deployment import settings_of
+from barflow.pipeline.program import parse_arguments
 
 # What Glue puts before a job's own arguments.
 GLUES_OWN = ["--JOB_ID", "j_1", "--JOB_RUN_ID", "jr_1", "--JOB_NAME", "aggregate"]

@@ -12,9 +12,9 @@ from moto import mock_aws
 from moto.emr.models import emr_backends
 from moto.glue.models import glue_backends
 
-from barflow.cluster_run import Clients, run_once
 from barflow.contract import RuntimeContract
 from barflow.errors import BarflowError
+from barflow.operations.cluster_run import Clients, run_once
 
 ACCOUNT = "123456789012"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from deployments import Deployment
 
-from barflow.users import AIRFLOW, LOADER, READER, SANDBOX
+from barflow.warehouse.users import AIRFLOW, LOADER, READER, SANDBOX
 
 
 def instance(deployment: Deployment) -> Any:

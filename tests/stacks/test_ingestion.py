@@ -13,7 +13,7 @@ from deployments import Deployment
 from permissions import rights
 from programs import settings_read, variable
 
-from barflow.sessions import BAR, NEW_YORK, bars_due, sessions_between
+from barflow.market.sessions import BAR, NEW_YORK, bars_due, sessions_between
 from config.environment import Environment, IngestConfig
 
 Synthesize = Callable[[Environment], Deployment]
@@ -122,11 +122,11 @@ def test_the_function_sits_in_the_private_subnets(dev_deployment: Deployment) ->
 
 
 def test_the_function_is_given_every_setting_that_a_tick_reads_and_no_other(dev_deployment: Deployment) -> None:
-    read = settings_read("lambda/ingest/handler.py") | settings_read("barflow/counted_tick.py")
-    read |= settings_read("barflow/runtime.py", "ingest", "database")
+    read = settings_read("lambda/ingest/handler.py") | settings_read("barflow/operations/counted_tick.py")
+    read |= settings_read("barflow/pipeline/stores.py", "ingest", "database")
     # Left to their defaults: they do not differ between deployments.
     read -= {"mongodb_database", "batch_size", "alerts_file"}
-    # Read by barflow.notify, which opens the channels that are given.
+    # Read by barflow.alerts.channels, which opens the channels that are given.
     read |= {"sns_topic_arn", "slack_token", "slack_channel"}
     given = dev_deployment.only("Ingestion", "AWS::Lambda::Function")["Environment"]["Variables"]
     assert set(given) == {variable(field) for field in read}

@@ -88,7 +88,7 @@ def test_failed_jobs_steps_and_clusters_reach_the_topic_by_themselves(dev_deploy
 
 
 def test_the_step_that_is_watched_is_the_one_that_a_run_adds(dev_deployment: Deployment) -> None:
-    from barflow.clusters import cluster_request, step_request
+    from barflow.operations.clusters import cluster_request, step_request
 
     contract = dev_deployment.contract
     watched = [rule["EventPattern"] for rule in dev_deployment.resources("Observability", "AWS::Events::Rule")]

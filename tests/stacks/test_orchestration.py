@@ -15,7 +15,7 @@ from deployments import Deployment
 from moto import mock_aws
 
 from barflow.contract import RuntimeContract, parse
-from barflow.deployment import read_contract, settings_of
+from barflow.operations.deployment import read_contract, settings_of
 from config.environment import Environment, NetworkConfig
 from config.environments import dev
 from config.schedule import ProcessConfig
@@ -85,7 +85,7 @@ def test_the_release_holds_all_that_the_host_runs() -> None:
         names = {path.name for path in (ROOT / folder).iterdir() if path.is_file()} - {"py.typed"}
         assert names
         assert {f"release/{folder}/{name}" for name in names} <= RELEASE.places
-    assert "release/config/alerts.toml" in RELEASE.places
+    assert "release/barflow/alerts/alerts.toml" in RELEASE.places
 
 
 def test_another_contract_is_another_instance(synthesize: Callable[[Environment], Deployment]) -> None:

@@ -15,8 +15,8 @@ from moto import mock_aws
 from permissions import rights, rights_of
 from programs import ROOT, program, settings_read, third_party_imports, variable
 
-from barflow import clusters
 from barflow.contract import RuntimeContract
+from barflow.operations import clusters
 
 RUN = "20250702T200000Z-process-3fa9c1"
 # Of another contract: each field a value of its own, so that a mix-up shows.

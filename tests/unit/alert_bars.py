@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from fractions import Fraction
 
-from barflow.alert_rules import (
+from barflow.alerts.rules import (
     AverageRule,
     ExtremeRule,
     GapRule,
@@ -19,8 +19,8 @@ from barflow.alert_rules import (
     SilenceRule,
     VolumeRule,
 )
-from barflow.bars import Bar, SessionBars
-from barflow.sessions import BAR, Session, last_sessions, previous_session, session
+from barflow.market.bars import Bar, SessionBars
+from barflow.market.sessions import BAR, Session, last_sessions, previous_session, session
 
 FIVE = timedelta(minutes=5)
 NEWEST_DAY = date(2025, 7, 30)

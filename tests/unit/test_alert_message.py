@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from alert_bars import NEWEST_DAY, bars_of, days, traded
 
-from barflow.alert_message import Message, schema
-from barflow.alert_rules import RuleBook, settle
-from barflow.alerts import judge_history
+from barflow.alerts.evaluate import judge_history
+from barflow.alerts.message import Message, schema
+from barflow.alerts.rules import RuleBook, settle
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "alert-message.schema.json"
 NOTICED = datetime(2025, 7, 30, 20, 0, 1, tzinfo=UTC)
@@ -29,7 +29,7 @@ def one(closes: list[float], **rule: object) -> Message:
 
 
 def test_the_published_schema_is_that_of_the_message() -> None:
-    assert json.loads(SCHEMA.read_text()) == schema(), "write it anew: python -m barflow.alert_message"
+    assert json.loads(SCHEMA.read_text()) == schema(), "write it anew: python -m barflow.alerts.message"
 
 
 def test_a_message_is_what_a_bot_needs_and_keeps_through_json() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from barflow.alert_rules import GapRule, MoveRule, load_rules
+from barflow.alerts.rules import GapRule, MoveRule, load_rules
 from barflow.errors import BadInputError
 from barflow.settings import load_settings
 

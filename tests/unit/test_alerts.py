@@ -13,8 +13,9 @@ from alert_bars import FIVE, NEWEST_DAY, bars_of, days, plainly, traded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barflow.alert_history import SymbolState
-from barflow.alert_rules import (
+from barflow.alerts.evaluate import NEWS_SESSIONS, Evaluator, Event, judge_history
+from barflow.alerts.history import SymbolState
+from barflow.alerts.rules import (
     AverageRule,
     ExtremeRule,
     GapRule,
@@ -26,9 +27,8 @@ from barflow.alert_rules import (
     VolumeRule,
     load_rules,
 )
-from barflow.alerts import NEWS_SESSIONS, Evaluator, Event, judge_history
-from barflow.bars import SessionBars
-from barflow.staging import StoredSession
+from barflow.market.bars import SessionBars
+from barflow.staging.sessions import StoredSession
 
 
 def rule_of(model: type[Rule], **values: st.SearchStrategy[object]) -> st.SearchStrategy[Rule]:
@@ -333,7 +333,7 @@ def test_on_the_recorded_july_a_gap_of_five_percent_fires_for_two_mornings_of_te
 
 
 def recorded(path: Path) -> list[SessionBars]:
-    from barflow.cli_alerts import recorded_sessions
+    from barflow.cli.alerts import recorded_sessions
     from local.replay import ReplayBars
 
     return list(recorded_sessions(ReplayBars.load(path)))

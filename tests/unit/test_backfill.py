@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from barflow.backfill import BackfillPlan, plan, rehearse
-from barflow.credits import Credits
 from barflow.errors import BadInputError
-from barflow.sessions import BAR, Session, session, sessions_between
+from barflow.market.sessions import BAR, Session, session, sessions_between
+from barflow.pipeline.backfill import BackfillPlan, plan, rehearse
+from barflow.twelvedata.credits import Credits
 
 NOW = datetime(2026, 11, 24, 20, 0, 30, tzinfo=UTC)  # Tuesday, 15:00 in New York
 BASIC: dict[str, Any] = {"credits_per_minute": 8, "credits_per_day": 800, "now": NOW, "batch_size": 8}

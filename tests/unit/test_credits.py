@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from barflow.credits import Credits
+from barflow.twelvedata.credits import Credits
 
 NOON = datetime(2025, 7, 2, 12, 0, 20, tzinfo=UTC)
 NEXT_MINUTE = datetime(2025, 7, 2, 12, 1, tzinfo=UTC)

@@ -9,8 +9,8 @@ import pytest
 from moto import mock_aws
 
 from barflow.contract import parameter_name
-from barflow.deployment import read_contract
 from barflow.errors import BadInputError, UnavailableError
+from barflow.operations.deployment import read_contract
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from local.aws.iam_policies import Call, allowed
+from emulators.aws.iam_policies import Call, allowed
 
 OBJECT = "arn:aws:s3:::lake/bars/symbol=AAPL/part.parquet"
 

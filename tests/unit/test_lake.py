@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from barflow.bars import arrow_schema
 from barflow.errors import BarflowError, UnavailableError
-from barflow.export import export_bars
-from barflow.lake import Lake, Manifest, Partition
+from barflow.lake.export import export_bars
+from barflow.lake.partitions import Lake, Manifest, Partition
+from barflow.market.bars import arrow_schema
 
 
 def bars_of(close: float, day: int = 2) -> pa.Table:

@@ -7,8 +7,8 @@ from datetime import UTC, date, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from barflow.bars import Bar, SessionBars
-from barflow.staging import merge_session
+from barflow.market.bars import Bar, SessionBars
+from barflow.staging.sessions import merge_session
 
 DAY = date(2025, 7, 2)
 OPEN = datetime(2025, 7, 2, 13, 30, tzinfo=UTC)

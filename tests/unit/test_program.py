@@ -18,7 +18,7 @@ import pytest
 
 from barflow import errors
 from barflow.errors import BadInputError, BarflowError, UnavailableError, VendorRefusedError
-from barflow.program import Say, as_known, run_child, run_program
+from barflow.pipeline.program import Say, as_known, run_child, run_program
 
 PARSER = argparse.ArgumentParser(prog="job.py")
 PARSER.add_argument("--lake")
@@ -142,7 +142,7 @@ def test_a_program_that_is_told_to_stop_gives_back_what_it_holds(tmp_path: Path)
     body = """
 import argparse, signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job, as the tests may be, ignores
-from barflow.program import run_program
+from barflow.pipeline.program import run_program
 def work(arguments, say):
     try:
         say("at work")
@@ -165,7 +165,7 @@ def test_sigterm_stops_also_what_a_shell_runs_in_the_background(tmp_path: Path) 
     body = """
 import argparse, signal, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-from barflow.program import run_program
+from barflow.pipeline.program import run_program
 def work(arguments, say):
     say("at work")
     time.sleep(20)
@@ -183,7 +183,7 @@ sys.exit(run_program(argparse.ArgumentParser(), [], work))
 SPARK_TASK = """
   An exception was thrown from the Python worker. Please see the stack trace below.
 Traceback (most recent call last):
-  File "/x/barflow/warehouse.py", line 30, in warehouse_errors
+  File "/x/barflow/warehouse/connection.py", line 30, in warehouse_errors
     raise UnavailableError(
 barflow.errors.UnavailableError: the warehouse could not take the rows of a task: gone.
 """

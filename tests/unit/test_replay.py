@@ -127,7 +127,7 @@ def test_duplicates_and_nulls_are_served(tmp_path: Path, csv_file: Path) -> None
     assert ReplayBars.load(answer).rows("AAPL", *ALWAYS) == [(*ROW[:2], None, *ROW[3:])]
 
 
-def test_columns_may_stand_in_any_order_beside_others(csv_file: Path) -> None:
+def test_columns_may_emulator_any_order_beside_others(csv_file: Path) -> None:
     bars = load_csv(
         csv_file, "\ufeffsymbol,Datetime,note,close,open,high,low,volume", "aapl,2025-07-02 11:30:00,x,4,1,2,3,5", ""
     )

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barflow.sessions import Session, new_york, sessions_between
-from local.report_chart import LEAST_SLOTS, PHONE_LABEL, PITCH, PRICE_HEIGHT, PRICE_SHARE, Candle, Chart, draw
+from barflow.market.sessions import Session, new_york, sessions_between
+from local.report.chart import LEAST_SLOTS, PHONE_LABEL, PITCH, PRICE_HEIGHT, PRICE_SHARE, Candle, Chart, draw
 
 HOUR = timedelta(hours=1)
 # Both changes of daylight saving and the half days of a year.
@@ -77,7 +77,7 @@ def test_every_bar_has_a_slot_and_its_high_and_low_are_on_the_price_axis(candles
 
 @settings(max_examples=40)
 @given(histories())
-def test_bars_stand_in_time_order_and_a_missing_one_leaves_its_slot_empty(candles: list[Candle]) -> None:
+def test_bars_emulator_time_order_and_a_missing_one_leaves_its_slot_empty(candles: list[Candle]) -> None:
     expected = expected_hours(candles)
     taken = [expected.index(bar.bar_start) for bar in candles]
     chart = draw(candles)

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from barflow.errors import BarflowError
-from barflow.sessions import last_sessions
-from barflow.status import SymbolStatus
-from local.report import MOST_BARS, MOST_SESSIONS, Report, SymbolReport, render, write_report
-from local.report_chart import Candle, draw
-from local.report_words import METRICS, describe_source
+from barflow.market.sessions import last_sessions
+from barflow.pipeline.status import SymbolStatus
+from local.report.chart import Candle, draw
+from local.report.page import MOST_BARS, MOST_SESSIONS, Report, SymbolReport, render, write_report
+from local.report.words import METRICS, describe_source
 from local.synthetic import SyntheticBars
 
 NOW = datetime(2025, 11, 21, 21, 30, tzinfo=UTC)

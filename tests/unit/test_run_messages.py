@@ -7,9 +7,9 @@ from importlib import resources
 
 import pytest
 
-from barflow.clusters import Cluster, strays
-from barflow.run_messages import ANYTHING, NEXT, Failure, failure_text, safe_reason, summary_text
-from barflow.run_summary import Summary
+from barflow.operations.clusters import Cluster, strays
+from barflow.operations.run_messages import ANYTHING, NEXT, Failure, failure_text, safe_reason, summary_text
+from barflow.operations.run_summary import Summary
 
 NOW = datetime(2026, 5, 29, 21, tzinfo=UTC)
 

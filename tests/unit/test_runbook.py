@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from barflow.errors import BadInputError
-from barflow.runbook import html, markdown, read_outputs
+from barflow.operations.runbook import html, markdown, read_outputs
 from stacks.outputs import OUTPUTS
 
 MEANINGS = {(item.stack, item.key): item.meaning for item in OUTPUTS}
-TEMPLATE = Path(__file__).parents[2] / "barflow" / "runbook.md.j2"
+TEMPLATE = Path(__file__).parents[2] / "barflow" / "operations" / "runbook.md.j2"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import exchange_calendars
 import pytest
 
 from barflow.errors import BadInputError
-from barflow.sessions import (
+from barflow.market.sessions import (
     last_sessions,
     new_york,
     previous_session,
@@ -108,15 +108,13 @@ def test_a_naive_moment_is_refused() -> None:
 def test_the_calendar_needs_no_pandas() -> None:
     import subprocess
 
-    code = (
-        "import sys, barflow.sessions, barflow.validation; print([m for m in ('pandas', 'numpy') if m in sys.modules])"
-    )
+    code = "import sys, barflow.market.validation; print([m for m in ('pandas', 'numpy') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ast.literal_eval(found.stdout) == []
 
 
 def test_every_bar_is_known_by_its_text_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("barflow.sessions.MOST_SLOTS", 200)  # so that some are forgotten, and found again
+    monkeypatch.setattr("barflow.market.sessions.MOST_SLOTS", 200)  # so that some are forgotten, and found again
     days = sessions_between(date(2025, 6, 25), date(2025, 7, 9))
     for traded in [*days, *days]:
         texts = [f"{slot:%Y-%m-%d %H:%M:%S}" for slot in traded.slots]

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from barflow.status import SymbolStatus
-from barflow.tables import show_status, status_json
+from barflow.cli.terminal import show_status, status_json
+from barflow.pipeline.status import SymbolStatus
 
 NOW = datetime(2025, 7, 17, 15, 0, tzinfo=UTC)
 FOUND = {"AAPL": SymbolStatus("AAPL", newest_staged=NOW)}

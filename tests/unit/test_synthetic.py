@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barflow.sessions import Session, session, sessions_between
-from local.bar_sources import Row
+from barflow.market.sessions import Session, session, sessions_between
+from emulators.twelvedata.bar_source import Row
 from local.synthetic import SyntheticBars
 
 MARKET = SyntheticBars(seed=7)

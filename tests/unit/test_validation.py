@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from barflow.bars import Bar
-from barflow.sessions import session, sessions_between
-from barflow.validation import REASONS, check_row, price_jumps, validate
+from barflow.market.bars import Bar
+from barflow.market.sessions import session, sessions_between
+from barflow.market.validation import REASONS, check_row, price_jumps, validate
 
 NOW = datetime(2025, 7, 30, 20, 0, tzinfo=UTC)
 WEDNESDAY = session(date(2025, 7, 30))

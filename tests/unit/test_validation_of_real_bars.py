@@ -14,8 +14,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from barflow.sessions import NEW_YORK
-from barflow.validation import Validated, validate
+from barflow.market.sessions import NEW_YORK
+from barflow.market.validation import Validated, validate
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 FIELDS = ("datetime", "open", "high", "low", "close", "volume")

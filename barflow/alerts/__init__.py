@@ -1,0 +1,1 @@
+"""Price alerts: rules, evaluation, outbox and delivery."""

@@ -1,0 +1,169 @@
+"""The commands `barflow alerts …`: the rules that are in force, the alerts that fired, and those that would have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from barflow.alerts.rules import SHIPPED, BaseRule, Rule, RuleBook, load_rules
+from barflow.cli.common import Json, OnlySymbols, State, opened, print_json
+from barflow.errors import BadInputError
+from barflow.market.bars import SessionBars
+from barflow.settings import load_settings, parse_symbols
+
+if TYPE_CHECKING:
+    from barflow.alerts.evaluate import Event
+    from local.replay import ReplayBars
+
+COMMON = {*BaseRule.model_fields, "kind"}
+
+alerts_app = typer.Typer(no_args_is_help=True, help="Price alerts: their rules, and what fired.")
+
+RuleId = Annotated[str | None, typer.Option(help="Only the rule with this id.")]
+
+
+@alerts_app.command("rules", epilog="Example:  BARFLOW_ALERTS_FILE=my.toml barflow alerts rules")
+def rules(as_json: Json = False) -> None:
+    """Check the rules and show them as they stand, with what each looks at and where its alerts go."""
+    from barflow.cli.terminal import console, table
+
+    settings = load_settings()
+    book, path = load_rules(settings.alerts_file), settings.alerts_file or SHIPPED
+    own = {
+        symbol: [rule for rule in settled if rule not in book.all] for symbol, settled in book.with_own_values.items()
+    }
+    if as_json:
+        print_json(
+            {
+                "file": str(path),
+                "rules": [rule.model_dump() for rule in book.all],
+                "per_symbol": {symbol: [rule.model_dump() for rule in found] for symbol, found in own.items()},
+            }
+        )
+        return
+    shown = table("", ("id", "symbols", "fires when", "severity", "cool-down", "looks back", "channels"), 7)
+    for symbol, rule in [(None, rule) for rule in book.all] + [(name, rule) for name in own for rule in own[name]]:
+        back = f"{rule.history} sessions" if rule.history > 1 else ""
+        cool_down = f"{rule.cool_down_minutes} min"
+        names = symbol or ", ".join(rule.symbols)
+        shown.add_row(rule.id, names, _when(rule), rule.severity, cool_down, back, ", ".join(rule.channels))
+    console().print(shown)
+    console().print(f"{len(book.all)} rules from {path}", markup=False)
+
+
+def _when(rule: Rule) -> str:
+    """The kind and its own values: ``move: 3 percent, 30 minutes``."""
+    own = {name: value for name, value in rule.model_dump(exclude=COMMON).items() if value is not None}
+    side = "" if own.pop("direction", "both") == "both" else f", {rule.model_dump()['direction']}"
+    return f"{rule.kind}: " + ", ".join(f"{value:g} {name}" for name, value in own.items()) + side
+
+
+@alerts_app.command("list", epilog="Example:  barflow alerts list --symbols TSLA --undelivered")
+def list_(
+    symbols: OnlySymbols = None,
+    rule: RuleId = None,
+    undelivered: Annotated[bool, typer.Option(help="Only those that a channel still has to take.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest bar first.")] = 50,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """List the alerts that fired, and how far each channel has them."""
+    from barflow.alerts.outbox import Outbox
+
+    names = parse_symbols(symbols) if symbols else None
+    with opened(state, postgres=False) as run:
+        found = Outbox(run.database).find(names, rule, undelivered=undelivered, limit=limit)
+    if as_json:
+        print_json({"alerts": found})
+    else:
+        _show_alerts(found)
+
+
+def _show_alerts(found: Sequence[Mapping[str, Any]]) -> None:
+    from barflow.cli.terminal import console, table
+    from barflow.market.sessions import new_york
+
+    if not found:
+        console().print("no alert: barflow alerts rules shows what would fire one")
+        return
+    shown = table("", ("bar (New York)", "severity", "rule", "alert", "delivery"), 5)
+    for item in found:
+        bar = f"{new_york(item['bar_start']):%Y-%m-%d %H:%M}"
+        shown.add_row(bar, item["severity"], item["rule"], item["message"]["text"], _delivery(item["channels"]))
+    console().print(shown)
+
+
+def _delivery(channels: Mapping[str, Mapping[str, Any]]) -> str:
+    done = [f"{name} sent" if state["delivered_at"] else f"{name} waits" for name, state in channels.items()]
+    tried = [f"{name}: {state['last_error']}" for name, state in channels.items() if state["last_error"]]
+    return ", ".join(done) + "".join(f"\n{line}" for line in tried)
+
+
+@alerts_app.command("test", epilog="Example:  barflow alerts test --replay bars.csv --rule gap_5pct --json")
+def try_rules(
+    replay: Annotated[
+        Path,
+        typer.Option(
+            help="Recorded bars: a CSV datetime,open,high,low,close,volume,symbol in New York time, or a folder of "
+            "Twelve Data JSON answers."
+        ),
+    ],
+    rule: RuleId = None,
+    as_json: Json = False,
+) -> None:
+    """Show what the rules would have fired on recorded bars, session by session. Nothing is stored or sent."""
+    from barflow.alerts.evaluate import judge_history
+    from barflow.alerts.message import in_words
+    from barflow.cli.terminal import console, table
+    from barflow.market.sessions import new_york
+    from local.replay import ReplayBars
+
+    book = _only(load_rules(load_settings().alerts_file), rule)
+    recorded = ReplayBars.load(replay)
+    assert recorded.as_of is not None, "a recording ends"
+    events = judge_history(book, recorded_sessions(recorded), recorded.as_of)
+    if as_json:
+        print_json([_as_json(event) for event in events])
+        return
+    if events:
+        shown = table("", ("bar (New York)", "rule", "alert"), 3)
+        for event in events:
+            shown.add_row(f"{new_york(event.bar_start):%Y-%m-%d %H:%M}", event.rule.id, in_words(event))
+        console().print(shown)
+    console().print(f"{len(events)} alerts on {recorded.describe}", markup=False)
+
+
+def _only(book: RuleBook, rule: str | None) -> RuleBook:
+    if rule is None:
+        return book
+    if rule not in {item.id for item in book.all}:
+        raise BadInputError(f"--rule {rule}: no such rule; there are {', '.join(item.id for item in book.all)}")
+    return book.only(rule)
+
+
+def recorded_sessions(recorded: ReplayBars) -> Iterator[SessionBars]:
+    """The recorded bars that validation accepts, as the pipeline would store them."""
+    from barflow.market.validation import FIELD_NAMES, TIME_FORMAT, validate
+
+    assert recorded.as_of is not None, "a recording ends"
+    for symbol in recorded.symbols:
+        rows = recorded.rows(symbol, recorded.first, recorded.as_of)
+        values = [dict(zip(FIELD_NAMES, (f"{row[0]:{TIME_FORMAT}}", *row[1:]), strict=True)) for row in rows]
+        checked = validate(symbol, {}, values, recorded.as_of)
+        if checked.rejected:
+            typer.echo(f"{symbol}: validation refused {len(checked.rejected)} bars; they are left out", err=True)
+        yield from checked.sessions.values()
+
+
+def _as_json(event: Event) -> dict[str, Any]:
+    return {
+        "id": event.id,
+        "rule": event.rule.id,
+        "symbol": event.symbol,
+        "session_date": event.session_date.isoformat(),
+        "bar_start": f"{event.bar_start:%Y-%m-%dT%H:%M:%SZ}",
+        "value": event.value,
+    }

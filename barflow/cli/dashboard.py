@@ -1,0 +1,62 @@
+"""The command `barflow dashboard`: the analysts' page on the stores of the settings, or on those of a state folder."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from barflow.cli.common import State, opened, say
+from barflow.secrets import resolve
+from barflow.settings import load_settings
+
+if TYPE_CHECKING:
+    from barflow.pipeline.stores import Run
+
+LOOPBACK = "127.0.0.1"
+
+
+def dashboard(
+    state: State = None,
+    host: Annotated[str, typer.Option(help="Address to serve on; another than loopback needs a token.")] = LOOPBACK,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8050,
+) -> None:
+    """Serve the analysts' page until Ctrl-C: watch-list, charts, alerts and health, as ticks arrive. It reads only.
+
+    BARFLOW_DASHBOARD_TOKEN is what visitors sign in with, or secretsmanager:NAME; on loopback it may be left out.
+    """
+    from dashboard.security import checked_token
+
+    checked_token(_token(), host)  # before anything is started
+    with opened(state) as run, page_of(run, host=host, port=port) as url:
+        say(f"the page is at {url}  Ctrl-C stops it")
+        wait()
+
+
+@contextmanager
+def page_of(run: Run, *, host: str = LOOPBACK, port: int = 0) -> Iterator[str]:
+    """Serves the page of a run's stores, at its clock. Gives the URL."""
+    from barflow.lake.partitions import Lake
+    from dashboard.app import create_app
+    from dashboard.security import checked_token
+    from dashboard.server import serving
+
+    lake = Lake(run.settings.lake_uri) if run.settings.lake_uri else None
+    token = checked_token(_token(), host)
+    app = create_app(run.database, run.warehouse_dsn, lake=lake, token=token, clock=run.clock)
+    with serving(app, host, port) as url:
+        yield url
+
+
+def wait() -> None:
+    """Until Ctrl-C, which is how a server is meant to end."""
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
+
+
+def _token() -> str | None:
+    setting = load_settings().dashboard_token
+    return resolve(setting, "BARFLOW_DASHBOARD_TOKEN") if setting else None

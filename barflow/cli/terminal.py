@@ -1,0 +1,166 @@
+"""How results look in a terminal, and as JSON for scripts."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from barflow.market.sessions import new_york, session_at
+from barflow.pipeline.ingest import Counts, TickReport
+from barflow.pipeline.status import SymbolStatus, is_fresh
+
+OK, BAD, WAIT = "[green]✓[/]", "[red]✗[/]", "[yellow]…[/]"
+
+
+def console() -> Console:
+    """Standard output, as wide as its terminal; into a pipe or file wide enough to keep a row in one line."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+@contextmanager
+def ticking(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar of symbols on stderr, where that is a terminal; the block gets a function that moves it on."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("symbols"), TimeElapsedColumn())
+    terminal = Console(stderr=True)
+    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+def table(title: str, columns: Sequence[str], left: int = 1) -> Table:
+    made = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    for index, name in enumerate(columns):
+        made.add_column(name, justify="left" if index < left else "right", no_wrap=index < left)
+    return made
+
+
+def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], style: str) -> None:
+    """A query's answer as a table, CSV or JSON (an array of objects)."""
+    if style == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+    elif style == "json":
+        found = [dict(zip(columns, row, strict=True)) for row in rows]
+        sys.stdout.write(json.dumps(found, default=str) + "\n")
+    else:
+        shown = table("", columns, left=len(columns))
+        for row in rows:
+            shown.add_row(*map(cell, row))
+        console().print(shown)
+        console().print(f"({len(rows)} rows)" if len(rows) != 1 else "(1 row)")
+
+
+def cell(value: Any) -> str:
+    """A value as a person reads it: numbers to eight digits, times to the second. CSV and JSON keep all of it."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.8g}"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S%z}"
+    if isinstance(value, timedelta):
+        return str(value - timedelta(microseconds=value.microseconds))
+    return str(value)
+
+
+def show_tick(report: TickReport, as_json: bool) -> None:
+    """What a tick or backfill did, per symbol."""
+    if as_json:
+        symbols = {symbol: asdict(counts) for symbol, counts in report.counts.items()}
+        errors = {symbol: item.message for symbol, item in report.errors.items()}
+        body = {"run_id": report.run_id, "symbols": symbols, "errors": errors, "notes": report.notes}
+        sys.stdout.write(json.dumps(body) + "\n")
+        return
+    names = tuple(vars(Counts()))
+    shown = table(f"run {report.run_id}", ("symbol", *names))
+    for symbol, counts in report.counts.items():
+        shown.add_row(symbol, *(f"{getattr(counts, name):,}" for name in names))
+    if len(report.counts) != 1:
+        shown.add_row("all", *(f"{getattr(report.total, name):,}" for name in names), style="bold")
+    console().print(shown)
+    for symbol, notes in report.notes.items():
+        for note in notes:
+            console().print(f"{symbol}: {note}", style="yellow", markup=False)
+
+
+def status_json(
+    found: Mapping[str, SymbolStatus], runs: Mapping[str, Any], now: datetime, undelivered: float
+) -> dict[str, Any]:
+    """``undelivered``: seconds since the oldest alert was noticed that a channel has not taken, 0 where none waits."""
+    return {
+        "as_of": now.isoformat(),
+        "market_open": session_at(now) is not None,
+        "balanced": not any(item.broken or item.pending for item in found.values()),
+        "broken": any(item.broken for item in found.values()),
+        "symbols": {symbol: {**item.to_json(), "fresh": is_fresh(item, now)} for symbol, item in found.items()},
+        "runs": runs,
+        "undelivered_alert_seconds": round(undelivered),
+    }
+
+
+def show_status(found: Mapping[str, SymbolStatus], runs: Mapping[str, Any], now: datetime, undelivered: float) -> None:
+    """The reconciliation for a person: one line a symbol, then what needs a look. ``undelivered`` as above."""
+    out = console()
+    market = "open" if session_at(now) else "closed"
+    out.print(f"as of {new_york(now):%Y-%m-%d %H:%M} New York, market {market}")
+    if not found:
+        out.print("nothing is stored yet: run `barflow ingest`, or `barflow demo` to see it all work")
+        return
+    shown = table(
+        "",
+        ("symbol", "newest bar (New York)", "staged", "Parquet", "warehouse", "missing", "rejected", "pending", ""),
+        2,
+    )
+    for item in found.values():
+        newest = f"{new_york(item.newest_staged):%Y-%m-%d %H:%M}" if item.newest_staged else "none"
+        fresh = "" if is_fresh(item, now) else " [yellow]stale[/]"
+        mark = BAD if item.broken else WAIT if item.pending else OK
+        numbers = (item.staged, item.parquet, item.warehouse, item.missing_bars, item.rejected, item.pending)
+        shown.add_row(item.symbol, newest + fresh, *(f"{number:,}" for number in numbers), mark)
+    out.print(shown)
+    for item in found.values():
+        for line in item.broken[:5]:
+            out.print(f"{item.symbol} {line}", style="red", markup=False)
+        for line in item.gaps[:3]:
+            out.print(f"{item.symbol} gap {line}", style="yellow", markup=False)
+    if any(item.broken for item in found.values()):
+        out.print("a guarantee is broken: run `barflow process --full`, then `barflow aggregate`")
+    elif any(item.pending for item in found.values()):
+        out.print("pending sessions are taken by the next `barflow process` and `barflow aggregate`")
+    if undelivered:
+        out.print(
+            f"an alert has waited for {undelivered / 60:.0f} min: "
+            "`barflow alerts list --undelivered` says for whom and why",
+            style="yellow",
+            markup=False,
+        )
+    for hop, run in runs.items():
+        if run:
+            error = f": {run['error']}" if run.get("error") else ""
+            out.print(f"last {hop}: {run['outcome']} at {run['started_at'][:16]} UTC{error}", markup=False)
+
+
+def show_rejected(documents: Sequence[Mapping[str, Any]]) -> None:
+    if not documents:
+        console().print("nothing is in quarantine")
+        return
+    shown = table("", ("id", "symbol", "reasons", "bar", "seen at (UTC)", "times"), 5)
+    for item in documents:
+        payload = item["payload"]
+        bar = payload.get("datetime", "") if isinstance(payload, dict) else payload
+        seen = f"{item['seen_at']:%Y-%m-%d %H:%M}"
+        shown.add_row(item["_id"][:8], item["symbol"], ", ".join(item["reasons"]), str(bar), seen, str(item["times"]))
+    console().print(shown)
+    console().print("barflow rejected show ID prints the payload; barflow rejected replay judges them again")

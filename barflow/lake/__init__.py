@@ -1,0 +1,1 @@
+"""The Parquet archive: partitions, manifests, Athena and export."""

@@ -1,0 +1,90 @@
+"""The archive as commands read it: PyArrow where it is a folder; on AWS S3 by partition, and Athena for counts.
+
+Both by awswrangler. Counting by Athena reads two columns of each file where it lies; else all would be fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from urllib.parse import quote, unquote
+
+import pyarrow as pa
+
+from barflow.errors import UnavailableError
+from barflow.lake.partitions import Lake
+from barflow.market.bars import arrow_schema
+from barflow.settings import Settings
+
+# The catalog's table of the archive. A partition's symbol may stand in it as in its path.
+COUNTS = """
+select symbol, session_date, count(*) as bars, max(ts) as newest
+from bars_5min
+group by symbol, session_date
+"""
+
+
+def open_archive(settings: Settings) -> Lake:
+    """The lake of these settings, to read. Raises BadInputError when they name none, or one that cannot be."""
+    uri = settings.require("lake_uri")
+    if not uri.startswith("s3://"):
+        return Lake(uri)
+    return AwsArchive(uri, settings.athena_database, settings.athena_workgroup)
+
+
+class AwsArchive(Lake):
+    """A lake on S3. Without a database and workgroup of Athena's it counts as any other lake."""
+
+    def __init__(self, uri: str, database: str | None, workgroup: str | None) -> None:
+        super().__init__(uri)
+        self.database, self.workgroup = database, workgroup
+
+    def read(self, symbol: str, month: str) -> pa.Table | None:
+        """The partition's rows (schema of barflow.market.bars, sorted by ts), or None where there is none."""
+        import awswrangler as wr
+
+        try:
+            with _reading(f"the bars of {symbol} in {month}"):
+                frame = wr.s3.read_parquet(
+                    f"{self.uri}/bars_5min/symbol={quote(symbol, safe='')}/",
+                    dataset=True,
+                    partition_filter=lambda partition: partition["month"] == month,
+                    dtype_backend="pyarrow",
+                )
+        except wr.exceptions.NoFilesFound:
+            return None
+        schema = arrow_schema()
+        return pa.Table.from_pandas(frame[schema.names], schema, preserve_index=False)
+
+    def session_counts(self, symbols: Iterable[str] | None = None) -> Iterator[tuple[str, str, int, datetime]]:
+        """(symbol, session_date, rows, open of the newest bar in UTC) of every session of all or those symbols."""
+        if not self.database or not self.workgroup:
+            yield from super().session_counts(symbols)
+            return
+        import awswrangler as wr
+
+        wanted = None if symbols is None else set(symbols)
+        with _reading("the counts of the archive"):
+            frame = wr.athena.read_sql_query(
+                COUNTS, self.database, workgroup=self.workgroup, ctas_approach=False, dtype_backend="pyarrow"
+            )
+        for row in frame.to_dict("records"):
+            symbol = unquote(row["symbol"])
+            if wanted is None or symbol in wanted:
+                newest = row["newest"].to_pydatetime().replace(tzinfo=UTC)
+                yield symbol, row["session_date"].isoformat(), row["bars"], newest
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    import awswrangler as wr
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError, wr.exceptions.QueryFailed, wr.exceptions.QueryCancelled) as error:
+        reason = f"{error}"[:300]
+        raise UnavailableError(
+            f"{what} could not be read ({reason}). Check the role's rights and that the lake's crawler has run."
+        ) from None

@@ -1,0 +1,49 @@
+"""Research data out of the archive: one symbol's 5-minute bars as CSV or Parquet."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from barflow.errors import BadInputError, BarflowError
+from barflow.lake.partitions import Lake
+from barflow.market.sessions import sessions_between
+
+
+def export_bars(lake: Lake, symbol: str, first: date, last: date, to: Path, *, force: bool = False) -> int:
+    """Writes the bars of the sessions from ``first`` to ``last``, both included; returns how many.
+
+    Columns: symbol, ts (bar open, UTC), session_date (New York), open, high, low, close (dollars), volume
+    (shares), revision. The file appears whole or not at all. Raises BadInputError when nothing matches.
+    """
+    if to.suffix not in (".csv", ".parquet"):
+        raise BadInputError(f"--to {to}: the name must end in .csv or .parquet")
+    if to.exists() and not force:
+        raise BadInputError(f"--to {to}: the file exists; pass --force to replace it")
+    if last < first:
+        raise BadInputError(f"--end {last} is before --start {first}")
+    months = sorted({traded.month for traded in sessions_between(first, last)})
+    tables = [table for month in months if (table := lake.read(symbol, month)) is not None]
+    if not tables:
+        raise BadInputError(
+            f"the archive has no bars of {symbol} from {first} to {last}. Run `barflow status` to see it."
+        )
+    bars = pa.concat_tables(tables)
+    days = bars["session_date"]
+    bars = bars.filter(pc.and_(pc.greater_equal(days, pa.scalar(first)), pc.less_equal(days, pa.scalar(last))))
+    bars = bars.add_column(0, "symbol", pa.array([symbol] * bars.num_rows, pa.string()))
+    target = to.with_name(f".{to.name}.part")
+    try:
+        pq.write_table(bars, target) if to.suffix == ".parquet" else pa_csv.write_csv(bars, target)
+        target.replace(to)
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        raise BarflowError(
+            f"could not write {to}: {error.strerror or error}. Choose another place with --to."
+        ) from None
+    return int(bars.num_rows)

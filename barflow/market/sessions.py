@@ -1,0 +1,174 @@
+"""When the market is open: the sessions of the New York Stock Exchange (XNYS).
+
+Opens and closes come from a table in the package (sessions_xnys.csv, generated from exchange_calendars by
+tools/make_sessions.py), never from fixed hours, so that holidays, half days and both DST changes are right.
+All datetimes here are aware and in UTC; a session_date is the exchange-local calendar day.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property, lru_cache
+from importlib import resources
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from barflow.errors import BadInputError
+
+NEW_YORK = ZoneInfo("America/New_York")
+BAR = timedelta(minutes=5)
+# How long after the close a tick still looks for the closing bars: the slowest schedule, and the delay of a call.
+SETTLING = timedelta(minutes=35)
+# How many bars' opens are kept by their text, some 200 bytes each.
+MOST_SLOTS = 50_000
+
+
+@dataclass(frozen=True)
+class Session:
+    """One trading day: ``session_date`` (exchange-local), ``opens`` and ``closes`` (UTC, half-open)."""
+
+    session_date: date
+    opens: datetime
+    closes: datetime
+
+    @property
+    def expected_bars(self) -> int:
+        """How many 5-minute bars a complete session has: 78, or 42 on a half day."""
+        return (self.closes - self.opens) // BAR
+
+    @property
+    def month(self) -> str:
+        """The exchange-local month, as in the lake's partition: ``2025-07``."""
+        return f"{self.session_date:%Y-%m}"
+
+    @cached_property
+    def slots(self) -> tuple[datetime, ...]:
+        """The open of every 5-minute bar of the session, in order (UTC)."""
+        return tuple(self.opens + BAR * n for n in range(self.expected_bars))
+
+    @cached_property
+    def slot_by_text(self) -> dict[str, datetime]:
+        """The same, by the text that Twelve Data sends with ``timezone=UTC``: ``2025-07-02 13:30:00``."""
+        return {f"{slot:%Y-%m-%d %H:%M:%S}": slot for slot in self.slots}
+
+    def bucket_start(self, ts: datetime, minutes: int) -> datetime:
+        """The open of the bucket of that many minutes that holds ``ts``, counted from the session's open."""
+        width = timedelta(minutes=minutes)
+        return self.opens + ((ts - self.opens) // width) * width
+
+
+@lru_cache(maxsize=1)
+def _table() -> dict[date, tuple[str, str]]:
+    text = resources.files(__package__).joinpath("sessions_xnys.csv").read_text()
+    rows = (line.split(",") for line in text.splitlines()[1:])
+    return {date.fromisoformat(day): (opens, closes) for day, opens, closes in rows}
+
+
+@lru_cache(maxsize=1)
+def _days() -> list[date]:
+    return list(_table())
+
+
+@lru_cache(maxsize=4096)
+def session(day: date) -> Session | None:
+    """The session of an exchange-local day, or None when the exchange is closed.
+
+    Raises BadInputError outside the years that the table covers: a guess would be wrong in silence.
+    """
+    days = _days()
+    if not days[0].year <= day.year <= days[-1].year:
+        raise BadInputError(
+            f"no exchange calendar for {day}: the table covers {days[0].year} to {days[-1].year}. "
+            "Choose dates within it, or extend it with tools/make_sessions.py."
+        )
+    hours = _table().get(day)
+    if hours is None:
+        return None
+    opens, closes = (datetime.fromisoformat(f"{day}T{text}:00+00:00") for text in hours)
+    return Session(day, opens, closes)
+
+
+class _Slots(dict[str, datetime]):
+    """Every bar's open by its text, a session at a time, when it is first asked for."""
+
+    def __missing__(self, text: str) -> datetime:
+        traded = session(date.fromisoformat(text[:10]))
+        if traded is None or text not in traded.slot_by_text:
+            raise KeyError(text)
+        if len(self) >= MOST_SLOTS:
+            self.clear()
+        self.update(traded.slot_by_text)
+        return self[text]
+
+
+_SLOTS = _Slots()
+
+
+def slots_named(texts: Iterable[str]) -> list[datetime]:
+    """The bars' opens (UTC) of Twelve Data's texts, such as ``2025-07-02 13:30:00``.
+
+    Raises KeyError, TypeError, ValueError or BadInputError when one is not that of a session's bar.
+    """
+    return [*map(_SLOTS.__getitem__, texts)]
+
+
+def slot_named(text: Any) -> datetime | None:
+    """The open (UTC) of the session's bar that the text names, or None when no session has it."""
+    try:
+        return _SLOTS[text]
+    except (KeyError, TypeError, ValueError, BadInputError):  # BadInputError: a year outside the calendar
+        return None
+
+
+def sessions_between(first: date, last: date) -> list[Session]:
+    """Every session from ``first`` to ``last``, both included, in order."""
+    session(first), session(last)  # both within the table
+    days = _days()
+    chosen = days[bisect.bisect_left(days, first) : bisect.bisect_right(days, last)]
+    return [found for day in chosen if (found := session(day))]
+
+
+def last_sessions(now: datetime, count: int) -> list[Session]:
+    """The newest ``count`` sessions that have opened by ``now`` (UTC), oldest first."""
+    today = new_york(now).date()
+    session(today)
+    days = _days()
+    end = bisect.bisect_right(days, today)
+    newest = session(days[end - 1]) if end else None
+    if newest is not None and newest.opens > now:
+        end -= 1
+    return [found for day in days[max(0, end - count) : end] if (found := session(day))]
+
+
+def previous_session(day: date, back: int = 1) -> Session | None:
+    """The session ``back`` sessions before ``day`` (which need not be one), or None before the table."""
+    days = _days()
+    index = bisect.bisect_left(days, day) - back
+    return session(days[index]) if index >= 0 else None
+
+
+def session_at(now: datetime) -> Session | None:
+    """The session that is open at ``now`` (UTC), or None when the market is closed."""
+    found = session(new_york(now).date())
+    return found if found is not None and found.opens <= now < found.closes else None
+
+
+def bars_due(now: datetime) -> bool:
+    """Whether a tick at ``now`` (UTC) can find new bars: from the first bar's close until the last one has settled."""
+    found = session(new_york(now).date())
+    return found is not None and found.opens + BAR <= now < found.closes + SETTLING
+
+
+def new_york(moment: datetime) -> datetime:
+    """The same moment on the exchange's clock. ``moment`` must be aware."""
+    if moment.tzinfo is None:
+        raise ValueError(f"naive datetime {moment}: a moment needs its zone")
+    return moment.astimezone(NEW_YORK)
+
+
+def utc_now() -> datetime:
+    """The real clock, in UTC. The one default of every ``clock`` argument."""
+    return datetime.now(UTC)

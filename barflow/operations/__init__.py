@@ -1,0 +1,1 @@
+"""What operators use: deployments, clusters, metrics, summaries, the runbook and expiry."""

@@ -1,0 +1,1 @@
+"""The three hops (ingest, process, aggregate) and the reconciliation of what they hold."""

@@ -1,0 +1,177 @@
+"""What does a backfill cost, and when can it be done? Planned without a call, over the credits of minutes and days.
+
+Pure: values in, a plan out. The plan rehearses the client's calls with the rules of barflow.twelvedata.credits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from barflow.errors import BadInputError
+from barflow.market.sessions import BAR, Session, new_york, previous_session, sessions_between
+from barflow.twelvedata.client import MOST_ROWS, symbols_at_once
+from barflow.twelvedata.credits import MINUTE, Credits
+
+Chunk = tuple[datetime, datetime]
+
+
+@dataclass(frozen=True)
+class BackfillPlan:
+    """What a backfill takes at most: sessions that are stored whole need no call. All moments are in UTC.
+
+    ``chunks`` are the first and the last bar's open, both included, of whole sessions that fit into one answer,
+    oldest first. ``minutes`` are the clock minutes and ``days`` the UTC days in which calls are made, ``finishes_at``
+    the end of the last such minute.
+    """
+
+    symbols: tuple[str, ...]
+    first: date
+    last: date
+    sessions: int
+    bars: int  # of all symbols, where nothing is missing
+    chunks: list[Chunk]
+    calls: int
+    credits: int
+    minutes: int
+    days: int
+    starts_at: datetime
+    finishes_at: datetime
+    credits_per_minute: int
+    credits_per_day: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """One object for scripts; moments and days as ISO text."""
+        return {
+            "symbols": list(self.symbols),
+            "first": self.first.isoformat(),
+            "last": self.last.isoformat(),
+            "sessions": self.sessions,
+            "bars": self.bars,
+            "chunks": [[start.isoformat(), end.isoformat()] for start, end in self.chunks],
+            "calls": self.calls,
+            "credits": self.credits,
+            "minutes": self.minutes,
+            "days": self.days,
+            "starts_at": self.starts_at.isoformat(timespec="seconds"),
+            "finishes_at": self.finishes_at.isoformat(timespec="seconds"),
+            "credits_per_minute": self.credits_per_minute,
+            "credits_per_day": self.credits_per_day,
+        }
+
+    def describe(self) -> str:
+        """The same in a few lines for a person."""
+        cap = "no daily cap" if self.credits_per_day is None else f"{self.credits_per_day:,} a day"
+        lines = [
+            f"{_count(len(self.symbols), 'symbol')}, {_count(self.sessions, 'session')} "
+            f"from {self.first} to {self.last}: up to {self.bars:,} bars",
+            f"{_count(self.calls, 'call')} for {_count(self.credits, 'credit')}, "
+            f"in {_count(len(self.chunks), 'chunk')} of whole sessions",
+            f"{_count(self.minutes, 'minute')} of calls at {self.credits_per_minute:,} credits a minute and {cap}",
+            f"the credits allow an end by {self.finishes_at:%Y-%m-%d %H:%M} UTC",
+        ]
+        if self.days > 1:
+            lines.append(
+                f"calls on {self.days} UTC days: it stops when a day's credits are used up; "
+                "run the same command again after 00:00 UTC, and it goes on where it stopped"
+            )
+        lines.append("Sessions that are stored whole are not asked for again, so it may be less.")
+        return "\n".join(lines)
+
+
+def plan(
+    symbols: Sequence[str],
+    first: date,
+    last: date,
+    *,
+    credits_per_minute: int,
+    credits_per_day: int | None,
+    now: datetime,
+    batch_size: int,
+) -> BackfillPlan:
+    """Plans the sessions from ``first`` to ``last`` (exchange-local, both included) from ``now`` (UTC) on.
+
+    It counts on all credits of the minute and the day of ``now``. Raises BadInputError for a range that is
+    reversed, reaches into the future, leaves the calendar or has no session, saying what is allowed.
+    """
+    if not symbols:
+        raise BadInputError("no symbols to fetch: name at least one, such as --symbols AAPL,MSFT")
+    sessions = _sessions(first, last, now)
+    chunks = _chunks(sessions, now)
+    sizes = [symbols_at_once(*chunk, batch_size) for chunk in chunks]
+    calls = list(rehearse(len(symbols), sizes, Credits(credits_per_minute, credits_per_day), now))
+    minutes = {at.replace(second=0, microsecond=0) for at, _ in calls}
+    return BackfillPlan(
+        symbols=tuple(symbols),
+        first=sessions[0].session_date,
+        last=sessions[-1].session_date,
+        sessions=len(sessions),
+        bars=len(symbols) * sum(_opened(session, now) for session in sessions),
+        chunks=chunks,
+        calls=len(calls),
+        credits=sum(count for _, count in calls),
+        minutes=len(minutes),
+        days=len({minute.date() for minute in minutes}),
+        starts_at=now,
+        finishes_at=max(minutes) + MINUTE,
+        credits_per_minute=credits_per_minute,
+        credits_per_day=credits_per_day,
+    )
+
+
+def rehearse(
+    symbols: int, batch_sizes: Sequence[int], credits: Credits, now: datetime
+) -> Iterator[tuple[datetime, int]]:
+    """Each call that the client makes, with a batch size for each chunk: when at the earliest, for how many credits."""
+    for batch_size in batch_sizes:
+        waiting = symbols
+        while waiting:
+            if credits.day_is_spent(now):
+                now = credits.resume_at(now)  # the command is run again, and makes batches of what is left
+            batch = min(batch_size, waiting)
+            while batch and not credits.day_is_spent(now):
+                if not credits.left(now):
+                    now = credits.resume_at(now)
+                granted = min(credits.left(now), batch)
+                credits.spend(granted, now)
+                yield now, granted
+                batch -= granted
+                waiting -= granted
+
+
+def _sessions(first: date, last: date, now: datetime) -> list[Session]:
+    today = new_york(now).date()
+    if first > last:
+        raise BadInputError(f"the range {first} to {last} is reversed: its first day must not be after its last")
+    if last > today:
+        raise BadInputError(f"{last} is in the future: the last day that can be fetched is {today}, today in New York")
+    found = [session for session in sessions_between(first, last) if session.opens <= now]
+    if not found:
+        before = previous_session(first)
+        hint = f" The session before is {before.session_date}." if before else ""
+        raise BadInputError(f"no session has opened from {first} to {last}: there is nothing to fetch.{hint}")
+    return found
+
+
+def _chunks(sessions: Sequence[Session], now: datetime) -> list[Chunk]:
+    """Whole sessions, as many as fit into one answer, oldest first; the last one ends at the newest open bar."""
+    chunks: list[Chunk] = []
+    rows = MOST_ROWS + 1
+    for session in sessions:
+        rows += session.expected_bars
+        if rows > MOST_ROWS:
+            chunks.append((session.opens, session.opens))
+            rows = session.expected_bars
+        chunks[-1] = (chunks[-1][0], session.opens + BAR * (_opened(session, now) - 1))
+    return chunks
+
+
+def _opened(session: Session, now: datetime) -> int:
+    """How many bars of a session that has opened have done so by ``now``."""
+    return min(session.expected_bars, (now - session.opens) // BAR + 1)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,246 @@
+"""One tick: fetch, validate, stage. What arrived is accounted for bar by bar (guarantee G1).
+
+A tick asks for the newest stored session less the revision window, up to now, so that corrections are caught at
+no extra credit; a symbol without history gets the past sessions. It works answer by answer, so that its memory
+follows a batch and not the number of symbols, and it may be killed, repeated or run twice at once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from datetime import date, datetime
+
+from pymongo.database import Database
+
+from barflow.alerts.tick import Alerts
+from barflow.errors import BarflowError
+from barflow.market.bars import SessionBars
+from barflow.market.sessions import Session, last_sessions, previous_session, session, utc_now
+from barflow.market.validation import Validated, validate
+from barflow.staging.connection import Document
+from barflow.staging.ledger import FAILED, PARTIAL, SUCCEEDED, Ledger, new_run_id
+from barflow.staging.quarantine import Quarantine
+from barflow.staging.sessions import Saved, Staging
+from barflow.twelvedata.client import RawResponse, SymbolError, TwelveDataClient
+
+HOP = "ingest"
+# Bars held in memory before they are written.
+FLUSH_BARS = 20_000
+# The days on which the newest stored session is looked for first: today, yesterday and one holiday.
+RECENT_SESSIONS = 3
+Window = tuple[datetime, datetime]
+# A sorted-out answer and the moment (UTC) at which it was asked for.
+Checked = tuple[datetime, Validated]
+
+
+@dataclass
+class Counts:
+    """received = new + revised + unchanged + rejected + forming, for one symbol and tick."""
+
+    received: int = 0
+    new: int = 0
+    revised: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    forming: int = 0
+
+    @property
+    def balanced(self) -> bool:
+        return self.received == self.new + self.revised + self.unchanged + self.rejected + self.forming
+
+    def add(self, other: Counts) -> None:
+        for name, value in asdict(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+@dataclass
+class TickReport:
+    """What a tick did: counts, refusals of the vendor and notes (flags) per symbol."""
+
+    run_id: str
+    counts: dict[str, Counts] = field(default_factory=dict)
+    errors: dict[str, SymbolError] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    alerts: int = 0
+
+    @property
+    def total(self) -> Counts:
+        total = Counts()
+        for counts in self.counts.values():
+            total.add(counts)
+        return total
+
+    @property
+    def outcome(self) -> str:
+        if not self.errors:
+            return SUCCEEDED
+        return PARTIAL if self.counts else FAILED
+
+
+class Ingest:
+    """The hop, with its parts. ``clock`` is the market's: the real one, or a replay's."""
+
+    def __init__(
+        self,
+        client: TwelveDataClient,
+        database: Database[Document],
+        *,
+        history_sessions: int,
+        revision_sessions: int,
+        clock: Callable[[], datetime] = utc_now,
+        alerts: Alerts | None = None,
+    ) -> None:
+        self.client = client
+        self.history_sessions = history_sessions
+        self.revision_sessions = revision_sessions
+        self.clock = clock
+        self.staging = Staging(database)
+        self.quarantine = Quarantine(database)
+        self.ledger = Ledger(database)
+        self.alerts = alerts
+
+    def ensure(self) -> None:
+        """Makes collections, validators and indexes where they are missing."""
+        self.staging.ensure()
+        self.quarantine.ensure()
+        self.ledger.ensure()
+        if self.alerts:
+            self.alerts.ensure()
+
+    def tick(
+        self,
+        symbols: Sequence[str],
+        *,
+        window: Window | None = None,
+        run_id: str | None = None,
+        on_symbol: Callable[[str], None] = lambda symbol: None,
+    ) -> TickReport:
+        """Runs one tick for the symbols, over ``window`` (opens, both included, UTC) or since what is stored.
+
+        A symbol that the vendor refuses is reported and does not stop the others. Raises VendorRefusedError or
+        UnavailableError when the tick cannot go on; what it stored until then stays, and the next tick goes on.
+        """
+        self.ensure()
+        report = TickReport(run_id or new_run_id(HOP))
+        self.ledger.start(HOP, report.run_id, symbols=list(symbols))
+        try:
+            # Past data is no feed: nobody is silent in it.
+            with self.alerts.watching(() if window else symbols) if self.alerts else nullcontext():
+                for start, end, group in self._requests(symbols, window):
+                    self._fetch(group, start, end, report, on_symbol)
+        except BaseException as error:
+            self._close(report, FAILED, error)
+            raise
+        self._close(report, report.outcome)
+        return report
+
+    def _close(self, report: TickReport, outcome: str, error: BaseException | None = None) -> None:
+        if self.alerts:
+            report.alerts = self.alerts.found
+            if self.alerts.down:
+                report.notes["alerts"] = [*self.alerts.down.values()]
+        counts = {symbol: asdict(values) for symbol, values in report.counts.items()}
+        facts: dict[str, object] = {
+            "notes": [f"{name}: {note}" for name, found in report.notes.items() for note in found]
+        }
+        facts["errors"] = [{"symbol": item.symbol, "message": item.message} for item in report.errors.values()]
+        if error is not None:
+            facts["error"] = str(error) if isinstance(error, BarflowError) else type(error).__name__
+        try:
+            self.ledger.finish(report.run_id, outcome, counts, **facts)
+        except BarflowError:
+            if error is None:
+                raise
+
+    def _requests(
+        self, symbols: Sequence[str], window: Window | None
+    ) -> Iterator[tuple[datetime, datetime, list[str]]]:
+        """Which symbols to ask for together: those whose bars are wanted from the same moment."""
+        if window:
+            yield (*window, [*symbols])
+            return
+        now = self.clock()
+        # At least the revision window, so that a short history does not keep corrections out.
+        reach = last_sessions(now, max(self.history_sessions, self.revision_sessions + 1))
+        if not reach:
+            raise BarflowError(f"no session has opened by {now:%Y-%m-%d %H:%M} UTC: there is nothing to fetch yet")
+        newest = self.staging.newest_sessions(
+            symbols, [item.session_date for item in reach[: -RECENT_SESSIONS - 1 : -1]]
+        )
+        groups: dict[datetime, list[str]] = defaultdict(list)
+        for symbol in symbols:
+            groups[self._start(newest.get(symbol), reach)].append(symbol)
+        for start, group in groups.items():
+            yield start, now, group
+
+    def _start(self, newest: date | None, reach: list[Session]) -> datetime:
+        if newest is None:
+            return reach[-self.history_sessions :][0].opens
+        window = previous_session(newest, self.revision_sessions) or session(newest)
+        assert window is not None, "only sessions are stored"
+        # A first run that was cut off is completed, not extended into the past.
+        return window.opens if newest < reach[0].session_date else max(window.opens, reach[0].opens)
+
+    def _fetch(
+        self, symbols: list[str], start: datetime, end: datetime, report: TickReport, on_symbol: Callable[[str], None]
+    ) -> None:
+        waiting: dict[str, Checked] = {}
+
+        def flush() -> None:
+            self._store(list(waiting.values()), report)
+            for symbol in waiting:
+                on_symbol(symbol)
+            waiting.clear()
+
+        def keep(raw: RawResponse) -> None:
+            self.staging.keep_raw(raw, report.run_id)
+
+        try:
+            for result in self.client.time_series(symbols, start, end, on_raw=keep):
+                if isinstance(result, SymbolError):
+                    report.errors[result.symbol] = result
+                    on_symbol(result.symbol)
+                    continue
+                if result.symbol in waiting:  # one more part of its answer: a save takes each session once
+                    flush()
+                checked = validate(result.symbol, result.meta, result.values, self.clock(), result.requested_at)
+                waiting[result.symbol] = (result.requested_at, checked)
+                if sum(item.received for _, item in waiting.values()) >= FLUSH_BARS:
+                    flush()
+        except BarflowError:
+            flush()  # its credits are spent
+            raise
+        flush()
+
+    def _store(self, waiting: list[Checked], report: TickReport) -> None:
+        """Writes the refused bars first, then the good ones: a crash in between loses neither."""
+        for asked, checked in waiting:
+            self.quarantine.add(checked.rejected, report.run_id, asked)
+        sessions = [(part, asked) for asked, checked in waiting for part in checked.sessions.values()]
+        saved = self._save(sessions, report.run_id)
+        for _, checked in waiting:
+            counts = Counts(
+                received=checked.received,
+                unchanged=checked.repeated,
+                rejected=len(checked.rejected),
+                forming=checked.forming,
+            )
+            if done := saved.get(checked.symbol):
+                counts.new, counts.revised = done.new, done.revised
+                counts.unchanged += done.unchanged
+            if not counts.balanced:
+                raise BarflowError(f"{checked.symbol}: the tick's bars do not add up ({counts}). Please report this.")
+            report.counts.setdefault(checked.symbol, Counts()).add(counts)
+            if checked.notes:
+                report.notes.setdefault(checked.symbol, []).extend(checked.notes)
+
+    def _save(self, sessions: list[tuple[SessionBars, datetime]], run_id: str) -> Mapping[str, Saved]:
+        """Stores sessions, each with the moment its answer was asked for; alerts are judged with it."""
+        if self.alerts is None:
+            return self.staging.save(sessions, run_id)
+        keys = [bars.key for bars, _ in sessions]
+        asked = min((asked for _, asked in sessions), default=self.clock())
+        return self.alerts.save(keys, run_id, asked, lambda: self.staging.save(sessions, run_id))

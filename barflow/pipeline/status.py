@@ -1,0 +1,187 @@
+"""The end-to-end reconciliation: what every hop holds of each symbol, and whether the guarantees hold.
+
+For each (symbol, session): staged bars = Parquet rows = the sum of bar_count in the warehouse (guarantee G1).
+What was staged after the last process run, or published after the last load, is pending and not broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+from barflow.lake.partitions import Lake
+from barflow.market.bars import BAR_TABLES
+from barflow.market.sessions import BAR, Session, last_sessions, sessions_between
+from barflow.pipeline import process
+from barflow.staging.ledger import Ledger
+from barflow.staging.quarantine import Quarantine
+from barflow.staging.sessions import Staging
+
+Key = tuple[str, str]
+
+
+@dataclass
+class SymbolStatus:
+    """One symbol at every hop. Counts are bars (rows of five minutes) unless the name says otherwise."""
+
+    symbol: str
+    staged: int = 0
+    parquet: int = 0
+    warehouse: int = 0
+    rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(BAR_TABLES, 0))
+    newest_staged: datetime | None = None
+    newest_parquet: datetime | None = None
+    newest_warehouse: datetime | None = None
+    sessions: int = 0
+    missing_bars: int = 0
+    gaps: list[str] = field(default_factory=list)
+    rejected: int = 0
+    pending: int = 0
+    broken: list[str] = field(default_factory=list)
+    age_minutes: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        shown = dict(vars(self))
+        for name in ("newest_staged", "newest_parquet", "newest_warehouse"):
+            shown[name] = shown[name].isoformat() if shown[name] else None
+        return shown
+
+
+@dataclass
+class Held:
+    """What one hop holds: bars per (symbol, session) and the newest bar's open per symbol."""
+
+    bars: dict[Key, int] = field(default_factory=dict)
+    newest: dict[str, datetime] = field(default_factory=dict)
+
+
+def staged_bars(staging: Staging) -> Held:
+    held = Held()
+    for document in staging.counts():
+        held.bars[document["symbol"], document["session_date"]] = document["bars"]
+        held.newest[document["symbol"]] = max(held.newest.get(document["symbol"], document["last"]), document["last"])
+    return held
+
+
+def lake_bars(lake: Lake) -> Held:
+    held = Held()
+    for symbol, day, bars, newest in lake.session_counts():
+        held.bars[symbol, day] = bars
+        held.newest[symbol] = max(held.newest.get(symbol, newest), newest)
+    return held
+
+
+def pending_sessions(staging: Staging, ledger: Ledger, lake: Lake, consumed: set[str]) -> set[Key]:
+    """The sessions that a later run will take: changed since the last publication, or published and not loaded."""
+    planned = process.changed(staging, ledger, lake, None, full=False)
+    waiting = {(symbol, day) for (symbol, _), days in planned.items() for day in days}
+    for run_id in set(lake.manifest_ids()) - consumed:
+        waiting |= {(item.symbol, day) for item in lake.manifest(run_id).partitions for day in item.versions}
+    return waiting
+
+
+def reconcile(
+    staged: Held,
+    parquet: Held,
+    tables: Mapping[str, Held],
+    table_rows: Mapping[str, Mapping[str, int]],
+    pending: set[Key],
+    rejected: Mapping[str, int],
+    now: datetime,
+) -> dict[str, SymbolStatus]:
+    """Compares the hops session by session. Pure."""
+    found: dict[str, SymbolStatus] = {}
+    five = tables["bar_5min"]
+    for key in sorted({*staged.bars, *parquet.bars, *(key for held in tables.values() for key in held.bars)}):
+        symbol, day = key
+        status = found.setdefault(symbol, SymbolStatus(symbol))
+        # Staging may have been expired; the archive then goes on alone.
+        source = staged.bars.get(key, parquet.bars.get(key, 0))
+        status.staged += staged.bars.get(key, 0)
+        status.parquet += parquet.bars.get(key, 0)
+        status.warehouse += five.bars.get(key, 0)
+        status.sessions += 1
+        if key in pending:
+            status.pending += 1
+            continue
+        counts = {"parquet": parquet.bars.get(key, 0)} | {name: held.bars.get(key, 0) for name, held in tables.items()}
+        wrong = ", ".join(f"{name} {count}" for name, count in counts.items() if count != source)
+        if wrong:
+            status.broken.append(f"{day}: {source} bars staged, {wrong}")
+    for symbol, count in rejected.items():
+        found.setdefault(symbol, SymbolStatus(symbol)).rejected = count
+    for symbol, status in found.items():
+        status.rows = {name: table_rows.get(name, {}).get(symbol, 0) for name in tables}
+        status.newest_staged = staged.newest.get(symbol)
+        status.newest_parquet = parquet.newest.get(symbol)
+        status.newest_warehouse = five.newest.get(symbol)
+        if status.newest_staged:
+            status.age_minutes = round((now - status.newest_staged - BAR).total_seconds() / 60, 1)
+        _find_gaps(status, {day: bars for (name, day), bars in staged.bars.items() if name == symbol}, now)
+    return found
+
+
+def _find_gaps(status: SymbolStatus, bars: Mapping[str, int], now: datetime) -> None:
+    """Bars that the calendar expects between the first staged session and now, and that are not there.
+
+    The first session may have been asked for from its middle, so it counts only when nothing precedes it.
+    """
+    if not bars:
+        return
+    first = date.fromisoformat(min(bars))
+    newest = last_sessions(now, 1)
+    last = max(newest[-1].session_date if newest else first, date.fromisoformat(max(bars)))
+    for traded in sessions_between(first, last):
+        due = expected_by(traded, now)
+        missing = due - bars.get(traded.session_date.isoformat(), 0)
+        if missing > 0:
+            status.missing_bars += missing
+            status.gaps.append(f"{traded.session_date}: {missing} of {due} bars missing")
+
+
+def expected_by(traded: Session, now: datetime) -> int:
+    """How many bars of a session have closed by ``now``."""
+    return max(0, min(traded.expected_bars, (now - traded.opens) // BAR))
+
+
+def is_fresh(status: SymbolStatus, now: datetime) -> bool:
+    """Whether the newest bar is the newest that there can be, give or take two ticks."""
+    due = close_due(now)
+    return status.newest_staged is not None and (due is None or status.newest_staged + BAR >= due)
+
+
+def close_due(now: datetime) -> datetime | None:
+    """The close (UTC) that the newest bar must have reached by ``now``; None before the calendar's first session."""
+    newest = last_sessions(now, 1)
+    return min(now, newest[-1].closes) - 2 * BAR if newest else None
+
+
+def collect(
+    staging: Staging,
+    ledger: Ledger,
+    quarantine: Quarantine,
+    lake: Lake,
+    tables: Mapping[str, Held],
+    table_rows: Mapping[str, Mapping[str, int]],
+    consumed: set[str],
+    now: datetime,
+) -> dict[str, SymbolStatus]:
+    """Reads every hop and reconciles them at ``now`` (the market's clock, UTC)."""
+    pending = pending_sessions(staging, ledger, lake, consumed)
+    return reconcile(staged_bars(staging), lake_bars(lake), tables, table_rows, pending, quarantine.counts(), now)
+
+
+def last_runs(ledger: Ledger) -> dict[str, dict[str, Any] | None]:
+    """The newest run of each hop of the ledger and how it ended, for the operator."""
+    runs: dict[str, dict[str, Any] | None] = {}
+    for hop in ("ingest", process.HOP):
+        run = ledger.last(hop)
+        runs[hop] = run and {
+            "run_id": run["run_id"],
+            "started_at": run["started_at"].isoformat(),
+            "outcome": run["outcome"],
+            **({"error": run["error"]} if run.get("error") else {}),
+        }
+    return runs

@@ -1,0 +1,1 @@
+"""MongoDB staging: sessions, quarantine and ledger."""

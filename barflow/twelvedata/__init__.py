@@ -1,0 +1,1 @@
+"""The client of the Twelve Data API: calls, credits and errors."""

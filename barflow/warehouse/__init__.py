@@ -1,0 +1,1 @@
+"""The PostgreSQL warehouse: connections, queries, loads, migrations and users."""

@@ -1,0 +1,207 @@
+"""Loading the warehouse: COPY by the Spark tasks into staging tables, then one transaction that readers see.
+
+Tasks stream their rows as CSV into unlogged tables of the schema ``load``. The driver then deletes and inserts
+the touched keys and writes the ledger row in one transaction. A load holds an advisory lock from its plan to its
+commit, on the connection of that commit: who loses the connection cannot commit, and two loads never mix.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from barflow.errors import BarflowError
+from barflow.market.bars import BAR_TABLES
+from barflow.warehouse.connection import connect, locked, warehouse_errors
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame
+
+METRICS = "daily_metrics"
+TABLES = (*BAR_TABLES, METRICS)
+# Any number that no other program locks on this database.
+LOCK = 0x6261_7266
+COPIED = "part long, rows long"
+# What a dead driver's server may wait before it gives its lock back, in seconds: idle, then 3 probes.
+KEEPALIVE = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+# A part of a staged table is what one task's transaction copied.
+PART = sql.SQL("pg_current_xact_id()::text::bigint")
+SAME_SESSION = sql.SQL("t.symbol = k.symbol and t.session_date = k.session_date")
+# For the sake of the primary key: a session lies within one day of UTC.
+SAME_DAY = sql.SQL("t.bar_start >= {day} and t.bar_start < {day} + interval '1 day'").format(
+    day=sql.SQL("(k.session_date::timestamp at time zone 'UTC')")
+)
+Keys = Sequence[tuple[str, date]]
+
+
+class Load:
+    """One load, from lock to commit. Use it as ``with Load.begun(dsn, load_id, …) as load``."""
+
+    def __init__(self, dsn: str, load_id: str, connection: psycopg.Connection[Any]) -> None:
+        self.dsn, self.load_id = dsn, load_id
+        self.connection = connection
+        self._copied: dict[str, list[int]] = {}
+        self._rows: dict[str, int] = {}
+
+    @classmethod
+    @contextmanager
+    def begun(cls, dsn: str, load_id: str, wait_seconds: float) -> Iterator[Load]:
+        """Holds the warehouse's load lock for a block. Raises BusyError when another load keeps it."""
+        with (
+            connect(dsn, autocommit=True, settings=KEEPALIVE) as connection,
+            locked(connection, LOCK, wait_seconds, "load"),
+        ):
+            with warehouse_errors("start a load"):
+                # Whoever left one died: this load holds the lock.
+                connection.execute("drop schema if exists load cascade")
+                connection.execute("create schema load")
+            yield cls(dsn, load_id, connection)
+            with warehouse_errors("clear up after the load"):
+                connection.execute("drop schema if exists load cascade")
+
+    def copy(self, table: str, rows: DataFrame) -> None:
+        """Has Spark's tasks COPY the rows of ``market.TABLE`` (all columns but load_id) into a staging table.
+
+        Tables may be copied at the same time, each from a thread of its own.
+        """
+        names = rows.columns
+        target = sql.Identifier("load", table)
+        with warehouse_errors(f"stage the rows of {table}"):
+            # No index, check or generated column: the insert brings those.
+            self.connection.execute(
+                sql.SQL("create unlogged table {} (like market.{})").format(target, sql.Identifier(table))
+            )
+            self.connection.execute(
+                sql.SQL("alter table {} drop column load_id, add column part bigint default {}").format(target, PART)
+            )
+        statement = sql.SQL("copy {} ({}) from stdin (format csv)").format(
+            target, sql.SQL(", ").join(map(sql.Identifier, names))
+        )
+        text, dsn = statement.as_string(), self.dsn
+        copied = rows.mapInArrow(lambda batches: copy_batches(dsn, text, batches), COPIED).collect()
+        # Only the rows of a task that reported count: one that ran twice left a part nobody names.
+        self._copied[table] = [row.part for row in copied]
+        self._rows[table] = sum(row.rows for row in copied)
+
+    def check(self, keys: Keys) -> None:
+        """Holds the staged tables against each other: every bar table has the same bars of every session.
+
+        Raises BarflowError naming the first session that differs; nothing is loaded then.
+        """
+        with warehouse_errors("count the staged rows"):
+            counts = {name: self._staged_bars(name) for name in BAR_TABLES}
+        for symbol, day in keys:
+            found = {name: counts[name].get((symbol, day), 0) for name in BAR_TABLES}
+            if len(set(found.values())) > 1 or not found["bar_5min"]:
+                raise BarflowError(
+                    f"{symbol} {day}: the aggregates do not hold the same bars ({found}). Nothing was loaded. "
+                    "Run `barflow aggregate` again; if it says so again, run `barflow process --full` first."
+                )
+
+    def commit(
+        self, keys: Keys, whole: Iterable[str], manifests: Sequence[str], started_at: datetime
+    ) -> dict[str, int]:
+        """Replaces the touched rows and writes the ledger row, in one transaction. Returns the rows by table.
+
+        ``keys`` are the (symbol, session_date) pairs whose bars are replaced; of the symbols in ``whole`` every
+        row is. Metrics are replaced where a new one is staged.
+        """
+        with warehouse_errors("take the load"), self.connection.transaction():
+            run = self.connection.execute
+            run("create temp table touched (symbol text, session_date date) on commit drop")
+            with self.connection.cursor().copy("copy touched from stdin") as copy:
+                for key in keys:
+                    copy.write_row(key)
+            run("analyze touched")
+            for name in TABLES:
+                table, staged = sql.Identifier("market", name), sql.Identifier("load", name)
+                run(sql.SQL("delete from {} where symbol = any(%s)").format(table), [list(whole)])
+                if name == METRICS:
+                    run(sql.SQL("delete from {} t using {} k where {}").format(table, staged, SAME_SESSION))
+                else:
+                    run(
+                        sql.SQL("delete from {} t using touched k where {} and {}").format(
+                            table, SAME_SESSION, SAME_DAY
+                        )
+                    )
+                columns = sql.SQL(", ").join(map(sql.Identifier, self._columns(name)))
+                done = run(
+                    sql.SQL("insert into {} ({}, load_id) select {}, %s from {} where part = any(%s)").format(
+                        table, columns, columns, staged
+                    ),
+                    [self.load_id, self._copied[name]],
+                )
+                if done.rowcount != self._rows[name]:
+                    raise BarflowError(
+                        f"{name}: the tasks wrote {self._rows[name]} rows and {done.rowcount} arrived. "
+                        "Nothing was loaded; run `barflow aggregate` again."
+                    )
+            run(
+                "insert into ops.load_run (load_id, manifests, started_at, finished_at, rows, outcome) "
+                "values (%s, %s, %s, clock_timestamp(), %s, 'loaded')",
+                [self.load_id, list(manifests), started_at, Jsonb(self._rows)],
+            )
+        return dict(self._rows)
+
+    def _columns(self, name: str) -> list[str]:
+        found = self.connection.execute(
+            "select column_name from information_schema.columns where table_schema = 'market' and table_name = %s "
+            "and is_generated = 'NEVER' and column_name <> 'load_id' order by ordinal_position",
+            [name],
+        )
+        return [column for (column,) in found]
+
+    def _staged_bars(self, name: str) -> dict[tuple[str, date], int]:
+        statement = sql.SQL("select symbol, session_date, sum(bar_count) from {} where part = any(%s) group by 1, 2")
+        rows = self.connection.execute(statement.format(sql.Identifier("load", name)), [self._copied[name]])
+        return {(symbol, day): int(bars) for symbol, day, bars in rows}
+
+
+def record_failure(dsn: str, load_id: str, started_at: datetime, error: str) -> None:
+    """Notes a load that failed. Silent where the warehouse cannot be reached: the failure itself is what matters."""
+    try:
+        with connect(dsn, autocommit=True) as connection:
+            connection.execute(
+                "insert into ops.load_run (load_id, started_at, finished_at, outcome, error) "
+                "values (%s, %s, clock_timestamp(), 'failed', %s) on conflict do nothing",
+                [load_id, started_at, error],
+            )
+    except (BarflowError, psycopg.Error):
+        return
+
+
+def copy_batches(dsn: str, statement: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """A task's work: streams its batches into one COPY, which stands or falls whole. Yields (part, rows)."""
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+
+    rows = 0
+    bare = pa_csv.WriteOptions(include_header=False)
+    with connect(dsn) as connection, warehouse_errors("take the rows of a task"):
+        part = connection.execute(sql.SQL("select {}").format(PART)).fetchall()[0][0]
+        with connection.cursor().copy(statement.encode()) as copy:
+            for batch in batches:
+                text = pa.BufferOutputStream()
+                pa_csv.write_csv(batch.cast(_without_zone(batch.schema)), text, bare)
+                copy.write(text.getvalue())
+                rows += batch.num_rows
+    # Made from bytes: to make an array of Python's numbers, PyArrow would import pandas first, for most of a second.
+    one_number = [pa.py_buffer(struct.pack("q", number)) for number in (part, rows)]
+    arrays = [pa.Array.from_buffers(pa.int64(), 1, [None, number]) for number in one_number]
+    yield pa.RecordBatch.from_arrays(arrays, ["part", "rows"])
+
+
+def _without_zone(schema: pa.Schema) -> pa.Schema:
+    """UTC is the connection's zone: PyArrow writes moments thirty times faster when they do not say so themselves."""
+    import pyarrow as pa
+
+    plain = pa.timestamp("us")
+    return pa.schema([item.with_type(plain) if pa.types.is_timestamp(item.type) else item for item in schema])

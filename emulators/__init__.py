@@ -1,0 +1,1 @@
+"""Emulators of what belongs to others: AWS, the Twelve Data API and Slack."""

@@ -1,0 +1,1 @@
+"""An emulator of Slack's Web API."""

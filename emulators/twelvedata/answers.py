@@ -1,0 +1,156 @@
+"""What is the whole answer to a call? The vendor's rules from key to body, without HTTP.
+
+A call is judged in this order: key, plan, parameters, credits, then each symbol for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import orjson
+
+from emulators.twelvedata import errors
+from emulators.twelvedata.bar_source import BarSource
+from emulators.twelvedata.credits import Credits
+from emulators.twelvedata.errors import Refusal
+from emulators.twelvedata.faults import spoil
+from emulators.twelvedata.query import INTERVAL, Query, parse
+from emulators.twelvedata.switches import VALUE_KINDS, Fault, Switches
+from emulators.twelvedata.values import Values
+
+# The vendor's public key, good for a few symbols only.
+DEMO_KEY = "demo"
+DEMO_SYMBOLS = frozenset({"AAPL"})
+
+
+@dataclass
+class Call:
+    """One request as the emulator saw it. Never holds the key."""
+
+    path: str
+    params: dict[str, str]
+    symbols: tuple[str, ...]
+    key_in: str | None  # "header", "url" or None
+    at: datetime  # the emulator's clock, UTC
+    credits: int = 0  # what it cost
+    status: int | None = None  # the HTTP status of the answer; None: none sent (yet)
+    faults: list[str] = field(default_factory=list)
+
+
+class Answers:
+    """The vendor's side of the two endpoints."""
+
+    def __init__(
+        self, source: BarSource, clock: Callable[[], datetime], credits: Credits, switches: Switches, api_key: str
+    ):
+        self.source = source
+        self.clock = clock
+        self.credits = credits
+        self.switches = switches
+        self._api_key = api_key
+        self._values = Values(source)
+
+    def time_series(self, call: Call, params: Mapping[str, str], key: str | None, faults: list[Fault]) -> bytes:
+        """The body of a good answer, which for several symbols may hold errors. Raises Refusal."""
+        self._check_key(key, call.symbols)
+        if not self.switches.endpoint_in_plan:
+            raise errors.endpoint_not_in_plan("/time_series")
+        query = parse(params)
+        cost = len(query.symbols)
+        granted = self._pay(call, cost)
+        if cost == 1:
+            return self._series(query.symbols[0], query, faults)
+        bodies = {symbol: self._part(symbol, query, faults, params["symbol"]) for symbol in query.symbols[:granted]}
+        if granted < cost:
+            refused = orjson.dumps(self.credits.refusal(cost - granted).body)
+            bodies |= dict.fromkeys(query.symbols[granted:], refused)
+        for fault in faults:
+            if fault.kind == "missing_symbol":
+                bodies.popitem()
+            elif fault.kind == "extra_symbol":
+                bodies[fault.text or "EXTRA"] = bodies[query.symbols[0]]
+        return b"{%b}" % b",".join(b"%b:%b" % (orjson.dumps(symbol), body) for symbol, body in bodies.items())
+
+    def usage(self, call: Call, key: str | None) -> bytes:
+        """The body of /api_usage, itself a call that costs a credit. Raises Refusal."""
+        self._check_key(key, ())
+        self._pay(call, 1)
+        return orjson.dumps(self.credits.usage())
+
+    def _check_key(self, key: str | None, symbols: tuple[str, ...]) -> None:
+        demo = key == DEMO_KEY and DEMO_SYMBOLS.issuperset(symbols)
+        if key != self._api_key and not demo:
+            raise errors.bad_key()
+
+    def _pay(self, call: Call, cost: int) -> int:
+        self.credits.roll()
+        before = self.credits.used_in_minute
+        try:
+            return self.credits.take(
+                cost, in_part=self.switches.partial_batches, refused_count=self.switches.refused_calls_count
+            )
+        finally:
+            call.credits = self.credits.used_in_minute - before
+
+    def _part(self, symbol: str, query: Query, faults: list[Fault], asked: str) -> bytes:
+        """One symbol's part of a batch: its body, or its error as an object."""
+        try:
+            for fault in faults:
+                if fault.kind == "vendor_error" and fault.symbol == symbol.upper():
+                    raise injected_error(fault)
+            return self._series(symbol, query, faults)
+        except Refusal as refusal:
+            if refusal.code == 404 and self.switches.unknown_in_batch == 400 and not self._name(symbol):
+                refusal = errors.unknown_symbol_of_batch(symbol, asked)
+            return orjson.dumps(refusal.body)
+
+    def _name(self, asked: str) -> str | None:
+        """The source's name of a requested symbol (`aapl`, `AAPL:NASDAQ`), or None when it is unknown."""
+        candidates = (asked.upper().partition(":")[0], asked.upper())
+        return next((name for name in candidates if self.source.knows(name)), None)
+
+    def _series(self, asked: str, query: Query, faults: list[Fault]) -> bytes:
+        symbol = self._name(asked)
+        if asked.upper() in self.switches.plan_symbols:
+            raise errors.symbol_not_in_plan()
+        if symbol is None:
+            raise errors.unknown_symbol()
+        now = self.clock()
+        bars = self._values.select(
+            symbol,
+            query,
+            now,
+            end_inclusive=self.switches.end_date_inclusive,
+            forming_bar=self.switches.forming_bar,
+            corrections=self.switches.corrections_of(symbol),
+        )
+        if not bars:
+            raise errors.no_data(asked, INTERVAL)
+        mine = [fault for fault in faults if fault.kind in VALUE_KINDS and fault.symbol in (None, asked.upper())]
+        named = next((fault.text or "WRONG" for fault in mine if fault.kind == "wrong_symbol"), symbol)
+        joined = b"[%b]" % b",".join(bars)
+        if mine:
+            values = orjson.loads(joined)
+            for fault in mine:
+                spoil(values, fault, query.zone, now)
+            joined = orjson.dumps(values)
+        return b'{"meta":%b,"values":%b,"status":"ok"}' % (orjson.dumps(_meta(named)), joined)
+
+
+def injected_error(fault: Fault) -> Refusal:
+    """The vendor's error body that a test asked for."""
+    return Refusal(fault.status, fault.text or "Internal server error. Please contact our support team.")
+
+
+def _meta(symbol: str) -> dict[str, str]:
+    return {
+        "symbol": symbol,
+        "interval": INTERVAL,
+        "currency": "USD",
+        "exchange_timezone": "America/New_York",
+        "exchange": "NASDAQ",
+        "mic_code": "XNGS",
+        "type": "Common Stock",
+    }

@@ -1,0 +1,91 @@
+"""What does this request for a time series ask? Its parameters, checked as Twelve Data checks them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from zoneinfo import ZoneInfo
+
+from emulators.twelvedata import errors
+
+INTERVAL = "5min"
+MOST_SYMBOLS = 120
+MOST_ROWS = 5000
+ROWS_WITHOUT_DATES = 30
+
+
+@dataclass(frozen=True)
+class Query:
+    """A checked request. ``start`` and ``end`` are in UTC; the end has not been made exclusive yet."""
+
+    symbols: tuple[str, ...]  # as requested
+    zone: ZoneInfo
+    start: datetime | None
+    end: datetime | None
+    limit: int
+    newest_first: bool
+    decimals: int | None
+
+
+def symbols_of(params: Mapping[str, str]) -> tuple[str, ...]:
+    """The symbols asked for, as written, each once; maybe none."""
+    return tuple(dict.fromkeys(part.strip() for part in params.get("symbol", "").split(",") if part.strip()))
+
+
+def parse(params: Mapping[str, str]) -> Query:
+    """Reads the parameters of /time_series. Raises Refusal: 400, 404 without a symbol, 414 for too many."""
+    symbols = symbols_of(params)
+    if not symbols:
+        raise errors.unknown_symbol()
+    if len(symbols) > MOST_SYMBOLS:
+        raise errors.too_many_symbols(MOST_SYMBOLS)
+    if params.get("interval", "") != INTERVAL:
+        raise errors.bad_interval(params.get("interval", ""))
+    if params.get("format", "json").lower() != "json":
+        raise errors.bad_parameter("format", params["format"], "This emulator answers in JSON only.")
+    zone = _zone(params.get("timezone", "Exchange"))
+    start, end = _moment(params, "start_date", zone), _moment(params, "end_date", zone)
+    dated = start is not None or end is not None
+    order = params.get("order", "desc").lower()
+    if order not in ("asc", "desc"):
+        raise errors.bad_parameter("order", order, "Supported values: asc, desc")
+    return Query(
+        symbols,
+        zone,
+        start,
+        end,
+        limit=_whole(params, "outputsize", MOST_ROWS if dated else ROWS_WITHOUT_DATES, 1, MOST_ROWS),
+        newest_first=order == "desc",
+        decimals=_whole(params, "dp", 0, 0, 11) if "dp" in params else None,
+    )
+
+
+def _whole(params: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = params.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and least <= int(text) <= most):
+        raise errors.bad_parameter(name, text, f"It must be a whole number from {least} to {most}")
+    return int(text)
+
+
+def _zone(name: str) -> ZoneInfo:
+    if name.lower() == "exchange":
+        return ZoneInfo("America/New_York")
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError, LookupError):
+        raise errors.bad_parameter("timezone", name, "Supported values: Exchange, UTC, or an IANA name") from None
+
+
+def _moment(params: Mapping[str, str], name: str, zone: ZoneInfo) -> datetime | None:
+    """`2025-07-02`, `2025-07-02 15:30:00` or with a T, read in ``zone``; a date alone is its midnight."""
+    text = params.get(name)
+    if not text:
+        return None
+    try:
+        naive = datetime.combine(date.fromisoformat(text), time()) if len(text) == 10 else datetime.fromisoformat(text)
+        if naive.tzinfo is None:
+            return naive.replace(tzinfo=zone).astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise errors.bad_parameter(name, text, "It must look like 2006-01-02 or 2006-01-02 15:04:05")

@@ -1,0 +1,272 @@
+"""How does one talk to the API emulator? A real HTTP server on a free loopback port, in a thread or as a process.
+
+In a test: ``with TwelveDataEmulator(SyntheticBars()) as api: requests.get(f"{api.url}/time_series", …)``.
+As a process: ``python -m emulators.twelvedata.server --seed 7`` prints its address and serves until it is told to stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+
+import orjson
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from barflow.errors import BadInputError, BarflowError
+from barflow.market.sessions import utc_now
+from emulators.twelvedata.answers import Answers, Call, injected_error
+from emulators.twelvedata.bar_source import BarSource
+from emulators.twelvedata.credits import Credits
+from emulators.twelvedata.errors import Refusal
+from emulators.twelvedata.query import symbols_of
+from emulators.twelvedata.switches import Fault, Switches
+from local.replay import ReplayBars
+from local.synthetic import SyntheticBars
+
+LOOPBACK = "127.0.0.1"
+START_SECONDS = 20.0
+_JSON = "application/json"
+_GATEWAY_PAGE = "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center></body></html>"
+
+
+class TwelveDataEmulator:
+    """The vendor on a loopback port, from ``__enter__`` to ``__exit__``.
+
+    ``switches`` may be turned, and ``requests`` read, while it runs.
+    """
+
+    def __init__(
+        self,
+        source: BarSource,
+        *,
+        clock: Callable[[], datetime] | None = None,
+        api_key: str = "emulator-key",
+        credits_per_minute: int | None = None,
+        credits_per_day: int | None = None,
+        switches: Switches | None = None,
+        port: int = 0,
+    ):
+        """``clock`` gives the moment in UTC. Without one the data stand still at ``source.as_of`` if it has one and
+        credits follow the real clock: a recorded market does not move, but a minute's credits do come back.
+        """
+        as_of = source.as_of
+        self.source = source
+        self.clock = clock or ((lambda: as_of) if as_of is not None else utc_now)
+        self.switches = switches if switches is not None else Switches()
+        self.requests: list[Call] = []
+        self.url = ""
+        self._port = port
+        credits = Credits(clock or utc_now, credits_per_minute, credits_per_day)
+        self._answers = Answers(source, self.clock, credits, self.switches, api_key)
+        self._closing: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __enter__(self) -> TwelveDataEmulator:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind((LOOPBACK, self._port))
+        except OSError as error:
+            self._socket.close()
+            raise BadInputError(f"port {self._port} is not free ({error.strerror}): take another, or 0") from None
+        config = uvicorn.Config(
+            _with_transport(self._app()),
+            http="h11",
+            ws="none",
+            loop="asyncio",
+            log_level=logging.CRITICAL,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=60,  # longer than a live demo pauses between ticks
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._serve, name="twelvedata-emulator", daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + START_SECONDS
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                self.__exit__(None, None, None)
+                raise RuntimeError("the API emulator did not start")
+            time.sleep(0.005)
+        self.url = f"http://{LOOPBACK}:{self._socket.getsockname()[1]}"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        if self._loop is not None and self._closing is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._closing.set)
+        self._thread.join(timeout=10)
+        self._socket.close()
+
+    def _serve(self) -> None:
+        async def serve() -> None:
+            self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
+            await self._server.serve(sockets=[self._socket])
+
+        asyncio.run(serve())
+
+    def _app(self) -> FastAPI:
+        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+        @app.get("/time_series")
+        async def time_series(request: Request) -> Response:
+            call, key = self._received(request)
+            faults = self.switches.take_faults(tuple(symbol.upper() for symbol in call.symbols))
+            call.faults = [fault.kind for fault in faults]
+            await self._pause(self.switches.latency)
+            return await self._answer(
+                call, faults, lambda: self._answers.time_series(call, request.query_params, key, faults)
+            )
+
+        @app.get("/api_usage")
+        async def api_usage(request: Request) -> Response:
+            call, key = self._received(request)
+            await self._pause(self.switches.latency)
+            return await self._answer(call, [], lambda: self._answers.usage(call, key))
+
+        return app
+
+    def _received(self, request: Request) -> tuple[Call, str | None]:
+        """Writes the request into the log, without its key, which is returned."""
+        params = dict(request.query_params)
+        url_key = params.pop("apikey", None)
+        scheme, _, header_key = request.headers.get("authorization", "").partition(" ")
+        in_header = scheme.lower() == "apikey" and header_key.strip() != ""
+        key_in = "header" if in_header else "url" if url_key is not None else None
+        call = Call(request.url.path, params, symbols_of(params), key_in, self.clock())
+        self.requests.append(call)
+        return call, header_key.strip() if in_header else url_key
+
+    async def _answer(self, call: Call, faults: list[Fault], body: Callable[[], bytes]) -> Response:
+        for fault in faults:
+            if fault.kind == "dropped":
+                return _Dropped()
+            if fault.kind == "http_error":
+                call.status = fault.status
+                page = _GATEWAY_PAGE.format(f"{fault.status} Gateway trouble")
+                return Response(page, fault.status, media_type="text/html")
+        try:
+            for fault in faults:
+                if fault.kind == "vendor_error" and (fault.symbol is None or len(call.symbols) == 1):
+                    raise injected_error(fault)
+            content, call.status = body(), 200
+        except Refusal as refusal:
+            content, call.status = (
+                orjson.dumps(refusal.body),
+                200 if self.switches.error_status_is_200 else refusal.code,
+            )
+        headers = self._answers.credits.headers if self.switches.credit_headers and call.credits else {}
+        kinds = {fault.kind for fault in faults}
+        if "truncated_json" in kinds:
+            content = content[: len(content) // 2]
+        for fault in faults:
+            if fault.kind == "timeout":
+                await self._pause(fault.seconds)  # its credits are spent: after the silence nothing happens
+        response = _BrokenOff if "broken_off" in kinds else Response
+        return response(content, call.status, headers, media_type=_JSON)
+
+    async def _pause(self, seconds: float) -> None:
+        """Waits, but not beyond the end of the server."""
+        if seconds > 0 and self._closing is not None:
+            try:
+                await asyncio.wait_for(self._closing.wait(), seconds)
+            except TimeoutError:
+                return
+
+
+def _with_transport(app: ASGIApp) -> ASGIApp:
+    """Puts uvicorn's transport into the scope: ASGI has no word for closing a connection without an answer."""
+
+    async def with_transport(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["barflow.transport"] = getattr(getattr(send, "__self__", None), "transport", None)
+        await app(scope, receive, send)
+
+    return with_transport
+
+
+class _Dropped(Response):
+    """The connection closes before a single byte."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["barflow.transport"].abort()
+        await receive()  # the request, whole
+        await receive()  # the disconnect, after which uvicorn no longer misses an answer
+
+
+class _BrokenOff(Response):
+    """The connection closes after half of the body."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        half = self.body[: len(self.body) // 2]
+        await send({"type": "http.response.body", "body": half, "more_body": True})
+        scope["barflow.transport"].close()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serves until SIGINT or SIGTERM. The address goes to stdout and, once it answers, into ``--ready-file``."""
+    parser = argparse.ArgumentParser(prog="python -m emulators.twelvedata.server", description=main.__doc__)
+    parser.add_argument("--port", type=int, default=0, help="0: a free one (default)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--seed", type=int, default=7, help="of the synthetic sessions (default: 7)")
+    what.add_argument("--replay", type=Path, help="a CSV file or a folder of JSON answers to serve instead")
+    parser.add_argument("--now", type=datetime.fromisoformat, help="stand still at this moment: 2026-11-20T21:00+00:00")
+    parser.add_argument("--credits-per-minute", type=int)
+    parser.add_argument("--credits-per-day", type=int)
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--ready-file", type=Path, help="write the address here when the server answers")
+    options = parser.parse_args(arguments)
+    if options.now is not None and options.now.tzinfo is None:
+        parser.error("--now needs its zone, such as 2026-11-20T21:00+00:00")
+    try:
+        _serve_until_told(options)
+    except BarflowError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _serve_until_told(options: argparse.Namespace) -> None:
+    source = ReplayBars.load(options.replay) if options.replay else SyntheticBars(options.seed)
+    stop = queue.SimpleQueue[None]()  # a handler may put into it at any moment, while an Event would lock it out
+    emulator = TwelveDataEmulator(
+        source,
+        clock=(lambda: options.now) if options.now else None,
+        credits_per_minute=options.credits_per_minute,
+        credits_per_day=options.credits_per_day,
+        switches=Switches(latency=options.latency),
+        port=options.port,
+    )
+    with emulator as api:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.put(None))
+        print(api.url, flush=True)
+        print(f"serving {source.describe}", file=sys.stderr)
+        if options.ready_file:
+            part = options.ready_file.with_name(options.ready_file.name + ".part")
+            part.write_text(api.url)
+            part.replace(options.ready_file)
+        stop.get()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

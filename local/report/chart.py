@@ -1,0 +1,245 @@
+"""Where does every mark of a candlestick chart go? Pure geometry: hourly bars in, SVG paths and labels out.
+
+Sessions stand side by side, without nights and weekends; a bar that is missing leaves its slot empty. Paths are in
+units of a view box that the page stretches to any width; labels are in percent of the chart, so that text is not
+stretched with them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+from barflow.market.sessions import Session, sessions_between
+
+HOUR = timedelta(hours=1)
+SIDES = ("up", "down")
+PITCH, HALF_BODY = 10, 3  # a slot's width, and half a candle's
+PRICE_HEIGHT, VOLUME_HEIGHT = 1000, 200  # units of the two view boxes
+PRICE_SHARE, VOLUME_SHARE = 76, 18  # percent of the chart; between them is air
+LEAST_SLOTS = 40  # so that the candles of a young chart are not as broad as towers
+MANY_SESSIONS = 25  # beyond which a day has no room for a line and a label of its own
+PHONE_LABEL, WIDE_LABEL, DAY_LABEL = 14.0, 5.0, 2.4  # percent of the width that a label needs
+
+Where = Literal["everywhere", "wide"]
+
+
+@dataclass(frozen=True)
+class Candle:
+    """One hourly bar: ``bar_start`` in UTC, prices in dollars, volume in shares, counts in 5-minute bars."""
+
+    symbol: str
+    bar_start: datetime
+    session_date: date
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: int
+    bar_count: int
+    expected_bars: int
+
+    @property
+    def side(self) -> str:
+        return "up" if self.close >= self.open else "down"
+
+
+class Tick(NamedTuple):
+    """A price on the axis. ``y`` is in percent of the chart's height."""
+
+    y: float
+    label: str
+
+
+class DateLabel(NamedTuple):
+    """A session's label. ``x`` is in percent of the chart's width; ``where`` says which screens have room for it."""
+
+    x: float
+    label: str
+    where: Where
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What the page draws. ``bars`` is what it reads out under the pointer, column by column."""
+
+    width: int
+    slots: int
+    sessions: int
+    decimals: int
+    candles: dict[str, list[str]]
+    volumes: dict[str, str]
+    price_ticks: list[Tick]
+    last: Tick
+    separators: list[float]
+    labels: list[DateLabel]
+    most_volume: int
+    told: str
+    spark: str
+    bars: dict[str, Any]
+
+
+class Scale(NamedTuple):
+    """The prices (dollars) at the foot and at the top of the chart's price part."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, candles: Sequence[Candle]) -> Scale:
+        """From the lowest to the highest price, with some air around."""
+        low, high = min(candle.low for candle in candles), max(candle.high for candle in candles)
+        margin = (high - low) * 0.04 or high * 0.01
+        return cls(low - margin, high + margin)
+
+    def down(self, price: float, height: float) -> float:
+        """How far below the top a price lies, where the whole part is that high."""
+        return (self.high - price) / (self.high - self.low) * height
+
+
+def draw(candles: Sequence[Candle]) -> Chart:
+    """Lays out the hourly bars of one symbol, at least one, oldest first."""
+    sessions = sessions_between(candles[0].session_date, candles[-1].session_date)
+    slots, starts, count = _slots(candles, sessions)
+    scale = Scale.of(candles)
+    decimals = 2 if min(candle.low for candle in candles) >= 1 else 4
+
+    def tick(price: float, places: int) -> Tick:
+        return Tick(round(scale.down(price, PRICE_SHARE), 2), f"{price:,.{places}f}")
+
+    return Chart(
+        width=count * PITCH,
+        slots=count,
+        sessions=len({candle.session_date for candle in candles}),
+        decimals=decimals,
+        candles={
+            side: [_candle(slot, bar, scale) for slot, bar in zip(slots, candles, strict=True) if bar.side == side]
+            for side in SIDES
+        },
+        volumes=_volumes(slots, candles),
+        price_ticks=[tick(price, places) for price, places in _round_prices(scale, decimals)],
+        last=tick(candles[-1].close, decimals),
+        separators=[x for x, _ in (starts if len(starts) <= MANY_SESSIONS else _weeks(starts))[1:]],
+        labels=_date_labels(starts),
+        most_volume=max(candle.volume for candle in candles),
+        told=_told(candles, decimals),
+        spark=_spark(candles),
+        bars=_read_out(slots, candles, decimals),
+    )
+
+
+def _slots(candles: Sequence[Candle], sessions: Sequence[Session]) -> tuple[list[int], list[tuple[float, date]], int]:
+    """Each bar's slot, where each session starts (percent of the width), and how many slots there are.
+
+    They run from the first bar to the last one: hours before have not been asked for, and hours after not come yet.
+    """
+    offsets: dict[date, int] = {}
+    total = 0
+    for found in sessions:
+        offsets[found.session_date] = total
+        total += math.ceil((found.closes - found.opens) / HOUR)
+    opens = {found.session_date: found.opens for found in sessions}
+    slots = [offsets[bar.session_date] + (bar.bar_start - opens[bar.session_date]) // HOUR for bar in candles]
+    first, count = slots[0], max(LEAST_SLOTS, slots[-1] - slots[0] + 1)
+    starts = [(round(max(0, offset - first) / count * 100, 2), day) for day, offset in offsets.items()]
+    return [slot - first for slot in slots], starts, count
+
+
+def _candle(slot: int, bar: Candle, scale: Scale) -> str:
+    """A wick, a body, a wick. The body is a box of its own, so that a hollow one shows no wick inside."""
+    x = slot * PITCH + PITCH // 2
+    high, top, bottom, low = (
+        round(scale.down(price, PRICE_HEIGHT))
+        for price in (bar.high, max(bar.open, bar.close), min(bar.open, bar.close), bar.low)
+    )
+    wicks = (f"M{x} {high}V{top}" if high < top else "") + (f"M{x} {bottom}V{low}" if low > bottom else "")
+    return f"{wicks}M{x - HALF_BODY} {top}h{2 * HALF_BODY}v{bottom - top}h-{2 * HALF_BODY}z"
+
+
+def _volumes(slots: Iterable[int], candles: Sequence[Candle]) -> dict[str, str]:
+    most = max(candle.volume for candle in candles) or 1
+    paths = dict.fromkeys(SIDES, "")
+    for slot, candle in zip(slots, candles, strict=True):
+        x, top = slot * PITCH + PITCH // 2 - HALF_BODY, VOLUME_HEIGHT - round(candle.volume / most * VOLUME_HEIGHT)
+        paths[candle.side] += f"M{x} {VOLUME_HEIGHT}V{top}h{2 * HALF_BODY}V{VOLUME_HEIGHT}"
+    return paths
+
+
+def _round_prices(scale: Scale, decimals: int) -> Iterator[tuple[float, int]]:
+    """About five round prices, with the decimals that they need: in steps of 1, 2, 2.5 or 5 times a power of ten."""
+    rough = (scale.high - scale.low) / 6
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(times * power for times in (1, 2, 2.5, 5, 10) if times * power >= rough)
+    shown = next((places for places in (0, *range(decimals, 6)) if round(step, places) == step), 6)
+    for number in range(math.ceil(scale.low / step), math.floor(scale.high / step) + 1):
+        yield number * step, shown
+
+
+def _weeks(starts: Sequence[tuple[float, date]]) -> list[tuple[float, date]]:
+    """The first session, and the first one of every later week."""
+    turns = (now for before, now in pairwise(starts) if before[1].isocalendar()[:2] != now[1].isocalendar()[:2])
+    return [starts[0], *turns]
+
+
+def _date_labels(starts: Sequence[tuple[float, date]]) -> list[DateLabel]:
+    """Weeks first, as many as a phone has room for, then as many as a wide screen has, then the days between."""
+    placed: dict[float, DateLabel] = {}
+
+    def place(x: float, label: str, where: Where, room: float) -> None:
+        left = PHONE_LABEL if where == "everywhere" else WIDE_LABEL
+        if all(x - other >= left or other - x >= room for other in placed):
+            placed[x] = DateLabel(x, label, where)
+
+    for x, day in _weeks(starts):
+        place(x, f"{day:%b} {day.day}", "everywhere", PHONE_LABEL)
+    for x, day in _weeks(starts):
+        place(x, f"{day:%b} {day.day}", "wide", WIDE_LABEL)
+    for x, day in starts if len(starts) <= MANY_SESSIONS else ():
+        place(x, str(day.day), "wide", DAY_LABEL)
+    return [placed[x] for x in sorted(placed)]
+
+
+def _told(candles: Sequence[Candle], decimals: int) -> str:
+    """The chart in a sentence, for those who do not see it."""
+    first, last = candles[0], candles[-1]
+    lowest, highest = min(candle.low for candle in candles), max(candle.high for candle in candles)
+    return (
+        f"{len(candles)} hourly bars from {first.session_date} to {last.session_date}: opened at "
+        f"{first.open:,.{decimals}f} dollars, went as low as {lowest:,.{decimals}f} and as high as "
+        f"{highest:,.{decimals}f}, and closed at {last.close:,.{decimals}f}."
+    )
+
+
+def _spark(candles: Sequence[Candle]) -> str:
+    """The sessions' closes as a line in a view box of 100 × 100."""
+    closes = list({candle.session_date: candle.close for candle in candles}.values())
+    low, span = min(closes), (max(closes) - min(closes)) or 1.0
+    step = 100 / max(1, len(closes) - 1)
+    points = [f"{index * step:.4g} {100 - (close - low) / span * 100:.3g}" for index, close in enumerate(closes)]
+    return "M" + "L".join(points)
+
+
+def _read_out(slots: Sequence[int], candles: Sequence[Candle], decimals: int) -> dict[str, Any]:
+    """The bars as columns: times, prices, volumes; slots and counts of 5-minute bars only where they say something.
+
+    Times are minutes: the first since the epoch, each other one since the one before it.
+    """
+    minutes = [int(candle.bar_start.timestamp()) // 60 for candle in candles]
+    columns: dict[str, Any] = {"t": [minutes[0], *(now - before for before, now in pairwise(minutes))]}
+    for name in ("open", "high", "low", "close"):
+        columns[name[0]] = [round(getattr(candle, name), decimals) for candle in candles]
+    columns["v"] = [candle.volume for candle in candles]
+    if slots[-1] != len(candles) - 1:
+        columns["slots"] = list(slots)
+    short = {
+        n: f"{bar.bar_count} of {bar.expected_bars}"
+        for n, bar in enumerate(candles)
+        if bar.bar_count < bar.expected_bars
+    }
+    if short:
+        columns["short"] = short
+    return columns

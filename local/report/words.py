@@ -1,0 +1,149 @@
+"""How does the demo's page say things? What each metric means, where bars come from, and how numbers are spelled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+from barflow.market.sessions import new_york
+
+MINUS = "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of market.daily_metrics. ``spelled`` names a filter; ``needs`` says when it is not NULL any more."""
+
+    name: str
+    label: str
+    spelled: str
+    unit: str
+    meaning: str
+    needs: str
+
+
+METRICS = (
+    Metric("prev_close", "Previous close", "dollars", "dollars", "last price of the session before", "2 sessions"),
+    Metric("return_1d", "Return", "change", "percent", "close ÷ previous close − 1", "2 sessions"),
+    Metric("gap_open", "Gap at the open", "change", "percent", "open ÷ previous close − 1", "2 sessions"),
+    Metric("range_pct", "Range", "percent", "percent", "(high − low) ÷ close", "1 session"),
+    Metric("sma_5", "5-session average", "dollars", "dollars", "mean of the last 5 closes", "5 sessions"),
+    Metric("sma_20", "20-session average", "dollars", "dollars", "mean of the last 20 closes", "20 sessions"),
+    Metric("sma_50", "50-session average", "dollars", "dollars", "mean of the last 50 closes", "50 sessions"),
+    Metric("rsi_14", "RSI 14", "number", "0 to 100", "share of gains in the last 14 moves", "15 sessions"),
+    Metric("realized_vol", "Realised volatility", "percent", "percent", "5-minute returns of the day", "2 bars"),
+    Metric(
+        "volatility_20", "Volatility 20", "percent", "percent a year", "of the last 20 daily returns", "21 sessions"
+    ),
+    Metric("atr_14", "ATR 14", "dollars", "dollars", "mean true range of 14 sessions", "15 sessions"),
+    Metric(
+        "volume_ratio_20", "Volume ratio 20", "times", "times", "volume ÷ mean of 20 sessions before", "21 sessions"
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the bars come from: its kind, the station that served them, a headline and a sentence for the reader."""
+
+    kind: str
+    station: str
+    headline: str
+    sentence: str
+
+
+def describe_source(source: Mapping[str, Any]) -> Source:
+    """A state's ``source`` in plain words, so that nobody takes invented or old prices for the market's."""
+    if source["kind"] == "replay":
+        return Source(
+            "replay",
+            "API emulator",
+            "Recorded bars",
+            f"Replayed from {Path(source['path']).name}, as of the moment after its last bar. Not today’s market.",
+        )
+    if source["kind"] == "live":
+        return Source(
+            "live",
+            "Twelve Data",
+            "Bars from Twelve Data",
+            "As the vendor gives them, not adjusted for splits; recent bars may still be corrected at the source.",
+        )
+    return Source(
+        "synthetic",
+        "API emulator",
+        "Synthetic bars, not the market",
+        "The demo made these prices and volumes up, so that it runs without an API key. "
+        "They say nothing about the companies whose symbols they carry.",
+    )
+
+
+def dollars(value: float) -> str:
+    """``1234.5`` → ``1,234.50``; below a dollar with four decimals."""
+    return _minus(f"{value:,.{2 if abs(value) >= 1 else 4}f}")
+
+
+def percent(value: float) -> str:
+    """``0.0123`` → ``1.23 %``."""
+    return _minus(f"{value * 100:.2f}\N{NO-BREAK SPACE}%")
+
+
+def change(value: float) -> str:
+    """``0.0123`` → ``+1.23 %``."""
+    return _minus(f"{value * 100:+.2f}\N{NO-BREAK SPACE}%")
+
+
+def move(value: float) -> str:
+    """``-1.5`` → ``−1.50``, with its sign."""
+    return _minus(f"{value:+,.2f}")
+
+
+def number(value: float) -> str:
+    """``54.321`` → ``54.3``."""
+    return _minus(f"{value:.1f}")
+
+
+def times(value: float) -> str:
+    """``1.234`` → ``1.23×``."""
+    return f"{value:.2f}×"
+
+
+def count(value: float) -> str:
+    """``7500`` → ``7,500``."""
+    return f"{value:,}"
+
+
+def shares(value: int) -> str:
+    """``12345678`` → ``12.3 M``."""
+    for size, letter in ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")):
+        if value >= size:
+            return f"{value / size:.3g}\N{NO-BREAK SPACE}{letter}"
+    return str(value)
+
+
+def day(value: date) -> str:
+    """``Wed, Jul 2``: a day, or a moment's day in New York."""
+    local = new_york(value).date() if isinstance(value, datetime) else value
+    return f"{local:%a}, {local:%b} {local.day}"
+
+
+def clock(value: datetime) -> str:
+    """``15:55``, in New York."""
+    return f"{new_york(value):%H:%M}"
+
+
+def moment(value: datetime) -> str:
+    """``Wednesday, July 2, 2025, 15:55 EDT``, in New York."""
+    local = new_york(value)
+    return f"{local:%A}, {local:%B} {local.day}, {local.year}, {local:%H:%M %Z}"
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", MINUS)
+
+
+_SPELLINGS = (dollars, percent, change, move, number, times, count, shares, day, clock, moment)
+FILTERS: dict[str, Callable[..., str]] = {made.__name__: made for made in _SPELLINGS}
+FILTERS["spell"] = lambda value, how: FILTERS[how](value)

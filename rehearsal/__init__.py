@@ -1,0 +1,1 @@
+"""The rehearsal: deploy to the AWS emulator, run, break and repair what was deployed."""

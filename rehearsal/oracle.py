@@ -1,0 +1,208 @@
+"""What must the warehouse hold for these bars? The same tables, computed by DuckDB from the recorded files alone.
+
+No logic of the package is used. Time is New York's wall clock, sessions come from exchange_calendars, windows are
+joins over a session's number, and the formulas are the textbooks' own forms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import exchange_calendars
+import psycopg
+import pyarrow as pa
+
+from barflow.market.bars import SessionBars
+
+RELATIVE = 1e-9
+WIDTHS = {"bar_5min": 5, "bar_30min": 30, "bar_1h": 60, "bar_1d": 24 * 60}
+# Each reads a file of one of the recordings as symbol, clock (New York wall clock), open, high, low, close, volume.
+TWELVEDATA = "select symbol, datetime, open, high, low, close, volume from {file}"
+IBKR = "select '{symbol}', datetime, open, high, low, close, volume from {file}"
+YFINANCE = """select '{symbol}', "Date Time", "Open", "High", "Low", "Close", "Volume" from {file}"""
+
+BARS = """
+select
+    symbol,
+    timezone('America/New_York', start) as bar_start,
+    day as session_date,
+    arg_min(open, clock) as open,
+    max(high) as high,
+    min(low) as low,
+    arg_max(close, clock) as close,
+    cast(sum(volume) as bigint) as volume,
+    sum(volume * (high + low + close) / 3) / nullif(sum(volume), 0) as vwap,
+    count(*) as bar_count,
+    least({width}, datediff('minute', start, any_value(closes))) // 5 as expected_bars,
+    count(*) = least({width}, datediff('minute', start, any_value(closes))) // 5 as is_complete
+from (
+    select *, opens + to_minutes({width} * (datediff('minute', opens, clock) // {width})) as start
+    from bars join sessions on day = cast(clock as date) and clock >= opens and clock < closes
+)
+group by symbol, start, day
+"""
+METRICS = """
+with numbered as (
+    select *, row_number() over (partition by symbol order by session_date) as n from bar_1d
+),
+stepped as (
+    select d.*, p.close as prev_close, ln(d.close) - ln(p.close) as step, d.close - p.close as change,
+        greatest(d.high - d.low, abs(d.high - p.close), abs(d.low - p.close)) as true_range
+    from numbered d left join numbered p on p.symbol = d.symbol and p.n = d.n - 1
+),
+ticks as (
+    select symbol, session_date, close, row_number() over (partition by symbol, session_date order by bar_start) as k
+    from bar_5min
+),
+within_session as (
+    select a.symbol, a.session_date, sqrt(sum(pow(ln(b.close) - ln(a.close), 2))) as realized_vol
+    from ticks a join ticks b on a.symbol = b.symbol and a.session_date = b.session_date and b.k = a.k + 1
+    group by all
+),
+windowed as (
+    select d.symbol, d.n,
+        avg(w.close) filter (d.n - w.n < 5) as sma_5,
+        avg(w.close) filter (d.n - w.n < 20) as sma_20,
+        avg(w.close) as sma_50,
+        stddev_samp(w.step) filter (d.n - w.n < 20) * sqrt(252) as volatility_20,
+        sum(w.change) filter (d.n - w.n < 14 and w.change > 0) as gains,
+        -sum(w.change) filter (d.n - w.n < 14 and w.change < 0) as losses,
+        avg(w.true_range) filter (d.n - w.n < 14) as atr_14,
+        avg(w.volume) filter (d.n - w.n between 1 and 20) as mean_volume
+    from stepped d join stepped w on w.symbol = d.symbol and w.n between d.n - 49 and d.n
+    group by all
+)
+select
+    symbol,
+    session_date,
+    close,
+    prev_close,
+    (close - prev_close) / prev_close as return_1d,
+    (open - prev_close) / prev_close as gap_open,
+    (high - low) / close as range_pct,
+    realized_vol,
+    case when n >= 5 then sma_5 end as sma_5,
+    case when n >= 20 then sma_20 end as sma_20,
+    case when n >= 50 then sma_50 end as sma_50,
+    case when n >= 21 then volatility_20 end as volatility_20,
+    case
+        when n < 15 then null
+        when gains is null and losses is null then 50
+        when losses is null then 100
+        else 100 - 100 / (1 + coalesce(gains, 0) / losses)
+    end as rsi_14,
+    case when n >= 15 then atr_14 end as atr_14,
+    case when n >= 21 then volume / nullif(mean_volume, 0) end as volume_ratio_20
+from stepped
+join windowed using (symbol, n)
+left join within_session using (symbol, session_date)
+"""
+Table = dict[tuple[Any, ...], dict[str, Any]]
+
+
+class Oracle:
+    """The tables for some bars: of recorded files, or of sessions made up by a test."""
+
+    def __init__(self) -> None:
+        self.db = duckdb.connect()
+        self.db.execute("set timezone = 'UTC'")
+        self.db.execute(
+            "create table bars (symbol text, clock timestamp, open double, high double, low double, close double, "
+            "volume bigint)"
+        )
+
+    @classmethod
+    def of_files(cls, form: str, files: Mapping[str, Path]) -> Oracle:
+        """``of_files(IBKR, {"AAPL": file})``; a form that names its symbols itself takes one file."""
+        oracle = cls()
+        for symbol, file in files.items():
+            oracle.db.execute("insert into bars " + form.format(symbol=symbol, file=f"read_csv('{file}')"))
+        return oracle._computed()
+
+    @classmethod
+    def of_sessions(cls, sessions: Iterable[SessionBars]) -> Oracle:
+        oracle = cls()
+        for bars in sessions:
+            columns = {name: getattr(bars, name) for name in ("ts", "open", "high", "low", "close", "volume")}
+            made = pa.table({"symbol": [bars.symbol] * len(bars), **columns})
+            oracle.db.register("made", made)
+            oracle.db.execute("insert into bars select * replace (timezone('America/New_York', ts) as ts) from made")
+        return oracle._computed()
+
+    def _computed(self) -> Oracle:
+        self.db.execute("create table sessions (day date, opens timestamp, closes timestamp)")
+        span = self.one("select min(clock)::date, max(clock)::date from bars")
+        self.db.executemany("insert into sessions values (?, ?, ?)", _sessions(*span))
+        for name, width in WIDTHS.items():
+            self.db.execute(f"create table {name} as {BARS.format(width=width)}")
+        self.db.execute(f"create table daily_metrics as {METRICS}")
+        return self
+
+    def one(self, query: str) -> tuple[Any, ...]:
+        found = self.db.execute(query).fetchone()
+        assert found is not None
+        return found
+
+    def table(self, name: str) -> Table:
+        """Every row of a table by its key."""
+        cursor = self.db.execute(f"select * from {name}")
+        return keyed([column[0] for column in cursor.description], cursor.fetchall())
+
+
+def _sessions(first: date, last: date) -> list[tuple[Any, ...]]:
+    """The exchange's sessions with their opens and closes on New York's wall clock."""
+    schedule = exchange_calendars.get_calendar("XNYS", start=first, end=last + timedelta(days=7)).schedule
+    local = [schedule[name].dt.tz_convert("America/New_York").dt.tz_localize(None) for name in ("open", "close")]
+    return [
+        (day.date(), opens.to_pydatetime(), closes.to_pydatetime())
+        for day, opens, closes in zip(schedule.index, *local, strict=True)
+    ]
+
+
+def disagreements(dsn: str, oracle: Oracle) -> dict[str, list[str]]:
+    """By table of the warehouse, where it differs from the oracle's; empty when it does not."""
+    found = {name: differences(held(dsn, name), oracle.table(name)) for name in (*WIDTHS, "daily_metrics")}
+    return {name: differing for name, differing in found.items() if differing}
+
+
+def held(dsn: str, name: str) -> Table:
+    """The same table of the warehouse, without the load that a row came with."""
+    with psycopg.connect(dsn, options="-c timezone=UTC") as connection:
+        cursor = connection.execute(f"select * from market.{name}")
+        assert cursor.description is not None
+        names = [column.name for column in cursor.description]
+        rows = keyed(names, cursor.fetchall())
+    for row in rows.values():
+        del row["load_id"]
+    return rows
+
+
+def keyed(names: list[str], rows: Iterable[tuple[Any, ...]]) -> Table:
+    return {row[:2]: dict(zip(names, row, strict=True)) for row in rows}
+
+
+def differences(actual: Table, expected: Table) -> list[str]:
+    """Where two tables differ: missing and surplus rows, columns, and values beyond RELATIVE."""
+    found = [f"missing {key}" for key in expected.keys() - actual.keys()]
+    found += [f"surplus {key}" for key in actual.keys() - expected.keys()]
+    for key in expected.keys() & actual.keys():
+        mine, theirs = actual[key], expected[key]
+        if mine.keys() != theirs.keys():
+            return [f"columns {sorted(mine)} are not {sorted(theirs)}"]
+        found += [
+            f"{key} {name}: {mine[name]!r} is not {theirs[name]!r}"
+            for name in theirs
+            if not _same(mine[name], theirs[name])
+        ]
+    return sorted(found)
+
+
+def _same(mine: Any, theirs: Any) -> bool:
+    if isinstance(mine, float) and isinstance(theirs, float | int):
+        return math.isclose(mine, theirs, rel_tol=RELATIVE, abs_tol=0.0)
+    return bool(mine == theirs)

@@ -1,0 +1,76 @@
+"""Does Athena's emulator answer from what the catalog knows, as Athena does, so that the archive counts by it?"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import boto3
+import pytest
+from aws_parts import Aws, eventually
+
+from barflow.lake.athena import open_archive
+from barflow.lake.partitions import Lake
+from barflow.market.bars import arrow_schema, glue_columns
+from barflow.settings import load_settings
+from emulators.aws.machine import client_variables
+
+LAKE, DATABASE = "archive", "archive_dev"
+
+
+def bars(day: date, count: int) -> Any:
+    import pyarrow as pa
+
+    opened = datetime(day.year, day.month, day.day, 14, tzinfo=UTC)
+    rows = {name: [1] * count for name in arrow_schema().names}
+    rows |= {"ts": [opened.replace(minute=n) for n in range(count)], "session_date": [day] * count}
+    return pa.table(rows, arrow_schema())
+
+
+@pytest.fixture(scope="module")
+def lake(aws: Aws) -> Any:
+    """A lake on the emulator with a table, crawler and workgroup for it; every AWS client of this process finds it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in client_variables(aws.url).items():
+            patch.setenv(name, value)
+        boto3.setup_default_session()
+        aws.client("s3").create_bucket(Bucket=LAKE)
+        glue = aws.client("glue")
+        glue.create_database(DatabaseInput={"Name": DATABASE})
+        columns = [{"Name": name, "Type": kind} for name, kind in glue_columns()]
+        keys = [{"Name": name, "Type": "string"} for name in ("symbol", "month")]
+        storage = {"Location": f"s3://{LAKE}/bars_5min/", "Columns": columns}
+        table = {"Name": "bars_5min", "StorageDescriptor": storage, "PartitionKeys": keys}
+        glue.create_table(DatabaseName=DATABASE, TableInput=table | {"Parameters": {"classification": "parquet"}})
+        targets = {"CatalogTargets": [{"DatabaseName": DATABASE, "Tables": ["bars_5min"]}]}
+        glue.create_crawler(Name=DATABASE, Role="r", DatabaseName=DATABASE, Targets=targets)
+        place = {"ResultConfiguration": {"OutputLocation": f"s3://{LAKE}/queries/"}}
+        aws.client("athena").create_work_group(Name=DATABASE, Configuration=place)
+        yield Lake(f"s3://{LAKE}")
+    boto3.setup_default_session()
+
+
+def counted() -> list[tuple[str, str, int, datetime]]:
+    settings = {"lake_uri": f"s3://{LAKE}", "athena_database": DATABASE, "athena_workgroup": DATABASE}
+    return sorted(open_archive(load_settings(**settings)).session_counts())
+
+
+def test_the_archive_counts_what_a_crawler_has_entered(aws: Aws, lake: Lake) -> None:
+    lake.replace("BRK/B", "2025-07", bars(date(2025, 7, 2), 3))
+    assert counted() == []
+    glue = aws.client("glue")
+    glue.start_crawler(Name=DATABASE)
+    eventually(lambda: glue.get_crawler(Name=DATABASE)["Crawler"]["State"], lambda state: state == "READY")
+    first = ("BRK/B", "2025-07-02", 3, datetime(2025, 7, 2, 14, 2, tzinfo=UTC))
+    assert counted() == [first]
+    lake.replace("AAPL", "2025-07", bars(date(2025, 7, 3), 1))
+    assert counted() == [first]
+
+
+def test_a_query_that_is_wrong_fails_and_says_why(aws: Aws, lake: Lake) -> None:
+    athena = aws.client("athena")
+    asked = {"QueryString": "select nothing from nowhere", "QueryExecutionContext": {"Database": DATABASE}}
+    run = athena.start_query_execution(**asked, WorkGroup=DATABASE)["QueryExecutionId"]
+    status = athena.get_query_execution(QueryExecutionId=run)["QueryExecution"]["Status"]
+    assert status["State"] == "FAILED"
+    assert "nowhere does not exist" in status["StateChangeReason"]

@@ -1,0 +1,194 @@
+"""Do job runs and crawls go as Glue's do, and does a job run what was deployed?"""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from aws_parts import CODE, Aws, allow, eventually, zipped
+from botocore.exceptions import ClientError
+
+from emulators.aws.machine import Trouble
+
+SCRIPT = """
+import json, pathlib, sys
+import barflow
+said = {"args": sys.argv[1:], "library": barflow.WHERE, "sql": pathlib.Path("bars.sql").read_text()}
+print(json.dumps(said))
+"""
+READS = """
+from pyspark.sql import SparkSession
+spark = SparkSession.builder.getOrCreate()
+rows = spark.read.parquet("s3://lake/bars/symbol=BRK%2FB/bars.parquet").collect()
+print("rows", [row.a for row in rows])
+"""
+ENDLESS = "import time\nprint('at work', flush=True)\ntime.sleep(600)\n"
+OVER = ("SUCCEEDED", "FAILED", "TIMEOUT", "STOPPED")
+
+
+class Job:
+    """A job of its own name on the emulator."""
+
+    def __init__(self, aws: Aws, name: str, script: str, role: str = "r", **arguments: str) -> None:
+        self.name, self._glue, self._logs = name, aws.client("glue"), aws.client("logs")
+        command = {"Name": "glueetl", "ScriptLocation": script}
+        given = {f"--{key.replace('_', '-')}": value for key, value in arguments.items()}
+        self._glue.create_job(Name=name, Role=role, Command=command, DefaultArguments=given, Timeout=5)
+
+    def start(self, **arguments: str) -> str:
+        given = {f"--{key}": value for key, value in arguments.items()}
+        return str(self._glue.start_job_run(JobName=self.name, Arguments=given)["JobRunId"])
+
+    def run(self, run: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._glue.get_job_run(JobName=self.name, RunId=run)["JobRun"]
+        return found
+
+    def becomes(self, run: str, *states: str) -> dict[str, Any]:
+        found: dict[str, Any] = eventually(lambda: self.run(run), lambda item: item["JobRunState"] in states)
+        return found
+
+    def stop(self, run: str) -> None:
+        self._glue.batch_stop_job_run(JobName=self.name, JobRunIds=[run])
+
+    def log(self, run: str) -> list[str]:
+        events = self._logs.get_log_events(logGroupName="/aws-glue/jobs", logStreamName=run)["events"]
+        return [event["message"] for event in events]
+
+
+def test_a_run_has_the_deployed_script_files_and_library_and_all_arguments(aws: Aws) -> None:
+    library = aws.put("glue/barflow.zip", zipped({"barflow/__init__.py": "WHERE = 'deployed'"}))
+    sql, script = aws.put("glue/bars.sql", "select 1"), aws.put("glue/say.py", SCRIPT)
+    job = Job(aws, "says", script, extra_py_files=library, extra_files=sql, full="")
+    run = job.start(**{"run-id": "42"})
+    done = job.becomes(run, *OVER)
+    assert done["JobRunState"] == "SUCCEEDED", done
+    (said,) = [json.loads(line) for line in job.log(run) if line.startswith("{")]
+    assert (said["library"], said["sql"]) == ("deployed", "select 1")
+    assert said["args"][-4:] == ["--JOB_NAME", "says", "--JOB_RUN_ID", run]
+    assert said["args"][said["args"].index("--run-id") + 1] == "42"
+    assert "--full" in said["args"]
+    assert "ErrorMessage" not in done
+    assert done["CompletedOn"] >= done["StartedOn"]
+
+
+def test_spark_reads_the_buckets_objects_by_their_address(aws: Aws) -> None:
+    aws.client("s3").create_bucket(Bucket="lake")
+    file = io.BytesIO()
+    pq.write_table(pa.table({"a": [1, 2]}), file)
+    aws.put("bars/symbol=BRK%2FB/bars.parquet", file.getvalue(), bucket="lake")
+    job = Job(aws, "reads", aws.put("glue/reads.py", READS), lake="s3://lake")
+    run = job.start()
+    assert job.becomes(run, *OVER)["JobRunState"] == "SUCCEEDED"
+    assert "rows [1, 2]" in job.log(run)
+
+
+def test_a_run_that_fails_says_why(aws: Aws) -> None:
+    job = Job(aws, "fails", aws.put("glue/fails.py", "import sys\nsys.exit('error: no such warehouse')\n"))
+    failed = job.becomes(job.start(), *OVER)
+    assert (failed["JobRunState"], failed["ErrorMessage"]) == ("FAILED", "no such warehouse")
+
+
+def test_a_run_whose_files_were_not_deployed_fails_and_names_them(aws: Aws) -> None:
+    script, missing = aws.put("glue/right.py", "print('x')"), f"s3://{CODE}/glue/missing.zip"
+    failed = (job := Job(aws, "lacks", script, additional_python_modules=missing)).becomes(job.start(), *OVER)
+    assert failed["JobRunState"] == "FAILED"
+    assert f"{missing} does not exist" in failed["ErrorMessage"]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "state", "why"),
+    [(Trouble.JOB_DIES, "FAILED", "137"), (Trouble.JOB_TIMES_OUT, "TIMEOUT", "exceeded its timeout")],
+)
+def test_a_run_can_be_killed_at_its_word(aws: Aws, trouble: Trouble, state: str, why: str) -> None:
+    job = Job(aws, f"meets {trouble.name}", aws.put("glue/endless.py", ENDLESS))
+    aws.machine.expect(trouble, at="at work")
+    failed = job.becomes(job.start(), *OVER)
+    assert failed["JobRunState"] == state
+    assert why in failed["ErrorMessage"]
+
+
+def test_a_run_can_be_stopped_and_one_at_a_time_is_let_in(aws: Aws) -> None:
+    job = Job(aws, "endless", aws.put("glue/endless.py", ENDLESS))
+    run = job.start()
+    with pytest.raises(ClientError, match="ConcurrentRunsExceeded"):
+        job.start()
+    job.becomes(run, "RUNNING")
+    job.stop(run)
+    assert job.becomes(run, *OVER)["JobRunState"] == "STOPPED"
+
+
+def test_an_update_replaces_the_whole_definition(aws: Aws) -> None:
+    glue, script = aws.client("glue"), aws.put("glue/right.py", "print('x')")
+    Job(aws, "updated", script, lake="s3://lake")
+    before = glue.get_job(JobName="updated")["Job"]
+    command = {name: before["Command"][name] for name in ("Name", "ScriptLocation")}
+    glue.update_job(JobName="updated", JobUpdate={"Role": "other", "Command": command})
+    after = glue.get_job(JobName="updated")["Job"]
+    assert (after["Role"], after["Command"]["ScriptLocation"]) == ("other", script)
+    assert after.get("DefaultArguments", {}) == {}
+
+
+class Crawler:
+    """A crawler of one table of its own."""
+
+    def __init__(self, aws: Aws, name: str, bucket: str, role: str = "r") -> None:
+        self.name, self._glue = name, aws.client("glue")
+        storage = {"Location": f"s3://{bucket}/bars/", "Columns": [{"Name": "a", "Type": "bigint"}]}
+        keys = [{"Name": "symbol", "Type": "string"}, {"Name": "month", "Type": "string"}]
+        table = {"Name": "bars", "StorageDescriptor": storage, "PartitionKeys": keys}
+        self._glue.create_database(DatabaseInput={"Name": name})
+        self._glue.create_table(DatabaseName=name, TableInput=table)
+        targets = {"CatalogTargets": [{"DatabaseName": name, "Tables": ["bars"]}]}
+        self._glue.create_crawler(Name=name, Role=role, DatabaseName=name, Targets=targets)
+
+    def look(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._glue.get_crawler(Name=self.name)["Crawler"]
+        return found
+
+    def crawl(self) -> dict[str, Any]:
+        self._glue.start_crawler(Name=self.name)
+        assert self.look()["State"] == "RUNNING"
+        with pytest.raises(ClientError, match="CrawlerRunning"):
+            self._glue.start_crawler(Name=self.name)
+        found: dict[str, Any] = eventually(self.look, lambda item: item["State"] == "READY")["LastCrawl"]
+        return found
+
+    def partitions(self) -> list[list[str]]:
+        found = self._glue.get_partitions(DatabaseName=self.name, TableName="bars")["Partitions"]
+        return sorted(item["Values"] for item in found)
+
+
+def test_a_crawl_enters_each_partition_once(aws: Aws) -> None:
+    aws.client("s3").create_bucket(Bucket="crawled")
+    for key in ("symbol=AAPL/month=2025-06", "symbol=BRK%2FB/month=2025-07"):
+        aws.put(f"bars/{key}/bars.parquet", "x", bucket="crawled")
+    aws.put("manifests/1.json", "{}", bucket="crawled")
+    crawler = Crawler(aws, "crawls", "crawled")
+    assert "LastCrawl" not in crawler.look()
+    for _ in range(2):
+        assert crawler.crawl()["Status"] == "SUCCEEDED"
+        assert crawler.partitions() == [["AAPL", "2025-06"], ["BRK/B", "2025-07"]]
+    (metrics,) = aws.client("glue").get_crawler_metrics(CrawlerNameList=["crawls"])["CrawlerMetricsList"]
+    assert metrics["LastRuntimeSeconds"] >= 0
+
+
+def test_job_and_crawler_work_by_their_roles(aws: Aws) -> None:
+    aws.role("reads-nothing", allow("glue:*"))
+    job = Job(aws, "denied", aws.put("glue/denied.py", "print('done')"), role="reads-nothing")
+    done = job.becomes(job.start(), *OVER)
+    assert done["JobRunState"] == "FAILED"
+    assert "not authorized to perform: s3:GetObject" in done["ErrorMessage"]
+    aws.client("s3").create_bucket(Bucket="hidden")
+    failed = Crawler(aws, "denied", "hidden", "reads-nothing").crawl()
+    assert failed["Status"] == "FAILED"
+    assert "not authorized to perform: s3:ListBucket" in failed["ErrorMessage"]
+
+
+def test_a_crawl_that_cannot_read_fails_and_says_why(aws: Aws) -> None:
+    failed = Crawler(aws, "lost", "no-such-bucket").crawl()
+    assert failed["Status"] == "FAILED"
+    assert "bucket" in failed["ErrorMessage"].lower()
