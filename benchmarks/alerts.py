@@ -32,12 +32,12 @@ SYMBOL = "AAPL"
 KEYS = {"AWS_ACCESS_KEY_ID": "benchmark", "AWS_SECRET_ACCESS_KEY": "benchmark"}
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:alerts.fifo"
 MEANING = f"""
-From stored to sent: {SYMBOLS} symbols under 20 rules each get the bar of one tick, which fires one alert a symbol. The
-time runs from the moment that a symbol's bars are in MongoDB to the moment that SNS has its message, in batches as
-ingest makes them; the call to SNS is whole but for the network. It is set against reading the rules' 20 sessions back
-from the store at each tick, which is the least that it takes to judge without remembering them.
+Stored to sent: {SYMBOLS} symbols with 20 rules each receive the bar of one tick, which fires one alert per symbol.
+The time runs from the moment a symbol's bars are in MongoDB until SNS has its message, in the batches that ingest
+makes. The SNS call is complete except for the network. The peer reads the rules' 20 sessions from the store at each
+tick. That is the minimum for an evaluation without a stored state.
 
-Cost of a bar: judging one new bar by the 20 rules, with {LONG} sessions stored against {SHORT}.
+Cost of a bar: the 20 rules are evaluated on one new bar, with {LONG} sessions stored and with {SHORT}.
 """
 # Twenty rules of every kind; on the bars here, fires_3pct alone does.
 RULES: Sequence[dict[str, Any]] = [
@@ -59,7 +59,7 @@ def measure(bench: Bench) -> Chapter:
     bench.say(f"alerts: {len(names)} symbols of {DAYS} days under {len(RULES)} rules")
     seed_sessions(pipeline.database, names, DAYS, but_last=1)
     told = call("alerts:stored_to_sent", KEYS, uri=pipeline.mongodb_uri, database=pipeline.name, names=names).result
-    bench.say("alerts: the cost of judging a bar")
+    bench.say("alerts: the cost of a bar")
     costs = call("alerts:cost_of_a_bar", repeats=bench.repeats(9)).result
     figures = [
         Figure(f"alert from stored to sent, {len(names)} symbols × {len(RULES)} rules, p50", told["p50"], "s"),
@@ -73,7 +73,7 @@ def measure(bench: Bench) -> Chapter:
             times_less=True,
         ),
         Figure(
-            f"judge a bar by {len(RULES)} rules, {LONG} sessions stored",
+            f"evaluate {len(RULES)} rules on a bar, {LONG} sessions stored",
             costs[str(LONG)],
             "µs",
             against=f"{SHORT} sessions stored",
@@ -82,7 +82,7 @@ def measure(bench: Bench) -> Chapter:
         ),
     ]
     seen = [
-        f"{told['sent']:.0f} alerts; the tick that stored, judged and sent took {told['tick']:.1f} s, of which alerts "
+        f"{told['sent']:.0f} alerts; the tick that stored, evaluated and sent took {told['tick']:.1f} s, alerts "
         f"{told['alerts']:.1f} s",
     ]
     return Chapter("Alerts", MEANING, figures, seen)

@@ -17,8 +17,8 @@ from benchmarks.stores import Bench
 DAGS = Path(__file__).parents[1] / "orchestration" / "dags"
 MAX_SECONDS = 1.0
 MEANING = """
-The DAG files of a deployment, each parsed in a new process that has Airflow imported, as its DAG processor's children
-have; the operators' own imports are within. The limit is the project's.
+Each DAG file of a deployment is parsed in a new process that has imported Airflow, as the DAG processor's child
+processes have. The time includes the imports of the operators. The limit is the project's own.
 """
 TIMED = """
 import json, sys, time

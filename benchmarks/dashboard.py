@@ -33,10 +33,10 @@ LIMIT_MS = 100.0
 PAGE = 600  # candles that a chart begins with
 SLOTS = {"bar_5min": 1, "bar_30min": 6, "bar_1h": 12, "bar_1d": 78}
 MEANING = f"""
-The page's server over {SYMBOLS} symbols with a year of 5-minute bars ({DAYS} sessions) and all that is made of them in
-PostgreSQL, the newest {STAGED_DAYS} sessions and {ALERTS:,} alerts in MongoDB. A client in another process asks over
-HTTP for what the page asks for, one request after the other, of symbols in a random order; answers are gzipped, and
-read to their end. Each endpoint is to answer within {LIMIT_MS:.0f} ms, 99 times of 100.
+The page's server has {SYMBOLS} symbols with a year of 5-minute bars ({DAYS} sessions) and their aggregates in
+PostgreSQL. The newest {STAGED_DAYS} sessions and {ALERTS:,} alerts are in MongoDB. A client in another process sends
+the page's requests over HTTP, one after the other, for symbols in random order. Answers are compressed with gzip and
+read completely. The limit for each endpoint is a p99 of {LIMIT_MS:.0f} ms.
 """
 METRICS = """
 insert into market.daily_metrics (symbol, session_date, close, prev_close, return_1d, sma_20, sma_50, rsi_14, load_id)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from barflow.cli.terminal import table
 
-HEADS = ("figure", "ours", "against", "theirs", "ratio", "target", "")
+HEADS = ("figure", "Barflow", "compared with", "its value", "ratio", "target", "result")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Figure:
             return (self.name, ours, "", "", "", "", "")
         less, bound = (" less", "≥") if self.times_less else ("", "≤")
         target = f"{bound} {self.target:g}×{less}"
-        verdict = "reached" if self.reached else "NOT reached"
+        verdict = "reached" if self.reached else "not reached"
         return (
             self.name,
             ours,
@@ -93,11 +93,11 @@ def write(path: Path, chapters: Sequence[Chapter], quick: bool) -> None:
     lines = [
         "# Performance",
         "",
-        f"Measured by `make bench` on {datetime.now(UTC):%-d %B %Y}, on {machine()}. All ratios are of measurements "
-        "of one run on one machine, each in a process of its own; where they are short, of the medians of repeats "
-        "that took turns. Seconds depend on the machine, and on what else it does; ratios much less.",
+        f"`make bench` measured this on {datetime.now(UTC):%-d %B %Y}, on {machine()}. Each ratio compares two "
+        "measurements of one run on one host, each in its own process. Short measurements are medians of repeats "
+        "that take turns. Seconds depend on the host and on what else it does; ratios depend on it much less.",
         "",
-        *(["**A quick run, with a tenth of the data: its ratios say little.**", ""] if quick else []),
+        *(["**This was a quick run with a tenth of the data. Its ratios mean little.**", ""] if quick else []),
         *_markdown_table([figure for chapter in chapters for figure in chapter.figures]),
     ]
     for chapter in chapters:

@@ -11,8 +11,8 @@ SYMBOLS = 50
 SHORT, LONG = 20, 400
 MEANING = f"""
 {SYMBOLS} symbols have {SHORT} or {LONG} days of history in MongoDB, in the lake and in the warehouse. One new bar of
-each is staged, and `spark/bars_to_parquet.py` and `glue/aggregate_bars.py` run, as after a tick. The two histories
-take turns. Without the start of the JVM, which is the same for both and would hide a difference.
+each is staged. Then `spark/bars_to_parquet.py` and `glue/aggregate_bars.py` run, as after a tick. The two histories
+take turns. The times exclude the start of the JVM, which is the same for both and would hide a difference.
 """
 
 
@@ -43,7 +43,7 @@ def measure(bench: Bench) -> Chapter:
     rows = {days: pipelines[days].loaded_bars for days in runs}
     seen = [
         f"history: {rows[LONG]:,} bars in the warehouse against {rows[SHORT]:,}",
-        f"left out: the start of the JVM, {start[LONG]:.1f} s and {start[SHORT]:.1f} s a program",
+        f"not included: the start of the JVM, {start[LONG]:.1f} s and {start[SHORT]:.1f} s per program",
     ]
     return Chapter(f"One new bar, on {LONG} days of history against {SHORT}", MEANING, figures, seen)
 

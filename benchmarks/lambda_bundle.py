@@ -25,8 +25,8 @@ TIMED = "import time; began = time.perf_counter(); import handler; print(time.pe
 
 
 MEANING = """
-The ingest function's bundle as it is deployed, unzipped, against the project's limit; the import of its handler in a
-new interpreter without byte code, which is what an invocation after an idle hour waits for.
+The size is that of the deployed ingest bundle, unzipped, against the project's limit. The cold import loads the
+handler in a new interpreter without byte code, as an invocation after an idle hour does.
 """
 
 
@@ -37,7 +37,7 @@ def measure(bench: Bench) -> Chapter:
         Figure("ingest bundle, unzipped", bundle_megabytes(), "MB", "the limit", MAX_MEGABYTES, 1.0),
         Figure("ingest handler, cold import", cold_import_seconds(), "s", "the limit", MAX_SECONDS, 1.0),
     ]
-    return Chapter("The ingest function", MEANING, figures, [f"imported by Python {python}"])
+    return Chapter("The ingest function", MEANING, figures, [f"imported with Python {python}"])
 
 
 def bundle_megabytes() -> float:

@@ -7,14 +7,14 @@ from benchmarks.processes import Ended, call
 from benchmarks.stores import Bench
 
 MEANING = """
-The rows of all five tables, computed and held by Spark beforehand, go into an empty warehouse: COPY by the tasks into
-staging tables, the check of every session's bars, then one transaction that replaces the touched keys and writes the
-ledger. Spark's Python workers have been started, as the JVM has.
+Spark computes the rows of all five tables beforehand and holds them. The load into an empty warehouse has three
+parts: the tasks COPY into staging tables, every session's bars are checked, and one transaction replaces the touched
+keys and writes the ledger. The JVM and Spark's Python workers are already running.
 
-A bare COPY is the least that any way has to do: the same rows as ready text, on one connection and in one transaction,
-into tables of the same keys, checks and generated column, with no staging and nothing checked. The peer is
-`awswrangler.postgresql.to_sql(mode="upsert")` of DataFrames of the same rows, into tables like those; once, for it
-takes long.
+A bare COPY is the minimum for any load: the same rows as prepared text, on one connection and in one transaction,
+into tables with the same keys, checks and generated column, without staging and checks. The peer is
+`awswrangler.postgresql.to_sql(mode="upsert")` with DataFrames of the same rows, into the same kind of tables. It runs
+once, because it takes long.
 """
 
 
@@ -38,8 +38,8 @@ def measure(bench: Bench) -> Chapter:
         Figure(what, taken["seconds"], "s", "a bare COPY", least, 2),
     ]
     seen = [
-        "where ours goes: " + ", ".join(f"{name} {taken[name]:.1f} s" for name in ("copy", "check", "commit")),
-        f"a bare COPY is itself {upsert.result['seconds'] / least:.1f}× less than the upsert",
-        f"left out: the start of Spark's Python workers, {taken['workers']:.1f} s",
+        "Barflow's time: " + ", ".join(f"{name} {taken[name]:.1f} s" for name in ("copy", "check", "commit")),
+        f"a bare COPY takes {upsert.result['seconds'] / least:.1f}× less time than the upsert",
+        f"not included: the start of Spark's Python workers, {taken['workers']:.1f} s",
     ]
     return Chapter("Load", MEANING, figures, seen)

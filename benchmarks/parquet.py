@@ -8,16 +8,16 @@ from benchmarks.seed import seed_plain
 from benchmarks.stores import DAYS, Bench
 
 MEANING = """
-`spark/bars_to_parquet.py` writes all partitions of a new lake from MongoDB. The plain way keeps one document a bar,
-draws them all into the driver with `list(collection.find())`, makes a frame by `createDataFrame` (with a schema, for
-guessing one takes longer) and writes it with `partitionBy("symbol", "month")`, in a Spark session of the same
-settings as ours. Both start from nothing, the JVM included. The driver is Python and its JVM; their peaks are added.
+`spark/bars_to_parquet.py` writes all partitions of a new lake from MongoDB. The simple program stores one document
+per bar, reads all of them into the driver with `list(collection.find())`, builds a frame with `createDataFrame` (with
+a schema, because inference takes longer) and writes it with `partitionBy("symbol", "month")`, with the same Spark
+settings. Both times include the start of the JVM. The driver's memory is the peak of Python plus the peak of its JVM.
 
-The limit is to drain the same session documents raw, decoding nothing, and to write all rows as one Parquet table
-with PyArrow, once; both are measured as whole processes, less what made that table ready. The limit needs no JVM, so
-ours counts without the start of it, but with all else: the plan (MongoDB counts the bars of each document), the start
-of the workers, a synced file for each of the partitions, the check of every count against MongoDB's, the manifest, the
-ledger, and the JVM's end.
+The limit reads the same session documents raw, without decoding, and writes all rows once as one Parquet table with
+PyArrow. Both parts are whole processes, without the time that prepared the table. The limit needs no JVM, so this
+comparison excludes the start of Barflow's JVM. It includes everything else: the plan (MongoDB counts the bars of each
+document), the start of the workers, a synced file per partition, the check of every count against MongoDB, the
+manifest, the ledger, and the end of the JVM.
 """
 
 
@@ -36,7 +36,7 @@ def measure(bench: Bench) -> Chapter:
         )
     bench.say("staging the same bars as one document each")
     bars = seed_plain(pipeline.database, names, DAYS)
-    bench.say("MongoDB to Parquet, the plain way")
+    bench.say("MongoDB to Parquet, the simple program")
     plain = call("peers:plain_to_parquet", pipeline.environment, **given, path=str(bench.folder / "plain"))
     assert {ended.result["rows"] for ended in (*ours, *limit, plain)} == {bars}
     what = f"{bars:,} bars, MongoDB to {ours[0].result['partitions']:,} files of Parquet"
@@ -45,7 +45,7 @@ def measure(bench: Bench) -> Chapter:
             what,
             middle(ended.seconds for ended in ours),
             "s",
-            "the plain way, JVM included",
+            "the simple program, JVM included",
             plain.seconds,
             5,
             times_less=True,
@@ -54,7 +54,7 @@ def measure(bench: Bench) -> Chapter:
             f"{what}: the driver's memory",
             middle(ended.peak for ended in ours),
             "MiB",
-            "the plain way",
+            "the simple program",
             plain.peak,
             4,
             times_less=True,
@@ -79,10 +79,10 @@ def _seen(ours: list[Ended], limit: list[Ended], plain: Ended) -> list[str]:
     start = middle(ended.jvm_start for ended in ours)
     peaks = {name: middle(ended.peaks[name] for ended in ours) for name in ours[0].peaks}
     return [
-        f"where ours goes: {planned:.1f} s for imports and the plan, {start:.1f} s for the start of the JVM, "
+        f"Barflow's time: {planned:.1f} s for imports and the plan, {start:.1f} s for the start of the JVM, "
         f"{written:.1f} s to read, write, check and publish, {ending:.1f} s for the ledger and the end",
-        f"the limit: {parts['drain']:.1f} s to drain, {parts['write']:.1f} s to write",
-        "the plain way: " + ", ".join(f"{name} {plain.result[name]:.0f} s" for name in ("find", "frame", "write")),
-        f"driver memory: ours Python {peaks['program']:.0f} MiB and JVM {peaks['java']:.0f} MiB, "
-        f"the plain way Python {plain.peaks['program']:.0f} MiB and JVM {plain.peaks['java']:.0f} MiB",
+        f"the limit: {parts['drain']:.1f} s to read, {parts['write']:.1f} s to write",
+        "the simple program: " + ", ".join(f"{name} {plain.result[name]:.0f} s" for name in ("find", "frame", "write")),
+        f"driver memory: Barflow's Python {peaks['program']:.0f} MiB and JVM {peaks['java']:.0f} MiB, "
+        f"the simple program Python {plain.peaks['program']:.0f} MiB and JVM {plain.peaks['java']:.0f} MiB",
     ]

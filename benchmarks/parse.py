@@ -13,9 +13,9 @@ from benchmarks.stores import Bench
 BARS = 5000
 SYMBOL = "AAPL"
 MEANING = f"""
-One answer of {BARS} bars goes through both clients, from the HTTP adapter on and without a network. Ours ends with
-bars that every rule has judged, parted by session; the vendor's own client (`twelvedata`) with a DataFrame of which
-nothing was judged. Each client runs in a process of its own, and they take turns.
+Both clients parse the same answer of {BARS} bars, from the HTTP adapter on and without a network. Barflow's client
+returns validated bars, grouped by session. The official client (`twelvedata`) returns a DataFrame without validation.
+Each client runs in its own process, and they take turns.
 """
 
 
@@ -37,13 +37,13 @@ def measure(bench: Bench) -> Chapter:
         2.5,
         times_less=True,
     )
-    imported = ", ".join(ours[0].result["imported"]) or "none of them"
+    imported = ", ".join(ours[0].result["imported"]) or "none"
     seen = [
-        f"of {', '.join(HEAVY)} ours imports {imported}",
-        f"where ours goes: JSON {taken['json']:.1f} ms, validation {taken['validation']:.1f} ms, the HTTP client "
+        f"of {', '.join(HEAVY)}, Barflow imports {imported}",
+        f"Barflow's time: JSON {taken['json']:.1f} ms, validation {taken['validation']:.1f} ms, the HTTP client "
         f"{taken['whole'] - taken['json'] - taken['validation']:.1f} ms",
-        f"peak memory of the process: ours {middle(ended.peak for ended in ours):.0f} MiB, "
-        f"theirs {middle(ended.peak for ended in theirs):.0f} MiB",
+        f"peak memory of the process: Barflow {middle(ended.peak for ended in ours):.0f} MiB, "
+        f"official client {middle(ended.peak for ended in theirs):.0f} MiB",
     ]
     return Chapter("Parse and validate", MEANING, [figure], seen)
 

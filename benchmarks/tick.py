@@ -10,10 +10,10 @@ from emulators.twelvedata.server import TwelveDataEmulator
 from local.synthetic import SyntheticBars
 
 MEANING = f"""
-The first tick of 500 symbols fetches {DAYS} sessions of each from the API emulator, 50 symbols in a request, and keeps
-the answers as received, validates them and stores the sessions in MongoDB. The emulator runs in another process and
-has made its bars before. Memory is the peak of the ingesting process; a tick of 50 symbols is the measure of one of
-500, because what a tick holds at once must not follow the number of symbols.
+The first tick of 500 symbols fetches {DAYS} sessions of each from the Twelve Data emulator, with 50 symbols per
+request. It stores the answers as received, validates them and stores the sessions in MongoDB. The emulator runs in
+another process and has prepared its bars. Memory is the peak of the ingesting process. The peer is a tick of 50
+symbols, because the memory of a tick must not depend on the number of symbols.
 """
 
 
@@ -38,14 +38,14 @@ def measure(bench: Bench) -> Chapter:
             f"one tick of {len(many)} symbols: peak memory",
             middle(ended.peak for ended in large),
             "MiB",
-            f"one of {len(few)} symbols",
+            f"a tick of {len(few)} symbols",
             middle(ended.peak for ended in small),
             1.5,
         ),
     ]
     seen = [
         f"the first tick: {taken['bars']:,.0f} bars in {taken['first']:.1f} s",
-        f"the next one, which takes the last two sessions again: {taken['bars_again']:,.0f} bars in "
-        f"{taken['again']:.1f} s, all of them unchanged",
+        f"the next tick, which fetches the last two sessions again: {taken['bars_again']:,.0f} bars in "
+        f"{taken['again']:.1f} s, all unchanged",
     ]
     return Chapter("One tick", MEANING, figures, seen)
