@@ -72,7 +72,8 @@ def load(dsn: str, lake: str) -> dict[str, Any]:
     its Python workers, which took ``workers`` seconds."""
     from barflow.lake.partitions import Lake
     from barflow.market.sessions import utc_now
-    from barflow.pipeline import aggregate
+    from barflow.pipeline.aggregate import aggregates
+    from barflow.pipeline.load_plan import plan_full
     from barflow.pipeline.spark import spark_session
     from barflow.warehouse.load import TABLES, Load
 
@@ -83,10 +84,10 @@ def load(dsn: str, lake: str) -> dict[str, Any]:
     spec.loader.exec_module(program)
 
     spark, opened = spark_session("load"), Lake(lake)
-    plan = aggregate.plan_full(opened, set(), None)
+    plan = plan_full(opened, set(), None)
     with Load.begun(dsn, "benchmark", 60) as load:
         load.connection.execute(f"truncate ops.load_run, {', '.join(f'market.{name}' for name in TABLES)}")
-        frames = {name: frame.cache() for name, frame in program.aggregates(spark, opened, plan, dsn)}
+        frames = {name: frame.cache() for name, frame in aggregates(spark, opened, plan, dsn, program.read_sql)}
         for frame in frames.values():
             frame.count()
         waiting = time.perf_counter()

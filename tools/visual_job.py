@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from barflow.pipeline.aggregate import LONGEST_WINDOW
+from barflow.pipeline.frames import LONGEST_WINDOW
 
 GLUE = Path(__file__).parents[1] / "glue"
 GRAPH = GLUE / "visual_job.json"

@@ -132,7 +132,7 @@ def sql(
 ) -> None:  # fmt: skip
     """Run one read-only query on the warehouse."""
     from barflow.cli.terminal import show_rows
-    from barflow.warehouse.connection import query_read_only
+    from barflow.warehouse.queries import query_read_only
 
     if format_ not in ("table", "csv", "json"):
         raise BadInputError(f"--format {format_}: choose table, csv or json")

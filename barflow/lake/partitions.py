@@ -8,16 +8,13 @@ disk, by copy on S3, both atomic, so a reader sees the old month or the new one 
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
@@ -25,63 +22,12 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from barflow.errors import BadInputError, BarflowError, UnavailableError
+from barflow.lake.manifests import Manifest
 from barflow.market.bars import arrow_schema
 
 FILE_NAME = "bars.parquet"
 # Columns worth a dictionary: one of prices only makes a file larger, and slower to write.
 REPEATED = ["session_date", "revision"]
-
-
-@dataclass(frozen=True)
-class Partition:
-    """One (symbol, month) that a run wrote. ``rows`` counts the whole file; ``versions`` names the sessions that
-    changed in it, with the version of the staged document that was written."""
-
-    symbol: str
-    month: str
-    rows: int
-    versions: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def sessions(self) -> list[str]:
-        return sorted(self.versions)
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What one process run published."""
-
-    run_id: str
-    created_at: datetime
-    partitions: tuple[Partition, ...]
-
-    @property
-    def rows(self) -> int:
-        return sum(partition.rows for partition in self.partitions)
-
-    def to_json(self) -> bytes:
-        partitions = [{**asdict(item), "sessions": item.sessions} for item in self.partitions]
-        body = {
-            "run_id": self.run_id,
-            "created_at": self.created_at.isoformat(),
-            "partitions": partitions,
-            "rows": self.rows,
-        }
-        return json.dumps(body, indent=1).encode()
-
-    @classmethod
-    def from_json(cls, body: bytes) -> Manifest:
-        read: dict[str, Any] = json.loads(body)
-        partitions = tuple(
-            Partition(
-                item["symbol"],
-                item["month"],
-                item["rows"],
-                item.get("versions") or dict.fromkeys(item["sessions"], 0),
-            )
-            for item in read["partitions"]
-        )
-        return cls(read["run_id"], datetime.fromisoformat(read["created_at"]), partitions)
 
 
 class Lake:

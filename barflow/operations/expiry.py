@@ -6,9 +6,10 @@ from datetime import datetime, timedelta
 
 from barflow.lake.athena import open_archive
 from barflow.market.sessions import new_york
-from barflow.pipeline.status import lake_bars
+from barflow.pipeline.status import lake_counts
 from barflow.pipeline.stores import Run
-from barflow.warehouse.connection import connect, held_bars
+from barflow.warehouse.connection import connect
+from barflow.warehouse.queries import count_bars
 
 
 def expire_staging(run: Run, now: datetime) -> int:
@@ -21,9 +22,9 @@ def expire_staging(run: Run, now: datetime) -> int:
     documents = [item for item in run.staging.counts() if item["session_date"] < cutoff]
     if not documents:
         return 0
-    pending, archive = run.pending(), lake_bars(open_archive(run.settings)).bars
+    pending, archive = run.pending(), lake_counts(open_archive(run.settings)).bars
     with connect(run.warehouse_dsn) as connection:
-        tables, _ = held_bars(connection)
+        tables, _ = count_bars(connection)
     held = [archive, *(table.bars for table in tables.values())]
 
     def is_kept_elsewhere(item: dict[str, object]) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 from barflow.contract import RuntimeContract
 from barflow.pipeline.stores import Run
 from barflow.staging.ledger import SUCCEEDED
-from barflow.warehouse.connection import connect, loaded_rows
+from barflow.warehouse.connection import connect
+from barflow.warehouse.queries import loaded_rows
 
 # The least that Glue bills for a crawl, with its one processing unit; a run has two.
 CRAWL_HOURS, CRAWLS = 10 / 60, 2

@@ -13,13 +13,12 @@ from typing import Any
 
 from barflow.lake.partitions import Lake
 from barflow.market.bars import BAR_TABLES
+from barflow.market.counts import SessionCounts, SessionKey
 from barflow.market.sessions import BAR, Session, last_sessions, sessions_between
 from barflow.pipeline import process
 from barflow.staging.ledger import Ledger
 from barflow.staging.quarantine import Quarantine
 from barflow.staging.sessions import Staging
-
-Key = tuple[str, str]
 
 
 @dataclass
@@ -49,31 +48,23 @@ class SymbolStatus:
         return shown
 
 
-@dataclass
-class Held:
-    """What one hop holds: bars per (symbol, session) and the newest bar's open per symbol."""
-
-    bars: dict[Key, int] = field(default_factory=dict)
-    newest: dict[str, datetime] = field(default_factory=dict)
-
-
-def staged_bars(staging: Staging) -> Held:
-    held = Held()
+def staged_counts(staging: Staging) -> SessionCounts:
+    """Return the bars of every staged session."""
+    counts = SessionCounts()
     for document in staging.counts():
-        held.bars[document["symbol"], document["session_date"]] = document["bars"]
-        held.newest[document["symbol"]] = max(held.newest.get(document["symbol"], document["last"]), document["last"])
-    return held
+        counts.add(document["symbol"], document["session_date"], document["bars"], document["last"])
+    return counts
 
 
-def lake_bars(lake: Lake) -> Held:
-    held = Held()
+def lake_counts(lake: Lake) -> SessionCounts:
+    """Return the bars of every session in the lake."""
+    counts = SessionCounts()
     for symbol, day, bars, newest in lake.session_counts():
-        held.bars[symbol, day] = bars
-        held.newest[symbol] = max(held.newest.get(symbol, newest), newest)
-    return held
+        counts.add(symbol, day, bars, newest)
+    return counts
 
 
-def pending_sessions(staging: Staging, ledger: Ledger, lake: Lake, consumed: set[str]) -> set[Key]:
+def pending_sessions(staging: Staging, ledger: Ledger, lake: Lake, consumed: set[str]) -> set[SessionKey]:
     """The sessions that a later run will take: changed since the last publication, or published and not loaded."""
     planned = process.changed(staging, ledger, lake, None, full=False)
     waiting = {(symbol, day) for (symbol, _), days in planned.items() for day in days}
@@ -83,11 +74,11 @@ def pending_sessions(staging: Staging, ledger: Ledger, lake: Lake, consumed: set
 
 
 def reconcile(
-    staged: Held,
-    parquet: Held,
-    tables: Mapping[str, Held],
+    staged: SessionCounts,
+    parquet: SessionCounts,
+    tables: Mapping[str, SessionCounts],
     table_rows: Mapping[str, Mapping[str, int]],
-    pending: set[Key],
+    pending: set[SessionKey],
     rejected: Mapping[str, int],
     now: datetime,
 ) -> dict[str, SymbolStatus]:
@@ -163,14 +154,14 @@ def collect(
     ledger: Ledger,
     quarantine: Quarantine,
     lake: Lake,
-    tables: Mapping[str, Held],
+    tables: Mapping[str, SessionCounts],
     table_rows: Mapping[str, Mapping[str, int]],
     consumed: set[str],
     now: datetime,
 ) -> dict[str, SymbolStatus]:
     """Reads every hop and reconciles them at ``now`` (the market's clock, UTC)."""
     pending = pending_sessions(staging, ledger, lake, consumed)
-    return reconcile(staged_bars(staging), lake_bars(lake), tables, table_rows, pending, quarantine.counts(), now)
+    return reconcile(staged_counts(staging), lake_counts(lake), tables, table_rows, pending, quarantine.counts(), now)
 
 
 def last_runs(ledger: Ledger) -> dict[str, dict[str, Any] | None]:

@@ -111,11 +111,11 @@ class Run:
         from barflow.pipeline.status import collect
         from barflow.staging.quarantine import Quarantine
         from barflow.warehouse.connection import connect as connect_warehouse
-        from barflow.warehouse.connection import consumed_manifests, held_bars
+        from barflow.warehouse.queries import consumed_manifests, count_bars
 
         lake, quarantine = open_archive(self.settings), Quarantine(self.database)
         with connect_warehouse(self.warehouse_dsn) as connection:
-            tables, rows = held_bars(connection)
+            tables, rows = count_bars(connection)
             consumed = consumed_manifests(connection)
         return collect(self.staging, self.ledger, quarantine, lake, tables, rows, consumed, self.clock())
 
@@ -136,7 +136,7 @@ class Run:
         from barflow.lake.athena import open_archive
         from barflow.pipeline.status import pending_sessions
         from barflow.warehouse.connection import connect as connect_warehouse
-        from barflow.warehouse.connection import consumed_manifests
+        from barflow.warehouse.queries import consumed_manifests
 
         with connect_warehouse(self.warehouse_dsn) as connection:
             consumed = consumed_manifests(connection)
@@ -146,7 +146,7 @@ class Run:
         """The newest run of each hop and how it ended."""
         from barflow.pipeline.status import last_runs
         from barflow.warehouse.connection import connect as connect_warehouse
-        from barflow.warehouse.connection import last_load
+        from barflow.warehouse.queries import last_load
 
         with connect_warehouse(self.warehouse_dsn) as connection:
             return {**last_runs(self.ledger), "aggregate": last_load(connection)}

@@ -1,4 +1,4 @@
--- The archive's bars with their place in the session, as barflow.pipeline.aggregate gives them to the job. A session's open and
+-- The archive's bars with their place in the session, as barflow.pipeline.frames gives them to the job. A session's open and
 -- close are the exchange calendar's, so a bar that is missing moves no bucket.
 select
     a.symbol,

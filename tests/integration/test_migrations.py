@@ -109,7 +109,7 @@ def test_a_migration_that_runs_elsewhere_is_waited_for(
     monkeypatch.setattr(migrations, "LOCK_SECONDS", 0.1)
     with psycopg.connect(empty_warehouse_dsn, autocommit=True) as connection:
         connection.execute("select pg_advisory_lock(%s)", [migrations.LOCK])
-        with pytest.raises(BusyError, match=r"another migration is at work\. Nothing was changed"):
+        with pytest.raises(BusyError, match=r"another migration is running\. Nothing was changed"):
             migrate(empty_warehouse_dsn, SQL)
 
 

@@ -87,4 +87,4 @@ def test_a_load_waits_for_the_one_at_work(pipeline: Pipeline, monkeypatch: pytes
         other.execute("select pg_advisory_lock(%s)", [LOCK])
         ran = pipeline.run(AGGREGATE)
     assert ran.code == 1
-    assert ran.error == "another load is at work. Nothing was changed. Wait for it to end, then run again."
+    assert ran.error == "another load is running. Nothing was changed. Wait for it to end, then run again."

@@ -121,7 +121,7 @@ def test_a_password_is_in_no_output_no_ledger_and_no_process_list(
     """The whole way, and once more with an error in a task and one in the transaction."""
     import psutil
 
-    from barflow.warehouse.connection import load
+    from barflow.warehouse import load
 
     pipeline.warehouse_dsn = pipeline.warehouse_dsn.replace("postgres@", f"postgres:{SECRET}@")
     pipeline.stage([made_up("AAPL", "2025-07-02")])

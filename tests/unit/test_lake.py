@@ -13,7 +13,8 @@ import pytest
 
 from barflow.errors import BarflowError, UnavailableError
 from barflow.lake.export import export_bars
-from barflow.lake.partitions import Lake, Manifest, Partition
+from barflow.lake.manifests import Manifest, Partition
+from barflow.lake.partitions import Lake
 from barflow.market.bars import arrow_schema
 
 
