@@ -14,6 +14,8 @@ from rich.console import Console
 from barflow.cli.terminal import table
 
 HEADS = ("figure", "Barflow", "compared with", "its value", "ratio", "target", "result")
+# Words to the left, numbers to the right.
+RULE = ("---", "---:", "---", "---:", "---:", "---:", "---")
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def machine() -> str:
 
 
 def _markdown_table(figures: Sequence[Figure]) -> list[str]:
-    rows = [HEADS, ["---"] + ["---:"] * (len(HEADS) - 1), *(figure.cells for figure in figures)]
+    rows = [HEADS, RULE, *(figure.cells for figure in figures)]
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 

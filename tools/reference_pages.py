@@ -134,7 +134,7 @@ def _command(name: str, command: Any) -> str:
         parts.append(table(("option", "value", "default", "meaning"), map(_option, options)))
     examples = re.split(r"\s{2,}", (command.epilog or "").removeprefix("Example:").strip())
     if examples != [""]:
-        parts.append(_code(*examples))
+        parts += ["Example:" if len(examples) == 1 else "Examples:", _code(*examples)]
     return "\n\n".join(part.strip() for part in parts)
 
 
@@ -171,7 +171,7 @@ def environments() -> str:
         "`config/environments.py` defines the environments dev, staging and prod from these settings. A wrong value "
         "stops the synthesis with the setting's name and the allowed values.",
         *(
-            f"## {name}\n\n{_prose(model.get('description'))}\n\n{_fields(model)}"
+            f"## {name}\n\n{_prose(model.get('description'))}\n\n{_inputs(model)}"
             for name, model in [("Environment", {**schema, "properties": own}), *models.items()]
         ),
     )
@@ -299,13 +299,15 @@ def _operation(path: str, verb: str, operation: Mapping[str, Any], known: Sequen
         parts.append(f"Body: {_type(body['schema'], known)}")
     if operation.get("parameters"):
         rows = (
-            (f"`{it['name']}`", it["in"], _type(it["schema"], known), _given(it), it.get("description", ""))
+            (f"`{it['name']}`", it["in"], _type(it["schema"], known), _given(it), _meaning(it))
             for it in operation["parameters"]
         )
         parts.append(table(("parameter", "in", "type", "default", "meaning"), rows))
-    rows = ((code, _body(answer, known), answer["description"]) for code, answer in operation["responses"].items())
-    parts.append(table(("status", "body", "meaning"), rows))
-    return "\n\n".join(parts)
+    answers = operation["responses"].items()
+    parts.append(
+        table(("status", "body", "meaning"), ((it, _body(answer, known), _about(answer)) for it, answer in answers))
+    )
+    return "\n\n".join(part.strip() for part in parts)
 
 
 def _given(parameter: Mapping[str, Any]) -> str:
@@ -315,21 +317,36 @@ def _given(parameter: Mapping[str, Any]) -> str:
     return "" if default is None else f"`{default}`"
 
 
+def _about(answer: Mapping[str, Any]) -> str:
+    # The framework's own words say nothing of the answer.
+    frameworks = {"Successful Response": "Success", "Validation Error": "A parameter or the body is invalid"}
+    return frameworks.get(answer["description"], _meaning(answer))
+
+
 def _body(answer: Mapping[str, Any], known: Sequence[str]) -> str:
     contents = answer.get("content", {})
     return ", ".join(
-        "server-sent events" if kind == "text/event-stream" else _type(body.get("schema", {}), known)
-        for kind, body in contents.items()
+        _type(body["schema"], known) if "$ref" in body.get("schema", {}) else "server-sent events"
+        for body in contents.values()
     )
 
 
 def _fields(schema: Mapping[str, Any], known: Sequence[str] = ()) -> str:
+    """Return the fields of a body that the reader receives."""
+    rows = ((f"`{name}`", _type(field, known), _meaning(field)) for name, field in schema["properties"].items())
+    return table(("field", "type", "meaning"), rows)
+
+
+def _inputs(schema: Mapping[str, Any]) -> str:
+    """Return the fields that the reader gives, with their defaults."""
     required = schema.get("required", [])
-    rows = (
-        (f"`{name}`", _type(field, known), "required" if name in required else _default(field), _meaning(field))
+    rows = [
+        (f"`{name}`", _type(field), "required" if name in required else _default(field), _meaning(field))
         for name, field in schema["properties"].items()
-    )
-    return table(("field", "type", "default", "meaning"), rows)
+    ]
+    heads = ("setting", "type", "default", "meaning")
+    width = len(heads) if any(row[-1] for row in rows) else len(heads) - 1
+    return table(heads[:width], (row[:width] for row in rows))
 
 
 def _meaning(schema: Mapping[str, Any]) -> str:
@@ -349,9 +366,11 @@ def _type(schema: Mapping[str, Any], known: Sequence[str] = ()) -> str:
     """Return a JSON schema's type in words, with a link where it is a body of the page."""
     if "$ref" in schema:
         name = schema["$ref"].rsplit("/", 1)[-1]
-        return f"[{name}](#{_anchor(name)})" if name in known else name
+        return f"[{name}](#{_anchor(name)})" if name in known else "list of errors"
     if "anyOf" in schema:
-        return " or ".join(_type(item, known) for item in schema["anyOf"])
+        # An input that may be left out has null as its default: that is not a value to give.
+        kinds = [it for it in schema["anyOf"] if it != {"type": "null"} or schema.get("default", "") is not None]
+        return " or ".join(_type(item, known) for item in kinds)
     if "const" in schema:
         return f"`{schema['const']}`"
     if "enum" in schema:
@@ -360,7 +379,7 @@ def _type(schema: Mapping[str, Any], known: Sequence[str] = ()) -> str:
         return f"list of {_type(schema['items'], known)}"
     kind = NAMES.get(schema.get("format") or schema.get("type", ""), schema.get("type", "any"))
     bounds = [
-        f"{word} {schema[key]:g}"
+        f"{word} {schema[key]:,}"
         for key, word in (("minimum", "from"), ("exclusiveMinimum", "above"), ("maximum", "to"))
         if key in schema
     ]
