@@ -69,7 +69,7 @@ lint: setup .venv/.airflow ## ruff, mypy and import-linter
 	@$(BIN)/lint-imports --no-logo
 
 docs: .venv/.ready node_modules/.ready ## build the documentation's site into build/site
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "build/site/index.html"
 
 bench: setup .venv/.airflow ## measure this machine: ratios against peers and limits

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from mkdocs.utils import get_relative_url
-from reference_pages import PAGES, records
+
+from tools.reference_pages import PAGES, records
 
 ROOT = Path(__file__).parents[1]
 MERMAID = ROOT / "node_modules" / "@mermaid-js" / "tiny" / "dist" / "mermaid.tiny.js"
@@ -29,12 +31,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages, and the diagrams' script from node_modules.
 
     Raises:
-        FileNotFoundError: The script is not installed.
+        PluginError: The script is not installed.
     """
     for uri, make in PAGES.items():
         files.append(File.generated(config, uri, content=make()))
     if not MERMAID.exists():
-        raise FileNotFoundError(f"{MERMAID} does not exist. Run `make setup`, then `make docs` again.")
+        raise PluginError(f"{MERMAID} does not exist. Run `make setup`, then `make docs` again.")
     files.append(File.generated(config, MERMAID_URI, abs_src_path=str(MERMAID)))
     return files
 

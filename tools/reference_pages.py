@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -31,6 +31,8 @@ from dashboard.app import create_app
 from local.services import Services
 from local.state import State
 from stacks.outputs import OUTPUTS
+from tools.markdown_text import anchor, code, page, prose, table
+from tools.schema_text import default_of, fields, inputs, meaning, type_of
 
 ROOT = Path(__file__).parents[1]
 DECISIONS = ROOT / "docs" / "decisions"
@@ -59,19 +61,6 @@ COLUMNS = {
     "data_until": "Close of the newest bar, UTC",
     "age": "Time since `data_until`",
 }
-# What the types and formats of a JSON schema are called on the pages.
-NAMES = {
-    "string": "text",
-    "password": "text (secret)",
-    "boolean": "true or false",
-    "date-time": "time, UTC",
-    "null": "null",
-    "integer": "integer",
-    "number": "number",
-    "date": "date",
-    "path": "path",
-    "uri": "URL",
-}
 # The theme's switch for a page without headings.
 WITHOUT_CONTENTS = "---\nhide:\n  - toc\n---\n\n"
 TABLES = """
@@ -80,28 +69,17 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where n.nspname in ('market', 'ops', 'sandbox') and c.relkind in ('r', 'v')
 order by c.oid"""
 COLUMNS_OF = """
-select a.attname as name, format_type(a.atttypid, a.atttypmod) as type,
+select a.attname as name, formattype_of(a.atttypid, a.atttypmod) as type,
     col_description(a.attrelid, a.attnum) as meaning, a.attnotnull as required,
     coalesce(a.attnum = any (k.conkey), false) as in_key
 from pg_attribute a left join pg_constraint k on k.conrelid = a.attrelid and k.contype = 'p'
 where a.attrelid = %s and a.attnum > 0 and not a.attisdropped order by a.attnum"""
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a Markdown table."""
-    lines = [heads, ["---"] * len(heads), *([_cell(value) for value in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
-def page(title: str, intro: str, *parts: str) -> str:
-    """Return a page with its title, an introduction and its parts."""
-    return "\n\n".join([f"# {title}", intro, *(part.strip() for part in parts)]) + "\n"
-
-
 def commands() -> str:
     """Return the page of all commands with their arguments, options and examples."""
     found = list(walk(typer.main.get_command(app)))
-    index = table(("command", "what it does"), ((f"[`{name}`](#{_anchor(name)})", _first(it)) for name, it in found))
+    index = table(("command", "what it does"), ((f"[`{name}`](#{anchor(name)})", _first(it)) for name, it in found))
     return page(
         "Commands",
         "Every command prints its help and an example with `--help`. "
@@ -126,7 +104,7 @@ def _command(name: str, command: Any) -> str:
     arguments = [item for item in command.params if item.param_type_name == "argument"]
     options = [item for item in command.params if item.param_type_name == "option" and not item.hidden]
     usage = [name, *(item.name.upper() for item in arguments), *(["[OPTIONS]"] if options else [])]
-    parts = [f"## {name}", _prose(command.help), _code(" ".join(usage))]
+    parts = [f"## {name}", prose(command.help), code(" ".join(usage))]
     if arguments:
         rows = ((f"`{item.name.upper()}`", item.help or "") for item in arguments)
         parts.append(table(("argument", "meaning"), rows))
@@ -134,7 +112,7 @@ def _command(name: str, command: Any) -> str:
         parts.append(table(("option", "value", "default", "meaning"), map(_option, options)))
     examples = re.split(r"\s{2,}", (command.epilog or "").removeprefix("Example:").strip())
     if examples != [""]:
-        parts += ["Example:" if len(examples) == 1 else "Examples:", _code(*examples)]
+        parts += ["Example:" if len(examples) == 1 else "Examples:", code(*examples)]
     return "\n\n".join(part.strip() for part in parts)
 
 
@@ -148,9 +126,9 @@ def settings() -> str:
     """Return the page of the settings that environment variables give."""
     rows = []
     for name, schema in Settings.model_json_schema(by_alias=False)["properties"].items():
-        alias = Settings.model_fields[name].validation_alias
+        alias = Settings.modelfields[name].validation_alias
         variable = alias if isinstance(alias, str) else f"BARFLOW_{name.upper()}"
-        rows.append((f"`{variable}`", _type(schema), _default(schema), _meaning(schema)))
+        rows.append((f"`{variable}`", type_of(schema), default_of(schema), meaning(schema)))
     return WITHOUT_CONTENTS + page(
         "Settings",
         "Every command and program reads these environment variables. A secret can be the value or a reference: "
@@ -171,7 +149,7 @@ def environments() -> str:
         "`config/environments.py` defines the environments dev, staging and prod from these settings. A wrong value "
         "stops the synthesis with the setting's name and the allowed values.",
         *(
-            f"## {name}\n\n{_prose(model.get('description'))}\n\n{_inputs(model)}"
+            f"## {name}\n\n{prose(model.get('description'))}\n\n{inputs(model)}"
             for name, model in [("Environment", {**schema, "properties": own}), *models.items()]
         ),
     )
@@ -194,7 +172,7 @@ def tables() -> str:
                 f"`{column.name}`",
                 column.type,
                 "no" if column.required else "yes",
-                column.meaning or meanings[column.name],
+                column.meaning or meanings.get(column.name, ""),
             )
             for column in columns[it.name]
         ]
@@ -203,7 +181,7 @@ def tables() -> str:
         written = table(("column", "type", "NULL", "meaning"), rows)
         first = described.setdefault(written, it.name)
         if first != it.name:
-            written = f"The columns are those of [{first}](#{_anchor(first)})."
+            written = f"The columns are those of [{first}](#{anchor(first)})."
         parts.append(f"## {it.name}\n\n{' '.join(about)}\n\n{written}")
     return page(
         "Tables",
@@ -241,7 +219,7 @@ def message() -> str:
     return page(
         "Alert message",
         f"{schema['description']} The JSON schema is [alert-message.schema.json](../alert-message.schema.json).",
-        _fields(schema),
+        fields(schema),
     )
 
 
@@ -278,7 +256,7 @@ def api() -> str:
         for verb, operation in operations.items()
     ]
     bodies = [
-        f"### {name}\n\n{_prose(schemas[name].get('description'))}\n\n{_fields(schemas[name], known)}"
+        f"### {name}\n\n{prose(schemas[name].get('description'))}\n\n{fields(schemas[name], known)}"
         for name in sorted(known)
     ]
     return page(
@@ -296,10 +274,10 @@ def _operation(path: str, verb: str, operation: Mapping[str, Any], known: Sequen
     parts = [f"### {verb.upper()} {path}", f"{operation['summary']}."]
     if "requestBody" in operation:
         (body,) = operation["requestBody"]["content"].values()
-        parts.append(f"Body: {_type(body['schema'], known)}")
+        parts.append(f"Body: {type_of(body['schema'], known)}")
     if operation.get("parameters"):
         rows = (
-            (f"`{it['name']}`", it["in"], _type(it["schema"], known), _given(it), _meaning(it))
+            (f"`{it['name']}`", it["in"], type_of(it["schema"], known), _given(it), meaning(it))
             for it in operation["parameters"]
         )
         parts.append(table(("parameter", "in", "type", "default", "meaning"), rows))
@@ -320,70 +298,15 @@ def _given(parameter: Mapping[str, Any]) -> str:
 def _about(answer: Mapping[str, Any]) -> str:
     # The framework's own words say nothing of the answer.
     frameworks = {"Successful Response": "Success", "Validation Error": "A parameter or the body is invalid"}
-    return frameworks.get(answer["description"], _meaning(answer))
+    return frameworks.get(answer["description"], meaning(answer))
 
 
 def _body(answer: Mapping[str, Any], known: Sequence[str]) -> str:
     contents = answer.get("content", {})
     return ", ".join(
-        _type(body["schema"], known) if "$ref" in body.get("schema", {}) else "server-sent events"
+        type_of(body["schema"], known) if "$ref" in body.get("schema", {}) else "server-sent events"
         for body in contents.values()
     )
-
-
-def _fields(schema: Mapping[str, Any], known: Sequence[str] = ()) -> str:
-    """Return the fields of a body that the reader receives."""
-    rows = ((f"`{name}`", _type(field, known), _meaning(field)) for name, field in schema["properties"].items())
-    return table(("field", "type", "meaning"), rows)
-
-
-def _inputs(schema: Mapping[str, Any]) -> str:
-    """Return the fields that the reader gives, with their defaults."""
-    required = schema.get("required", [])
-    rows = [
-        (f"`{name}`", _type(field), "required" if name in required else _default(field), _meaning(field))
-        for name, field in schema["properties"].items()
-    ]
-    heads = ("setting", "type", "default", "meaning")
-    width = len(heads) if any(row[-1] for row in rows) else len(heads) - 1
-    return table(heads[:width], (row[:width] for row in rows))
-
-
-def _meaning(schema: Mapping[str, Any]) -> str:
-    """Return a field's description as a sentence without its full stop."""
-    text = _prose(schema.get("description"))
-    return text[:1].upper() + text[1:]
-
-
-def _default(schema: Mapping[str, Any]) -> str:
-    value = schema.get("default")
-    if isinstance(value, list):
-        value = ",".join(map(str, value))
-    return "" if value in (None, "") else f"`{value}`"
-
-
-def _type(schema: Mapping[str, Any], known: Sequence[str] = ()) -> str:
-    """Return a JSON schema's type in words, with a link where it is a body of the page."""
-    if "$ref" in schema:
-        name = schema["$ref"].rsplit("/", 1)[-1]
-        return f"[{name}](#{_anchor(name)})" if name in known else "list of errors"
-    if "anyOf" in schema:
-        # An input that may be left out has null as its default: that is not a value to give.
-        kinds = [it for it in schema["anyOf"] if it != {"type": "null"} or schema.get("default", "") is not None]
-        return " or ".join(_type(item, known) for item in kinds)
-    if "const" in schema:
-        return f"`{schema['const']}`"
-    if "enum" in schema:
-        return ", ".join(f"`{value}`" for value in schema["enum"])
-    if schema.get("type") == "array":
-        return f"list of {_type(schema['items'], known)}"
-    kind = NAMES.get(schema.get("format") or schema.get("type", ""), schema.get("type", "any"))
-    bounds = [
-        f"{word} {schema[key]:,}"
-        for key, word in (("minimum", "from"), ("exclusiveMinimum", "above"), ("maximum", "to"))
-        if key in schema
-    ]
-    return " ".join([kind, *bounds])
 
 
 def records() -> list[tuple[Path, dict[str, str]]]:
@@ -428,25 +351,8 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
-def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
-
-
-def _anchor(title: str) -> str:
-    return re.sub(r"[^a-z0-9-]+", "-", title.lower()).strip("-")
-
-
-def _code(*lines: str) -> str:
-    return "```\n" + "\n".join(lines) + "\n```"
-
-
-def _prose(text: str | None) -> str:
-    """Return a docstring's text with reStructuredText literals as Markdown code."""
-    return re.sub(r"``(.+?)``", r"`\1`", re.sub(r"\n[ \t]+", "\n", text or "")).strip()
-
-
 def _first(command: Any) -> str:
-    return _prose(command.help).split("\n\n")[0].replace("\n", " ")
+    return prose(command.help).split("\n\n")[0].replace("\n", " ")
 
 
 def _kind(option: Any) -> str:
