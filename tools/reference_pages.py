@@ -126,7 +126,7 @@ def settings() -> str:
     """Return the page of the settings that environment variables give."""
     rows = []
     for name, schema in Settings.model_json_schema(by_alias=False)["properties"].items():
-        alias = Settings.modelfields[name].validation_alias
+        alias = Settings.model_fields[name].validation_alias
         variable = alias if isinstance(alias, str) else f"BARFLOW_{name.upper()}"
         rows.append((f"`{variable}`", type_of(schema), default_of(schema), meaning(schema)))
     return WITHOUT_CONTENTS + page(
