@@ -1,6 +1,6 @@
-"""What does a backfill cost, and when can it be done? Planned without a call, over the credits of minutes and days.
+"""The plan of a backfill: calls, credits and finish time, computed without a call. Pure.
 
-Pure: values in, a plan out. The plan rehearses the client's calls with the rules of barflow.twelvedata.credits.
+The plan simulates the client's calls with the rules of barflow.twelvedata.credits.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Chunk = tuple[datetime, datetime]
 
 @dataclass(frozen=True)
 class BackfillPlan:
-    """What a backfill takes at most: sessions that are stored whole need no call. All moments are in UTC.
+    """What a backfill takes at most: sessions that are stored whole need no call. All times are in UTC.
 
-    ``chunks`` are the first and the last bar's open, both included, of whole sessions that fit into one answer,
-    oldest first. ``minutes`` are the clock minutes and ``days`` the UTC days in which calls are made, ``finishes_at``
-    the end of the last such minute.
+    ``chunks`` are ranges of whole sessions that fit into one answer, oldest first: the open of their first and last
+    bar. ``minutes`` and ``days`` count the clock minutes and UTC days with calls. ``finishes_at`` is the end of the
+    last such minute.
     """
 
     symbols: tuple[str, ...]
@@ -43,7 +43,7 @@ class BackfillPlan:
     credits_per_day: int | None
 
     def to_json(self) -> dict[str, Any]:
-        """One object for scripts; moments and days as ISO text."""
+        """Return the plan as one JSON object, with times and dates as ISO text."""
         return {
             "symbols": list(self.symbols),
             "first": self.first.isoformat(),
@@ -62,7 +62,7 @@ class BackfillPlan:
         }
 
     def describe(self) -> str:
-        """The same in a few lines for a person."""
+        """Return the plan in a few lines of text."""
         cap = "no daily cap" if self.credits_per_day is None else f"{self.credits_per_day:,} a day"
         lines = [
             f"{_count(len(self.symbols), 'symbol')}, {_count(self.sessions, 'session')} "
@@ -70,7 +70,7 @@ class BackfillPlan:
             f"{_count(self.calls, 'call')} for {_count(self.credits, 'credit')}, "
             f"in {_count(len(self.chunks), 'chunk')} of whole sessions",
             f"{_count(self.minutes, 'minute')} of calls at {self.credits_per_minute:,} credits a minute and {cap}",
-            f"the credits allow an end by {self.finishes_at:%Y-%m-%d %H:%M} UTC",
+            f"the credits allow it to finish by {self.finishes_at:%Y-%m-%d %H:%M} UTC",
         ]
         if self.days > 1:
             lines.append(
@@ -91,17 +91,17 @@ def plan(
     now: datetime,
     batch_size: int,
 ) -> BackfillPlan:
-    """Plans the sessions from ``first`` to ``last`` (exchange-local, both included) from ``now`` (UTC) on.
+    """Plan the sessions from ``first`` to ``last`` (exchange-local, both included) from ``now`` (UTC) on.
 
-    It counts on all credits of the minute and the day of ``now``. Raises BadInputError for a range that is
-    reversed, reaches into the future, leaves the calendar or has no session, saying what is allowed.
+    It assumes that all credits of the current minute and day are left. Raises BadInputError for a range that is
+    reversed, reaches into the future, leaves the calendar or has no session.
     """
     if not symbols:
         raise BadInputError("no symbols to fetch: name at least one, such as --symbols AAPL,MSFT")
     sessions = _sessions(first, last, now)
     chunks = _chunks(sessions, now)
     sizes = [symbols_at_once(*chunk, batch_size) for chunk in chunks]
-    calls = list(rehearse(len(symbols), sizes, Credits(credits_per_minute, credits_per_day), now))
+    calls = list(simulate(len(symbols), sizes, Credits(credits_per_minute, credits_per_day), now))
     minutes = {at.replace(second=0, microsecond=0) for at, _ in calls}
     return BackfillPlan(
         symbols=tuple(symbols),
@@ -121,15 +121,15 @@ def plan(
     )
 
 
-def rehearse(
+def simulate(
     symbols: int, batch_sizes: Sequence[int], credits: Credits, now: datetime
 ) -> Iterator[tuple[datetime, int]]:
-    """Each call that the client makes, with a batch size for each chunk: when at the earliest, for how many credits."""
+    """Yield each call that the client makes: its earliest time and its credits. Each chunk has its batch size."""
     for batch_size in batch_sizes:
         waiting = symbols
         while waiting:
             if credits.day_is_spent(now):
-                now = credits.resume_at(now)  # the command is run again, and makes batches of what is left
+                now = credits.resume_at(now)  # the user runs the command again, which makes batches of what is left
             batch = min(batch_size, waiting)
             while batch and not credits.day_is_spent(now):
                 if not credits.left(now):
@@ -156,7 +156,7 @@ def _sessions(first: date, last: date, now: datetime) -> list[Session]:
 
 
 def _chunks(sessions: Sequence[Session], now: datetime) -> list[Chunk]:
-    """Whole sessions, as many as fit into one answer, oldest first; the last one ends at the newest open bar."""
+    """Group whole sessions that fit into one answer, oldest first. The last chunk ends at the newest open bar."""
     chunks: list[Chunk] = []
     rows = MOST_ROWS + 1
     for session in sessions:
@@ -169,7 +169,7 @@ def _chunks(sessions: Sequence[Session], now: datetime) -> list[Chunk]:
 
 
 def _opened(session: Session, now: datetime) -> int:
-    """How many bars of a session that has opened have done so by ``now``."""
+    """Return how many bars of a session have opened by ``now``. The session has opened."""
     return min(session.expected_bars, (now - session.opens) // BAR + 1)
 
 

@@ -1,7 +1,7 @@
-"""The end-to-end reconciliation: what every hop holds of each symbol, and whether the guarantees hold.
+"""The end-to-end reconciliation: what every hop holds per symbol, and whether the guarantees hold.
 
-For each (symbol, session): staged bars = Parquet rows = the sum of bar_count in the warehouse (guarantee G1).
-What was staged after the last process run, or published after the last load, is pending and not broken.
+Per (symbol, session): staged bars = Parquet rows = the sum of bar_count in the warehouse (guarantee G1). A session
+that was staged after the last process run, or published after the last load, is pending, not broken.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from barflow.staging.sessions import Staging
 
 @dataclass
 class SymbolStatus:
-    """One symbol at every hop. Counts are bars (rows of five minutes) unless the name says otherwise."""
+    """One symbol at every hop. Counts are 5-minute bars unless the name says otherwise."""
 
     symbol: str
     staged: int = 0
@@ -42,6 +42,7 @@ class SymbolStatus:
     age_minutes: float | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """Return the status as one JSON object, with times as ISO text."""
         shown = dict(vars(self))
         for name in ("newest_staged", "newest_parquet", "newest_warehouse"):
             shown[name] = shown[name].isoformat() if shown[name] else None
@@ -65,7 +66,7 @@ def lake_counts(lake: Lake) -> SessionCounts:
 
 
 def pending_sessions(staging: Staging, ledger: Ledger, lake: Lake, consumed: set[str]) -> set[SessionKey]:
-    """The sessions that a later run will take: changed since the last publication, or published and not loaded."""
+    """Return the sessions of the next run: changed since the last publication, or published and not loaded."""
     planned = process.changed(staging, ledger, lake, None, full=False)
     waiting = {(symbol, day) for (symbol, _), days in planned.items() for day in days}
     for run_id in set(lake.manifest_ids()) - consumed:
@@ -82,13 +83,13 @@ def reconcile(
     rejected: Mapping[str, int],
     now: datetime,
 ) -> dict[str, SymbolStatus]:
-    """Compares the hops session by session. Pure."""
+    """Compare the hops session by session. Pure."""
     found: dict[str, SymbolStatus] = {}
     five = tables["bar_5min"]
     for key in sorted({*staged.bars, *parquet.bars, *(key for held in tables.values() for key in held.bars)}):
         symbol, day = key
         status = found.setdefault(symbol, SymbolStatus(symbol))
-        # Staging may have been expired; the archive then goes on alone.
+        # A session may have expired from staging; the archive is then the source.
         source = staged.bars.get(key, parquet.bars.get(key, 0))
         status.staged += staged.bars.get(key, 0)
         status.parquet += parquet.bars.get(key, 0)
@@ -115,10 +116,7 @@ def reconcile(
 
 
 def _find_gaps(status: SymbolStatus, bars: Mapping[str, int], now: datetime) -> None:
-    """Bars that the calendar expects between the first staged session and now, and that are not there.
-
-    The first session may have been asked for from its middle, so it counts only when nothing precedes it.
-    """
+    """Add the bars that the calendar expects between the first staged session and now, and that are missing."""
     if not bars:
         return
     first = date.fromisoformat(min(bars))
@@ -133,18 +131,18 @@ def _find_gaps(status: SymbolStatus, bars: Mapping[str, int], now: datetime) -> 
 
 
 def expected_by(traded: Session, now: datetime) -> int:
-    """How many bars of a session have closed by ``now``."""
+    """Return how many bars of a session have closed by ``now`` (UTC)."""
     return max(0, min(traded.expected_bars, (now - traded.opens) // BAR))
 
 
 def is_fresh(status: SymbolStatus, now: datetime) -> bool:
-    """Whether the newest bar is the newest that there can be, give or take two ticks."""
+    """Return whether the newest bar is at most two ticks older than the newest possible one."""
     due = close_due(now)
     return status.newest_staged is not None and (due is None or status.newest_staged + BAR >= due)
 
 
 def close_due(now: datetime) -> datetime | None:
-    """The close (UTC) that the newest bar must have reached by ``now``; None before the calendar's first session."""
+    """Return the close (UTC) that the newest bar must have reached by ``now``; None before the first session."""
     newest = last_sessions(now, 1)
     return min(now, newest[-1].closes) - 2 * BAR if newest else None
 
@@ -159,13 +157,13 @@ def collect(
     consumed: set[str],
     now: datetime,
 ) -> dict[str, SymbolStatus]:
-    """Reads every hop and reconciles them at ``now`` (the market's clock, UTC)."""
+    """Read every hop and reconcile them at ``now`` (the market's clock, UTC)."""
     pending = pending_sessions(staging, ledger, lake, consumed)
     return reconcile(staged_counts(staging), lake_counts(lake), tables, table_rows, pending, quarantine.counts(), now)
 
 
 def last_runs(ledger: Ledger) -> dict[str, dict[str, Any] | None]:
-    """The newest run of each hop of the ledger and how it ended, for the operator."""
+    """Return the newest run of each hop in the ledger, and its outcome."""
     runs: dict[str, dict[str, Any] | None] = {}
     for hop in ("ingest", process.HOP):
         run = ledger.last(hop)

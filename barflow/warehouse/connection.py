@@ -54,14 +54,17 @@ def connect(dsn: str, settings: str = "", **options: Any) -> psycopg.Connection[
     """
     _check_form(dsn)
     with warehouse_errors("be reached"):
-        return psycopg.connect(
-            dsn,
-            connect_timeout=CONNECT_SECONDS,
-            application_name="barflow",
-            options=f"-c timezone=UTC {settings}",
-            keepalives_idle=30,
-            **options,
-        )
+        return psycopg.connect(dsn, **connection_options(settings), **options)
+
+
+def connection_options(settings: str = "") -> dict[str, Any]:
+    """Return the driver's options of every connection; ``settings`` are further server settings."""
+    return {
+        "connect_timeout": CONNECT_SECONDS,
+        "application_name": "barflow",
+        "options": f"-c timezone=UTC {settings}",
+        "keepalives_idle": 30,
+    }
 
 
 def _check_form(dsn: str) -> None:

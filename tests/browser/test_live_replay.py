@@ -11,6 +11,7 @@ from pages import ACT, FOLLOWING, NOW
 from pymongo.database import Database
 
 from barflow.alerts.rules import load_rules
+from barflow.market.recordings import Recording
 from barflow.market.sessions import last_sessions, new_york
 from barflow.pipeline.stores import Run
 from barflow.settings import load_settings
@@ -20,11 +21,10 @@ from dashboard.server import serving
 from emulators.twelvedata.server import TwelveDataEmulator
 from local.embedded import EMULATOR_CREDITS
 from local.live import LiveClock, keep_ticking, live_start
-from local.replay import ReplayBars
 
 
 @pytest.fixture
-def recording(tmp_path: Path) -> ReplayBars:
+def recording(tmp_path: Path) -> Recording:
     """Seven quiet sessions of TSLA; the last one opens 8 % lower."""
     lines = ["datetime,open,high,low,close,volume,symbol"]
     sessions = last_sessions(NOW, 7)
@@ -32,11 +32,11 @@ def recording(tmp_path: Path) -> ReplayBars:
         price = 92 if traded is sessions[-1] else 100
         lines += [f"{new_york(ts):%Y-%m-%d %H:%M:%S},{price},{price},{price},{price},1000,TSLA" for ts in traded.slots]
     (tmp_path / "bars.csv").write_text("\n".join(lines))
-    return ReplayBars.load(tmp_path / "bars.csv")
+    return Recording.load(tmp_path / "bars.csv")
 
 
 def test_the_recorded_gap_is_told_to_an_open_page(
-    recording: ReplayBars, browser_shot: BrowserShot, database: Database[Document], mongodb_uri: str, warehouse_dsn: str
+    recording: Recording, browser_shot: BrowserShot, database: Database[Document], mongodb_uri: str, warehouse_dsn: str
 ) -> None:
     assert recording.as_of is not None
     clock = LiveClock(live_start(recording, ["TSLA"], load_rules(None), recording.as_of))
@@ -69,7 +69,7 @@ def test_the_recorded_gap_is_told_to_an_open_page(
     assert "8.00 % below the previous close of 100.00" in alert
 
 
-def go_on(run: Run, clock: LiveClock, recording: ReplayBars) -> None:
+def go_on(run: Run, clock: LiveClock, recording: Recording) -> None:
     """Half a second a bar, a few bars into the last session; nothing is loaded at the close."""
     end = last_sessions(NOW, 1)[0].slots[4]
-    keep_ticking(run, clock, ["TSLA"], end=end, speed=600, at_close=lambda: None, say=print)
+    keep_ticking(run, clock, ["TSLA"], end=end, speed=600, at_close=lambda: None, log=print)

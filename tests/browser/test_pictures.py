@@ -8,9 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from barflow.cli.dashboard import page_of
 from browsing import BrowserShot
 
-from barflow.cli.dashboard import page_of
 from barflow.market.sessions import BAR, last_sessions, utc_now
 from local.embedded import embedded
 from local.live import LiveClock

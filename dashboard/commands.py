@@ -1,4 +1,4 @@
-"""The command `barflow dashboard`: the analysts' page on the stores of the settings, or on those of a state folder."""
+"""The command `barflow dashboard`: serve the analysts' page on the stores of the settings or of a state folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from barflow.cli.common import State, opened, say
+from barflow.cli.common import State, log, opened
+from barflow.cli.rooms import command_app
 from barflow.secrets import resolve
 from barflow.settings import load_settings
 
@@ -18,27 +19,32 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 
+dashboard = command_app()
 
-def dashboard(
+
+@dashboard.command("dashboard", epilog="Example:  barflow dashboard --port 8080")
+def serve(
     state: State = None,
-    host: Annotated[str, typer.Option(help="Address to serve on; another than loopback needs a token.")] = LOOPBACK,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8050,
+    host: Annotated[str, typer.Option(help="Address to serve on; any but loopback needs a token.")] = LOOPBACK,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8050,
 ) -> None:
-    """Serve the analysts' page until Ctrl-C: watch-list, charts, alerts and health, as ticks arrive. It reads only.
+    """Serve the analysts' page until Ctrl-C.
 
-    BARFLOW_DASHBOARD_TOKEN is what visitors sign in with, or secretsmanager:NAME; on loopback it may be left out.
+    It shows the watch list, charts, alerts and health as ticks arrive, and only reads. Visitors sign in with
+    BARFLOW_DASHBOARD_TOKEN (a token, or secretsmanager:NAME). On loopback the token is optional.
     """
     from dashboard.security import checked_token
 
     checked_token(_token(), host)  # before anything is started
     with opened(state) as run, page_of(run, host=host, port=port) as url:
-        say(f"the page is at {url}  Ctrl-C stops it")
-        wait()
+        log(f"the page is at {url}  Ctrl-C stops it")
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
 @contextmanager
 def page_of(run: Run, *, host: str = LOOPBACK, port: int = 0) -> Iterator[str]:
-    """Serves the page of a run's stores, at its clock. Gives the URL."""
+    """Serve the page on a run's stores and clock. Yield its URL."""
     from barflow.lake.partitions import Lake
     from dashboard.app import create_app
     from dashboard.security import checked_token
@@ -49,12 +55,6 @@ def page_of(run: Run, *, host: str = LOOPBACK, port: int = 0) -> Iterator[str]:
     app = create_app(run.database, run.warehouse_dsn, lake=lake, token=token, clock=run.clock)
     with serving(app, host, port) as url:
         yield url
-
-
-def wait() -> None:
-    """Until Ctrl-C, which is how a server is meant to end."""
-    with suppress(KeyboardInterrupt):
-        threading.Event().wait()
 
 
 def _token() -> str | None:
