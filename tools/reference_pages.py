@@ -69,7 +69,7 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where n.nspname in ('market', 'ops', 'sandbox') and c.relkind in ('r', 'v')
 order by c.oid"""
 COLUMNS_OF = """
-select a.attname as name, formattype_of(a.atttypid, a.atttypmod) as type,
+select a.attname as name, format_type(a.atttypid, a.atttypmod) as type,
     col_description(a.attrelid, a.attnum) as meaning, a.attnotnull as required,
     coalesce(a.attnum = any (k.conkey), false) as in_key
 from pg_attribute a left join pg_constraint k on k.conrelid = a.attrelid and k.contype = 'p'
@@ -91,7 +91,8 @@ def commands() -> str:
 
 def walk(group: Any, prefix: str = "barflow") -> Iterator[tuple[str, Any]]:
     """Yield the full name of each visible command of a Typer group and its subgroups, with the command."""
-    for name, command in sorted(group.commands.items()):
+    for name in group.list_commands(None):
+        command = group.get_command(None, name)
         if command.hidden:
             continue
         if hasattr(command, "commands"):
