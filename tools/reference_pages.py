@@ -111,8 +111,9 @@ def _command(name: str, command: Any) -> str:
         parts.append(table(("argument", "meaning"), rows))
     if options:
         parts.append(table(("option", "value", "default", "meaning"), map(_option, options)))
-    examples = re.split(r"\s{2,}", (command.epilog or "").removeprefix("Example:").strip())
-    if examples != [""]:
+    # A backspace keeps the terminal's help from joining the lines.
+    written = re.sub(r"^[\s\b]*Examples?:\s*", "", command.epilog or "")
+    if examples := re.split(r"\s{2,}", written) if written else []:
         parts += ["Example:" if len(examples) == 1 else "Examples:", code(*examples)]
     return "\n\n".join(part.strip() for part in parts)
 

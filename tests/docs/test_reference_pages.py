@@ -25,8 +25,16 @@ def test_every_command_has_its_help_and_an_example() -> None:
     page = PAGES["reference/commands.md"]()
     chapters = dict(re.findall(r"^## (barflow .+?)\n\n(.+?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
     assert set(chapters) == {name for name, _ in walk(typer.main.get_command(app))}
-    without_example = [name for name, text in chapters.items() if name not in text.partition("\nExample")[2]]
-    assert without_example == []
+    examples = {
+        name: re.findall(r"^Examples?:\n\n```\n(.+?)\n```", text, re.MULTILINE | re.DOTALL)
+        for name, text in chapters.items()
+    }
+    wrong = [
+        name
+        for name, found in examples.items()
+        if len(found) != 1 or not all(name in it for it in found[0].splitlines())
+    ]
+    assert wrong == []
     assert [cells for cells in rows(page) if not cells[-1].strip()] == []
 
 
