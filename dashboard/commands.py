@@ -15,7 +15,7 @@ from barflow.secrets import resolve
 from barflow.settings import load_settings
 
 if TYPE_CHECKING:
-    from barflow.pipeline.stores import Run
+    from barflow.pipeline.stores import Stores
 
 LOOPBACK = "127.0.0.1"
 
@@ -36,23 +36,23 @@ def serve(
     from dashboard.security import checked_token
 
     checked_token(_token(), host)  # before anything is started
-    with opened(state) as run, page_of(run, host=host, port=port) as url:
+    with opened(state) as stores, page_of(stores, host=host, port=port) as url:
         log(f"the page is at {url}  Ctrl-C stops it")
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
 
 
 @contextmanager
-def page_of(run: Run, *, host: str = LOOPBACK, port: int = 0) -> Iterator[str]:
+def page_of(stores: Stores, *, host: str = LOOPBACK, port: int = 0) -> Iterator[str]:
     """Serve the page on a run's stores and clock. Yield its URL."""
     from barflow.lake.partitions import Lake
     from dashboard.app import create_app
     from dashboard.security import checked_token
     from dashboard.server import serving
 
-    lake = Lake(run.settings.lake_uri) if run.settings.lake_uri else None
+    lake = Lake(stores.settings.lake_uri) if stores.settings.lake_uri else None
     token = checked_token(_token(), host)
-    app = create_app(run.database, run.warehouse_dsn, lake=lake, token=token, clock=run.clock)
+    app = create_app(stores.database, stores.warehouse_dsn, lake=lake, token=token, clock=stores.clock)
     with serving(app, host, port) as url:
         yield url
 

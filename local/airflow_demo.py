@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from barflow.errors import BarflowError
-from barflow.pipeline.stores import Run, raise_refusals
+from barflow.pipeline import ingest
+from barflow.pipeline.ingest import raise_errors
+from barflow.pipeline.stores import Stores
 from barflow.settings import Settings, parse_symbols
+from barflow.warehouse.migrations import migrate
 from local.airflow import LocalAirflow
 from local.embedded import embedded
 from local.state import State
@@ -42,18 +45,18 @@ def variables(settings: Settings) -> dict[str, str]:
 
 
 @contextmanager
-def airflow_on(folder: Path, port: int = 0, **overrides: Any) -> Iterator[tuple[LocalAirflow, Run]]:
+def airflow_on(folder: Path, port: int = 0, **overrides: Any) -> Iterator[tuple[LocalAirflow, Stores]]:
     """Stage a first tick in a state folder (made where there is none) and start Airflow on its services."""
     source = {"kind": "live" if os.environ.get("TWELVEDATA_API_KEY") else "synthetic"}
     state = State.create(folder, source=source, as_of=None)
-    with embedded(state, log, api=True, **overrides) as run:
-        run.migrate(log)
-        report = run.ingest(log).tick(run.settings.symbols)
-        raise_refusals(report)
+    with embedded(state, log, api=True, **overrides) as stores:
+        migrate(stores.warehouse_dsn, log=log)
+        report = ingest.run(stores, stores.settings.symbols, log)
+        raise_errors(report)
         log(f"{report.total.new:,} new bars of {len(report.counts)} symbols are staged; starting Airflow")
-        environment = {**run.environment, **variables(run.settings)}
-        with LocalAirflow(folder.resolve() / "airflow", environment, port=port, on_start=run.on_child) as airflow:
-            yield airflow, run
+        environment = {**stores.environment, **variables(stores.settings)}
+        with LocalAirflow(folder.resolve() / "airflow", environment, port=port, on_start=stores.on_child) as airflow:
+            yield airflow, stores
 
 
 def main() -> int:

@@ -20,18 +20,21 @@ from barflow.cli.terminal import BAD, OK, console, table, ticking
 from barflow.errors import BadInputError
 from barflow.market.recordings import Recording
 from barflow.market.sessions import BAR, new_york, utc_now
-from barflow.pipeline.ingest import TickReport
-from barflow.pipeline.status import SymbolStatus
-from barflow.pipeline.stores import Run, raise_refusals
+from barflow.pipeline import ingest
+from barflow.pipeline.children import run_script
+from barflow.pipeline.ingest import IngestReport, raise_errors
+from barflow.pipeline.status import SymbolStatus, collect
+from barflow.pipeline.stores import Stores
 from barflow.progress import Log
 from barflow.settings import load_settings
+from barflow.warehouse.migrations import migrate
 from local.embedded import DEFAULT_STATE, embedded, source_of
 from local.live import LiveClock, keep_ticking, live_start
 from local.report.page import read_report_data, write_report
 from local.state import State
 
 # Serves the analysts' page of a run; its context yields the URL.
-Serving = Callable[[Run], AbstractContextManager[str]]
+Serving = Callable[[Stores], AbstractContextManager[str]]
 
 
 @dataclass
@@ -40,7 +43,7 @@ class Outcome:
 
     state: State
     lake: str
-    report: TickReport
+    report: IngestReport
     status: dict[str, SymbolStatus]
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -100,23 +103,23 @@ def run_demo(
     opened, known = _open_state(replay, state, speed is not None, log)
     chosen = tuple(symbols or known or load_settings().symbols)
     clock = _live_clock(opened, chosen) if speed else None
-    with embedded(opened, log, api=True, clock=clock, history_sessions=days) as run:
+    with embedded(opened, log, api=True, clock=clock, history_sessions=days) as stores:
         if clock:
-            clock.now = max(clock.now, _stored_until(run))
-        outcome = _flow(run, opened, chosen, log)
-        page = _report(run, outcome)
+            clock.now = max(clock.now, _stored_until(stores))
+        outcome = _flow(stores, opened, chosen, log)
+        page = _report(stores, outcome)
         if as_json:
             sys.stdout.write(json.dumps(outcome.to_json()) + "\n")
             sys.stdout.flush()
         else:
-            _show(run, outcome, page)
+            _show(stores, outcome, page)
         if serving:
-            with serving(run) as url, suppress(KeyboardInterrupt):
-                _log_addresses(run, url, log)
+            with serving(stores) as url, suppress(KeyboardInterrupt):
+                _log_addresses(stores, url, log)
                 if clock and speed:
-                    _go_live(run, clock, chosen, opened, speed, log=log)
+                    _go_live(stores, clock, chosen, opened, speed, log=log)
                 threading.Event().wait()
-    raise_refusals(outcome.report)
+    raise_errors(outcome.report)
     return outcome.balanced
 
 
@@ -169,13 +172,13 @@ def _live_clock(state: State, symbols: tuple[str, ...]) -> LiveClock:
     return LiveClock(live_start(source, symbols, rules, state.as_of or utc_now()))
 
 
-def _stored_until(run: Run) -> datetime:
+def _stored_until(stores: Stores) -> datetime:
     """Return the close of the newest bar that an earlier run of this demo stored."""
-    newest = (item["last"] + BAR for item in run.staging.counts())
+    newest = (item["last"] + BAR for item in stores.staging.counts())
     return max(newest, default=datetime.min.replace(tzinfo=UTC))
 
 
-def _flow(run: Run, state: State, symbols: tuple[str, ...], log: Log) -> Outcome:
+def _flow(stores: Stores, state: State, symbols: tuple[str, ...], log: Log) -> Outcome:
     seconds: dict[str, float] = {}
 
     @contextmanager
@@ -185,29 +188,31 @@ def _flow(run: Run, state: State, symbols: tuple[str, ...], log: Log) -> Outcome
         seconds[hop] = round(time.monotonic() - started, 2)
         log(f"{hop} done in {seconds[hop]:.1f} s")
 
-    run.migrate(log)
+    migrate(stores.warehouse_dsn, log=log)
     with timed("ingest"), ticking("ingest", len(symbols)) as advance:
-        report = run.ingest(log).tick(symbols, on_symbol=lambda _: advance(1))
+        report = ingest.run(stores, symbols, log, on_symbol=lambda _: advance(1))
     if not report.counts:
-        raise_refusals(report)
+        raise_errors(report)
     with timed("process"):
-        run.program("spark/bars_to_parquet.py", log)
+        run_script(stores, "spark/bars_to_parquet.py", log)
     with timed("aggregate"):
-        run.program("glue/aggregate_bars.py", log)
-    return Outcome(state, run.settings.require("lake_uri"), report, run.status(), seconds)
+        run_script(stores, "glue/aggregate_bars.py", log)
+    return Outcome(state, stores.settings.require("lake_uri"), report, collect(stores), seconds)
 
 
-def _report(run: Run, outcome: Outcome) -> Path:
+def _report(stores: Stores, outcome: Outcome) -> Path:
     page = outcome.state.path / "report.html"
-    data = read_report_data(run.warehouse_dsn, outcome.to_json(), outcome.status, run.clock(), outcome.state.source)
+    data = read_report_data(
+        stores.warehouse_dsn, outcome.to_json(), outcome.status, stores.clock(), outcome.state.source
+    )
     write_report(page, data)
     return page
 
 
-def _show(run: Run, outcome: Outcome, page: Path) -> None:
+def _show(stores: Stores, outcome: Outcome, page: Path) -> None:
     out = console()
     shown = table(
-        f"{_name(outcome.state.source)} bars as of {new_york(run.clock()):%Y-%m-%d %H:%M} New York",
+        f"{_name(outcome.state.source)} bars as of {new_york(stores.clock()):%Y-%m-%d %H:%M} New York",
         (
             "symbol",
             "received",
@@ -244,20 +249,22 @@ def _show(run: Run, outcome: Outcome, page: Path) -> None:
     out.print(f"page      {command} dashboard{flag}")
 
 
-def _log_addresses(run: Run, url: str, log: Log) -> None:
+def _log_addresses(stores: Stores, url: str, log: Log) -> None:
     log(f"the page  {url}  stays up until Ctrl-C; `barflow sql` and `barflow status` work meanwhile")
-    log(f"MongoDB   {run.environment.get('BARFLOW_MONGODB_URI', '')}")
-    log(f"warehouse {run.environment.get('BARFLOW_WAREHOUSE_DSN', '')}")
+    log(f"MongoDB   {stores.environment.get('BARFLOW_MONGODB_URI', '')}")
+    log(f"warehouse {stores.environment.get('BARFLOW_WAREHOUSE_DSN', '')}")
 
 
-def _go_live(run: Run, clock: LiveClock, symbols: tuple[str, ...], state: State, speed: float, *, log: Log) -> None:
+def _go_live(
+    stores: Stores, clock: LiveClock, symbols: tuple[str, ...], state: State, speed: float, *, log: Log
+) -> None:
     """Tick at every bar. After each session, process and aggregate its bars."""
     end = state.as_of if state.source["kind"] == "replay" else None
     log(f"ticking from {new_york(clock.now):%A, %d %B %H:%M} New York, a bar every {300 / speed:.1f} s")
 
     def load() -> None:
         for program in ("spark/bars_to_parquet.py", "glue/aggregate_bars.py"):
-            run.program(program, lambda _: None)
+            run_script(stores, program, lambda _: None)
 
-    keep_ticking(run, clock, symbols, end=end, speed=speed, at_close=load, log=log)
+    keep_ticking(stores, clock, symbols, end=end, speed=speed, at_close=load, log=log)
     log("the recording has ended; the page stays up. Remove the state folder to play it again")

@@ -11,7 +11,7 @@ from typing import Any
 from barflow.errors import BadInputError
 from barflow.market.recordings import Recording
 from barflow.market.sessions import utc_now
-from barflow.pipeline.stores import Run
+from barflow.pipeline.stores import Stores
 from barflow.progress import Log
 from barflow.settings import Settings, load_settings
 from emulators.twelvedata.bar_source import BarSource
@@ -44,7 +44,7 @@ def embedded(
     api: bool = False,
     clock: Callable[[], datetime] | None = None,
     **overrides: Any,
-) -> Iterator[Run]:
+) -> Iterator[Stores]:
     """Start what a command needs of a state folder, yield its run, and stop the services after the block.
 
     Args:
@@ -68,11 +68,11 @@ def embedded(
             server = stack.enter_context(TwelveDataEmulator(source, clock=clock, api_key=EMULATOR_KEY))
             found |= {"twelvedata_url": server.url, "twelvedata_api_key": EMULATOR_KEY, **EMULATOR_CREDITS}
         settings: Settings = load_settings(**found, **overrides)
-        yield Run(settings, clock or market_clock(state), services.environment(), services.watch)
+        yield Stores(settings, clock or market_clock(state), services.environment(), services.watch)
 
 
 @contextmanager
-def open_state(path: Path | None, log: Log, *, mongo: bool, postgres: bool, api: bool) -> Iterator[Run]:
+def open_state(path: Path | None, log: Log, *, mongo: bool, postgres: bool, api: bool) -> Iterator[Stores]:
     """Open an existing state folder (default: .barflow) for a command. Raise BadInputError where there is none."""
     chosen = path or DEFAULT_STATE
     if not (chosen / "state.json").exists():
@@ -80,8 +80,8 @@ def open_state(path: Path | None, log: Log, *, mongo: bool, postgres: bool, api:
             f"{chosen} holds no state. Run `barflow demo` first, pass --state FOLDER, "
             "or set BARFLOW_MONGODB_URI, BARFLOW_WAREHOUSE_DSN and BARFLOW_LAKE_URI."
         )
-    with embedded(State.open(chosen), log, mongo=mongo, postgres=postgres, api=api) as run:
-        yield run
+    with embedded(State.open(chosen), log, mongo=mongo, postgres=postgres, api=api) as stores:
+        yield stores
 
 
 def market_clock(state: State) -> Callable[[], datetime]:

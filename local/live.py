@@ -16,7 +16,8 @@ from barflow.errors import BadInputError
 from barflow.market.bars import SessionBars
 from barflow.market.recordings import validate_rows
 from barflow.market.sessions import BAR, last_sessions, new_york, session_at, sessions_between
-from barflow.pipeline.stores import Run
+from barflow.pipeline.ingest import open_ingest
+from barflow.pipeline.stores import Stores
 from barflow.progress import Log
 from emulators.twelvedata.bar_source import BarSource
 
@@ -81,7 +82,7 @@ def sessions_of(source: BarSource, symbols: Sequence[str], first: datetime, unti
 
 
 def keep_ticking(
-    run: Run,
+    stores: Stores,
     clock: LiveClock,
     symbols: Sequence[str],
     *,
@@ -94,7 +95,7 @@ def keep_ticking(
 
     ``at_close`` runs after each session, in its own thread: the ticks do not wait for it. Its exception is raised here.
     """
-    ingest, pause = run.ingest(log), BAR.total_seconds() / speed
+    ingest, pause = open_ingest(stores, log), BAR.total_seconds() / speed
     due = time.monotonic() + pause
     beside = ThreadPoolExecutor(1)
     closing: list[Future[None]] = []

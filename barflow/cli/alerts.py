@@ -79,8 +79,8 @@ def list_(
     from barflow.alerts.outbox import Outbox
 
     names = parse_symbols(symbols) if symbols else None
-    with opened(state, postgres=False) as run:
-        found = Outbox(run.database).find(names, rule, undelivered=undelivered, limit=limit)
+    with opened(state, postgres=False) as stores:
+        found = Outbox(stores.database).find(names, rule, undelivered=undelivered, limit=limit)
     if as_json:
         print_json({"alerts": found})
     else:

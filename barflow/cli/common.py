@@ -15,7 +15,7 @@ from rich.console import Console
 from barflow.settings import load_settings
 
 if TYPE_CHECKING:
-    from barflow.pipeline.stores import Run
+    from barflow.pipeline.stores import Stores
 
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False, soft_wrap=True)  # no wrapping: a line stays one line in a pipe
@@ -53,25 +53,25 @@ def show_result(result: dict[str, Any], as_json: bool) -> None:
 
 
 @contextmanager
-def opened(state: Path | None, *, mongo: bool = True, postgres: bool = True, api: bool = False) -> Iterator[Run]:
+def opened(state: Path | None, *, mongo: bool = True, postgres: bool = True, api: bool = False) -> Iterator[Stores]:
     """Open the stores that a command runs on and yield them as a Run.
 
     They are the stores that the settings name, or those of a deployed environment (BARFLOW_ENV), or else the embedded
     services of a state folder. ``mongo``, ``postgres`` and ``api`` say what the command uses.
     """
-    from barflow.pipeline.stores import Run
+    from barflow.pipeline.stores import Stores
 
     settings = load_settings()
     needed = {"lake_uri": True, "mongodb_uri": mongo, "warehouse_dsn": postgres}
     if state is None and all(getattr(settings, name) for name, wanted in needed.items() if wanted):
-        yield Run(settings)
+        yield Stores(settings)
         return
     if state is None and settings.env != "local":
-        from barflow.operations.deployment import open_run
+        from barflow.operations.deployment import open_stores
 
-        yield open_run(settings.env)[0]
+        yield open_stores(settings.env)[0]
         return
     from barflow.cli.rooms import embedded_stores
 
-    with embedded_stores()(state, log, mongo=mongo, postgres=postgres, api=api) as run:
-        yield run
+    with embedded_stores()(state, log, mongo=mongo, postgres=postgres, api=api) as stores:
+        yield stores

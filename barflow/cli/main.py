@@ -121,8 +121,8 @@ def sql(
 
     if format_ not in ("table", "csv", "json"):
         raise BadInputError(f"--format {format_}: choose table, csv or json")
-    with opened(state, mongo=False) as run:
-        columns, rows = query_read_only(run.warehouse_dsn, query)
+    with opened(state, mongo=False) as stores:
+        columns, rows = query_read_only(stores.warehouse_dsn, query)
     show_rows(columns, rows, format_)
 
 
@@ -136,19 +136,19 @@ def ingest(symbols: Symbols = None, state: State = None, as_json: Json = False) 
     from barflow.cli.terminal import show_tick, ticking
     from barflow.operations import cloudwatch as metrics
     from barflow.operations.counted_tick import counted_tick
-    from barflow.pipeline.stores import raise_refusals
+    from barflow.pipeline.ingest import raise_errors
 
-    with opened(state, postgres=False, api=True) as run:
-        names = parse_symbols(symbols) if symbols else run.settings.symbols
+    with opened(state, postgres=False, api=True) as stores:
+        names = parse_symbols(symbols) if symbols else stores.settings.symbols
         counted: list[metrics.Measured] = []
         try:
             with ticking("ingest", len(names)) as advance:
-                report = counted_tick(run, names, log, counted.append, on_symbol=lambda _: advance(1))
+                report = counted_tick(stores, names, log, counted.append, on_symbol=lambda _: advance(1))
         finally:
-            if run.settings.env != "local" and counted and (problem := metrics.put(counted, run.clock())):
+            if stores.settings.env != "local" and counted and (problem := metrics.put(counted, stores.clock())):
                 log(f"warning: {problem}")
         show_tick(report, as_json)
-    raise_refusals(report)
+    raise_errors(report)
 
 
 @app.command(epilog="Example:  barflow process --full --symbols AAPL")
@@ -162,8 +162,10 @@ def process(
 
     It reads the staged sessions from MongoDB.
     """
-    with opened(state, postgres=False) as run:
-        result = run.program("spark/bars_to_parquet.py", log, *spark_arguments(symbols, full))
+    from barflow.pipeline.children import run_script
+
+    with opened(state, postgres=False) as stores:
+        result = run_script(stores, "spark/bars_to_parquet.py", log, *spark_arguments(symbols, full))
     show_result(result, as_json)
 
 
@@ -180,9 +182,12 @@ def aggregate(
 
     It runs on Spark, and first brings the warehouse's schema up to date.
     """
-    with opened(state, mongo=False) as run:
-        run.migrate(log)
-        result = run.program("glue/aggregate_bars.py", log, *spark_arguments(symbols, full))
+    from barflow.pipeline.children import run_script
+    from barflow.warehouse.migrations import migrate
+
+    with opened(state, mongo=False) as stores:
+        migrate(stores.warehouse_dsn, log=log)
+        result = run_script(stores, "glue/aggregate_bars.py", log, *spark_arguments(symbols, full))
     show_result(result, as_json)
 
 
@@ -202,22 +207,24 @@ def backfill(
 ) -> None:
     """Fetch past sessions. It skips sessions that are stored completely, so you can stop it and run it again."""
     from barflow.cli.terminal import show_tick, ticking
-    from barflow.pipeline.stores import plan_backfill, raise_refusals
+    from barflow.pipeline.backfill import plan_for
+    from barflow.pipeline.backfill import run as run_backfill
+    from barflow.pipeline.ingest import raise_errors
 
     first, last = parse_day(start, "--start"), parse_day(end, "--end")
     if plan:
         settings = load_settings()
         names = parse_symbols(symbols) if symbols else settings.symbols
-        planned = plan_backfill(settings, names, first, last)
+        planned = plan_for(settings, names, first, last)
         print_json(planned.to_json()) if as_json else out.print(planned.describe(), markup=False)
         return
-    with opened(state, postgres=False, api=True) as run:
-        names = parse_symbols(symbols) if symbols else run.settings.symbols
-        planned = plan_backfill(run.settings, names, first, last, run.clock())
+    with opened(state, postgres=False, api=True) as stores:
+        names = parse_symbols(symbols) if symbols else stores.settings.symbols
+        planned = plan_for(stores.settings, names, first, last, stores.clock())
         with ticking("backfill", len(planned.chunks) * len(names)) as advance:
-            report = run.backfill(names, first, last, log, advance)
+            report = run_backfill(stores, names, first, last, log, advance)
         show_tick(report, as_json)
-    raise_refusals(report)
+    raise_errors(report)
 
 
 def parse_day(text: str, option: str) -> date:
@@ -236,9 +243,10 @@ def status(state: State = None, as_json: Json = False) -> None:
     """
     from barflow.alerts.outbox import Outbox
     from barflow.cli.terminal import show_status, status_json
+    from barflow.pipeline.status import collect, last_runs
 
-    with opened(state) as run:
-        found = run.status(), run.last_runs(), run.clock(), Outbox(run.database).undelivered_age()
+    with opened(state) as stores:
+        found = collect(stores), last_runs(stores), stores.clock(), Outbox(stores.database).undelivered_age()
     if as_json:
         print_json(status_json(*found))
     else:
@@ -251,8 +259,11 @@ def migrate(
     dry_run: Annotated[bool, typer.Option(help="Only list the migrations that would run.")] = False, state: State = None
 ) -> None:
     """Bring the warehouse's schema up to date."""
-    with opened(state, mongo=False) as run:
-        names = run.migrate(log, dry_run=dry_run)
+    from barflow.warehouse import migrations
+
+    with opened(state, mongo=False) as stores:
+        apply = migrations.pending if dry_run else migrations.migrate
+        names = apply(stores.warehouse_dsn)
     verb = "would apply" if dry_run else "applied"
     out.print("\n".join(f"{verb} {name}" for name in names) or "the schema is up to date", markup=False)
 
@@ -272,8 +283,8 @@ def export(
 
     first, last = parse_day(start, "--start"), parse_day(end, "--end")
     name = parse_symbols(symbol)[0]
-    with opened(state, mongo=False, postgres=False) as run:
-        rows = export_bars(open_archive(run.settings), name, first, last, to, force=force)
+    with opened(state, mongo=False, postgres=False) as stores:
+        rows = export_bars(open_archive(stores.settings), name, first, last, to, force=force)
     out.print(f"{to}: {rows} bars of {name}, {first} to {last}", markup=False)
 
 

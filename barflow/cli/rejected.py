@@ -14,7 +14,7 @@ from barflow.errors import BadInputError
 from barflow.settings import parse_symbols
 
 if TYPE_CHECKING:
-    from barflow.pipeline.stores import Run
+    from barflow.pipeline.stores import Stores
     from barflow.staging.quarantine import Quarantine
 
 rejected_app = typer.Typer(no_args_is_help=True, help="List, show and replay the bars that validation rejected.")
@@ -65,9 +65,9 @@ def rejected_replay(
     """Validate rejected bars again and store those that pass. A bar that was fetched since then wins."""
     from barflow.staging.ledger import new_run_id
 
-    with quarantine_of(state) as (quarantine, run):
+    with quarantine_of(state) as (quarantine, stores):
         waiting = quarantine.find(_names(symbols), reason)
-        result = quarantine.replay(run.staging, waiting, new_run_id("replay"), run.clock())
+        result = quarantine.replay(stores.staging, waiting, new_run_id("replay"), stores.clock())
     show_result(vars(result), as_json)
 
 
@@ -76,9 +76,9 @@ def _names(symbols: str | None) -> list[str] | None:
 
 
 @contextmanager
-def quarantine_of(state: Path | None) -> Iterator[tuple[Quarantine, Run]]:
+def quarantine_of(state: Path | None) -> Iterator[tuple[Quarantine, Stores]]:
     """Open the quarantine of a state folder or of the settings' MongoDB, and its run."""
     from barflow.staging.quarantine import Quarantine
 
-    with opened(state, postgres=False) as run:
-        yield Quarantine(run.database), run
+    with opened(state, postgres=False) as stores:
+        yield Quarantine(stores.database), stores

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from barflow.market.sessions import new_york, session_at
-from barflow.pipeline.ingest import Counts, TickReport
+from barflow.pipeline.ingest import Counts, IngestReport
 from barflow.pipeline.status import SymbolStatus, is_fresh
 
 OK, BAD, WAIT = "[green]✓[/]", "[red]✗[/]", "[yellow]…[/]"
@@ -76,7 +76,7 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-def show_tick(report: TickReport, as_json: bool) -> None:
+def show_tick(report: IngestReport, as_json: bool) -> None:
     """Print what a tick or backfill did, per symbol."""
     if as_json:
         symbols = {symbol: asdict(counts) for symbol, counts in report.counts.items()}

@@ -1,17 +1,23 @@
-"""The plan of a backfill: calls, credits and finish time, computed without a call. Pure.
+"""Backfill: fetch past sessions, and plan its calls, credits and finish time without a call.
 
 The plan simulates the client's calls with the rules of barflow.twelvedata.credits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from barflow.errors import BadInputError
 from barflow.market.sessions import BAR, Session, new_york, previous_session, sessions_between
+from barflow.pipeline.ingest import HOP, IngestReport, open_ingest
+from barflow.pipeline.status import expected_by
+from barflow.pipeline.stores import Stores
+from barflow.progress import Log
+from barflow.settings import Settings
+from barflow.staging.ledger import new_run_id
 from barflow.twelvedata.client import MOST_ROWS, symbols_at_once
 from barflow.twelvedata.credits import MINUTE, Credits
 
@@ -79,6 +85,57 @@ class BackfillPlan:
             )
         lines.append("Sessions that are stored whole are not asked for again, so it may be less.")
         return "\n".join(lines)
+
+
+def run(
+    stores: Stores, symbols: Sequence[str], first: date, last: date, log: Log, on_call: Callable[[int], None]
+) -> IngestReport:
+    """Fetch the sessions from ``first`` to ``last`` (exchange-local, both included), oldest chunk first.
+
+    A symbol whose sessions of a chunk are stored whole is skipped, so a backfill resumes where it stopped. ``on_call``
+    receives the number of symbols of a chunk that are done. Raises as plan and Ingest.tick do.
+    """
+    planned = plan_for(stores.settings, symbols, first, last, stores.clock())
+    ingest = open_ingest(stores, log)
+    ingest.ensure()
+    total = IngestReport(new_run_id("backfill"))
+    for start, end in planned.chunks:
+        wanted = _incomplete(stores, symbols, start, end)
+        if stored := len(symbols) - len(wanted):
+            on_call(stored)
+        if not wanted:
+            continue
+        done = ingest.tick(wanted, window=(start, end), run_id=new_run_id(HOP), on_symbol=lambda _: on_call(1))
+        for symbol, counts in done.counts.items():
+            total.counts.setdefault(symbol, type(counts)()).add(counts)
+        total.errors |= done.errors
+        symbols = [symbol for symbol in symbols if symbol not in done.errors]
+    return total
+
+
+def _incomplete(stores: Stores, symbols: Sequence[str], start: datetime, end: datetime) -> list[str]:
+    now = stores.clock()
+    due = {str(item.session_date): expected_by(item, now) for item in sessions_between(start.date(), end.date())}
+    held: dict[str, set[str]] = {symbol: set() for symbol in symbols}
+    for document in stores.staging.counts(symbols, start.date()):
+        if document["bars"] >= due.get(document["session_date"], 1 << 30):
+            held[document["symbol"]].add(document["session_date"])
+    return [symbol for symbol in symbols if len(held[symbol]) < len(due)]
+
+
+def plan_for(
+    settings: Settings, symbols: Sequence[str], first: date, last: date, now: datetime | None = None
+) -> BackfillPlan:
+    """Plan a backfill under the credits of the settings. Raise BadInputError for a range without sessions."""
+    return plan(
+        symbols,
+        first,
+        last,
+        credits_per_minute=settings.credits_per_minute,
+        credits_per_day=settings.credits_per_day,
+        now=now or datetime.now(UTC),
+        batch_size=settings.batch_size,
+    )
 
 
 def plan(

@@ -13,13 +13,17 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 
+from pydantic import SecretStr
 from pymongo.database import Database
 
 from barflow.alerts.tick import Alerts
-from barflow.errors import BarflowError
+from barflow.errors import BadInputError, BarflowError, UnavailableError, VendorRefusedError
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import Session, last_sessions, previous_session, session, utc_now
 from barflow.market.validation import Validated, validate
+from barflow.pipeline.stores import Stores
+from barflow.progress import Log
+from barflow.secrets import resolve
 from barflow.staging.connection import Document
 from barflow.staging.ledger import FAILED, PARTIAL, SUCCEEDED, Ledger, new_run_id
 from barflow.staging.quarantine import Quarantine
@@ -59,7 +63,7 @@ class Counts:
 
 
 @dataclass
-class TickReport:
+class IngestReport:
     """What a tick did: counts, vendor errors and notes (flags) per symbol."""
 
     run_id: str
@@ -82,6 +86,61 @@ class TickReport:
         if not self.errors:
             return SUCCEEDED
         return PARTIAL if self.counts else FAILED
+
+
+def run(
+    stores: Stores,
+    symbols: Sequence[str],
+    log: Log,
+    *,
+    window: Window | None = None,
+    on_symbol: Callable[[str], None] = lambda symbol: None,
+) -> IngestReport:
+    """Run one tick for the symbols, over ``window`` (opens of the first and last bar, UTC) or since the stored bars.
+
+    ``on_symbol`` receives each symbol that is done. Raises as Ingest.tick does.
+    """
+    return open_ingest(stores, log).tick(symbols, window=window, on_symbol=on_symbol)
+
+
+def open_ingest(stores: Stores, log: Log) -> Ingest:
+    """Return the hop with a client for the settings of these stores. ``log`` receives long waits for credits."""
+    settings = stores.settings
+    key = settings.twelvedata_api_key
+    client = TwelveDataClient(
+        settings.twelvedata_url,
+        SecretStr(resolve(key, "TWELVEDATA_API_KEY")) if key else None,
+        credits_per_minute=settings.credits_per_minute,
+        credits_per_day=settings.credits_per_day,
+        batch_size=settings.batch_size,
+        on_wait=lambda seconds, why: log(f"waiting {seconds:.0f} s: {why}"),
+    )
+    return Ingest(
+        client,
+        stores.database,
+        history_sessions=settings.history_sessions,
+        revision_sessions=settings.revision_sessions,
+        clock=stores.clock,
+        alerts=stores.alerts,
+    )
+
+
+def raise_errors(report: IngestReport) -> None:
+    """Raise the error of a tick whose symbols the vendor refused; return where there was none.
+
+    Raises UnavailableError where no answer was usable, VendorRefusedError for the limits of the plan, BadInputError
+    for unknown symbols.
+    """
+    if not report.errors:
+        return
+    errors = report.errors.values()
+    refused = "; ".join(f"{item.symbol} ({item.message.rstrip('.')})" for item in errors)
+    kept = f"{len(report.counts)} other symbols were stored." if report.counts else "Nothing was stored."
+    if all(item.code >= 500 for item in errors):
+        raise UnavailableError(f"Twelve Data gave no usable answer for {refused}. {kept} Run the same command again.")
+    if any("plan" in item.message.lower() for item in errors):
+        raise VendorRefusedError(f"Twelve Data refused {refused}. {kept} Choose symbols of your plan, then run again.")
+    raise BadInputError(f"Twelve Data does not know {refused}. {kept} Check the spelling, then run again.")
 
 
 class Ingest:
@@ -121,14 +180,14 @@ class Ingest:
         window: Window | None = None,
         run_id: str | None = None,
         on_symbol: Callable[[str], None] = lambda symbol: None,
-    ) -> TickReport:
+    ) -> IngestReport:
         """Run one tick over ``window`` (opens of the first and last bar, both included, UTC), or since the stored bars.
 
         A symbol that the vendor refuses is reported and does not stop the others. Raises VendorRefusedError or
         UnavailableError where the tick cannot continue. What it stored stays, and the next tick resumes from there.
         """
         self.ensure()
-        report = TickReport(run_id or new_run_id(HOP))
+        report = IngestReport(run_id or new_run_id(HOP))
         self.ledger.start(HOP, report.run_id, symbols=list(symbols))
         try:
             # Past data is not a live feed: a silence in it raises no alert.
@@ -141,7 +200,7 @@ class Ingest:
         self._close(report, report.outcome)
         return report
 
-    def _close(self, report: TickReport, outcome: str, error: BaseException | None = None) -> None:
+    def _close(self, report: IngestReport, outcome: str, error: BaseException | None = None) -> None:
         if self.alerts:
             report.alerts = self.alerts.found
             if self.alerts.down:
@@ -189,7 +248,7 @@ class Ingest:
         return window.opens if newest < reach[0].session_date else max(window.opens, reach[0].opens)
 
     def _fetch(
-        self, symbols: list[str], start: datetime, end: datetime, report: TickReport, on_symbol: Callable[[str], None]
+        self, symbols: list[str], start: datetime, end: datetime, report: IngestReport, on_symbol: Callable[[str], None]
     ) -> None:
         waiting: dict[str, Checked] = {}
 
@@ -219,7 +278,7 @@ class Ingest:
             raise
         flush()
 
-    def _store(self, waiting: list[Checked], report: TickReport) -> None:
+    def _store(self, waiting: list[Checked], report: IngestReport) -> None:
         """Write the rejected bars first, then the valid ones: a crash in between loses neither."""
         for asked, checked in waiting:
             self.quarantine.add(checked.rejected, report.run_id, asked)

@@ -11,29 +11,21 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
-from subprocess import PIPE
 from typing import Any
 
 from barflow import errors
-from barflow.errors import BadInputError, BarflowError, VendorRefusedError
+from barflow.errors import BarflowError
 from barflow.progress import Log
 
 # Arguments that AWS Glue reads itself, each with a value. Glue passes all arguments of a job on to the program.
 GLUE_ARGUMENTS = re.compile(
     r"^--(JOB_|enable-|job-|extra-|additional-|python-modules-|continuous-log-|(TempDir|conf|library-set|scriptLocation)$)"
 )
-# Lines that Spark and the JVM print at every start, and the program's error, which is raised instead.
-_NOISE = re.compile(r"^(?:$|Setting default log level|To adjust logging level|.* WARN |WARNING: |error: )")
-STOP_SECONDS = 10.0
-KINDS = (BadInputError, VendorRefusedError)
 # Causes inside a Spark or Java message; the last one is the origin.
 _CAUSE = re.compile(r"^(?:Caused by: )?(?:[\w$]+\.)*(\w+(?:Error|Exception)): (?!Traceback|Job aborted)(\S.*)$", re.M)
 _IN_TASK = re.compile(r"^(?:barflow\.errors|barflow\.twelvedata)\.(\w+): (.*)$", re.MULTILINE)
@@ -68,47 +60,6 @@ def _stop(*_: object) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job
         raise KeyboardInterrupt
     signal.raise_signal(signal.SIGINT)
-
-
-def run_child(
-    command: Sequence[str],
-    environment: Mapping[str, str],
-    log: Log,
-    on_start: Callable[[subprocess.Popen[str]], None] = lambda child: None,
-) -> dict[str, Any]:
-    """Run a program as a child process, pass its progress on, and return its result.
-
-    Raises the error that the program ended with: the same class and message.
-    """
-    last = failure = ""
-    with subprocess.Popen(
-        command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, text=True
-    ) as child:
-        on_start(child)
-        try:
-            assert child.stderr is not None
-            assert child.stdout is not None
-            for line in map(str.rstrip, child.stderr):
-                last = line or last
-                if line.startswith("error: "):
-                    failure = line.removeprefix("error: ")
-                if not _NOISE.match(line):
-                    log(line)
-            output = child.stdout.read()
-        except BaseException:
-            child.terminate()
-            # Give it time to release its lease: after Ctrl-C, Popen itself waits only 0.25 s.
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(STOP_SECONDS)
-            raise
-    if child.returncode == 0:
-        return dict(json.loads(output.splitlines()[-1]))
-    if failure:
-        raise next((kind for kind in KINDS if kind.exit_code == child.returncode), BarflowError)(failure)
-    how = f"exit code {child.returncode}" if child.returncode > 0 else f"signal {-child.returncode}"
-    raise BarflowError(
-        f"{Path(command[1]).name} was ended by {how} after: {last or 'no output'}. What is stored stays. Run it again."
-    )
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:

@@ -11,14 +11,19 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
+from barflow.errors import BarflowError
+from barflow.lake.athena import open_archive
 from barflow.lake.partitions import Lake
 from barflow.market.bars import BAR_TABLES
 from barflow.market.counts import SessionCounts, SessionKey
 from barflow.market.sessions import BAR, Session, last_sessions, sessions_between
 from barflow.pipeline import process
+from barflow.pipeline.stores import Stores
 from barflow.staging.ledger import Ledger
 from barflow.staging.quarantine import Quarantine
 from barflow.staging.sessions import Staging
+from barflow.warehouse.connection import connect
+from barflow.warehouse.queries import consumed_manifests, count_bars, last_load
 
 
 @dataclass
@@ -74,12 +79,12 @@ def pending_sessions(staging: Staging, ledger: Ledger, lake: Lake, consumed: set
     return waiting
 
 
-def reconcile(
+def compare(
     staged: SessionCounts,
     parquet: SessionCounts,
     tables: Mapping[str, SessionCounts],
     table_rows: Mapping[str, Mapping[str, int]],
-    pending: set[SessionKey],
+    waiting: set[SessionKey],
     rejected: Mapping[str, int],
     now: datetime,
 ) -> dict[str, SymbolStatus]:
@@ -95,7 +100,7 @@ def reconcile(
         status.parquet += parquet.bars.get(key, 0)
         status.warehouse += five.bars.get(key, 0)
         status.sessions += 1
-        if key in pending:
+        if key in waiting:
             status.pending += 1
             continue
         counts = {"parquet": parquet.bars.get(key, 0)} | {name: held.bars.get(key, 0) for name, held in tables.items()}
@@ -147,23 +152,50 @@ def close_due(now: datetime) -> datetime | None:
     return min(now, newest[-1].closes) - 2 * BAR if newest else None
 
 
-def collect(
-    staging: Staging,
-    ledger: Ledger,
-    quarantine: Quarantine,
-    lake: Lake,
-    tables: Mapping[str, SessionCounts],
-    table_rows: Mapping[str, Mapping[str, int]],
-    consumed: set[str],
-    now: datetime,
-) -> dict[str, SymbolStatus]:
-    """Read every hop and reconcile them at ``now`` (the market's clock, UTC)."""
-    pending = pending_sessions(staging, ledger, lake, consumed)
-    return reconcile(staged_counts(staging), lake_counts(lake), tables, table_rows, pending, quarantine.counts(), now)
+def collect(stores: Stores) -> dict[str, SymbolStatus]:
+    """Read every hop and compare them, by symbol, at the market's clock."""
+    lake = open_archive(stores.settings)
+    with connect(stores.warehouse_dsn) as connection:
+        tables, rows = count_bars(connection)
+        consumed = consumed_manifests(connection)
+    return compare(
+        staged_counts(stores.staging),
+        lake_counts(lake),
+        tables,
+        rows,
+        pending_sessions(stores.staging, stores.ledger, lake, consumed),
+        Quarantine(stores.database).counts(),
+        stores.clock(),
+    )
 
 
-def last_runs(ledger: Ledger) -> dict[str, dict[str, Any] | None]:
-    """Return the newest run of each hop in the ledger, and its outcome."""
+def reconcile(stores: Stores) -> dict[str, SymbolStatus]:
+    """Return the status where every guarantee holds, else raise BarflowError naming what is broken."""
+    found = collect(stores)
+    broken = [f"{symbol} {item}" for symbol, status in found.items() for item in status.broken]
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise BarflowError(
+            f"the hops do not reconcile: {'; '.join(broken[:3])}{more}. Nothing was lost; `barflow status` shows "
+            "all. `barflow process --full` and `barflow aggregate --full` rewrite archive and warehouse."
+        )
+    return found
+
+
+def pending(stores: Stores) -> set[SessionKey]:
+    """Return the (symbol, session) pairs of the next run: staged since the last one, or not loaded yet."""
+    with connect(stores.warehouse_dsn) as connection:
+        consumed = consumed_manifests(connection)
+    return pending_sessions(stores.staging, stores.ledger, open_archive(stores.settings), consumed)
+
+
+def last_runs(stores: Stores) -> dict[str, dict[str, Any] | None]:
+    """Return the newest run of each hop, and its outcome."""
+    with connect(stores.warehouse_dsn) as connection:
+        return {**_ledger_runs(stores.ledger), "aggregate": last_load(connection)}
+
+
+def _ledger_runs(ledger: Ledger) -> dict[str, dict[str, Any] | None]:
     runs: dict[str, dict[str, Any] | None] = {}
     for hop in ("ingest", process.HOP):
         run = ledger.last(hop)

@@ -19,8 +19,11 @@ from yoyo.connections import parse_uri
 from yoyo.exceptions import BadMigration
 
 from barflow.errors import BadInputError, BarflowError
+from barflow.progress import Log
 from barflow.warehouse.connection import connect, locked, warehouse_errors
 
+# The migrations of a checkout.
+SQL = Path(__file__).parents[2] / "sql"
 LOCK_SECONDS = 60
 # An advisory lock's key that no other program uses on this database.
 LOCK = 0x6D69_6772
@@ -72,13 +75,13 @@ def _check_permissions(connection: psycopg.Connection[Any]) -> None:
         )
 
 
-def pending(dsn: str, directory: Path) -> list[str]:
+def pending(dsn: str, directory: Path = SQL) -> list[str]:
     """Return the names of the pending migrations, in order."""
     with _opened(dsn, directory) as (_, waiting):
         return [item.id for item in waiting]
 
 
-def migrate(dsn: str, directory: Path) -> list[str]:
+def migrate(dsn: str, directory: Path = SQL, log: Log = lambda line: None) -> list[str]:
     """Apply the pending migrations and return their names. Each one is applied whole or not at all.
 
     Raises BusyError where another process migrates for over a minute, BarflowError where a migration fails.
@@ -93,4 +96,5 @@ def migrate(dsn: str, directory: Path) -> list[str]:
                     f"migration {item.id} failed and was rolled back: {first}. The warehouse is as it was before it. "
                     "Fix the file in sql/ or the database, then run `barflow migrate` again."
                 ) from None
+            log(f"migrated {item.id}")
         return [item.id for item in waiting]

@@ -18,7 +18,8 @@ import pytest
 
 from barflow import errors
 from barflow.errors import BadInputError, BarflowError, UnavailableError, VendorRefusedError
-from barflow.pipeline.program import as_known, run_child, run_program
+from barflow.pipeline.children import run_child
+from barflow.pipeline.program import as_known, run_program
 from barflow.progress import Log
 
 PARSER = argparse.ArgumentParser(prog="job.py")
