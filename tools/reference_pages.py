@@ -151,7 +151,7 @@ def environments() -> str:
         "`config/environments.py` defines the environments dev, staging and prod from these settings. A wrong value "
         "stops the synthesis with the setting's name and the allowed values.",
         *(
-            f"## {name}\n\n{prose(model.get('description'))}\n\n{inputs(model)}"
+            f"## {name}\n\n{prose(model.get('description'))}\n\n{inputs(model, 'unit, or allowed values')}"
             for name, model in [("Environment", {**schema, "properties": own}), *models.items()]
         ),
     )

@@ -31,14 +31,14 @@ def fields(schema: Mapping[str, Any], known: Sequence[str] = ()) -> str:
     return table(("field", "type", "meaning"), rows)
 
 
-def inputs(schema: Mapping[str, Any]) -> str:
-    """Return the fields that the reader gives, with their defaults."""
+def inputs(schema: Mapping[str, Any], about: str = "meaning") -> str:
+    """Return the fields that the reader gives, with their defaults. ``about`` heads their descriptions."""
     required = schema.get("required", [])
     rows = [
         (f"`{name}`", type_of(field), "required" if name in required else default_of(field), meaning(field))
         for name, field in schema["properties"].items()
     ]
-    heads = ("setting", "type", "default", "meaning")
+    heads = ("setting", "type", "default", about)
     width = len(heads) if any(row[-1] for row in rows) else len(heads) - 1
     return table(heads[:width], (row[:width] for row in rows))
 
