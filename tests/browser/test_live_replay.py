@@ -73,4 +73,6 @@ def test_the_recorded_gap_is_told_to_an_open_page(
 def go_on(stores: Stores, clock: LiveClock, recording: Recording) -> None:
     """Half a second a bar, a few bars into the last session; nothing is loaded at the close."""
     end = last_sessions(NOW, 1)[0].slots[4]
-    keep_ticking(stores, clock, ["TSLA"], end=end, speed=600, at_close=lambda: None, log=print)
+    keep_ticking(
+        ingest.open_ingest(stores, print).tick, clock, ["TSLA"], end=end, speed=600, at_close=lambda: None, log=print
+    )
