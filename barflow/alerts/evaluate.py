@@ -86,8 +86,8 @@ class Evaluator:
                 to_end.add(day)
         for day in sorted(day for day in to_end if day >= news_from):
             evaluation.end_of_session(day, sessions, self.now)
-        kept = trimmed(sessions, self.history, self.detail)
-        after = replace(state, history=self.history, detail=self.detail, sessions=kept, fired=evaluation.fired)
+        recent = trimmed(sessions, self.history, self.detail)
+        after = replace(state, history=self.history, detail=self.detail, sessions=recent, fired=evaluation.fired)
         return after, evaluation.events
 
 

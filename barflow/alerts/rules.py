@@ -66,7 +66,7 @@ class BaseRule(Defaults):
 
     @property
     def detail(self) -> int:
-        """Return of how many of those sessions the rule needs every bar."""
+        """Return for how many of those sessions the rule needs every bar."""
         return 0
 
     def applies_to(self, symbol: str) -> bool:
@@ -228,7 +228,7 @@ class RuleBook:
 
     @cached_property
     def detail(self) -> int:
-        """Return of how many of those sessions the rules need every bar."""
+        """Return for how many of those sessions the rules need every bar."""
         return max((rule.detail for rules in self._by_symbol.values() for rule in rules), default=0)
 
 

@@ -185,17 +185,17 @@ def _check_rows(result: Validated, values: Sequence[Any], now: datetime) -> _Col
         valid.setdefault(bar.ts, []).append((bar, value))
     if len(steps) > 1:
         result.notes.append("unordered: the answer was sorted")
-    kept: list[Bar] = []
+    accepted: list[Bar] = []
     for _, versions in sorted(valid.items()):
         first = versions[0][0]
         if all(bar.same_values(first) for bar, _ in versions):
-            kept.append(first)
+            accepted.append(first)
             result.repeated += len(versions) - 1
         else:
             # Nothing shows which version is right. A bar that is stored already stays as it is.
             result.rejected += [Rejected(result.symbol, value, (CONFLICTING_DUPLICATE,)) for _, value in versions]
     return _Columns(
-        *([getattr(bar, name) for bar in kept] for name in ("ts", "open", "high", "low", "close", "volume"))
+        *([getattr(bar, name) for bar in accepted] for name in ("ts", "open", "high", "low", "close", "volume"))
     )
 
 

@@ -52,9 +52,9 @@ def test_a_bar_gives_one_alert_in_the_tick_that_stores_it_and_none_later(databas
     for _ in range(3):
         hop(database, answer("AAPL", FIRING, at(3)), now=at(3)).tick(["AAPL"])
         assert ids(database) == [FIRED]
-    [kept] = database["alerts"].find()
-    assert kept["message"]["text"] == "AAPL rose to 102.00, through 101.00"
-    assert kept["channels"]["sse"]["delivered_at"] == kept["created_at"], "the outbox itself is a channel"
+    [stored] = database["alerts"].find()
+    assert stored["message"]["text"] == "AAPL rose to 102.00, through 101.00"
+    assert stored["channels"]["sse"]["delivered_at"] == stored["created_at"], "the outbox itself is a channel"
     assert database["alert_pending"].count_documents({}) == 0
 
 

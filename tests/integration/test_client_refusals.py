@@ -177,7 +177,7 @@ class TestAnErrorOfASymbolInABatch:
 
 class TestAFailedCall:
     @pytest.mark.parametrize(
-        ("kind", "options", "says"),
+        ("kind", "options", "reason"),
         [
             ("http_error", {"status": 500}, "HTTP 500 with a body that is not the API's"),
             ("http_error", {"status": 502}, "HTTP 502"),
@@ -192,18 +192,18 @@ class TestAFailedCall:
         ],
     )
     def test_is_retried_and_then_raises_with_the_reason(
-        self, market: TwelveDataEmulator, kind: Any, options: dict[str, Any], says: str
+        self, market: TwelveDataEmulator, kind: Any, options: dict[str, Any], reason: str
     ) -> None:
         market.switches.fail(kind, times=2, **options)
         waits = Waits()
         timeout = (5.0, 0.5) if kind == "timeout" else (5.0, 30.0)
         results = fetch(market, "AAPL,MSFT", waits=waits, timeout=timeout)
         assert rows(results["AAPL"]) == GOOD
-        assert [reason.startswith(says) for _, reason in waits.reported] == [True, True]
+        assert [text.startswith(reason) for _, text in waits.reported] == [True, True]
         market.switches.fail(kind, times=None, **options)
         with pytest.raises(UnavailableError) as error:
             fetch(market, "AAPL,MSFT", attempts=2, timeout=timeout)
-        assert str(error.value).startswith(f"Twelve Data gave no answer for AAPL, MSFT in 2 attempts: {says}")
+        assert str(error.value).startswith(f"Twelve Data gave no answer for AAPL, MSFT in 2 attempts: {reason}")
         assert "What was stored before is unchanged." in str(error.value)
         assert error.value.exit_code == 1
 

@@ -52,7 +52,7 @@ def test_a_runs_outcome_is_running_until_it_ends(market: TwelveDataEmulator, dat
     assert last(database)["outcome"] == SUCCEEDED
 
 
-@pytest.mark.parametrize("error", [VendorRefusedError("the day's credits are spent"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [VendorRefusedError("the credits of the day are used up"), KeyboardInterrupt()])
 def test_a_run_that_fails_records_the_error_and_what_it_did(database: Mongo, error: BaseException) -> None:
     hop = scripted(database, SymbolError("AAPL", 404, "unknown"), error, now=DAY_CLOSES)
     with pytest.raises(type(error)):
@@ -144,7 +144,7 @@ def test_a_wait_for_a_lease_is_logged_once_and_ends_with_the_lease_or_an_error(d
     assert holder.take()
     with (
         pytest.raises(BusyError, match=r"another run is active\. Nothing was changed"),
-        Lease(database, "process", "two", 0.2).held(1.5, logged.append),
+        Lease(database, "process", "two", 0.2).held(0.3, logged.append),
     ):
         pytest.fail("two hold the lease")
     assert len(logged) == 1

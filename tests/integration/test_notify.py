@@ -68,7 +68,7 @@ def test_slack_gets_the_alert_as_a_sentence_with_its_time_in_new_york(server: Sl
 
 @pytest.mark.parametrize("by", ["token", "webhook"])
 @pytest.mark.parametrize(
-    ("trouble", "says", "after"),
+    ("trouble", "reason", "after"),
     [
         (Trouble("channel_not_found"), "channel_not_found", None),
         (Trouble(429, retry_after=120), "rate limited", 120),
@@ -78,11 +78,11 @@ def test_slack_gets_the_alert_as_a_sentence_with_its_time_in_new_york(server: Sl
     ],
 )
 def test_a_failure_of_slack_means_the_channel_is_down_and_shows_no_secret(
-    server: SlackEmulator, caplog: pytest.LogCaptureFixture, by: str, trouble: Trouble, says: str, after: float | None
+    server: SlackEmulator, caplog: pytest.LogCaptureFixture, by: str, trouble: Trouble, reason: str, after: float | None
 ) -> None:
     server.trouble = trouble
     channel = slack(server.url) if by == "token" else webhook(server)
-    with caplog.at_level(logging.DEBUG), pytest.raises(ChannelDownError, match=says) as error:
+    with caplog.at_level(logging.DEBUG), pytest.raises(ChannelDownError, match=reason) as error:
         list(channel.send([message()]))
     assert error.value.retry_after == after
     shown = str(error.value) + caplog.text
@@ -251,8 +251,8 @@ def bots_queue(aws: None) -> tuple[str, str]:
     failed = sqs.create_queue(QueueName="bot-failed.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=failed, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": MAX_RECEIVES})
-    kept = {"FifoQueue": "true", "VisibilityTimeout": "0", "RedrivePolicy": redrive}
-    return sqs.create_queue(QueueName="bot.fifo", Attributes=kept)["QueueUrl"], failed
+    attributes = {"FifoQueue": "true", "VisibilityTimeout": "0", "RedrivePolicy": redrive}
+    return sqs.create_queue(QueueName="bot.fifo", Attributes=attributes)["QueueUrl"], failed
 
 
 def put(url: str, sent: Message, deduplication: str = "") -> None:

@@ -63,10 +63,10 @@ def test_a_rejected_bar_is_stored_with_its_code_and_payload_and_the_others_as_ba
     found = report.counts["AAPL"]
     assert (found.received, found.new) == (found.rejected + 78 - lost, 78 - lost)
     assert asdict(report.counts["MSFT"]) == counts(received=78, new=78)
-    kept = [*database["rejected_bars"].find()]
-    assert len(kept) == found.rejected
+    found_rejected = [*database["rejected_bars"].find()]
+    assert len(found_rejected) == found.rejected
     sent = orjson.loads(database["raw_responses"].find_one()["body"])["AAPL"]["values"]  # type: ignore[index]
-    for item in kept:
+    for item in found_rejected:
         assert reason in item["reasons"]
         assert item["payload"] in sent, "exactly as received"
         assert (item["symbol"], item["run_id"], item["replayed_at"]) == ("AAPL", report.run_id, None)

@@ -283,7 +283,7 @@ def test_an_answer_that_is_not_text_is_stored_too(staging: Staging) -> None:
 
 
 def test_the_error_without_a_server_is_one_line_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("barflow.staging.connection.SERVER_SELECTION_MS", 1500)
+    monkeypatch.setattr("barflow.staging.connection.SERVER_SELECTION_MS", 300)
     with pytest.raises(UnavailableError) as caught:
         connect(f"mongodb://reader:hunter2@127.0.0.1:{free_port()}/")
     text = str(caught.value)

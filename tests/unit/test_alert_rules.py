@@ -81,7 +81,7 @@ def test_a_rules_value_for_a_symbol_wins_over_the_rules_own_and_over_the_default
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         (GAP + "percent = -5", "rule gap: percent = -5: allowed is greater than 0"),
         (GAP + 'percent = "x"', "rule gap: percent = 'x': allowed is a valid number"),
@@ -114,11 +114,11 @@ def test_a_rules_value_for_a_symbol_wins_over_the_rules_own_and_over_the_default
         ("[[rule", "are not TOML"),
     ],
 )
-def test_an_error_names_the_rule_the_field_and_the_allowed_values(rules_file: Path, text: str, says: str) -> None:
+def test_an_error_names_the_rule_the_field_and_the_allowed_values(rules_file: Path, text: str, message: str) -> None:
     rules_file.write_text(text)
     with pytest.raises(BadInputError) as error:
         load_rules(rules_file)
-    assert says in str(error.value)
+    assert message in str(error.value)
     assert str(rules_file) in str(error.value)
     assert "\n" not in str(error.value)
 

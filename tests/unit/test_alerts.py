@@ -106,11 +106,11 @@ def test_splitting_bars_over_ticks_and_killing_ticks_does_not_change_the_alerts(
     book, outbox, state, version = RuleBook.of([rule]), Outbox(), None, 0
     for item in days(6):
         whole = next((bars for bars in history if bars.session_date == item.session_date), None)
-        taken = 0
-        while whole is not None and taken < len(whole):
-            taken += data.draw(st.integers(1, len(whole) - taken))
+        arrived = 0
+        while whole is not None and arrived < len(whole):
+            arrived += data.draw(st.integers(1, len(whole) - arrived))
             version += 1
-            part = SessionBars.of(whole.symbol, whole.session_date, whole.bars()[:taken])
+            part = SessionBars.of(whole.symbol, whole.session_date, whole.bars()[:arrived])
             evaluator = Evaluator(book, part.ts[-1] + FIVE)
             state = state or evaluator.new_state(whole.symbol)
             after, events = evaluator.evaluate(state, [StoredSession(part, version)])
