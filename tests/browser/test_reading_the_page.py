@@ -61,11 +61,11 @@ def test_what_is_drawn_is_what_pandas_finds(look: Look, frame: pd.DataFrame) -> 
     shown = look(
         READY
         + "return page.evaluate(async () => {"
-        + "const { average, sessionVwap, strength } = await import('/static/indicators.js');"
+        + "const { movingAverage, relativeStrength, sessionVwap } = await import('/static/indicators.js');"
         + "const bars = await (await fetch('/api/bars/AAPL?interval=5min')).json();"
         + "const days = bars.time.map((at) => new Date(at * 1000).toISOString().slice(0, 10));"
         + "const text = (kind) => document.querySelector('#legend .of-' + kind).lastChild.textContent;"
-        + "return { ma20: average(bars.close, 20), ma50: average(bars.close, 50), rsi: strength(bars.close),"
+        + "return { ma20: movingAverage(bars.close, 20), ma50: movingAverage(bars.close, 50), rsi: relativeStrength(bars.close),"
         + " vwap: sessionVwap(bars.vwap, bars.volume, days),"
         + " legend: ['ma20', 'ma50', 'vwap', 'rsi'].map(text) } })"
     )
