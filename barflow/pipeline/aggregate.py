@@ -11,12 +11,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from barflow.errors import BadInputError
 from barflow.lake.partitions import Lake
 from barflow.market.bars import BAR_TABLES
-from barflow.market.sessions import utc_now
+from barflow.market.sessions import BAR, utc_now
 from barflow.pipeline.daily_history import daily_history
 from barflow.pipeline.frames import LONGEST_WINDOW, bars_frame
 from barflow.pipeline.load_plan import Plan, plan_full, plan_new
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 HOP = "aggregate"
+BAR_MINUTES = BAR // timedelta(minutes=1)
 LOCK_WAIT_SECONDS = 60.0
-# Returns the Spark SQL of an aggregate by its name.
+# The intraday tables share glue/bar_buckets.sql.
+BUCKET_MINUTES = {"bar_30min": 30, "bar_1h": 60}
+# Returns the text of a file of glue/ by its stem.
 ReadSql = Callable[[str], str]
 
 
@@ -133,10 +137,17 @@ def aggregates(
     """
     bars_frame(spark, lake, plan).cache().createOrReplaceTempView("bars")
     for name in BAR_TABLES:
-        rows = spark.sql(read_sql(name))
+        rows = spark.sql(aggregate_sql(name, read_sql))
         rows.createOrReplaceTempView(name)
         yield name, rows
-    spark.sql(read_sql("realized_vol")).createOrReplaceTempView("realized_vol")
+    spark.sql(aggregate_sql("realized_vol", read_sql)).createOrReplaceTempView("realized_vol")
     daily_history(spark, plan, dsn).createOrReplaceTempView("history")
-    spark.sql(read_sql("daily").format(longest_window=LONGEST_WINDOW)).createOrReplaceTempView("daily")
-    yield METRICS, spark.sql(read_sql(METRICS))
+    spark.sql(aggregate_sql("daily", read_sql)).createOrReplaceTempView("daily")
+    yield METRICS, spark.sql(aggregate_sql(METRICS, read_sql))
+
+
+def aggregate_sql(name: str, read_sql: ReadSql) -> str:
+    """Return the Spark SQL of a warehouse table, or of a step towards one."""
+    if minutes := BUCKET_MINUTES.get(name):
+        return read_sql("bar_buckets").format(minutes=minutes, slots=minutes // BAR_MINUTES)
+    return read_sql(name).format(longest_window=LONGEST_WINDOW)

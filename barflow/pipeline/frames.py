@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from barflow.errors import BarflowError
 from barflow.lake.partitions import Lake
-from barflow.market.bars import spark_schema
+from barflow.market.arrow import spark_schema
 from barflow.market.sessions import BAR, session
 from barflow.pipeline.load_plan import Plan
 
@@ -63,7 +63,7 @@ def _calendar_rows(plan: Plan) -> list[dict[str, Any]]:
         traded = session(day)
         if traded is None:
             raise BarflowError(
-                f"{names[0]} {day}: the lake has bars of a day without a session. Check barflow/market/sessions_xnys.csv."
+                f"{names[0]} {day}: the lake has bars of a day without a session. Check market/sessions_xnys.csv."
             )
         hours = {"opens": traded.opens.isoformat(), "session_bars": traded.expected_bars}
         rows.append({"session_date": day.isoformat(), **hours, "symbols": names})

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 
 from barflow.errors import BarflowError
 from barflow.lake.partitions import Lake
-from barflow.market.bars import ARRAYS, FIELDS, arrow_schema
+from barflow.market.arrow import arrow_schema
+from barflow.market.bars import ARRAYS, FIELDS
 from barflow.staging.connection import Document, connect
 from barflow.staging.sessions import Staging
 

@@ -64,7 +64,7 @@ def consumed_manifests(connection: psycopg.Connection[Any]) -> set[str]:
 
 
 def loaded_rows(connection: psycopg.Connection[Any], load_id: str) -> dict[str, int]:
-    """Return the rows by table of all attempts of a load: their ids are ``LOAD_ID-1``, ``LOAD_ID-2``, …"""
+    """Return the rows by table of all attempts of a load, whose ids are ``LOAD_ID-1``, ``LOAD_ID-2`` and so on."""
     with warehouse_errors("read its load ledger"):
         found = connection.execute(
             "select key, sum(value::bigint) from ops.load_run, jsonb_each_text(rows) "

@@ -26,7 +26,7 @@ from barflow.lake.athena import COUNTS, open_archive
 from barflow.lake.export import export_bars
 from barflow.lake.manifests import Manifest, Partition
 from barflow.lake.partitions import Lake
-from barflow.market.bars import arrow_schema
+from barflow.market.arrow import arrow_schema
 from barflow.market.sessions import session
 from barflow.settings import load_settings
 

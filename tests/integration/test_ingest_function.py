@@ -20,7 +20,7 @@ from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, limit
 
 from barflow.errors import UnavailableError
 from barflow.market.sessions import utc_now
-from barflow.pipeline.stores import Run
+from barflow.pipeline.stores import Stores
 from barflow.staging.connection import Document
 from emulators.twelvedata.server import TwelveDataEmulator
 from local.starting import free_port
@@ -53,7 +53,7 @@ def function(
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "Run", partial(Run, clock=CLOCK))
+    monkeypatch.setattr(module, "Run", partial(Stores, clock=CLOCK))
     return module
 
 

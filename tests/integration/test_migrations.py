@@ -99,7 +99,7 @@ def test_who_may_not_make_tables_is_told_so(empty_warehouse_dsn: str) -> None:
         connection.execute("drop role if exists reader")
         connection.execute("create role reader login")
     reader = empty_warehouse_dsn.replace("postgres@", "reader@")
-    with pytest.raises(BarflowError, match="user reader may not create tables"):
+    with pytest.raises(BarflowError, match="user reader has no permission to create tables"):
         migrate(reader, SQL)
 
 

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, as_values, ask, limit, reset, stamps, text
 
+from barflow.market.recordings import Recording
 from emulators.twelvedata.bar_source import BAR
 from emulators.twelvedata.server import TwelveDataEmulator
 from emulators.twelvedata.switches import Switches
-from local.replay import ReplayBars
 
 HALF_DAY_CLOSES = datetime(2025, 7, 3, 17, 0, tzinfo=UTC)
 NO_DATA = "No data is available on the specified dates. Try setting different start/end dates."
@@ -58,7 +58,7 @@ class TestAnswersAgreeWithTheRecordedOnes:
 
     def test_a_recorded_body_is_served_byte_for_byte(self, real_data: Path) -> None:
         folder = real_data / "twelvedata_json"
-        with TwelveDataEmulator(ReplayBars.load(folder)) as replayed:
+        with TwelveDataEmulator(Recording.load(folder)) as replayed:
             for symbol in replayed.source.symbols:
                 answer = ask(replayed, symbol, timezone="Exchange", outputsize=1500)
                 assert answer.content == (folder / f"time_series_{symbol}_5min_1500.json").read_bytes()
@@ -205,7 +205,7 @@ class TestTheFormingBar:
 
     def test_a_replay_stands_still_after_its_last_bar(self) -> None:
         rows = MARKET.rows("AAPL", DAY_OPENS, DAY_OPENS + BAR * 5)
-        with TwelveDataEmulator(ReplayBars(("AAPL", row) for row in rows)) as replayed:
+        with TwelveDataEmulator(Recording(("AAPL", row) for row in rows)) as replayed:
             assert replayed.clock() == DAY_OPENS + BAR * 5
             assert ask(replayed, order="asc").json()["values"] == as_values(rows)
 

@@ -81,7 +81,7 @@ def test_no_bar_passes_through_the_driver(pipeline: Pipeline, monkeypatch: pytes
         raise AssertionError("the driver read bars")
 
     monkeypatch.setattr(Staging, "between", forbidden)
-    monkeypatch.setattr(process, "to_table", forbidden)
+    monkeypatch.setattr(partition_tasks, "to_table", forbidden)
     pipeline.stage(market("AAPL"))
     assert pipeline.process()["rows"] == 5 * 78
 
@@ -165,7 +165,7 @@ def test_a_document_of_uneven_columns_is_refused_by_name(pipeline: Pipeline) -> 
         pipeline.database["bars"].update_one({"_id": f"AAPL|5min|{key}"}, {"$set": {"close": columns}})
     ran = pipeline.run(PROCESS, "--full")
     assert ran.code == 1
-    assert f"AAPL {JULY[1]}: the columns of its document differ in length" in ran.error
+    assert f"AAPL {JULY[1]}: the arrays of its document differ in length" in ran.error
     assert files(pipeline.lake).keys() >= before.keys()
     assert {path: mark for path, mark in files(pipeline.lake).items() if "_staged" not in path} == before
 

@@ -334,6 +334,6 @@ def test_on_the_recorded_july_a_gap_of_five_percent_fires_for_two_mornings_of_te
 
 def recorded(path: Path) -> list[SessionBars]:
     from barflow.cli.alerts import recorded_sessions
-    from local.replay import ReplayBars
+    from barflow.market.recordings import Recording
 
-    return list(recorded_sessions(ReplayBars.load(path)))
+    return list(recorded_sessions(Recording.load(path)))

@@ -35,7 +35,7 @@ def go(at_close: Callable[[Ticks], None]) -> list[datetime]:
     clock = LiveClock(BEFORE)
     ticks = Ticks(clock)
     run: Any = ticks
-    keep_ticking(run, clock, ["TSLA"], end=NEXT_DAY, speed=1e9, at_close=lambda: at_close(ticks), say=lambda text: None)
+    keep_ticking(run, clock, ["TSLA"], end=NEXT_DAY, speed=1e9, at_close=lambda: at_close(ticks), log=lambda text: None)
     return ticks.at
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from barflow.errors import BadInputError
-from local.replay import ReplayBars
+from barflow.market.recordings import Recording
 
 HEADER = "datetime,open,high,low,close,volume,symbol"
 GOOD = "2025-07-02 11:30:00,211.49001,211.75,211.28000,211.70000,686900,AAPL"
@@ -28,14 +28,14 @@ def csv_file(tmp_path: Path) -> Path:
     return tmp_path / "bars.csv"
 
 
-def load_csv(path: Path, *lines: str) -> ReplayBars:
+def load_csv(path: Path, *lines: str) -> Recording:
     path.write_text("\n".join(lines) + "\n")
-    return ReplayBars.load(path)
+    return Recording.load(path)
 
 
 def complaint(path: Path) -> str:
     with pytest.raises(BadInputError) as caught:
-        ReplayBars.load(path)
+        Recording.load(path)
     text = str(caught.value)
     assert "\n" not in text
     assert path.name in text
@@ -43,8 +43,8 @@ def complaint(path: Path) -> str:
 
 
 def test_the_recorded_csv_and_the_recorded_answers_hold_the_same_bars(real_data: Path) -> None:
-    table = ReplayBars.load(next((real_data / "twelvedata_5min").glob("*.csv")))
-    answers = ReplayBars.load(real_data / "twelvedata_json")
+    table = Recording.load(next((real_data / "twelvedata_5min").glob("*.csv")))
+    answers = Recording.load(real_data / "twelvedata_json")
     assert set(table.symbols) == set(answers.symbols) == {"AAPL", "GOOGL", "TSLA", "MSFT", "NVDA"}
     for symbol in table.symbols:
         assert table.rows(symbol, *ALWAYS) == answers.rows(symbol, *ALWAYS)
@@ -58,8 +58,8 @@ def test_text_is_kept_and_a_single_answer_is_enough(csv_file: Path, tmp_path: Pa
     assert load_csv(csv_file, HEADER, GOOD).rows("AAPL", *ALWAYS) == [ROW]
     answer = tmp_path / "time_series_AAPL.json"
     answer.write_text(BODY)
-    assert ReplayBars.load(answer).rows("AAPL", *ALWAYS) == [ROW]
-    assert ReplayBars.load(tmp_path).rows("AAPL", *ALWAYS) == [ROW]
+    assert Recording.load(answer).rows("AAPL", *ALWAYS) == [ROW]
+    assert Recording.load(tmp_path).rows("AAPL", *ALWAYS) == [ROW]
 
 
 @given(order=st.randoms(use_true_random=False), size=st.integers(1, 120))
@@ -104,7 +104,7 @@ def test_wall_time_becomes_utc_on_both_sides_of_a_dst_change(csv_file: Path, wal
 def test_an_answer_is_read_in_its_own_time_zone(tmp_path: Path) -> None:
     answer = tmp_path / "time_series_SBIN.json"
     answer.write_text(BODY.replace("America/New_York", "Asia/Kolkata"))
-    assert ReplayBars.load(answer).first == datetime(2025, 7, 2, 6, 0, tzinfo=UTC)
+    assert Recording.load(answer).first == datetime(2025, 7, 2, 6, 0, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_duplicates_and_nulls_are_served(tmp_path: Path, csv_file: Path) -> None
     assert len(load_csv(csv_file, HEADER, GOOD, GOOD.replace("686900", "1")).rows("AAPL", *ALWAYS)) == 2
     answer = tmp_path / "time_series_AAPL.json"
     answer.write_text(BODY.replace('"211.75"', "null").replace('"686900"', "686900"))
-    assert ReplayBars.load(answer).rows("AAPL", *ALWAYS) == [(*ROW[:2], None, *ROW[3:])]
+    assert Recording.load(answer).rows("AAPL", *ALWAYS) == [(*ROW[:2], None, *ROW[3:])]
 
 
 def test_columns_may_emulator_any_order_beside_others(csv_file: Path) -> None:
