@@ -13,7 +13,9 @@ from rich.console import Console
 
 from barflow.cli.terminal import table
 
-HEADS = ("figure", "ours", "against", "theirs", "ratio", "target", "")
+HEADS = ("figure", "ours", "against", "theirs", "ratio", "target", "result")
+# Words to the left, numbers to the right.
+ALIGNMENT = ("---", "---:", "---", "---:", "---:", "---:", "---")
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def machine() -> str:
 
 
 def _markdown_table(figures: Sequence[Figure]) -> list[str]:
-    rows = [HEADS, ["---"] + ["---:"] * (len(HEADS) - 1), *(figure.cells for figure in figures)]
+    rows = [HEADS, ALIGNMENT, *(figure.cells for figure in figures)]
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 

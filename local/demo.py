@@ -244,8 +244,8 @@ def _show(stores: Stores, outcome: Outcome, page: Path) -> None:
     command = sys.argv[0] if Path(sys.argv[0]).name == "barflow" else "barflow"
     flag = "" if outcome.state.path.resolve() == DEFAULT_STATE.resolve() else f" --state {outcome.state.path}"
     out.print(f"report    {page}")
-    out.print(f"look      {command} sql 'table market.latest_trend'{flag}", markup=False)
-    out.print(f"check     {command} status{flag}")
+    out.print(f"query     {command} sql 'table market.latest_trend'{flag}", markup=False)
+    out.print(f"status    {command} status{flag}")
     out.print(f"page      {command} dashboard{flag}")
 
 
@@ -266,5 +266,5 @@ def _go_live(
         for program in ("spark/bars_to_parquet.py", "glue/aggregate_bars.py"):
             run_script(stores, program, lambda _: None)
 
-    keep_ticking(stores, clock, symbols, end=end, speed=speed, at_close=load, log=log)
+    keep_ticking(ingest.open_ingest(stores, log).tick, clock, symbols, end=end, speed=speed, at_close=load, log=log)
     log("the recording has ended; the page stays up. Remove the state folder to play it again")

@@ -16,8 +16,6 @@ from barflow.errors import BadInputError
 from barflow.market.bars import SessionBars
 from barflow.market.recordings import validate_rows
 from barflow.market.sessions import BAR, last_sessions, new_york, session_at, sessions_between
-from barflow.pipeline.ingest import open_ingest
-from barflow.pipeline.stores import Stores
 from barflow.progress import Log
 from emulators.twelvedata.bar_source import BarSource
 
@@ -82,7 +80,7 @@ def sessions_of(source: BarSource, symbols: Sequence[str], first: datetime, unti
 
 
 def keep_ticking(
-    stores: Stores,
+    tick: Callable[[Sequence[str]], object],
     clock: LiveClock,
     symbols: Sequence[str],
     *,
@@ -95,7 +93,7 @@ def keep_ticking(
 
     ``at_close`` runs after each session, in its own thread: the ticks do not wait for it. Its exception is raised here.
     """
-    ingest, pause = open_ingest(stores, log), BAR.total_seconds() / speed
+    pause = BAR.total_seconds() / speed
     due = time.monotonic() + pause
     beside = ThreadPoolExecutor(1)
     closing: list[Future[None]] = []
@@ -104,7 +102,7 @@ def keep_ticking(
             time.sleep(max(0.0, due - time.monotonic()))
             due = max(due, time.monotonic() - pause) + pause
             clock.now = moment
-            ingest.tick(symbols)
+            tick(symbols)
             if session_at(moment) is None:
                 log(f"{new_york(moment):%A, %d %B}: the session is over; processing and loading it")
                 closing.append(beside.submit(at_close))

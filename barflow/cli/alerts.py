@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from barflow.market.bars import SessionBars
     from barflow.market.recordings import Recording
 
-alerts_app = typer.Typer(no_args_is_help=True, help="Show alert rules and alerts, and test rules on recorded bars.")
+alerts_app = typer.Typer(no_args_is_help=True, help="Show alert rules and the alerts that fired; test rules.")
 
 RuleId = Annotated[str | None, typer.Option(help="Only the rule with this id.")]
 

@@ -34,7 +34,7 @@ METRICS = (
     Metric("sma_20", "20-session average", "dollars", "dollars", "mean of the last 20 closes", "20 sessions"),
     Metric("sma_50", "50-session average", "dollars", "dollars", "mean of the last 50 closes", "50 sessions"),
     Metric("rsi_14", "RSI 14", "number", "0 to 100", "share of gains in the last 14 moves", "15 sessions"),
-    Metric("realized_vol", "Realised volatility", "percent", "percent", "5-minute returns of the day", "2 bars"),
+    Metric("realized_vol", "Realised volatility", "percent", "percent", "5-minute returns of the session", "2 bars"),
     Metric(
         "volatility_20", "Volatility 20", "percent", "percent a year", "of the last 20 daily returns", "21 sessions"
     ),

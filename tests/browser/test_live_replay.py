@@ -77,4 +77,5 @@ def test_the_alert_of_a_recorded_gap_appears_on_an_open_page(
 def tick_into_the_gap(stores: Stores, clock: LiveClock) -> None:
     """Tick every 100 ms, until a few bars of the last session are stored. Nothing is loaded at the close."""
     end = last_sessions(NOW, 1)[0].slots[4]
-    keep_ticking(stores, clock, ["TSLA"], end=end, speed=3000, at_close=lambda: None, log=print)
+    tick = ingest.open_ingest(stores, print).tick
+    keep_ticking(tick, clock, ["TSLA"], end=end, speed=3000, at_close=lambda: None, log=print)
