@@ -1,7 +1,7 @@
-"""The settings of every command and program: environment variables ``BARFLOW_…``, and the vendor's key.
+"""Settings of every command and program: the environment variables ``BARFLOW_…`` and ``TWELVEDATA_API_KEY``.
 
-A secret setting may hold the value itself or a reference, ``secretsmanager:NAME`` (or ``…NAME#KEY`` for one
-key of a JSON secret), which barflow.secrets resolves when it is used.
+A secret setting contains the value itself or a reference, ``secretsmanager:NAME`` (or ``secretsmanager:NAME#KEY`` for
+one key of a JSON secret), which barflow.secrets resolves on use.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ DEFAULT_SYMBOLS = ("AAPL", "GOOGL", "TSLA", "MSFT", "NVDA")
 
 
 class Settings(BaseSettings):
-    """What the hops need to know. Constructor arguments win over the environment."""
+    """The settings of the hops. A constructor argument takes precedence over the environment variable."""
 
     model_config = SettingsConfigDict(env_prefix="BARFLOW_", extra="ignore", frozen=True, populate_by_name=True)
 
-    env: str = Field("local", description="the environment's name: local, dev, staging, prod")
+    env: str = Field("local", description="name of the environment: local, dev, staging, prod")
     symbols: Annotated[tuple[str, ...], NoDecode] = DEFAULT_SYMBOLS
 
     twelvedata_url: str = "https://api.twelvedata.com"
     twelvedata_api_key: SecretStr | None = Field(None, validation_alias="TWELVEDATA_API_KEY")
-    credits_per_minute: int = Field(8, ge=1, description="the plan's API credits a minute; Basic has 8")
-    credits_per_day: int | None = Field(800, ge=1, description="the plan's credits a day; empty = no daily cap")
-    batch_size: int = Field(8, ge=1, le=120, description="symbols in one request; never above the minute's credits")
+    credits_per_minute: int = Field(8, ge=1, description="API credits per minute of the plan; Basic has 8")
+    credits_per_day: int | None = Field(800, ge=1, description="API credits per day of the plan; empty: no daily limit")
+    batch_size: int = Field(8, ge=1, le=120, description="symbols per request; never more than the credits per minute")
 
     mongodb_uri: SecretStr | None = None
     mongodb_database: str = "barflow"
     warehouse_dsn: SecretStr | None = None
-    lake_uri: str | None = Field(None, description="a folder or s3://bucket/prefix")
-    athena_database: str | None = Field(None, description="the catalog's database of an archive on S3")
-    athena_workgroup: str | None = Field(None, description="by which that archive is counted; both or neither")
+    lake_uri: str | None = Field(None, description="root of the archive: a folder or s3://bucket/prefix")
+    athena_database: str | None = Field(None, description="Glue database of an archive on S3")
+    athena_workgroup: str | None = Field(None, description="Athena workgroup for that archive; set both or neither")
 
-    history_sessions: int = Field(20, ge=1, description="sessions that the first run of a symbol takes")
-    revision_sessions: int = Field(2, ge=1, description="sessions that each tick takes again, to catch corrections")
-    staging_days: int = Field(90, ge=30, description="days that a loaded session stays in MongoDB, at least")
-    alerts_file: Path | None = Field(None, description="the rules of alerts; empty = those shipped")
-    sns_topic_arn: str | None = Field(None, description="the topic that alerts go to")
+    history_sessions: int = Field(20, ge=1, description="sessions that the first run of a symbol fetches")
+    revision_sessions: int = Field(2, ge=1, description="sessions that each tick fetches again, to find corrections")
+    staging_days: int = Field(90, ge=30, description="minimum days that a loaded session stays in MongoDB")
+    alerts_file: Path | None = Field(None, description="TOML file of alert rules; empty: the built-in rules")
+    sns_topic_arn: str | None = Field(None, description="SNS topic of alerts")
     slack_webhook: SecretStr | None = None
-    slack_token: SecretStr | None = Field(None, description="a bot's token; then slack_channel says where to")
+    slack_token: SecretStr | None = Field(None, description="token of a Slack bot; slack_channel names the channel")
     slack_channel: str | None = None
     slack_url: str = "https://slack.com/api/"
-    dashboard_token: SecretStr | None = Field(None, description="who knows it may read the page from elsewhere")
-    lease_seconds: float = Field(30, gt=0, description="how long a dead run keeps its lock on a hop")
+    dashboard_token: SecretStr | None = Field(None, description="token for reading the page from another host")
+    lease_seconds: float = Field(30, gt=0, description="how long the lock of a dead run stays valid")
 
     def require(self, name: str) -> str:
-        """A setting that this command cannot do without. Raises BadInputError when it is not there."""
+        """Return a setting that the command needs. Raise BadInputError when it is not set."""
         value = getattr(self, name)
         if not value:
             raise BadInputError(f"BARFLOW_{name.upper()} is not set. Export it, or pass --state to use a state folder.")
@@ -69,7 +69,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """The settings of this process. Raises BadInputError naming each setting that is wrong, never its value."""
+    """Return the settings of this process. Raise BadInputError that names each wrong setting, never its value."""
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
@@ -80,7 +80,10 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def parse_symbols(text: str) -> tuple[str, ...]:
-    """``"aapl, MSFT"`` → ``("AAPL", "MSFT")``: upper case, in order, each once. Raises BadInputError."""
+    """Return the symbols of a comma-separated text: upper case, in order, without duplicates.
+
+    ``"aapl, MSFT"`` gives ``("AAPL", "MSFT")``. Raises BadInputError for an empty list or an invalid symbol.
+    """
     symbols = tuple(dict.fromkeys(part.strip().upper() for part in text.split(",") if part.strip()))
     if not symbols:
         raise BadInputError(
@@ -88,5 +91,5 @@ def parse_symbols(text: str) -> tuple[str, ...]:
         )
     for symbol in symbols:
         if not all(char.isalnum() or char in ".-:/" for char in symbol) or len(symbol) > 24:
-            raise BadInputError(f"{symbol!r} is not a symbol: letters, digits and . - : / only, such as AAPL or BRK.B")
+            raise BadInputError(f"{symbol!r} is not a symbol: use letters, digits and . - : /, such as AAPL or BRK.B")
     return symbols
