@@ -149,15 +149,15 @@ def ingest(symbols: Symbols = None, state: State = None, as_json: Json = False) 
     """
     from barflow.cli.terminal import show_tick, ticking
     from barflow.operations import cloudwatch as metrics
-    from barflow.operations.counted_tick import counted_tick
+    from barflow.operations.ticks import run_tick
     from barflow.pipeline.stores import raise_refusals
 
     with opened(state, postgres=False, api=True) as run:
         names = parse_symbols(symbols) if symbols else run.settings.symbols
-        counted: list[metrics.Measured] = []
+        counted: list[metrics.MetricSet] = []
         try:
             with ticking("ingest", len(names)) as advance:
-                report = counted_tick(run, names, say, counted.append, on_symbol=lambda _: advance(1))
+                report = run_tick(run, names, say, counted.append, on_symbol=lambda _: advance(1))
         finally:
             if run.settings.env != "local" and counted and (problem := metrics.put(counted, run.clock())):
                 say(f"warning: {problem}")
