@@ -11,10 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from typing import Any
 
 INTERVAL = "5min"
 
@@ -150,25 +147,6 @@ def mongo_validator() -> dict[str, Any]:
             "properties": {**{name: {"bsonType": kind} for name, kind in scalars.items()}, **arrays},
         }
     }
-
-
-def arrow_schema() -> pa.Schema:
-    """The columns of a Parquet file of the lake; the partition columns stand in its path."""
-    import pyarrow as pa
-
-    kinds = {
-        "timestamp[us, tz=UTC]": pa.timestamp("us", tz="UTC"),
-        "date32": pa.date32(),
-        "double": pa.float64(),
-        "int64": pa.int64(),
-        "int32": pa.int32(),
-    }
-    return pa.schema([pa.field(item.name, kinds[item.arrow], nullable=False) for item in FIELDS])
-
-
-def spark_schema() -> str:
-    """The lake as Spark reads it, as DDL: the Parquet columns, then the partition columns."""
-    return ", ".join(f"{item.name} {item.spark}" for item in FIELDS) + ", symbol string, month string"
 
 
 def glue_columns() -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ from barflow.metric_names import (
     TICKS_REFUSED,
     UNDELIVERED_ALERT_AGE,
 )
-from barflow.pipeline.ingest import TickReport
+from barflow.pipeline.ingest import IngestReport
 
 Values = Mapping[str, tuple[float, str]]
 # The limit of PutMetricData.
@@ -44,7 +44,7 @@ class MetricSet:
     values: Values
 
 
-def tick_metrics(env: str, report: TickReport, newest: Mapping[str, datetime], now: datetime) -> Iterator[MetricSet]:
+def tick_metrics(env: str, report: IngestReport, newest: Mapping[str, datetime], now: datetime) -> Iterator[MetricSet]:
     """Return the metrics of a tick. ``newest`` contains the open (UTC) of the newest stored bar by symbol."""
     total = report.total
     counts = {

@@ -1,7 +1,8 @@
 """What is a source of bars for the API emulator? Anything that answers these questions.
 
-Two exist: local.synthetic (made-up sessions) and local.replay (recorded ones). A source gives bars as the vendor
-would write them, text untouched, so that what is wrong with a recorded bar reaches the pipeline as it stands.
+Two exist: local.synthetic (made-up sessions) and barflow.market.recordings (recorded ones). A source
+gives bars as the vendor would write them, text untouched, so that what is wrong with a recorded bar reaches the
+pipeline as it stands.
 """
 
 from __future__ import annotations
@@ -9,11 +10,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Protocol
 
-BAR = timedelta(minutes=5)
+from barflow.market.recordings import Row
 
-# One bar: its open (aware, UTC), then open, high, low, close (dollars) and volume (shares) as the vendor's text.
-# None where a recorded answer holds null.
-Row = tuple[datetime, str | None, str | None, str | None, str | None, str | None]
+BAR = timedelta(minutes=5)
 
 
 class BarSource(Protocol):

@@ -17,7 +17,7 @@ from barflow.errors import VendorRefusedError
 from barflow.market.sessions import bars_due
 from barflow.operations import cloudwatch as metrics
 from barflow.operations.ticks import run_tick
-from barflow.pipeline.stores import Run
+from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
 
 
@@ -28,26 +28,26 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     symbols), failed (it refused every symbol) or refused (it refused the request itself). Raises BarflowError.
     """
     try:
-        run = _run()
-        now = run.clock()
+        stores = _stores()
+        now = stores.clock()
         if not event.get("force") and not bars_due(now):
             return {"outcome": "closed"}
-        return _tick(run, now)
+        return _tick(stores, now)
     except BaseException:
-        _run.cache_clear()  # the next try reads the settings and secrets again: one may have been renewed
+        _stores.cache_clear()  # the next try reads the settings and secrets again: one may have been renewed
         raise
 
 
 @cache
-def _run() -> Run:
+def _stores() -> Stores:
     """Return the settings and the MongoDB connection of this execution environment."""
-    return Run(load_settings())
+    return Stores(load_settings())
 
 
-def _tick(run: Run, now: datetime) -> dict[str, Any]:
+def _tick(stores: Stores, now: datetime) -> dict[str, Any]:
     """Run a tick and print its metrics. Return its outcome."""
     try:
-        report = run_tick(run, run.settings.symbols, _log, lambda measured: print(metrics.emf(measured, now)))
+        report = run_tick(stores, stores.settings.symbols, _log, lambda measured: print(metrics.emf(measured, now)))
     except VendorRefusedError as error:
         _log(f"error: {error}")
         return {"outcome": "refused", "error": str(error)}

@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow.sdk import Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
-from barflow_tasks import DEFAULTS, START, TAGS, VENDOR_POOL, dag_doc, log, no_retry_after_refusal, open_run
+from barflow_tasks import DEFAULTS, START, TAGS, VENDOR_POOL, dag_doc, log, no_retry_after_refusal, open_stores
 
 # Between two tries to fetch while the day's credits are used up, and the limit of the whole wait.
 RETRY_INTERVAL, MAX_WAIT = timedelta(hours=1), timedelta(days=60)
@@ -33,13 +33,13 @@ def requested() -> tuple[tuple[str, ...], date, date]:
 @task
 def plan() -> dict[str, Any]:
     """Return calls, credits, days and finish time. Fail if the backfill needs more days than allowed."""
-    from barflow.pipeline.stores import plan_backfill
+    from barflow.pipeline.backfill import plan_for
 
     allowed = get_current_context()["params"]["days"]
-    run = open_run()
+    stores = open_stores()
     with no_retry_after_refusal():
         symbols, first, last = requested()
-        planned = plan_backfill(run.settings, symbols, first, last, run.clock())
+        planned = plan_for(stores.settings, symbols, first, last, stores.clock())
     log.info("%s", planned.describe())
     if planned.days > allowed:
         raise AirflowFailException(
@@ -59,13 +59,16 @@ def plan() -> dict[str, Any]:
 def fetch() -> bool:
     """Fetch the sessions. Return False when the day's credits are used up; then Airflow calls it again later."""
     from barflow.errors import DayIsSpentError
-    from barflow.pipeline.stores import raise_refusals
+    from barflow.pipeline import backfill
+    from barflow.pipeline.ingest import raise_errors
 
-    run = open_run()
+    stores = open_stores()
     try:
         with no_retry_after_refusal():
-            report = run.backfill(*requested(), log.info, lambda done: log.info("%d more symbols are done", done))
-            raise_refusals(report)
+            report = backfill.run(
+                stores, *requested(), log.info, lambda done: log.info("%d more symbols are done", done)
+            )
+            raise_errors(report)
     except DayIsSpentError as error:
         log.info("%s", error)
         return False

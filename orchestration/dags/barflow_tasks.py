@@ -20,7 +20,7 @@ from barflow.errors import BadInputError, DayIsSpentError, VendorRefusedError
 
 if TYPE_CHECKING:
     from barflow.contract import RuntimeContract
-    from barflow.pipeline.stores import Run
+    from barflow.pipeline.stores import Stores
 
 ENV = os.environ.get("BARFLOW_ENV", "local")
 LOCAL = ENV == "local"
@@ -49,7 +49,7 @@ def post_to_slack(text: str) -> None:
     from barflow.alerts.channels import tell_people
 
     try:
-        problem = tell_people(open_run().settings, text)
+        problem = tell_people(open_stores().settings, text)
     except Exception as error:  # the task's own result must not depend on Slack
         problem = f"{type(error).__name__}: {error}"
     if problem:
@@ -72,11 +72,11 @@ def dag_doc(title: str, text: str | None) -> str:
     return f"### {title}\n\n{text}\n{RUNBOOK}"
 
 
-def open_run() -> Run:
-    """Return a Run on the environment's stores: by its contract, or on a laptop by this process's settings."""
-    from barflow.operations.deployment import open_run as open_run_of
+def open_stores() -> Stores:
+    """Return the environment's stores: by its contract, or on a laptop by this process's settings."""
+    from barflow.operations.deployment import open_stores as open_stores_of
 
-    return open_run_of(ENV)[0]
+    return open_stores_of(ENV)[0]
 
 
 def contract() -> RuntimeContract:

@@ -27,7 +27,7 @@ from barflow_tasks import (
     dag_doc,
     log,
     no_retry_after_refusal,
-    open_run,
+    open_stores,
 )
 
 RUNNER = "here" if LOCAL else os.environ.get("BARFLOW_INGEST_RUNNER", "lambda")
@@ -47,12 +47,13 @@ def market_is_open() -> bool:
 @task(task_id="ingest", pool=VENDOR_POOL)
 def ingest_here() -> dict[str, int]:
     """Run the tick in this process. Return its counts."""
-    from barflow.pipeline.stores import raise_refusals
+    from barflow.pipeline import ingest
+    from barflow.pipeline.ingest import raise_errors
 
-    run = open_run()
+    stores = open_stores()
     with no_retry_after_refusal():
-        report = run.ingest(log.info).tick(run.settings.symbols)
-        raise_refusals(report)
+        report = ingest.run(stores, stores.settings.symbols, log.info)
+        raise_errors(report)
     return vars(report.total)
 
 

@@ -30,7 +30,7 @@ from barflow_tasks import (
     contract,
     dag_doc,
     log,
-    open_run,
+    open_stores,
     post_to_slack,
 )
 
@@ -45,13 +45,14 @@ CLUSTER_START = timedelta(minutes=float(os.environ.get("BARFLOW_CLUSTER_START_MI
 @task(multiple_outputs=True)
 def find_changes() -> dict[str, Any]:
     """Skip the run if nothing changed. Return the run's id and the names of the resources that it uses."""
+    from barflow.pipeline.status import pending
     from barflow.staging.ledger import new_run_id
 
-    run = open_run()
-    pending = run.pending()
-    if not pending and not get_current_context()["params"]["force"]:
+    stores = open_stores()
+    changed = pending(stores)
+    if not changed and not get_current_context()["params"]["force"]:
         raise AirflowSkipException("no session was staged since the last run")
-    log.info("%d sessions of %d symbols changed", len(pending), len({symbol for symbol, _ in pending}))
+    log.info("%d sessions of %d symbols changed", len(changed), len({symbol for symbol, _ in changed}))
     found = {"process_run": new_run_id("process")}
     if LOCAL:
         return found
@@ -66,8 +67,10 @@ def find_changes() -> dict[str, Any]:
 
 def run_program(program: str, process_run: str) -> dict[str, Any]:
     """Run a Spark program of this checkout. Each try has an id of its own; the summary reads all of them."""
-    process_run = f"{process_run}-{get_current_context()['ti'].try_number}"
-    return open_run().program(program, log.info, "--run-id", process_run)
+    from barflow.pipeline.children import run_script
+
+    run_id = f"{process_run}-{get_current_context()['ti'].try_number}"
+    return run_script(open_stores(), program, log.info, "--run-id", run_id)
 
 
 @task
@@ -85,7 +88,9 @@ def bars_to_warehouse(process_run: str) -> dict[str, Any]:
 @task
 def reconcile() -> None:
     """Compare the hops end to end, as `barflow status` does. Fail the run if a guarantee is broken."""
-    found = open_run().reconcile()
+    from barflow.pipeline.status import reconcile
+
+    found = reconcile(open_stores())
     log.info("%d symbols reconcile", len(found))
 
 
@@ -96,14 +101,14 @@ def summary(process_run: str, cluster: str | None = None, job_run: str | None = 
     from barflow.operations.run_messages import summary_text
     from barflow.operations.run_summary import dollars_spent, summarize
 
-    run, now = open_run(), datetime.now(UTC)
+    stores, now = open_stores(), datetime.now(UTC)
     dollars = None
     if cluster and job_run:
         dollars = dollars_spent(contract(), EmrHook().conn, GlueJobHook().conn, cluster, job_run, now)
     started = get_current_context()["dag_run"].start_date
-    done = summarize(run, process_run, (now - started).total_seconds(), dollars)
+    done = summarize(stores, process_run, (now - started).total_seconds(), dollars)
     if dollars is not None:
-        problem = metrics.put([metrics.run_metrics(run.settings.env, sum(done.loaded.values()), dollars)], now)
+        problem = metrics.put([metrics.run_metrics(stores.settings.env, sum(done.loaded.values()), dollars)], now)
         log.info("%s", problem or "CloudWatch has the run's rows and cost")
     text = summary_text(done)
     log.info("%s", text)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowRuntimeError
-from barflow_tasks import DEFAULTS, ENV, LOCAL, START, TAGS, contract, dag_doc, log, open_run
+from barflow_tasks import DEFAULTS, ENV, LOCAL, START, TAGS, contract, dag_doc, log, open_stores
 
 LIVE = ("queued", "running")
 # Airflow does not know the runs of `barflow run`. They end within the step's limit and this time.
@@ -45,8 +45,8 @@ def expire_staging() -> int:
     """Delete old sessions that are loaded. Return how many."""
     from barflow.operations.expiry import expire_staging
 
-    run = open_run()
-    deleted = expire_staging(run, run.clock())
+    stores = open_stores()
+    deleted = expire_staging(stores, stores.clock())
     log.info("%d sessions were deleted from MongoDB", deleted)
     return deleted
 
@@ -56,7 +56,7 @@ def send_alerts() -> int:
     """Send the alerts that are due. Return how many messages were sent; fail if a channel does not accept them."""
     from barflow.errors import UnavailableError
 
-    done = open_run().alerts.delivery.run()
+    done = open_stores().alerts.delivery.run()
     log.info("%d messages were sent", done.sent)
     if done.down:
         raise UnavailableError(" ".join(done.down.values()))

@@ -19,7 +19,7 @@ from barflow import metric_names as names
 from barflow.alerts.outbox import Outbox
 from barflow.errors import BarflowError
 from barflow.operations import cloudwatch as metrics
-from barflow.pipeline.stores import Run
+from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
 
 ANSWER_SECONDS = 10
@@ -74,7 +74,7 @@ def report() -> int:
     """Check everything, print what is down, and publish the metrics. Return the exit code: 1 without metrics."""
     down, alert_age = airflow_down() + page_down(), None
     try:
-        alert_age = Outbox(Run(load_settings()).database).undelivered_age()
+        alert_age = Outbox(Stores(load_settings()).database).undelivered_age()
     except BarflowError as error:
         down.append(f"alerts ({error})")
     for part in down:

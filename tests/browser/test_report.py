@@ -137,7 +137,7 @@ def test_the_reconciliation_shows_each_count_of_the_run_and_of_every_hop(browser
     assert browser_shot(page, run=ask(rows)).value == [
         ["NVDA", "1,602", "24", "3", "1,570", "4", "1", "8", nvda, nvda, nvda, "balanced"],
         ["AAPL", "1,530", "1,530", "0", "0", "0", "0", "20", aapl, aapl, aapl, "balanced"],
-        [HOSTILE, "not asked for in this run", "2", strange, strange, strange, "balanced"],
+        [HOSTILE, "not fetched in this run", "2", strange, strange, strange, "balanced"],
     ]
 
 
@@ -151,7 +151,7 @@ def test_a_hostile_symbol_is_text_and_nothing_else(browser_shot: BrowserShot, wr
         hostile,
         run=ask(
             "[document.querySelectorAll('img').length, [...document.querySelectorAll('h3')].at(-1).textContent,"
-            " document.querySelector('.trouble .broken').lastChild.textContent.trim()]"
+            " document.querySelector('.differences .broken').lastChild.textContent.trim()]"
         ),
     )
     assert (seen.errors, seen.outside) == ([], [])
@@ -165,7 +165,7 @@ def test_whether_it_balances_is_the_first_thing_said(browser_shot: BrowserShot, 
         balanced=False, AAPL={"broken": ["2025-07-16: 78 bars staged, parquet 77"], "parquet": 1}, NVDA={"pending": 2}
     )
     assert browser_shot(broken, run=said).value == ["Not every bar is accounted for", "not balanced"]
-    results = "[...document.querySelectorAll('.ledger .result, .trouble li')].map((found) => found.innerText.trim())"
+    results = "[...document.querySelectorAll('.ledger .result, .differences li')].map((item) => item.innerText.trim())"
     assert browser_shot(broken, run=ask(results)).value == [
         "pending",
         "not balanced",

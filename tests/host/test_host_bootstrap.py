@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from importlib.metadata import PathDistribution, distribution
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,16 @@ def test_the_environment_imports_the_released_library(booted: Booted) -> None:
         "dashboard/static/vendor/lightweight-charts.standalone.production.mjs",
     ):
         assert (host.release / needed).exists(), needed
+
+
+def test_barflow_on_the_host_has_the_pages_command_and_no_command_of_an_unreleased_room(booted: Booted) -> None:
+    host, _ = booted
+    (installed,) = host.root.glob("opt/barflow/venvs/*/lib/python3.11/site-packages/barflow.dist-info")
+    entries = PathDistribution(installed).entry_points.select(group="barflow.commands")
+    assert set(entries) < set(distribution("barflow").entry_points.select(group="barflow.commands"))
+    modules = {entry.name: host.release / f"{entry.module.replace('.', '/')}.py" for entry in entries}
+    assert set(modules) == {"dashboard"}, "the unit of the page runs it"
+    assert modules["dashboard"].exists()
 
 
 def test_the_hosts_python_has_the_version_of_the_locks(booted: Booted) -> None:

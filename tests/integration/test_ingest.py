@@ -24,13 +24,13 @@ from ticks import (
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET
 
 from barflow.errors import BarflowError, UnavailableError, VendorRefusedError
+from barflow.market.recordings import Recording
 from barflow.market.sessions import BAR, NEW_YORK, last_sessions, session, utc_now
 from barflow.staging.connection import Document
 from barflow.staging.ledger import FAILED, PARTIAL, SUCCEEDED
 from barflow.twelvedata.client import Answer
 from emulators.twelvedata.bar_source import Row
 from emulators.twelvedata.server import TwelveDataEmulator
-from local.replay import ReplayBars
 
 Mongo = Database[Document]
 HISTORY = last_sessions(DAY_CLOSES, 20)
@@ -253,7 +253,7 @@ def test_a_price_jump_is_flagged_in_the_ledger_and_every_bar_of_it_stored(
     emulator: Callable[..., TwelveDataEmulator], database: Mongo, factor: float, flag: str
 ) -> None:
     rows = MARKET.rows("AAPL", HISTORY[-2].opens, DAY_CLOSES)
-    bars = ReplayBars(("AAPL", row) for row in gap(rows, HISTORY[-1].session_date, factor))
+    bars = Recording(("AAPL", row) for row in gap(rows, HISTORY[-1].session_date, factor))
     api = emulator(bars)
     hop = ingest(api, database, history=2, clock=lambda: DAY_CLOSES)
     report = hop.tick(["AAPL"])

@@ -20,7 +20,7 @@ from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, limit
 
 from barflow.errors import UnavailableError
 from barflow.market.sessions import utc_now
-from barflow.pipeline.stores import Run
+from barflow.pipeline.stores import Stores
 from barflow.staging.connection import Document
 from emulators.twelvedata.server import TwelveDataEmulator
 from local.starting import free_port
@@ -49,8 +49,8 @@ def function(
     }.items():
         monkeypatch.setenv(name, value)
     module = program("lambda/ingest/handler.py")
-    module._run.cache_clear()
-    monkeypatch.setattr(module, "Run", partial(Run, clock=CLOCK))
+    module._stores.cache_clear()
+    monkeypatch.setattr(module, "Stores", partial(Stores, clock=CLOCK))
     return module
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -12,6 +10,9 @@ import pytest
 from alert_bars import FIVE, NEWEST_DAY, bars_of, days, plainly, traded
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recordings import Recordings
+from recordings.market import OPENS
+from recordings.reading import as_utc, overnight_gaps
 
 from barflow.alerts.evaluate import NEWS_SESSIONS, Evaluator, Event, judge_history
 from barflow.alerts.history import SymbolState
@@ -308,32 +309,21 @@ def test_the_state_is_no_larger_for_a_longer_history() -> None:
     assert sizes[0] == sizes[1]
 
 
-def test_on_the_recorded_july_a_gap_of_five_percent_fires_for_two_mornings_of_tesla_alone(real_data: Path) -> None:
-    july_csv = real_data / "twelvedata_5min" / "all_symbols_5min_2025-07-02_2025-07-30.csv"
-    expected: dict[str, float] = {}
-    rows: dict[tuple[str, str], list[tuple[str, float, float]]] = defaultdict(list)
-    with july_csv.open(newline="") as file:
-        for row in csv.DictReader(file):
-            moment = row["datetime"]
-            rows[row["symbol"], moment[:10]].append((moment, float(row["open"]), float(row["close"])))
-    for (symbol, day), bars in rows.items():
-        before = max((other for name, other in rows if name == symbol and other < day), default=None)
-        if before is None:
-            continue
-        gap = (min(bars)[1] / max(rows[symbol, before])[2] - 1) * 100
-        if abs(gap) >= 5:
-            expected[f"{symbol} {day}"] = round(gap, 2)
-    assert expected == {"TSLA 2025-07-07": -7.57, "TSLA 2025-07-24": -6.89}, "as published"
-    events = judge_history(load_rules().only("gap_5pct"), recorded(july_csv), traded(NEWEST_DAY).closes)
-    assert {f"{event.symbol} {event.session_date}": round(event.value, 2) for event in events} == expected
+def test_on_a_recording_gap_5pct_fires_for_exactly_the_overnight_gaps_of_five_percent(recordings: Recordings) -> None:
+    gaps = overnight_gaps(recordings.watch_list)
+    assert min(gaps.values()) < -7
+    sessions = recorded(recordings.watch_list)
+    events = judge_history(load_rules().only("gap_5pct"), sessions, max(bars.ts[-1] for bars in sessions) + FIVE)
+    assert {(event.symbol, event.session_date): event.value for event in events} == {
+        key: round(gap, 4) for key, gap in gaps.items()
+    }
     assert [event.id for event in events] == [
-        "gap_5pct|TSLA|2025-07-07T13:30:00Z",
-        "gap_5pct|TSLA|2025-07-24T13:30:00Z",
+        f"gap_5pct|{symbol}|{as_utc(datetime.combine(day, OPENS)):%Y-%m-%dT%H:%M:%SZ}" for symbol, day in gaps
     ]
 
 
 def recorded(path: Path) -> list[SessionBars]:
     from barflow.cli.alerts import recorded_sessions
-    from local.replay import ReplayBars
+    from barflow.market.recordings import Recording
 
-    return list(recorded_sessions(ReplayBars.load(path)))
+    return list(recorded_sessions(Recording.load(path)))

@@ -7,16 +7,8 @@ from typing import Any
 
 import pytest
 
-from barflow.market.bars import (
-    ARRAYS,
-    FIELDS,
-    Bar,
-    SessionBars,
-    arrow_schema,
-    glue_columns,
-    mongo_validator,
-    spark_schema,
-)
+from barflow.market.arrow import arrow_schema, spark_schema
+from barflow.market.bars import ARRAYS, FIELDS, Bar, SessionBars, glue_columns, mongo_validator
 
 TS = datetime(2025, 7, 2, 13, 30, tzinfo=UTC)
 GOOD: dict[str, Any] = {"ts": TS, "open": 10.0, "high": 11.0, "low": 9.0, "close": 10.5, "volume": 7}
