@@ -96,7 +96,7 @@ def what_is_encrypted_takes_its_key(deployed: Rehearsal) -> None:
     contract, outputs = deployed.contract, deployed.outputs["Alerts"]
     message = {"Message": "x", "MessageGroupId": "x", "MessageDeduplicationId": "x"}
     for service, call, given in (
-        ("s3", "put_object", {"Bucket": contract.storage.lake_bucket, "Key": "x", "Body": b"x"}),
+        ("s3", "put_object", {"Bucket": contract.settings.lake_uri.removeprefix("s3://"), "Key": "x", "Body": b"x"}),
         ("s3", "get_object", {"Bucket": contract.storage.code_bucket, "Key": "x"}),
         ("secretsmanager", "get_secret_value", {"SecretId": contract.warehouse.reader_secret}),
         ("sns", "publish", {"TopicArn": outputs["AlertsTopic"], **message}),
