@@ -26,7 +26,7 @@ from barflow.staging.ledger import FAILED
 from barflow.staging.quarantine import Quarantine
 from barflow.staging.sessions import Staging
 from barflow.twelvedata.client import SymbolError
-from emulators.slack.server import TOKEN, SlackEmulator, Trouble
+from emulators.slack.server import TOKEN, Fault, SlackEmulator
 
 Mongo = Database[Document]
 FIRED = "level_101|AAPL|2025-07-30T13:40:00Z"
@@ -187,7 +187,7 @@ def test_two_ticks_at_once_in_two_processes_give_one_alert_an_event_sent_once(
 def test_a_channel_that_is_down_fails_no_tick_and_gets_the_alert_when_it_is_back(
     database: Mongo, slack_server: SlackEmulator
 ) -> None:
-    slack_server.trouble = Trouble(500)
+    slack_server.fault = Fault(500)
     ways = [slack(slack_server.url)]
     report = hop(database, answer("AAPL", FIRING, at(3)), now=at(3), channels=ways).tick(["AAPL"])
     assert report.counts["AAPL"].new == 3
@@ -205,7 +205,7 @@ def test_a_channel_that_is_down_fails_no_tick_and_gets_the_alert_when_it_is_back
     [waiting] = database["alerts"].find()
     assert waiting["channels"]["slack"]["attempts"] == 2
     assert waiting["due_at"] == waiting["channels"]["slack"]["next_at"] > state["next_at"], "each time later"
-    slack_server.trouble = None
+    slack_server.fault = None
     later(database)
     hop(database, now=at(4), channels=ways).tick(["AAPL"])
     hop(database, now=at(4), channels=ways).tick(["AAPL"])
@@ -300,7 +300,7 @@ def test_a_channel_that_has_an_alert_does_not_get_it_again_for_the_sake_of_one_t
     database: Mongo, slack_server: SlackEmulator
 ) -> None:
     works = Recorder()
-    slack_server.trouble = Trouble("channel_not_found", times=2)
+    slack_server.fault = Fault("channel_not_found", times=2)
     hop(database, answer("AAPL", FIRING, at(3)), now=at(3), channels=[slack(slack_server.url), works]).tick(["AAPL"])
     for _ in range(3):
         later(database)

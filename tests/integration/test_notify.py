@@ -25,7 +25,7 @@ from barflow.alerts.channels import ChannelDownError, SlackChannel, SnsChannel, 
 from barflow.alerts.message import Message
 from barflow.errors import BadInputError
 from barflow.settings import Settings
-from emulators.slack.server import DROP, TOKEN, SlackEmulator, Trouble
+from emulators.slack.server import DROP, TOKEN, Fault, SlackEmulator
 
 BOT = Path(__file__).parents[2] / "examples" / "bot.py"
 REGION = "eu-central-1"
@@ -72,16 +72,16 @@ def test_slack_gets_the_alert_in_words_with_its_time_in_new_york(server: SlackEm
 @pytest.mark.parametrize(
     ("trouble", "says", "after"),
     [
-        (Trouble("channel_not_found"), "channel_not_found", None),
-        (Trouble(429, retry_after=120), "rate limited", 120),
-        (Trouble(500), "HTTP 500", None),
-        (Trouble(DROP), "RemoteDisconnected", None),
+        (Fault("channel_not_found"), "channel_not_found", None),
+        (Fault(429, retry_after=120), "rate limited", 120),
+        (Fault(500), "HTTP 500", None),
+        (Fault(DROP), "RemoteDisconnected", None),
     ],
 )
 def test_slack_failing_is_a_channel_that_is_down_and_no_secret_is_told(
-    server: SlackEmulator, caplog: pytest.LogCaptureFixture, by: str, trouble: Trouble, says: str, after: float | None
+    server: SlackEmulator, caplog: pytest.LogCaptureFixture, by: str, trouble: Fault, says: str, after: float | None
 ) -> None:
-    server.trouble = trouble
+    server.fault = trouble
     channel = slack(server.url) if by == "token" else webhook(server)
     with caplog.at_level(logging.DEBUG), pytest.raises(ChannelDownError, match=says) as error:
         list(channel.send([message()]))
@@ -97,7 +97,7 @@ def test_slack_that_nobody_answers_for_is_down() -> None:
 
 
 def test_a_short_wait_that_slack_asks_for_is_waited(server: SlackEmulator) -> None:
-    server.trouble = Trouble(429, times=1, retry_after=0)
+    server.fault = Fault(429, times=1, retry_after=0)
     assert [*slack(server.url).send([message()])] == [{message().id: None}]
     assert server.attempts == 2
 
@@ -113,7 +113,7 @@ def test_what_people_are_told_past_the_outbox_says_that_it_is_not_sent_again(ser
     settings = Settings(slack_token=SecretStr(TOKEN), slack_channel="#alerts", slack_url=server.url)
     assert tell_people(settings, "the run is done") is None
     assert [post["text"] for post in server.posts] == ["the run is done"]
-    server.trouble = Trouble("channel_not_found")
+    server.fault = Fault("channel_not_found")
     untold = tell_people(settings, "the run is done")
     assert untold == "Slack takes no messages now (channel_not_found); this one is not sent again"
     assert tell_people(Settings(), "the run is done") == "Slack is not set up"

@@ -22,7 +22,7 @@ from barflow.contract import RuntimeContract, parameter_name
 from barflow.pipeline.stores import Run
 from barflow.settings import load_settings
 from barflow.staging.connection import Document
-from emulators.slack.server import TOKEN, SlackEmulator, Trouble
+from emulators.slack.server import TOKEN, Fault, SlackEmulator
 from emulators.twelvedata.server import TwelveDataEmulator
 from local.embedded import EMULATOR_KEY
 from local.synthetic import SyntheticBars
@@ -242,7 +242,7 @@ def test_slack_hears_of_a_failed_task_once_with_all_that_is_needed(
 def test_slack_being_down_fails_nothing(
     tasks: Any, contract: RuntimeContract, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with SlackEmulator(Trouble(500)) as slack:
+    with SlackEmulator(Fault(500)) as slack:
         monkeypatch.setenv("BARFLOW_SLACK_URL", slack.url)
         tasks.tell_failure(context(error=RuntimeError("why")))
     assert slack.attempts == 1
