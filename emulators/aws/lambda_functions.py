@@ -1,8 +1,8 @@
-"""What runs a deployed function? A process of this machine, with the code and the variables that were deployed.
+"""Lambda functions that run as processes of this host, with their deployed code and variables.
 
-Of a bundle its own files are used; a package in it that this Python environment has too comes from there, since a
-bundle's are built for Lambda's processor. A deployment's triggers invoke their functions when they are made, as CDK's
-provider does, and a deployment whose trigger fails, fails.
+A function uses its bundle's own files. A package that this Python environment also has comes from there, because the
+bundle's are built for Lambda's processor. A deployment invokes the functions of its triggers when it creates them, as
+CDK's provider does, and fails if one of them fails.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from typing import Any
 
 from moto.awslambda.models import LambdaFunction, LambdaVersion, lambda_backends
 
-from emulators.aws import programs, resource_types
-from emulators.aws.authorization import role_of
-from emulators.aws.machine import Machine
+from emulators.aws import programs, resource_types, runtime
+from emulators.aws.authorization import role_name
+from emulators.aws.patches import Function, wrap
 
-RUNTIME = Path(__file__).with_name("function_runtime.py")
+RUN_HANDLER = Path(__file__).with_name("run_handler.py")
 
 
-def invoke(machine: Machine, function: LambdaFunction, event: str) -> tuple[str, bool, str]:
-    """Runs the function on an event, JSON. Returns its answer, whether that is an error, and its log."""
-    folder = _unpacked(machine, function)
-    result = machine.folder / "functions" / f"{uuid.uuid4().hex}.json"
-    about = {"AWS_LAMBDA_FUNCTION_NAME": function.function_name, "AWS_REGION": function.region}
+def invoke(function: LambdaFunction, event: str) -> tuple[str, bool, str]:
+    """Run a function on an event in JSON. Return its answer in JSON, whether that is an error, and its log."""
+    folder = _unpack(function)
+    result = folder.with_name(f"{uuid.uuid4().hex}.json")
+    variables = {"AWS_LAMBDA_FUNCTION_NAME": function.function_name, "AWS_REGION": function.region}
     try:
         done = subprocess.run(
-            [sys.executable, str(RUNTIME), function.handler, str(result)],
+            [sys.executable, str(RUN_HANDLER), function.handler, str(result)],
             cwd=folder,
-            env=programs.environment(machine, {**(function.environment_vars or {}), **about}, role_of(function.role)),
+            env=programs.environment({**(function.environment_vars or {}), **variables}, role_name(function.role)),
             input=event,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -45,16 +45,16 @@ def invoke(machine: Machine, function: LambdaFunction, event: str) -> tuple[str,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        late = f"Task timed out after {function.timeout:.2f} seconds"
-        return json.dumps({"errorMessage": late, "errorType": "Sandbox.Timedout"}), True, late
+        error = f"Task timed out after {function.timeout:.2f} seconds"
+        return json.dumps({"errorMessage": error, "errorType": "Sandbox.Timedout"}), True, error
     answer = result.read_text() if result.exists() else json.dumps({"errorMessage": f"exit code {done.returncode}"})
     return answer, done.returncode != 0, done.stdout
 
 
-def _unpacked(machine: Machine, function: LambdaFunction) -> Path:
-    """The function's own files, in a folder named by their content."""
+def _unpack(function: LambdaFunction) -> Path:
+    """Return a folder with the function's own files; its name is a hash of the bundle."""
     code = function.code_bytes
-    folder = machine.folder / "functions" / hashlib.sha256(code).hexdigest()[:16]
+    folder = runtime.current().folder / "functions" / hashlib.sha256(code).hexdigest()[:16]
     if folder.is_dir():
         return folder
     installed = {path.name for path in Path(sysconfig.get_path("purelib")).iterdir()}
@@ -66,44 +66,44 @@ def _unpacked(machine: Machine, function: LambdaFunction) -> Path:
     return folder
 
 
-class Trigger(resource_types.Recorded):
+class Trigger(resource_types.RecordedResource):
     """CDK's ``Trigger``: a function that the deployment invokes, and whose error becomes the deployment's.
 
-    Only when it is made: moto updates a function after what refers to it, too late for what CDK does on an update.
+    The deployment invokes it only when it creates the trigger. CDK also invokes it on updates, but moto updates a
+    function after what refers to it, which is too late.
     """
-
-    machine: Machine
 
     @classmethod
     def create_from_cloudformation_json(
         cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str, **kwargs: Any
     ) -> Trigger:
+        """Invoke the function. Raise RuntimeError with its error if it fails."""
         handler = cloudformation_json["Properties"]["HandlerArn"]
-        function = lambda_backends[account_id][region_name].get_function(handler)
-        answer, failed, _ = invoke(cls.machine, function, "{}")
+        answer, failed, _ = invoke(lambda_backends[account_id][region_name].get_function(handler), "{}")
         if failed:
             raise RuntimeError(f"Trigger handler failed: {json.loads(answer)['errorMessage']}")
         return cls(resource_name, handler)
 
 
-def run_on(machine: Machine) -> None:
-    """Has moto's functions run on this machine, and the triggers of deployments."""
+resource_types.TYPES["Custom::Trigger"] = Trigger
 
-    def invoke_here(self: LambdaFunction, event: Any = None) -> tuple[str, bool, str]:
-        answer, failed, log = invoke(machine, self, event if isinstance(event, str) else json.dumps(event or {}))
-        self.logs_backend.ensure_log_group(self.logs_group_name)
-        self.save_logs(log or " ")
-        return answer, failed, log
 
-    publish = LambdaVersion.create_from_cloudformation_json.__func__  # type: ignore[attr-defined]
+@wrap(LambdaFunction, "_invoke_lambda")
+def _invoke_here(_original: Function, function: LambdaFunction, event: Any = None) -> tuple[str, bool, str]:
+    """Run a function on this host and write its log to CloudWatch. moto's own needs Docker."""
+    answer, failed, log = invoke(function, event if isinstance(event, str) else json.dumps(event or {}))
+    function.logs_backend.ensure_log_group(function.logs_group_name)
+    function.save_logs(log or " ")
+    return answer, failed, log
 
-    def with_its_arn(cls: Any, name: str, body: Any, account_id: str, region_name: str, **kwargs: Any) -> LambdaVersion:
-        made: LambdaVersion = publish(cls, name, body, account_id, region_name, **kwargs)
-        function = lambda_backends[account_id][region_name].get_function(body["Properties"]["FunctionName"])
-        made.physical_resource_id = f"{function.function_arn.removesuffix(':$LATEST')}:{made.version}"
-        return made
 
-    LambdaFunction._invoke_lambda = invoke_here
-    LambdaVersion.create_from_cloudformation_json = classmethod(with_its_arn)
-    Trigger.machine = machine
-    resource_types.TYPES["Custom::Trigger"] = Trigger
+@wrap(LambdaVersion, "create_from_cloudformation_json")
+def _create_version(
+    original: Function, cls: type[LambdaVersion], name: str, body: Any, *where: str, **more: Any
+) -> LambdaVersion:
+    """Give a version the ARN that a template's reference to it has."""
+    account, region = where
+    version: LambdaVersion = original(cls, name, body, account, region, **more)
+    function = lambda_backends[account][region].get_function(body["Properties"]["FunctionName"])
+    version.physical_resource_id = f"{function.function_arn.removesuffix(':$LATEST')}:{version.version}"
+    return version

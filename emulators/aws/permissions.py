@@ -1,8 +1,8 @@
-"""Which rights does a call take? By AWS's Service Authorization Reference, for the calls that deployed programs make.
+"""The permissions that each API call of a deployed program needs, by AWS's Service Authorization Reference.
 
-Each is the action on its resource, what the action needs beside it (a role that is passed on, the key that something
-is encrypted with), and the condition keys that it brings. Calls that are not here are refused, so that none is
-passed over: a new one is a line in ``NEEDS``.
+A call needs its action on its resource, and whatever the action needs beside it: a role that is passed on, the key that
+the resource is encrypted with. Condition keys of the request are part of a permission. A call that is not listed in
+``PERMISSIONS`` is denied, so that none is overlooked; to support a new call, add a line there.
 
 https://docs.aws.amazon.com/service-authorization/latest/reference/
 """
@@ -12,55 +12,75 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from emulators.aws.iam_policies import Call
-from emulators.aws.machine import ACCOUNT, REGION
+from moto.athena.models import athena_backends
+from moto.emr.models import emr_backends
+from moto.glue.models import glue_backends
+from moto.iam.models import iam_backends
+from moto.s3.models import s3_backends
+from moto.secretsmanager.models import secretsmanager_backends
+from moto.sns.models import sns_backends
+from moto.sqs.models import sqs_backends
+
+from emulators.aws.account import ACCOUNT, REGION
+from emulators.aws.iam_policies import Permission
 
 Parameters = Mapping[str, Any]
+Permissions = Callable[[Parameters], Iterator[Permission]]
 READ_KEY, WRITE_KEY = ("kms:Decrypt",), ("kms:Decrypt", "kms:GenerateDataKey")
-# Which of a bucket's own keys an action on its objects takes.
-OBJECT_KEYS = {"s3:GetObject": READ_KEY, "s3:PutObject": WRITE_KEY}
-ENTERS = ("glue:BatchCreatePartition", "glue:BatchGetPartition", "glue:CreateTable", "glue:UpdateTable")
+# The KMS actions that an action on the objects of an encrypted bucket needs.
+OBJECT_KEY_ACTIONS = {"s3:GetObject": READ_KEY, "s3:PutObject": WRITE_KEY}
+PARTITION_ACTIONS = ("glue:GetTable", "glue:BatchCreatePartition", "glue:BatchGetPartition")
+NEW_TABLE_ACTIONS = ("glue:CreateTable", "glue:UpdateTable")
 
 
-def needs(service: str, operation: str, given: Parameters) -> list[Call]:
-    """What a call takes; ``service`` is the name that it is signed for. Raises ValueError for one that is not here."""
-    if (name := f"{service}:{operation}") not in NEEDS:
-        raise ValueError(f"emulators/aws/calls.py does not say what {name} takes")
-    return list(NEEDS[name](given))
+def required_permissions(service: str, operation: str, parameters: Parameters) -> list[Permission]:
+    """Return what a call needs; ``service`` is the name that the request is signed for.
+
+    Raise ValueError for a call that is not listed here.
+    """
+    if (name := f"{service}:{operation}") not in PERMISSIONS:
+        raise ValueError(f"emulators/aws/permissions.py does not list the permissions of {name}: add them")
+    return list(PERMISSIONS[name](parameters))
 
 
-def of_objects(action: str, bucket: str, key: str | None = None) -> Iterator[Call]:
-    """An action of S3's on a bucket, or on an object and the key that the bucket encrypts it with."""
-    yield Call(action, f"arn:aws:s3:::{bucket}/{key}" if key else f"arn:aws:s3:::{bucket}")
-    for needed in OBJECT_KEYS.get(action, ()):
-        yield from of_key(needed, _bucket_key(bucket), "s3")
+def on_object(action: str, bucket: str, key: str | None = None) -> Iterator[Permission]:
+    """Yield an S3 action on a bucket, or on an object and on the key that the bucket encrypts it with."""
+    yield Permission(action, f"arn:aws:s3:::{bucket}/{key}" if key else f"arn:aws:s3:::{bucket}")
+    for key_action in OBJECT_KEY_ACTIONS.get(action, ()):
+        yield from on_key(key_action, _bucket_key(bucket), "s3")
 
 
-def of_uri(action: str, uri: str) -> Iterator[Call]:
-    """The same for an s3:// URI."""
+def on_uri(action: str, uri: str) -> Iterator[Permission]:
+    """Yield an S3 action on the object of an s3:// URI, and on its key."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
-    yield from of_objects(action, bucket, key)
+    yield from on_object(action, bucket, key)
 
 
-def of_key(action: str, key: str | None, by: str) -> Iterator[Call]:
-    """An action on a key of the account's own, by the service that is asked for something else."""
+def on_key(action: str, key: str | None, service: str) -> Iterator[Permission]:
+    """Yield an action on a customer-managed key, through the service that uses it; yield nothing without a key."""
     if key is not None:
         resource = key if key.startswith("arn:") else _arn("kms", f"key/{key}")
-        yield Call(action, resource, {"kms:ViaService": (f"{by}.{REGION}.amazonaws.com",)})
+        yield Permission(action, resource, {"kms:ViaService": (f"{service}.{REGION}.amazonaws.com",)})
 
 
-def of_crawl(crawler: Any) -> Iterator[Call]:
-    """What a crawler does as its role, beside reading what it crawls."""
+def of_crawl(crawler: Any) -> Iterator[Permission]:
+    """Yield what a crawler needs as its role: to read its targets, and to write the catalog."""
     for target in crawler.targets.get("CatalogTargets", ()):
         for name in target["Tables"]:
             storage = crawler.backend.get_table(target["DatabaseName"], name).as_dict()["StorageDescriptor"]
-            yield from _of_table(("glue:GetTable", *ENTERS[:2]), {"DatabaseName": target["DatabaseName"], "Name": name})
-            yield from _of_prefix(storage["Location"])
+            yield from _on_table(PARTITION_ACTIONS, {"DatabaseName": target["DatabaseName"], "Name": name})
+            yield from _on_prefix(storage["Location"])
     for target in crawler.targets.get("JdbcTargets", ()):
-        yield Call("glue:GetConnection", _arn("glue", f"connection/{target['ConnectionName']}"))
+        yield Permission("glue:GetConnection", _arn("glue", f"connection/{target['ConnectionName']}"))
         found = crawler.backend.get_connection(ACCOUNT, target["ConnectionName"], "").connection_properties
-        yield from _of_secret({"SecretId": found["SECRET_ID"]})
-        yield from _of_table(ENTERS[2:], {"DatabaseName": crawler.database_name, "Name": f"{crawler.table_prefix}any"})
+        yield from _get_secret({"SecretId": found["SECRET_ID"]})
+        new_table = {"DatabaseName": crawler.database_name, "Name": f"{crawler.table_prefix}any"}
+        yield from _on_table(NEW_TABLE_ACTIONS, new_table)
+
+
+def role_of_instances(profile: str) -> str:
+    """Return the name of the role in an instance profile."""
+    return str(iam_backends[ACCOUNT]["aws"].get_instance_profile(profile.rsplit("/", 1)[-1]).roles[0].name)
 
 
 def _arn(service: str, name: str) -> str:
@@ -68,187 +88,170 @@ def _arn(service: str, name: str) -> str:
 
 
 def _bucket_key(bucket: str) -> str | None:
-    from moto.s3.models import s3_backends
-
     rules = (s3_backends[ACCOUNT]["aws"].get_bucket(bucket).encryption or {}).get("Rule", [])
     rule = rules[0] if isinstance(rules, list) and rules else rules
     found = rule.get("ApplyServerSideEncryptionByDefault", {}).get("KMSMasterKeyID") if rule else None
     return str(found) if found else None
 
 
-def _of_prefix(uri: str) -> Iterator[Call]:
-    """All objects under a place are listed and read."""
+def _on_prefix(uri: str) -> Iterator[Permission]:
+    """Yield listing and reading of all objects below a URI."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    yield Call("s3:ListBucket", f"arn:aws:s3:::{bucket}", {"s3:prefix": (prefix,)})
-    yield from of_objects("s3:GetObject", bucket, f"{prefix}any")
+    yield Permission("s3:ListBucket", f"arn:aws:s3:::{bucket}", {"s3:prefix": (prefix,)})
+    yield from on_object("s3:GetObject", bucket, f"{prefix}any")
 
 
-def _of_secret(given: Parameters) -> Iterator[Call]:
-    from moto.secretsmanager.models import secretsmanager_backends
-
-    secret = secretsmanager_backends[ACCOUNT][REGION].secrets.get(given["SecretId"])
-    yield Call("secretsmanager:GetSecretValue", secret.arn if secret else _arn("secretsmanager", given["SecretId"]))
-    yield from of_key("kms:Decrypt", secret and secret.kms_key_id, "secretsmanager")
-
-
-def _of_topic(given: Parameters) -> Iterator[Call]:
-    from moto.sns.models import sns_backends
-
-    yield Call("sns:Publish", given["TopicArn"])
-    topic = sns_backends[ACCOUNT][REGION].topics.get(given["TopicArn"])
-    for action in WRITE_KEY:
-        yield from of_key(action, topic and (topic.kms_master_key_id or None), "sns")
-
-
-def _of_queue(action: str) -> Callable[[Parameters], Iterator[Call]]:
-    """An action on the messages of a queue, and the key that opens them."""
-
-    def found(given: Parameters) -> Iterator[Call]:
-        from moto.sqs.models import sqs_backends
-
-        name = str(given["QueueUrl"]).rsplit("/", 1)[-1]
-        yield Call(f"sqs:{action}", _arn("sqs", name))
-        queue = sqs_backends[ACCOUNT][REGION].queues.get(name)
-        if action == "ReceiveMessage":
-            yield from of_key("kms:Decrypt", queue and queue.kms_master_key_id, "sqs")
-
-    return found
-
-
-def _of_table(actions: tuple[str, ...], given: Parameters) -> Iterator[Call]:
-    """Actions of Glue's on a table, which take the same on its database and on the catalog."""
-    database, table = given["DatabaseName"], given.get("TableName") or given.get("Name")
+def _on_table(actions: tuple[str, ...], parameters: Parameters) -> Iterator[Permission]:
+    """Yield Glue actions on a table; Glue needs the same on the table's database and on the catalog."""
+    database, table = parameters["DatabaseName"], parameters.get("TableName") or parameters.get("Name")
     for action in actions:
         for name in ("catalog", f"database/{database}", f"table/{database}/{table}"):
-            yield Call(action, _arn("glue", name))
+            yield Permission(action, _arn("glue", name))
 
 
-def _of_new_cluster(given: Parameters) -> Iterator[Call]:
-    tags = {f"elasticmapreduce:RequestTag/{tag['Key']}": (tag["Value"],) for tag in given.get("Tags", ())}
-    yield Call("elasticmapreduce:RunJobFlow", context=tags)
-    if tags:
-        yield Call("elasticmapreduce:AddTags", _arn("elasticmapreduce", "cluster/*"), tags)
-    yield _pass_on(given["ServiceRole"], "elasticmapreduce")
-    yield _pass_on(role_of_instances(given["JobFlowRole"]), "ec2")
-
-
-def _of_new_definition(given: Parameters) -> Iterator[Call]:
-    yield Call("glue:UpdateJob", _arn("glue", f"job/{given['JobName']}"))
-    yield _pass_on(given["JobUpdate"]["Role"], "glue")
-
-
-def _pass_on(role: str, service: str) -> Call:
-    """A role's name or ARN is given to a service, which then works by it."""
+def _pass_role(role: str, service: str) -> Permission:
+    """Return the permission to pass a role, by its name or ARN, to a service."""
     name = role.rsplit("/", 1)[-1]
     passed_to = {"iam:PassedToService": (f"{service}.amazonaws.com",)}
-    return Call("iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/{name}", passed_to)
+    return Permission("iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/{name}", passed_to)
 
 
-def role_of_instances(profile: str) -> str:
-    """The name of the role in an instance profile."""
-    from moto.iam.models import iam_backends
+def _get_secret(parameters: Parameters) -> Iterator[Permission]:
+    name = parameters["SecretId"]
+    secret = secretsmanager_backends[ACCOUNT][REGION].secrets.get(name)
+    yield Permission("secretsmanager:GetSecretValue", secret.arn if secret else _arn("secretsmanager", name))
+    yield from on_key("kms:Decrypt", secret and secret.kms_key_id, "secretsmanager")
 
-    return str(iam_backends[ACCOUNT]["aws"].get_instance_profile(profile.rsplit("/", 1)[-1]).roles[0].name)
+
+def _publish(parameters: Parameters) -> Iterator[Permission]:
+    yield Permission("sns:Publish", parameters["TopicArn"])
+    topic = sns_backends[ACCOUNT][REGION].topics.get(parameters["TopicArn"])
+    for action in WRITE_KEY:
+        yield from on_key(action, topic and (topic.kms_master_key_id or None), "sns")
 
 
-def _of_cluster(action: str) -> Callable[[Parameters], Iterator[Call]]:
-    def found(given: Parameters) -> Iterator[Call]:
-        from moto.emr.models import emr_backends
+def _on_queue(action: str) -> Permissions:
+    """Return the permissions of an action on a queue; to receive needs the key of the messages."""
 
-        ids = given.get("JobFlowIds") or [given.get("ClusterId") or given["JobFlowId"]]
+    def permissions(parameters: Parameters) -> Iterator[Permission]:
+        name = str(parameters["QueueUrl"]).rsplit("/", 1)[-1]
+        yield Permission(f"sqs:{action}", _arn("sqs", name))
+        queue = sqs_backends[ACCOUNT][REGION].queues.get(name)
+        if action == "ReceiveMessage":
+            yield from on_key("kms:Decrypt", queue and queue.kms_master_key_id, "sqs")
+
+    return permissions
+
+
+def _run_job_flow(parameters: Parameters) -> Iterator[Permission]:
+    tags = {f"elasticmapreduce:RequestTag/{tag['Key']}": (tag["Value"],) for tag in parameters.get("Tags", ())}
+    yield Permission("elasticmapreduce:RunJobFlow", context=tags)
+    if tags:
+        yield Permission("elasticmapreduce:AddTags", _arn("elasticmapreduce", "cluster/*"), tags)
+    yield _pass_role(parameters["ServiceRole"], "elasticmapreduce")
+    yield _pass_role(role_of_instances(parameters["JobFlowRole"]), "ec2")
+
+
+def _on_cluster(action: str) -> Permissions:
+    """Return the permissions of an action on clusters, with the tags of each as condition keys."""
+
+    def permissions(parameters: Parameters) -> Iterator[Permission]:
+        ids = parameters.get("JobFlowIds") or [parameters.get("ClusterId") or parameters["JobFlowId"]]
         for cluster in ids:
-            made = emr_backends[ACCOUNT][REGION].clusters.get(cluster)
-            tags = made.tags if made else ()
+            found = emr_backends[ACCOUNT][REGION].clusters.get(cluster)
+            tags = found.tags if found else ()
             keys = {f"elasticmapreduce:ResourceTag/{tag['Key']}": (tag["Value"],) for tag in tags}
-            yield Call(f"elasticmapreduce:{action}", _arn("elasticmapreduce", f"cluster/{cluster}"), keys)
+            yield Permission(f"elasticmapreduce:{action}", _arn("elasticmapreduce", f"cluster/{cluster}"), keys)
 
-    return found
-
-
-def _named(action: str, kind: str, parameter: str, separator: str = "/") -> Callable[[Parameters], Iterator[Call]]:
-    """An action on the one thing of that kind that a parameter names, or on all of them where it names none."""
-
-    def found(given: Parameters) -> Iterator[Call]:
-        name = str(given.get(parameter) or "*")
-        arn = name if name.startswith("arn:") else _arn(action.split(":")[0], f"{kind}{separator}{name}")
-        yield Call(action, arn)
-
-    return found
+    return permissions
 
 
-def _anything(action: str) -> Callable[[Parameters], Iterator[Call]]:
-    return lambda given: iter([Call(action)])
+def _update_job(parameters: Parameters) -> Iterator[Permission]:
+    yield Permission("glue:UpdateJob", _arn("glue", f"job/{parameters['JobName']}"))
+    yield _pass_role(parameters["JobUpdate"]["Role"], "glue")
 
 
-def _of_parameter(given: Parameters) -> Iterator[Call]:
-    yield Call("ssm:GetParameter", _arn("ssm", f"parameter/{given['Name'].removeprefix('/')}"))
+def _get_parameter(parameters: Parameters) -> Iterator[Permission]:
+    yield Permission("ssm:GetParameter", _arn("ssm", f"parameter/{parameters['Name'].removeprefix('/')}"))
 
 
-def _of_metrics(given: Parameters) -> Iterator[Call]:
-    yield Call("cloudwatch:PutMetricData", context={"cloudwatch:namespace": (given["Namespace"],)})
+def _put_metric_data(parameters: Parameters) -> Iterator[Permission]:
+    yield Permission("cloudwatch:PutMetricData", context={"cloudwatch:namespace": (parameters["Namespace"],)})
 
 
-def _of_query(given: Parameters) -> Iterator[Call]:
-    """A query takes on the caller's own account what it reads, and the place of its answer."""
-    from moto.athena.models import athena_backends
-    from moto.glue.models import glue_backends
-
-    group = given.get("WorkGroup", "primary")
-    yield Call("athena:StartQueryExecution", _arn("athena", f"workgroup/{group}"))
-    database = given["QueryExecutionContext"]["Database"]
+def _start_query(parameters: Parameters) -> Iterator[Permission]:
+    """Yield what a query needs: its workgroup, the tables that it names with their objects, and its result."""
+    group = parameters.get("WorkGroup", "primary")
+    yield Permission("athena:StartQueryExecution", _arn("athena", f"workgroup/{group}"))
+    database = parameters["QueryExecutionContext"]["Database"]
     for name, table in glue_backends[ACCOUNT][REGION].get_database(database).tables.items():
-        if name in given["QueryString"]:
-            yield from _of_table(("glue:GetTable", "glue:GetPartitions"), {"DatabaseName": database, "Name": name})
-            yield from _of_prefix(table.as_dict()["StorageDescriptor"]["Location"])
+        if name in parameters["QueryString"]:
+            yield from _on_table(("glue:GetTable", "glue:GetPartitions"), {"DatabaseName": database, "Name": name})
+            yield from _on_prefix(table.as_dict()["StorageDescriptor"]["Location"])
     settings = athena_backends[ACCOUNT][REGION].work_groups[group].configuration["ResultConfiguration"]
-    place = f"{settings['OutputLocation']}any"
-    yield Call("s3:GetBucketLocation", f"arn:aws:s3:::{place.removeprefix('s3://').split('/')[0]}")
-    yield from of_uri("s3:PutObject", place)
-    yield from of_uri("s3:GetObject", place)
+    result = f"{settings['OutputLocation']}any"
+    yield Permission("s3:GetBucketLocation", f"arn:aws:s3:::{result.removeprefix('s3://').split('/')[0]}")
+    yield from on_uri("s3:PutObject", result)
+    yield from on_uri("s3:GetObject", result)
 
 
-def _of_execution(action: str) -> Callable[[Parameters], Iterator[Call]]:
-    def found(given: Parameters) -> Iterator[Call]:
-        from moto.athena.models import athena_backends
+def _on_query(action: str) -> Permissions:
+    """Return the permissions of an action on a query, which belongs to its workgroup."""
 
-        execution = athena_backends[ACCOUNT][REGION].executions[given["QueryExecutionId"]]
-        yield Call(f"athena:{action}", _arn("athena", f"workgroup/{execution.workgroup.name}"))
+    def permissions(parameters: Parameters) -> Iterator[Permission]:
+        execution = athena_backends[ACCOUNT][REGION].executions[parameters["QueryExecutionId"]]
+        yield Permission(f"athena:{action}", _arn("athena", f"workgroup/{execution.workgroup.name}"))
 
-    return found
+    return permissions
 
 
-NEEDS: Mapping[str, Callable[[Parameters], Iterator[Call]]] = {
-    "athena:GetQueryExecution": _of_execution("GetQueryExecution"),
-    "athena:GetQueryResults": _of_execution("GetQueryResults"),
-    "athena:GetWorkGroup": _named("athena:GetWorkGroup", "workgroup", "WorkGroup"),
-    "athena:StartQueryExecution": _of_query,
-    "athena:StopQueryExecution": _of_execution("StopQueryExecution"),
-    "elasticmapreduce:AddJobFlowSteps": _of_cluster("AddJobFlowSteps"),
-    "elasticmapreduce:CancelSteps": _of_cluster("CancelSteps"),
-    "elasticmapreduce:DescribeCluster": _of_cluster("DescribeCluster"),
-    "elasticmapreduce:DescribeStep": _of_cluster("DescribeStep"),
-    "elasticmapreduce:ListClusters": _anything("elasticmapreduce:ListClusters"),
-    "elasticmapreduce:ListSteps": _of_cluster("ListSteps"),
-    "elasticmapreduce:RunJobFlow": _of_new_cluster,
-    "elasticmapreduce:TerminateJobFlows": _of_cluster("TerminateJobFlows"),
-    "glue:BatchStopJobRun": _named("glue:BatchStopJobRun", "job", "JobName"),
-    "glue:GetCrawler": _named("glue:GetCrawler", "crawler", "Name"),
-    "glue:GetCrawlerMetrics": _anything("glue:GetCrawlerMetrics"),
-    "glue:GetJob": _named("glue:GetJob", "job", "JobName"),
-    "glue:GetJobRun": _named("glue:GetJobRun", "job", "JobName"),
-    "glue:GetJobRuns": _named("glue:GetJobRuns", "job", "JobName"),
-    "glue:StartCrawler": _named("glue:StartCrawler", "crawler", "Name"),
-    "glue:StartJobRun": _named("glue:StartJobRun", "job", "JobName"),
-    "glue:UpdateJob": _of_new_definition,
-    "lambda:Invoke": _named("lambda:InvokeFunction", "function", "FunctionName", ":"),
-    "monitoring:PutMetricData": _of_metrics,
-    "rds:DescribeDBInstances": _named("rds:DescribeDBInstances", "db", "DBInstanceIdentifier", ":"),
-    "secretsmanager:GetSecretValue": _of_secret,
-    "sns:Publish": _of_topic,
-    "sns:PublishBatch": _of_topic,
-    "sqs:DeleteMessage": _of_queue("DeleteMessage"),
-    "sqs:ReceiveMessage": _of_queue("ReceiveMessage"),
-    "ssm:GetParameter": _of_parameter,
-    # Nobody is refused to ask who he is.
-    "sts:GetCallerIdentity": lambda given: iter(()),
+def _on(action: str, kind: str, parameter: str, separator: str = "/") -> Permissions:
+    """Return the permission of an action on the resource that a parameter names, or on all of its kind without one."""
+
+    def permissions(parameters: Parameters) -> Iterator[Permission]:
+        name = str(parameters.get(parameter) or "*")
+        arn = name if name.startswith("arn:") else _arn(action.split(":")[0], f"{kind}{separator}{name}")
+        yield Permission(action, arn)
+
+    return permissions
+
+
+def _on_anything(action: str) -> Permissions:
+    return lambda parameters: iter([Permission(action)])
+
+
+PERMISSIONS: Mapping[str, Permissions] = {
+    "athena:GetQueryExecution": _on_query("GetQueryExecution"),
+    "athena:GetQueryResults": _on_query("GetQueryResults"),
+    "athena:GetWorkGroup": _on("athena:GetWorkGroup", "workgroup", "WorkGroup"),
+    "athena:StartQueryExecution": _start_query,
+    "athena:StopQueryExecution": _on_query("StopQueryExecution"),
+    "elasticmapreduce:AddJobFlowSteps": _on_cluster("AddJobFlowSteps"),
+    "elasticmapreduce:CancelSteps": _on_cluster("CancelSteps"),
+    "elasticmapreduce:DescribeCluster": _on_cluster("DescribeCluster"),
+    "elasticmapreduce:DescribeStep": _on_cluster("DescribeStep"),
+    "elasticmapreduce:ListClusters": _on_anything("elasticmapreduce:ListClusters"),
+    "elasticmapreduce:ListSteps": _on_cluster("ListSteps"),
+    "elasticmapreduce:RunJobFlow": _run_job_flow,
+    "elasticmapreduce:TerminateJobFlows": _on_cluster("TerminateJobFlows"),
+    "glue:BatchStopJobRun": _on("glue:BatchStopJobRun", "job", "JobName"),
+    "glue:GetCrawler": _on("glue:GetCrawler", "crawler", "Name"),
+    "glue:GetCrawlerMetrics": _on_anything("glue:GetCrawlerMetrics"),
+    "glue:GetJob": _on("glue:GetJob", "job", "JobName"),
+    "glue:GetJobRun": _on("glue:GetJobRun", "job", "JobName"),
+    "glue:GetJobRuns": _on("glue:GetJobRuns", "job", "JobName"),
+    "glue:StartCrawler": _on("glue:StartCrawler", "crawler", "Name"),
+    "glue:StartJobRun": _on("glue:StartJobRun", "job", "JobName"),
+    "glue:UpdateJob": _update_job,
+    "lambda:Invoke": _on("lambda:InvokeFunction", "function", "FunctionName", ":"),
+    "monitoring:PutMetricData": _put_metric_data,
+    "rds:DescribeDBInstances": _on("rds:DescribeDBInstances", "db", "DBInstanceIdentifier", ":"),
+    "secretsmanager:GetSecretValue": _get_secret,
+    "sns:Publish": _publish,
+    "sns:PublishBatch": _publish,
+    "sqs:DeleteMessage": _on_queue("DeleteMessage"),
+    "sqs:ReceiveMessage": _on_queue("ReceiveMessage"),
+    "ssm:GetParameter": _get_parameter,
+    # Everyone may call it: it needs no permission.
+    "sts:GetCallerIdentity": lambda parameters: iter(()),
 }

@@ -1,7 +1,8 @@
-"""What calls a function's handler? `python FILE HANDLER RESULT`, in the function's folder, the event on stdin.
+"""The program that calls a Lambda function's handler: ``python run_handler.py HANDLER RESULT``, the event on stdin.
 
-RESULT gets what AWS's own runtime would answer: the returned value, or the error's type and message. A program of its
-own, so that a function has a process, a working folder and an environment to itself, and none of this checkout's.
+It runs in the function's folder. RESULT gets what AWS's own runtime would answer: the returned value, or the error's
+type and message. It is a program of its own so that a function has its own process, working folder and environment,
+and imports nothing of this checkout.
 """
 
 import importlib
@@ -13,23 +14,23 @@ from pathlib import Path
 
 
 class Context:
-    """What AWS tells a function of its invocation."""
+    """The context object that a handler gets."""
 
     aws_request_id = str(uuid.uuid4())
     invoked_function_arn = ""
 
 
 def main() -> int:
+    """Call the handler and write its answer. Return 1 if it raises."""
     name, result = sys.argv[1], Path(sys.argv[2])
-    sys.path[0] = str(Path.cwd())  # in place of this file's folder
+    sys.path[0] = str(Path.cwd())  # instead of this file's folder
     module, _, function = name.rpartition(".")
     try:
         value = getattr(importlib.import_module(module), function)(json.load(sys.stdin), Context())
         result.write_text(json.dumps(value))
     except BaseException as error:
         traceback.print_exc()
-        told = {"errorMessage": str(error), "errorType": type(error).__name__}
-        result.write_text(json.dumps(told))
+        result.write_text(json.dumps({"errorMessage": str(error), "errorType": type(error).__name__}))
         return 1
     return 0
 

@@ -1,107 +1,107 @@
-"""What do the emulator's programs run on? This machine: a folder for their files, the embedded services, and trouble.
+"""The runtime of deployed programs: their folder, the embedded warehouse, their settings and injected faults.
 
-Shared by who starts the emulator and by the emulator's own process. ``expect`` prepares a trouble and ``take`` meets
-it, each once, through files in the folder, so that either may be in any process.
+The process that starts the emulator and the emulator's own process share it. Faults and records of API calls are files
+in its folder, so that any process can write and read them.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from enum import Enum
 from pathlib import Path
 
-ACCOUNT, REGION = "123456789012", "us-east-1"
-# What the access key of a deployed program begins with; its role's name follows.
-ROLE_KEY = "role-"
-
-
-class Trouble(Enum):
-    """What the next program or cluster meets."""
-
-    STEP_DIES = "the next Spark step is killed, as by a node that runs out of memory"
-    JOB_DIES = "the next Glue job run is killed"
-    JOB_TIMES_OUT = "the next Glue job run reaches its time limit"
-    CLUSTER_STUCK = "the next cluster stays STARTING, as where there is no capacity"
-    ANSWER_LATE = "the next cluster is made, and who asked for it hears of it later: `at` is by how many seconds"
+from emulators.aws.faults import Fault
 
 
 @dataclass(frozen=True)
-class Machine:
-    """``warehouse_dsn`` is that of the embedded PostgreSQL's superuser, which has no password.
+class Runtime:
+    """What the emulator runs deployed programs with.
 
-    ``settings`` go to every program and win over what was deployed: the addresses of those that stand in for parties
-    outside AWS. ``minute`` is how many seconds a minute takes here that a cluster may be idle.
+    ``warehouse_dsn`` is the DSN of the embedded PostgreSQL's superuser, which has no password. ``settings`` go to every
+    program and win over the deployed variables: they are the addresses of the emulators outside AWS. ``idle_minute`` is
+    how many seconds of an idle cluster count as one minute.
     """
 
     folder: Path
     warehouse_dsn: str
     settings: Mapping[str, str] = field(default_factory=dict)
-    minute: float = 4.0
+    idle_minute: float = 4.0
 
     @classmethod
-    def from_json(cls, text: str) -> Machine:
+    def from_json(cls, text: str) -> Runtime:
+        """Return the runtime that ``to_json`` wrote."""
         read = json.loads(text)
-        return cls(Path(read["folder"]), read["warehouse_dsn"], read["settings"], read["minute"])
+        return cls(Path(read["folder"]), read["warehouse_dsn"], read["settings"], read["idle_minute"])
 
     def to_json(self) -> str:
+        """Return the runtime as JSON, for another process."""
         return json.dumps({**asdict(self), "folder": str(self.folder)})
 
     @property
-    def judged(self) -> Counter[str]:
-        """How many calls of programs were judged, by role."""
-        return Counter(self._noted("judged"))
+    def evaluated_calls(self) -> Counter[str]:
+        """The number of API calls evaluated against policies, by role."""
+        return Counter(self._recorded("evaluated"))
 
     @property
-    def refused(self) -> list[str]:
-        """The calls among them that the role did not allow, in order."""
-        return self._noted("refused")
+    def denied_calls(self) -> list[str]:
+        """The messages of the calls that a policy did not allow, in order."""
+        return self._recorded("denied")
 
-    def note(self, kind: str, line: str) -> None:
-        """Notes a call that is ``judged``, by its role, or ``refused``."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / kind).open("a") as notes:
-            notes.write(f"{line}\n")
+    def record_evaluation(self, role: str) -> None:
+        """Record that a call of the role was evaluated."""
+        self._record("evaluated", role)
 
-    def _noted(self, kind: str) -> list[str]:
-        notes = self.folder / kind
-        return notes.read_text().splitlines() if notes.exists() else []
+    def record_denial(self, message: str) -> None:
+        """Record the message of a denied call."""
+        self._record("denied", message)
 
-    def expect(self, trouble: Trouble, at: str = "", times: int = 1) -> None:
-        """Prepares a trouble for so many programs, at the moment that one says ``at``; its first word, where empty."""
+    def inject(self, fault: Fault, at: str = "", times: int = 1) -> None:
+        """Inject a fault into the next ``times`` programs.
+
+        A program is killed when it prints a line that contains ``at``; if that is empty, when it prints its first line.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         for number in range(times):
-            (self.folder / f"{trouble.name}.{number}").write_text(at)
+            (self.folder / f"{fault.name}.{number}").write_text(at)
 
-    def take(self, trouble: Trouble) -> str | None:
-        """One prepared trouble's ``at``, which is then over; None where none is prepared."""
-        for mark in sorted(self.folder.glob(f"{trouble.name}.[0-9]")):
+    def take(self, fault: Fault) -> str | None:
+        """Use up one injected fault and return its ``at``; return None if none is left."""
+        for mark in sorted(self.folder.glob(f"{fault.name}.[0-9]")):
             taken = mark.with_suffix(".taken")
-            with suppress(FileNotFoundError):  # another program was quicker
+            with suppress(FileNotFoundError):  # another program took it first
                 mark.rename(taken)
                 return taken.read_text()
         return None
 
-    def calm(self) -> None:
-        """Forgets what is prepared and was not met."""
-        for trouble in Trouble:
-            while self.take(trouble) is not None:
+    def clear_faults(self) -> None:
+        """Remove every injected fault that nothing has met."""
+        for fault in Fault:
+            while self.take(fault) is not None:
                 pass
 
+    def _record(self, kind: str, line: str) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / kind).open("a") as records:
+            records.write(f"{line}\n")
 
-def client_variables(url: str, role: str | None = None) -> dict[str, str]:
-    """What points every AWS client at the emulator and away from every real account, as a role or as its owner."""
-    return {
-        "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": f"{ROLE_KEY}{role}" if role else "emulator",
-        "AWS_SECRET_ACCESS_KEY": "emulator",
-        "AWS_REGION": REGION,
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
+    def _recorded(self, kind: str) -> list[str]:
+        records = self.folder / kind
+        return records.read_text().splitlines() if records.exists() else []
+
+
+_in_use: list[Runtime] = []
+
+
+def use(runtime: Runtime) -> None:
+    """Make this the runtime of the process. The emulator's process calls it once, before it serves."""
+    _in_use[:] = [runtime]
+
+
+def current() -> Runtime:
+    """Return the runtime of this process. Raise RuntimeError if it has none."""
+    if not _in_use:
+        raise RuntimeError("this process has no runtime: call emulators.aws.runtime.use first")
+    return _in_use[0]

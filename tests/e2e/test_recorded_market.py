@@ -8,7 +8,7 @@ import pytest
 from commands import Replayed
 
 from barflow.warehouse.load import TABLES
-from rehearsal.oracle import TWELVEDATA, Oracle, differences, held
+from rehearsal.oracle import TWELVEDATA, Oracle, differences, read_table
 
 SYMBOLS = ("AAPL", "GOOGL", "TSLA", "MSFT", "NVDA")
 
@@ -31,22 +31,22 @@ def test_the_recorded_market_arrives_whole_and_balanced(replayed: Replayed) -> N
 
 @pytest.mark.parametrize("table", TABLES)
 def test_the_recorded_market_is_aggregated_as_the_oracle_does(replayed: Replayed, oracle: Oracle, table: str) -> None:
-    actual = held(replayed.stores.warehouse_dsn, table)
+    actual = read_table(replayed.stores.warehouse_dsn, table)
     assert len(actual) == {"bar_5min": 7500, "bar_30min": 1250, "bar_1h": 675}.get(table, 100)
     assert differences(actual, oracle.table(table)) == []
 
 
 def test_the_hour_of_half_past_eleven_opens_with_its_oldest_bar(replayed: Replayed) -> None:
     """The recording is newest first and starts in the middle of a session: flaws 1 and 7 of earlier systems."""
-    hour = held(replayed.stores.warehouse_dsn, "bar_1h")["AAPL", datetime(2025, 7, 2, 15, 30, tzinfo=UTC)]
+    hour = read_table(replayed.stores.warehouse_dsn, "bar_1h")["AAPL", datetime(2025, 7, 2, 15, 30, tzinfo=UTC)]
     assert (hour["open"], hour["bar_count"], hour["is_complete"]) == (211.49001, 12, True)
-    day = held(replayed.stores.warehouse_dsn, "bar_1d")["AAPL", datetime(2025, 7, 2, 13, 30, tzinfo=UTC)]
+    day = read_table(replayed.stores.warehouse_dsn, "bar_1d")["AAPL", datetime(2025, 7, 2, 13, 30, tzinfo=UTC)]
     assert (day["open"], day["bar_count"], day["expected_bars"], day["is_complete"]) == (211.49001, 54, 78, False)
 
 
 def test_a_real_jump_is_data(replayed: Replayed) -> None:
     """Flaw 12 of earlier systems: Tesla opened 7.6 % lower on 2025-07-07."""
-    metrics = held(replayed.stores.warehouse_dsn, "daily_metrics")
+    metrics = read_table(replayed.stores.warehouse_dsn, "daily_metrics")
     assert round(metrics["TSLA", date(2025, 7, 7)]["gap_open"], 3) == -0.076
     assert round(metrics["TSLA", date(2025, 7, 24)]["gap_open"], 3) == -0.069
 
