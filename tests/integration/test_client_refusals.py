@@ -276,7 +276,7 @@ class TestTroubleOnTheWay:
         raw: list[RawResponse] = []
         fetch(market, raw=raw)
         assert [(one.http_status, one.symbols) for one in raw] == [(503, ("AAPL",)), (200, ("AAPL",)), (200, ("AAPL",))]
-        assert b"Gateway trouble" in raw[0].body
+        assert b"Gateway error" in raw[0].body
         assert raw[2].body.startswith(raw[1].body)
 
     def test_trouble_in_keeping_the_raw_answer_is_not_the_vendor_s(self, market: TwelveDataEmulator) -> None:
