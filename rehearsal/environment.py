@@ -1,4 +1,4 @@
-"""The rehearsed environment: deployed to the AWS emulator, beside emulators of Twelve Data, Slack and the stores.
+"""The rehearsed environment: deployed to the AWS emulator, with emulators of Twelve Data and Slack and local stores.
 
 ``with RehearsedEnvironment("dev", folder, log) as deployed`` starts the emulators. Its methods do what an operator and
 the schedule do, and return what readers see.

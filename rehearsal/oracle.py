@@ -120,7 +120,7 @@ class Oracle:
     def of_files(cls, form: str, files: Mapping[str, Path]) -> Oracle:
         """Return the oracle of recorded files: ``of_files(IBKR, {"AAPL": file})``.
 
-        A form whose files contain the symbols takes one file, under any key.
+        If the files of a form contain the symbol, pass one file under any key.
         """
         oracle = cls()
         for symbol, file in files.items():

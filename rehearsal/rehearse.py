@@ -151,7 +151,7 @@ def run_to_success(deployed: RehearsedEnvironment) -> str:
 
 
 def run_to_failure(deployed: RehearsedEnvironment, scenario: Scenario) -> str:
-    """Start a run whose every try meets the fault, and return the reason in Slack.
+    """Start a run in which every try of the task meets the fault, and return the reason in Slack.
 
     Raise BarflowError unless the task fails, no cluster is left, Slack has the reason and readers see no change.
     """
@@ -168,7 +168,7 @@ def run_to_failure(deployed: RehearsedEnvironment, scenario: Scenario) -> str:
 
 
 def run_with_killed_workers(deployed: RehearsedEnvironment) -> str:
-    """Start a run whose worker dies when its cluster is created, and again while its step runs.
+    """Start a run, and kill its worker when the cluster is created and again while the step runs.
 
     Raise BarflowError unless the run succeeds with one cluster and one step.
     """

@@ -83,7 +83,7 @@ def _denied(text: str) -> AccessDeniedError:
 
 @wrap(BaseResponse, "call_action")
 def _authorize_call(original: Function, response: BaseResponse) -> Any:
-    """Answer a call only if the role allows it. S3 has a patch of its own: it does not name its operations."""
+    """Answer a call only if the role allows it. S3 has another patch, because its requests do not name an operation."""
     credential = CREDENTIAL.search(response.headers.get("Authorization", ""))
     if credential and not isinstance(response, S3Response):
         role, service = credential.groups()

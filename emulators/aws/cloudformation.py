@@ -23,7 +23,7 @@ from emulators.aws.patches import Function, add, wrap
 @wrap(CloudFormationBackend, "create_stack")
 @wrap(CloudFormationBackend, "update_stack")
 def _answer_with_reason(original: Function, *arguments: Any, **named: Any) -> Any:
-    """Answer with the reason when a resource cannot be made. moto answers 500, and the CLI then sends it again."""
+    """Answer with the reason if a resource cannot be created. moto answers 500, and the CLI then retries."""
     try:
         return original(*arguments, **named)
     except Exception as error:

@@ -97,7 +97,7 @@ class ClusterLifecycle:
             certificate = rules["EncryptionConfiguration"].get("InTransitEncryptionConfiguration", {})
             needed.append(certificate.get("TLSCertificateConfiguration", {}).get("S3Object", ""))
         s3_objects.require_readable(self._role, (uri for uri in needed if uri.startswith("s3://")))
-        # EMR starts without this permission and writes no logs, which nobody notices before they are needed.
+        # EMR starts without this permission and silently writes no logs. Here the cluster fails, to show the mistake.
         authorize(self._role, on_uri("s3:PutObject", f"{self._cluster.log_uri}{self._cluster.id}/"))
 
     def _run_steps(self) -> None:

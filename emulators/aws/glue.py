@@ -1,9 +1,8 @@
 """Glue job runs that execute the deployed script on this host, as Glue would start it.
 
 The script gets all default arguments of the job and all arguments of the run, as on Glue. Its extra files are in its
-working folder and its extra Python files on its path. Spark reads ``s3://`` from a copy of the bucket, made when the
-run starts, because this environment has no S3 file system for Spark. What the program itself reads and writes goes to
-the emulator's S3.
+working folder and its extra Python files on its path. Spark reads ``s3://`` from a copy of the bucket at the start of
+the run, because this environment has no S3 file system for Spark. The program's own AWS clients use the emulator's S3.
 """
 
 from __future__ import annotations

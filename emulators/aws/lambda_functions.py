@@ -67,10 +67,10 @@ def _unpack(function: LambdaFunction) -> Path:
 
 
 class Trigger(resource_types.RecordedResource):
-    """CDK's ``Trigger``: a function that the deployment invokes, and whose error becomes the deployment's.
+    """CDK's ``Trigger``: the deployment invokes its function, and fails if the function fails.
 
-    The deployment invokes it only when it creates the trigger. CDK also invokes it on updates, but moto updates a
-    function after what refers to it, which is too late.
+    The function is invoked only when the trigger is created. CDK also invokes it on updates. moto cannot: it updates a
+    function after the resources that refer to it, which is too late.
     """
 
     @classmethod

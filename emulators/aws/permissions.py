@@ -1,8 +1,8 @@
 """The permissions that each API call of a deployed program needs, by AWS's Service Authorization Reference.
 
-A call needs its action on its resource, and whatever the action needs beside it: a role that is passed on, the key that
-the resource is encrypted with. Condition keys of the request are part of a permission. A call that is not listed in
-``PERMISSIONS`` is denied, so that none is overlooked; to support a new call, add a line there.
+A call needs its action on its resource. It may also need to pass a role, or to use the KMS key of its resource.
+Condition keys of the request are part of a permission. A call that is not listed in ``PERMISSIONS`` is denied, so that
+none is overlooked. To support a new call, add a line there.
 
 https://docs.aws.amazon.com/service-authorization/latest/reference/
 """

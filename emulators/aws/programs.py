@@ -39,9 +39,9 @@ _running: set[Program] = set()
 
 
 class Program:
-    """A running deployed program, in a session of its own; it keeps the lines that the program prints.
+    """A running deployed program, in its own process session, and the lines that it prints.
 
-    With ``kill_at`` it kills the program as soon as a printed line contains that text.
+    With ``kill_at`` the program is killed as soon as a printed line contains that text.
     """
 
     def __init__(

@@ -183,7 +183,7 @@ TYPES: dict[str, type[CloudFormationModel]] = {
 
 @wrap(parsing, "resource_class_from_type")
 def _class_of(original: Function, resource_type: str) -> type[CloudFormationModel]:
-    """Return the class of a resource type; a record for one that nobody implements."""
+    """Return the class of a resource type, or RecordedResource if there is none."""
     if resource_type in TYPES:
         return TYPES[resource_type]
     if resource_type.startswith("Custom::"):  # moto's own needs Docker to run the function behind it

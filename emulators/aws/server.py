@@ -1,4 +1,4 @@
-"""The AWS emulator as a process of its own: moto's server with this package's patches.
+"""The AWS emulator as a separate process: moto's server with this package's patches.
 
 ``with AwsEmulator() as aws`` starts it on a free port of loopback. ``aws.environment()`` points every AWS client at it,
 the CDK CLI included, with made-up keys, so that nothing can reach a real account. The process ends with the block. It

@@ -13,7 +13,7 @@ from emulators.aws.server import AwsEmulator
 
 @pytest.fixture(scope="session")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
-    """The emulator. Each test takes names of its own. An idle minute of a cluster is a tenth of a second."""
+    """The emulator. Every test uses its own resource names. An idle minute of a cluster is a tenth of a second."""
     runtime = Runtime(tmp_path_factory.mktemp("aws"), warehouse_dsn="", settings={"SETTING": "here"}, idle_minute=0.1)
     with AwsEmulator(runtime) as emulator:
         found = Aws(emulator, runtime)

@@ -91,8 +91,8 @@ def test_the_objects_of_an_encrypted_bucket_need_its_key(aws: Aws) -> None:
 
 def test_a_new_cluster_needs_permission_to_pass_its_roles(aws: Aws) -> None:
     tags = [{"Key": "barflow:env", "Value": "dev"}]
-    asked = {"Name": "n", "ReleaseLabel": "emr-7.13.0", "ServiceRole": "r", "JobFlowRole": "r", "Tags": tags}
-    asked["Instances"] = {"KeepJobFlowAliveWhenNoSteps": True}
+    request = {"Name": "n", "ReleaseLabel": "emr-7.13.0", "ServiceRole": "r", "JobFlowRole": "r", "Tags": tags}
+    request["Instances"] = {"KeepJobFlowAliveWhenNoSteps": True}
     tagged = {"elasticmapreduce:RequestTag/barflow:env": "dev"}
     start = allow(["elasticmapreduce:RunJobFlow", "elasticmapreduce:AddTags"], StringEquals=tagged)
     pass_on = allow("iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/r")
@@ -100,10 +100,10 @@ def test_a_new_cluster_needs_permission_to_pass_its_roles(aws: Aws) -> None:
     aws.create_role("starter-of-others", start, pass_on | {"Resource": f"arn:aws:iam::{ACCOUNT}:role/another"})
     aws.create_role("starter-of-this", start, pass_on)
     for name in ("starter", "starter-of-others"):
-        assert "iam:PassRole" in denied(aws.client("emr", name).run_job_flow, **asked)
+        assert "iam:PassRole" in denied(aws.client("emr", name).run_job_flow, **request)
     emr = aws.client("emr", "starter-of-this")
-    cluster = emr.run_job_flow(**asked)["JobFlowId"]
-    assert "RunJobFlow" in denied(emr.run_job_flow, **{**asked, "Tags": []})
+    cluster = emr.run_job_flow(**request)["JobFlowId"]
+    assert "RunJobFlow" in denied(emr.run_job_flow, **{**request, "Tags": []})
     assert "TerminateJobFlows" in denied(emr.terminate_job_flows, JobFlowIds=[cluster])
     aws.client("emr").terminate_job_flows(JobFlowIds=[cluster])
 

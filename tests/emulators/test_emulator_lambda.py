@@ -26,7 +26,7 @@ BUNDLE = {
 
 def deploy(aws: Aws, name: str, files: dict[str, str], **more: Any) -> str:
     """Deploy a function and return its ARN."""
-    made = aws.client("lambda").create_function(
+    created = aws.client("lambda").create_function(
         FunctionName=name,
         Runtime="python3.13",
         Role="arn:aws:iam::123456789012:role/r",
@@ -35,7 +35,7 @@ def deploy(aws: Aws, name: str, files: dict[str, str], **more: Any) -> str:
         Environment={"Variables": {"GIVEN": "here"}},
         **more,
     )
-    return str(made["FunctionArn"])
+    return str(created["FunctionArn"])
 
 
 def invoke(aws: Aws, name: str, event: Any) -> tuple[dict[str, Any], str | None]:

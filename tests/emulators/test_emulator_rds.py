@@ -37,7 +37,7 @@ TEMPLATE = {
 
 @pytest.fixture(scope="module")
 def owner() -> Iterator[dict[str, Any]]:
-    """The connection settings of a deployed database's owner, on a server of its own that gets passwords."""
+    """The connection settings of a deployed database's owner; the server is separate because it gets passwords."""
     with tempfile.TemporaryDirectory(prefix="barflow-tests-", ignore_cleanup_errors=True) as folder:
         state = State.create(Path(folder) / "state", source={"kind": "synthetic"}, as_of=None)
         with Services(state, print, mongo=False) as services:
