@@ -198,10 +198,11 @@ def wait_until(failure: str, condition: Callable[[], bool], seconds: float = 120
 
 def print_table(steps: list[Step]) -> None:
     """Print the final table to stdout."""
-    shown = table("rehearsed", ("step", "found", "seconds"), left=2)
+    shown = table("rehearsed", ("step", "seconds"))
+    shown.add_column("found")  # it wraps, so that the other columns keep their width
     for step in steps:
-        shown.add_row(step.name, step.found, f"{step.seconds:.1f}")
-    shown.add_row("all", "", f"{sum(step.seconds for step in steps):.1f}", style="bold")
+        shown.add_row(step.name, f"{step.seconds:.1f}", step.found)
+    shown.add_row("all", f"{sum(step.seconds for step in steps):.1f}", style="bold")
     console().print(shown)
 
 

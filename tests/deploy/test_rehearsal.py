@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -260,7 +261,7 @@ def test_a_fault_is_injected_at_a_line_that_its_program_prints(task: int, progra
     assert f'"{SCENARIOS[task].at} ' in (ROOT / program).read_text()
 
 
-def test_an_emulator_that_does_not_start_ends_the_rehearsal_with_one_line(
+def test_an_emulator_that_does_not_start_ends_the_rehearsal_with_one_line_and_exit_code_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*arguments: object) -> None:
@@ -268,8 +269,18 @@ def test_an_emulator_that_does_not_start_ends_the_rehearsal_with_one_line(
 
     monkeypatch.setattr(rehearsal, "rehearse", fail)
     monkeypatch.setattr(sys, "argv", ["rehearsal"])
-    assert rehearsal.main() == 1
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("rehearsal", run_name="__main__")
+    assert ended.value.code == 1
     assert capsys.readouterr().err == "error: The AWS emulator did not start (exit code 1).\n"
+
+
+def test_the_printed_table_has_the_seconds_of_a_step_with_a_long_result(capsys: pytest.CaptureFixture[str]) -> None:
+    rehearsal.print_table([Step("process", 190.34, "rows " * 40), Step("  compare", 2.71, "6000 rows")])
+    rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert [row for row in rows if row[1:]][:3] == [["step", "seconds"], ["process", "190.3"], ["rows", "rows"]]
+    assert ["compare", "2.7"] in rows
+    assert ["all", "193.1"] in rows
 
 
 def test_the_page_has_each_step_with_its_seconds() -> None:
