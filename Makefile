@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 ARGS ?=
 ENV ?= dev
 
-.PHONY: help setup demo dashboard airflow test test-host test-all pictures lint bench synth diff deploy-local rehearse clean lock
+.PHONY: help setup demo dashboard airflow test test-host test-all pictures lint docs bench synth diff deploy-local rehearse clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -67,6 +67,10 @@ lint: setup .venv/.airflow ## ruff, mypy and import-linter
 	@$(BIN)/ruff check -q .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
+
+docs: .venv/.ready node_modules/.ready ## build the documentation's site into build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "build/site/index.html"
 
 bench: setup .venv/.airflow ## measure this machine: ratios against peers and limits
 	@$(BIN)/python -m benchmarks $(ARGS)

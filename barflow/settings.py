@@ -22,33 +22,40 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="BARFLOW_", extra="ignore", frozen=True, populate_by_name=True)
 
-    env: str = Field("local", description="the environment's name: local, dev, staging, prod")
-    symbols: Annotated[tuple[str, ...], NoDecode] = DEFAULT_SYMBOLS
+    env: str = Field("local", description="the environment: local, dev, staging or prod")
+    symbols: Annotated[tuple[str, ...], NoDecode] = Field(DEFAULT_SYMBOLS, description="symbols, separated by commas")
 
-    twelvedata_url: str = "https://api.twelvedata.com"
-    twelvedata_api_key: SecretStr | None = Field(None, validation_alias="TWELVEDATA_API_KEY")
-    credits_per_minute: int = Field(8, ge=1, description="the plan's API credits a minute; Basic has 8")
-    credits_per_day: int | None = Field(800, ge=1, description="the plan's credits a day; empty = no daily cap")
-    batch_size: int = Field(8, ge=1, le=120, description="symbols in one request; never above the minute's credits")
+    twelvedata_url: str = Field("https://api.twelvedata.com", description="the Twelve Data API")
+    twelvedata_api_key: SecretStr | None = Field(
+        None, validation_alias="TWELVEDATA_API_KEY", description="the Twelve Data API key; sent only in a header"
+    )
+    credits_per_minute: int = Field(8, ge=1, description="API credits per minute of the plan; the Basic plan has 8")
+    credits_per_day: int | None = Field(800, ge=1, description="API credits per day of the plan; empty: no daily limit")
+    batch_size: int = Field(8, ge=1, le=120, description="symbols per request, at most the credits per minute")
 
-    mongodb_uri: SecretStr | None = None
-    mongodb_database: str = "barflow"
-    warehouse_dsn: SecretStr | None = None
-    lake_uri: str | None = Field(None, description="a folder or s3://bucket/prefix")
-    athena_database: str | None = Field(None, description="the catalog's database of an archive on S3")
-    athena_workgroup: str | None = Field(None, description="by which that archive is counted; both or neither")
+    mongodb_uri: SecretStr | None = Field(None, description="the MongoDB server")
+    mongodb_database: str = Field("barflow", description="the database in MongoDB")
+    warehouse_dsn: SecretStr | None = Field(None, description="the PostgreSQL database of the warehouse")
+    lake_uri: str | None = Field(None, description="the Parquet archive: a folder, or s3://bucket/prefix")
+    athena_database: str | None = Field(None, description="the Glue database of an archive on S3")
+    athena_workgroup: str | None = Field(
+        None, description="the Athena workgroup that counts the archive; set it together with the database"
+    )
 
-    history_sessions: int = Field(20, ge=1, description="sessions that the first run of a symbol takes")
-    revision_sessions: int = Field(2, ge=1, description="sessions that each tick takes again, to catch corrections")
+    history_sessions: int = Field(20, ge=1, description="sessions that the first tick of a symbol fetches")
+    revision_sessions: int = Field(2, ge=1, description="sessions that each tick fetches again, to find corrections")
     staging_days: int = Field(90, ge=30, description="days that a loaded session stays in MongoDB, at least")
-    alerts_file: Path | None = Field(None, description="the rules of alerts; empty = those shipped")
-    sns_topic_arn: str | None = Field(None, description="the topic that alerts go to")
-    slack_webhook: SecretStr | None = None
-    slack_token: SecretStr | None = Field(None, description="a bot's token; then slack_channel says where to")
-    slack_channel: str | None = None
-    slack_url: str = "https://slack.com/api/"
-    dashboard_token: SecretStr | None = Field(None, description="who knows it may read the page from elsewhere")
-    lease_seconds: float = Field(30, gt=0, description="how long a dead run keeps its lock on a hop")
+    alerts_file: Path | None = Field(None, description="the alert rules; empty: the rules in the package")
+    sns_topic_arn: str | None = Field(None, description="the SNS topic that receives alerts")
+    slack_webhook: SecretStr | None = Field(None, description="a Slack webhook that receives alerts and reports")
+    slack_token: SecretStr | None = Field(None, description="a Slack bot token; set the Slack channel, too")
+    slack_channel: str | None = Field(None, description="the Slack channel that the bot posts to")
+    slack_url: str = Field("https://slack.com/api/", description="the Slack API")
+    dashboard_token: SecretStr | None = Field(
+        None,
+        description="the token with which visitors sign in to the page; required on an address other than loopback",
+    )
+    lease_seconds: float = Field(30, gt=0, description="seconds until the lock of a dead run expires")
 
     def require(self, name: str) -> str:
         """A setting that this command cannot do without. Raises BadInputError when it is not there."""

@@ -1,1 +1,1 @@
-"""How fast is Barflow on this machine? Ratios against peers and limits, all measured in one run."""
+"""Benchmarks: ratios against peers and limits, all measured in one run on one machine."""

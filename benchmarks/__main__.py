@@ -1,4 +1,4 @@
-"""Which figures are measured? All of them, or those that are named; the table goes to stdout."""
+"""`python -m benchmarks`: measure all chapters, or those that are named, and print one table."""
 
 from __future__ import annotations
 
@@ -25,24 +25,25 @@ CHAPTERS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command line. Return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measures this machine: ratios against peers and limits, of one run. It takes about ten minutes.",
+        description="Measure this machine: ratios against peers and limits, in one run of about ten minutes.",
         epilog="Example: python -m benchmarks --only parse --only tick",
     )
     parser.add_argument("--only", action="append", choices=CHAPTERS, metavar="NAME", help=" | ".join(CHAPTERS))
-    parser.add_argument("--quick", action="store_true", help="a tenth of the data, once: to see it work")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures there, as Markdown")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the data, once, to try it out")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the figures to FILE, as Markdown")
     options = parser.parse_args(arguments)
     if not Path("/proc/self/status").exists():
-        parser.error("peak memory is read from /proc, which this system lacks: run it on Linux")
+        parser.error("peak memory comes from /proc, which this system lacks: run it on Linux")
     begun = time.monotonic()
 
-    def say(text: str) -> None:
+    def log(text: str) -> None:
         print(f"{time.monotonic() - begun:6.0f} s  {text}", file=sys.stderr, flush=True)
 
     try:
-        with opened(options.quick, say) as bench:
+        with opened(options.quick, log) as bench:
             chapters = [CHAPTERS[name](bench) for name in CHAPTERS if name in (options.only or CHAPTERS)]
     except BarflowError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     figures.show(chapters)
     if options.out:
         figures.write(options.out, chapters, options.quick)
-        say(f"written to {options.out}")
+        log(f"written to {options.out}")
     return 0
 
 

@@ -1,9 +1,9 @@
-"""How soon is an alert out, and does judging a bar cost more when more bars are stored?"""
+"""Alerts: the time from a stored bar to a sent alert, and the cost of evaluating a bar as history grows."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from statistics import median, quantiles
 from typing import Any
@@ -13,7 +13,7 @@ from botocore.awsrequest import AWSResponse
 from barflow.alerts.channels import Receipts, SnsChannel
 from barflow.alerts.evaluate import Evaluator
 from barflow.alerts.message import Message
-from barflow.alerts.rules import RuleBook, settle
+from barflow.alerts.rules import RuleBook, parse_rules
 from barflow.alerts.tick import Alerts
 from barflow.market.bars import SessionBars, document_key
 from barflow.pipeline.ingest import Ingest
@@ -28,18 +28,18 @@ from benchmarks.stores import Bench
 SYMBOLS, DAYS = 500, 20
 SHORT, LONG = 25, 250
 SYMBOL = "AAPL"
-# SNS is never reached; its client signs all the same.
+# The client signs its requests, although SNS is never reached.
 KEYS = {"AWS_ACCESS_KEY_ID": "benchmark", "AWS_SECRET_ACCESS_KEY": "benchmark"}
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:alerts.fifo"
 MEANING = f"""
-From stored to sent: {SYMBOLS} symbols under 20 rules each get the bar of one tick, which fires one alert a symbol. The
-time runs from the moment that a symbol's bars are in MongoDB to the moment that SNS has its message, in batches as
-ingest makes them; the call to SNS is whole but for the network. It is set against reading the rules' 20 sessions back
-from the store at each tick, which is the least that it takes to judge without remembering them.
+From stored to sent: one tick brings one bar of each of {SYMBOLS} symbols, which have 20 rules. One alert fires per
+symbol. The time runs from the moment that a symbol's bars are in MongoDB to the moment that SNS has its message, in
+the batches of ingest; the call to SNS is complete, apart from the network. It is compared with reading the 20 sessions
+of the rules from MongoDB at each tick, which is the least work of an evaluation that remembers nothing.
 
-Cost of a bar: judging one new bar by the 20 rules, with {LONG} sessions stored against {SHORT}.
+Cost of a bar: evaluating one new bar against the 20 rules, with {LONG} stored sessions against {SHORT}.
 """
-# Twenty rules of every kind; on the bars here, fires_3pct alone does.
+# Twenty rules of every kind. On these bars, only fires_3pct fires.
 RULES: Sequence[dict[str, Any]] = [
     {"id": "fires_3pct", "kind": "move", "percent": 3.0, "minutes": 30},
     *({"id": f"move_{n}", "kind": "move", "percent": 10.0 + n, "minutes": 30 * n} for n in range(1, 5)),
@@ -54,26 +54,27 @@ RULES: Sequence[dict[str, Any]] = [
 
 
 def measure(bench: Bench) -> Chapter:
+    """Measure both figures of alerts."""
     names = bench.symbols(SYMBOLS)
     pipeline = bench.pipeline("alerts")
-    bench.say(f"alerts: {len(names)} symbols of {DAYS} days under {len(RULES)} rules")
+    bench.log(f"alerts: {len(names)} symbols of {DAYS} days under {len(RULES)} rules")
     seed_sessions(pipeline.database, names, DAYS, but_last=1)
-    told = call("alerts:stored_to_sent", KEYS, uri=pipeline.mongodb_uri, database=pipeline.name, names=names).result
-    bench.say("alerts: the cost of judging a bar")
+    sent = call("alerts:stored_to_sent", KEYS, uri=pipeline.mongodb_uri, database=pipeline.name, names=names).result
+    bench.log("alerts: the cost of evaluating a bar")
     costs = call("alerts:cost_of_a_bar", repeats=bench.repeats(9)).result
     figures = [
-        Figure(f"alert from stored to sent, {len(names)} symbols × {len(RULES)} rules, p50", told["p50"], "s"),
+        Figure(f"alert from stored to sent, {len(names)} symbols × {len(RULES)} rules, p50", sent["p50"], "s"),
         Figure(
             "the same, p99",
-            told["p99"],
+            sent["p99"],
             "s",
             against="reading back 20 sessions",
-            theirs=told["read_back"],
+            theirs=sent["read_back"],
             target=2,
             times_less=True,
         ),
         Figure(
-            f"judge a bar by {len(RULES)} rules, {LONG} sessions stored",
+            f"evaluate a bar against {len(RULES)} rules, {LONG} sessions stored",
             costs[str(LONG)],
             "µs",
             against=f"{SHORT} sessions stored",
@@ -81,33 +82,35 @@ def measure(bench: Bench) -> Chapter:
             target=1.25,
         ),
     ]
-    seen = [
-        f"{told['sent']:.0f} alerts; the tick that stored, judged and sent took {told['tick']:.1f} s, of which alerts "
-        f"{told['alerts']:.1f} s",
+    notes = [
+        f"{sent['sent']:.0f} alerts; the tick that stored, evaluated and sent took {sent['tick']:.1f} s, "
+        f"{sent['alerts']:.1f} s of it for alerts",
     ]
-    return Chapter("Alerts", MEANING, figures, seen)
+    return Chapter("Alerts", MEANING, figures, notes)
 
 
 def book() -> RuleBook:
-    return settle({"rule": RULES})
+    """Return the twenty rules."""
+    return parse_rules({"rule": RULES})
 
 
-class Timed(SnsChannel):
-    """SNS without the network, and when it had each message."""
+class TimedChannel(SnsChannel):
+    """SNS without the network. ``sent`` is the moment at which it took the message of each symbol."""
 
     def __init__(self) -> None:
         super().__init__(TOPIC)
         self.sent: dict[str, float] = {}
-        self._client.meta.events.register("before-send.sns", lambda **_: Taken())
+        self._client.meta.events.register("before-send.sns", lambda **_: Accepted())
 
     def send(self, messages: Sequence[Message]) -> Iterator[Receipts]:
+        """Send messages and note when each batch was taken."""
         for receipts in super().send(messages):
             self.sent |= dict.fromkeys((name.split("|")[1] for name in receipts), time.time())
             yield receipts
 
 
-class Taken(AWSResponse):  # type: ignore[misc]
-    """SNS's answer to a batch it took."""
+class Accepted(AWSResponse):  # type: ignore[misc]
+    """SNS's answer to a batch that it took."""
 
     def __init__(self) -> None:
         super().__init__("", 200, {}, None)
@@ -116,52 +119,70 @@ class Taken(AWSResponse):  # type: ignore[misc]
         )
 
 
+class TimedAlerts(Alerts):
+    """Alerts that note when each symbol's bars were stored, and how many seconds of a tick are for alerts."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.stored: dict[str, float] = {}
+        self.seconds = 0.0
+
+    def save(
+        self, keys: Sequence[str], run_id: str, requested_at: datetime, save: Callable[[], Mapping[str, Saved]]
+    ) -> Mapping[str, Saved]:
+        """Save and evaluate as Alerts does."""
+        storing = 0.0
+
+        def timed_save() -> Mapping[str, Saved]:
+            nonlocal storing
+            begun = time.monotonic()
+            saved = save()
+            storing = time.monotonic() - begun
+            self.stored |= dict.fromkeys(saved, time.time())
+            return saved
+
+        begun = time.monotonic()
+        saved = super().save(keys, run_id, requested_at, timed_save)
+        self.seconds += time.monotonic() - begun - storing
+        return saved
+
+
 def stored_to_sent(uri: str, database: str, names: list[str]) -> dict[str, float]:
-    """Seconds. The first tick fills the state from the store, the second brings the last bar of the day."""
-    opened, channel = connect(uri, database), Timed()
+    """Return seconds: the first tick fills the state from the store, the second brings the last bar of the session."""
+    opened, channel = connect(uri, database), TimedChannel()
     keys = [document_key(name, item.session_date) for name in names for item in sessions(DAYS)]
     begun = time.monotonic()
     for _ in Staging(opened).sessions(keys):
         pass
     read_back = time.monotonic() - begun
     Alerts(opened, book(), [], lambda: LAST_CLOSE).ensure()
-    quiet: Any = Script([])
+    quiet: Any = FakeClient([])
     _ingest(quiet, opened, Alerts(opened, book(), [], lambda: LAST_CLOSE)).tick(names)
-    alerts = Alerts(opened, book(), [channel], lambda: LAST_CLOSE)
-    judging: list[float] = []
-    _time(alerts, "_judge", judging)
-    _time(alerts.delivery, "run", judging)
-    jumped: Any = Script([_answer(name) for name in names])
-    hop, stored = _ingest(jumped, opened, alerts), dict[str, float]()
-    save = hop.staging.save
-    hop.staging.save = lambda *given: _noting(stored, save(*given))  # type: ignore[method-assign]
+    alerts = TimedAlerts(opened, book(), [channel], lambda: LAST_CLOSE)
+    jumped: Any = FakeClient([_answer(name) for name in names])
+    hop = _ingest(jumped, opened, alerts)
     begun = time.monotonic()
     hop.tick(names)
     tick = time.monotonic() - begun
-    waits = [channel.sent[name] - stored[name] for name in names]
+    waits = [channel.sent[name] - alerts.stored[name] for name in names]
     return {
         "read_back": read_back,
         "tick": tick,
-        "alerts": sum(judging),
+        "alerts": alerts.seconds,
         "sent": len(waits),
         "p50": median(waits),
         "p99": quantiles(waits, n=100)[98],
     }
 
 
-def _noting(stored: dict[str, float], saved: dict[str, Saved]) -> dict[str, Saved]:
-    """Notes when these symbols' bars were stored."""
-    stored |= dict.fromkeys(saved, time.time())
-    return saved
-
-
-class Script:
-    """A client that has these answers."""
+class FakeClient:
+    """A Twelve Data client with prepared answers."""
 
     def __init__(self, answers: Sequence[Answer]) -> None:
         self.answers = answers
 
     def time_series(self, *asked: object, on_raw: object) -> Iterator[Answer]:
+        """Yield the prepared answers."""
         yield from self.answers
 
 
@@ -170,7 +191,7 @@ def _ingest(client: Any, database: Any, alerts: Alerts) -> Ingest:
 
 
 def _answer(name: str) -> Answer:
-    """The revision window of three sessions, the last bar of it 3.5 % up."""
+    """Return the answer of a revision window of three sessions, whose last bar closes 3.5 % higher."""
     rows = []
     for document in list(session_documents(name, DAYS))[-3:]:
         columns = (document[column] for column in ("ts", "open", "high", "low", "close", "volume"))
@@ -185,42 +206,26 @@ def _answer(name: str) -> Answer:
     return Answer(name, {"symbol": name}, values, LAST_CLOSE)
 
 
-def _time(owner: Any, method: str, seconds: list[float]) -> None:
-    original = getattr(owner, method)
-
-    def timed(*arguments: Any) -> Any:
-        begun = time.monotonic()
-        result = original(*arguments)
-        seconds.append(time.monotonic() - begun)
-        return result
-
-    setattr(owner, method, timed)
-
-
 def cost_of_a_bar(repeats: int) -> dict[str, float]:
-    """Microseconds for one bar, by how many sessions were judged before it; the histories take turns."""
+    """Return the microseconds of one bar by the sessions that were evaluated before it. The histories take turns."""
     taken: dict[int, list[float]] = {SHORT: [], LONG: []}
     prepared = {days: _prepared(days) for days in taken}
     for _ in range(repeats):
         for days, (evaluator, state, bars) in prepared.items():
             begun = time.perf_counter()
             for _ in range(200):
-                evaluator.advance(state, [StoredSession(bars, 2)])
+                evaluator.evaluate(state, [StoredSession(bars, 2)])
             taken[days].append((time.perf_counter() - begun) / 200 * 1e6)
     return {str(days): median(values) for days, values in taken.items()}
 
 
 def _prepared(days: int) -> tuple[Evaluator, Any, SessionBars]:
-    """A state that has judged all but the last bar, and the session with it."""
+    """Return a state after all bars but the last, and the session of the last bar."""
     state = None
     found = [from_document(document) for document in session_documents(SYMBOL, days)]
     last = found.pop()
     part = SessionBars.of(last.symbol, last.session_date, last.bars()[:-1])
     for bars in (*found, part):
-        evaluator = Evaluator(book(), _end(bars))
-        state, _ = evaluator.advance(state or evaluator.start(SYMBOL), [StoredSession(bars, 1)])
+        evaluator = Evaluator(book(), bars.ts[-1])
+        state, _ = evaluator.evaluate(state or evaluator.new_state(SYMBOL), [StoredSession(bars, 1)])
     return Evaluator(book(), LAST_CLOSE), state, last
-
-
-def _end(bars: SessionBars) -> datetime:
-    return bars.ts[-1]

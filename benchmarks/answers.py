@@ -1,4 +1,4 @@
-"""How are both clients given the same answer? By an HTTP adapter that has it ready; and how long do they take?"""
+"""A prepared HTTP answer for both clients, and a timer for their work."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ ROUNDS = 40
 
 
 def canned(body: bytes) -> requests.Session:
-    """A session that gets this body whenever it asks for bars."""
+    """Return an HTTP session that answers every request for bars with this body."""
     session = requests.Session()
     session.mount("https://", _Canned(body))
     return session
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    """The quickest of some rounds: the others were disturbed."""
+    """Return the time of the fastest of some rounds: other work of the machine slows the others down."""
     taken = []
     for _ in range(ROUNDS):
         begun = time.perf_counter()
@@ -38,13 +38,14 @@ class _Canned(BaseAdapter):
         self.body = body
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+        """Return the body, without a network."""
         response = requests.Response()
         response.status_code, response.request, response.url = 200, request, request.url or ""
         response.headers["Content-Type"] = "application/json; charset=utf-8"
         response.encoding = "utf-8"
-        # The other one is what the official client asks for when it is made: the list of indicators.
+        # The official client requests the list of indicators when it is created.
         response.raw = BytesIO(self.body if "/time_series" in response.url else b'{"data":{}}')
         return response
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is no connection."""

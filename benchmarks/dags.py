@@ -1,4 +1,4 @@
-"""How long does Airflow take to parse the DAGs? Each file by itself, with its imports, as the DAG processor does."""
+"""The time in which Airflow parses each DAG file with its imports, as the DAG processor does."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from benchmarks.stores import Bench
 DAGS = Path(__file__).parents[1] / "orchestration" / "dags"
 MAX_SECONDS = 1.0
 MEANING = """
-The DAG files of a deployment, each parsed in a new process that has Airflow imported, as its DAG processor's children
-have; the operators' own imports are within. The limit is the project's.
+Each DAG file of a deployment is parsed in a new process that has imported Airflow, like the children of the DAG
+processor. The time includes the imports of the operators. The limit is this project's own.
 """
 TIMED = """
 import json, sys, time
@@ -31,7 +31,8 @@ print(json.dumps([time.perf_counter() - began, len(bag.dags), bag.import_errors]
 
 
 def measure(bench: Bench) -> Chapter:
-    bench.say("the DAGs' parsing")
+    """Measure the parsing of each DAG file."""
+    bench.log("parsing the DAG files")
     figures = [
         Figure(f"parse {path.name}", seconds(path), "s", "the limit", MAX_SECONDS, 1.0)
         for path in sorted(DAGS.glob("*.py"))
@@ -41,8 +42,8 @@ def measure(bench: Bench) -> Chapter:
 
 
 def seconds(path: Path, runs: int = 5) -> float:
-    """The median of so many. Raises BarflowError where Airflow is not installed or does not take the file."""
-    timed = []
+    """Return the median of so many runs. Raise BarflowError when Airflow is not installed or rejects the file."""
+    timed: list[float] = []
     with tempfile.TemporaryDirectory() as home:
         environment = {
             **os.environ,
@@ -57,6 +58,6 @@ def seconds(path: Path, runs: int = 5) -> float:
                 raise BarflowError(f"{path.name} cannot be parsed here: is Airflow installed (`make .venv/.airflow`)?")
             took, dags, errors = json.loads(done.stdout.splitlines()[-1])
             if errors or not dags:
-                raise BarflowError(f"{path.name}: Airflow finds no DAG in it. {errors}")
+                raise BarflowError(f"Airflow finds no DAG in {path.name}. {errors}")
             timed.append(took)
     return statistics.median(timed)

@@ -1,4 +1,4 @@
-"""How long does a reader of the page wait for each of its answers, with a year of many symbols in the warehouse?"""
+"""The page: the time of each endpoint, with a year of many symbols in the warehouse."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from dashboard.app import create_app
 from dashboard.server import serving
 
 SYMBOLS, DAYS, STAGED_DAYS, ALERTS = 500, 252, 3, 5000
-EVERY = timedelta(minutes=20)  # an alert, so that they reach back 70 days
+EVERY = timedelta(minutes=20)  # the time between alerts: they reach back 70 days
 LIMIT_MS = 100.0
-PAGE = 600  # candles that a chart begins with
+PAGE = 600  # the candles that a chart loads first
 SLOTS = {"bar_5min": 1, "bar_30min": 6, "bar_1h": 12, "bar_1d": 78}
 MEANING = f"""
-The page's server over {SYMBOLS} symbols with a year of 5-minute bars ({DAYS} sessions) and all that is made of them in
-PostgreSQL, the newest {STAGED_DAYS} sessions and {ALERTS:,} alerts in MongoDB. A client in another process asks over
-HTTP for what the page asks for, one request after the other, of symbols in a random order; answers are gzipped, and
-read to their end. Each endpoint is to answer within {LIMIT_MS:.0f} ms, 99 times of 100.
+PostgreSQL holds {SYMBOLS} symbols with a year of 5-minute bars ({DAYS} sessions) and their aggregates. MongoDB holds
+the newest {STAGED_DAYS} sessions and {ALERTS:,} alerts. A client in another process sends the page's requests over
+HTTP, one after the other, for symbols in random order. Answers are gzipped and read completely. The limit for each
+endpoint is {LIMIT_MS:.0f} ms at the 99th percentile.
 """
 METRICS = """
 insert into market.daily_metrics (symbol, session_date, close, prev_close, return_1d, sma_20, sma_50, rsi_14, load_id)
@@ -46,13 +46,14 @@ from market.bar_1d window w as (partition by symbol order by session_date)"""
 
 
 def measure(bench: Bench) -> Chapter:
+    """Measure each endpoint of the page."""
     names = bench.symbols(SYMBOLS)
     pipeline = bench.pipeline("page")
-    bench.say(f"page: filling the warehouse with {DAYS} sessions of {len(names)} symbols")
+    bench.log(f"page: filling the warehouse with {DAYS} sessions of {len(names)} symbols")
     rows = fill_warehouse(pipeline, names)
     seed_sessions(pipeline.database, names, STAGED_DAYS)
     fill_outbox(pipeline, names)
-    bench.say(f"page: {rows:,} rows are there; asking")
+    bench.log(f"page: {rows:,} rows are loaded; sending requests")
     app = create_app(pipeline.database, pipeline.dsn, clock=lambda: LAST_CLOSE)
     with serving(app, "127.0.0.1", 0) as url:
         app.state.live.wait(60)
@@ -61,12 +62,12 @@ def measure(bench: Bench) -> Chapter:
         Figure(f"page: {name}, p99", times["p99"], "ms", against="the limit", theirs=LIMIT_MS, target=1)
         for name, times in taken.items()
     ]
-    seen = [f"{name}: p50 {times['p50']:.1f} ms, {times['kilobytes']:.0f} kB" for name, times in taken.items()]
-    return Chapter("The page", MEANING, figures, [f"{rows:,} rows in the warehouse", *seen])
+    notes = [f"{name}: p50 {times['p50']:.1f} ms, {times['kilobytes']:.0f} kB" for name, times in taken.items()]
+    return Chapter("The page", MEANING, figures, [f"{rows:,} rows in the warehouse", *notes])
 
 
 def ask(url: str, names: list[str], rounds: int) -> dict[str, dict[str, float]]:
-    """Milliseconds of each endpoint, and the size of an answer on its way."""
+    """Return the milliseconds of each endpoint, and the size of its compressed answer."""
     dice = random.Random(1)
     with requests.Session() as client:
         oldest = client.get(f"{url}api/bars/{names[0]}?limit=2000").json()["time"][0]
@@ -77,7 +78,7 @@ def ask(url: str, names: list[str], rounds: int) -> dict[str, dict[str, float]]:
                 for interval in ("5min", "30min", "1h", "1d")
             },
             "the largest page of candles": "api/bars/{symbol}?limit=2000",
-            "candles further back": f"api/bars/{{symbol}}?before={oldest}&limit={PAGE}",
+            "earlier candles": f"api/bars/{{symbol}}?before={oldest}&limit={PAGE}",
             "alerts": "api/alerts",
             "alerts of a symbol": "api/alerts?symbol={symbol}",
             "health": "api/health",
@@ -94,7 +95,7 @@ def _timed(
     rounds: int,
 ) -> dict[str, float]:
     taken, size = [], 0
-    for turn in range(-3, rounds):  # the first ones open connections
+    for turn in range(-3, rounds):  # turns before 0 open the connections
         asked = url + path.format(symbol=dice.choice(names))
         begun = time.perf_counter()
         answer = client.get(asked, stream=True)
@@ -108,7 +109,7 @@ def _timed(
 
 
 def fill_warehouse(pipeline: Pipeline, names: Sequence[str]) -> int:
-    """A year of every bar table by COPY, and metrics of its days. Returns the rows."""
+    """Fill every bar table with a year of bars by COPY, and compute daily metrics. Return the number of rows."""
     found = sessions(DAYS)
     with psycopg.connect(pipeline.dsn) as connection:
         cursor = connection.cursor()
@@ -123,12 +124,12 @@ def fill_warehouse(pipeline: Pipeline, names: Sequence[str]) -> int:
             cursor.execute(f"select count(*) from market.{table}".encode()).fetchall()[0][0] for table in BAR_TABLES
         )
     with psycopg.connect(pipeline.dsn, autocommit=True) as connection:
-        connection.execute("vacuum analyze")  # as autovacuum has done of what was loaded day by day
+        connection.execute("vacuum analyze")  # as autovacuum does after daily loads
     return int(rows)
 
 
 class Buckets:
-    """The rows of one bar table, symbol by symbol. ``slots``: 5-minute bars in a bucket."""
+    """The rows of one bar table, symbol by symbol. ``slots`` is the number of 5-minute bars in a bucket."""
 
     columns = (
         *("symbol", "bar_start", "session_date", "open", "high", "low", "close", "volume"),
@@ -148,7 +149,7 @@ class Buckets:
         self._bars = sum(counts)
 
     def csv(self, name: str) -> bytes:
-        """The symbol's rows as lines of CSV."""
+        """Return the symbol's rows as CSV."""
         bars, count = walk(name, self._bars), len(self._firsts)
         same = {"symbol": pa.repeat(name, count), "load_id": pa.repeat("benchmark", count)}
         close = bars["close"][self._lasts]
@@ -168,7 +169,7 @@ class Buckets:
 
 
 def fill_outbox(pipeline: Pipeline, names: Sequence[str]) -> None:
-    """Alerts of the last sessions, all of them delivered."""
+    """Add alerts of the last sessions to the outbox, all delivered."""
     outbox = Outbox(pipeline.database)
     outbox.ensure()
     outbox.add((message, [OUTBOX_CHANNEL]) for message in _messages(names))

@@ -1,4 +1,4 @@
-"""What is a figure, and how is it shown? Two measurements of one run, the ratio between them, and its target."""
+"""Figures: two measurements of one run, their ratio and its target, as a table or as Markdown."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from rich.console import Console
 
 from barflow.cli.terminal import table
 
-HEADS = ("figure", "ours", "against", "theirs", "ratio", "target", "")
+HEADS = ("figure", "ours", "against", "theirs", "ratio", "target", "result")
+# Words to the left, numbers to the right.
+ALIGNMENT = ("---", "---:", "---", "---:", "---:", "---:", "---")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A measurement in ``unit`` and, where there is one, what it is held against: less is better then.
+    """A measurement in ``unit`` and, where there is one, the measurement that it is compared with.
 
-    ``target`` bounds the ratio: how many times less ours is where ``times_less``, how many times theirs otherwise.
+    Less is better then, and ``target`` limits the ratio. With ``times_less`` the ratio is theirs / ours and at least
+    the target; without, it is ours / theirs and at most the target.
     """
 
     name: str
@@ -33,16 +36,19 @@ class Figure:
 
     @property
     def ratio(self) -> float:
+        """Return the ratio of the two measurements."""
         return self.theirs / self.ours if self.times_less else self.ours / self.theirs
 
     @property
     def reached(self) -> bool:
+        """Return whether the ratio reaches its target."""
         if not self.against:
             return True
         return self.ratio >= self.target if self.times_less else self.ratio <= self.target
 
     @property
     def cells(self) -> tuple[str, ...]:
+        """Return the figure's row of the table."""
         ours = _number(self.ours, self.unit)
         if not self.against:
             return (self.name, ours, "", "", "", "", "")
@@ -62,21 +68,21 @@ class Figure:
 
 @dataclass(frozen=True)
 class Chapter:
-    """The figures of one module: what they mean, and what else the run showed, a line each."""
+    """The figures of one module, what they mean, and one line for everything else that the run showed."""
 
     title: str
     meaning: str
     figures: Sequence[Figure]
-    seen: Sequence[str]
+    notes: Sequence[str]
 
 
 def middle(values: Iterable[float]) -> float:
-    """The median of repeated measurements."""
+    """Return the median of repeated measurements."""
     return median(values)
 
 
 def show(chapters: Sequence[Chapter]) -> None:
-    """All figures as one table on stdout, and below it what was seen."""
+    """Print all figures as one table, and the notes below it."""
     shown = table(f"measured on {machine()}", HEADS, left=1)
     for chapter in chapters:
         for figure in chapter.figures:
@@ -84,35 +90,35 @@ def show(chapters: Sequence[Chapter]) -> None:
     out = Console(highlight=False, width=200)
     out.print(shown)
     for chapter in chapters:
-        for line in chapter.seen:
+        for line in chapter.notes:
             out.print(f"{chapter.title}: {line}", markup=False)
 
 
 def write(path: Path, chapters: Sequence[Chapter], quick: bool) -> None:
-    """The same as Markdown, with what each figure means."""
+    """Write the figures as Markdown, with what each means."""
     lines = [
         "# Performance",
         "",
-        f"Measured by `make bench` on {datetime.now(UTC):%-d %B %Y}, on {machine()}. All ratios are of measurements "
-        "of one run on one machine, each in a process of its own; where they are short, of the medians of repeats "
-        "that took turns. Seconds depend on the machine, and on what else it does; ratios much less.",
+        f"Measured by `make bench` on {datetime.now(UTC):%-d %B %Y}, on {machine()}. Each measurement runs in its own "
+        "process, and both sides of a ratio are measured in the same run. Short measurements are repeated in turns; "
+        "the ratio is that of the medians. Seconds depend on the machine and its load, ratios much less.",
         "",
-        *(["**A quick run, with a tenth of the data: its ratios say little.**", ""] if quick else []),
+        *(["**A quick run with a tenth of the data. Its ratios mean little.**", ""] if quick else []),
         *_markdown_table([figure for chapter in chapters for figure in chapter.figures]),
     ]
     for chapter in chapters:
-        lines += ["", f"## {chapter.title}", "", chapter.meaning.strip(), "", *(f"- {line}" for line in chapter.seen)]
+        lines += ["", f"## {chapter.title}", "", chapter.meaning.strip(), "", *(f"- {line}" for line in chapter.notes)]
     path.write_text("\n".join(lines) + "\n")
 
 
 def machine() -> str:
-    """The machine by its cores and memory."""
+    """Return the machine's cores and memory, in words."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{os.cpu_count()} cores and {memory:.0f} GiB of memory"
 
 
 def _markdown_table(figures: Sequence[Figure]) -> list[str]:
-    rows = [HEADS, ["---"] + ["---:"] * (len(HEADS) - 1), *(figure.cells for figure in figures)]
+    rows = [HEADS, ALIGNMENT, *(figure.cells for figure in figures)]
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 

@@ -1,7 +1,7 @@
-"""How heavy is the ingest function, and how long does it take to wake? Its size, and its import in a new process.
+"""The ingest function: the size of its bundle, and the import of its handler in a new process.
 
-The bundle that is deployed is for arm64, so the import is timed on the same bundle built for this machine, by the
-function's Python where this machine has it. No byte code is kept: in Lambda there is none either.
+The deployed bundle is for arm64. The import is timed on the same bundle built for this machine, by the function's
+Python version where this machine has it. It writes no byte code, because Lambda has none either.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ TIMED = "import time; began = time.perf_counter(); import handler; print(time.pe
 
 
 MEANING = """
-The ingest function's bundle as it is deployed, unzipped, against the project's limit; the import of its handler in a
-new interpreter without byte code, which is what an invocation after an idle hour waits for.
+The size is that of the deployed bundle, unzipped. The import is that of the handler, in a new interpreter without byte
+code: an invocation after an idle hour waits for it. Both limits are this project's own.
 """
 
 
 def measure(bench: Bench) -> Chapter:
-    bench.say("the ingest function's size and cold import")
+    """Measure the size and the cold import."""
+    bench.log("the ingest function's size and cold import")
     python = python_version(function_python())
     figures = [
         Figure("ingest bundle, unzipped", bundle_megabytes(), "MB", "the limit", MAX_MEGABYTES, 1.0),
@@ -41,13 +42,13 @@ def measure(bench: Bench) -> Chapter:
 
 
 def bundle_megabytes() -> float:
-    """The deployed bundle, unzipped."""
+    """Return the size of the deployed bundle, unzipped."""
     files = (path for path in INGEST.build().rglob("*") if path.is_file())
     return sum(path.stat().st_size for path in files) / 1e6
 
 
 def cold_import_seconds(runs: int = 7) -> float:
-    """The median of so many imports of the handler, each in a new interpreter."""
+    """Return the median of so many imports of the handler, each in a new interpreter."""
     interpreter = function_python()
     bundle = replace(INGEST, name="ingest-here", platform=_this_platform(), python=python_version(interpreter)).build()
     command = [str(interpreter), "-B", "-I", "-c", f"import sys; sys.path.insert(0, '.'); {TIMED}"]
@@ -58,7 +59,7 @@ def cold_import_seconds(runs: int = 7) -> float:
 
 
 def function_python() -> Path:
-    """The function's Python on this machine, or the one that runs this."""
+    """Return an interpreter of the function's Python version, or this one where the machine has none."""
     uv = Path(sys.executable).with_name("uv")
     found = subprocess.run(
         [uv, "python", "find", "--no-python-downloads", versions.LAMBDA_PYTHON],
@@ -71,13 +72,13 @@ def function_python() -> Path:
 
 
 def python_version(interpreter: Path) -> str:
-    """Such as 3.13."""
+    """Return an interpreter's version, such as 3.13."""
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     return subprocess.run([interpreter, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _this_platform() -> str:
-    """This machine as uv names it."""
+    """Return uv's name of this machine's platform."""
     return "aarch64-apple-darwin" if sys.platform == "darwin" else f"{platform.machine()}-manylinux_2_28"
 
 

@@ -1,6 +1,6 @@
-"""How long does ours take, where it is not a whole program? The children that the figures call.
+"""Our side of the measurements that are not whole programs. Each function runs in its own process.
 
-Ingestion is measured as it runs in a Lambda: nothing heavy is imported above.
+Ingest is measured as it runs in a Lambda, so this module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ NO_LIMITS: dict[str, Any] = {"credits_per_minute": 10**6, "credits_per_day": Non
 
 
 def parse(path: str, symbol: str) -> dict[str, Any]:
-    """Milliseconds for the whole and its parts, the bars, and what of ``HEAVY`` was imported."""
+    """Return the milliseconds of the whole and of its parts, the number of bars, and what of ``HEAVY`` was imported."""
     from barflow.market.validation import validate
-    from barflow.twelvedata.client import TwelveDataClient
+    from barflow.twelvedata.client import Answer, TwelveDataClient
 
     text = Path(path).read_bytes()
     values = orjson.loads(text)["values"]
@@ -35,6 +35,7 @@ def parse(path: str, symbol: str) -> dict[str, Any]:
 
     def whole() -> int:
         (found,) = client.time_series([symbol], oldest, now)
+        assert isinstance(found, Answer)
         return validate(symbol, found.meta, found.values, now).accepted
 
     return {
@@ -47,7 +48,7 @@ def parse(path: str, symbol: str) -> dict[str, Any]:
 
 
 def tick(url: str, uri: str, name: str, symbols: list[str], now: str, days: int) -> dict[str, Any]:
-    """The first tick of the symbols and the next one; seconds and bars of each."""
+    """Return the seconds and bars of the first tick of the symbols, and of the next one."""
     from pydantic import SecretStr
 
     from barflow.pipeline.ingest import Ingest
@@ -68,11 +69,14 @@ def tick(url: str, uri: str, name: str, symbols: list[str], now: str, days: int)
 
 
 def load(dsn: str, lake: str) -> dict[str, Any]:
-    """Seconds of a load's parts into an empty warehouse. Spark has computed and cached the rows before, and started
-    its Python workers, which took ``workers`` seconds."""
+    """Return the seconds of each part of a load into an empty warehouse.
+
+    Spark has computed and cached the rows before, and started its Python workers, which took ``workers`` seconds.
+    """
     from barflow.lake.partitions import Lake
     from barflow.market.sessions import utc_now
-    from barflow.pipeline import aggregate
+    from barflow.pipeline.aggregate import aggregates
+    from barflow.pipeline.load_plan import plan_full
     from barflow.pipeline.spark import spark_session
     from barflow.warehouse.load import TABLES, Load
 
@@ -83,10 +87,10 @@ def load(dsn: str, lake: str) -> dict[str, Any]:
     spec.loader.exec_module(program)
 
     spark, opened = spark_session("load"), Lake(lake)
-    plan = aggregate.plan_full(opened, set(), None)
+    plan = plan_full(opened, set(), None)
     with Load.begun(dsn, "benchmark", 60) as load:
         load.connection.execute(f"truncate ops.load_run, {', '.join(f'market.{name}' for name in TABLES)}")
-        frames = {name: frame.cache() for name, frame in program.aggregates(spark, opened, plan, dsn)}
+        frames = {name: frame.cache() for name, frame in aggregates(spark, opened, plan, dsn, program.read_sql)}
         for frame in frames.values():
             frame.count()
         waiting = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How fast do staged bars become Parquet? Against a plain way, and against the least that any way has to do."""
+"""MongoDB to Parquet: against a plain implementation, and against the least work that any implementation has."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ from benchmarks.seed import seed_plain
 from benchmarks.stores import DAYS, Bench
 
 MEANING = """
-`spark/bars_to_parquet.py` writes all partitions of a new lake from MongoDB. The plain way keeps one document a bar,
-draws them all into the driver with `list(collection.find())`, makes a frame by `createDataFrame` (with a schema, for
-guessing one takes longer) and writes it with `partitionBy("symbol", "month")`, in a Spark session of the same
-settings as ours. Both start from nothing, the JVM included. The driver is Python and its JVM; their peaks are added.
+`spark/bars_to_parquet.py` writes all partitions of a new lake from MongoDB. The plain way stores one document per bar,
+pulls all of them through the driver with `list(collection.find())`, makes a frame with `createDataFrame` (with a
+schema: inferring one takes longer) and writes it with `partitionBy("symbol", "month")`, in a Spark session with the
+same settings as ours. Both times include the start of the JVM. The driver is Python and its JVM; their peaks are added.
 
-The limit is to drain the same session documents raw, decoding nothing, and to write all rows as one Parquet table
-with PyArrow, once; both are measured as whole processes, less what made that table ready. The limit needs no JVM, so
-ours counts without the start of it, but with all else: the plan (MongoDB counts the bars of each document), the start
-of the workers, a synced file for each of the partitions, the check of every count against MongoDB's, the manifest, the
-ledger, and the JVM's end.
+The limit reads the same session documents raw, without decoding them, and writes all rows once as one Parquet table
+with PyArrow. Both sides are whole processes; the time that prepares the limit's table does not count. The limit needs
+no JVM, so the start of ours does not count either. Everything else does: the plan (MongoDB counts the bars of each
+document), the start of the workers, a synced file per partition, the check of every count against MongoDB's, the
+manifest, the ledger, and the end of the JVM.
 """
 
 
 def measure(bench: Bench) -> Chapter:
+    """Measure our process run, the plain way and the limit."""
     pipeline = bench.wide
     names = bench.symbols(500)
     given = {"uri": pipeline.mongodb_uri, "name": pipeline.name}
     ours: list[Ended] = []
     limit: list[Ended] = []
     for turn in range(bench.repeats(3)):
-        bench.say(f"MongoDB to Parquet, turn {turn + 1}: ours, then the limit")
+        bench.log(f"MongoDB to Parquet, turn {turn + 1}: ours, then the limit")
         pipeline.new_lake()
         ours.append(pipeline.process())
         limit.append(
             call("peers:least_to_parquet", **given, lake=pipeline.lake, path=str(bench.folder / "least.parquet"))
         )
-    bench.say("staging the same bars as one document each")
+    bench.log("staging the same bars as one document each")
     bars = seed_plain(pipeline.database, names, DAYS)
-    bench.say("MongoDB to Parquet, the plain way")
+    bench.log("MongoDB to Parquet, the plain way")
     plain = call("peers:plain_to_parquet", pipeline.environment, **given, path=str(bench.folder / "plain"))
     assert {ended.result["rows"] for ended in (*ours, *limit, plain)} == {bars}
     what = f"{bars:,} bars, MongoDB to {ours[0].result['partitions']:,} files of Parquet"
@@ -68,20 +69,20 @@ def measure(bench: Bench) -> Chapter:
             3,
         ),
     ]
-    return Chapter("MongoDB to Parquet", MEANING, figures, _seen(ours, limit, plain))
+    return Chapter("MongoDB to Parquet", MEANING, figures, _notes(ours, limit, plain))
 
 
-def _seen(ours: list[Ended], limit: list[Ended], plain: Ended) -> list[str]:
+def _notes(ours: list[Ended], limit: list[Ended], plain: Ended) -> list[str]:
     parts = {name: middle(ended.result[name] for ended in limit) for name in ("drain", "write")}
-    planned = middle(ended.said[0][0] for ended in ours)
-    written = middle(ended.said[-1][0] - ended.said[-2][0] for ended in ours)
-    ending = middle(ended.seconds - ended.said[-1][0] for ended in ours)
+    planned = middle(ended.lines[0][0] for ended in ours)
+    written = middle(ended.lines[-1][0] - ended.lines[-2][0] for ended in ours)
+    ending = middle(ended.seconds - ended.lines[-1][0] for ended in ours)
     start = middle(ended.jvm_start for ended in ours)
     peaks = {name: middle(ended.peaks[name] for ended in ours) for name in ours[0].peaks}
     return [
-        f"where ours goes: {planned:.1f} s for imports and the plan, {start:.1f} s for the start of the JVM, "
+        f"ours in parts: {planned:.1f} s for imports and the plan, {start:.1f} s for the start of the JVM, "
         f"{written:.1f} s to read, write, check and publish, {ending:.1f} s for the ledger and the end",
-        f"the limit: {parts['drain']:.1f} s to drain, {parts['write']:.1f} s to write",
+        f"the limit: {parts['drain']:.1f} s to read, {parts['write']:.1f} s to write",
         "the plain way: " + ", ".join(f"{name} {plain.result[name]:.0f} s" for name in ("find", "frame", "write")),
         f"driver memory: ours Python {peaks['program']:.0f} MiB and JVM {peaks['java']:.0f} MiB, "
         f"the plain way Python {plain.peaks['program']:.0f} MiB and JVM {plain.peaks['java']:.0f} MiB",

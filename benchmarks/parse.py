@@ -1,4 +1,4 @@
-"""How fast does an answer become bars? Against the vendor's own Python client making a DataFrame of it."""
+"""Parse and validate: an answer to bars, against Twelve Data's own Python client, which makes a DataFrame."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from benchmarks.stores import Bench
 BARS = 5000
 SYMBOL = "AAPL"
 MEANING = f"""
-One answer of {BARS} bars goes through both clients, from the HTTP adapter on and without a network. Ours ends with
-bars that every rule has judged, parted by session; the vendor's own client (`twelvedata`) with a DataFrame of which
-nothing was judged. Each client runs in a process of its own, and they take turns.
+Both clients get the same answer of {BARS} bars from an HTTP adapter, without a network. Ours returns validated bars by
+session. Twelve Data's own client (`twelvedata`) returns a DataFrame and validates nothing. Each client runs in its own
+process, and they take turns.
 """
 
 
 def measure(bench: Bench) -> Chapter:
-    bench.say(f"parsing an answer of {BARS} bars by both clients")
+    """Measure both clients."""
+    bench.log(f"parsing an answer of {BARS} bars by both clients")
     path = bench.folder / "answer.json"
     path.write_bytes(_answer())
     given = {"path": str(path), "symbol": SYMBOL}
@@ -38,18 +39,18 @@ def measure(bench: Bench) -> Chapter:
         times_less=True,
     )
     imported = ", ".join(ours[0].result["imported"]) or "none of them"
-    seen = [
+    notes = [
         f"of {', '.join(HEAVY)} ours imports {imported}",
-        f"where ours goes: JSON {taken['json']:.1f} ms, validation {taken['validation']:.1f} ms, the HTTP client "
+        f"ours in parts: JSON {taken['json']:.1f} ms, validation {taken['validation']:.1f} ms, the HTTP client "
         f"{taken['whole'] - taken['json'] - taken['validation']:.1f} ms",
         f"peak memory of the process: ours {middle(ended.peak for ended in ours):.0f} MiB, "
         f"theirs {middle(ended.peak for ended in theirs):.0f} MiB",
     ]
-    return Chapter("Parse and validate", MEANING, [figure], seen)
+    return Chapter("Parse and validate", MEANING, [figure], notes)
 
 
 def _answer() -> bytes:
-    """An answer in the vendor's form: the newest bar first, every number as text."""
+    """Return an answer as Twelve Data sends it: the newest bar first, every number as text."""
     names = ("ts", "open", "high", "low", "close", "volume")
     rows = [
         row

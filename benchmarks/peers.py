@@ -1,6 +1,6 @@
-"""What do others do with the same work, and what is the least of it? The children that ours is measured against.
+"""The other side of the measurements: peers and limits. Each function runs in its own process.
 
-Each imports what it needs itself, so that no other's imports count as its memory.
+Each imports what it needs inside, so that the imports of the others do not count as its memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from benchmarks.answers import canned, milliseconds
 
 
 def official_client(path: str, symbol: str) -> dict[str, Any]:
-    """Milliseconds for the whole, and the bars."""
+    """Return the milliseconds of Twelve Data's own client, and the number of bars."""
     from twelvedata import TDClient
     from twelvedata.http_client import DefaultHttpClient
 
@@ -30,7 +30,7 @@ def official_client(path: str, symbol: str) -> dict[str, Any]:
 
 
 def plain_to_parquet(uri: str, name: str, path: str) -> dict[str, Any]:
-    """What the earlier systems for this task do; seconds of each step."""
+    """Write one document per bar to Parquet through the driver. Return the seconds of each step."""
     from pyspark.sql.functions import date_format
 
     from barflow.pipeline.spark import spark_session
@@ -49,8 +49,10 @@ def plain_to_parquet(uri: str, name: str, path: str) -> dict[str, Any]:
 
 
 def least_to_parquet(uri: str, name: str, lake: str, path: str) -> dict[str, Any]:
-    """Drains the session documents raw and writes the table of the lake's rows; seconds of each, and of the making
-    of that table, which is no part of it."""
+    """Read the session documents raw and write the lake's rows as one table. Return the seconds of each step.
+
+    ``made`` is the time that prepares the table. It is no part of the work.
+    """
     import pyarrow.parquet as pq
 
     from barflow.staging.connection import connect
@@ -73,7 +75,7 @@ def least_to_parquet(uri: str, name: str, lake: str, path: str) -> dict[str, Any
 
 
 def bare_copy(dsn: str) -> dict[str, Any]:
-    """Copies what the warehouse holds into tables like its own; seconds from the first COPY to the commit."""
+    """Copy the warehouse's rows into tables like its own. Return the seconds from the first COPY to the commit."""
     from psycopg import sql
 
     from barflow.warehouse.connection import connect
@@ -108,7 +110,7 @@ def bare_copy(dsn: str) -> dict[str, Any]:
 
 
 def upsert(dsn: str) -> dict[str, Any]:
-    """Upserts what the warehouse holds into tables like its own, from DataFrames that are made before."""
+    """Upsert the warehouse's rows into tables like its own, from prepared DataFrames. Return the seconds."""
     import awswrangler
     import pandas as pd
     import pg8000
@@ -143,7 +145,7 @@ def upsert(dsn: str) -> dict[str, Any]:
 
 
 def _columns(connection: Any, name: str) -> list[str]:
-    """The columns of a table of the warehouse that are not generated."""
+    """Return the columns of a table of the warehouse that are not generated."""
     found = connection.execute(
         "select column_name from information_schema.columns where table_schema = 'market' and table_name = %s "
         "and is_generated = 'NEVER' order by ordinal_position",

@@ -1,7 +1,7 @@
-"""How is one thing measured? In a process of its own: its time, what it said and when, and its peak memory.
+"""Measurements in separate processes: the time of a program, its log lines with their times, and its peak memory.
 
-A Spark program's driver is two processes, Python and the JVM that it starts; the tasks' Python workers are the
-JVM's children and no part of it. Peaks come from /proc, so this needs Linux.
+The driver of a Spark program is two processes: Python and the JVM that it starts. The Python workers of the tasks are
+children of the JVM and do not count. Peaks come from /proc, so this needs Linux.
 """
 
 from __future__ import annotations
@@ -23,42 +23,43 @@ from barflow.errors import BarflowError
 
 ROOT = Path(__file__).parents[1]
 STARTING = "starting Spark"
-# What Spark says while it starts.
+# Lines that Spark logs while it starts.
 NOISE = ("Setting default log level", "To adjust logging level")
 SAMPLE_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A program that ended well. ``said``: the lines of its stderr with their second; ``peaks``: MiB by process."""
+    """A program that succeeded. ``lines``: its stderr, each line with its second; ``peaks``: MiB by process."""
 
     seconds: float
-    said: list[tuple[float, str]]
+    lines: list[tuple[float, str]]
     result: dict[str, Any]
     peaks: dict[str, float]
 
     @property
     def jvm_start(self) -> float:
-        """Seconds from the word that Spark is starting to the next one."""
-        for (begun, text), (up, _) in zip(self.said, self.said[1:], strict=False):
+        """Return the seconds from the line that Spark is starting to the next line."""
+        for (begun, text), (up, _) in zip(self.lines, self.lines[1:], strict=False):
             if text.endswith(STARTING):
                 return up - begun
         return 0.0
 
     @property
     def seconds_without_jvm_start(self) -> float:
+        """Return the seconds of the program, less the start of its JVM."""
         return self.seconds - self.jvm_start
 
     @property
     def peak(self) -> float:
-        """MiB of the program and, where it has one, its JVM."""
+        """Return the MiB of the program and of its JVM, where it has one."""
         return sum(self.peaks.values())
 
 
 def run(command: Sequence[str], environment: Mapping[str, str]) -> Ended:
-    """Runs a program to its end; the last line of its stdout is a JSON object. Raises BarflowError when it fails."""
+    """Run a program, whose last line on stdout is a JSON object. Raise BarflowError when it fails."""
     begun = time.monotonic()
-    said: list[tuple[float, str]] = []
+    lines: list[tuple[float, str]] = []
     with subprocess.Popen(
         command,
         cwd=ROOT,
@@ -75,18 +76,18 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> Ended:
         assert child.stdout is not None
         for line in map(str.rstrip, child.stderr):
             if line and not line.startswith(NOISE) and " WARN " not in line:
-                said.append((time.monotonic() - begun, line))
+                lines.append((time.monotonic() - begun, line))
         output = child.stdout.read()
         child.wait()
         seconds = time.monotonic() - begun
         sampler.join()
     if child.returncode:
-        raise BarflowError(f"{' '.join(command[1:4])} failed: {said[-1][1] if said else 'without a word'}")
-    return Ended(seconds, said, json.loads(output.splitlines()[-1]), peaks)
+        raise BarflowError(f"{' '.join(command[1:4])} failed: {lines[-1][1] if lines else 'no message'}")
+    return Ended(seconds, lines, json.loads(output.splitlines()[-1]), peaks)
 
 
-def call(function: str, environment: Mapping[str, str] | None = None, **arguments: Any) -> Ended:
-    """Runs ``module:function`` of this package with keyword arguments, which returns a dict, in a fresh process."""
+def call(function: str, environment: Mapping[str, str] | None = None, /, **arguments: Any) -> Ended:
+    """Run ``module:function`` of this package, which returns a dict, with keyword arguments in a new process."""
     return run([sys.executable, "-m", "benchmarks.processes", function, json.dumps(arguments)], environment or {})
 
 

@@ -1,7 +1,7 @@
-"""What do the figures run on? Made-up session documents, put into MongoDB as fast as it takes them.
+"""The data of the benchmarks: generated session documents in MongoDB.
 
-Deterministic: a symbol's bars are a function of its name and of how many days there are. The newest session is
-that of 13 June 2025: the 20 days before it are whole ones, of two months.
+It is deterministic: a symbol's bars depend on its name and on the number of days. The newest session is that of
+13 June 2025. The last 20 sessions are full days, in two months.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from barflow.staging.connection import Document
 from barflow.staging.sessions import Staging, from_document
 
 LAST_CLOSE = datetime.fromisoformat("2025-06-13T20:00:00+00:00")
-# When the seeds were staged: long enough ago that an incremental run does not look at them again.
+# The age of the seeds: old enough that an incremental run does not read them again.
 STAGED = timedelta(days=1)
 DOCUMENTS_A_WRITE = 500
 
 
 def symbols(count: int) -> list[str]:
-    """``S000``, ``S001``, …"""
+    """Return so many symbols: ``S000``, ``S001`` and so on."""
     return [f"S{number:03}" for number in range(count)]
 
 
 def sessions(days: int) -> list[Session]:
-    """The last so many sessions up to 13 June 2025, oldest first."""
+    """Return the last so many sessions up to 13 June 2025, oldest first."""
     return last_sessions(LAST_CLOSE, days)
 
 
 def seed_sessions(database: Database[Document], names: Sequence[str], days: int, but_last: int = 0) -> int:
-    """Stages the sessions of all symbols, the newest one without its ``but_last`` last bars. Returns the bars."""
+    """Stage the sessions of all symbols, the newest without its last ``but_last`` bars. Return the number of bars."""
     staging = Staging(database)
     staging.ensure()
     made = (document for name in names for document in session_documents(name, days, but_last))
@@ -46,7 +46,7 @@ def seed_sessions(database: Database[Document], names: Sequence[str], days: int,
 
 
 def seed_plain(database: Database[Document], names: Sequence[str], days: int) -> int:
-    """The same bars as one document each, as a simpler system keeps them. Returns the bars."""
+    """Store the same bars as one document per bar, as a simpler system does. Return the number of bars."""
     columns = ("ts", *PRICES)
     made = (
         {"symbol": name, **dict(zip(columns, values, strict=True)), "volume": int(volume)}
@@ -58,13 +58,13 @@ def seed_plain(database: Database[Document], names: Sequence[str], days: int) ->
 
 
 def add_bars(database: Database[Document], names: Sequence[str], days: int, but_last: int) -> None:
-    """Brings the newest session to all but its ``but_last`` last bars, by the save of a tick."""
+    """Save the newest session without its last ``but_last`` bars, as a tick does."""
     parts = (list(session_documents(name, days, but_last))[-1] for name in names)
     Staging(database).save([(from_document(part), utc_now()) for part in parts], "benchmark")
 
 
 def session_documents(name: str, days: int, but_last: int = 0) -> Iterator[Document]:
-    """One symbol's documents as barflow.staging.sessions writes them, oldest session first."""
+    """Yield a symbol's documents as barflow.staging.sessions writes them, oldest session first."""
     found = sessions(days)
     made = walk(name, sum(item.expected_bars for item in found))
     columns = {column: values.tolist() for column, values in made.items()}
@@ -91,7 +91,7 @@ def session_documents(name: str, days: int, but_last: int = 0) -> Iterator[Docum
 
 
 def walk(name: str, count: int) -> dict[str, np.ndarray[Any, Any]]:
-    """A symbol's random walk of so many bars: prices in hundredths of a cent, and volumes."""
+    """Return a symbol's random walk of so many bars: prices rounded to hundredths of a cent, and volumes."""
     random = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
     close = np.exp(np.log(random.uniform(20, 400)) + np.cumsum(random.normal(0, 0.0011, count)))
     open_ = np.concatenate((close[:1], close[:-1]))
@@ -106,6 +106,6 @@ def _insert(
 ) -> Iterator[Document]:
     waiting = iter(documents)
     while part := list(islice(waiting, at_once)):
-        # Valid as they are made: checking them costs the server three times what storing them does.
+        # The documents are valid, and checking them takes the server three times as long as storing them.
         database[name].insert_many(part, ordered=False, bypass_document_validation=True)
         yield from part

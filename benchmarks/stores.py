@@ -1,13 +1,13 @@
-"""Where do the figures read and write? In one MongoDB and one PostgreSQL of their own, in a folder that goes away.
+"""The stores of the benchmarks: one MongoDB and one PostgreSQL, in a temporary folder.
 
-A pipeline is a MongoDB database, a lake and a warehouse that belong together; figures share what was made before.
+A pipeline is a MongoDB database, a lake and a warehouse that belong together. Chapters share prepared pipelines.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import psycopg
 from pymongo.database import Database
 
+from barflow.progress import Log
 from barflow.staging.connection import Document, connect
 from barflow.warehouse import migrations
 from benchmarks import seed
@@ -25,13 +26,12 @@ from benchmarks.processes import ROOT, Ended, run
 from local.services import Services
 from local.state import State
 
-Say = Callable[[str], None]
 DAYS = 20
 
 
 @dataclass
 class Pipeline:
-    """One pipeline's stores, as its programs find them in their environment."""
+    """The stores of one pipeline. Its programs find them in their environment."""
 
     name: str
     mongodb_uri: str
@@ -40,6 +40,7 @@ class Pipeline:
     environment: dict[str, str]
 
     def __post_init__(self) -> None:
+        """Complete the environment and make an empty lake."""
         self.environment = self.environment | {
             "BARFLOW_MONGODB_DATABASE": self.name,
             "BARFLOW_WAREHOUSE_DSN": self.dsn,
@@ -48,51 +49,56 @@ class Pipeline:
 
     @property
     def database(self) -> Database[Document]:
+        """Return the MongoDB database."""
         return connect(self.mongodb_uri, self.name)
 
     @property
     def lake(self) -> str:
+        """Return the folder of the current lake."""
         return self.environment["BARFLOW_LAKE_URI"]
 
     def new_lake(self) -> None:
-        """Turns to an empty lake: the next process run writes every partition."""
+        """Switch to an empty lake, so that the next process run writes every partition."""
         number = sum(1 for _ in self.folder.glob(f"{self.name}-*"))
         lake = self.folder / f"{self.name}-{number}"
         lake.mkdir()
         self.environment["BARFLOW_LAKE_URI"] = str(lake)
 
     def process(self) -> Ended:
+        """Run process and measure it."""
         return run([sys.executable, "spark/bars_to_parquet.py"], self.environment)
 
     def aggregate(self) -> Ended:
+        """Run aggregate and measure it."""
         return run([sys.executable, "glue/aggregate_bars.py"], self.environment)
 
     @property
     def loaded_bars(self) -> int:
-        """The 5-minute bars in the warehouse."""
+        """Return the number of 5-minute bars in the warehouse."""
         with psycopg.connect(self.dsn) as connection:
             return int(connection.execute("select count(*) from market.bar_5min").fetchall()[0][0])
 
 
 @dataclass
 class Bench:
-    """What every figure is given: the servers, whether to be quick, and who hears of progress."""
+    """What every chapter gets: the servers, whether the run is quick, and the log of progress."""
 
     services: Services
     folder: Path
     quick: bool
-    say: Say
+    log: Log
     _pipelines: dict[str, Pipeline] = field(default_factory=dict)
 
     def symbols(self, count: int) -> list[str]:
-        """So many symbols, or a tenth of them in a quick run."""
+        """Return so many symbols, or a tenth of them in a quick run."""
         return seed.symbols(count // 10 if self.quick else count)
 
     def repeats(self, count: int) -> int:
+        """Return the number of repeats, or 1 in a quick run."""
         return 1 if self.quick else count
 
     def pipeline(self, name: str) -> Pipeline:
-        """The pipeline of that name, with empty stores when it is new."""
+        """Return the pipeline of that name. A new one has empty stores."""
         if name not in self._pipelines:
             dsn = _new_warehouse(self.services.warehouse_dsn, name)
             environment = self.services.environment()
@@ -101,26 +107,29 @@ class Bench:
 
     @cached_property
     def wide(self) -> Pipeline:
-        """500 symbols and 20 days, staged in MongoDB and in the lake."""
+        """Return the pipeline with 500 symbols and 20 days in MongoDB and in the lake."""
         pipeline = self.pipeline("wide")
         names = self.symbols(500)
-        self.say(f"seeding {len(names)} symbols of {DAYS} days")
+        self.log(f"seeding {len(names)} symbols of {DAYS} days")
         seed.seed_sessions(pipeline.database, names, DAYS)
-        self.say("filling the lake")
+        self.log("filling the lake")
         pipeline.process()
         return pipeline
 
 
 @contextmanager
-def opened(quick: bool, say: Say) -> Iterator[Bench]:
-    """Starts the servers and stops them. Never those that the environment names: a benchmark may drop what it likes."""
+def opened(quick: bool, log: Log) -> Iterator[Bench]:
+    """Start the servers and stop them after the block.
+
+    They are never those that the environment names, because benchmarks drop data.
+    """
     for name in [name for name in os.environ if name.startswith("BARFLOW_")]:
         del os.environ[name]
     with TemporaryDirectory(prefix="barflow-bench-") as made:
         folder = Path(made)
         state = State.create(folder / "state", source={"kind": "synthetic"}, as_of=None)
-        with Services(state, say) as services:
-            yield Bench(services, folder, quick, say)
+        with Services(state, log) as services:
+            yield Bench(services, folder, quick, log)
 
 
 def _new_warehouse(dsn: str, name: str) -> str:

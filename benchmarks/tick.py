@@ -1,4 +1,4 @@
-"""How many bars a second does one tick take in, and in how much memory? Against the emulator, without latency."""
+"""One tick: bars per second and memory, against the API emulator without latency."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from emulators.twelvedata.server import TwelveDataEmulator
 from local.synthetic import SyntheticBars
 
 MEANING = f"""
-The first tick of 500 symbols fetches {DAYS} sessions of each from the API emulator, 50 symbols in a request, and keeps
+The first tick of 500 symbols fetches {DAYS} sessions of each from the API emulator, 50 symbols per request. It stores
 the answers as received, validates them and stores the sessions in MongoDB. The emulator runs in another process and
-has made its bars before. Memory is the peak of the ingesting process; a tick of 50 symbols is the measure of one of
-500, because what a tick holds at once must not follow the number of symbols.
+has generated its bars before. Memory is the peak of the ingesting process. It is compared with a tick of 50 symbols,
+because the memory of a tick must not grow with the number of symbols.
 """
 
 
 def measure(bench: Bench) -> Chapter:
+    """Measure ticks of many and of few symbols."""
     many, few = bench.symbols(500), bench.symbols(50)
     source = SyntheticBars(cached_sessions=len(many) * (DAYS + 2))
     runs: dict[int, list[Ended]] = {len(many): [], len(few): []}
     with TwelveDataEmulator(source, clock=lambda: LAST_CLOSE) as api:
         for turn in range(1 + bench.repeats(2)):
-            bench.say(f"ticks of {len(few)} and {len(many)} symbols" + (f", turn {turn}" if turn else ", to warm up"))
+            bench.log(f"ticks of {len(few)} and {len(many)} symbols" + (f", turn {turn}" if turn else ", to warm up"))
             for symbols in (few, many):
                 name = f"tick_{turn}_{len(symbols)}"
                 given = {"url": api.url, "uri": bench.services.mongodb_uri, "name": name, "symbols": symbols}
@@ -43,9 +44,9 @@ def measure(bench: Bench) -> Chapter:
             1.5,
         ),
     ]
-    seen = [
+    notes = [
         f"the first tick: {taken['bars']:,.0f} bars in {taken['first']:.1f} s",
-        f"the next one, which takes the last two sessions again: {taken['bars_again']:,.0f} bars in "
-        f"{taken['again']:.1f} s, all of them unchanged",
+        f"the next tick, which fetches the last two sessions again: {taken['bars_again']:,.0f} bars in "
+        f"{taken['again']:.1f} s, all unchanged",
     ]
-    return Chapter("One tick", MEANING, figures, seen)
+    return Chapter("One tick", MEANING, figures, notes)

@@ -1,1 +1,1 @@
-"""What each environment looks like: typed settings, the environments made in code, and the versions that fit."""
+"""Settings of each environment, and the versions that work together."""

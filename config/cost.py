@@ -1,32 +1,37 @@
-"""What does an environment cost a month, and one run of the pipeline? An estimate from its settings and list prices.
+"""An estimate of what an environment costs a month, and what one run of the pipeline costs.
 
-The prices stand in prices.toml with their date. What a run takes is stated as assumptions below, measured where the
-pipeline runs on one machine and generous where it does not; free tiers and discounts are left out.
+It takes the settings of the environment, the dated list prices in prices.toml and the assumptions below. The
+assumptions are measured where the pipeline runs on one machine, and generous elsewhere. Free tiers and discounts are
+left out.
 """
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from config.environment import Environment
-from config.validation import ConfigError
+from pydantic import Field
+
+from config.environment import HOST_ROOT_GB, Environment
+from config.validation import Config, ConfigError
 
 HOURS = 730.0  # of a month, as AWS counts it
-SESSIONS = 21.0  # trading days of a month
-TICKS_PER_SESSION = 78
-# 100 bytes a bar in Parquet, rejected and manifests included; the archive after one year of an environment's life.
+SESSIONS = 21.0  # of a month
+# A bar takes 100 bytes in Parquet, manifests and rejected bars included. The archive holds one year.
 ARCHIVE_GB_PER_SYMBOL = 252 * 78 * 100 / 1e9
-# A cluster is up for its start and bootstrap; then each hundred symbols take a minute on one core node.
+# A cluster takes 8 minutes to start. Then a hundred symbols take a minute on one core node.
 CLUSTER_START_HOURS = 8 / 60
 CLUSTER_HOURS_PER_SYMBOL = 1 / 60 / 100
-# Glue bills at least a minute; a job starts in about one and loads a hundred symbols in another.
+# A Glue job starts in about a minute and loads a hundred symbols in another.
 GLUE_START_HOURS = 2 / 60
 GLUE_HOURS_PER_SYMBOL = 1 / 60 / 100
-CRAWLER_HOURS = 10 / 60  # the least that a crawl is billed for
+GLUE_DPUS = {"G.1X": 1, "G.2X": 2, "G.4X": 4, "G.8X": 8}  # of a worker
+CRAWLER_HOURS = 10 / 60  # the least that AWS bills
 CRAWLER_DPUS = 1
 CRAWLS_PER_RUN = 2
 TICK_SECONDS = 3.0
@@ -37,9 +42,62 @@ NAT_GB = 1.0
 NAT_GB_PER_SYMBOL = 0.02
 
 
+class HourPrices(Config, title="prices.hour"):
+    """Dollars an hour, by resource; instances by their class. The shares are parts of an instance's own price."""
+
+    nat_gateway: float
+    public_ipv4: float
+    interface_endpoint: float
+    glue_dpu: float
+    emr_share: float
+    spot_share: float
+    ec2: Mapping[str, float]
+    rds: Mapping[str, float]
+
+
+class MonthPrices(Config, title="prices.month"):
+    """Dollars a month, by resource or by GB."""
+
+    secret: float
+    kms_key: float
+    alarm: float
+    dashboard: float
+    metric: float
+    ebs_gb: float
+    rds_gb: float
+    s3_gb: float
+
+
+class UsePrices(Config, title="prices.use"):
+    """Dollars by use: a GB, a request, a second."""
+
+    nat_gb: float
+    log_gb: float
+    lambda_gb_second: float
+    lambda_million_requests: float
+    s3_thousand_puts: float
+
+
+class Prices(Config, title="prices"):
+    """List prices of one region, on demand, in US dollars."""
+
+    as_of: date
+    region: str
+    hour: HourPrices
+    month: MonthPrices
+    use: UsePrices
+
+
+class Workload(Config):
+    """The work that an estimate is for."""
+
+    symbols: int = Field(ge=1)
+    runs_per_session: int = Field(ge=1)
+
+
 @dataclass(frozen=True)
 class Inventory:
-    """How many of the things that cost by the piece an environment has; counted from its templates by a test."""
+    """The number of resources that are billed by the piece. A test counts them in the templates."""
 
     secrets: int = 15
     kms_keys: int = 2
@@ -51,7 +109,7 @@ class Inventory:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the estimate: dollars a month, and what they are made of."""
+    """The dollars a month of one service, and what they are made of."""
 
     service: str
     dollars: float
@@ -60,7 +118,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The whole: lines by service, dollars of one process run, and the date of the prices."""
+    """The lines of an estimate, the dollars of one process run, and the date of the prices."""
 
     environment: str
     symbols: int
@@ -72,9 +130,11 @@ class Estimate:
 
     @property
     def total(self) -> float:
+        """The dollars a month of all services."""
         return sum(line.dollars for line in self.lines)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the estimate as values for JSON, rounded."""
         return {
             "environment": self.environment,
             "symbols": self.symbols,
@@ -87,9 +147,10 @@ class Estimate:
         }
 
 
-def prices() -> dict[str, Any]:
-    """The price table."""
-    return tomllib.loads(Path(__file__).with_name("prices.toml").read_text())
+@cache
+def list_prices() -> Prices:
+    """Return the prices in prices.toml. Raise ConfigError naming a price that is missing or wrong."""
+    return Prices(**tomllib.loads(Path(__file__).with_name("prices.toml").read_text()))
 
 
 def estimate(
@@ -99,144 +160,136 @@ def estimate(
     runs_per_session: int | None = None,
     inventory: Inventory | None = None,
 ) -> Estimate:
-    """Dollars a month by service. ``symbols`` and ``runs_per_session`` replace what the environment's own
-    symbols and schedule come to.
+    """Return the dollars a month by service.
 
-    Raises ConfigError for a number out of range, or an instance class without a price in the table.
+    ``symbols`` and ``runs_per_session`` replace those of the environment.
+
+    Raises:
+        ConfigError: A number is out of range, or prices.toml has no price for an instance class.
     """
-    if symbols is not None and symbols < 1:
-        raise ConfigError(f"symbols is {symbols}: allowed is at least 1")
-    if runs_per_session is None:
-        runs_per_session = settings.process.runs_per_session
-    if runs_per_session < 1:
-        raise ConfigError(f"runs_per_session is {runs_per_session}: allowed is at least 1")
-    table, count = prices(), symbols or len(settings.symbols)
-    run = _emr_run(settings, table, count) + _glue_run(settings, table, count) + _crawls(table)
-    runs = SESSIONS * runs_per_session
+    load = Workload(
+        symbols=len(settings.symbols) if symbols is None else symbols,
+        runs_per_session=settings.process.runs_per_session if runs_per_session is None else runs_per_session,
+    )
+    prices, pieces = list_prices(), inventory or Inventory()
+    runs = SESSIONS * load.runs_per_session
+    emr_run = _emr_run(settings, load)
+    glue_run = _glue_run(settings, load) + CRAWLS_PER_RUN * CRAWLER_DPUS * CRAWLER_HOURS * prices.hour.glue_dpu
+    emr, glue = settings.emr, settings.glue
+    cluster = f"{emr.primary_instance} and {emr.core_count + emr.task_count} {emr.core_instance}"
     lines = (
-        _network(settings, table, count),
-        _database(settings, table),
-        _host(settings, table),
-        _ingestion(settings, table, count),
-        Line("EMR", runs * _emr_run(settings, table, count), f"{runs:.0f} clusters, {_shape(settings)}"),
+        _network(settings, load),
+        _database(settings),
+        _host(settings),
+        _ingestion(settings, load),
+        Line("EMR", runs * emr_run, f"{runs:.0f} clusters, {cluster}, {emr.spot_percent} % spot"),
         Line(
             "Glue",
-            runs * (_glue_run(settings, table, count) + _crawls(table)),
-            f"{runs:.0f} jobs of {settings.glue.max_workers} {settings.glue.worker_type}, {CRAWLS_PER_RUN} crawls each",
+            runs * glue_run,
+            f"{runs:.0f} jobs of {glue.max_workers} {glue.worker_type}, {CRAWLS_PER_RUN} crawls each",
         ),
-        _storage(settings, table, count),
-        _secrets(table, inventory or Inventory()),
-        _observability(table, inventory or Inventory(), count),
+        _storage(load),
+        _secrets(pieces),
+        _observability(pieces, load),
     )
-    return Estimate(settings.name, count, runs_per_session, lines, run, table["as_of"], table["region"])
-
-
-def _network(settings: Environment, table: dict[str, Any], symbols: int) -> Line:
-    network = settings.network
-    gigabytes = NAT_GB + NAT_GB_PER_SYMBOL * symbols
-    gateways = network.nat_gateways * HOURS * (table["hour"]["nat_gateway"] + table["hour"]["public_ipv4"])
-    endpoints = len(network.interface_endpoints) * network.zones * HOURS * table["hour"]["interface_endpoint"]
-    basis = (
-        f"{network.nat_gateways} NAT with its address, {gigabytes:.1f} GB, {len(network.interface_endpoints)} endpoints"
+    return Estimate(
+        environment=settings.name,
+        symbols=load.symbols,
+        runs_per_session=load.runs_per_session,
+        lines=lines,
+        run_dollars=emr_run + glue_run,
+        prices_as_of=prices.as_of,
+        region=prices.region,
     )
-    return Line("Network", gateways + endpoints + gigabytes * table["use"]["nat_gb"], basis)
-
-
-def _database(settings: Environment, table: dict[str, Any]) -> Line:
-    database = settings.database
-    copies = 2 if database.multi_az else 1
-    hourly = _price(table["hour"]["rds"], "database.instance_class", database.instance_class)
-    dollars = copies * (HOURS * hourly + database.storage_gb * table["month"]["rds_gb"])
-    return Line("RDS", dollars, f"{copies} {database.instance_class}, {database.storage_gb} GB")
-
-
-def _host(settings: Environment, table: dict[str, Any]) -> Line:
-    host = settings.host
-    root_gb = 12
-    disk = (host.data_volume_gb + root_gb) * table["month"]["ebs_gb"]
-    hourly = _price(table["hour"]["ec2"], "host.instance_type", host.instance_type)
-    return Line("EC2 host", HOURS * hourly + disk, f"{host.instance_type}, {host.data_volume_gb + root_gb} GB")
-
-
-def _ingestion(settings: Environment, table: dict[str, Any], symbols: int) -> Line:
-    if settings.ingest.runner == "host":
-        return Line("Lambda", 0.0, "ingested by the host")
-    ticks = SESSIONS * TICKS_PER_SESSION * 5 / settings.ingest.every_minutes
-    seconds = ticks * (TICK_SECONDS + TICK_SECONDS_PER_SYMBOL * symbols)
-    use = table["use"]
-    dollars = seconds * settings.ingest.memory_mb / 1024 * use["lambda_gb_second"]
-    return Line("Lambda", dollars + ticks / 1e6 * use["lambda_million_requests"], f"{ticks:.0f} ticks")
 
 
 def cluster_hour_dollars(settings: Environment) -> float:
-    """List price of an hour of the environment's cluster: instances, EMR's share and disks."""
-    return _cluster_hour(settings, prices())
+    """Return the list price of an hour of the environment's cluster: instances, EMR's share and disks."""
+    emr, prices = settings.emr, list_prices()
+    primary = _instance_price(prices.hour.ec2, "emr.primary_instance", emr.primary_instance)
+    worker = _instance_price(prices.hour.ec2, "emr.core_instance", emr.core_instance)
+    spot = 1 - emr.spot_percent / 100 * (1 - prices.hour.spot_share)
+    workers = emr.core_count + emr.task_count
+    compute = primary + workers * worker * spot
+    fee = (primary + workers * worker) * prices.hour.emr_share
+    disks = (1 + workers) * emr.volume_gb * prices.month.ebs_gb / HOURS
+    return compute + fee + disks
 
 
 def dpu_hour_dollars() -> float:
-    """List price of an hour of one of Glue's processing units."""
-    return float(prices()["hour"]["glue_dpu"])
+    """Return the list price of an hour of one Glue DPU."""
+    return list_prices().hour.glue_dpu
 
 
-def _emr_run(settings: Environment, table: dict[str, Any], symbols: int) -> float:
-    hours = CLUSTER_START_HOURS + CLUSTER_HOURS_PER_SYMBOL * symbols / max(1, settings.emr.core_count)
-    return hours * _cluster_hour(settings, table)
+def _network(settings: Environment, load: Workload) -> Line:
+    network, prices = settings.network, list_prices()
+    endpoints, gigabytes = len(network.interface_endpoints), NAT_GB + NAT_GB_PER_SYMBOL * load.symbols
+    hourly = network.nat_gateways * (prices.hour.nat_gateway + prices.hour.public_ipv4)
+    hourly += endpoints * network.zones * prices.hour.interface_endpoint
+    basis = f"{network.nat_gateways} NAT with its address, {gigabytes:.1f} GB, {endpoints} endpoints"
+    return Line("Network", HOURS * hourly + gigabytes * prices.use.nat_gb, basis)
 
 
-def _cluster_hour(settings: Environment, table: dict[str, Any]) -> float:
-    emr, hour = settings.emr, table["hour"]
-    primary = _price(hour["ec2"], "emr.primary_instance", emr.primary_instance)
-    worker = _price(hour["ec2"], "emr.core_instance", emr.core_instance)
-    spot = 1 - emr.spot_percent / 100 * (1 - hour["spot_share"])
-    workers = emr.core_count + emr.task_count
-    compute = primary + workers * worker * spot
-    fee = (primary + workers * worker) * hour["emr_share"]
-    disks = (1 + workers) * emr.volume_gb * table["month"]["ebs_gb"] / HOURS
-    return float(compute + fee + disks)
+def _database(settings: Environment) -> Line:
+    database, prices = settings.database, list_prices()
+    copies = 2 if database.multi_az else 1
+    hourly = _instance_price(prices.hour.rds, "database.instance_class", database.instance_class)
+    dollars = copies * (HOURS * hourly + database.storage_gb * prices.month.rds_gb)
+    return Line("RDS", dollars, f"{copies} {database.instance_class}, {database.storage_gb} GB")
 
 
-def _glue_run(settings: Environment, table: dict[str, Any], symbols: int) -> float:
-    dpus = settings.glue.max_workers * {"G.1X": 1, "G.2X": 2, "G.4X": 4, "G.8X": 8}[settings.glue.worker_type]
-    hours = GLUE_START_HOURS + GLUE_HOURS_PER_SYMBOL * symbols / settings.glue.max_workers
-    return float(dpus * hours * table["hour"]["glue_dpu"])
+def _host(settings: Environment) -> Line:
+    host, prices = settings.host, list_prices()
+    gigabytes = host.data_volume_gb + HOST_ROOT_GB
+    hourly = _instance_price(prices.hour.ec2, "host.instance_type", host.instance_type)
+    return Line("EC2 host", HOURS * hourly + gigabytes * prices.month.ebs_gb, f"{host.instance_type}, {gigabytes} GB")
 
 
-def _crawls(table: dict[str, Any]) -> float:
-    return float(CRAWLS_PER_RUN * CRAWLER_DPUS * CRAWLER_HOURS * table["hour"]["glue_dpu"])
+def _ingestion(settings: Environment, load: Workload) -> Line:
+    ingest, use = settings.ingest, list_prices().use
+    if ingest.runner == "host":
+        return Line("Lambda", 0.0, "the host ingests")
+    ticks = SESSIONS * ingest.ticks_per_session
+    seconds = ticks * (TICK_SECONDS + TICK_SECONDS_PER_SYMBOL * load.symbols)
+    dollars = seconds * ingest.memory_mb / 1024 * use.lambda_gb_second + ticks / 1e6 * use.lambda_million_requests
+    return Line("Lambda", dollars, f"{ticks:.0f} ticks")
 
 
-def _storage(settings: Environment, table: dict[str, Any], symbols: int) -> Line:
-    gigabytes = 2 * ARCHIVE_GB_PER_SYMBOL * symbols + 1
-    puts = SESSIONS * symbols * 4 / 1000 * table["use"]["s3_thousand_puts"]
-    return Line("S3", gigabytes * table["month"]["s3_gb"] + puts, f"{gigabytes:.1f} GB after a year")
+def _emr_run(settings: Environment, load: Workload) -> float:
+    hours = CLUSTER_START_HOURS + CLUSTER_HOURS_PER_SYMBOL * load.symbols / settings.emr.core_count
+    return hours * cluster_hour_dollars(settings)
 
 
-def _secrets(table: dict[str, Any], inventory: Inventory) -> Line:
-    month = table["month"]
-    dollars = inventory.secrets * month["secret"] + inventory.kms_keys * month["kms_key"]
-    return Line("Secrets and keys", dollars, f"{inventory.secrets} secrets, {inventory.kms_keys} KMS key")
+def _glue_run(settings: Environment, load: Workload) -> float:
+    workers = settings.glue.max_workers
+    hours = GLUE_START_HOURS + GLUE_HOURS_PER_SYMBOL * load.symbols / workers
+    return workers * GLUE_DPUS[settings.glue.worker_type] * hours * list_prices().hour.glue_dpu
 
 
-def _observability(table: dict[str, Any], inventory: Inventory, symbols: int) -> Line:
-    month = table["month"]
-    metrics = inventory.metrics + inventory.metrics_per_symbol * symbols
-    gigabytes = LOG_GB + LOG_GB_PER_SYMBOL * symbols
-    dollars = inventory.alarms * month["alarm"] + inventory.dashboards * month["dashboard"]
-    dollars += metrics * month["metric"] + gigabytes * table["use"]["log_gb"]
-    basis = (
-        f"{inventory.alarms} alarms, {inventory.dashboards} dashboards, {metrics} metrics, {gigabytes:.1f} GB of logs"
-    )
+def _storage(load: Workload) -> Line:
+    prices = list_prices()
+    gigabytes = 2 * ARCHIVE_GB_PER_SYMBOL * load.symbols + 1
+    puts = SESSIONS * load.symbols * 4 / 1000 * prices.use.s3_thousand_puts
+    return Line("S3", gigabytes * prices.month.s3_gb + puts, f"{gigabytes:.1f} GB after a year")
+
+
+def _secrets(pieces: Inventory) -> Line:
+    month = list_prices().month
+    dollars = pieces.secrets * month.secret + pieces.kms_keys * month.kms_key
+    return Line("Secrets and keys", dollars, f"{pieces.secrets} secrets, {pieces.kms_keys} KMS keys")
+
+
+def _observability(pieces: Inventory, load: Workload) -> Line:
+    prices = list_prices()
+    metrics = pieces.metrics + pieces.metrics_per_symbol * load.symbols
+    gigabytes = LOG_GB + LOG_GB_PER_SYMBOL * load.symbols
+    dollars = pieces.alarms * prices.month.alarm + pieces.dashboards * prices.month.dashboard
+    dollars += metrics * prices.month.metric + gigabytes * prices.use.log_gb
+    basis = f"{pieces.alarms} alarms, {pieces.dashboards} dashboards, {metrics} metrics, {gigabytes:.1f} GB of logs"
     return Line("CloudWatch", dollars, basis)
 
 
-def _price(table: dict[str, float], field: str, name: str) -> float:
-    if name not in table:
-        raise ConfigError(f"{field} is {name!r}: config/prices.toml has no price of it. Add it, with its date.")
-    return table[name]
-
-
-def _shape(settings: Environment) -> str:
-    emr = settings.emr
-    return (
-        f"{emr.primary_instance} and {emr.core_count + emr.task_count} {emr.core_instance}, {emr.spot_percent} % spot"
-    )
+def _instance_price(table: Mapping[str, float], setting: str, instance: str) -> float:
+    if instance not in table:
+        raise ConfigError(f"{setting} is {instance!r}: config/prices.toml has no price for it. Add it, with its date")
+    return table[instance]

@@ -1,300 +1,273 @@
-"""What may an environment be? Typed, keyword-only settings that refuse a wrong value by naming the field.
+"""Settings of an environment: typed, given by name, checked when they are made.
 
-Made in code (environments.py), read by the stacks; nothing is looked up.
+The environments are in environments.py. The stacks read them; nothing is looked up.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
-from typing import Literal
+import math
+from ipaddress import IPv4Network
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from config import versions
 from config.schedule import ProcessConfig
-from config.validation import ConfigError, between, each_once, network, one_of, refuse
+from config.validation import Config, Once, OnceNotEmpty
 
-IngestRunner = Literal["lambda", "host"]
-EVERYWHERE = "0.0.0.0/0"
-LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3653)
-ENDPOINT_SERVICES = (
-    *("athena", "ec2messages", "elasticmapreduce", "glue", "kms", "lambda", "logs", "monitoring"),
-    *("secretsmanager", "sns", "ssm", "ssmmessages", "sts"),
-)
-GRAVITON = re.compile(r"^(t4g|[cmrx]\d+g[dn]?)\.(nano|micro|small|medium|\d*x?large)$")
-# Glue's Spark runs on x86; these are its worker types, in DPU: 0.25 of a G.025X serves streams alone.
-GLUE_WORKERS = ("G.1X", "G.2X", "G.4X", "G.8X")
+SESSION_MINUTES = 390
+HOST_ROOT_GB = 12
+GRAVITON = r"(t4g|[cmrx]\d+g[dn]?)\.(nano|micro|small|medium|\d*x?large)"
 
 
-def _graviton(name: str, value: str, prefix: str = "", example: str = "t4g.small") -> None:
-    if not value.startswith(prefix) or not GRAVITON.match(value.removeprefix(prefix)):
-        raise refuse(name, value, f"allowed is a Graviton class such as {prefix}{example}")
+def _network(cidr: str) -> IPv4Network:
+    """Return the network. Raise ValueError for anything else, host bits included."""
+    try:
+        return IPv4Network(cidr)
+    except ValueError as error:
+        raise ValueError(f"allowed is an IPv4 network such as 10.20.0.0/16 ({error})") from None
 
 
-def _visitors(name: str, cidrs: tuple[str, ...], page: str) -> None:
-    each_once(name, cidrs)
-    for cidr in cidrs:
-        if network(name, cidr).prefixlen < 8:
-            raise refuse(
-                name,
-                cidr,
-                f"it would open {page} to the internet. Allowed are the networks of your office or VPN, of /8 or "
-                "narrower, such as 203.0.113.0/24; none means access by Session Manager alone",
-            )
+def _private_network(cidr: str) -> str:
+    network = _network(cidr)
+    if not network.is_private or not 16 <= network.prefixlen <= 22:
+        raise ValueError("allowed is a private network from /16 to /22, such as 10.20.0.0/16")
+    return cidr
 
 
-@dataclass(frozen=True, kw_only=True)
-class NetworkConfig:
-    """The VPC. One NAT gateway serves all zones; as many as zones keep each zone independent, at a price."""
-
-    cidr: str = "10.20.0.0/16"
-    zones: int = 2
-    nat_gateways: int = 1
-    airflow_ui_cidrs: tuple[str, ...] = ()
-    dashboard_cidrs: tuple[str, ...] = ()
-    # At this volume NAT costs less than endpoints (each about 7 dollars a month and zone), so there are none.
-    interface_endpoints: tuple[str, ...] = ()
-    flow_log_days: int = 30
-
-    def __post_init__(self) -> None:
-        found = network("network.cidr", self.cidr)
-        if not found.is_private or not 16 <= found.prefixlen <= 22:
-            raise refuse("network.cidr", self.cidr, "allowed is a private network from /16 to /22, as 10.20.0.0/16")
-        one_of("network.zones", self.zones, (2, 3))
-        one_of("network.nat_gateways", self.nat_gateways, tuple(range(1, self.zones + 1)))
-        _visitors("network.airflow_ui_cidrs", self.airflow_ui_cidrs, "Airflow's page")
-        _visitors("network.dashboard_cidrs", self.dashboard_cidrs, "the analysts' page")
-        each_once("network.interface_endpoints", self.interface_endpoints)
-        for service in self.interface_endpoints:
-            one_of("network.interface_endpoints", service, ENDPOINT_SERVICES)
-        one_of("network.flow_log_days", self.flow_log_days, LOG_RETENTION_DAYS)
+def _visitors(cidr: str) -> str:
+    if _network(cidr).prefixlen < 8:
+        raise ValueError(
+            "it would open the page to the internet; allowed is a network of your office or VPN, /8 or narrower, such "
+            "as 203.0.113.0/24, or none for access through Session Manager alone"
+        )
+    return cidr
 
 
-@dataclass(frozen=True, kw_only=True)
-class DatabaseConfig:
+def _insights_days(days: int) -> int:
+    if days not in (7, *range(31, 714, 31), 731):
+        raise ValueError("allowed is 7, a multiple of 31 up to 713, or 731 days")
+    return days
+
+
+# The retentions that CloudWatch Logs offers, in days.
+LogDays = Literal[
+    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3653
+]  # fmt: skip
+EndpointService = Literal[
+    "athena", "ec2messages", "elasticmapreduce", "glue", "kms", "lambda", "logs", "monitoring", "secretsmanager",
+    "sns", "ssm", "ssmmessages", "sts",
+]  # fmt: skip
+Visitors = Annotated[str, AfterValidator(_visitors)]
+Instance = Annotated[str, Field(pattern=f"^{GRAVITON}$")]
+Email = Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
+Symbol = Annotated[str, Field(pattern=r"^[A-Z0-9.:/-]{1,24}$")]
+Bot = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+
+
+class NetworkConfig(Config, title="network"):
+    """The VPC. One NAT gateway serves all zones; one per zone keeps the zones independent, at a price."""
+
+    cidr: Annotated[str, AfterValidator(_private_network)] = "10.20.0.0/16"
+    zones: Literal[2, 3] = 2
+    nat_gateways: int = Field(1, ge=1, le=3, description="gateways, not above network.zones")
+    airflow_ui_cidrs: Once[Visitors] = ()
+    dashboard_cidrs: Once[Visitors] = ()
+    # NAT costs less than endpoints at this volume: an endpoint is about 7 dollars a month and zone.
+    interface_endpoints: Once[EndpointService] = ()
+    flow_log_days: LogDays = 30
+
+    @field_validator("nat_gateways")
+    @classmethod
+    def _at_most_one_a_zone(cls, gateways: int, info: ValidationInfo) -> int:
+        if gateways > info.data.get("zones", gateways):
+            raise ValueError(f"allowed is a whole number from 1 to network.zones, {info.data['zones']}")
+        return gateways
+
+
+class DatabaseConfig(Config, title="database"):
     """RDS for PostgreSQL: the warehouse, and Airflow's metadata in a database of its own."""
 
-    instance_class: str = "db.t4g.micro"
-    engine_version: str = versions.POSTGRESQL
-    storage_gb: int = 20
-    max_storage_gb: int = 100
+    instance_class: str = Field(
+        "db.t4g.micro", pattern=rf"^db\.{GRAVITON}$", description="a Graviton class such as db.t4g.small"
+    )
+    engine_version: str = Field(
+        versions.POSTGRESQL,
+        pattern=rf"^({'|'.join(versions.POSTGRESQL_MAJORS)})(\.\d+)?$",
+        description=f"a version of PostgreSQL {' or '.join(versions.POSTGRESQL_MAJORS)}",
+    )
+    storage_gb: int = Field(20, ge=20, le=65536, description="GB")
+    max_storage_gb: int = Field(100, ge=20, le=65536, description="GB, not below database.storage_gb")
     multi_az: bool = False
-    backup_days: int = 7
+    backup_days: int = Field(7, ge=1, le=35, description="days")
     deletion_protection: bool = True
-    insights_days: int = 7
-    rotation_days: int = 30
+    insights_days: Annotated[int, AfterValidator(_insights_days)] = Field(7, description="days")
+    rotation_days: int = Field(30, ge=1, le=1000, description="days")
 
-    def __post_init__(self) -> None:
-        _graviton("database.instance_class", self.instance_class, "db.")
-        one_of("database.engine_version (major part)", self.engine_version.split(".")[0], versions.POSTGRESQL_MAJORS)
-        between("database.storage_gb", self.storage_gb, 20, 65536, "GB")
-        between("database.max_storage_gb", self.max_storage_gb, self.storage_gb, 65536, "GB, not below storage_gb")
-        between("database.backup_days", self.backup_days, 1, 35, "days")
-        one_of("database.insights_days", self.insights_days, (7, *(31 * months for months in range(1, 24)), 731))
-        between("database.rotation_days", self.rotation_days, 1, 1000, "days")
+    @field_validator("max_storage_gb")
+    @classmethod
+    def _not_below_storage(cls, maximum: int, info: ValidationInfo) -> int:
+        if maximum < info.data.get("storage_gb", maximum):
+            raise ValueError(f"allowed is at least database.storage_gb, {info.data['storage_gb']}")
+        return maximum
 
 
-@dataclass(frozen=True, kw_only=True)
-class EmrConfig:
-    """The shape of the cluster that a process run creates and terminates."""
+class EmrConfig(Config, title="emr"):
+    """The cluster that a process run creates and terminates."""
 
-    primary_instance: str = "m7g.large"
-    core_instance: str = "m7g.large"
-    core_count: int = 1
-    task_count: int = 0
-    spot_percent: int = 0  # of the core and task nodes; the primary is always on demand
-    volume_gb: int = 32
-    idle_minutes: int = 15
-    step_timeout_minutes: int = 120
-
-    def __post_init__(self) -> None:
-        _graviton("emr.primary_instance", self.primary_instance, example="m7g.large")
-        _graviton("emr.core_instance", self.core_instance, example="m7g.large")
-        between("emr.core_count", self.core_count, 1, 100, "instances")
-        between("emr.task_count", self.task_count, 0, 100, "instances")
-        between("emr.spot_percent", self.spot_percent, 0, 100, "percent of the core and task nodes")
-        between("emr.volume_gb", self.volume_gb, 15, 1000, "GB")
-        between("emr.idle_minutes", self.idle_minutes, 1, 7 * 24 * 60, "minutes")
-        between("emr.step_timeout_minutes", self.step_timeout_minutes, 5, 24 * 60, "minutes")
+    primary_instance: Instance = Field("m7g.large", description="a Graviton class such as m7g.large")
+    core_instance: Instance = Field("m7g.large", description="a Graviton class such as m7g.large")
+    core_count: int = Field(1, ge=1, le=100, description="instances")
+    task_count: int = Field(0, ge=0, le=100, description="instances")
+    # The primary node is always on demand.
+    spot_percent: int = Field(0, ge=0, le=100, description="percent of the core and task nodes")
+    volume_gb: int = Field(32, ge=15, le=1000, description="GB")
+    idle_minutes: int = Field(15, ge=1, le=7 * 24 * 60, description="minutes")
+    step_timeout_minutes: int = Field(120, ge=5, le=24 * 60, description="minutes")
 
 
-@dataclass(frozen=True, kw_only=True)
-class GlueConfig:
-    """The aggregating job. Workers scale up to ``max_workers`` and cost by the second."""
+class GlueConfig(Config, title="glue"):
+    """The aggregation job. Its workers scale up to ``max_workers`` and cost by the second."""
 
-    worker_type: str = "G.1X"
-    max_workers: int = 2
-    timeout_minutes: int = 60
-
-    def __post_init__(self) -> None:
-        one_of("glue.worker_type", self.worker_type, GLUE_WORKERS)
-        between("glue.max_workers", self.max_workers, 2, 100, "workers")
-        between("glue.timeout_minutes", self.timeout_minutes, 1, 24 * 60, "minutes")
+    worker_type: Literal["G.1X", "G.2X", "G.4X", "G.8X"] = "G.1X"
+    max_workers: int = Field(2, ge=2, le=100, description="workers")
+    timeout_minutes: int = Field(60, ge=1, le=24 * 60, description="minutes")
 
 
-@dataclass(frozen=True, kw_only=True)
-class HostConfig:
+class HostConfig(Config, title="host"):
     """The EC2 instance that runs Airflow."""
 
-    instance_type: str = "t4g.medium"
-    data_volume_gb: int = 20
-
-    def __post_init__(self) -> None:
-        _graviton("host.instance_type", self.instance_type, example="t4g.medium")
-        between("host.data_volume_gb", self.data_volume_gb, 8, 1000, "GB")
+    instance_type: Instance = Field("t4g.medium", description="a Graviton class such as t4g.medium")
+    data_volume_gb: int = Field(20, ge=8, le=1000, description="GB")
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlanConfig:
-    """What the Twelve Data plan allows. Basic: 8 credits a minute and 800 a day; larger ones have no daily cap."""
+class PlanConfig(Config, title="plan"):
+    """The limits of the Twelve Data plan.
 
-    credits_per_minute: int = 8
-    credits_per_day: int | None = 800
-    url: str = "https://api.twelvedata.com"
-
-    def __post_init__(self) -> None:
-        between("plan.credits_per_minute", self.credits_per_minute, 1, 1_000_000, "credits")
-        if self.credits_per_day is not None:
-            between("plan.credits_per_day", self.credits_per_day, 1, 1_000_000_000, "credits, or None for no daily cap")
-        if not self.url.startswith("https://"):
-            raise refuse("plan.url", self.url, "allowed is an https:// address: the key travels in a header")
-
-
-@dataclass(frozen=True, kw_only=True)
-class IngestConfig:
-    """Who fetches, how often, and how far back each tick looks."""
-
-    runner: IngestRunner = "lambda"
-    every_minutes: int = 5
-    history_sessions: int = 20
-    revision_sessions: int = 2
-    memory_mb: int = 512
-    timeout_seconds: int = 240
-
-    def __post_init__(self) -> None:
-        one_of("ingest.runner", self.runner, ("lambda", "host"))
-        one_of("ingest.every_minutes", self.every_minutes, (5, 10, 15, 30))
-        between("ingest.history_sessions", self.history_sessions, 1, 250, "sessions")
-        between("ingest.revision_sessions", self.revision_sessions, 1, 20, "sessions")
-        between("ingest.memory_mb", self.memory_mb, 256, 10240, "MB")
-        between("ingest.timeout_seconds", self.timeout_seconds, 30, 900, "seconds")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetentionConfig:
-    """How long what is not the archive is kept. The archive itself grows cold and is never deleted."""
-
-    logs_days: int = 90
-    staging_days: int = 90
-    queries_days: int = 30
-    old_versions_days: int = 30
-    archive_infrequent_days: int = 90
-    archive_glacier_days: int = 365
-
-    def __post_init__(self) -> None:
-        one_of("retention.logs_days", self.logs_days, LOG_RETENTION_DAYS)
-        between("retention.staging_days", self.staging_days, 30, 3650, "days")
-        between("retention.queries_days", self.queries_days, 1, 3650, "days")
-        between("retention.old_versions_days", self.old_versions_days, 1, 3650, "days")
-        between("retention.archive_infrequent_days", self.archive_infrequent_days, 30, 3650, "days (S3 asks for 30)")
-        low = self.archive_infrequent_days + 30
-        between("retention.archive_glacier_days", self.archive_glacier_days, low, 3650, "days, 30 after infrequent")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlarmConfig:
-    """When to call somebody, and whom."""
-
-    emails: tuple[str, ...] = ()
-    slack_channel: str = "#barflow"
-    stale_minutes: int = 20
-    undelivered_minutes: int = 15
-    rejected_percent: float = 5
-    database_free_gb: float = 2
-    database_cpu_percent: float = 85
-    database_connections: int = 60
-    budget_usd: float = 100
-
-    def __post_init__(self) -> None:
-        each_once("alarms.emails", self.emails)
-        for email in self.emails:
-            if not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", email):
-                raise refuse("alarms.emails", email, "allowed is an address such as data@example.com")
-        if not re.fullmatch(r"#[a-z0-9_-]{1,79}", self.slack_channel):
-            raise refuse("alarms.slack_channel", self.slack_channel, "allowed is a channel such as #barflow")
-        between("alarms.stale_minutes", self.stale_minutes, 10, 390, "minutes of an open session")
-        between("alarms.undelivered_minutes", self.undelivered_minutes, 5, 1440, "minutes of an alert's waiting")
-        between("alarms.rejected_percent", self.rejected_percent, 0.01, 100, "percent")
-        between("alarms.database_free_gb", self.database_free_gb, 0.5, 65536, "GB")
-        between("alarms.database_cpu_percent", self.database_cpu_percent, 1, 100, "percent")
-        between("alarms.database_connections", self.database_connections, 1, 5000, "connections")
-        between("alarms.budget_usd", self.budget_usd, 1, 1_000_000, "dollars a month")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Environment:
-    """One deployment of the whole platform.
-
-    ``account`` and ``region`` None: those of the caller's profile. ``allow_data_deletion`` is one of the two keys
-    to deleting data; the other is ``-c allow_data_deletion=true`` on the command line.
+    Basic has 8 credits a minute and 800 a day. Larger plans have no daily cap.
     """
 
-    name: str
-    account: str | None = None
-    region: str | None = None
+    credits_per_minute: int = Field(8, ge=1, le=1_000_000, description="credits")
+    credits_per_day: int | None = Field(
+        800, ge=1, le=1_000_000_000, description="credits, or None for a plan without a daily cap"
+    )
+    url: str = Field(
+        "https://api.twelvedata.com",
+        pattern="^https://",
+        description="an https:// address, because each request carries the API key",
+    )
+
+
+class IngestConfig(Config, title="ingest"):
+    """Where a tick runs, how often, and how far back it looks."""
+
+    runner: Literal["lambda", "host"] = "lambda"
+    every_minutes: Literal[5, 10, 15, 30] = 5
+    history_sessions: int = Field(20, ge=1, le=250, description="sessions")
+    revision_sessions: int = Field(2, ge=1, le=20, description="sessions")
+    memory_mb: int = Field(512, ge=256, le=10240, description="MB")
+    timeout_seconds: int = Field(240, ge=30, le=900, description="seconds")
+
+    @property
+    def ticks_per_session(self) -> int:
+        """The most ticks of a session, from its first bar's close to ten minutes after its last bar's close."""
+        return SESSION_MINUTES // self.every_minutes + 2
+
+
+class RetentionConfig(Config, title="retention"):
+    """How long data outside the archive is kept. The archive moves to colder storage and is never deleted."""
+
+    logs_days: LogDays = 90
+    staging_days: int = Field(90, ge=30, le=3650, description="days")
+    queries_days: int = Field(30, ge=1, le=3650, description="days")
+    old_versions_days: int = Field(30, ge=1, le=3650, description="days")
+    archive_infrequent_days: int = Field(90, ge=30, le=3650, description="days; S3 requires 30")
+    archive_glacier_days: int = Field(
+        365, ge=60, le=3650, description="days, at least 30 after retention.archive_infrequent_days"
+    )
+
+    @field_validator("archive_glacier_days")
+    @classmethod
+    def _after_infrequent(cls, days: int, info: ValidationInfo) -> int:
+        least = info.data.get("archive_infrequent_days", 0) + 30
+        if days < least:
+            raise ValueError(f"allowed is at least {least} days, 30 after retention.archive_infrequent_days")
+        return days
+
+
+class AlarmConfig(Config, title="alarms"):
+    """The thresholds of the alarms, and who is notified."""
+
+    emails: Once[Email] = Field((), description="an address such as data@example.com")
+    slack_channel: str = Field("#barflow", pattern=r"^#[a-z0-9_-]{1,79}$", description="a channel such as #barflow")
+    stale_minutes: int = Field(20, ge=10, le=SESSION_MINUTES, description="minutes of an open session")
+    undelivered_minutes: int = Field(15, ge=5, le=1440, description="minutes that an alert waits for delivery")
+    rejected_percent: float = Field(5, ge=0.01, le=100, description="percent")
+    database_free_gb: float = Field(2, ge=0.5, le=65536, description="GB")
+    database_cpu_percent: float = Field(85, ge=1, le=100, description="percent")
+    database_connections: int = Field(60, ge=1, le=5000, description="connections")
+    budget_usd: float = Field(100, ge=1, le=1_000_000, description="dollars a month")
+
+
+class Environment(Config):
+    """One deployment of the platform.
+
+    Without ``account`` and ``region``, it goes to those of the caller's profile. Data can be deleted only with both
+    ``allow_data_deletion`` and ``-c allow_data_deletion=true`` on the command line.
+    """
+
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9]{1,11}$", description="2 to 12 lower case letters and digits, such as dev"
+    )
+    account: str | None = Field(None, pattern=r"^[0-9]{12}$", description="the 12 digits of an AWS account")
+    region: str | None = Field(
+        None, pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$", description="the name of an AWS region, such as us-east-1"
+    )
     allow_data_deletion: bool = False
-    symbols: tuple[str, ...] = ("AAPL", "GOOGL", "TSLA", "MSFT", "NVDA")
-    bots: tuple[str, ...] = ("example",)  # each with a queue of alerts of its own
+    symbols: OnceNotEmpty[Symbol] = Field(
+        ("AAPL", "GOOGL", "TSLA", "MSFT", "NVDA"),
+        description="a symbol of upper case letters, digits and . : / -, such as BRK.B",
+    )
+    # Each bot has its own queue of alerts.
+    bots: Once[Bot] = Field(
+        ("example",), description="a name of up to 32 lower case letters, digits and dashes, such as mean-reversion"
+    )
     airflow_connections_prefix: str = "airflow/connections"
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    database: DatabaseConfig = field(default_factory=DatabaseConfig)
-    emr: EmrConfig = field(default_factory=EmrConfig)
-    glue: GlueConfig = field(default_factory=GlueConfig)
-    host: HostConfig = field(default_factory=HostConfig)
-    plan: PlanConfig = field(default_factory=PlanConfig)
-    ingest: IngestConfig = field(default_factory=IngestConfig)
-    process: ProcessConfig = field(default_factory=ProcessConfig)
-    retention: RetentionConfig = field(default_factory=RetentionConfig)
-    alarms: AlarmConfig = field(default_factory=AlarmConfig)
+    network: NetworkConfig = NetworkConfig()
+    database: DatabaseConfig = DatabaseConfig()
+    emr: EmrConfig = EmrConfig()
+    glue: GlueConfig = GlueConfig()
+    host: HostConfig = HostConfig()
+    plan: PlanConfig = PlanConfig()
+    ingest: IngestConfig = IngestConfig()
+    process: ProcessConfig = ProcessConfig()
+    retention: RetentionConfig = RetentionConfig()
+    alarms: AlarmConfig = AlarmConfig()
 
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z][a-z0-9]{1,11}", self.name):
-            raise refuse("name", self.name, "allowed are 2 to 12 lower case letters and digits, as dev")
+    @model_validator(mode="after")
+    def _account_with_region(self) -> Environment:
         if (self.account is None) != (self.region is None):
-            raise ConfigError("account and region: give both, or neither to use those of the caller's profile")
-        if self.account is not None and not re.fullmatch(r"\d{12}", self.account):
-            raise refuse("account", self.account, "allowed are the 12 digits of an AWS account")
-        if self.region is not None and not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", self.region):
-            raise refuse("region", self.region, "allowed is the name of an AWS region, as us-east-1")
-        each_once("bots", self.bots)
-        for bot in self.bots:
-            if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", bot):
-                raise refuse(
-                    "bots", bot, "allowed are up to 32 lower case letters, digits and dashes, as mean-reversion"
-                )
-        self._check_symbols()
+            raise ValueError("account and region: give both, or neither to use those of the caller's profile")
+        return self
 
-    def _check_symbols(self) -> None:
-        if not self.symbols:
-            raise refuse("symbols", self.symbols, "allowed is at least one, as ('AAPL',)")
-        each_once("symbols", self.symbols)
-        for symbol in self.symbols:
-            if not re.fullmatch(r"[A-Z0-9.:/-]{1,24}", symbol):
-                raise refuse("symbols", symbol, "allowed are upper case letters, digits and . : / -, as BRK.B")
-        per_day = self.plan.credits_per_day
-        # From the first bar's close to ten minutes after the last one's.
-        wanted = len(self.symbols) * (390 // self.ingest.every_minutes + 2)
-        if per_day is not None and wanted > per_day:
-            raise refuse(
-                "symbols",
-                f"{len(self.symbols)} symbols",
-                f"every {self.ingest.every_minutes} minutes they cost {wanted} credits a day and plan.credits_per_day "
-                f"is {per_day}; allowed are fewer symbols, a larger ingest.every_minutes or a larger plan",
+    @model_validator(mode="after")
+    def _credits_of_a_day(self) -> Environment:
+        credits_needed, limit = len(self.symbols) * self.ingest.ticks_per_session, self.plan.credits_per_day
+        if limit is not None and credits_needed > limit:
+            raise ValueError(
+                f"symbols: {len(self.symbols)} symbols every {self.ingest.every_minutes} minutes cost {credits_needed} "
+                f"credits a day, and plan.credits_per_day is {limit}. Use fewer symbols, a larger "
+                "ingest.every_minutes or a larger plan"
             )
-        minutes = -(-len(self.symbols) // self.plan.credits_per_minute)
+        return self
+
+    @model_validator(mode="after")
+    def _minutes_of_a_tick(self) -> Environment:
+        minutes = math.ceil(len(self.symbols) / self.plan.credits_per_minute)
         if self.ingest.runner == "lambda" and minutes * 60 > self.ingest.timeout_seconds:
-            raise refuse(
-                "ingest.timeout_seconds",
-                self.ingest.timeout_seconds,
-                f"{len(self.symbols)} symbols at {self.plan.credits_per_minute} credits a minute take {minutes} "
-                "minutes; allowed is at least that, or fewer symbols, a larger plan, or the host as ingest.runner",
+            raise ValueError(
+                f"ingest.timeout_seconds is {self.ingest.timeout_seconds}: {len(self.symbols)} symbols at "
+                f"{self.plan.credits_per_minute} credits a minute take {minutes} minutes. Use a longer timeout, fewer "
+                "symbols, a larger plan, or 'host' as ingest.runner"
             )
+        return self

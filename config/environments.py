@@ -1,4 +1,4 @@
-"""Which environments are there? dev, staging and prod, made in code."""
+"""The environments dev, staging and prod, made in code."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from config.validation import ConfigError
 
 
 def dev() -> Environment:
-    """Cheap, and may be torn down with its data."""
+    """Return the development environment: small parts, and data that may be deleted."""
     return Environment(
         name="dev",
         allow_data_deletion=True,
         database=DatabaseConfig(deletion_protection=False, backup_days=1),
         emr=EmrConfig(spot_percent=100),
-        host=HostConfig(instance_type="t4g.small"),  # with swap: few tasks at a time
+        host=HostConfig(instance_type="t4g.small"),  # with swap, for a few tasks at a time
         retention=RetentionConfig(logs_days=30),
         network=NetworkConfig(flow_log_days=7),
         alarms=AlarmConfig(budget_usd=90),
@@ -31,7 +31,7 @@ def dev() -> Environment:
 
 
 def staging() -> Environment:
-    """As production, of smaller parts."""
+    """Return the staging environment: production's layout on smaller instances."""
     return Environment(
         name="staging",
         allow_data_deletion=True,
@@ -43,7 +43,7 @@ def staging() -> Environment:
 
 
 def prod() -> Environment:
-    """Two of what must not fail, and nothing that deletes data."""
+    """Return the production environment: a standby for what must not fail, and no data deletion."""
     return Environment(
         name="prod",
         network=NetworkConfig(cidr="10.22.0.0/16", nat_gateways=2, flow_log_days=90),
@@ -58,7 +58,7 @@ def prod() -> Environment:
         emr=EmrConfig(core_count=2, spot_percent=50),
         glue=GlueConfig(max_workers=10),
         host=HostConfig(instance_type="t4g.large", data_volume_gb=50),
-        # Within the session on what it has so far, and once more after the close and its last corrections.
+        # Hourly within the session, and once after its closing bars and their last corrections.
         process=ProcessConfig(schedule=("5 10-15 * * MON-FRI", "45 16 * * MON-FRI")),
         retention=RetentionConfig(logs_days=365, old_versions_days=90),
         alarms=AlarmConfig(budget_usd=700, database_connections=200),
@@ -69,10 +69,17 @@ ENVIRONMENTS = {"dev": dev, "staging": staging, "prod": prod}
 
 
 def environment(name: str) -> Environment:
-    """The environment of that name. Raises ConfigError naming what there is, or the field that is wrong."""
+    """Return the environment of that name.
+
+    Raises:
+        ConfigError: There is no such environment, or a setting of it is wrong. The message has a line per problem.
+    """
     if name not in ENVIRONMENTS:
-        raise ConfigError(f"no environment {name!r}: give one of {', '.join(ENVIRONMENTS)}, as -c env=dev")
+        raise ConfigError(
+            f"there is no environment {name!r}: choose one of {', '.join(ENVIRONMENTS)}, as in -c env=dev"
+        )
     try:
         return ENVIRONMENTS[name]()
     except ConfigError as error:
-        raise ConfigError(f"environment {name}: {error}") from None
+        problems = [f"environment {name}: {problem}" for problem in str(error).splitlines()]
+        raise ConfigError("\n".join(problems)) from None

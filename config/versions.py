@@ -1,16 +1,16 @@
-"""Which versions run together? The one compatibility matrix; nothing else in the project names a version of AWS's.
+"""The compatibility matrix: the versions that run together. No other file names a version of an AWS service.
 
-Spark and Python are the same on EMR, on Glue and on a laptop (requirements.in), so that a job tested locally is the
-job that runs.
+Spark and Python are the same on EMR, on Glue and on a laptop (requirements.in), so a job that passes its tests on a
+laptop runs the same on AWS.
 """
 
-EMR_RELEASE = "emr-7.13.0"  # long support, until 2028-04
+EMR_RELEASE = "emr-7.13.0"  # supported until 2028-04
 GLUE = "5.1"
-SPARK = "3.5.6"  # of both, and of the local pyspark
-SPARK_PYTHON = "3.11"  # of both; EMR has it beside its default 3.9
+SPARK = "3.5.6"  # on EMR, on Glue and in the local pyspark
+SPARK_PYTHON = "3.11"  # on EMR and Glue; EMR has it next to its default, 3.9
 AIRFLOW = "3.3.2"
 AIRFLOW_PROVIDERS = {"amazon": "9.39.0", "slack": "9.11.0", "ssh": "7.0.0"}
-POSTGRESQL = "18.3"  # the embedded one of the tests is 18 as well
+POSTGRESQL = "18.3"  # the embedded server of the tests is 18, too
 POSTGRESQL_MAJORS = ("17", "18")
 LAMBDA_PYTHON = "3.13"
 EMR_PLATFORM = "aarch64-manylinux_2_28"  # Graviton on Amazon Linux 2023

@@ -1,1 +1,1 @@
-"""The analysts' page: a read-only JSON API on the stores, server-sent events, and the page that shows them."""
+"""The analysts' page: a read-only JSON API on both stores, server-sent events, and the page itself."""

@@ -1,29 +1,22 @@
-"""What does the page ask the warehouse? Statements with bound parameters, on connections that cannot write."""
+"""The page's queries on the warehouse: statements with bound parameters, on connections that cannot write."""
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
 
-import psycopg
 from psycopg import sql
 from psycopg.rows import class_row, tuple_row
 
-from barflow.warehouse.connection import connect, warehouse_errors
 from dashboard.candles import Candle
+from dashboard.connections import Connections
 from dashboard.models import Gap, HopRun, Interval
 
-CONNECTIONS = 4
-# A session that writes, or a statement that takes longer than a reader waits, is stopped by the server.
-READ_ONLY = "-c default_transaction_read_only=on -c statement_timeout=5s"
 TABLES: dict[Interval, str] = {"5min": "bar_5min", "30min": "bar_30min", "1h": "bar_1h", "1d": "bar_1d"}
 
-# Symbol by symbol along the primary keys: the cost follows the symbols, not their history.
+# One index look-up per symbol: the cost grows with the symbols, not with their history.
 LOADED = """
     with recursive names as (
         (select symbol from market.bar_1d order by symbol limit 1)
@@ -64,7 +57,7 @@ LAST_LOAD = (
 
 @dataclass(frozen=True)
 class Loaded:
-    """A symbol's newest session in the warehouse."""
+    """A symbol's newest session in the warehouse: prices in dollars, volume in shares, ``newest_bar`` in UTC."""
 
     symbol: str
     session_date: date
@@ -79,39 +72,26 @@ class Loaded:
 
 
 class Warehouse:
-    """Reads of one warehouse, from several threads; connections are kept and opened on demand."""
+    """Queries on one warehouse, safe to call from several threads.
+
+    Every query raises UnavailableError where the warehouse does not answer, BarflowError where its schema is missing.
+    """
 
     def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
+        self._connections = Connections(dsn)
         self._loads, self._loaded = -1, dict[str, Loaded]()
-        self._one_reads = threading.Lock()
-        self._idle: queue.LifoQueue[psycopg.Connection[Any] | None] = queue.LifoQueue()
-        for _ in range(CONNECTIONS):
-            self._idle.put(None)
+        self._loaded_lock = threading.Lock()
 
     def close(self) -> None:
-        """Closes the idle connections."""
-        held = [self._idle.get() for _ in range(CONNECTIONS)]
-        for connection in held:
-            if connection:
-                connection.close()
-            self._idle.put(None)
-
-    @contextmanager
-    def reading(self) -> Iterator[psycopg.Connection[Any]]:
-        """A connection in autocommit that cannot write. Raises UnavailableError; a broken one is not used again."""
-        connection = self._idle.get()
-        try:
-            if connection is None or connection.closed:
-                connection = connect(self._dsn, READ_ONLY, autocommit=True)
-            with warehouse_errors("be read"):
-                yield connection
-        finally:
-            self._idle.put(None if connection is None or connection.broken else connection)
+        """Close every connection."""
+        self._connections.close()
 
     def loaded(self) -> Mapping[str, Loaded]:
-        """The newest session of every symbol, in order; read again after each load, which is all that changes it."""
-        with self.reading() as connection, self._one_reads:
+        """Return the newest session of every symbol, in order of the symbols.
+
+        The answer is cached until a load is recorded: nothing else changes it.
+        """
+        with self._connections.reading() as connection, self._loaded_lock:
             (loads,) = connection.execute(LOADS).fetchall()[0]
             if loads != self._loads:
                 with connection.cursor(row_factory=class_row(Loaded)) as cursor:
@@ -120,24 +100,26 @@ class Warehouse:
             return self._loaded
 
     def newest_session(self, symbol: str) -> date | None:
-        with self.reading() as connection:
+        """Return the newest session that is loaded for a symbol."""
+        with self._connections.reading() as connection:
             found = connection.execute("select max(session_date) from market.bar_1d where symbol = %s", [symbol])
             row = found.fetchone()
         return row[0] if row else None
 
     def candles(self, symbol: str, interval: Interval, before: datetime | None, limit: int) -> list[Candle]:
-        """The newest candles that open before a moment, newest first."""
+        """Return the newest candles that open before a moment (UTC), newest first."""
         statement = sql.SQL(CANDLES).format(sql.Identifier("market", TABLES[interval]))
         values = {"symbol": symbol, "before": before or "infinity", "limit": limit}
-        with self.reading() as connection, connection.cursor(row_factory=tuple_row) as cursor:
+        with self._connections.reading() as connection, connection.cursor(row_factory=tuple_row) as cursor:
             return [Candle(*row) for row in cursor.execute(statement, values)]
 
     def gaps(self, since: date) -> list[Gap]:
-        """The sessions since a day that were loaded incomplete, newest first."""
-        with self.reading() as connection, connection.cursor(row_factory=class_row(Gap)) as cursor:
+        """Return the loaded sessions since a day that miss bars, newest first."""
+        with self._connections.reading() as connection, connection.cursor(row_factory=class_row(Gap)) as cursor:
             return cursor.execute(GAPS, [since]).fetchall()
 
     def last_load(self) -> HopRun | None:
-        with self.reading() as connection:
+        """Return the newest load, or None before the first one."""
+        with self._connections.reading() as connection:
             row = connection.execute(LAST_LOAD).fetchone()
         return HopRun(**dict(zip(HopRun.model_fields, row, strict=True))) if row else None

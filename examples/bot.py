@@ -1,9 +1,10 @@
-"""A trading bot's ears: takes alerts from its SQS FIFO queue, acts on each once, and acknowledges it.
+"""A trading bot: receive alerts from an SQS FIFO queue, act on each once, and delete it from the queue.
 
     python examples/bot.py QUEUE_URL [SEEN.sqlite]
 
-Delivery is at least once, so an alert may come twice: the ids that were acted on are kept in a small file. An alert
-is acknowledged only after it was acted on; one that fails comes back, and goes to the dead-letter queue at last.
+Delivery is at least once, so an alert can arrive twice. The bot stores the ids of handled alerts in a small file. It
+deletes an alert only after it has acted on it. An alert that fails is delivered again, and in the end goes to the
+dead-letter queue.
 """
 
 import json
@@ -18,14 +19,17 @@ WAIT_SECONDS = 20
 
 
 def act(alert: dict[str, Any]) -> None:
-    """What the bot does. Do not trade on an alert that came late: compare bar_start with the clock."""
+    """Print the alert: replace this with what your bot does.
+
+    Do not trade on an alert that arrives late: compare bar_start with the clock.
+    """
     print(alert["bar_start"], alert["severity"], alert["text"], flush=True)
 
 
 def run(
     queue_url: str, seen_file: str, act: Callable[[dict[str, Any]], None] = act, *, wait: int = WAIT_SECONDS
 ) -> None:
-    """Takes alerts until the queue has been empty for ``wait`` seconds."""
+    """Handle alerts until the queue has been empty for ``wait`` seconds."""
     sqs, seen = boto3.client("sqs"), sqlite3.connect(seen_file, isolation_level=None)
     seen.execute("create table if not exists acted (id text primary key)")
     while messages := sqs.receive_message(QueueUrl=queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=wait).get(

@@ -1,4 +1,4 @@
--- One bar a session; it starts at the session's open.
+-- Daily bars: one per session, which starts at the session's open.
 select
     symbol,
     min(opens) as bar_start,

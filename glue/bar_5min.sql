@@ -1,4 +1,4 @@
--- The 5-minute bars themselves, as rows of the warehouse.
+-- The 5-minute bars as rows of the warehouse.
 select
     symbol,
     ts as bar_start,

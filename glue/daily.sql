@@ -1,5 +1,5 @@
--- The daily bars that the metrics need: the touched sessions from `bar_1d` and the stored ones around them from
--- `history`. `rewrite` marks the sessions whose metrics a touched session can have changed.
+-- The daily bars that the metrics need: the touched sessions from `bar_1d`, and the stored sessions around them from
+-- `history`. `rewrite` marks the sessions whose metrics a touched session may change.
 with days as (
     select
         d.symbol,

@@ -1,6 +1,6 @@
--- Metrics of the sessions in `daily` that are marked `rewrite`; the others are the history that the windows need.
--- A metric is NULL until its window is full. RSI: Cutler's variant (simple averages) of Wilder, "New Concepts in
--- Technical Trading Systems" (1978), whose true range this is, too.
+-- Metrics of the sessions in `daily` marked `rewrite`; the other sessions are history for the windows. A metric is NULL
+-- until its window is full. RSI is Cutler's variant (simple averages); RSI and true range follow Wilder, "New Concepts
+-- in Technical Trading Systems" (1978).
 with steps as (
     select
         *,

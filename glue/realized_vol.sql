@@ -1,5 +1,5 @@
--- The root of the sum of squared log returns between the closes of a session's 5-minute bars.
--- Source: Andersen and Bollerslev, "Answering the Skeptics" (1998), as a standard deviation of the session.
+-- Realized volatility: the root of the sum of squared log returns between the closes of a session's 5-minute bars.
+-- Source: Andersen and Bollerslev, "Answering the Skeptics" (1998).
 select
     symbol,
     session_date,

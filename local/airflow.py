@@ -1,7 +1,7 @@
-"""How does a laptop run Airflow? The real one, standalone with LocalExecutor, on free loopback ports, with these DAGs.
+"""Airflow on a laptop: standalone with LocalExecutor, on free loopback ports, with the project's DAGs.
 
-``with LocalAirflow(home, environment) as airflow`` starts it; its page asks for no login, as only this machine reaches
-it. It stops with the block, its tasks with it.
+``with LocalAirflow(home, environment) as airflow`` starts it. Its page needs no login, because only this machine can
+reach it. It stops at the end of the block, its tasks included.
 """
 
 from __future__ import annotations
@@ -28,17 +28,14 @@ from local.starting import free_port, last_line
 
 ROOT = Path(__file__).parents[1]
 DAGS = ROOT / "orchestration" / "dags"
-# Long enough for a machine that is busy with other things.
+# Long enough for a busy machine.
 START_SECONDS, STOP_SECONDS = 600, 30
 COMPONENTS = ("metadatabase", "scheduler", "dag_processor")
 ENDED = ("success", "failed")
 
 
 class LocalAirflow:
-    """Airflow from ``__enter__`` to ``__exit__``. ``home`` keeps its database and logs; ``url`` is its page.
-
-    ``environment`` is what its tasks see beside this process's own; ``on_start`` hears of the process.
-    """
+    """Airflow from ``__enter__`` to ``__exit__``. ``url`` is the address of its page."""
 
     def __init__(
         self,
@@ -47,8 +44,17 @@ class LocalAirflow:
         *,
         port: int = 0,
         dags: Path = DAGS,
-        on_start: Callable[[subprocess.Popen[bytes]], None] = lambda process: None,
+        on_start: Callable[[subprocess.Popen[Any]], None] = lambda process: None,
     ) -> None:
+        """Prepare Airflow without starting it.
+
+        Args:
+            home: The folder of its database and logs.
+            environment: Variables for its tasks, beside this process's environment.
+            port: The port of its page; 0 takes a free one.
+            dags: The folder of the DAGs.
+            on_start: Gets the process of Airflow as soon as it is started.
+        """
         self.home, self.log = home, home / "airflow.log"
         self._on_start = on_start
         ports = [port or free_port(), free_port(), free_port()]
@@ -77,6 +83,7 @@ class LocalAirflow:
         }
 
     def __enter__(self) -> LocalAirflow:
+        """Start Airflow and wait until it is healthy. Raise BarflowError when it does not start."""
         self.home.mkdir(parents=True, exist_ok=True)
         self._process = None
         try:
@@ -88,7 +95,7 @@ class LocalAirflow:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    # A shell's background job ignores it, and so would this.
+                    # A background job of a shell ignores Ctrl-C, and its children would, too.
                     preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                 )
             self._on_start(self._process)
@@ -102,10 +109,11 @@ class LocalAirflow:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Stop Airflow and its tasks."""
         self.stop()
 
     def stop(self) -> None:
-        """Asks it to stop, and ends what is left of it after a while."""
+        """Ask Airflow to stop, and kill what still runs after some seconds."""
         process = self._process
         if process is None:
             return
@@ -113,17 +121,17 @@ class LocalAirflow:
         with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_SECONDS)
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its session: components and tasks that did not end
+            os.killpg(process.pid, signal.SIGKILL)  # components and tasks that did not end
         process.wait()
         self._process = None
 
     def trigger(self, dag: str, **params: Any) -> str:
-        """Starts a run of a DAG, as soon as that is known. Returns the run's id."""
+        """Start a run of a DAG as soon as Airflow has parsed it. Return the run's id."""
         self.wait_for_dag(dag)
         return str(self.call("POST", f"dags/{dag}/dagRuns", json={"logical_date": None, "conf": params})["dag_run_id"])
 
     def wait_for_dag(self, dag: str, seconds: float = 300) -> None:
-        """Until the DAG was parsed. Raises BarflowError with the import errors when it never is."""
+        """Wait until Airflow has parsed the DAG. Raise BarflowError with the import errors when it never does."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if any(found["dag_id"] == dag for found in self.call("GET", "dags")["dags"]):
@@ -133,15 +141,16 @@ class LocalAirflow:
         raise BarflowError(f"Airflow does not know the DAG {dag}. {' '.join(errors)}")
 
     def state(self, dag: str, run: str) -> str:
+        """Return the state of a DAG run."""
         return str(self.call("GET", f"dags/{dag}/dagRuns/{run}")["state"])
 
     def tasks(self, dag: str, run: str) -> dict[str, str | None]:
-        """The state of each task of a run, by its id; None before it was scheduled."""
+        """Return the state of each task of a DAG run by its id: None before the task is scheduled."""
         found = self.call("GET", f"dags/{dag}/dagRuns/{run}/taskInstances")["task_instances"]
         return {item["task_id"]: item["state"] for item in found}
 
     def wait(self, dag: str, run: str, seconds: float) -> str:
-        """Until the run has ended. Returns its state. Raises BarflowError when it takes longer."""
+        """Wait until the DAG run ends and return its state. Raise BarflowError after so many seconds."""
         deadline = time.monotonic() + seconds
         while (state := self.state(dag, run)) not in ENDED:
             if time.monotonic() > deadline:
@@ -152,7 +161,7 @@ class LocalAirflow:
         return state
 
     def kill_task(self, dag: str, run: str, task: str) -> bool:
-        """Kills the process that works on a task, as a machine without memory would; whether there was one."""
+        """Kill the process of a task, as a host without memory does. Return whether there was one."""
         found = self.call("GET", f"dags/{dag}/dagRuns/{run}/taskInstances/{task}")
         assert self._process is not None
         for child in psutil.Process(self._process.pid).children(recursive=True):
@@ -163,12 +172,12 @@ class LocalAirflow:
         return False
 
     def task_log(self, dag: str, run: str, task: str, attempt: int = 1) -> str:
-        """What a task logged, a line an event."""
+        """Return what a task logged, one line per event."""
         events = self.call("GET", f"dags/{dag}/dagRuns/{run}/taskInstances/{task}/logs/{attempt}")["content"]
         return "\n".join(item.get("event", "") if isinstance(item, dict) else str(item) for item in events)
 
     def call(self, method: str, path: str, **options: Any) -> Any:
-        """One request to Airflow's API, under /api/v2/. Raises BarflowError with what it answered."""
+        """Send one request to Airflow's API, under /api/v2/. Raise BarflowError with the answer of a failed one."""
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
         answer = requests.request(method, f"{self.url}/api/v2/{path}", headers=headers, timeout=60, **options)
         if not answer.ok:
@@ -180,7 +189,7 @@ class LocalAirflow:
         return str(requests.get(f"{self.url}/auth/token", timeout=60).json()["access_token"])
 
     def _make_pools(self) -> None:
-        """As `airflow pools import` does, without the seconds that another process of Airflow's takes to start."""
+        """Create the pools as `airflow pools import` does, without the seconds that its process takes to start."""
         known = {item["name"] for item in self.call("GET", "pools")["pools"]}
         for name, pool in json.loads((DAGS / "pools.json").read_text()).items():
             if name not in known:

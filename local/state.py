@@ -1,4 +1,4 @@
-"""What is a state folder? The data of one embedded pipeline: its databases, its lake, and where its bars come from.
+"""The state folder: the data of one embedded pipeline (databases, lake) and the source of its bars.
 
 STATE/state.json   {"format": 1, "source": {"kind": "synthetic" | "replay" | "live", …}, "as_of": moment or null}
 STATE/mongo/  STATE/postgres/  STATE/lake/  STATE/logs/  STATE/report.html
@@ -21,7 +21,7 @@ NEXT_STEP = "Nothing in it was changed. Pass another folder with --state, or mov
 
 @dataclass(frozen=True)
 class State:
-    """An opened state folder. ``as_of`` is the moment (UTC) at which a replay stands still, else None."""
+    """An opened state folder. ``as_of`` is the clock of a replay (UTC), which does not move, else None."""
 
     path: Path
     source: dict[str, Any]
@@ -29,19 +29,21 @@ class State:
 
     @property
     def lake(self) -> Path:
+        """Return the folder of the Parquet lake."""
         return self.path / "lake"
 
     @classmethod
     def source_at(cls, path: Path) -> dict[str, Any] | None:
-        """Where the bars of a folder come from, or None where there is no state yet.
+        """Return the source of a folder's bars, or None where there is no state yet.
 
-        Raises BadInputError for a folder that is something else, damaged or of another format.
+        Raises:
+            BadInputError: The folder is not a state, is damaged, or has another format.
         """
         return cls.open(path).source if _is_taken(path) else None
 
     @classmethod
     def open(cls, path: Path) -> State:
-        """An existing state. Raises BadInputError when the folder does not hold one that this version reads."""
+        """Open an existing state. Raise BadInputError when the folder holds none that this version can read."""
         path = path.resolve()
         try:
             found = json.loads((path / "state.json").read_text())
@@ -61,7 +63,7 @@ class State:
 
     @classmethod
     def create(cls, path: Path, *, source: dict[str, Any], as_of: datetime | None) -> State:
-        """Opens the state, making it where there is none. Its source must be this one already if it has any."""
+        """Open the state, or make it where there is none. Raise BadInputError when it has another source."""
         if not _is_taken(path):
             _write(path.resolve(), {"format": FORMAT, "source": source, "as_of": as_of.isoformat() if as_of else None})
         state = cls.open(path)
@@ -71,7 +73,7 @@ class State:
 
 
 def _write(path: Path, body: dict[str, Any]) -> None:
-    """Makes the folder; it is a state from the moment at which state.json is in place, whole."""
+    """Make the folder. It becomes a state when state.json, complete, is renamed into place."""
     try:
         for part in ("lake", "logs"):
             (path / part).mkdir(parents=True, exist_ok=True)
@@ -81,20 +83,20 @@ def _write(path: Path, body: dict[str, Any]) -> None:
     except OSError as error:
         raise BarflowError(
             f"the state folder {path} cannot be written: {error.strerror}. "
-            "Free space or mend its permissions, or pass another folder with --state."
+            "Free space or fix its permissions, or pass another folder with --state."
         ) from None
 
 
 def _is_taken(path: Path) -> bool:
-    """Whether something is in the folder, apart from other sources' states and what a creation that died leaves."""
+    """Return whether the folder holds anything but other sources' states and the remains of a killed creation."""
     if path.is_file():
         raise BadInputError(f"{path} is a file, not a folder. Pass a folder with --state.")
     try:
-        return path.is_dir() and any(not _is_ours(item) for item in path.iterdir())
+        return path.is_dir() and any(not _is_ignored(item) for item in path.iterdir())
     except OSError as error:
         raise BadInputError(f"{path} cannot be read: {error.strerror}. {NEXT_STEP}") from None
 
 
-def _is_ours(item: Path) -> bool:
+def _is_ignored(item: Path) -> bool:
     empty = item.name in ("lake", "logs") and item.is_dir() and not any(item.iterdir())
     return item.name in ("states", UNFINISHED) or empty

@@ -1,8 +1,7 @@
-"""What would the market have printed? Deterministic sessions for any symbol, made up from a seed.
+"""Synthetic bars: deterministic sessions for any symbol, generated from a seed.
 
-Each session is a function of (seed, symbol, date) alone: it can be made by itself, in any order, and still opens
-where the night after the session before has left the price. Holidays, half days and DST come from
-barflow.market.sessions.
+Each session depends only on (seed, symbol, date), so sessions can be generated in any order. A session opens at the
+previous close, moved by an overnight gap. Holidays, half days and DST come from barflow.market.sessions.
 """
 
 from __future__ import annotations
@@ -15,31 +14,37 @@ from itertools import accumulate
 import numpy as np
 
 from barflow.errors import BadInputError
+from barflow.market.recordings import Row
 from barflow.market.sessions import Session, new_york, session, sessions_between
 from barflow.settings import DEFAULT_SYMBOLS, parse_symbols
-from emulators.twelvedata.bar_source import Row
 
 FIRST_DAY = date(2008, 1, 1)
 LAST_DAY = date(2031, 12, 31)
 
-# Spreads are standard deviations of log prices.
+# Standard deviations of log prices: overnight, over a session, and from bar to bar.
 _NIGHT, _DAY, _WIGGLE = 0.006, 0.012, 0.0011
-_JUMP_CHANCE, _JUMP_LEAST, _JUMP_MOST = 0.015, 0.05, 0.11  # a night with news
-_PULL = 0.997  # how much of its distance from the long-run level a price keeps overnight
-# How a bar's prices are rounded (decimals) and printed: most are cents, as float32 text (`211.49001`). One style a
-# bar, because each is monotone: rounding then cannot put a close above its high.
+_JUMP_CHANCE, _JUMP_LEAST, _JUMP_MOST = 0.015, 0.05, 0.11  # overnight jumps, as after news
+_PULL = 0.997  # the share of its distance from the long-run level that a price keeps overnight
+# How a bar's prices are rounded (decimals) and printed: most are cents, as float32 text (`211.49001`). A bar has one
+# style: with two, rounding could put its close above its high.
 _STYLES = ((2, "%.5f"), (2, "%.5f"), (2, "%.5f"), (4, "%.5f"), (4, "%.5f"), (3, "%.6f"), (2, "%.2f"), (3, "%.7f"))
 _DECIMALS = np.array([decimals for decimals, _ in _STYLES])
 _FORMS = tuple(form for _, form in _STYLES)
 
 
 class SyntheticBars:
-    """An endless, repeatable market. It knows every well-formed symbol but those that start with UNKNOWN or BAD."""
+    """A repeatable market from 2008 to 2031. It knows every valid symbol but those that start with UNKNOWN or BAD."""
 
     as_of = None
 
     def __init__(self, seed: int = 7, *, symbols: tuple[str, ...] = DEFAULT_SYMBOLS, cached_sessions: int = 2048):
-        """``cached_sessions``: how many made sessions are kept in memory, about 35 kB each."""
+        """Prepare a market without generating sessions.
+
+        Args:
+            seed: Another seed is another market.
+            symbols: The symbols to ask for by default.
+            cached_sessions: How many generated sessions stay in memory, about 35 kB each.
+        """
         self.seed = seed
         self.symbols = symbols
         self._session_rows = lru_cache(maxsize=cached_sessions)(self._make_session)
@@ -47,23 +52,23 @@ class SyntheticBars:
 
     @property
     def first(self) -> datetime:
-        """The open of the first session that it can make."""
+        """Return the open of the first session (UTC)."""
         return _calendar()[0].opens
 
     @property
     def describe(self) -> str:
-        """What it holds, in a few words."""
+        """Return what it holds, in a few words."""
         return f"synthetic sessions (seed {self.seed}) of any symbol, {FIRST_DAY.year} to {LAST_DAY.year}"
 
     def knows(self, symbol: str) -> bool:
-        """Whether it is a well-formed symbol that does not announce itself as unknown."""
+        """Return whether the symbol is valid and does not start with UNKNOWN or BAD."""
         try:
             return parse_symbols(symbol) == (symbol,) and not symbol.startswith(("UNKNOWN", "BAD"))
         except BadInputError:
             return False
 
     def rows(self, symbol: str, start: datetime, end: datetime) -> list[Row]:
-        """The bars that open in [start, end) (UTC), oldest first. Also those of the future: the server hides them."""
+        """Return the bars that open in [start, end) (UTC), oldest first, future ones too: the server hides them."""
         if start >= end or not self.knows(symbol):
             return []
         first = max(new_york(start).date(), FIRST_DAY)
@@ -84,7 +89,7 @@ class SyntheticBars:
         return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
     def _make_levels(self, symbol: str) -> tuple[np.ndarray, np.ndarray, float]:
-        """Log price at the open and at the close of every session, and the usual volume of a day (shares)."""
+        """Return the log price at the open and at the close of every session, and the usual daily volume (shares)."""
         random = self._random(symbol, "levels")
         count = len(_calendar())
         night = random.normal(0.0, _NIGHT, count)
@@ -110,7 +115,7 @@ class SyntheticBars:
 
 @lru_cache(maxsize=8)
 def _u_shape(count: int) -> np.ndarray:
-    """Activity over the day, mean 1: high at the open, low at noon, high at the close."""
+    """Return the activity over a session, mean 1: high at the open, low at noon, high at the close."""
     x = np.linspace(-1.0, 1.0, count)
     shape: np.ndarray = 0.45 + 1.5 * x**4 + 0.6 * np.exp(-(x + 1.0) * 12.0)
     shape /= shape.mean()
@@ -118,7 +123,7 @@ def _u_shape(count: int) -> np.ndarray:
 
 
 def _prices(random: np.random.Generator, start: float, end: float, count: int) -> np.ndarray:
-    """Open, high, low and close (dollars; count × 4) of a walk between two log prices."""
+    """Return open, high, low and close (dollars; shape count × 4) of a random walk between two log prices."""
     activity = np.sqrt(_u_shape(count))
     walk = np.cumsum(random.normal(0.0, _WIGGLE, count) * activity)
     steps = np.arange(1, count + 1) / count
@@ -134,14 +139,14 @@ def _prices(random: np.random.Generator, start: float, end: float, count: int) -
 
 
 def _volumes(random: np.random.Generator, day_volume: float, count: int) -> list[int]:
-    """Shares per bar; a half day trades less in proportion to its length."""
+    """Return the shares of each bar. A half day trades less, in proportion to its length."""
     quiet = np.exp(random.normal(0.0, 0.25))
     bars = day_volume / 78 * quiet * _u_shape(count) * np.exp(random.normal(0.0, 0.3, count))
     return [max(1, int(shares)) for shares in bars.tolist()]
 
 
 def _texts(prices: np.ndarray, styles: np.ndarray) -> list[tuple[str, str, str, str]]:
-    """The four prices of each bar in the vendor's manner: rounded, then printed as the float32 that it keeps."""
+    """Return the four prices of each bar as Twelve Data prints them: rounded, then as float32 text."""
     scale = 10.0 ** _DECIMALS[styles][:, None]
     kept = (np.round(prices * scale) / scale).astype(np.float32).astype(float).tolist()
     forms = [_FORMS[style] for style in styles.tolist()]

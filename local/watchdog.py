@@ -1,8 +1,8 @@
-"""Who stops the embedded services when their owner dies? This process, whatever the owner died of.
+"""The watchdog: a process that stops the embedded services when their owner ends, however it ends.
 
-`python -m local.watchdog FILE` reads its standard input, a pipe that only the owner holds. A line names a process id
-and the signal that stops it; when the pipe closes, FILE, which announces the services, is removed, and every named
-process that still lives is told to stop, and after some seconds made to.
+``python -m local.watchdog FILE`` reads its standard input, a pipe that only the owner holds. Each line has a process
+id and the signal that stops that process. When the pipe closes, the watchdog removes FILE (the addresses of the
+services), sends every process its signal, and kills those that still run after some seconds.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ GRACE_SECONDS = 10.0
 
 
 def main() -> None:
+    """Read processes from standard input until it closes, then stop them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    wards: dict[psutil.Process, int] = {}
+    watched: dict[psutil.Process, int] = {}
     for line in sys.stdin:
         pid, number = map(int, line.split())
         with contextlib.suppress(psutil.NoSuchProcess):
-            wards[psutil.Process(pid)] = number  # remembers its start time: a reused pid is another process
+            watched[psutil.Process(pid)] = number  # psutil compares start times: a reused pid is another process
     Path(sys.argv[1]).unlink(missing_ok=True)
-    for ward, number in wards.items():
+    for process, number in watched.items():
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-            ward.send_signal(number)
+            process.send_signal(number)
     deadline = time.monotonic() + GRACE_SECONDS
-    while time.monotonic() < deadline and any(map(lives, wards)):
+    while time.monotonic() < deadline and any(map(is_running, watched)):
         time.sleep(0.05)
-    for ward in wards:
+    for process in watched:
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-            ward.kill()
+            process.kill()
 
 
-def lives(ward: psutil.Process) -> bool:
-    """Whether the process still runs; one that ended and waits for its parent to notice does not."""
+def is_running(process: psutil.Process) -> bool:
+    """Return whether a process still runs. A zombie does not."""
     try:
-        return ward.is_running() and ward.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

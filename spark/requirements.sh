@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The EMR bootstrap: installs what the step imports, on every node, out of the code bucket alone.
-# Usage: requirements.sh s3://BUCKET/…/emr.gluewheels.zip (a zip of wheels and the lock that names their hashes)
+# EMR bootstrap action: install the step's packages on every node, from the code bucket only.
+# Usage: requirements.sh s3://BUCKET/…/emr.gluewheels.zip (a zip of wheels, and the lock with their hashes)
 set -euo pipefail
 
 packages=${1:?"usage: requirements.sh s3://BUCKET/…/emr.gluewheels.zip"}

@@ -16,11 +16,10 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from config.environment import Environment
 from stacks import outputs
 from stacks.base import BarflowStack, acknowledge
 from stacks.constructs.grants import allow
-from stacks.secrets import Keys
+from stacks.platform import Platform
 
 TRIES = 5
 KEPT = cdk.Duration.days(14)
@@ -30,9 +29,10 @@ SEEN = cdk.Duration.seconds(60)  # how long a bot may take for one alert
 class AlertsStack(BarflowStack):
     """``topic``, and by bot its ``queues``, ``failed`` ones and ``policies``. ``let_publish(role)`` lets it send."""
 
-    def __init__(self, scope: Construct, environment: Environment, *, keys: Keys) -> None:
+    def __init__(self, scope: Construct, platform: Platform) -> None:
+        environment = platform.environment
         super().__init__(scope, environment, description="price alerts for bots")
-        self._keys = keys
+        self._keys = keys = platform.keys
         self._prefix = f"barflow-{environment.name}-alerts"
         self.topic = sns.Topic(
             self, "Alerts", topic_name=f"{self._prefix}.fifo", fifo=True, master_key=keys.data, enforce_ssl=True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import aws_cdk as cdk
 from aws_cdk import aws_athena as athena
-from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_glue as glue
 from aws_cdk import aws_iam as iam
 from constructs import Construct
@@ -12,7 +11,6 @@ from constructs import Construct
 from barflow import contract
 from barflow.market.bars import PRICES, glue_columns
 from config.cost import dpu_hour_dollars
-from config.environment import Environment
 from stacks import outputs
 from stacks.base import BarflowStack, acknowledge
 from stacks.constructs.aggregate_job import AggregateJob
@@ -21,8 +19,7 @@ from stacks.constructs.grants import allow, allow_reading_secrets, as_found
 from stacks.constructs.jdbc_connection import jdbc_connection
 from stacks.constructs.visual_job import VisualJob
 from stacks.database import DatabaseStack
-from stacks.network import Groups
-from stacks.secrets import Keys
+from stacks.platform import Platform
 from stacks.storage import BARS, QUERIES, StorageStack
 
 WAREHOUSE_PREFIX = "warehouse_"  # of the tables that the warehouse's crawler enters
@@ -44,17 +41,15 @@ class CatalogStack(BarflowStack):
     def __init__(
         self,
         scope: Construct,
-        environment: Environment,
+        platform: Platform,
         *,
-        vpc: ec2.IVpc,
-        groups: Groups,
-        keys: Keys,
         storage: StorageStack,
         database: DatabaseStack,
         settings: contract.PipelineSettings,
     ) -> None:
+        environment = platform.environment
         super().__init__(scope, environment, description="Glue catalog, job, crawlers and Athena")
-        self._keys = keys
+        self._keys = platform.keys
         self._storage, self._warehouse = storage, database
         # It describes the data and holds none. Left behind, its fixed name would keep the stack from coming back.
         self.database = glue.Database(
@@ -64,15 +59,15 @@ class CatalogStack(BarflowStack):
         self.reader = self._reader()
         bars = self._bars_table()
         connection = jdbc_connection(
-            self, "Warehouse", purpose="to read", vpc=vpc, groups=groups, database=database,
+            self, "Warehouse", purpose="to read", platform=platform, database=database,
             user=database.reader_secret,
         )  # fmt: skip
         job = AggregateJob(
-            self, "Aggregate", vpc=vpc, groups=groups, keys=keys, storage=storage, database=database,
+            self, "Aggregate", platform=platform, storage=storage, database=database,
             security=self.security, settings=settings,
         )  # fmt: skip
         visual = VisualJob(
-            self, "Visual", vpc=vpc, groups=groups, keys=keys, storage=storage, database=database,
+            self, "Visual", platform=platform, storage=storage, database=database,
             catalog=self.database.database_name, security=self.security,
         )  # fmt: skip
         self.contract = contract.Glue(

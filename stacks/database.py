@@ -19,8 +19,8 @@ from stacks.base import BarflowStack, acknowledge, data_may_be_deleted
 from stacks.bundles import MIGRATE
 from stacks.constructs.grants import allow_reading_secrets
 from stacks.constructs.python_function import PythonFunction, runs_on_deployment
-from stacks.network import POSTGRESQL, Groups
-from stacks.secrets import Keys
+from stacks.network import POSTGRESQL
+from stacks.platform import Platform
 
 DATABASE = "barflow"
 OWNER = "barflow_owner"
@@ -31,12 +31,10 @@ LOADER, READER, SANDBOX, AIRFLOW = "barflow_loader", "barflow_reader", "barflow_
 class DatabaseStack(BarflowStack):
     """The instance, a secret per user, and the migrations."""
 
-    def __init__(
-        self, scope: Construct, environment: Environment, *, vpc: ec2.IVpc, groups: Groups, keys: Keys
-    ) -> None:
-        super().__init__(scope, environment, description="warehouse", stateful=True)
-        self._vpc, self._groups, self._keys = vpc, groups, keys
-        self.instance = self._instance(environment)
+    def __init__(self, scope: Construct, platform: Platform) -> None:
+        super().__init__(scope, platform.environment, description="warehouse", stateful=True)
+        self._platform = platform
+        self.instance = self._instance(platform.environment)
         owner = self.instance.secret
         assert owner is not None, "RDS manages the owner's password"
         self.owner_secret: secretsmanager.ISecret = owner
@@ -73,12 +71,12 @@ class DatabaseStack(BarflowStack):
             engine=engine,
             database_name=DATABASE,
             instance_type=ec2.InstanceType(config.instance_class.removeprefix("db.")),
-            vpc=self._vpc,
+            vpc=self._platform.vpc,
             vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED),
-            security_groups=[self._groups.database],
+            security_groups=[self._platform.groups.database],
             port=POSTGRESQL,
             publicly_accessible=False,
-            credentials=rds.Credentials.from_username(OWNER, encryption_key=self._keys.secrets),
+            credentials=rds.Credentials.from_username(OWNER, encryption_key=self._platform.keys.secrets),
             manage_master_user_password=True,
             parameter_group=rds.ParameterGroup(
                 self,
@@ -97,7 +95,7 @@ class DatabaseStack(BarflowStack):
             storage_type=rds.StorageType.GP3,
             allocated_storage=config.storage_gb,
             max_allocated_storage=config.max_storage_gb,
-            storage_encryption_key=self._keys.data,
+            storage_encryption_key=self._platform.keys.data,
             multi_az=config.multi_az,
             backup_retention=cdk.Duration.days(config.backup_days),
             preferred_backup_window="07:00-07:30",
@@ -106,7 +104,7 @@ class DatabaseStack(BarflowStack):
             copy_tags_to_snapshot=True,
             auto_minor_version_upgrade=True,
             enable_performance_insights=True,
-            performance_insight_encryption_key=self._keys.data,
+            performance_insight_encryption_key=self._platform.keys.data,
             monitoring_interval=cdk.Duration.seconds(60),
             cloudwatch_logs_exports=["postgresql", "upgrade"],
             iam_authentication=False,
@@ -129,7 +127,7 @@ class DatabaseStack(BarflowStack):
             f"{name}Secret",
             secret_name=self._name(user),
             description=f"Barflow {self.environment_config.name}: {user} of the warehouse",
-            encryption_key=self._keys.secrets,
+            encryption_key=self._platform.keys.secrets,
             removal_policy=self.data_removal_policy,
             generate_secret_string=secretsmanager.SecretStringGenerator(
                 secret_string_template=json.dumps({"username": user, "dbname": database}),
@@ -156,9 +154,9 @@ class DatabaseStack(BarflowStack):
             "Rotation",
             hosted_rotation=secretsmanager.HostedRotation.postgre_sql_single_user(
                 function_name=function_name,
-                vpc=self._vpc,
+                vpc=self._platform.vpc,
                 vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS),
-                security_groups=[self._groups.functions],
+                security_groups=[self._platform.groups.functions],
                 exclude_characters=string.punctuation,
             ),
             automatically_after=cdk.Duration.days(self.environment_config.database.rotation_days),
@@ -171,9 +169,7 @@ class DatabaseStack(BarflowStack):
             "Migrate",
             bundle=MIGRATE,
             description="Brings the warehouse's users and schema up to date, on deployment",
-            vpc=self._vpc,
-            group=self._groups.functions,
-            key=self._keys.data,
+            platform=self._platform,
             memory_mb=512,
             timeout=cdk.Duration.minutes(10),
             environment={
@@ -185,7 +181,7 @@ class DatabaseStack(BarflowStack):
                 "USER_SECRETS": self.to_json_string([secret.secret_arn for secret in users]),
             },
         )
-        allow_reading_secrets(migrate.role, self._keys.secrets, self.owner_secret, *users)
+        allow_reading_secrets(migrate.role, self._platform.keys.secrets, self.owner_secret, *users)
         runs_on_deployment(migrate)
         self.output(outputs.MIGRATE_FUNCTION, migrate.function.function_name)
         return triggers.Trigger(

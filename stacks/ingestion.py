@@ -7,7 +7,6 @@ change together with its code, and a change of them starts it afresh.
 from __future__ import annotations
 
 import aws_cdk as cdk
-from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_scheduler as scheduler
 from aws_cdk import aws_scheduler_targets as targets
@@ -15,15 +14,13 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from barflow import contract
-from config.environment import Environment
 from stacks import outputs
 from stacks.alerts import AlertsStack
 from stacks.base import BarflowStack, acknowledge
 from stacks.bundles import INGEST
 from stacks.constructs.grants import allow_reading_secrets
 from stacks.constructs.python_function import PythonFunction
-from stacks.network import Groups
-from stacks.secrets import Keys, SecretsStack
+from stacks.platform import Platform
 
 NEW_YORK = cdk.TimeZone.of("America/New_York")
 # What a tick has nothing to do with.
@@ -37,18 +34,14 @@ class IngestionStack(BarflowStack):
     def __init__(
         self,
         scope: Construct,
-        environment: Environment,
+        platform: Platform,
         *,
-        vpc: ec2.IVpc,
-        groups: Groups,
-        keys: Keys,
-        secrets: SecretsStack,
         alerts: AlertsStack,
         settings: contract.PipelineSettings,
     ) -> None:
+        environment = platform.environment
         super().__init__(scope, environment, description="ingestion")
-        self._vpc, self._groups, self._keys, self._secrets = vpc, groups, keys, secrets
-        self._alerts = alerts
+        self._platform, self._alerts = platform, alerts
         self.failed_ticks = sqs.Queue(
             self,
             "FailedTicks",
@@ -76,9 +69,7 @@ class IngestionStack(BarflowStack):
             "Ingest",
             bundle=INGEST,
             description="One tick: fetches, validates and stages the newest bars",
-            vpc=self._vpc,
-            group=self._groups.functions,
-            key=self._keys.data,
+            platform=self._platform,
             memory_mb=config.memory_mb,
             timeout=cdk.Duration.seconds(config.timeout_seconds),
             environment=variables,
@@ -87,8 +78,9 @@ class IngestionStack(BarflowStack):
             max_event_age=cdk.Duration.minutes(15),  # by then a later tick has fetched what it would have
             dead_letter_queue=self.failed_ticks,
         )
+        secrets = self._platform.secrets
         allow_reading_secrets(
-            made.role, self._keys.secrets, self._secrets.twelvedata, self._secrets.mongodb, self._secrets.slack
+            made.role, self._platform.keys.secrets, secrets.twelvedata, secrets.mongodb, secrets.slack
         )
         self._alerts.let_publish(made.role)
         return made

@@ -65,7 +65,13 @@ class NetworkStack(BarflowStack):
             flow_logs={
                 "FlowLogs": ec2.FlowLogOptions(
                     destination=ec2.FlowLogDestination.to_cloud_watch_logs(
-                        encrypted_log_group(self, "FlowLog", keys.data, config.flow_log_days, self.data_removal_policy)
+                        encrypted_log_group(
+                            self,
+                            "FlowLog",
+                            key=keys.data,
+                            days=config.flow_log_days,
+                            removal_policy=self.data_removal_policy,
+                        )
                     )
                 )
             },

@@ -6,7 +6,6 @@ import aws_cdk as cdk
 import cdk_monitoring_constructs as monitoring
 from aws_cdk import aws_budgets as budgets
 from aws_cdk import aws_cloudwatch as cloudwatch
-from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
@@ -26,9 +25,8 @@ from stacks.constructs.grants import allow_reading_secrets
 from stacks.constructs.python_function import PythonFunction
 from stacks.database import DatabaseStack
 from stacks.ingestion import IngestionStack
-from stacks.network import Groups
 from stacks.orchestration import OrchestrationStack
-from stacks.secrets import Keys, SecretsStack
+from stacks.platform import Platform
 
 TICK = cdk.Duration.minutes(5)
 CLUSTER_PREFIX = "barflow"
@@ -40,22 +38,19 @@ class ObservabilityStack(BarflowStack):
     def __init__(
         self,
         scope: Construct,
-        environment: Environment,
+        platform: Platform,
         *,
-        vpc: ec2.IVpc,
-        groups: Groups,
-        keys: Keys,
-        secrets: SecretsStack,
         database: DatabaseStack,
         alerts: AlertsStack,
         ingestion: IngestionStack,
         catalog: CatalogStack,
         orchestration: OrchestrationStack,
     ) -> None:
+        environment = platform.environment
         super().__init__(scope, environment, description="alarms, dashboards and budget")
-        self._keys, self._ingestion = keys, ingestion
+        self._platform, self._ingestion = platform, ingestion
         self.topic = self._topic(environment)
-        self._slack(vpc, groups, secrets, environment)
+        self._slack(environment)
         alarms = Alarms(self, environment.alarms, self.topic)
         alarms.of_bars(environment.name)
         if ingestion.function:
@@ -72,7 +67,7 @@ class ObservabilityStack(BarflowStack):
         self.output(outputs.OPERATIONS_TOPIC, self.topic.topic_arn)
 
     def _topic(self, environment: Environment) -> sns.Topic:
-        topic = sns.Topic(self, "Operations", master_key=self._keys.data, enforce_ssl=True)
+        topic = sns.Topic(self, "Operations", master_key=self._platform.keys.data, enforce_ssl=True)
         for address in environment.alarms.emails:
             topic.add_subscription(subscriptions.EmailSubscription(address))
         for service in ("events", "budgets"):
@@ -87,15 +82,14 @@ class ObservabilityStack(BarflowStack):
             )
         return topic
 
-    def _slack(self, vpc: ec2.IVpc, groups: Groups, secrets: SecretsStack, environment: Environment) -> None:
+    def _slack(self, environment: Environment) -> None:
+        secrets = self._platform.secrets
         made = PythonFunction(
             self,
             "TellSlack",
             bundle=NOTIFY,
             description="Tells Slack what the operations topic says",
-            vpc=vpc,
-            group=groups.functions,
-            key=self._keys.data,
+            platform=self._platform,
             memory_mb=256,
             timeout=cdk.Duration.seconds(30),
             environment={"SLACK_SECRET": secrets.slack.secret_name, "SLACK_CHANNEL": environment.alarms.slack_channel},
@@ -103,7 +97,7 @@ class ObservabilityStack(BarflowStack):
             retry_attempts=2,
             dead_letter_queue=self._ingestion.failed_ticks,
         )
-        allow_reading_secrets(made.role, self._keys.secrets, secrets.slack)
+        allow_reading_secrets(made.role, self._platform.keys.secrets, secrets.slack)
         self.topic.add_subscription(subscriptions.LambdaSubscription(made.function))
 
     def _failures(self, job: str) -> None:

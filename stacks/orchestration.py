@@ -19,7 +19,7 @@ from constructs import Construct
 
 from barflow import contract
 from barflow import metric_names as metrics
-from config.environment import Environment
+from config.environment import HOST_ROOT_GB, Environment
 from stacks import outputs
 from stacks.alerts import AlertsStack
 from stacks.base import BarflowStack, acknowledge
@@ -28,14 +28,14 @@ from stacks.constructs.grants import allow, allow_reading_secrets
 from stacks.constructs.logs import encrypted_log_group
 from stacks.database import DatabaseStack
 from stacks.ingestion import IngestionStack
-from stacks.network import AIRFLOW, DASHBOARD, Groups
+from stacks.network import AIRFLOW, DASHBOARD
+from stacks.platform import Platform
 from stacks.processing import ProcessingStack
 from stacks.secrets import DASHBOARD as DASHBOARD_TOKEN
-from stacks.secrets import FERNET, JWT, LOGIN, Keys, SecretsStack
+from stacks.secrets import FERNET, JWT, LOGIN, SecretsStack
 from stacks.storage import StorageStack
 
 DATA_DEVICE, ROOT_DEVICE = "/dev/xvdb", "/dev/xvda"
-ROOT_GB = 12
 START_MINUTES = 20
 BOOTSTRAP = "orchestration/host/bootstrap.sh"
 HERE = "/opt/barflow/release/"  # where the host has the release
@@ -47,12 +47,8 @@ class OrchestrationStack(BarflowStack):
     def __init__(
         self,
         scope: Construct,
-        environment: Environment,
+        platform: Platform,
         *,
-        vpc: ec2.IVpc,
-        groups: Groups,
-        keys: Keys,
-        secrets: SecretsStack,
         storage: StorageStack,
         database: DatabaseStack,
         ingestion: IngestionStack,
@@ -61,10 +57,15 @@ class OrchestrationStack(BarflowStack):
         alerts: AlertsStack,
         settings: contract.PipelineSettings,
     ) -> None:
+        environment, secrets = platform.environment, platform.secrets
         super().__init__(scope, environment, description="Airflow's host and the runtime contract")
-        self._vpc, self._groups, self._keys, self._storage = vpc, groups, keys, storage
+        self._platform, self._storage = platform, storage
         self.log = encrypted_log_group(
-            self, "HostLog", keys.data, environment.retention.logs_days, cdk.RemovalPolicy.DESTROY
+            self,
+            "HostLog",
+            key=platform.keys.data,
+            days=environment.retention.logs_days,
+            removal_policy=cdk.RemovalPolicy.DESTROY,
         )
         self.contract = contract.RuntimeContract(
             env=environment.name,
@@ -92,7 +93,7 @@ class OrchestrationStack(BarflowStack):
         )
         parameter = self._parameter()
         self.role = self._role(parameter, ingestion, database)
-        allow_reading_secrets(self.role, keys.secrets, *self._secrets(secrets, database))
+        allow_reading_secrets(self.role, platform.keys.secrets, *self._secrets(secrets, database))
         storage.grant(self.role, "host")
         alerts.let_publish(self.role)
         processing.let_run(self.role)
@@ -171,7 +172,7 @@ class OrchestrationStack(BarflowStack):
         instance = ec2.Instance(
             self,
             "Host",
-            vpc=self._vpc,
+            vpc=self._platform.vpc,
             # Only a page that is opened to public addresses needs one itself.
             vpc_subnets=ec2.SubnetSelection(
                 subnet_type=ec2.SubnetType.PUBLIC if public else ec2.SubnetType.PRIVATE_WITH_EGRESS
@@ -179,13 +180,13 @@ class OrchestrationStack(BarflowStack):
             associate_public_ip_address=public or None,
             instance_type=ec2.InstanceType(config.instance_type),
             machine_image=ec2.MachineImage.latest_amazon_linux2023(cpu_type=ec2.AmazonLinuxCpuType.ARM_64),
-            security_group=self._groups.host,
+            security_group=self._platform.groups.host,
             role=self.role,
             http_tokens=ec2.HttpTokens.REQUIRED,
             http_put_response_hop_limit=1,
             detailed_monitoring=True,
             disable_api_termination=False,
-            block_devices=[self._disk(ROOT_DEVICE, ROOT_GB), self._disk(DATA_DEVICE, config.data_volume_gb)],
+            block_devices=[self._disk(ROOT_DEVICE, HOST_ROOT_GB), self._disk(DATA_DEVICE, config.data_volume_gb)],
             user_data=ec2.UserData.for_linux(),
             resource_signal_timeout=cdk.Duration.minutes(START_MINUTES),
         )
@@ -212,7 +213,7 @@ class OrchestrationStack(BarflowStack):
 
     def _disk(self, device: str, size_gb: int) -> ec2.BlockDevice:
         volume = ec2.BlockDeviceVolume.ebs(
-            size_gb, encrypted=True, kms_key=self._keys.data, volume_type=ec2.EbsDeviceVolumeType.GP3
+            size_gb, encrypted=True, kms_key=self._platform.keys.data, volume_type=ec2.EbsDeviceVolumeType.GP3
         )
         return ec2.BlockDevice(device_name=device, volume=volume)
 

@@ -6,7 +6,6 @@ No cluster stands here: Airflow's host makes one for a run and ends it, by the c
 from __future__ import annotations
 
 import aws_cdk as cdk
-from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_emr as emr
 from aws_cdk import aws_iam as iam
 from aws_cdk import triggers
@@ -21,8 +20,7 @@ from stacks.base import BarflowStack, acknowledge
 from stacks.bundles import CERTIFICATE, EMR_PACKAGES, LIBRARY
 from stacks.constructs.grants import allow, allow_reading_secrets, as_found
 from stacks.constructs.python_function import PythonFunction, runs_on_deployment
-from stacks.network import Groups
-from stacks.secrets import Keys, SecretsStack
+from stacks.platform import Platform
 from stacks.storage import CERTIFICATES, StorageStack
 
 # By this tag AWS's own policy for EMR knows what it may touch.
@@ -38,19 +36,16 @@ class ProcessingStack(BarflowStack):
     def __init__(
         self,
         scope: Construct,
-        environment: Environment,
+        platform: Platform,
         *,
-        vpc: ec2.IVpc,
-        groups: Groups,
-        keys: Keys,
-        secrets: SecretsStack,
         storage: StorageStack,
     ) -> None:
+        environment = platform.environment
         super().__init__(scope, environment, description="EMR roles and security")
-        self._vpc, self._groups, self._keys, self._storage = vpc, groups, keys, storage
+        self._platform, self._storage = platform, storage
         self._tags = {ENVIRONMENT_TAG: environment.name, MANAGED: "true"}
         self._open_network_to_emr()
-        self.node_role, profile = self._nodes(secrets)
+        self.node_role, profile = self._nodes()
         self.service_role = self._service()
         self._certificate()
         self.contract = self._contract(environment, profile, self._security_configuration())
@@ -80,20 +75,20 @@ class ProcessingStack(BarflowStack):
         allow(role, ["iam:CreateServiceLinkedRole"], [self._role_arn("aws-service-role/*")], linked)
 
     def _open_network_to_emr(self) -> None:
-        cdk.Tags.of(self._vpc).add(MANAGED, "true", include_resource_types=["AWS::EC2::VPC"])
-        groups = (self._groups.emr_primary, self._groups.emr_core, self._groups.emr_service)
-        for part in (*self._vpc.private_subnets, *groups):
+        cdk.Tags.of(self._platform.vpc).add(MANAGED, "true", include_resource_types=["AWS::EC2::VPC"])
+        groups = (self._platform.groups.emr_primary, self._platform.groups.emr_core, self._platform.groups.emr_service)
+        for part in (*self._platform.vpc.private_subnets, *groups):
             cdk.Tags.of(part).add(
                 MANAGED, "true", include_resource_types=["AWS::EC2::Subnet", "AWS::EC2::SecurityGroup"]
             )
 
-    def _nodes(self, secrets: SecretsStack) -> tuple[iam.Role, iam.InstanceProfile]:
+    def _nodes(self) -> tuple[iam.Role, iam.InstanceProfile]:
         """The role of primary, core and task nodes: its prefixes and its secret."""
         role = iam.Role(self, "NodeRole", assumed_by=iam.ServicePrincipal(EC2))
         self._storage.grant(role, "emr")
-        allow_reading_secrets(role, self._keys.secrets, secrets.mongodb)
+        allow_reading_secrets(role, self._platform.keys.secrets, self._platform.secrets.mongodb)
         # For disks that come with an instance; those of EBS the service role unlocks.
-        allow(role, ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey"], [self._keys.data.key_arn])
+        allow(role, ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey"], [self._platform.keys.data.key_arn])
         published = f"arn:{self.partition}:s3:::{self.region}.elasticmapreduce/*"
         allow(role, ["s3:GetObject"], [published])
         acknowledge(
@@ -132,9 +127,9 @@ class ProcessingStack(BarflowStack):
         )
         through_disks = {"StringEquals": {"kms:ViaService": f"ec2.{self.region}.{self.url_suffix}"}}
         used = ["Decrypt", "DescribeKey", "Encrypt", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo"]
-        allow(role, [f"kms:{action}" for action in used], [self._keys.data.key_arn], through_disks)
+        allow(role, [f"kms:{action}" for action in used], [self._platform.keys.data.key_arn], through_disks)
         granted = {**through_disks, "Bool": {"kms:GrantIsForAWSResource": "true"}}
-        allow(role, ["kms:CreateGrant"], [self._keys.data.key_arn], granted)
+        allow(role, ["kms:CreateGrant"], [self._platform.keys.data.key_arn], granted)
         return role
 
     def _certificate(self) -> None:
@@ -143,9 +138,7 @@ class ProcessingStack(BarflowStack):
             "Certificate",
             bundle=CERTIFICATE,
             description="Makes the certificate of EMR's nodes, on deployment",
-            vpc=self._vpc,
-            group=self._groups.functions,
-            key=self._keys.data,
+            platform=self._platform,
             memory_mb=256,
             timeout=cdk.Duration.minutes(1),
             environment={"CODE_BUCKET": self._storage.code.bucket_name, "CERTIFICATE_KEY": CERTIFICATE_KEY},
@@ -155,7 +148,7 @@ class ProcessingStack(BarflowStack):
         triggers.Trigger(self, "MakeCertificate", handler=function.function, timeout=cdk.Duration.minutes(2))
 
     def _security_configuration(self) -> emr.CfnSecurityConfiguration:
-        key = self._keys.data.key_arn
+        key = self._platform.keys.data.key_arn
         certificate = f"s3://{self._storage.code.bucket_name}/{CERTIFICATE_KEY}"
         return emr.CfnSecurityConfiguration(
             self,
@@ -192,10 +185,10 @@ class ProcessingStack(BarflowStack):
             release=versions.EMR_RELEASE,
             service_role=self.service_role.role_name,
             instance_profile=profile.instance_profile_name,
-            subnet_ids=tuple(subnet.subnet_id for subnet in self._vpc.private_subnets),
-            primary_security_group=self._groups.emr_primary.security_group_id,
-            core_security_group=self._groups.emr_core.security_group_id,
-            service_security_group=self._groups.emr_service.security_group_id,
+            subnet_ids=tuple(subnet.subnet_id for subnet in self._platform.vpc.private_subnets),
+            primary_security_group=self._platform.groups.emr_primary.security_group_id,
+            core_security_group=self._platform.groups.emr_core.security_group_id,
+            service_security_group=self._platform.groups.emr_service.security_group_id,
             security_configuration=security.ref,
             log_uri=self._storage.logs_uri("emr"),
             bootstrap_uri=release.uri("spark/requirements.sh"),

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from barflow.contract import PipelineSettings, secret_reference
-from config.environment import Environment
 from stacks.alerts import AlertsStack
 from stacks.database import DatabaseStack
-from stacks.secrets import MONGODB, SLACK, TWELVEDATA, SecretsStack
+from stacks.platform import Platform
+from stacks.secrets import MONGODB, SLACK, TWELVEDATA
 from stacks.storage import StorageStack
 
 
 def pipeline_settings(
-    environment: Environment,
-    secrets: SecretsStack,
-    storage: StorageStack,
-    database: DatabaseStack,
-    alerts: AlertsStack,
+    platform: Platform, *, storage: StorageStack, database: DatabaseStack, alerts: AlertsStack
 ) -> PipelineSettings:
     """Secrets as references, by name. The warehouse is that of the user who loads it."""
+    environment, secrets = platform.environment, platform.secrets
     return PipelineSettings(
         env=environment.name,
         symbols=environment.symbols,

@@ -9,21 +9,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 import aws_cdk as cdk
-from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from barflow import contract
-from config.environment import Environment
 from stacks import outputs
 from stacks.base import BarflowStack, acknowledge
 from stacks.bundles import PACKAGES, RELEASE, Bundle
 from stacks.constructs.bucket import secure_bucket
 from stacks.constructs.grants import allow_objects
 from stacks.constructs.release import Release
-from stacks.network import Groups
-from stacks.secrets import Keys
+from stacks.platform import Platform
 
 # "sandbox" is the visual job. The last three are functions that a deployment runs: one publishes programs, one makes
 # EMR's certificate, one gives the visual job its graph, for which Glue writes a script.
@@ -86,9 +83,8 @@ ACCESS = (
 class StorageStack(BarflowStack):
     """Three buckets, the published code, and the one way to be granted access."""
 
-    def __init__(
-        self, scope: Construct, environment: Environment, *, vpc: ec2.IVpc, groups: Groups, keys: Keys
-    ) -> None:
+    def __init__(self, scope: Construct, platform: Platform) -> None:
+        environment, keys = platform.environment, platform.keys
         super().__init__(scope, environment, description="lake, code and logs", stateful=True)
         self._data_key = keys.data
         keep = environment.retention
@@ -149,9 +145,7 @@ class StorageStack(BarflowStack):
                 bundle=bundle,
                 bucket=self.code,
                 prefix=RELEASES,
-                key=keys.data,
-                vpc=vpc,
-                group=groups.functions,
+                platform=platform,
             )
 
         self.release, self.packages = published("Release", RELEASE), published("Packages", PACKAGES)

@@ -1,7 +1,6 @@
-"""What do several test files share? One MongoDB and one PostgreSQL for all of them, Spark's Java, and recorded data.
+"""Fixtures of several test files: one MongoDB and one PostgreSQL server, Spark's Java, a browser, and recordings.
 
-Every test gets databases of its own. The servers are those of the embedded services, so their watchdog stops them
-whatever the test run dies of.
+Every test gets databases of its own. The embedded services' watchdog stops the servers, however the test run ends.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import pytest
 from browsing import CAN_BROWSE, BrowserShot, browser
 from hypothesis import settings
 from pymongo.database import Database
+from recordings import ABSENT, ORIGINS, REAL_DATA, Recordings, real, synthetic
 
 from barflow.staging.connection import Document, connect
 from barflow.warehouse.migrations import migrate
@@ -36,18 +36,35 @@ logging.getLogger("py4j").setLevel(logging.WARNING)
 os.environ.setdefault("JSII_NODE", str(Path(sys.executable).with_name("node")))
 
 ROOT = Path(__file__).parents[1]
-REAL_DATA = Path(os.environ.get("BARFLOW_REAL_DATA") or ROOT.parent / "shared" / "data" / "real")
 SPARK_SETTINGS = ("JAVA_HOME", "PYSPARK_PYTHON", "SPARK_LOCAL_IP")
 # Two tasks at a time, a failed one is tried once more, as on a cluster; and a compiler that is quick to start.
 SPARK_ARGUMENTS = '--master local[2,2] --driver-java-options "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" pyspark-shell'
 
 
+def pytest_report_header() -> str:
+    """Return which recordings the tests run on, and why not on the real ones."""
+    return f"recordings: synthetic only: {ABSENT}" if ABSENT else f"recordings: synthetic, and real from {REAL_DATA}"
+
+
 @pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder of recorded market data, which is not published with the repository."""
-    if not REAL_DATA.is_dir():
-        pytest.skip(f"no recorded market data: {REAL_DATA} does not exist")
-    return REAL_DATA
+def synthetic_recordings(tmp_path_factory: pytest.TempPathFactory) -> Recordings:
+    """Return the recordings that this repository makes."""
+    return synthetic(tmp_path_factory.mktemp("recordings"))
+
+
+@pytest.fixture(scope="session")
+def real_recordings() -> Recordings:
+    """Return the real recordings, or skip the test where their folder is absent."""
+    if ABSENT:
+        pytest.skip(ABSENT)
+    return real(REAL_DATA)
+
+
+@pytest.fixture(params=ORIGINS)
+def recordings(request: pytest.FixtureRequest) -> Recordings:
+    """Return the recordings of each origin: the synthetic ones always, the real ones where their folder exists."""
+    found: Recordings = request.getfixturevalue(f"{request.param}_recordings")
+    return found
 
 
 @pytest.fixture(scope="session")

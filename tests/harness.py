@@ -1,4 +1,4 @@
-"""How does a test run the pipeline's programs, and look at what each store holds?"""
+"""Helpers of several test files: run the pipeline's programs, and read every store."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from barflow.warehouse.load import TABLES
 
 ROOT = Path(__file__).parents[1]
 PROCESS, AGGREGATE = "spark/bars_to_parquet.py", "glue/aggregate_bars.py"
-# Long before any test: an answer that was asked for then.
+# The request time of staged answers: long before any test.
 ASKED = datetime(2026, 1, 1, tzinfo=UTC)
 # After the last recorded bar.
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -43,7 +43,7 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Ran:
-    """How a program ended: its exit code, the object it printed, and what it said."""
+    """How a program ended: its exit code, the JSON object it printed, and its stderr."""
 
     code: int
     result: dict[str, Any]
@@ -51,9 +51,9 @@ class Ran:
 
     @property
     def error(self) -> str:
-        """The last line that it said, which must be its error and the only word of it."""
+        """Return the error of the last line. There must be no traceback."""
         lines = self.said.splitlines()
-        assert lines, "the program said nothing"
+        assert lines, "the program printed nothing to stderr"
         assert lines[-1].startswith("error: "), self.said
         assert "Traceback" not in self.said, self.said
         return lines[-1].removeprefix("error: ")
@@ -61,7 +61,7 @@ class Ran:
 
 @lru_cache
 def program(path: str) -> ModuleType:
-    """A program of the repository as a module."""
+    """Return a program of the repository as a module."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
     assert spec is not None
     assert spec.loader is not None
@@ -72,7 +72,7 @@ def program(path: str) -> ModuleType:
 
 @dataclass
 class Pipeline:
-    """Staging, lake and warehouse of one test, and the programs that move bars between them."""
+    """The staging, lake and warehouse of one test, and the programs that move bars between them."""
 
     mongodb_uri: str
     database_name: str
@@ -82,7 +82,7 @@ class Pipeline:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings that the programs find in their environment."""
+        """Return the settings of the programs as environment variables."""
         return {
             "BARFLOW_MONGODB_URI": self.mongodb_uri,
             "BARFLOW_MONGODB_DATABASE": self.database_name,
@@ -104,41 +104,41 @@ class Pipeline:
         return Ledger(self.database)
 
     def stage(self, sessions: Iterable[SessionBars]) -> None:
-        """Merges sessions into MongoDB, as ingest does; what was staged before and differs is revised."""
+        """Stage sessions in MongoDB as ingest does. A staged bar with other values is revised."""
         staging = Staging(self.database)
         staging.ensure()
         staging.save([(bars, ASKED) for bars in sessions], "test")
 
     def process(self, *arguments: str) -> dict[str, Any]:
-        """Runs process to its success."""
+        """Run process, which must succeed, and return its result."""
         return succeeded(self.run(PROCESS, *arguments))
 
     def aggregate(self, *arguments: str) -> dict[str, Any]:
-        """Runs aggregate to its success."""
+        """Run aggregate, which must succeed, and return its result."""
         return succeeded(self.run(AGGREGATE, *arguments))
 
     def run(self, path: str, *arguments: str) -> Ran:
-        """Runs a program in this process, on the shared Spark."""
+        """Run a program in this process, on the shared Spark."""
         said, printed = io.StringIO(), io.StringIO()
         with self.in_environment(), contextlib.redirect_stderr(said), contextlib.redirect_stdout(printed):
             code = program(path).main(list(arguments))
         return Ran(code, _last_object(printed.getvalue()), said.getvalue())
 
     def run_at_once(self, path: str, count: int) -> list[int]:
-        """Runs a program so many times at the same time, in threads of this process; returns the exit codes."""
+        """Run a program several times at once, in threads of this process. Return the exit codes."""
         with self.in_environment(), ThreadPoolExecutor(count) as pool:
             return list(pool.map(lambda _: program(path).main([]), range(count)))
 
     @contextlib.contextmanager
     def in_environment(self) -> Iterator[None]:
-        """Lets this process find the settings in its environment."""
+        """Set the settings in this process's environment."""
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.environment.items():
                 patch.setenv(name, value)
             yield
 
     def start(self, path: str, *arguments: str, under: Iterable[str] = ()) -> subprocess.Popen[str]:
-        """Starts a program as a process of its own; ``under`` is another that runs it, with its arguments."""
+        """Start a program in its own process. ``under`` is a program that runs it, with its arguments."""
         return subprocess.Popen(
             [sys.executable, *under, str(ROOT / path), *arguments],
             env={**os.environ, **self.environment},
@@ -149,16 +149,16 @@ class Pipeline:
         )
 
     def rows(self, table: str) -> list[tuple[Any, ...]]:
-        """Every column of every row of a table of the warehouse, in the order of its key."""
+        """Return all rows of a table of the warehouse, in the order of its key."""
         with psycopg.connect(self.warehouse_dsn, options="-c timezone=UTC") as connection:
             return connection.execute(f"select * from {table} order by 1, 2").fetchall()
 
     def warehouse(self) -> dict[str, list[tuple[Any, ...]]]:
-        """Every row of the tables that readers see."""
+        """Return all rows of the tables that readers see."""
         return {table: self.rows(f"market.{table}") for table in TABLES}
 
     def load_ids(self, table: str) -> dict[tuple[str, date], set[str]]:
-        """By symbol and session the loads that its rows of a table come from."""
+        """Return by symbol and session the load ids of its rows of a table."""
         found: dict[tuple[str, date], set[str]] = {}
         with psycopg.connect(self.warehouse_dsn) as connection:
             query = f"select symbol, session_date, load_id from market.{table}"
@@ -167,7 +167,7 @@ class Pipeline:
         return found
 
     def counts(self) -> dict[str, dict[tuple[str, str], int]]:
-        """By hop, the bars of every (symbol, session)."""
+        """Return by hop the bars of every (symbol, session)."""
         staged = {(item["symbol"], item["session_date"]): len(item["ts"]) for item in self.database["bars"].find()}
         parquet = {(symbol, day): rows for symbol, day, rows, _ in self.lake.session_counts()}
         held: dict[str, dict[tuple[str, str], int]] = {"staged": staged, "parquet": parquet}
@@ -179,12 +179,13 @@ class Pipeline:
 
 
 def succeeded(ran: Ran) -> dict[str, Any]:
+    """Return the result of a program that must have succeeded."""
     assert ran.code == 0, ran.said
     return ran.result
 
 
 def finished(child: subprocess.Popen[str], seconds: float = 120) -> Ran:
-    """Waits for a started program."""
+    """Wait for a started program."""
     printed, said = child.communicate(timeout=seconds)
     return Ran(child.returncode, _last_object(printed), said)
 
@@ -195,9 +196,9 @@ def _last_object(printed: str) -> dict[str, Any]:
 
 
 def made_up(symbol: str, day: str, *, bars: int | None = None, seed: int = 0) -> SessionBars:
-    """A session's random walk: the first ``bars`` slots, or all of them. The same for the same arguments."""
+    """Return a session's random walk, for its first ``bars`` slots or all. Equal arguments give equal bars."""
     traded = session(date.fromisoformat(day))
-    assert traded is not None, f"{day} is no session"
+    assert traded is not None, f"{day} is not a session"
     dice = random.Random(f"{symbol} {day} {seed}")
     made = SessionBars(symbol, traded.session_date)
     price = dice.uniform(20, 400)
@@ -215,7 +216,7 @@ def made_up(symbol: str, day: str, *, bars: int | None = None, seed: int = 0) ->
 
 
 def revised(bars: SessionBars, slot: int, **values: float) -> SessionBars:
-    """The same session with other values in one bar."""
+    """Return the same session with other values in one bar."""
     columns: Mapping[str, list[Any]] = {
         name: [*getattr(bars, name)] for name in ("ts", "open", "high", "low", "close", "volume", "revision")
     }
@@ -225,7 +226,7 @@ def revised(bars: SessionBars, slot: int, **values: float) -> SessionBars:
 
 
 def received(symbol: str, file: Path) -> Validated:
-    """A recording (time, open, high, low, close, volume; New York wall clock) through the validation of ingest."""
+    """Validate a recording (time, open, high, low, close, volume; New York time) as ingest does."""
     with file.open(newline="") as text:
         rows = list(csv.reader(text))[1:]
     values = [

@@ -1,4 +1,4 @@
-"""Writes barflow/market/sessions_xnys.csv: one line per NYSE session, with its open and close in UTC.
+"""Write barflow/market/sessions_xnys.csv: one line per NYSE session, with its open and close in UTC.
 
 Run it once a year, or when the exchange announces a closure:  .venv/bin/python tools/make_sessions.py
 """
@@ -14,6 +14,7 @@ TARGET = Path(__file__).parents[1] / "barflow" / "market" / "sessions_xnys.csv"
 
 
 def main() -> None:
+    """Write the table from exchange_calendars and print its size."""
     calendar = exchange_calendars.get_calendar("XNYS", start=FIRST, end=LAST)
     schedule = calendar.schedule
     lines = [

@@ -1,4 +1,4 @@
-"""The commands `barflow alerts …`: the rules that are in force, the alerts that fired, and those that would have."""
+"""The commands `barflow alerts …`: show the rules, list the alerts that fired, and test the rules on recorded bars."""
 
 from __future__ import annotations
 
@@ -8,30 +8,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from barflow.alerts.rules import SHIPPED, BaseRule, Rule, RuleBook, load_rules
-from barflow.cli.common import Json, OnlySymbols, State, opened, print_json
+from barflow.cli.common import Json, OnlySymbols, State, log, opened, print_json
 from barflow.errors import BadInputError
-from barflow.market.bars import SessionBars
 from barflow.settings import load_settings, parse_symbols
 
 if TYPE_CHECKING:
     from barflow.alerts.evaluate import Event
-    from local.replay import ReplayBars
+    from barflow.alerts.rules import Rule, RuleBook
+    from barflow.market.bars import SessionBars
+    from barflow.market.recordings import Recording
 
-COMMON = {*BaseRule.model_fields, "kind"}
-
-alerts_app = typer.Typer(no_args_is_help=True, help="Price alerts: their rules, and what fired.")
+alerts_app = typer.Typer(no_args_is_help=True, help="Show alert rules and the alerts that fired; test rules.")
 
 RuleId = Annotated[str | None, typer.Option(help="Only the rule with this id.")]
 
 
 @alerts_app.command("rules", epilog="Example:  BARFLOW_ALERTS_FILE=my.toml barflow alerts rules")
 def rules(as_json: Json = False) -> None:
-    """Check the rules and show them as they stand, with what each looks at and where its alerts go."""
+    """Check the rules and show them.
+
+    For each it shows when it fires, how far it looks back, and which channels get its alerts.
+    """
+    from barflow.alerts.rules import DEFAULT_RULES, load_rules
     from barflow.cli.terminal import console, table
 
     settings = load_settings()
-    book, path = load_rules(settings.alerts_file), settings.alerts_file or SHIPPED
+    book, path = load_rules(settings.alerts_file), settings.alerts_file or DEFAULT_RULES
     own = {
         symbol: [rule for rule in settled if rule not in book.all] for symbol, settled in book.with_own_values.items()
     }
@@ -49,14 +51,17 @@ def rules(as_json: Json = False) -> None:
         back = f"{rule.history} sessions" if rule.history > 1 else ""
         cool_down = f"{rule.cool_down_minutes} min"
         names = symbol or ", ".join(rule.symbols)
-        shown.add_row(rule.id, names, _when(rule), rule.severity, cool_down, back, ", ".join(rule.channels))
+        shown.add_row(rule.id, names, _condition(rule), rule.severity, cool_down, back, ", ".join(rule.channels))
     console().print(shown)
     console().print(f"{len(book.all)} rules from {path}", markup=False)
 
 
-def _when(rule: Rule) -> str:
-    """The kind and its own values: ``move: 3 percent, 30 minutes``."""
-    own = {name: value for name, value in rule.model_dump(exclude=COMMON).items() if value is not None}
+def _condition(rule: Rule) -> str:
+    """Return a rule's kind and the values of that kind: ``move: 3 percent, 30 minutes``."""
+    from barflow.alerts.rules import BaseRule
+
+    common = {*BaseRule.model_fields, "kind"}
+    own = {name: value for name, value in rule.model_dump(exclude=common).items() if value is not None}
     side = "" if own.pop("direction", "both") == "both" else f", {rule.model_dump()['direction']}"
     return f"{rule.kind}: " + ", ".join(f"{value:g} {name}" for name, value in own.items()) + side
 
@@ -65,17 +70,17 @@ def _when(rule: Rule) -> str:
 def list_(
     symbols: OnlySymbols = None,
     rule: RuleId = None,
-    undelivered: Annotated[bool, typer.Option(help="Only those that a channel still has to take.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest bar first.")] = 50,
+    undelivered: Annotated[bool, typer.Option(help="Only alerts that a channel has not taken yet.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="The most alerts to list, newest bar first.")] = 50,
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """List the alerts that fired, and how far each channel has them."""
+    """List the alerts that fired, and their delivery on each channel."""
     from barflow.alerts.outbox import Outbox
 
     names = parse_symbols(symbols) if symbols else None
-    with opened(state, postgres=False) as run:
-        found = Outbox(run.database).find(names, rule, undelivered=undelivered, limit=limit)
+    with opened(state, postgres=False) as stores:
+        found = Outbox(stores.database).find(names, rule, undelivered=undelivered, limit=limit)
     if as_json:
         print_json({"alerts": found})
     else:
@@ -87,7 +92,7 @@ def _show_alerts(found: Sequence[Mapping[str, Any]]) -> None:
     from barflow.market.sessions import new_york
 
     if not found:
-        console().print("no alert: barflow alerts rules shows what would fire one")
+        console().print("no alerts: `barflow alerts rules` shows what fires one")
         return
     shown = table("", ("bar (New York)", "severity", "rule", "alert", "delivery"), 5)
     for item in found:
@@ -114,26 +119,26 @@ def try_rules(
     rule: RuleId = None,
     as_json: Json = False,
 ) -> None:
-    """Show what the rules would have fired on recorded bars, session by session. Nothing is stored or sent."""
-    from barflow.alerts.evaluate import judge_history
-    from barflow.alerts.message import in_words
+    """Show which alerts the rules fire on recorded bars. Nothing is stored or sent."""
+    from barflow.alerts.evaluate import evaluate_history
+    from barflow.alerts.message import describe
+    from barflow.alerts.rules import load_rules
     from barflow.cli.terminal import console, table
+    from barflow.market.recordings import Recording
     from barflow.market.sessions import new_york
-    from local.replay import ReplayBars
 
     book = _only(load_rules(load_settings().alerts_file), rule)
-    recorded = ReplayBars.load(replay)
-    assert recorded.as_of is not None, "a recording ends"
-    events = judge_history(book, recorded_sessions(recorded), recorded.as_of)
+    recording = Recording.load(replay)
+    events = evaluate_history(book, recorded_sessions(recording), recording.as_of)
     if as_json:
         print_json([_as_json(event) for event in events])
         return
     if events:
         shown = table("", ("bar (New York)", "rule", "alert"), 3)
         for event in events:
-            shown.add_row(f"{new_york(event.bar_start):%Y-%m-%d %H:%M}", event.rule.id, in_words(event))
+            shown.add_row(f"{new_york(event.bar_start):%Y-%m-%d %H:%M}", event.rule.id, describe(event))
         console().print(shown)
-    console().print(f"{len(events)} alerts on {recorded.describe}", markup=False)
+    console().print(f"{len(events)} alerts on {recording.describe}", markup=False)
 
 
 def _only(book: RuleBook, rule: str | None) -> RuleBook:
@@ -144,17 +149,14 @@ def _only(book: RuleBook, rule: str | None) -> RuleBook:
     return book.only(rule)
 
 
-def recorded_sessions(recorded: ReplayBars) -> Iterator[SessionBars]:
-    """The recorded bars that validation accepts, as the pipeline would store them."""
-    from barflow.market.validation import FIELD_NAMES, TIME_FORMAT, validate
+def recorded_sessions(recording: Recording) -> Iterator[SessionBars]:
+    """Yield the sessions that ingest would store of a recording. Log how many bars validation rejects."""
+    from barflow.market.recordings import validate_rows
 
-    assert recorded.as_of is not None, "a recording ends"
-    for symbol in recorded.symbols:
-        rows = recorded.rows(symbol, recorded.first, recorded.as_of)
-        values = [dict(zip(FIELD_NAMES, (f"{row[0]:{TIME_FORMAT}}", *row[1:]), strict=True)) for row in rows]
-        checked = validate(symbol, {}, values, recorded.as_of)
+    for symbol in recording.symbols:
+        checked = validate_rows(symbol, recording.rows(symbol, recording.first, recording.as_of), recording.as_of)
         if checked.rejected:
-            typer.echo(f"{symbol}: validation refused {len(checked.rejected)} bars; they are left out", err=True)
+            log(f"{symbol}: validation rejected {len(checked.rejected)} bars; they are left out")
         yield from checked.sessions.values()
 
 

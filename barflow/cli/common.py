@@ -1,4 +1,4 @@
-"""What do the commands share? Options, the stores that they run on, and how they tell what they did."""
+"""What the commands share: options, output, and the stores that a command runs on."""
 
 from __future__ import annotations
 
@@ -15,33 +15,36 @@ from rich.console import Console
 from barflow.settings import load_settings
 
 if TYPE_CHECKING:
-    from barflow.pipeline.stores import Run
+    from barflow.pipeline.stores import Stores
 
 err = Console(stderr=True, highlight=False)
-out = Console(highlight=False, soft_wrap=True)  # into a pipe, a line stays a line
+out = Console(highlight=False, soft_wrap=True)  # no wrapping: a line stays one line in a pipe
 
 State = Annotated[
     Path | None,
-    typer.Option(help="State folder of the embedded services (default: .barflow when BARFLOW_… settings name none)."),
+    typer.Option(
+        help="State folder of the embedded services (default: .barflow, unless BARFLOW_… settings name stores)."
+    ),
 ]
 Symbols = Annotated[str | None, typer.Option(help="Symbols, comma separated: AAPL,MSFT (default: BARFLOW_SYMBOLS).")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-# Where no symbols mean all that there are.
-OnlySymbols = Annotated[str | None, typer.Option("--symbols", help="Only these, comma separated: AAPL,MSFT.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Env = Annotated[str, typer.Option(help="dev, staging or prod.")]
+# For commands whose default is every stored symbol.
+OnlySymbols = Annotated[str | None, typer.Option("--symbols", help="Only these symbols, comma separated: AAPL,MSFT.")]
 
 
-def say(text: str) -> None:
-    """To stderr: progress, warnings and errors."""
+def log(text: str) -> None:
+    """Print a line of progress, a warning or an error to stderr."""
     err.print(text, markup=False, soft_wrap=True)
 
 
 def print_json(value: object) -> None:
-    """One object on stdout."""
+    """Print one JSON object to stdout."""
     sys.stdout.write(json.dumps(value, default=str) + "\n")
 
 
 def show_result(result: dict[str, Any], as_json: bool) -> None:
-    """As JSON, or a line a value."""
+    """Print a result as one JSON object, or one line per value."""
     if as_json:
         print_json(result)
     else:
@@ -50,21 +53,25 @@ def show_result(result: dict[str, Any], as_json: bool) -> None:
 
 
 @contextmanager
-def opened(state: Path | None, *, mongo: bool = True, postgres: bool = True, api: bool = False) -> Iterator[Run]:
-    """What a command runs on: the stores that the settings name, else the embedded services of a state folder."""
-    from barflow.pipeline.stores import Run
+def opened(state: Path | None, *, mongo: bool = True, postgres: bool = True, api: bool = False) -> Iterator[Stores]:
+    """Open the stores that a command runs on and yield them as a Run.
+
+    They are the stores that the settings name, or those of a deployed environment (BARFLOW_ENV), or else the embedded
+    services of a state folder. ``mongo``, ``postgres`` and ``api`` say what the command uses.
+    """
+    from barflow.pipeline.stores import Stores
 
     settings = load_settings()
     needed = {"lake_uri": True, "mongodb_uri": mongo, "warehouse_dsn": postgres}
     if state is None and all(getattr(settings, name) for name, wanted in needed.items() if wanted):
-        yield Run(settings)
+        yield Stores(settings)
         return
     if state is None and settings.env != "local":
-        from barflow.operations.deployment import open_run
+        from barflow.operations.deployment import open_stores
 
-        yield open_run(settings.env)[0]
+        yield open_stores(settings.env)[0]
         return
-    from local.embedded import embedded, open_default_state
+    from barflow.cli.rooms import embedded_stores
 
-    with embedded(open_default_state(state), say, mongo=mongo, postgres=postgres, api=api) as run:
-        yield run
+    with embedded_stores()(state, log, mongo=mongo, postgres=postgres, api=api) as stores:
+        yield stores

@@ -1,4 +1,4 @@
-"""The console command `barflow`: options in, one call of the library, results out.
+"""The console command `barflow`: parse options, call the library once, print the result.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 failed, 2 bad input, 3 refused by
 Twelve Data.
@@ -11,24 +11,50 @@ import sys
 import traceback
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from barflow import __version__
-from barflow.cli import operations as cli_operations
 from barflow.cli.alerts import alerts_app
-from barflow.cli.common import Json, State, Symbols, opened, out, print_json, say, show_result
-from barflow.cli.dashboard import dashboard, page_of
+from barflow.cli.common import Env, Json, State, Symbols, log, opened, out, print_json, show_result
 from barflow.cli.rejected import rejected_app
+from barflow.cli.rooms import room_commands
 from barflow.errors import BadInputError, BarflowError
 from barflow.settings import load_settings, parse_symbols
 
-if TYPE_CHECKING:
-    pass
+# The help lists commands in this order: the pipeline, its results, the deployment. Others follow by name.
+ORDER = (
+    *("demo", "ingest", "process", "aggregate", "backfill", "status", "rejected"),
+    *("sql", "export", "alerts", "dashboard"),
+    *("migrate", "run", "runbook", "cost"),
+)
+# Exit codes after Ctrl-C (set by Typer) and after SIGTERM.
+STOPPED = (130, 143)
+
+
+class CommandGroup(TyperGroup):
+    """Barflow's own commands and those of other rooms. The latter are imported when the first of them is needed."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all commands in the order of the help."""
+        self._add_room_commands()
+        return sorted(self.commands, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command by its name, or None."""
+        if cmd_name not in self.commands:
+            self._add_room_commands()
+        return self.commands.get(cmd_name)
+
+    def _add_room_commands(self) -> None:
+        self.commands.update(room_commands())
+
 
 app = typer.Typer(
     name="barflow",
+    cls=CommandGroup,
     help="Stock bars from Twelve Data to MongoDB, Parquet and PostgreSQL.",
     no_args_is_help=True,
     add_completion=False,
@@ -37,14 +63,10 @@ app = typer.Typer(
 )
 app.add_typer(rejected_app, name="rejected")
 app.add_typer(alerts_app, name="alerts")
-app.command(epilog="Example:  barflow dashboard --port 8080")(dashboard)
-
-# By Ctrl-C, which Typer turns into this exit code, and by SIGTERM.
-STOPPED = (130, 143)
 
 
 def main() -> None:
-    """The entry point: one line for every error, and the exit code of its kind."""
+    """Run the command line. Print every error in one line and exit with the code of its kind."""
     try:
         app()
     except BarflowError as error:
@@ -53,11 +75,11 @@ def main() -> None:
         os._exit(0)
     except SystemExit as end:
         if end.code in STOPPED:
-            say("stopped; what was stored stays, and the same command goes on from there")
+            log("stopped; what was stored stays, and the same command goes on from there")
         raise
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        what_next = "What was stored stays. Free space or mend access, then run the same command again."
+        what_next = "What was stored stays. Free space or fix the permissions, then run the same command again."
         _stop(f"{error.strerror or error}{where}. {what_next}", 1)
     except Exception as error:
         if os.environ.get("BARFLOW_DEBUG"):
@@ -67,11 +89,12 @@ def main() -> None:
 
 
 def _stop(error: object, code: int) -> None:
-    say(f"error: {error}")
+    log(f"error: {error}")
     sys.exit(code)
 
 
-def version(value: bool) -> None:
+def print_version(value: bool) -> None:
+    """Print the version and exit, where the option is given."""
     if value:
         out.print(f"barflow {__version__}")
         raise typer.Exit
@@ -79,49 +102,11 @@ def version(value: bool) -> None:
 
 @app.callback()
 def root(
-    show_version: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Show it.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """Stock bars from Twelve Data to MongoDB, Parquet and PostgreSQL."""
-
-
-@app.command(epilog="Example:  barflow demo --symbols AAPL,NVDA --days 5     barflow demo --replay bars.csv --json")
-def demo(
-    symbols: Symbols = None,
-    days: Annotated[int, typer.Option(min=1, max=400, help="Sessions of history on a first run.")] = 20,
-    replay: Annotated[
-        Path | None,
-        typer.Option(help="Recorded bars: a CSV datetime,open,high,low,close,volume,symbol in New York time, or a "
-                          "folder of Twelve Data JSON answers."),
-    ] = None,
-    state: State = None,
-    as_json: Json = False,
-    serve: Annotated[bool, typer.Option(help="Keep the services and the page up until Ctrl-C.")] = False,
-    live: Annotated[
-        bool, typer.Option(help="Serve the page and keep ticking on a quick clock, in a state of its own.")
-    ] = False,
-    speed: Annotated[float, typer.Option(min=1, max=600, help="Market minutes in a minute of --live.")] = 60,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 takes a free one.")] = 8050,
-) -> None:  # fmt: skip
-    """Run the whole flow on this machine: API emulator, MongoDB, Spark, PostgreSQL.
-
-    With TWELVEDATA_API_KEY set and no --replay it fetches from the real API. Run it again on the same state and it
-    is an incremental tick. Exits 1 when the hops do not reconcile.
-    """
-    from local.demo import run_demo
-
-    names = parse_symbols(symbols) if symbols else None
-    serving = (lambda run: page_of(run, port=port)) if serve or live else None
-    balanced = run_demo(
-        names,
-        days=days,
-        replay=replay,
-        state=state,
-        as_json=as_json,
-        serving=serving,
-        speed=speed if live else None,
-        say=say,
-    )
-    raise typer.Exit(0 if balanced else 1)
 
 
 @app.command(epilog='Example:  barflow sql "select * from market.latest_trend" --format csv')
@@ -132,37 +117,38 @@ def sql(
 ) -> None:  # fmt: skip
     """Run one read-only query on the warehouse."""
     from barflow.cli.terminal import show_rows
-    from barflow.warehouse.connection import query_read_only
+    from barflow.warehouse.queries import query_read_only
 
     if format_ not in ("table", "csv", "json"):
         raise BadInputError(f"--format {format_}: choose table, csv or json")
-    with opened(state, mongo=False) as run:
-        columns, rows = query_read_only(run.warehouse_dsn, query)
+    with opened(state, mongo=False) as stores:
+        columns, rows = query_read_only(stores.warehouse_dsn, query)
     show_rows(columns, rows, format_)
 
 
 @app.command(epilog="Example:  barflow ingest --symbols AAPL,MSFT --json")
 def ingest(symbols: Symbols = None, state: State = None, as_json: Json = False) -> None:
-    """Fetch, validate and stage: one tick, from the newest stored bar less the revision window.
+    """Fetch, validate and stage one tick.
 
-    On a deployed environment (BARFLOW_ENV) its metrics go to CloudWatch, as those of the ingest function do.
+    It starts at the newest stored bar, less the revision window, which catches corrections. In a deployed
+    environment (BARFLOW_ENV) it sends the tick's metrics to CloudWatch, as the ingest function does.
     """
     from barflow.cli.terminal import show_tick, ticking
     from barflow.operations import cloudwatch as metrics
     from barflow.operations.counted_tick import counted_tick
-    from barflow.pipeline.stores import raise_refusals
+    from barflow.pipeline.ingest import raise_errors
 
-    with opened(state, postgres=False, api=True) as run:
-        names = parse_symbols(symbols) if symbols else run.settings.symbols
+    with opened(state, postgres=False, api=True) as stores:
+        names = parse_symbols(symbols) if symbols else stores.settings.symbols
         counted: list[metrics.Measured] = []
         try:
             with ticking("ingest", len(names)) as advance:
-                report = counted_tick(run, names, say, counted.append, on_symbol=lambda _: advance(1))
+                report = counted_tick(stores, names, log, counted.append, on_symbol=lambda _: advance(1))
         finally:
-            if run.settings.env != "local" and counted and (problem := metrics.put(counted, run.clock())):
-                say(f"warning: {problem}")
+            if stores.settings.env != "local" and counted and (problem := metrics.put(counted, stores.clock())):
+                log(f"warning: {problem}")
         show_tick(report, as_json)
-    raise_refusals(report)
+    raise_errors(report)
 
 
 @app.command(epilog="Example:  barflow process --full --symbols AAPL")
@@ -172,88 +158,112 @@ def process(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Write the changed partitions of the lake from MongoDB, with Spark."""
-    with opened(state, postgres=False) as run:
-        result = run.program("spark/bars_to_parquet.py", say, *spark_arguments(symbols, full))
+    """Write the changed partitions of the lake, with Spark.
+
+    It reads the staged sessions from MongoDB.
+    """
+    from barflow.pipeline.children import run_script
+
+    with opened(state, postgres=False) as stores:
+        result = run_script(stores, "spark/bars_to_parquet.py", log, *spark_arguments(symbols, full))
     show_result(result, as_json)
 
 
 @app.command(epilog="Example:  barflow aggregate")
 def aggregate(
     symbols: Symbols = None,
-    full: Annotated[bool, typer.Option(help="Load every partition again, not only what was published since.")] = False,
+    full: Annotated[
+        bool, typer.Option(help="Load every partition again, not only what process wrote since the last load.")
+    ] = False,
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Aggregate what process published, and load it into the warehouse, with Spark."""
-    with opened(state, mongo=False) as run:
-        run.migrate(say)
-        result = run.program("glue/aggregate_bars.py", say, *spark_arguments(symbols, full))
+    """Aggregate what process wrote and load the warehouse.
+
+    It runs on Spark, and first brings the warehouse's schema up to date.
+    """
+    from barflow.pipeline.children import run_script
+    from barflow.warehouse.migrations import migrate
+
+    with opened(state, mongo=False) as stores:
+        migrate(stores.warehouse_dsn, log=log)
+        result = run_script(stores, "glue/aggregate_bars.py", log, *spark_arguments(symbols, full))
     show_result(result, as_json)
 
 
 def spark_arguments(symbols: str | None, full: bool) -> list[str]:
+    """Return the options of a Spark program for these symbols."""
     return [*(["--symbols", ",".join(parse_symbols(symbols))] if symbols else []), *(["--full"] if full else [])]
 
 
 @app.command(epilog="Example:  barflow backfill --symbols AAPL --start 2025-01-02 --end 2025-06-30 --plan")
 def backfill(
-    start: Annotated[str, typer.Option(help="First day, 2025-01-02.")],
+    start: Annotated[str, typer.Option(help="First day, such as 2025-01-02.")],
     end: Annotated[str, typer.Option(help="Last day, included.")],
     symbols: Symbols = None,
     plan: Annotated[bool, typer.Option(help="Only print calls, credits, minutes and finish time.")] = False,
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Fetch past data. Sessions that are stored whole are not asked for again, so it can be stopped and repeated."""
+    """Fetch past sessions. It skips sessions that are stored completely, so you can stop it and run it again."""
     from barflow.cli.terminal import show_tick, ticking
-    from barflow.pipeline.stores import plan_backfill, raise_refusals
+    from barflow.pipeline.backfill import plan_for
+    from barflow.pipeline.backfill import run as run_backfill
+    from barflow.pipeline.ingest import raise_errors
 
     first, last = parse_day(start, "--start"), parse_day(end, "--end")
     if plan:
         settings = load_settings()
         names = parse_symbols(symbols) if symbols else settings.symbols
-        planned = plan_backfill(settings, names, first, last)
+        planned = plan_for(settings, names, first, last)
         print_json(planned.to_json()) if as_json else out.print(planned.describe(), markup=False)
         return
-    with opened(state, postgres=False, api=True) as run:
-        names = parse_symbols(symbols) if symbols else run.settings.symbols
-        planned = plan_backfill(run.settings, names, first, last, run.clock())
+    with opened(state, postgres=False, api=True) as stores:
+        names = parse_symbols(symbols) if symbols else stores.settings.symbols
+        planned = plan_for(stores.settings, names, first, last, stores.clock())
         with ticking("backfill", len(planned.chunks) * len(names)) as advance:
-            report = run.backfill(names, first, last, say, advance)
+            report = run_backfill(stores, names, first, last, log, advance)
         show_tick(report, as_json)
-    raise_refusals(report)
+    raise_errors(report)
 
 
 def parse_day(text: str, option: str) -> date:
+    """Return the day that an option names. Raise BadInputError for anything else."""
     try:
         return datetime.strptime(text, "%Y-%m-%d").date()  # noqa: DTZ007
     except ValueError:
-        raise BadInputError(f"{option} {text}: give a day as 2025-01-02") from None
+        raise BadInputError(f"{option} {text}: give a day such as 2025-01-02") from None
 
 
 @app.command(epilog="Example:  barflow status --json")
 def status(state: State = None, as_json: Json = False) -> None:
-    """Compare the hops end to end: newest bar, counts, gaps, rejected, freshness. Exits 1 if a guarantee is broken."""
+    """Compare the bars at every hop.
+
+    It shows newest bars, counts, gaps, rejected bars and freshness, and exits 1 if a guarantee is broken.
+    """
     from barflow.alerts.outbox import Outbox
     from barflow.cli.terminal import show_status, status_json
+    from barflow.pipeline.status import collect, last_runs
 
-    with opened(state) as run:
-        seen = run.status(), run.last_runs(), run.clock(), Outbox(run.database).undelivered_age()
+    with opened(state) as stores:
+        found = collect(stores), last_runs(stores), stores.clock(), Outbox(stores.database).undelivered_age()
     if as_json:
-        print_json(status_json(*seen))
+        print_json(status_json(*found))
     else:
-        show_status(*seen)
-    raise typer.Exit(1 if any(item.broken for item in seen[0].values()) else 0)
+        show_status(*found)
+    raise typer.Exit(1 if any(item.broken for item in found[0].values()) else 0)
 
 
 @app.command(epilog="Example:  barflow migrate --dry-run")
 def migrate(
-    dry_run: Annotated[bool, typer.Option(help="Only list what would be applied.")] = False, state: State = None
+    dry_run: Annotated[bool, typer.Option(help="Only list the migrations that would run.")] = False, state: State = None
 ) -> None:
     """Bring the warehouse's schema up to date."""
-    with opened(state, mongo=False) as run:
-        names = run.migrate(say, dry_run=dry_run)
+    from barflow.warehouse import migrations
+
+    with opened(state, mongo=False) as stores:
+        apply = migrations.pending if dry_run else migrations.migrate
+        names = apply(stores.warehouse_dsn)
     verb = "would apply" if dry_run else "applied"
     out.print("\n".join(f"{verb} {name}" for name in names) or "the schema is up to date", markup=False)
 
@@ -261,26 +271,37 @@ def migrate(
 @app.command(epilog="Example:  barflow export --symbol AAPL --start 2025-07-02 --end 2025-07-30 --to aapl.csv")
 def export(
     symbol: Annotated[str, typer.Option(help="One symbol.")],
-    start: Annotated[str, typer.Option(help="First day, 2025-07-02.")],
+    start: Annotated[str, typer.Option(help="First day, such as 2025-07-02.")],
     end: Annotated[str, typer.Option(help="Last day, included.")],
     to: Annotated[Path, typer.Option(help="The file to write: .csv or .parquet.")],
     force: Annotated[bool, typer.Option(help="Replace the file when it exists.")] = False,
     state: State = None,
 ) -> None:
-    """Write 5-minute bars out of the archive to a file, for research."""
+    """Write 5-minute bars of the archive to a file, for research."""
     from barflow.lake.athena import open_archive
     from barflow.lake.export import export_bars
 
     first, last = parse_day(start, "--start"), parse_day(end, "--end")
     name = parse_symbols(symbol)[0]
-    with opened(state, mongo=False, postgres=False) as run:
-        rows = export_bars(open_archive(run.settings), name, first, last, to, force=force)
+    with opened(state, mongo=False, postgres=False) as stores:
+        rows = export_bars(open_archive(stores.settings), name, first, last, to, force=force)
     out.print(f"{to}: {rows} bars of {name}, {first} to {last}", markup=False)
 
 
-app.command(epilog="Example:  barflow runbook --env dev --outputs cdk-outputs.json")(cli_operations.runbook)
-app.command(epilog="Example:  barflow run --env dev")(cli_operations.run)
-app.command(epilog="Example:  barflow cost --env prod --symbols 500 --runs 7")(cli_operations.cost)
+@app.command(epilog="Example:  barflow run --env dev")
+def run(env: Env, as_json: Json = False) -> None:
+    """Process and aggregate once on AWS.
+
+    It starts a cluster, runs the Spark step, ends the cluster, and runs the Glue job and the crawlers.
+    """
+    import time
+
+    from barflow.operations.cluster_run import Clients, run_once
+    from barflow.operations.deployment import read_contract
+
+    contract = read_contract(env)
+    result = run_once(contract, Clients.of(contract.region), log, time.sleep)
+    print_json(result) if as_json else out.print(f"{result['run_id']}: {result['outcome']}", markup=False)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""The commands `barflow rejected …`: the quarantine, and the way out of it."""
+"""The commands `barflow rejected …`: list, show and replay quarantined bars."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +13,11 @@ from barflow.cli.common import Json, OnlySymbols, State, opened, print_json, sho
 from barflow.errors import BadInputError
 from barflow.settings import parse_symbols
 
-rejected_app = typer.Typer(no_args_is_help=True, help="The quarantine: bars that validation refused.")
+if TYPE_CHECKING:
+    from barflow.pipeline.stores import Stores
+    from barflow.staging.quarantine import Quarantine
+
+rejected_app = typer.Typer(no_args_is_help=True, help="List, show and replay the bars that validation rejected.")
 
 Reason = Annotated[str | None, typer.Option(help="Only bars with this reason code.")]
 
@@ -21,28 +26,31 @@ Reason = Annotated[str | None, typer.Option(help="Only bars with this reason cod
 def rejected_list(
     symbols: OnlySymbols = None,
     reason: Reason = None,
-    replayed: Annotated[bool, typer.Option("--all", help="Also those that were replayed.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 50,
+    replayed: Annotated[bool, typer.Option("--all", help="Also list replayed bars.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="The most bars to list, newest first.")] = 50,
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """List refused bars."""
+    """List rejected bars."""
     from barflow.cli.terminal import show_rejected
 
-    documents = with_quarantine(
-        state, lambda quarantine, _: quarantine.find(chosen(symbols), reason, waiting=not replayed, limit=limit)
-    )
+    with quarantine_of(state) as (quarantine, _):
+        documents = quarantine.find(_names(symbols), reason, waiting=not replayed, limit=limit)
     print_json({"rejected": documents}) if as_json else show_rejected(documents)
 
 
 @rejected_app.command("show", epilog="Example:  barflow rejected show 3f9a1c")
 def rejected_show(
-    identifier: Annotated[str, typer.Argument(help="The id, or its start.")], state: State = None
+    identifier: Annotated[str, typer.Argument(help="The bar's id, or its first characters.")], state: State = None
 ) -> None:
-    """Show one refused bar: its payload as received, and what each reason means."""
+    """Show one rejected bar.
+
+    It prints the payload as received, and the meaning of each reason code.
+    """
     from barflow.market.validation import REASONS
 
-    document = with_quarantine(state, lambda quarantine, _: quarantine.one(identifier))
+    with quarantine_of(state) as (quarantine, _):
+        document = quarantine.get(identifier)
     if document is None:
         raise BadInputError(
             f"no single rejected bar has an id that starts with {identifier}: see barflow rejected list"
@@ -54,22 +62,23 @@ def rejected_show(
 def rejected_replay(
     symbols: OnlySymbols = None, reason: Reason = None, state: State = None, as_json: Json = False
 ) -> None:
-    """Judge refused bars by today's rules and store those that pass; a bar fetched since then wins."""
-    from barflow.staging.ledger import new_run_id
+    """Validate rejected bars again and store those that pass. A bar that was fetched since then wins."""
+    from barflow.pipeline.replay import replay_rejected
 
-    def work(quarantine: Any, run: Any) -> Any:
-        waiting = quarantine.find(chosen(symbols), reason)
-        return quarantine.replay(run.staging, waiting, new_run_id("replay"), run.clock())
+    with quarantine_of(state) as (quarantine, stores):
+        waiting = quarantine.find(_names(symbols), reason)
+        result = replay_rejected(stores.database, waiting, stores.clock())
+    show_result(vars(result), as_json)
 
-    show_result(vars(with_quarantine(state, work)), as_json)
 
-
-def chosen(symbols: str | None) -> list[str] | None:
+def _names(symbols: str | None) -> list[str] | None:
     return list(parse_symbols(symbols)) if symbols else None
 
 
-def with_quarantine(state: Path | None, work: Callable[[Any, Any], Any]) -> Any:
+@contextmanager
+def quarantine_of(state: Path | None) -> Iterator[tuple[Quarantine, Stores]]:
+    """Open the quarantine of a state folder or of the settings' MongoDB, and its run."""
     from barflow.staging.quarantine import Quarantine
 
-    with opened(state, postgres=False) as run:
-        return work(Quarantine(run.database), run)
+    with opened(state, postgres=False) as stores:
+        yield Quarantine(stores.database), stores

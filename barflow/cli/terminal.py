@@ -1,4 +1,4 @@
-"""How results look in a terminal, and as JSON for scripts."""
+"""Output of the commands: tables and progress bars for a terminal, JSON and CSV for scripts."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from barflow.market.sessions import new_york, session_at
-from barflow.pipeline.ingest import Counts, TickReport
+from barflow.pipeline.ingest import Counts, IngestReport
 from barflow.pipeline.status import SymbolStatus, is_fresh
 
 OK, BAD, WAIT = "[green]✓[/]", "[red]✗[/]", "[yellow]…[/]"
 
 
 def console() -> Console:
-    """Standard output, as wide as its terminal; into a pipe or file wide enough to keep a row in one line."""
+    """Return a console on stdout: as wide as the terminal, or 160 columns in a pipe, so that a row stays one line."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 @contextmanager
 def ticking(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar of symbols on stderr, where that is a terminal; the block gets a function that moves it on."""
+    """Show a progress bar of symbols on stderr, if that is a terminal. Yield the function that advances it."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("symbols"), TimeElapsedColumn())
     terminal = Console(stderr=True)
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
@@ -39,6 +39,7 @@ def ticking(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def table(title: str, columns: Sequence[str], left: int = 1) -> Table:
+    """Return an empty table. The first ``left`` columns are aligned left and never wrapped, the others right."""
     made = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
     for index, name in enumerate(columns):
         made.add_column(name, justify="left" if index < left else "right", no_wrap=index < left)
@@ -46,7 +47,7 @@ def table(title: str, columns: Sequence[str], left: int = 1) -> Table:
 
 
 def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], style: str) -> None:
-    """A query's answer as a table, CSV or JSON (an array of objects)."""
+    """Print a query's rows as a table, as CSV or as JSON (an array of objects)."""
     if style == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(columns)
@@ -63,7 +64,7 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], style: str)
 
 
 def cell(value: Any) -> str:
-    """A value as a person reads it: numbers to eight digits, times to the second. CSV and JSON keep all of it."""
+    """Return a value for a table: numbers to eight digits, times to the second. CSV and JSON keep every digit."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -75,8 +76,8 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-def show_tick(report: TickReport, as_json: bool) -> None:
-    """What a tick or backfill did, per symbol."""
+def show_tick(report: IngestReport, as_json: bool) -> None:
+    """Print what a tick or backfill did, per symbol."""
     if as_json:
         symbols = {symbol: asdict(counts) for symbol, counts in report.counts.items()}
         errors = {symbol: item.message for symbol, item in report.errors.items()}
@@ -98,7 +99,14 @@ def show_tick(report: TickReport, as_json: bool) -> None:
 def status_json(
     found: Mapping[str, SymbolStatus], runs: Mapping[str, Any], now: datetime, undelivered: float
 ) -> dict[str, Any]:
-    """``undelivered``: seconds since the oldest alert was noticed that a channel has not taken, 0 where none waits."""
+    """Return the reconciliation as a JSON object.
+
+    Args:
+        found: The status of each symbol.
+        runs: The last run of each hop.
+        now: The market's clock, UTC.
+        undelivered: The age in seconds of the oldest alert that a channel has not taken, 0 without one.
+    """
     return {
         "as_of": now.isoformat(),
         "market_open": session_at(now) is not None,
@@ -111,12 +119,12 @@ def status_json(
 
 
 def show_status(found: Mapping[str, SymbolStatus], runs: Mapping[str, Any], now: datetime, undelivered: float) -> None:
-    """The reconciliation for a person: one line a symbol, then what needs a look. ``undelivered`` as above."""
+    """Print the reconciliation: one line per symbol, then what needs attention. Arguments as in status_json."""
     out = console()
     market = "open" if session_at(now) else "closed"
     out.print(f"as of {new_york(now):%Y-%m-%d %H:%M} New York, market {market}")
     if not found:
-        out.print("nothing is stored yet: run `barflow ingest`, or `barflow demo` to see it all work")
+        out.print("nothing is stored yet: run `barflow ingest`, or `barflow demo` for the whole flow")
         return
     shown = table(
         "",
@@ -138,11 +146,11 @@ def show_status(found: Mapping[str, SymbolStatus], runs: Mapping[str, Any], now:
     if any(item.broken for item in found.values()):
         out.print("a guarantee is broken: run `barflow process --full`, then `barflow aggregate`")
     elif any(item.pending for item in found.values()):
-        out.print("pending sessions are taken by the next `barflow process` and `barflow aggregate`")
+        out.print("the next `barflow process` and `barflow aggregate` load the pending sessions")
     if undelivered:
         out.print(
             f"an alert has waited for {undelivered / 60:.0f} min: "
-            "`barflow alerts list --undelivered` says for whom and why",
+            "`barflow alerts list --undelivered` shows its channel and the last error",
             style="yellow",
             markup=False,
         )
@@ -153,6 +161,7 @@ def show_status(found: Mapping[str, SymbolStatus], runs: Mapping[str, Any], now:
 
 
 def show_rejected(documents: Sequence[Mapping[str, Any]]) -> None:
+    """Print quarantined bars as a table."""
     if not documents:
         console().print("nothing is in quarantine")
         return
@@ -163,4 +172,4 @@ def show_rejected(documents: Sequence[Mapping[str, Any]]) -> None:
         seen = f"{item['seen_at']:%Y-%m-%d %H:%M}"
         shown.add_row(item["_id"][:8], item["symbol"], ", ".join(item["reasons"]), str(bar), seen, str(item["times"]))
     console().print(shown)
-    console().print("barflow rejected show ID prints the payload; barflow rejected replay judges them again")
+    console().print("`barflow rejected show ID` prints the payload; `barflow rejected replay` validates them again")

@@ -1,6 +1,6 @@
-"""The archive as commands read it: PyArrow where it is a folder; on AWS S3 by partition, and Athena for counts.
+"""The archive on AWS: partitions read from S3 and counts from Athena, both through awswrangler.
 
-Both by awswrangler. Counting by Athena reads two columns of each file where it lies; else all would be fetched.
+Athena counts bars without fetching the files: it reads two columns of each where it is.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from barflow.errors import UnavailableError
 from barflow.lake.partitions import Lake
-from barflow.market.bars import arrow_schema
+from barflow.market.arrow import arrow_schema
 from barflow.settings import Settings
 
-# The catalog's table of the archive. A partition's symbol may stand in it as in its path.
+# The catalog's table of the archive. The catalog may hold a symbol percent-encoded, as in its path.
 COUNTS = """
 select symbol, session_date, count(*) as bars, max(ts) as newest
 from bars_5min
@@ -26,7 +26,7 @@ group by symbol, session_date
 
 
 def open_archive(settings: Settings) -> Lake:
-    """The lake of these settings, to read. Raises BadInputError when they name none, or one that cannot be."""
+    """Open the lake of these settings for reading. Raise BadInputError where they name none or an invalid one."""
     uri = settings.require("lake_uri")
     if not uri.startswith("s3://"):
         return Lake(uri)
@@ -34,14 +34,14 @@ def open_archive(settings: Settings) -> Lake:
 
 
 class AwsArchive(Lake):
-    """A lake on S3. Without a database and workgroup of Athena's it counts as any other lake."""
+    """A lake on S3. Without an Athena database and workgroup, it counts bars like any other lake."""
 
     def __init__(self, uri: str, database: str | None, workgroup: str | None) -> None:
         super().__init__(uri)
         self.database, self.workgroup = database, workgroup
 
     def read(self, symbol: str, month: str) -> pa.Table | None:
-        """The partition's rows (schema of barflow.market.bars, sorted by ts), or None where there is none."""
+        """Return the partition's rows (schema of the lake, sorted by ts), or None where it has no file."""
         import awswrangler as wr
 
         try:
@@ -58,7 +58,7 @@ class AwsArchive(Lake):
         return pa.Table.from_pandas(frame[schema.names], schema, preserve_index=False)
 
     def session_counts(self, symbols: Iterable[str] | None = None) -> Iterator[tuple[str, str, int, datetime]]:
-        """(symbol, session_date, rows, open of the newest bar in UTC) of every session of all or those symbols."""
+        """Yield (symbol, session_date, rows, newest bar's open in UTC) per session, of all or the given symbols."""
         if not self.database or not self.workgroup:
             yield from super().session_counts(symbols)
             return
@@ -86,5 +86,5 @@ def _reading(what: str) -> Iterator[None]:
     except (BotoCoreError, ClientError, wr.exceptions.QueryFailed, wr.exceptions.QueryCancelled) as error:
         reason = f"{error}"[:300]
         raise UnavailableError(
-            f"{what} could not be read ({reason}). Check the role's rights and that the lake's crawler has run."
+            f"{what} could not be read ({reason}). Check the role's permissions and that the lake's crawler has run."
         ) from None

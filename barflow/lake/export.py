@@ -1,4 +1,4 @@
-"""Research data out of the archive: one symbol's 5-minute bars as CSV or Parquet."""
+"""Export research data from the archive: one symbol's 5-minute bars as CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from barflow.market.sessions import sessions_between
 
 
 def export_bars(lake: Lake, symbol: str, first: date, last: date, to: Path, *, force: bool = False) -> int:
-    """Writes the bars of the sessions from ``first`` to ``last``, both included; returns how many.
+    """Write the bars of the sessions from ``first`` to ``last``, both included. Return how many.
 
     Columns: symbol, ts (bar open, UTC), session_date (New York), open, high, low, close (dollars), volume
     (shares), revision. The file appears whole or not at all. Raises BadInputError when nothing matches.

@@ -1,23 +1,20 @@
-"""The lake: where a partition lies, how it is read and replaced, and the manifests that announce it.
+"""The lake: partitions as Parquet files, replaced atomically, and the manifests that announce them.
 
-``{lake}/bars_5min/symbol=AAPL/month=2025-07/bars.parquet`` holds one symbol's exchange-local month, sorted by
-ts. A partition is one object, staged where no reader looks and then put in place as a whole: by rename on a
-disk, by copy on S3, both atomic, so a reader sees the old month or the new one and never a part.
+``{lake}/bars_5min/symbol=AAPL/month=2025-07/bars.parquet`` holds one symbol's exchange-local month, sorted by ts. A
+partition is one object. It is staged under ``_staged``, which readers ignore, then replaces the old one atomically (a
+rename on disk, a copy on S3), so a reader sees the old month or the new one.
 ``{lake}/manifests/RUN_ID.json`` is written last: a manifest means that the data is there.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
@@ -25,68 +22,19 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from barflow.errors import BadInputError, BarflowError, UnavailableError
-from barflow.market.bars import arrow_schema
+from barflow.lake.manifests import Manifest
+from barflow.market.arrow import arrow_schema
 
 FILE_NAME = "bars.parquet"
-# Columns worth a dictionary: one of prices only makes a file larger, and slower to write.
+# Columns worth a dictionary. A dictionary of prices makes the file larger and slower to write.
 REPEATED = ["session_date", "revision"]
 
 
-@dataclass(frozen=True)
-class Partition:
-    """One (symbol, month) that a run wrote. ``rows`` counts the whole file; ``versions`` names the sessions that
-    changed in it, with the version of the staged document that was written."""
-
-    symbol: str
-    month: str
-    rows: int
-    versions: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def sessions(self) -> list[str]:
-        return sorted(self.versions)
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What one process run published."""
-
-    run_id: str
-    created_at: datetime
-    partitions: tuple[Partition, ...]
-
-    @property
-    def rows(self) -> int:
-        return sum(partition.rows for partition in self.partitions)
-
-    def to_json(self) -> bytes:
-        partitions = [{**asdict(item), "sessions": item.sessions} for item in self.partitions]
-        body = {
-            "run_id": self.run_id,
-            "created_at": self.created_at.isoformat(),
-            "partitions": partitions,
-            "rows": self.rows,
-        }
-        return json.dumps(body, indent=1).encode()
-
-    @classmethod
-    def from_json(cls, body: bytes) -> Manifest:
-        read: dict[str, Any] = json.loads(body)
-        partitions = tuple(
-            Partition(
-                item["symbol"],
-                item["month"],
-                item["rows"],
-                item.get("versions") or dict.fromkeys(item["sessions"], 0),
-            )
-            for item in read["partitions"]
-        )
-        return cls(read["run_id"], datetime.fromisoformat(read["created_at"]), partitions)
-
-
 class Lake:
-    """One lake, on a disk or on S3. Picklable by its ``uri``, which is one for every way to write it: the lease of
-    process and its ledger go by it. Open one per process."""
+    """One lake, on disk or on S3.
+
+    ``uri`` is normalized, because the lease and the ledger of process use it as their key. Open one per process.
+    """
 
     def __init__(self, uri: str) -> None:
         try:
@@ -99,20 +47,23 @@ class Lake:
         self.uri = self.root if self._on_disk else uri.rstrip("/")
 
     def path(self, symbol: str, month: str) -> str:
-        """Where a partition's file lies, in the file system's own terms."""
+        """Return the path of a partition's file, as the file system names it."""
         return f"{self.root}/bars_5min/symbol={quote(symbol, safe='')}/month={month}/{FILE_NAME}"
 
     def spark_path(self, symbol: str | None = None, month: str | None = None) -> str:
-        """The same for Spark: the path of a partition's file, or of the whole table."""
+        """Return the path of a partition's file, or of the whole table, as Spark names it."""
         path = f"{self.root}/bars_5min" if symbol is None or month is None else self.path(symbol, month)
         return f"file://{path}" if self._on_disk else f"{self.uri.split('://')[0]}://{path}"
 
     def exists(self, symbol: str, month: str) -> bool:
-        """Whether the partition has a file."""
+        """Return whether the partition has a file."""
         return bool(self._fs.get_file_info(self.path(symbol, month)).type == fs.FileType.File)
 
     def read(self, symbol: str, month: str) -> pa.Table | None:
-        """The partition's rows (schema of barflow.market.bars, sorted by ts), or None where there is none."""
+        """Return the partition's rows (schema of the lake, sorted by ts), or None where it has no file.
+
+        Raises BarflowError for a damaged file.
+        """
         path = self.path(symbol, month)
         if not self.exists(symbol, month):
             return None
@@ -125,9 +76,9 @@ class Lake:
             ) from None
 
     def stage(self, part: str, symbol: str, month: str, table: pa.Table) -> int:
-        """Writes the partition's next file where no reader looks: in a part, which is a run's id or begins with it.
+        """Stage the partition's next file in ``part``: a run id, or a path that starts with one.
 
-        Returns its rows, counted in the file's footer.
+        Returns its rows, as the file's footer counts them.
         """
         path = self._staged(part, symbol, month)
         with _writing(path):
@@ -137,28 +88,28 @@ class Lake:
             return int(pq.read_metadata(path, filesystem=self._fs).num_rows)
 
     def promote(self, part: str, keys: Iterable[tuple[str, str]]) -> None:
-        """Puts a part's staged files in their partitions' place: one atomic replacement each."""
+        """Move the staged files of a part into place: one atomic replacement per partition."""
         with ThreadPoolExecutor(16) as pool:
             for done in [pool.submit(self._promote, part, symbol, month) for symbol, month in keys]:
                 done.result()
         self.discard_staged(part)
 
     def replace(self, symbol: str, month: str, table: pa.Table) -> None:
-        """Stages and promotes one partition. Raises UnavailableError; the old file stays then."""
+        """Stage and promote one partition. Raise UnavailableError where that fails; the old file stays then."""
         part = uuid.uuid4().hex
         self.stage(part, symbol, month, table)
         self.promote(part, [(symbol, month)])
 
     def discard_staged(self, part: str | None = None) -> None:
-        """Removes a part or a run's parts, or what all dead runs left. Call it only while holding the hop's lease."""
+        """Remove the staged files of a part or run, or of all dead runs. The caller holds the hop's lease."""
         path = f"{self.root}/_staged" + (f"/{part}" if part else "")
         if self._fs.get_file_info(path).type == fs.FileType.Directory:
             self._fs.delete_dir(path)
 
     def publish(self, manifest: Manifest) -> str:
-        """Writes the manifest, the last act of a run. Returns its path."""
+        """Write the manifest, the last step of a run. Return its path."""
         path = f"{self.root}/manifests/{manifest.run_id}.json"
-        # On a disk a rename makes it whole at once; an S3 PUT is atomic by itself.
+        # On disk, a rename makes the file appear whole; an S3 PUT is atomic.
         target = f"{self.root}/manifests/.{manifest.run_id}" if self._on_disk else path
         with _writing(path):
             self._make_parent(target)
@@ -170,13 +121,13 @@ class Lake:
         return path
 
     def manifest_ids(self) -> list[str]:
-        """The run ids of all published manifests, oldest first (a run id starts with its time)."""
+        """Return the run ids of all published manifests, oldest first (a run id starts with its time)."""
         selector = fs.FileSelector(f"{self.root}/manifests", allow_not_found=True)
         names = (info.base_name for info in self._fs.get_file_info(selector))
         return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
 
     def manifest(self, run_id: str) -> Manifest:
-        """One published manifest. Raises BarflowError when it is missing or damaged."""
+        """Return one published manifest. Raise BarflowError where it is missing or damaged."""
         path = f"{self.root}/manifests/{run_id}.json"
         try:
             with self._fs.open_input_stream(path) as stream:
@@ -185,7 +136,7 @@ class Lake:
             raise BarflowError(f"manifest {path} cannot be read: {error}. Run `barflow process --full`.") from None
 
     def partitions(self, symbols: Iterable[str] | None = None) -> Iterator[tuple[str, str, str]]:
-        """(symbol, month, path) of every partition there is, of all symbols or of those named."""
+        """Yield (symbol, month, path) of every partition, of all or the given symbols."""
         table = f"{self.root}/bars_5min"
         roots = [table] if symbols is None else [f"{table}/symbol={quote(name, safe='')}" for name in symbols]
         for root in roots:
@@ -195,8 +146,8 @@ class Lake:
                     yield unquote(keys["symbol"]), keys["month"], info.path
 
     def session_counts(self, symbols: Iterable[str] | None = None) -> Iterator[tuple[str, str, int, datetime]]:
-        """(symbol, session_date, rows, open of the newest bar in UTC) of every session of all or those symbols."""
-        import pyarrow.dataset as ds  # brings pandas along, which no task that writes needs
+        """Yield (symbol, session_date, rows, newest bar's open in UTC) per session, of all or the given symbols."""
+        import pyarrow.dataset as ds  # imports pandas, which tasks that write do not need
 
         paths = [path for _, _, path in self.partitions(symbols)]
         if not paths:
@@ -238,7 +189,7 @@ class Lake:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
 
     def _sync(self, path: str) -> None:
-        """A rename must never come to the disk before the data it names."""
+        """Flush the data to disk before the rename that publishes it."""
         if self._on_disk:
             with open(path, "rb") as written:  # noqa: PTH123
                 os.fsync(written.fileno())
@@ -251,5 +202,5 @@ def _writing(path: str) -> Iterator[None]:
     except OSError as error:
         raise UnavailableError(
             f"could not write {path}: {error.strerror or error}. What readers see is unchanged. "
-            "Free space or mend access, then run the hop again."
+            "Free disk space or fix its permissions, then run the hop again."
         ) from None

@@ -28,7 +28,7 @@ from barflow.metric_names import (
     TICKS_REFUSED,
     UNDELIVERED_ALERT_AGE,
 )
-from barflow.pipeline.ingest import TickReport
+from barflow.pipeline.ingest import IngestReport
 
 Values = Mapping[str, tuple[float, str]]
 # CloudWatch takes no more in one call.
@@ -43,7 +43,7 @@ class Measured:
     values: Values
 
 
-def of_tick(env: str, report: TickReport, newest: Mapping[str, datetime], now: datetime) -> Iterator[Measured]:
+def of_tick(env: str, report: IngestReport, newest: Mapping[str, datetime], now: datetime) -> Iterator[Measured]:
     """One tick's. ``newest`` is the open (UTC) of the newest stored bar by symbol."""
     total = report.total
     counts = {

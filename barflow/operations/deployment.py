@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from barflow.contract import RuntimeContract, parameter_name, parse, secret_reference
 from barflow.errors import BadInputError, UnavailableError
-from barflow.pipeline.stores import Run
+from barflow.pipeline.stores import Stores
 from barflow.settings import Settings, load_settings
 
 
@@ -33,15 +33,15 @@ def read_contract(env: str) -> RuntimeContract:
     return parse(str(found["Parameter"]["Value"]))
 
 
-def open_run(env: str) -> tuple[Run, RuntimeContract | None]:
+def open_stores(env: str) -> tuple[Stores, RuntimeContract | None]:
     """What runs an environment's hops, and its contract; a local one has none, and the process's own settings.
 
     Raises as read_contract does.
     """
     if env == "local":
-        return Run(load_settings()), None
+        return Stores(load_settings()), None
     contract = read_contract(env)
-    return Run(settings_of(contract), environment=contract.settings.environment()), contract
+    return Stores(settings_of(contract), environment=contract.settings.environment()), contract
 
 
 def settings_of(contract: RuntimeContract) -> Settings:

@@ -7,9 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from barflow.contract import RuntimeContract
-from barflow.pipeline.stores import Run
+from barflow.pipeline.stores import Stores
 from barflow.staging.ledger import SUCCEEDED
-from barflow.warehouse.connection import connect, loaded_rows
+from barflow.warehouse.connection import connect
+from barflow.warehouse.queries import loaded_rows
 
 # The least that Glue bills for a crawl, with its one processing unit; a run has two.
 CRAWL_HOURS, CRAWLS = 10 / 60, 2
@@ -30,22 +31,25 @@ class Summary:
     dollars: float | None = None
 
 
-def summarize(run: Run, run_id: str, seconds: float, dollars: float | None = None) -> Summary:
+def summarize(stores: Stores, run_id: str, seconds: float, dollars: float | None = None) -> Summary:
     """The run whose tries are ``RUN_ID-1`` and on, in the ledgers of process and aggregate."""
     from barflow.staging.quarantine import Quarantine
 
     written = [
-        row for document in run.ledger.tries(run_id) if document["outcome"] == SUCCEEDED for row in document["counts"]
+        row
+        for document in stores.ledger.attempts(run_id)
+        if document["outcome"] == SUCCEEDED
+        for row in document["counts"]
     ]
-    with connect(run.warehouse_dsn) as connection:
+    with connect(stores.warehouse_dsn) as connection:
         loaded = loaded_rows(connection, run_id)
     return Summary(
-        env=run.settings.env,
+        env=stores.settings.env,
         run_id=run_id,
         symbols=len({row["symbol"] for row in written}),
         published=sum(row["rows"] for row in written),
         loaded=loaded,
-        rejected=sum(Quarantine(run.database).counts().values()),
+        rejected=sum(Quarantine(stores.database).counts().values()),
         seconds=seconds,
         dollars=dollars,
     )

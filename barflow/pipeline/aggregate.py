@@ -1,124 +1,153 @@
-"""Aggregate: what to load, from the lake and the warehouse's own ledger. Which sessions, which metrics, which SQL.
+"""Aggregate: load the published bars that no load has consumed into the warehouse, with their aggregates.
 
-A load takes the manifests that no load has taken yet and replaces exactly the (symbol, session) rows they touch.
-A changed day also changes later metrics of its symbol: as many sessions as the longest window reaches.
+A load replaces exactly the (symbol, session) rows that its manifests touch, in one transaction. A changed session also
+changes later daily metrics of its symbol, as far as the longest window reaches.
 """
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from datetime import date
+import importlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from barflow.errors import BadInputError, BarflowError
+from barflow.errors import BadInputError
 from barflow.lake.partitions import Lake
-from barflow.market.bars import spark_schema
-from barflow.market.sessions import BAR, session
+from barflow.market.bars import BAR_TABLES
+from barflow.market.sessions import BAR, utc_now
+from barflow.pipeline.daily_history import daily_history
+from barflow.pipeline.frames import LONGEST_WINDOW, bars_frame
+from barflow.pipeline.load_plan import Plan, plan_full, plan_new
+from barflow.pipeline.program import as_known
+from barflow.progress import Log
+from barflow.secrets import resolve
+from barflow.settings import Settings
+from barflow.staging.ledger import new_run_id
+from barflow.warehouse.load import METRICS, TABLES, Load, record_failure
+from barflow.warehouse.queries import consumed_manifests
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 HOP = "aggregate"
-# The longest window of the daily metrics, in sessions: sma_50. A metric of a session may depend on this many
-# sessions before it, and a changed session on this many after it may depend.
-LONGEST_WINDOW = 50
+BAR_MINUTES = BAR // timedelta(minutes=1)
+LOCK_WAIT_SECONDS = 60.0
+# The intraday tables share glue/bar_buckets.sql.
+BUCKET_MINUTES = {"bar_30min": 30, "bar_1h": 60}
+# Returns the text of a file of glue/ by its stem.
+ReadSql = Callable[[str], str]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What one load takes: run ids of manifests, and the sessions to replace by (symbol, month) partition.
+class AggregateReport:
+    """What a load did: manifests consumed, sessions replaced, rows by table."""
 
-    ``whole`` are symbols of which everything is replaced, so that rows the lake no longer has go, too.
+    run_id: str
+    manifests: int
+    sessions: int
+    rows: dict[str, int]
+    outcome: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as one JSON object."""
+        return asdict(self)
+
+
+def run(
+    settings: Settings,
+    read_sql: ReadSql,
+    log: Log,
+    *,
+    run_id: str | None = None,
+    symbols: Sequence[str] | None = None,
+    full: bool = False,
+) -> AggregateReport:
+    """Load what was published since the last load; with ``full`` everything, of all symbols or of those named.
+
+    Raises BadInputError for symbols without ``full`` or without bars in the lake, BusyError while another load holds
+    the lock, BarflowError where the aggregates do not hold the same bars. Nothing is loaded then, and the failure is
+    recorded in ``ops.load_run``.
     """
-
-    manifests: tuple[str, ...] = ()
-    sessions: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
-    whole: frozenset[str] = frozenset()
-
-    @property
-    def touched(self) -> list[tuple[str, date]]:
-        """The (symbol, session_date) pairs to replace, sorted."""
-        return sorted((symbol, date.fromisoformat(day)) for (symbol, _), days in self.sessions.items() for day in days)
-
-
-def plan_new(lake: Lake, consumed: set[str]) -> Plan:
-    """The sessions of the manifests that no load has taken."""
-    waiting = [run_id for run_id in lake.manifest_ids() if run_id not in consumed]
-    sessions: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for run_id in waiting:
-        for item in lake.manifest(run_id).partitions:
-            sessions[item.symbol, item.month].update(item.versions)
-    return Plan(tuple(waiting), {key: frozenset(days) for key, days in sessions.items() if days})
-
-
-def plan_full(lake: Lake, consumed: set[str], symbols: Iterable[str] | None) -> Plan:
-    """Every session in the lake, of all symbols or of those named. All symbols: the waiting manifests are taken.
-
-    Raises BadInputError when the lake has no bars of a named symbol.
-    """
-    chosen = None if symbols is None else set(symbols)
-    waiting = tuple(run_id for run_id in lake.manifest_ids() if run_id not in consumed) if chosen is None else ()
-    sessions: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for symbol, day, _, _ in lake.session_counts(chosen):
-        sessions[symbol, day[:7]].add(day)
-    if unknown := sorted((chosen or set()) - {symbol for symbol, _ in sessions}):
-        raise BadInputError(
-            f"the lake {lake.uri} has no bars of {', '.join(unknown)}. Nothing was loaded. "
-            "Check the spelling, or run `barflow process` first."
-        )
-    return Plan(
-        waiting, {key: frozenset(days) for key, days in sessions.items()}, frozenset(key[0] for key in sessions)
+    if symbols and not full:
+        raise BadInputError("--symbols goes with --full: a manifest is loaded whole. Leave it out, or add --full.")
+    dsn = resolve(settings.warehouse_dsn, "BARFLOW_WAREHOUSE_DSN")
+    lake = Lake(settings.require("lake_uri"))
+    load_id, started_at = run_id or new_run_id(HOP), utc_now()
+    try:
+        with Load.begun(dsn, load_id, LOCK_WAIT_SECONDS) as load:
+            consumed = consumed_manifests(load.connection)
+            plan = plan_full(lake, consumed, symbols) if full else plan_new(lake, consumed)
+            if plan.sessions:
+                _stage(load, lake, plan, read_sql, log)
+                rows = load.commit(plan.touched, plan.whole, plan.manifests, started_at)
+                log(f"loaded {sum(rows.values())} rows")
+            else:
+                log("nothing was published since the last load")
+                rows = {}
+    except BaseException as error:
+        record_failure(dsn, load_id, started_at, str(as_known(error)))
+        raise
+    return AggregateReport(
+        load_id,
+        manifests=len(plan.manifests),
+        sessions=len(plan.touched),
+        rows=rows,
+        outcome="loaded" if rows else "nothing new",
     )
 
 
-def bars_frame(spark: SparkSession, lake: Lake, plan: Plan) -> DataFrame:
-    """The planned sessions' bars as rows of the lake with their place in the session.
+def _stage(load: Load, lake: Lake, plan: Plan, read_sql: ReadSql, log: Log) -> None:
+    """Stage the rows of all tables in the warehouse and compare their bar counts."""
+    log(f"{len(plan.touched)} sessions of {len({key[0] for key in plan.sessions})} symbols to load; starting Spark")
+    from barflow.pipeline.spark import spark_session
 
-    Columns: symbol, session_date, ts (bar open, UTC), open, high, low, close (dollars), volume (shares); opens (the
-    session's open, UTC), session_bars (5-minute bars that a full session has), slot (0 = the session's first bar).
-    One symbol's rows lie in one partition. Raises BarflowError when a planned partition is not in the lake.
+    # mapInArrow imports pandas; do that while the JVM starts.
+    threading.Thread(target=importlib.import_module, args=("pandas",), daemon=True).start()
+    spark = spark_session("barflow aggregate")
+    log(f"aggregating into {len(TABLES)} tables")
+    try:
+        _copy(load, spark, aggregates(spark, lake, plan, load.dsn, read_sql))
+    except Exception:
+        for symbol, month in sorted(plan.sessions):
+            lake.read(symbol, month)  # its error names a damaged file and the fix; Spark's does not
+        raise
+    load.check(plan.touched)
+
+
+def _copy(load: Load, spark: SparkSession, tables: Iterator[tuple[str, DataFrame]]) -> None:
+    """Copy the tables concurrently, each as soon as it is planned."""
+    with ThreadPoolExecutor(len(TABLES)) as pool:
+        try:
+            for copied in [pool.submit(load.copy, table, rows) for table, rows in tables]:
+                copied.result()
+        except BaseException:
+            spark.sparkContext.cancelAllJobs()  # the pool waits for them
+            raise
+
+
+def aggregates(
+    spark: SparkSession, lake: Lake, plan: Plan, dsn: str, read_sql: ReadSql
+) -> Iterator[tuple[str, DataFrame]]:
+    """Yield each warehouse table with its rows (all columns but load_id), made by the SQL of its name.
+
+    They are yielded one by one, so that Spark works on the first while the next ones are planned.
     """
-    paths = []
-    for symbol, month in sorted(plan.sessions):
-        if not lake.exists(symbol, month):
-            raise BarflowError(
-                f"{symbol} {month} was published and is not in the lake {lake.uri}. Nothing was loaded. "
-                f"Run `barflow process --full --symbols {symbol}`, then this again."
-            )
-        paths.append(lake.spark_path(symbol, month))
-    rows = spark.read.schema(spark_schema()).option("basePath", lake.spark_path()).parquet(*paths)
-    days = small_frame(
-        spark, _calendar_rows(plan), "session_date date, opens timestamp, session_bars int, symbols array<string>"
-    )
-    touched = days.selectExpr("explode(symbols) as symbol", "session_date", "opens", "session_bars")
-    slot = f"cast((unix_timestamp(ts) - unix_timestamp(opens)) div {int(BAR.total_seconds())} as int) as slot"
-    # Parted by symbol, no aggregate and no window has to move a row again.
-    joined = rows.join(touched.hint("broadcast"), ["symbol", "session_date"])
-    return joined.drop("revision", "month").selectExpr("*", slot).repartition("symbol")
+    bars_frame(spark, lake, plan).cache().createOrReplaceTempView("bars")
+    for name in BAR_TABLES:
+        rows = spark.sql(aggregate_sql(name, read_sql))
+        rows.createOrReplaceTempView(name)
+        yield name, rows
+    spark.sql(aggregate_sql("realized_vol", read_sql)).createOrReplaceTempView("realized_vol")
+    daily_history(spark, plan, dsn).createOrReplaceTempView("history")
+    spark.sql(aggregate_sql("daily", read_sql)).createOrReplaceTempView("daily")
+    yield METRICS, spark.sql(aggregate_sql(METRICS, read_sql))
 
 
-def small_frame(spark: SparkSession, rows: list[dict[str, Any]], columns: str) -> DataFrame:
-    """A frame of a few rows that are made here, as one JSON text in the query: ``createDataFrame`` would start
-    Python workers for it, and import pandas."""
-    query = f"select inline(from_json(:rows, 'array<struct<{columns}>>'))"
-    return spark.sql(query, {"rows": json.dumps(rows)})
-
-
-def _calendar_rows(plan: Plan) -> list[dict[str, Any]]:
-    """Per touched day its session and the symbols that it touches."""
-    symbols: dict[date, list[str]] = defaultdict(list)
-    for symbol, day in plan.touched:
-        symbols[day].append(symbol)
-    rows = []
-    for day, names in symbols.items():
-        traded = session(day)
-        if traded is None:
-            raise BarflowError(
-                f"{names[0]} {day}: the lake has bars of a day without a session. Check the calendar's table."
-            )
-        hours = {"opens": traded.opens.isoformat(), "session_bars": traded.expected_bars}
-        rows.append({"session_date": day.isoformat(), **hours, "symbols": names})
-    return rows
+def aggregate_sql(name: str, read_sql: ReadSql) -> str:
+    """Return the Spark SQL of a warehouse table, or of a step towards one."""
+    if minutes := BUCKET_MINUTES.get(name):
+        return read_sql("bar_buckets").format(minutes=minutes, slots=minutes // BAR_MINUTES)
+    return read_sql(name).format(longest_window=LONGEST_WINDOW)

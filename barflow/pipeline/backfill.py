@@ -1,17 +1,23 @@
-"""What does a backfill cost, and when can it be done? Planned without a call, over the credits of minutes and days.
+"""Backfill: fetch past sessions, and plan its calls, credits and finish time without a call.
 
-Pure: values in, a plan out. The plan rehearses the client's calls with the rules of barflow.twelvedata.credits.
+The plan simulates the client's calls with the rules of barflow.twelvedata.credits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from barflow.errors import BadInputError
 from barflow.market.sessions import BAR, Session, new_york, previous_session, sessions_between
+from barflow.pipeline.ingest import HOP, IngestReport, open_ingest
+from barflow.pipeline.status import expected_by
+from barflow.pipeline.stores import Stores
+from barflow.progress import Log
+from barflow.settings import Settings
+from barflow.staging.ledger import new_run_id
 from barflow.twelvedata.client import MOST_ROWS, symbols_at_once
 from barflow.twelvedata.credits import MINUTE, Credits
 
@@ -20,11 +26,11 @@ Chunk = tuple[datetime, datetime]
 
 @dataclass(frozen=True)
 class BackfillPlan:
-    """What a backfill takes at most: sessions that are stored whole need no call. All moments are in UTC.
+    """What a backfill takes at most: sessions that are stored whole need no call. All times are in UTC.
 
-    ``chunks`` are the first and the last bar's open, both included, of whole sessions that fit into one answer,
-    oldest first. ``minutes`` are the clock minutes and ``days`` the UTC days in which calls are made, ``finishes_at``
-    the end of the last such minute.
+    ``chunks`` are ranges of whole sessions that fit into one answer, oldest first: the open of their first and last
+    bar. ``minutes`` and ``days`` count the clock minutes and UTC days with calls. ``finishes_at`` is the end of the
+    last such minute.
     """
 
     symbols: tuple[str, ...]
@@ -43,7 +49,7 @@ class BackfillPlan:
     credits_per_day: int | None
 
     def to_json(self) -> dict[str, Any]:
-        """One object for scripts; moments and days as ISO text."""
+        """Return the plan as one JSON object, with times and dates as ISO text."""
         return {
             "symbols": list(self.symbols),
             "first": self.first.isoformat(),
@@ -62,7 +68,7 @@ class BackfillPlan:
         }
 
     def describe(self) -> str:
-        """The same in a few lines for a person."""
+        """Return the plan in a few lines of text."""
         cap = "no daily cap" if self.credits_per_day is None else f"{self.credits_per_day:,} a day"
         lines = [
             f"{_count(len(self.symbols), 'symbol')}, {_count(self.sessions, 'session')} "
@@ -70,7 +76,7 @@ class BackfillPlan:
             f"{_count(self.calls, 'call')} for {_count(self.credits, 'credit')}, "
             f"in {_count(len(self.chunks), 'chunk')} of whole sessions",
             f"{_count(self.minutes, 'minute')} of calls at {self.credits_per_minute:,} credits a minute and {cap}",
-            f"the credits allow an end by {self.finishes_at:%Y-%m-%d %H:%M} UTC",
+            f"the credits allow it to finish by {self.finishes_at:%Y-%m-%d %H:%M} UTC",
         ]
         if self.days > 1:
             lines.append(
@@ -79,6 +85,57 @@ class BackfillPlan:
             )
         lines.append("Sessions that are stored whole are not asked for again, so it may be less.")
         return "\n".join(lines)
+
+
+def run(
+    stores: Stores, symbols: Sequence[str], first: date, last: date, log: Log, on_call: Callable[[int], None]
+) -> IngestReport:
+    """Fetch the sessions from ``first`` to ``last`` (exchange-local, both included), oldest chunk first.
+
+    A symbol whose sessions of a chunk are stored whole is skipped, so a backfill resumes where it stopped. ``on_call``
+    receives the number of symbols of a chunk that are done. Raises as plan and Ingest.tick do.
+    """
+    planned = plan_for(stores.settings, symbols, first, last, stores.clock())
+    ingest = open_ingest(stores, log)
+    ingest.ensure()
+    total = IngestReport(new_run_id("backfill"))
+    for start, end in planned.chunks:
+        wanted = _incomplete(stores, symbols, start, end)
+        if stored := len(symbols) - len(wanted):
+            on_call(stored)
+        if not wanted:
+            continue
+        done = ingest.tick(wanted, window=(start, end), run_id=new_run_id(HOP), on_symbol=lambda _: on_call(1))
+        for symbol, counts in done.counts.items():
+            total.counts.setdefault(symbol, type(counts)()).add(counts)
+        total.errors |= done.errors
+        symbols = [symbol for symbol in symbols if symbol not in done.errors]
+    return total
+
+
+def _incomplete(stores: Stores, symbols: Sequence[str], start: datetime, end: datetime) -> list[str]:
+    now = stores.clock()
+    due = {str(item.session_date): expected_by(item, now) for item in sessions_between(start.date(), end.date())}
+    held: dict[str, set[str]] = {symbol: set() for symbol in symbols}
+    for document in stores.staging.counts(symbols, start.date()):
+        if document["bars"] >= due.get(document["session_date"], 1 << 30):
+            held[document["symbol"]].add(document["session_date"])
+    return [symbol for symbol in symbols if len(held[symbol]) < len(due)]
+
+
+def plan_for(
+    settings: Settings, symbols: Sequence[str], first: date, last: date, now: datetime | None = None
+) -> BackfillPlan:
+    """Plan a backfill under the credits of the settings. Raise BadInputError for a range without sessions."""
+    return plan(
+        symbols,
+        first,
+        last,
+        credits_per_minute=settings.credits_per_minute,
+        credits_per_day=settings.credits_per_day,
+        now=now or datetime.now(UTC),
+        batch_size=settings.batch_size,
+    )
 
 
 def plan(
@@ -91,17 +148,17 @@ def plan(
     now: datetime,
     batch_size: int,
 ) -> BackfillPlan:
-    """Plans the sessions from ``first`` to ``last`` (exchange-local, both included) from ``now`` (UTC) on.
+    """Plan the sessions from ``first`` to ``last`` (exchange-local, both included) from ``now`` (UTC) on.
 
-    It counts on all credits of the minute and the day of ``now``. Raises BadInputError for a range that is
-    reversed, reaches into the future, leaves the calendar or has no session, saying what is allowed.
+    It assumes that all credits of the current minute and day are left. Raises BadInputError for a range that is
+    reversed, reaches into the future, leaves the calendar or has no session.
     """
     if not symbols:
         raise BadInputError("no symbols to fetch: name at least one, such as --symbols AAPL,MSFT")
     sessions = _sessions(first, last, now)
     chunks = _chunks(sessions, now)
     sizes = [symbols_at_once(*chunk, batch_size) for chunk in chunks]
-    calls = list(rehearse(len(symbols), sizes, Credits(credits_per_minute, credits_per_day), now))
+    calls = list(simulate(len(symbols), sizes, Credits(credits_per_minute, credits_per_day), now))
     minutes = {at.replace(second=0, microsecond=0) for at, _ in calls}
     return BackfillPlan(
         symbols=tuple(symbols),
@@ -121,15 +178,15 @@ def plan(
     )
 
 
-def rehearse(
+def simulate(
     symbols: int, batch_sizes: Sequence[int], credits: Credits, now: datetime
 ) -> Iterator[tuple[datetime, int]]:
-    """Each call that the client makes, with a batch size for each chunk: when at the earliest, for how many credits."""
+    """Yield each call that the client makes: its earliest time and its credits. Each chunk has its batch size."""
     for batch_size in batch_sizes:
         waiting = symbols
         while waiting:
             if credits.day_is_spent(now):
-                now = credits.resume_at(now)  # the command is run again, and makes batches of what is left
+                now = credits.resume_at(now)  # the user runs the command again, which makes batches of what is left
             batch = min(batch_size, waiting)
             while batch and not credits.day_is_spent(now):
                 if not credits.left(now):
@@ -156,7 +213,7 @@ def _sessions(first: date, last: date, now: datetime) -> list[Session]:
 
 
 def _chunks(sessions: Sequence[Session], now: datetime) -> list[Chunk]:
-    """Whole sessions, as many as fit into one answer, oldest first; the last one ends at the newest open bar."""
+    """Group whole sessions that fit into one answer, oldest first. The last chunk ends at the newest open bar."""
     chunks: list[Chunk] = []
     rows = MOST_ROWS + 1
     for session in sessions:
@@ -169,7 +226,7 @@ def _chunks(sessions: Sequence[Session], now: datetime) -> list[Chunk]:
 
 
 def _opened(session: Session, now: datetime) -> int:
-    """How many bars of a session that has opened have done so by ``now``."""
+    """Return how many bars of a session have opened by ``now``. The session has opened."""
     return min(session.expected_bars, (now - session.opens) // BAR + 1)
 
 

@@ -1,6 +1,6 @@
-"""The daily bars around a load, from the warehouse: what the windows of the touched sessions' metrics reach into.
+"""The stored daily bars around a load: the sessions that the windows of its daily metrics reach.
 
-Read by Spark's tasks, a few rows per symbol on an index: the cost follows the sessions that are loaded.
+Spark tasks read a few rows per symbol by an index, so the cost follows the sessions that are loaded.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from barflow.pipeline.aggregate import LONGEST_WINDOW, Plan, small_frame
+from barflow.pipeline.frames import LONGEST_WINDOW, small_frame
+from barflow.pipeline.load_plan import Plan
 from barflow.warehouse.connection import connect, warehouse_errors
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ COLUMNS = (
     "symbol string, session_date date, open double, high double, low double, close double, volume long, "
     "realized_vol double"
 )
-# Of each range: the stored sessions within it, and as many before and after it as the longest window reaches.
+# Per range: the stored sessions within it, and as many before and after it as the longest window reaches.
 QUERY = """
 select b.symbol, b.session_date, b.open, b.high, b.low, b.close, b.volume, m.realized_vol
 from unnest({symbols}::text[], {firsts}::date[], {lasts}::date[]) as r (symbol, first, last)
@@ -41,7 +42,7 @@ SYMBOLS_PER_TASK = 100
 
 
 def daily_history(spark: SparkSession, plan: Plan, dsn: str) -> DataFrame:
-    """The stored daily bars (dollars, shares) in and around the planned sessions; none of whole symbols."""
+    """Return the stored daily bars (dollars, shares) in and around the planned sessions, except of whole symbols."""
     ranges: dict[str, tuple[date, date]] = {}
     for symbol, day in plan.touched:
         if symbol not in plan.whole:
@@ -55,7 +56,7 @@ def daily_history(spark: SparkSession, plan: Plan, dsn: str) -> DataFrame:
 
 
 def read_ranges(dsn: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """A task's work: the stored rows of every range (symbol, first, last) of its batches."""
+    """Yield the stored rows of every range (symbol, first, last) of a task's batches."""
     import pyarrow as pa
     import pyarrow.csv as pa_csv
 
@@ -63,7 +64,7 @@ def read_ranges(dsn: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Reco
     names = [part.split()[0] for part in COLUMNS.split(", ")]
     reading = pa_csv.ReadOptions(column_names=names)
     converting = pa_csv.ConvertOptions(column_types=dict(zip(names, kinds, strict=True)))
-    with connect(dsn) as connection, warehouse_errors("say what it holds"):
+    with connect(dsn) as connection, warehouse_errors("read its daily bars"):
         for batch in batches:
             ranges = [sql.Literal(column.to_pylist()) for column in batch.columns]
             parts = dict(zip(("symbols", "firsts", "lasts"), ranges, strict=True))

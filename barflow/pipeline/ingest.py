@@ -1,8 +1,8 @@
-"""One tick: fetch, validate, stage. What arrived is accounted for bar by bar (guarantee G1).
+"""Ingest: one tick fetches, validates and stages bars, and accounts for each bar it received (guarantee G1).
 
-A tick asks for the newest stored session less the revision window, up to now, so that corrections are caught at
-no extra credit; a symbol without history gets the past sessions. It works answer by answer, so that its memory
-follows a batch and not the number of symbols, and it may be killed, repeated or run twice at once.
+A tick requests the bars from the revision window before the newest stored session up to now, so it catches
+corrections at no extra credit. A symbol without history gets its past sessions. The tick handles one answer at a time,
+so its memory follows the batch size, not the number of symbols. It may be killed, repeated or run twice at once.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 
+from pydantic import SecretStr
 from pymongo.database import Database
 
 from barflow.alerts.tick import Alerts
-from barflow.errors import BarflowError
+from barflow.errors import BadInputError, BarflowError, UnavailableError, VendorRefusedError
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import Session, last_sessions, previous_session, session, utc_now
 from barflow.market.validation import Validated, validate
+from barflow.pipeline.stores import Stores
+from barflow.progress import Log
+from barflow.secrets import resolve
 from barflow.staging.connection import Document
 from barflow.staging.ledger import FAILED, PARTIAL, SUCCEEDED, Ledger, new_run_id
 from barflow.staging.quarantine import Quarantine
@@ -29,16 +33,16 @@ from barflow.twelvedata.client import RawResponse, SymbolError, TwelveDataClient
 HOP = "ingest"
 # Bars held in memory before they are written.
 FLUSH_BARS = 20_000
-# The days on which the newest stored session is looked for first: today, yesterday and one holiday.
+# The newest stored session is searched in this many sessions first: today, yesterday and one holiday.
 RECENT_SESSIONS = 3
 Window = tuple[datetime, datetime]
-# A sorted-out answer and the moment (UTC) at which it was asked for.
+# A validated answer and the time of its request (UTC).
 Checked = tuple[datetime, Validated]
 
 
 @dataclass
 class Counts:
-    """received = new + revised + unchanged + rejected + forming, for one symbol and tick."""
+    """The bars of one symbol in one tick: received = new + revised + unchanged + rejected + forming."""
 
     received: int = 0
     new: int = 0
@@ -49,16 +53,18 @@ class Counts:
 
     @property
     def balanced(self) -> bool:
+        """Return whether every received bar is accounted for."""
         return self.received == self.new + self.revised + self.unchanged + self.rejected + self.forming
 
     def add(self, other: Counts) -> None:
+        """Add the counts of another tick."""
         for name, value in asdict(other).items():
             setattr(self, name, getattr(self, name) + value)
 
 
 @dataclass
-class TickReport:
-    """What a tick did: counts, refusals of the vendor and notes (flags) per symbol."""
+class IngestReport:
+    """What a tick did: counts, vendor errors and notes (flags) per symbol."""
 
     run_id: str
     counts: dict[str, Counts] = field(default_factory=dict)
@@ -68,6 +74,7 @@ class TickReport:
 
     @property
     def total(self) -> Counts:
+        """Return the counts of all symbols together."""
         total = Counts()
         for counts in self.counts.values():
             total.add(counts)
@@ -75,13 +82,69 @@ class TickReport:
 
     @property
     def outcome(self) -> str:
+        """Return ``succeeded``, ``partial`` or ``failed``."""
         if not self.errors:
             return SUCCEEDED
         return PARTIAL if self.counts else FAILED
 
 
+def run(
+    stores: Stores,
+    symbols: Sequence[str],
+    log: Log,
+    *,
+    window: Window | None = None,
+    on_symbol: Callable[[str], None] = lambda symbol: None,
+) -> IngestReport:
+    """Run one tick for the symbols, over ``window`` (opens of the first and last bar, UTC) or since the stored bars.
+
+    ``on_symbol`` receives each symbol that is done. Raises as Ingest.tick does.
+    """
+    return open_ingest(stores, log).tick(symbols, window=window, on_symbol=on_symbol)
+
+
+def open_ingest(stores: Stores, log: Log) -> Ingest:
+    """Return the hop with a client for the settings of these stores. ``log`` receives long waits for credits."""
+    settings = stores.settings
+    key = settings.twelvedata_api_key
+    client = TwelveDataClient(
+        settings.twelvedata_url,
+        SecretStr(resolve(key, "TWELVEDATA_API_KEY")) if key else None,
+        credits_per_minute=settings.credits_per_minute,
+        credits_per_day=settings.credits_per_day,
+        batch_size=settings.batch_size,
+        on_wait=lambda seconds, why: log(f"waiting {seconds:.0f} s: {why}"),
+    )
+    return Ingest(
+        client,
+        stores.database,
+        history_sessions=settings.history_sessions,
+        revision_sessions=settings.revision_sessions,
+        clock=stores.clock,
+        alerts=stores.alerts,
+    )
+
+
+def raise_errors(report: IngestReport) -> None:
+    """Raise the error of a tick whose symbols the vendor refused; return where there was none.
+
+    Raises UnavailableError where no answer was usable, VendorRefusedError for the limits of the plan, BadInputError
+    for unknown symbols.
+    """
+    if not report.errors:
+        return
+    errors = report.errors.values()
+    refused = "; ".join(f"{item.symbol} ({item.message.rstrip('.')})" for item in errors)
+    kept = f"{len(report.counts)} other symbols were stored." if report.counts else "Nothing was stored."
+    if all(item.code >= 500 for item in errors):
+        raise UnavailableError(f"Twelve Data gave no usable answer for {refused}. {kept} Run the same command again.")
+    if any("plan" in item.message.lower() for item in errors):
+        raise VendorRefusedError(f"Twelve Data refused {refused}. {kept} Choose symbols of your plan, then run again.")
+    raise BadInputError(f"Twelve Data does not know {refused}. {kept} Check the spelling, then run again.")
+
+
 class Ingest:
-    """The hop, with its parts. ``clock`` is the market's: the real one, or a replay's."""
+    """The hop with its client and stores. ``clock`` is the real time, or a replay's."""
 
     def __init__(
         self,
@@ -103,7 +166,7 @@ class Ingest:
         self.alerts = alerts
 
     def ensure(self) -> None:
-        """Makes collections, validators and indexes where they are missing."""
+        """Create missing collections, validators and indexes."""
         self.staging.ensure()
         self.quarantine.ensure()
         self.ledger.ensure()
@@ -117,18 +180,18 @@ class Ingest:
         window: Window | None = None,
         run_id: str | None = None,
         on_symbol: Callable[[str], None] = lambda symbol: None,
-    ) -> TickReport:
-        """Runs one tick for the symbols, over ``window`` (opens, both included, UTC) or since what is stored.
+    ) -> IngestReport:
+        """Run one tick over ``window`` (opens of the first and last bar, both included, UTC), or since the stored bars.
 
         A symbol that the vendor refuses is reported and does not stop the others. Raises VendorRefusedError or
-        UnavailableError when the tick cannot go on; what it stored until then stays, and the next tick goes on.
+        UnavailableError where the tick cannot continue. What it stored stays, and the next tick resumes from there.
         """
         self.ensure()
-        report = TickReport(run_id or new_run_id(HOP))
+        report = IngestReport(run_id or new_run_id(HOP))
         self.ledger.start(HOP, report.run_id, symbols=list(symbols))
         try:
-            # Past data is no feed: nobody is silent in it.
-            with self.alerts.watching(() if window else symbols) if self.alerts else nullcontext():
+            # Past data is not a live feed: a silence in it raises no alert.
+            with self.alerts.during_tick(() if window else symbols) if self.alerts else nullcontext():
                 for start, end, group in self._requests(symbols, window):
                     self._fetch(group, start, end, report, on_symbol)
         except BaseException as error:
@@ -137,7 +200,7 @@ class Ingest:
         self._close(report, report.outcome)
         return report
 
-    def _close(self, report: TickReport, outcome: str, error: BaseException | None = None) -> None:
+    def _close(self, report: IngestReport, outcome: str, error: BaseException | None = None) -> None:
         if self.alerts:
             report.alerts = self.alerts.found
             if self.alerts.down:
@@ -158,12 +221,12 @@ class Ingest:
     def _requests(
         self, symbols: Sequence[str], window: Window | None
     ) -> Iterator[tuple[datetime, datetime, list[str]]]:
-        """Which symbols to ask for together: those whose bars are wanted from the same moment."""
+        """Yield (start, end, symbols) per request: symbols whose bars are wanted from the same time go together."""
         if window:
             yield (*window, [*symbols])
             return
         now = self.clock()
-        # At least the revision window, so that a short history does not keep corrections out.
+        # At least the revision window: a short history must not hide corrections.
         reach = last_sessions(now, max(self.history_sessions, self.revision_sessions + 1))
         if not reach:
             raise BarflowError(f"no session has opened by {now:%Y-%m-%d %H:%M} UTC: there is nothing to fetch yet")
@@ -181,11 +244,11 @@ class Ingest:
             return reach[-self.history_sessions :][0].opens
         window = previous_session(newest, self.revision_sessions) or session(newest)
         assert window is not None, "only sessions are stored"
-        # A first run that was cut off is completed, not extended into the past.
+        # An interrupted first run is completed, not extended into the past.
         return window.opens if newest < reach[0].session_date else max(window.opens, reach[0].opens)
 
     def _fetch(
-        self, symbols: list[str], start: datetime, end: datetime, report: TickReport, on_symbol: Callable[[str], None]
+        self, symbols: list[str], start: datetime, end: datetime, report: IngestReport, on_symbol: Callable[[str], None]
     ) -> None:
         waiting: dict[str, Checked] = {}
 
@@ -196,7 +259,7 @@ class Ingest:
             waiting.clear()
 
         def keep(raw: RawResponse) -> None:
-            self.staging.keep_raw(raw, report.run_id)
+            self.staging.store_raw(raw, report.run_id)
 
         try:
             for result in self.client.time_series(symbols, start, end, on_raw=keep):
@@ -204,19 +267,19 @@ class Ingest:
                     report.errors[result.symbol] = result
                     on_symbol(result.symbol)
                     continue
-                if result.symbol in waiting:  # one more part of its answer: a save takes each session once
+                if result.symbol in waiting:  # a further page of its answer: a save takes each session once
                     flush()
                 checked = validate(result.symbol, result.meta, result.values, self.clock(), result.requested_at)
                 waiting[result.symbol] = (result.requested_at, checked)
                 if sum(item.received for _, item in waiting.values()) >= FLUSH_BARS:
                     flush()
         except BarflowError:
-            flush()  # its credits are spent
+            flush()  # the credits for it are spent
             raise
         flush()
 
-    def _store(self, waiting: list[Checked], report: TickReport) -> None:
-        """Writes the refused bars first, then the good ones: a crash in between loses neither."""
+    def _store(self, waiting: list[Checked], report: IngestReport) -> None:
+        """Write the rejected bars first, then the valid ones: a crash in between loses neither."""
         for asked, checked in waiting:
             self.quarantine.add(checked.rejected, report.run_id, asked)
         sessions = [(part, asked) for asked, checked in waiting for part in checked.sessions.values()]
@@ -238,7 +301,7 @@ class Ingest:
                 report.notes.setdefault(checked.symbol, []).extend(checked.notes)
 
     def _save(self, sessions: list[tuple[SessionBars, datetime]], run_id: str) -> Mapping[str, Saved]:
-        """Stores sessions, each with the moment its answer was asked for; alerts are judged with it."""
+        """Store sessions, each with the time of its request, and evaluate alerts on them."""
         if self.alerts is None:
             return self.staging.save(sessions, run_id)
         keys = [bars.key for bars, _ in sessions]

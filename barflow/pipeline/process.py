@@ -1,70 +1,136 @@
-"""Process: the changed (symbol, month) partitions, from staging to Parquet.
+"""Process: publish the changed (symbol, month) partitions from MongoDB as Parquet.
 
-What changed is found by the version of each staged document, not by clocks alone: the documents stamped since a
-little before the last successful run are compared with the versions that its manifests published. Tasks read
-MongoDB themselves and stage whole files; only when every count agrees with MongoDB are the files put in place
-and the manifest written. A run that dies changes nothing that readers see, and the next one does its work.
+Changes are found by the version of each staged document, not by clocks alone: documents stamped since shortly before
+the last successful run are compared with the versions that its manifests published. Spark tasks stage whole files.
+When every count agrees with MongoDB, the files are moved into place and the manifest is written. A run that dies
+changes nothing that readers see, and the next run does its work.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
-from itertools import chain, repeat
-from typing import TYPE_CHECKING
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from barflow.errors import BarflowError
-from barflow.lake.partitions import Lake, Manifest, Partition
-from barflow.market.bars import ARRAYS, FIELDS, arrow_schema
-from barflow.staging.connection import Document, connect
-from barflow.staging.ledger import SUCCEEDED, Ledger
+from barflow.errors import BadInputError, BarflowError
+from barflow.lake.manifests import Manifest, Partition
+from barflow.lake.partitions import Lake
+from barflow.pipeline.partition_tasks import Key, Sessions, Written, stage_partitions
+from barflow.pipeline.program import as_known
+from barflow.progress import Log
+from barflow.secrets import resolve
+from barflow.settings import Settings
+from barflow.staging.connection import connect
+from barflow.staging.ledger import FAILED, SUCCEEDED, Lease, Ledger, new_run_id
 from barflow.staging.sessions import Staging
 
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
 HOP = "process"
-# A document is stamped just before it is written; this is far more than a write can take.
+# Documents are stamped just before they are written; no write takes nearly this long.
 OVERLAP = timedelta(minutes=10)
-KEYS_PER_TASK = 50
-# What the arrays are made of, by Arrow's type; time counts from the epoch.
-BUFFERS = {"timestamp[us, tz=UTC]": "q", "date32": "i", "double": "d", "int64": "q", "int32": "i"}
-EPOCH, MICROSECOND = datetime.fromisoformat("1970-01-01"), timedelta(microseconds=1)
-
-Key = tuple[str, str]
-# Some keys, each with the days that changed in it.
-Chunk = list[tuple[Key, list[str]]]
-# By session: the version of its staged document, and how many bars that holds.
-Sessions = dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class Written:
-    """A staged partition: the rows of its file, and of each session it took from MongoDB (version, bars).
+class ProcessReport:
+    """What a run did: partitions and sessions written, rows of their files, and the manifest's run id if any."""
 
-    ``part`` is where it is staged: each attempt of a task has its own, so that one that was given up for lost cannot
-    put its older rows over those that were counted.
-    """
-
-    part: str
-    symbol: str
-    month: str
+    run_id: str
+    partitions: int
+    sessions: int
     rows: int
-    sessions: Sessions
+    manifest: str | None
+    outcome: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as one JSON object."""
+        return asdict(self)
+
+
+def run(
+    settings: Settings, log: Log, *, run_id: str | None = None, symbols: Sequence[str] | None = None, full: bool = False
+) -> ProcessReport:
+    """Publish what changed in MongoDB, of all symbols or of those named; everything with ``full``.
+
+    Raises BadInputError for symbols without staged bars, BusyError while another run holds the lake's lease,
+    BarflowError where counts differ from MongoDB's. Nothing is published then.
+    """
+    database = connect(resolve(settings.mongodb_uri, "BARFLOW_MONGODB_URI"), settings.mongodb_database)
+    lake, ledger, staging = Lake(settings.require("lake_uri")), Ledger(database), Staging(database)
+    staging.ensure()
+    ledger.ensure()
+    run_id, chosen = run_id or new_run_id(HOP), sorted(symbols) if symbols else None
+    lease = Lease(database, f"{HOP} {lake.uri}", run_id, settings.lease_seconds)
+    with lease.held(settings.lease_seconds * 2, log):
+        ledger.start(HOP, run_id, lake=lake.uri, symbols=chosen)
+        try:
+            _check_staged(staging, chosen)
+            lake.discard_staged()  # left by runs that died; this one holds the lease
+            planned = changed(staging, ledger, lake, chosen, full)
+            if planned:
+                written = _publish(settings, staging, lake, lease, planned, log)
+            else:
+                log("nothing changed since the last run")
+                written = []
+        except BaseException as error:
+            with suppress(BarflowError):  # MongoDB may be what failed; report that error
+                ledger.finish(run_id, FAILED, {}, error=str(as_known(error)))
+            raise
+        rows: Counter[str] = Counter()
+        for item in written:
+            rows[item.symbol] += item.rows
+        manifest = run_id if written else None
+        ledger.finish(run_id, SUCCEEDED, {symbol: {"rows": n} for symbol, n in rows.items()}, manifest=manifest)
+    return ProcessReport(
+        run_id,
+        partitions=len(written),
+        sessions=sum(len(item.sessions) for item in written),
+        rows=rows.total(),
+        manifest=manifest,
+        outcome="published" if manifest else "nothing changed",
+    )
+
+
+def _check_staged(staging: Staging, symbols: Sequence[str] | None) -> None:
+    unknown = sorted(set(symbols or ()) - staging.newest_sessions(symbols or (), ()).keys())
+    if unknown:
+        raise BadInputError(
+            f"no bars of {', '.join(unknown)} are staged. Nothing was written. "
+            f"Check the spelling, or run `barflow ingest --symbols {','.join(unknown)}` first."
+        )
+
+
+def _publish(
+    settings: Settings, staging: Staging, lake: Lake, lease: Lease, planned: Mapping[Key, Sessions], log: Log
+) -> list[Written]:
+    """Stage, verify and move into place the planned partitions; write the manifest last."""
+    log(f"{len(planned)} partitions changed; starting Spark")
+    from barflow.pipeline.spark import spark_session
+
+    spark = spark_session("barflow process")
+    log(f"writing {len(planned)} partitions")
+    written = stage_partitions(
+        spark,
+        planned,
+        mongodb_uri=resolve(settings.mongodb_uri, "BARFLOW_MONGODB_URI"),
+        database=settings.mongodb_database,
+        lake_uri=lake.uri,
+        run_id=lease.holder,
+    )
+    verify(staging, written, planned)
+    lease.check()
+    promote(lake, lease.holder, written)
+    lake.publish(manifest_of(lease.holder, written, planned))
+    log(f"published {sum(item.rows for item in written)} rows in {len(written)} partitions")
+    return written
 
 
 def changed(staging: Staging, ledger: Ledger, lake: Lake, symbols: list[str] | None, full: bool) -> dict[Key, Sessions]:
-    """The partitions to write, each with the sessions that changed, as MongoDB counts them.
+    """Return the partitions to write, each with the sessions that changed, as MongoDB counts them.
 
-    A version is published only by a run that ended after the document got it: one that expired and came back counts
-    from 1 again.
+    A published version counts only for a run that ended after the document got it: a document that expired and was
+    fetched again starts from version 1.
     """
     published: dict[tuple[str, str], tuple[datetime, int]] = {}
     moment = None
@@ -85,101 +151,11 @@ def changed(staging: Staging, ledger: Ledger, lake: Lake, symbols: list[str] | N
     return dict(found)
 
 
-def stage_partitions(
-    spark: SparkSession, planned: Mapping[Key, Sessions], *, mongodb_uri: str, database: str, lake_uri: str, run_id: str
-) -> list[Written]:
-    """Has Spark's tasks write the next file of every key; no bar passes through the driver or the JVM."""
-
-    def task(chunk: Chunk) -> list[Written]:
-        from pyspark import TaskContext
-
-        staging, lake = Staging(connect(mongodb_uri, database, tz_aware=False)), Lake(lake_uri)
-        part = f"{run_id}/{TaskContext.get().taskAttemptId()}"
-        return [write_partition(lake, part, key, found) for key, found in _documents(staging, lake, chunk)]
-
-    keys = sorted((key, sorted(days)) for key, days in planned.items())
-    chunks = [keys[start : start + KEYS_PER_TASK] for start in range(0, len(keys), KEYS_PER_TASK)]
-    written: list[Written] = spark.sparkContext.parallelize(chunks, len(chunks)).flatMap(task).collect()
-    return written
-
-
-def _documents(staging: Staging, lake: Lake, chunk: Chunk) -> Iterator[tuple[Key, list[Document]]]:
-    """The documents of each key's changed sessions; of its whole month where it has no file yet.
-
-    The next query runs while the caller works on the last one's documents.
-    """
-    with ThreadPoolExecutor(1) as ahead:
-        reading = ahead.submit(_read, staging, lake, *chunk[0])
-        for (key, _), following in zip(chunk, [*chunk[1:], None], strict=True):
-            documents = reading.result()
-            if following:
-                reading = ahead.submit(_read, staging, lake, *following)
-            yield key, documents
-
-
-def _read(staging: Staging, lake: Lake, key: Key, days: list[str]) -> list[Document]:
-    symbol, month = key
-    if not lake.exists(symbol, month):
-        return list(staging.between(symbol, f"{month}-01", f"{month}-31"))
-    return [item for item in staging.between(symbol, days[0], days[-1]) if item["session_date"] in days]
-
-
-def write_partition(lake: Lake, part: str, key: Key, documents: list[Document]) -> Written:
-    """Stages one partition's file: the sessions read from MongoDB, and the other sessions of the old file."""
-    symbol, month = key
-    documents.sort(key=lambda document: document["session_date"])
-    table = to_table(documents)
-    old = lake.read(symbol, month)
-    if old is not None:
-        kept = old.filter(pc.invert(pc.is_in(old["session_date"], value_set=table["session_date"].unique())))
-        if kept.num_rows:
-            table = pa.concat_tables([kept, table]).sort_by("ts")
-    rows = lake.stage(part, symbol, month, table)
-    if rows != table.num_rows:
-        raise BarflowError(f"{symbol} {month}: {table.num_rows} rows were written and {rows} are in the file")
-    sessions = {document["session_date"]: (document["version"], len(document["ts"])) for document in documents}
-    return Written(part, symbol, month, rows, sessions)
-
-
-def to_table(documents: list[Document]) -> pa.Table:
-    """Session documents (naive UTC dates, in day order) as one table of the lake's schema, sorted by ts.
-
-    Raises BarflowError for a document whose columns differ in length: its rows would be mixed with others'.
-    """
-    for document in documents:
-        if len({len(document[name]) for name in ARRAYS}) > 1:
-            symbol, day = document["symbol"], document["session_date"]
-            raise BarflowError(
-                f"{symbol} {day}: the columns of its document differ in length. Nothing was published. Delete "
-                f"{document['_id']} from the collection bars, then run "
-                f"`barflow backfill --symbols {symbol} --start {day} --end {day}`."
-            )
-    schema, columns = arrow_schema(), []
-    for item in FIELDS:
-        # By way of a buffer: to make an array of Python's objects, PyArrow would import pandas, for most of a second.
-        values = array(
-            BUFFERS[item.arrow], chain.from_iterable(_numbers(document, item.name) for document in documents)
-        )
-        kind = schema.field(item.name).type
-        columns.append(pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)]))
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _numbers(document: Document, name: str) -> Iterable[float]:
-    """One column of a session as Arrow keeps it: time in microseconds and days since the epoch."""
-    if name == "ts":
-        return [(moment - EPOCH) // MICROSECOND for moment in document["ts"]]
-    if name == "session_date":
-        return repeat((datetime.fromisoformat(document["session_date"]) - EPOCH).days, len(document["ts"]))
-    values: list[float] = document[name]
-    return values
-
-
 def verify(staging: Staging, written: Iterable[Written], planned: Mapping[Key, Sessions]) -> None:
-    """Holds what was written against MongoDB's own counts. Raises BarflowError when they differ.
+    """Compare what was written with MongoDB's own counts. Raise BarflowError where they differ.
 
-    A session that ingest changed since it was counted is counted again; when it changes once more, its version is
-    newer than the published one and the next run takes it.
+    A session that ingest changed since the plan is counted again. If it changes once more, its version is newer than
+    the published one, so the next run takes it.
     """
     done = {(item.symbol, day): counts for item in written for day, counts in item.sessions.items()}
     counted = {(symbol, day): counts for (symbol, _), days in planned.items() for day, counts in days.items()}
@@ -200,7 +176,7 @@ def verify(staging: Staging, written: Iterable[Written], planned: Mapping[Key, S
 
 
 def promote(lake: Lake, run_id: str, written: Iterable[Written]) -> None:
-    """Puts every written file in its partition's place, and clears away what else the run has staged."""
+    """Move every written file into place, and remove what else the run staged."""
     by_part: dict[str, list[Key]] = defaultdict(list)
     for item in written:
         by_part[item.part].append((item.symbol, item.month))
@@ -210,7 +186,7 @@ def promote(lake: Lake, run_id: str, written: Iterable[Written]) -> None:
 
 
 def manifest_of(run_id: str, written: Iterable[Written], planned: Mapping[Key, Sessions]) -> Manifest:
-    """What the run publishes: of every partition the sessions that had changed, at the version that was written."""
+    """Return the run's manifest: per partition, the sessions that changed and the version that was written."""
     partitions = tuple(
         Partition(
             item.symbol,

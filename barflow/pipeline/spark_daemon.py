@@ -1,7 +1,7 @@
-"""Where do Spark's Python workers come from on one machine? From this process, forked when their imports are done.
+"""The process that Spark's Python workers are forked from on one machine, with their imports done.
 
-Spark puts its own Python code on their path as archives, and has each task read the archives' contents again. Here
-the installed packages serve instead.
+Spark puts its own Python code on the workers' path as archives, and every task reads the archives again. The installed
+packages replace them here.
 """
 
 from __future__ import annotations
@@ -18,5 +18,5 @@ if __name__ == "__main__":
         worker,  # noqa: F401
     )
 
-    gc.freeze()  # a worker collects garbage after each task: what is here already is none
+    gc.freeze()  # workers collect garbage after each task: exclude what is loaded already
     daemon.manager()

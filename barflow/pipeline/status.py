@@ -1,7 +1,7 @@
-"""The end-to-end reconciliation: what every hop holds of each symbol, and whether the guarantees hold.
+"""The end-to-end reconciliation: what every hop holds per symbol, and whether the guarantees hold.
 
-For each (symbol, session): staged bars = Parquet rows = the sum of bar_count in the warehouse (guarantee G1).
-What was staged after the last process run, or published after the last load, is pending and not broken.
+Per (symbol, session): staged bars = Parquet rows = the sum of bar_count in the warehouse (guarantee G1). A session
+that was staged after the last process run, or published after the last load, is pending, not broken.
 """
 
 from __future__ import annotations
@@ -11,20 +11,24 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
+from barflow.errors import BarflowError
+from barflow.lake.athena import open_archive
 from barflow.lake.partitions import Lake
 from barflow.market.bars import BAR_TABLES
+from barflow.market.counts import SessionCounts, SessionKey
 from barflow.market.sessions import BAR, Session, last_sessions, sessions_between
 from barflow.pipeline import process
+from barflow.pipeline.stores import Stores
 from barflow.staging.ledger import Ledger
 from barflow.staging.quarantine import Quarantine
 from barflow.staging.sessions import Staging
-
-Key = tuple[str, str]
+from barflow.warehouse.connection import connect
+from barflow.warehouse.queries import consumed_manifests, count_bars, last_load
 
 
 @dataclass
 class SymbolStatus:
-    """One symbol at every hop. Counts are bars (rows of five minutes) unless the name says otherwise."""
+    """One symbol at every hop. Counts are 5-minute bars unless the name says otherwise."""
 
     symbol: str
     staged: int = 0
@@ -43,38 +47,31 @@ class SymbolStatus:
     age_minutes: float | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """Return the status as one JSON object, with times as ISO text."""
         shown = dict(vars(self))
         for name in ("newest_staged", "newest_parquet", "newest_warehouse"):
             shown[name] = shown[name].isoformat() if shown[name] else None
         return shown
 
 
-@dataclass
-class Held:
-    """What one hop holds: bars per (symbol, session) and the newest bar's open per symbol."""
-
-    bars: dict[Key, int] = field(default_factory=dict)
-    newest: dict[str, datetime] = field(default_factory=dict)
-
-
-def staged_bars(staging: Staging) -> Held:
-    held = Held()
+def staged_counts(staging: Staging) -> SessionCounts:
+    """Return the bars of every staged session."""
+    counts = SessionCounts()
     for document in staging.counts():
-        held.bars[document["symbol"], document["session_date"]] = document["bars"]
-        held.newest[document["symbol"]] = max(held.newest.get(document["symbol"], document["last"]), document["last"])
-    return held
+        counts.add(document["symbol"], document["session_date"], document["bars"], document["last"])
+    return counts
 
 
-def lake_bars(lake: Lake) -> Held:
-    held = Held()
+def lake_counts(lake: Lake) -> SessionCounts:
+    """Return the bars of every session in the lake."""
+    counts = SessionCounts()
     for symbol, day, bars, newest in lake.session_counts():
-        held.bars[symbol, day] = bars
-        held.newest[symbol] = max(held.newest.get(symbol, newest), newest)
-    return held
+        counts.add(symbol, day, bars, newest)
+    return counts
 
 
-def pending_sessions(staging: Staging, ledger: Ledger, lake: Lake, consumed: set[str]) -> set[Key]:
-    """The sessions that a later run will take: changed since the last publication, or published and not loaded."""
+def pending_sessions(staging: Staging, ledger: Ledger, lake: Lake, consumed: set[str]) -> set[SessionKey]:
+    """Return the sessions of the next run: changed since the last publication, or published and not loaded."""
     planned = process.changed(staging, ledger, lake, None, full=False)
     waiting = {(symbol, day) for (symbol, _), days in planned.items() for day in days}
     for run_id in set(lake.manifest_ids()) - consumed:
@@ -82,28 +79,28 @@ def pending_sessions(staging: Staging, ledger: Ledger, lake: Lake, consumed: set
     return waiting
 
 
-def reconcile(
-    staged: Held,
-    parquet: Held,
-    tables: Mapping[str, Held],
+def compare(
+    staged: SessionCounts,
+    parquet: SessionCounts,
+    tables: Mapping[str, SessionCounts],
     table_rows: Mapping[str, Mapping[str, int]],
-    pending: set[Key],
+    waiting: set[SessionKey],
     rejected: Mapping[str, int],
     now: datetime,
 ) -> dict[str, SymbolStatus]:
-    """Compares the hops session by session. Pure."""
+    """Compare the hops session by session. Pure."""
     found: dict[str, SymbolStatus] = {}
     five = tables["bar_5min"]
     for key in sorted({*staged.bars, *parquet.bars, *(key for held in tables.values() for key in held.bars)}):
         symbol, day = key
         status = found.setdefault(symbol, SymbolStatus(symbol))
-        # Staging may have been expired; the archive then goes on alone.
+        # A session may have expired from staging; the archive is then the source.
         source = staged.bars.get(key, parquet.bars.get(key, 0))
         status.staged += staged.bars.get(key, 0)
         status.parquet += parquet.bars.get(key, 0)
         status.warehouse += five.bars.get(key, 0)
         status.sessions += 1
-        if key in pending:
+        if key in waiting:
             status.pending += 1
             continue
         counts = {"parquet": parquet.bars.get(key, 0)} | {name: held.bars.get(key, 0) for name, held in tables.items()}
@@ -124,10 +121,7 @@ def reconcile(
 
 
 def _find_gaps(status: SymbolStatus, bars: Mapping[str, int], now: datetime) -> None:
-    """Bars that the calendar expects between the first staged session and now, and that are not there.
-
-    The first session may have been asked for from its middle, so it counts only when nothing precedes it.
-    """
+    """Add the bars that the calendar expects between the first staged session and now, and that are missing."""
     if not bars:
         return
     first = date.fromisoformat(min(bars))
@@ -142,39 +136,66 @@ def _find_gaps(status: SymbolStatus, bars: Mapping[str, int], now: datetime) -> 
 
 
 def expected_by(traded: Session, now: datetime) -> int:
-    """How many bars of a session have closed by ``now``."""
+    """Return how many bars of a session have closed by ``now`` (UTC)."""
     return max(0, min(traded.expected_bars, (now - traded.opens) // BAR))
 
 
 def is_fresh(status: SymbolStatus, now: datetime) -> bool:
-    """Whether the newest bar is the newest that there can be, give or take two ticks."""
+    """Return whether the newest bar is at most two ticks older than the newest possible one."""
     due = close_due(now)
     return status.newest_staged is not None and (due is None or status.newest_staged + BAR >= due)
 
 
 def close_due(now: datetime) -> datetime | None:
-    """The close (UTC) that the newest bar must have reached by ``now``; None before the calendar's first session."""
+    """Return the close (UTC) that the newest bar must have reached by ``now``; None before the first session."""
     newest = last_sessions(now, 1)
     return min(now, newest[-1].closes) - 2 * BAR if newest else None
 
 
-def collect(
-    staging: Staging,
-    ledger: Ledger,
-    quarantine: Quarantine,
-    lake: Lake,
-    tables: Mapping[str, Held],
-    table_rows: Mapping[str, Mapping[str, int]],
-    consumed: set[str],
-    now: datetime,
-) -> dict[str, SymbolStatus]:
-    """Reads every hop and reconciles them at ``now`` (the market's clock, UTC)."""
-    pending = pending_sessions(staging, ledger, lake, consumed)
-    return reconcile(staged_bars(staging), lake_bars(lake), tables, table_rows, pending, quarantine.counts(), now)
+def collect(stores: Stores) -> dict[str, SymbolStatus]:
+    """Read every hop and compare them, by symbol, at the market's clock."""
+    lake = open_archive(stores.settings)
+    with connect(stores.warehouse_dsn) as connection:
+        tables, rows = count_bars(connection)
+        consumed = consumed_manifests(connection)
+    return compare(
+        staged_counts(stores.staging),
+        lake_counts(lake),
+        tables,
+        rows,
+        pending_sessions(stores.staging, stores.ledger, lake, consumed),
+        Quarantine(stores.database).counts(),
+        stores.clock(),
+    )
 
 
-def last_runs(ledger: Ledger) -> dict[str, dict[str, Any] | None]:
-    """The newest run of each hop of the ledger and how it ended, for the operator."""
+def reconcile(stores: Stores) -> dict[str, SymbolStatus]:
+    """Return the status where every guarantee holds, else raise BarflowError naming what is broken."""
+    found = collect(stores)
+    broken = [f"{symbol} {item}" for symbol, status in found.items() for item in status.broken]
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise BarflowError(
+            f"the hops do not reconcile: {'; '.join(broken[:3])}{more}. Nothing was lost; `barflow status` shows "
+            "all. `barflow process --full` and `barflow aggregate --full` rewrite archive and warehouse."
+        )
+    return found
+
+
+def pending(stores: Stores) -> set[SessionKey]:
+    """Return the (symbol, session) pairs of the next run: staged since the last one, or not loaded yet."""
+    with connect(stores.warehouse_dsn) as connection:
+        consumed = consumed_manifests(connection)
+    return pending_sessions(stores.staging, stores.ledger, open_archive(stores.settings), consumed)
+
+
+def last_runs(stores: Stores) -> dict[str, dict[str, Any] | None]:
+    """Return the newest run of each hop, and its outcome."""
+    with connect(stores.warehouse_dsn) as connection:
+        return {**_ledger_runs(stores.ledger), "aggregate": last_load(connection)}
+
+
+def _ledger_runs(ledger: Ledger) -> dict[str, dict[str, Any] | None]:
     runs: dict[str, dict[str, Any] | None] = {}
     for hop in ("ingest", process.HOP):
         run = ledger.last(hop)

@@ -1,8 +1,8 @@
-"""Loading the warehouse: COPY by the Spark tasks into staging tables, then one transaction that readers see.
+"""Loads of the warehouse: Spark tasks COPY into staging tables, then one transaction replaces what readers see.
 
-Tasks stream their rows as CSV into unlogged tables of the schema ``load``. The driver then deletes and inserts
-the touched keys and writes the ledger row in one transaction. A load holds an advisory lock from its plan to its
-commit, on the connection of that commit: who loses the connection cannot commit, and two loads never mix.
+Tasks stream their rows as CSV into unlogged tables of the schema ``load``. The driver then deletes and inserts the
+touched keys and writes the ledger row in one transaction. A load holds an advisory lock from its plan to its commit,
+on the connection that commits: a load that loses this connection cannot commit, and two loads never mix.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 METRICS = "daily_metrics"
 TABLES = (*BAR_TABLES, METRICS)
-# Any number that no other program locks on this database.
+# An advisory lock's key that no other program uses on this database.
 LOCK = 0x6261_7266
 COPIED = "part long, rows long"
-# What a dead driver's server may wait before it gives its lock back, in seconds: idle, then 3 probes.
+# The server releases a dead driver's lock after 60 s: 30 s idle, then 3 probes of 10 s.
 KEEPALIVE = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
-# A part of a staged table is what one task's transaction copied.
+# A part of a staged table is what the transaction of one task copied.
 PART = sql.SQL("pg_current_xact_id()::text::bigint")
 SAME_SESSION = sql.SQL("t.symbol = k.symbol and t.session_date = k.session_date")
-# For the sake of the primary key: a session lies within one day of UTC.
+# Lets the query use the primary key: a session is within one UTC day.
 SAME_DAY = sql.SQL("t.bar_start >= {day} and t.bar_start < {day} + interval '1 day'").format(
     day=sql.SQL("(k.session_date::timestamp at time zone 'UTC')")
 )
@@ -54,28 +54,28 @@ class Load:
     @classmethod
     @contextmanager
     def begun(cls, dsn: str, load_id: str, wait_seconds: float) -> Iterator[Load]:
-        """Holds the warehouse's load lock for a block. Raises BusyError when another load keeps it."""
+        """Hold the warehouse's load lock for a block. Raise BusyError while another load holds it."""
         with (
             connect(dsn, autocommit=True, settings=KEEPALIVE) as connection,
             locked(connection, LOCK, wait_seconds, "load"),
         ):
             with warehouse_errors("start a load"):
-                # Whoever left one died: this load holds the lock.
+                # Left by a load that died: this one holds the lock.
                 connection.execute("drop schema if exists load cascade")
                 connection.execute("create schema load")
             yield cls(dsn, load_id, connection)
-            with warehouse_errors("clear up after the load"):
+            with warehouse_errors("remove its staging tables"):
                 connection.execute("drop schema if exists load cascade")
 
     def copy(self, table: str, rows: DataFrame) -> None:
-        """Has Spark's tasks COPY the rows of ``market.TABLE`` (all columns but load_id) into a staging table.
+        """COPY the rows of ``market.TABLE`` (all columns but load_id) into a staging table, in Spark tasks.
 
-        Tables may be copied at the same time, each from a thread of its own.
+        Several tables may be copied at the same time, each from its own thread.
         """
         names = rows.columns
         target = sql.Identifier("load", table)
         with warehouse_errors(f"stage the rows of {table}"):
-            # No index, check or generated column: the insert brings those.
+            # Without index, checks or generated columns: the insert applies those.
             self.connection.execute(
                 sql.SQL("create unlogged table {} (like market.{})").format(target, sql.Identifier(table))
             )
@@ -87,14 +87,14 @@ class Load:
         )
         text, dsn = statement.as_string(), self.dsn
         copied = rows.mapInArrow(lambda batches: copy_batches(dsn, text, batches), COPIED).collect()
-        # Only the rows of a task that reported count: one that ran twice left a part nobody names.
+        # Count only the parts that tasks reported: a task that ran twice left an unreported part.
         self._copied[table] = [row.part for row in copied]
         self._rows[table] = sum(row.rows for row in copied)
 
     def check(self, keys: Keys) -> None:
-        """Holds the staged tables against each other: every bar table has the same bars of every session.
+        """Compare the staged tables: every bar table must have the same bars of every session.
 
-        Raises BarflowError naming the first session that differs; nothing is loaded then.
+        Raises BarflowError for the first session that differs. Nothing is loaded then.
         """
         with warehouse_errors("count the staged rows"):
             counts = {name: self._staged_bars(name) for name in BAR_TABLES}
@@ -103,18 +103,18 @@ class Load:
             if len(set(found.values())) > 1 or not found["bar_5min"]:
                 raise BarflowError(
                     f"{symbol} {day}: the aggregates do not hold the same bars ({found}). Nothing was loaded. "
-                    "Run `barflow aggregate` again; if it says so again, run `barflow process --full` first."
+                    "Run `barflow aggregate` again. If it fails again, run `barflow process --full` first."
                 )
 
     def commit(
         self, keys: Keys, whole: Iterable[str], manifests: Sequence[str], started_at: datetime
     ) -> dict[str, int]:
-        """Replaces the touched rows and writes the ledger row, in one transaction. Returns the rows by table.
+        """Replace the touched rows and write the ledger row, in one transaction. Return the rows by table.
 
-        ``keys`` are the (symbol, session_date) pairs whose bars are replaced; of the symbols in ``whole`` every
-        row is. Metrics are replaced where a new one is staged.
+        ``keys`` are the (symbol, session_date) pairs whose bars are replaced. Every row of the symbols in ``whole`` is
+        replaced. Metrics are replaced where a new row is staged.
         """
-        with warehouse_errors("take the load"), self.connection.transaction():
+        with warehouse_errors("commit the load"), self.connection.transaction():
             run = self.connection.execute
             run("create temp table touched (symbol text, session_date date) on commit drop")
             with self.connection.cursor().copy("copy touched from stdin") as copy:
@@ -166,7 +166,7 @@ class Load:
 
 
 def record_failure(dsn: str, load_id: str, started_at: datetime, error: str) -> None:
-    """Notes a load that failed. Silent where the warehouse cannot be reached: the failure itself is what matters."""
+    """Record a failed load. Do nothing where the warehouse cannot be reached: the caller raises the failure itself."""
     try:
         with connect(dsn, autocommit=True) as connection:
             connection.execute(
@@ -179,13 +179,13 @@ def record_failure(dsn: str, load_id: str, started_at: datetime, error: str) -> 
 
 
 def copy_batches(dsn: str, statement: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """A task's work: streams its batches into one COPY, which stands or falls whole. Yields (part, rows)."""
+    """Stream a task's batches into one COPY, which commits whole or not at all. Yield (part, rows)."""
     import pyarrow as pa
     import pyarrow.csv as pa_csv
 
     rows = 0
     bare = pa_csv.WriteOptions(include_header=False)
-    with connect(dsn) as connection, warehouse_errors("take the rows of a task"):
+    with connect(dsn) as connection, warehouse_errors("stage the rows of a task"):
         part = connection.execute(sql.SQL("select {}").format(PART)).fetchall()[0][0]
         with connection.cursor().copy(statement.encode()) as copy:
             for batch in batches:
@@ -193,14 +193,14 @@ def copy_batches(dsn: str, statement: str, batches: Iterator[pa.RecordBatch]) ->
                 pa_csv.write_csv(batch.cast(_without_zone(batch.schema)), text, bare)
                 copy.write(text.getvalue())
                 rows += batch.num_rows
-    # Made from bytes: to make an array of Python's numbers, PyArrow would import pandas first, for most of a second.
+    # From bytes: PyArrow imports pandas (0.7 s) to convert Python numbers.
     one_number = [pa.py_buffer(struct.pack("q", number)) for number in (part, rows)]
     arrays = [pa.Array.from_buffers(pa.int64(), 1, [None, number]) for number in one_number]
     yield pa.RecordBatch.from_arrays(arrays, ["part", "rows"])
 
 
 def _without_zone(schema: pa.Schema) -> pa.Schema:
-    """UTC is the connection's zone: PyArrow writes moments thirty times faster when they do not say so themselves."""
+    """Return the schema with naive timestamps: the connection is in UTC, and PyArrow writes them 30 times faster."""
     import pyarrow as pa
 
     plain = pa.timestamp("us")

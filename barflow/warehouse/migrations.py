@@ -1,7 +1,7 @@
-"""The warehouse's schema: the numbered files of sql/, applied by yoyo, each once and in order.
+"""The warehouse's schema: the numbered files of sql/, which yoyo applies once each, in order.
 
-yoyo marks a migration in a transaction of its own, after the migration's. A file therefore says `if not exists`:
-one that was applied by a process killed before the mark is applied again without harm.
+yoyo marks a migration as applied in a second transaction. Files therefore use `if not exists`: a migration whose
+process was killed before the mark is applied again without harm.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from yoyo.connections import parse_uri
 from yoyo.exceptions import BadMigration
 
 from barflow.errors import BadInputError, BarflowError
+from barflow.progress import Log
 from barflow.warehouse.connection import connect, locked, warehouse_errors
 
+# The migrations of a checkout.
+SQL = Path(__file__).parents[2] / "sql"
 LOCK_SECONDS = 60
-# Any number that no other program locks on this database.
+# An advisory lock's key that no other program uses on this database.
 LOCK = 0x6D69_6772
 
 
 class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
-    """yoyo's own backend, connected by the DSN itself: a URI of yoyo's would have to spell the password again."""
+    """The PostgreSQL backend of yoyo, connected by the DSN itself: yoyo's own URI would contain the password again."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
@@ -42,9 +45,9 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 
 @contextmanager
 def _opened(dsn: str, directory: Path) -> Iterator[tuple[Any, list[Any]]]:
-    """yoyo's backend and what it has not applied yet, in order, while no other process migrates.
+    """Return the backend and its pending migrations, in order, and lock out other processes for the block.
 
-    Raises BusyError when another one does for a minute.
+    Raises BusyError where another process migrates for over a minute.
     """
     logging.getLogger("yoyo.migrations").setLevel(logging.ERROR)
     if not any(directory.glob("[0-9]*.sql")):
@@ -53,35 +56,35 @@ def _opened(dsn: str, directory: Path) -> Iterator[tuple[Any, list[Any]]]:
         backend = _Backend(dsn)
         try:
             with warehouse_errors("prepare its migrations"):
-                _check_rights(connection)
+                _check_permissions(connection)
                 backend.init_database()
-                backend.break_lock()  # of a process that died: this one holds the lock that counts
+                backend.break_lock()  # left by a process that died: the advisory lock is the one that counts
                 waiting = list(backend.to_apply(yoyo.read_migrations(str(directory))))
             yield backend, waiting
         finally:
             backend.connection.close()
 
 
-def _check_rights(connection: psycopg.Connection[Any]) -> None:
-    """yoyo takes a refusal to make its tables for a sign that they are there."""
+def _check_permissions(connection: psycopg.Connection[Any]) -> None:
+    """Raise BarflowError without CREATE on the schema: yoyo takes a permission error to mean that its tables exist."""
     allowed = connection.execute("select current_user, has_schema_privilege(current_schema(), 'create')").fetchone()
     if allowed and not allowed[1]:
         raise BarflowError(
-            f"the warehouse's user {allowed[0]} may not create tables in its schema. Nothing was changed. "
+            f"the warehouse's user {allowed[0]} has no permission to create tables in its schema. Nothing was changed. "
             "Migrate as the database's owner, or grant it CREATE on the schema."
         )
 
 
-def pending(dsn: str, directory: Path) -> list[str]:
-    """The names of the migrations that are not applied yet, in order."""
+def pending(dsn: str, directory: Path = SQL) -> list[str]:
+    """Return the names of the pending migrations, in order."""
     with _opened(dsn, directory) as (_, waiting):
         return [item.id for item in waiting]
 
 
-def migrate(dsn: str, directory: Path) -> list[str]:
-    """Applies what is pending and returns its names. A migration is applied whole or not at all.
+def migrate(dsn: str, directory: Path = SQL, log: Log = lambda line: None) -> list[str]:
+    """Apply the pending migrations and return their names. Each one is applied whole or not at all.
 
-    Raises BusyError when another migration runs for a minute, BarflowError when one fails.
+    Raises BusyError where another process migrates for over a minute, BarflowError where a migration fails.
     """
     with _opened(dsn, directory) as (backend, waiting):
         for item in waiting:
@@ -91,6 +94,7 @@ def migrate(dsn: str, directory: Path) -> list[str]:
                 first = str(error).splitlines()[0]
                 raise BarflowError(
                     f"migration {item.id} failed and was rolled back: {first}. The warehouse is as it was before it. "
-                    "Mend the file in sql/ or the database, then run `barflow migrate` again."
+                    "Fix the file in sql/ or the database, then run `barflow migrate` again."
                 ) from None
+            log(f"migrated {item.id}")
         return [item.id for item in waiting]

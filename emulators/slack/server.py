@@ -1,7 +1,7 @@
 """An emulator of Slack on a free loopback port: chat.postMessage and an incoming webhook.
 
 It answers as Slack does, also to a wrong token: ``{"ok": false, "error": …}`` with status 200. With a fault it answers
-429 with Retry-After, a proxy's page with 500, or closes the connection without an answer.
+429 with Retry-After, a proxy's page with 500 or truncated JSON, or closes the connection without an answer.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from urllib.parse import parse_qs
 
 TOKEN = "xoxb-emulator-token"  # noqa: S105
 HOOK = "/services/T0/B0/emulator-hook"
-DROP = "drop"
+DROP, TRUNCATE = "drop", "truncate"
 
 
 @dataclass
 class Fault:
     """A fault that the next posts meet.
 
-    ``answer`` is one of Slack's error codes, an HTTP status, or DROP to close the connection. ``times`` is the number
-    of posts that meet it, -1 for all. ``retry_after`` is in seconds.
+    ``answer`` is one of Slack's error codes, an HTTP status, DROP to close the connection, or TRUNCATE to send a part of
+    the JSON. ``times`` is the number of posts that meet it, -1 for all. ``retry_after`` is in seconds.
     """
 
     answer: str | int
@@ -87,6 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._accept(body)
         elif fault.answer == DROP:
             self.close_connection = True
+        elif fault.answer == TRUNCATE:
+            self._answer(200, '{"ok": tr')
         elif isinstance(fault.answer, int):
             self._answer(fault.answer, "<html>not today</html>", {"Retry-After": str(fault.retry_after)})
         else:

@@ -1,7 +1,7 @@
 """The protocol of a source of bars for the Twelve Data emulator.
 
-There are two: local.synthetic (generated sessions) and local.replay (recorded sessions). A source returns bars as the
-vendor writes them. It changes no text, so that a wrong value of a recorded bar reaches the pipeline.
+There are two: local.synthetic (generated sessions) and barflow.market.recordings (recorded sessions). A source returns
+bars as the vendor writes them. It changes no text, so that a wrong value of a recorded bar reaches the pipeline.
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Protocol
 
-BAR = timedelta(minutes=5)
+from barflow.market.recordings import Row
 
-# One bar: the time of its open (aware, UTC), then open, high, low, close (dollars) and volume (shares) in the vendor's
-# text. None stands for null in a recorded answer.
-Row = tuple[datetime, str | None, str | None, str | None, str | None, str | None]
+BAR = timedelta(minutes=5)
 
 
 class BarSource(Protocol):

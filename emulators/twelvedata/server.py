@@ -26,6 +26,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from barflow.errors import BadInputError, BarflowError
+from barflow.market.recordings import Recording
 from barflow.market.sessions import utc_now
 from emulators.twelvedata.answers import Answers, Call, injected_error
 from emulators.twelvedata.bar_source import BarSource
@@ -33,7 +34,6 @@ from emulators.twelvedata.credits import Credits
 from emulators.twelvedata.errors import Refusal
 from emulators.twelvedata.query import symbols_of
 from emulators.twelvedata.switches import Fault, Switches
-from local.replay import ReplayBars
 from local.synthetic import SyntheticBars
 
 LOOPBACK = "127.0.0.1"
@@ -252,7 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve_until_signal(options: argparse.Namespace) -> None:
-    source = ReplayBars.load(options.replay) if options.replay else SyntheticBars(options.seed)
+    source = Recording.load(options.replay) if options.replay else SyntheticBars(options.seed)
     stop = queue.SimpleQueue[None]()  # a signal handler can put into it; an Event could deadlock
     emulator = TwelveDataEmulator(
         source,

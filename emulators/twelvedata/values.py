@@ -14,7 +14,8 @@ from zoneinfo import ZoneInfo
 
 import orjson
 
-from emulators.twelvedata.bar_source import BAR, BarSource, Row
+from barflow.market.recordings import Row
+from emulators.twelvedata.bar_source import BAR, BarSource
 from emulators.twelvedata.query import Query
 
 INSTANT = timedelta(microseconds=1)

@@ -1,5 +1,5 @@
--- The archive's bars with their place in the session, as barflow.pipeline.aggregate gives them to the job. A session's open and
--- close are the exchange calendar's, so a bar that is missing moves no bucket.
+-- The archive's bars with their slot in the session, as barflow.pipeline.frames builds them for the job. A session's
+-- open and close come from the exchange calendar, so a missing bar moves no bucket.
 select
     a.symbol,
     a.session_date,

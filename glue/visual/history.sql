@@ -1,4 +1,4 @@
--- Daily bars from before those in bar_1d: none, for this job reads every month that it is to look at.
+-- Daily bars before those in bar_1d: none, because this job reads all months of its window.
 select
     symbol,
     session_date,

@@ -17,7 +17,7 @@ from barflow.errors import VendorRefusedError
 from barflow.market.sessions import bars_due
 from barflow.operations import cloudwatch as metrics
 from barflow.operations.counted_tick import counted_tick
-from barflow.pipeline.stores import Run
+from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
 
 
@@ -28,25 +28,25 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     failed (it refused all of them) or refused (it refused to talk). Raises BarflowError.
     """
     try:
-        run = _run()
-        now = run.clock()
+        stores = _run()
+        now = stores.clock()
         if not event.get("force") and not bars_due(now):
             return {"outcome": "closed"}
-        return _tick(run, now)
+        return _tick(stores, now)
     except BaseException:
         _run.cache_clear()  # the next try reads settings and secrets again: one may have been renewed
         raise
 
 
 @cache
-def _run() -> Run:
+def _run() -> Stores:
     """Settings and the connection to MongoDB, for as long as this execution environment lives."""
-    return Run(load_settings())
+    return Stores(load_settings())
 
 
-def _tick(run: Run, now: datetime) -> dict[str, Any]:
+def _tick(stores: Stores, now: datetime) -> dict[str, Any]:
     try:
-        report = counted_tick(run, run.settings.symbols, _say, lambda measured: print(metrics.emf(measured, now)))
+        report = counted_tick(stores, stores.settings.symbols, _say, lambda measured: print(metrics.emf(measured, now)))
     except VendorRefusedError as error:
         _say(f"error: {error}")
         return {"outcome": "refused", "error": str(error)}

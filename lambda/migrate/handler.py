@@ -16,7 +16,7 @@ import boto3
 from psycopg.conninfo import make_conninfo
 
 from barflow.warehouse.migrations import migrate
-from barflow.warehouse.users import ensure_users, grant_rights
+from barflow.warehouse.users import ensure_users, grant_permissions
 
 SQL = Path(__file__).with_name("sql")
 
@@ -27,7 +27,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     users = [_secret(name) for name in json.loads(os.environ["USER_SECRETS"])]
     ensure_users(dsn, {user["username"]: user["password"] for user in users})
     applied = migrate(dsn, SQL)
-    grant_rights(dsn)
+    grant_permissions(dsn)
     print(json.dumps({"applied": applied}))
     return {"applied": applied}
 

@@ -1,8 +1,7 @@
-"""Where does every mark of a candlestick chart go? Pure geometry: hourly bars in, SVG paths and labels out.
+"""The geometry of a candlestick chart: hourly bars in, SVG paths and labels out. Pure.
 
-Sessions stand side by side, without nights and weekends; a bar that is missing leaves its slot empty. Paths are in
-units of a view box that the page stretches to any width; labels are in percent of the chart, so that text is not
-stretched with them.
+Sessions follow each other without nights and weekends. A missing bar leaves its slot empty. Paths use the units of a
+view box, which the page stretches to any width. Labels use percent of the chart, so that their text is not stretched.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ HOUR = timedelta(hours=1)
 SIDES = ("up", "down")
 PITCH, HALF_BODY = 10, 3  # a slot's width, and half a candle's
 PRICE_HEIGHT, VOLUME_HEIGHT = 1000, 200  # units of the two view boxes
-PRICE_SHARE, VOLUME_SHARE = 76, 18  # percent of the chart; between them is air
-LEAST_SLOTS = 40  # so that the candles of a young chart are not as broad as towers
-MANY_SESSIONS = 25  # beyond which a day has no room for a line and a label of its own
-PHONE_LABEL, WIDE_LABEL, DAY_LABEL = 14.0, 5.0, 2.4  # percent of the width that a label needs
+PRICE_SHARE, VOLUME_SHARE = 76, 18  # percent of the chart; the rest is space between them
+LEAST_SLOTS = 40  # keeps the candles of a short history narrow
+MANY_SESSIONS = 25  # above this, there is no room for a line and a label per day
+PHONE_LABEL, WIDE_LABEL, DAY_LABEL = 14.0, 5.0, 2.4  # width of a label, in percent of the chart
 
 Where = Literal["everywhere", "wide"]
 
@@ -45,6 +44,7 @@ class Candle:
 
     @property
     def side(self) -> str:
+        """Return ``up`` when the bar closed at or above its open, else ``down``."""
         return "up" if self.close >= self.open else "down"
 
 
@@ -56,7 +56,7 @@ class Tick(NamedTuple):
 
 
 class DateLabel(NamedTuple):
-    """A session's label. ``x`` is in percent of the chart's width; ``where`` says which screens have room for it."""
+    """A session's label. ``x`` is in percent of the chart's width; ``where`` is the screens that show it."""
 
     x: float
     label: str
@@ -65,7 +65,7 @@ class DateLabel(NamedTuple):
 
 @dataclass(frozen=True)
 class Chart:
-    """What the page draws. ``bars`` is what it reads out under the pointer, column by column."""
+    """What the page draws. ``bars`` holds the columns that it reads out under the pointer."""
 
     width: int
     slots: int
@@ -78,31 +78,31 @@ class Chart:
     separators: list[float]
     labels: list[DateLabel]
     most_volume: int
-    told: str
+    description: str
     spark: str
     bars: dict[str, Any]
 
 
 class Scale(NamedTuple):
-    """The prices (dollars) at the foot and at the top of the chart's price part."""
+    """The prices (dollars) at the bottom and at the top of the chart's price part."""
 
     low: float
     high: float
 
     @classmethod
     def of(cls, candles: Sequence[Candle]) -> Scale:
-        """From the lowest to the highest price, with some air around."""
+        """Return the scale from the lowest to the highest price, with a margin."""
         low, high = min(candle.low for candle in candles), max(candle.high for candle in candles)
         margin = (high - low) * 0.04 or high * 0.01
         return cls(low - margin, high + margin)
 
     def down(self, price: float, height: float) -> float:
-        """How far below the top a price lies, where the whole part is that high."""
+        """Return a price's distance from the top, in units of ``height``."""
         return (self.high - price) / (self.high - self.low) * height
 
 
 def draw(candles: Sequence[Candle]) -> Chart:
-    """Lays out the hourly bars of one symbol, at least one, oldest first."""
+    """Return the chart of one symbol's hourly bars: at least one, oldest first."""
     sessions = sessions_between(candles[0].session_date, candles[-1].session_date)
     slots, starts, count = _slots(candles, sessions)
     scale = Scale.of(candles)
@@ -126,16 +126,16 @@ def draw(candles: Sequence[Candle]) -> Chart:
         separators=[x for x, _ in (starts if len(starts) <= MANY_SESSIONS else _weeks(starts))[1:]],
         labels=_date_labels(starts),
         most_volume=max(candle.volume for candle in candles),
-        told=_told(candles, decimals),
+        description=_description(candles, decimals),
         spark=_spark(candles),
         bars=_read_out(slots, candles, decimals),
     )
 
 
 def _slots(candles: Sequence[Candle], sessions: Sequence[Session]) -> tuple[list[int], list[tuple[float, date]], int]:
-    """Each bar's slot, where each session starts (percent of the width), and how many slots there are.
+    """Return each bar's slot, each session's start (percent of the width) and the number of slots.
 
-    They run from the first bar to the last one: hours before have not been asked for, and hours after not come yet.
+    The slots run from the first bar to the last one. Earlier hours were not fetched, and later ones are in the future.
     """
     offsets: dict[date, int] = {}
     total = 0
@@ -150,7 +150,7 @@ def _slots(candles: Sequence[Candle], sessions: Sequence[Session]) -> tuple[list
 
 
 def _candle(slot: int, bar: Candle, scale: Scale) -> str:
-    """A wick, a body, a wick. The body is a box of its own, so that a hollow one shows no wick inside."""
+    """Return the path of a candle: wick, body, wick. The body is a box, so that a hollow one shows no wick inside."""
     x = slot * PITCH + PITCH // 2
     high, top, bottom, low = (
         round(scale.down(price, PRICE_HEIGHT))
@@ -170,7 +170,7 @@ def _volumes(slots: Iterable[int], candles: Sequence[Candle]) -> dict[str, str]:
 
 
 def _round_prices(scale: Scale, decimals: int) -> Iterator[tuple[float, int]]:
-    """About five round prices, with the decimals that they need: in steps of 1, 2, 2.5 or 5 times a power of ten."""
+    """Yield about five round prices and their decimals, in steps of 1, 2, 2.5 or 5 times a power of ten."""
     rough = (scale.high - scale.low) / 6
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(times * power for times in (1, 2, 2.5, 5, 10) if times * power >= rough)
@@ -180,13 +180,13 @@ def _round_prices(scale: Scale, decimals: int) -> Iterator[tuple[float, int]]:
 
 
 def _weeks(starts: Sequence[tuple[float, date]]) -> list[tuple[float, date]]:
-    """The first session, and the first one of every later week."""
+    """Return the first session, and the first one of every later week."""
     turns = (now for before, now in pairwise(starts) if before[1].isocalendar()[:2] != now[1].isocalendar()[:2])
     return [starts[0], *turns]
 
 
 def _date_labels(starts: Sequence[tuple[float, date]]) -> list[DateLabel]:
-    """Weeks first, as many as a phone has room for, then as many as a wide screen has, then the days between."""
+    """Place week labels that fit a phone, then those that fit a wide screen, then the days between them."""
     placed: dict[float, DateLabel] = {}
 
     def place(x: float, label: str, where: Where, room: float) -> None:
@@ -203,8 +203,8 @@ def _date_labels(starts: Sequence[tuple[float, date]]) -> list[DateLabel]:
     return [placed[x] for x in sorted(placed)]
 
 
-def _told(candles: Sequence[Candle], decimals: int) -> str:
-    """The chart in a sentence, for those who do not see it."""
+def _description(candles: Sequence[Candle], decimals: int) -> str:
+    """Return the chart in one sentence, for screen readers."""
     first, last = candles[0], candles[-1]
     lowest, highest = min(candle.low for candle in candles), max(candle.high for candle in candles)
     return (
@@ -215,7 +215,7 @@ def _told(candles: Sequence[Candle], decimals: int) -> str:
 
 
 def _spark(candles: Sequence[Candle]) -> str:
-    """The sessions' closes as a line in a view box of 100 × 100."""
+    """Return the path of the sessions' closes in a view box of 100 × 100."""
     closes = list({candle.session_date: candle.close for candle in candles}.values())
     low, span = min(closes), (max(closes) - min(closes)) or 1.0
     step = 100 / max(1, len(closes) - 1)
@@ -224,9 +224,10 @@ def _spark(candles: Sequence[Candle]) -> str:
 
 
 def _read_out(slots: Sequence[int], candles: Sequence[Candle], decimals: int) -> dict[str, Any]:
-    """The bars as columns: times, prices, volumes; slots and counts of 5-minute bars only where they say something.
+    """Return the bars as columns: times, prices and volumes.
 
-    Times are minutes: the first since the epoch, each other one since the one before it.
+    Times are minutes: the first since the epoch, each other one since the previous bar. ``slots`` is there only when
+    a slot is empty, ``short`` only when a bar has fewer 5-minute bars than expected.
     """
     minutes = [int(candle.bar_start.timestamp()) // 60 for candle in candles]
     columns: dict[str, Any] = {"t": [minutes[0], *(now - before for before, now in pairwise(minutes))]}

@@ -1,6 +1,6 @@
-"""What does the demo's page say? Reads the warehouse, and writes one self-contained HTML file, STATE/report.html.
+"""The demo's report: read the warehouse and write one self-contained HTML file, STATE/report.html.
 
-The page asks for nothing from anywhere: its content security policy allows its own style and script by their hashes.
+The page loads nothing from the network: its content security policy allows its own style and script, by their hashes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from local.report.words import FILTERS, METRICS, Source, describe_source
 
 HERE = Path(__file__).parent
 MOST_SESSIONS, LEAST_SESSIONS = 60, 5
-# With the paths of its candles an hourly bar takes about 120 bytes of the page.
+# An hourly bar takes about 120 bytes of the page, its candle included.
 MOST_BARS = 22_000
 
 
@@ -48,7 +48,7 @@ class SymbolReport:
 
     @property
     def state(self) -> str:
-        """``balanced``, ``pending`` or ``broken``: whether every bar is accounted for, in this run and at every hop."""
+        """Return ``balanced``, ``pending`` or ``broken``: whether all bars reconcile, in this run and at every hop."""
         parts = ("stored", "revised", "unchanged", "rejected", "forming")
         if self.status.broken or (self.tick and self.tick["received"] != sum(self.tick[name] for name in parts)):
             return "broken"
@@ -56,14 +56,14 @@ class SymbolReport:
 
     @property
     def data_until(self) -> datetime | None:
-        """The close of the newest bar that the warehouse holds, UTC."""
+        """Return the close of the newest bar in the warehouse (UTC)."""
         newest = self.status.newest_warehouse
         return newest + BAR if newest else None
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that the page shows. ``as_of`` is the market's clock, UTC; ``seconds`` are the run's, by hop."""
+    """Everything that the page shows. ``as_of`` is the market's clock (UTC); ``seconds`` is the time of each hop."""
 
     as_of: datetime
     source: Source
@@ -74,17 +74,25 @@ class Report:
 
     @property
     def received(self) -> int:
-        """The bars that this run got from the API."""
+        """Return how many bars this run received from the API."""
         return sum(item.tick.get("received", 0) for item in self.symbols)
 
 
 def read_report_data(
     dsn: str, outcome: Mapping[str, Any], status: Mapping[str, SymbolStatus], now: datetime, source: Mapping[str, Any]
 ) -> Report:
-    """Reads what the page shows of every symbol in ``status`` and in ``outcome`` (as ``barflow demo --json`` prints).
+    """Read the charts and metrics of every symbol in ``status`` and in ``outcome``.
 
-    ``now`` is the market's clock (UTC), ``source`` the state's. Raises UnavailableError when the warehouse does not
-    answer, BarflowError when it has no tables.
+    Args:
+        dsn: The warehouse.
+        outcome: What ``barflow demo --json`` prints.
+        status: The reconciliation of each symbol.
+        now: The market's clock (UTC).
+        source: The source of the state's bars.
+
+    Raises:
+        UnavailableError: The warehouse does not answer.
+        BarflowError: The warehouse has no tables.
     """
     symbols = list(dict.fromkeys([*outcome["symbols"], *sorted(status)]))
     wanted = max(LEAST_SESSIONS, min(MOST_SESSIONS, MOST_BARS // (7 * max(1, len(symbols)))))
@@ -113,7 +121,7 @@ def read_report_data(
 
 
 def _hourly_bars(connection: psycopg.Connection[Any], sessions: int) -> dict[str, list[Candle]]:
-    """The hourly bars of the newest sessions, the same ones for every symbol, oldest first."""
+    """Return the hourly bars of the newest sessions by symbol, oldest first. All symbols have the same sessions."""
     found = connection.execute("select max(session_date) from market.bar_1h").fetchone()
     if not found or found[0] is None:
         return {}
@@ -134,13 +142,13 @@ def _newest_metrics(connection: psycopg.Connection[Any]) -> dict[str, dict[str, 
 
 
 def _in_session(day: date, now: datetime) -> bool:
-    """Whether that day still trades, so that its figures are those of an unfinished day."""
+    """Return whether that session is not over yet, so that its figures are not final."""
     traded = session(day)
     return traded is not None and now < traded.closes
 
 
 def write_report(page: Path, data: Report) -> None:
-    """Writes the page, whole or not at all. Raises BarflowError when the folder cannot take it."""
+    """Write the page, completely or not at all. Raise BarflowError when it cannot be written."""
     text = render(data)
     unfinished = page.with_name(f".{page.name}.{os.getpid()}")
     try:
@@ -150,12 +158,12 @@ def write_report(page: Path, data: Report) -> None:
         unfinished.unlink(missing_ok=True)
         raise BarflowError(
             f"the report {page} could not be written: {error.strerror}. The bars are stored and the page of an "
-            "earlier run is unchanged. Free space or mend the folder's permissions, then run the demo again."
+            "earlier run is unchanged. Free space or fix the folder's permissions, then run the demo again."
         ) from None
 
 
 def render(data: Report) -> str:
-    """The page's HTML."""
+    """Return the page's HTML."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,

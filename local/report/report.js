@@ -1,4 +1,4 @@
-// Which bar is under the pointer? Reads it out above its chart; the hidden slider does the same from the keyboard.
+// Reads out the bar under the pointer above its chart. A hidden slider does the same from the keyboard.
 "use strict";
 
 const time = new Intl.DateTimeFormat("en-US", {

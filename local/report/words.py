@@ -1,4 +1,4 @@
-"""How does the demo's page say things? What each metric means, where bars come from, and how numbers are spelled."""
+"""The words of the demo's report: labels of the metrics, descriptions of the source, and formats of values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MINUS = "\N{MINUS SIGN}"
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of market.daily_metrics. ``spelled`` names a filter; ``needs`` says when it is not NULL any more."""
+    """A column of market.daily_metrics. ``spelled`` names its format; ``needs`` is the history that it needs."""
 
     name: str
     label: str
@@ -34,7 +34,7 @@ METRICS = (
     Metric("sma_20", "20-session average", "dollars", "dollars", "mean of the last 20 closes", "20 sessions"),
     Metric("sma_50", "50-session average", "dollars", "dollars", "mean of the last 50 closes", "50 sessions"),
     Metric("rsi_14", "RSI 14", "number", "0 to 100", "share of gains in the last 14 moves", "15 sessions"),
-    Metric("realized_vol", "Realised volatility", "percent", "percent", "5-minute returns of the day", "2 bars"),
+    Metric("realized_vol", "Realised volatility", "percent", "percent", "5-minute returns of the session", "2 bars"),
     Metric(
         "volatility_20", "Volatility 20", "percent", "percent a year", "of the last 20 daily returns", "21 sessions"
     ),
@@ -47,7 +47,7 @@ METRICS = (
 
 @dataclass(frozen=True)
 class Source:
-    """Where the bars come from: its kind, the station that served them, a headline and a sentence for the reader."""
+    """The source of the bars: its kind, the station that served them, a headline and a sentence for the reader."""
 
     kind: str
     station: str
@@ -56,67 +56,67 @@ class Source:
 
 
 def describe_source(source: Mapping[str, Any]) -> Source:
-    """A state's ``source`` in plain words, so that nobody takes invented or old prices for the market's."""
+    """Return a state's source in words, so that nobody mistakes synthetic or old prices for the market's."""
     if source["kind"] == "replay":
         return Source(
             "replay",
             "API emulator",
             "Recorded bars",
-            f"Replayed from {Path(source['path']).name}, as of the moment after its last bar. Not today’s market.",
+            f"Replayed from {Path(source['path']).name}, as of the close of its last bar. Not today’s market.",
         )
     if source["kind"] == "live":
         return Source(
             "live",
             "Twelve Data",
             "Bars from Twelve Data",
-            "As the vendor gives them, not adjusted for splits; recent bars may still be corrected at the source.",
+            "Unadjusted, as Twelve Data sends them. Recent bars may still be corrected at the source.",
         )
     return Source(
         "synthetic",
         "API emulator",
         "Synthetic bars, not the market",
-        "The demo made these prices and volumes up, so that it runs without an API key. "
-        "They say nothing about the companies whose symbols they carry.",
+        "The demo generated these prices and volumes, so that it runs without an API key. "
+        "They say nothing about the companies with these symbols.",
     )
 
 
 def dollars(value: float) -> str:
-    """``1234.5`` → ``1,234.50``; below a dollar with four decimals."""
+    """Format ``1234.5`` as ``1,234.50``; below a dollar, with four decimals."""
     return _minus(f"{value:,.{2 if abs(value) >= 1 else 4}f}")
 
 
 def percent(value: float) -> str:
-    """``0.0123`` → ``1.23 %``."""
+    """Format ``0.0123`` as ``1.23 %``."""
     return _minus(f"{value * 100:.2f}\N{NO-BREAK SPACE}%")
 
 
 def change(value: float) -> str:
-    """``0.0123`` → ``+1.23 %``."""
+    """Format ``0.0123`` as ``+1.23 %``."""
     return _minus(f"{value * 100:+.2f}\N{NO-BREAK SPACE}%")
 
 
 def move(value: float) -> str:
-    """``-1.5`` → ``−1.50``, with its sign."""
+    """Format ``-1.5`` as ``−1.50``, always with its sign."""
     return _minus(f"{value:+,.2f}")
 
 
 def number(value: float) -> str:
-    """``54.321`` → ``54.3``."""
+    """Format ``54.321`` as ``54.3``."""
     return _minus(f"{value:.1f}")
 
 
 def times(value: float) -> str:
-    """``1.234`` → ``1.23×``."""
+    """Format ``1.234`` as ``1.23×``."""
     return f"{value:.2f}×"
 
 
 def count(value: float) -> str:
-    """``7500`` → ``7,500``."""
+    """Format ``7500`` as ``7,500``."""
     return f"{value:,}"
 
 
 def shares(value: int) -> str:
-    """``12345678`` → ``12.3 M``."""
+    """Format ``12345678`` as ``12.3 M``."""
     for size, letter in ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")):
         if value >= size:
             return f"{value / size:.3g}\N{NO-BREAK SPACE}{letter}"
@@ -124,18 +124,18 @@ def shares(value: int) -> str:
 
 
 def day(value: date) -> str:
-    """``Wed, Jul 2``: a day, or a moment's day in New York."""
+    """Format a day, or a moment's day in New York, as ``Wed, Jul 2``."""
     local = new_york(value).date() if isinstance(value, datetime) else value
     return f"{local:%a}, {local:%b} {local.day}"
 
 
 def clock(value: datetime) -> str:
-    """``15:55``, in New York."""
+    """Format a moment as ``15:55`` (New York)."""
     return f"{new_york(value):%H:%M}"
 
 
 def moment(value: datetime) -> str:
-    """``Wednesday, July 2, 2025, 15:55 EDT``, in New York."""
+    """Format a moment as ``Wednesday, July 2, 2025, 15:55 EDT`` (New York)."""
     local = new_york(value)
     return f"{local:%A}, {local:%B} {local.day}, {local.year}, {local:%H:%M %Z}"
 

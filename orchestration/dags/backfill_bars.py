@@ -13,7 +13,7 @@ from typing import Any
 
 from airflow.sdk import Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
-from barflow_tasks import DEFAULTS, RUNBOOK, START, TAGS, VENDOR_POOL, final, log, open_run
+from barflow_tasks import DEFAULTS, RUNBOOK, START, TAGS, VENDOR_POOL, final, log, open_stores
 
 # How often it is looked whether the next day's credits are there, and when to give up.
 EVERY, LONGEST = timedelta(hours=1), timedelta(days=60)
@@ -34,13 +34,13 @@ def asked_for() -> tuple[tuple[str, ...], date, date]:
 @task
 def plan() -> dict[str, Any]:
     """Calls, credits, days and the finish time. Refuses what the vendor's plan cannot pay for in the days allowed."""
-    from barflow.pipeline.stores import plan_backfill
+    from barflow.pipeline.backfill import plan_for
 
     allowed = get_current_context()["params"]["days"]
-    run = open_run()
+    stores = open_stores()
     with final():
         symbols, first, last = asked_for()
-        planned = plan_backfill(run.settings, symbols, first, last, run.clock())
+        planned = plan_for(stores.settings, symbols, first, last, stores.clock())
     log.info("%s", planned.describe())
     if planned.days > allowed:
         raise AirflowFailException(
@@ -60,13 +60,16 @@ def plan() -> dict[str, Any]:
 def fetch() -> bool:
     """Fetches until all is there, or the day's credits are used up: then it looks again later."""
     from barflow.errors import DayIsSpentError
-    from barflow.pipeline.stores import raise_refusals
+    from barflow.pipeline import backfill
+    from barflow.pipeline.ingest import raise_errors
 
-    run = open_run()
+    stores = open_stores()
     try:
         with final():
-            report = run.backfill(*asked_for(), log.info, lambda done: log.info("%d more symbols are done", done))
-            raise_refusals(report)
+            report = backfill.run(
+                stores, *asked_for(), log.info, lambda done: log.info("%d more symbols are done", done)
+            )
+            raise_errors(report)
     except DayIsSpentError as error:
         log.info("%s", error)
         return False

@@ -20,7 +20,7 @@ from barflow.errors import BadInputError, DayIsSpentError, VendorRefusedError
 
 if TYPE_CHECKING:
     from barflow.contract import RuntimeContract
-    from barflow.pipeline.stores import Run
+    from barflow.pipeline.stores import Stores
 
 ENV = os.environ.get("BARFLOW_ENV", "local")
 LOCAL = ENV == "local"
@@ -45,10 +45,10 @@ def tell_failure(context: Any) -> None:
 
 def tell(text: str) -> None:
     """Posts to the channel that the environment names, where it names one."""
-    from barflow.alerts.channels import tell_people
+    from barflow.alerts.channels import post_to_slack
 
     try:
-        problem = tell_people(open_run().settings, text)
+        problem = post_to_slack(open_stores().settings, text)
     except Exception as error:  # whatever keeps Slack from hearing: the task's own end stands
         problem = f"{type(error).__name__}: {error}"
     if problem:
@@ -71,9 +71,9 @@ DEFAULTS: dict[str, Any] = {
 TAGS = ["barflow", ENV]
 
 
-def open_run() -> Run:
+def open_stores() -> Stores:
     """The stores of the environment, by its contract; on a laptop by the process's own settings."""
-    from barflow.operations.deployment import open_run as opened
+    from barflow.operations.deployment import open_stores as opened
 
     return opened(ENV)[0]
 

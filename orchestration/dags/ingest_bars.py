@@ -17,7 +17,19 @@ from typing import Any
 
 from airflow.sdk import MultipleCronTriggerTimetable, Param, chain, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
-from barflow_tasks import DEFAULTS, LOCAL, NEW_YORK, RUNBOOK, START, TAGS, VENDOR_POOL, contract, final, log, open_run
+from barflow_tasks import (
+    DEFAULTS,
+    LOCAL,
+    NEW_YORK,
+    RUNBOOK,
+    START,
+    TAGS,
+    VENDOR_POOL,
+    contract,
+    final,
+    log,
+    open_stores,
+)
 
 RUNNER = "here" if LOCAL else os.environ.get("BARFLOW_INGEST_RUNNER", "lambda")
 # Of a session, with the tick that takes the closing bars for certain. Holidays and half days: the calendar.
@@ -36,12 +48,13 @@ def market_is_open() -> bool:
 @task(task_id="ingest", pool=VENDOR_POOL)
 def ingest_here() -> dict[str, int]:
     """The tick, in this process."""
-    from barflow.pipeline.stores import raise_refusals
+    from barflow.pipeline import ingest
+    from barflow.pipeline.ingest import raise_errors
 
-    run = open_run()
+    stores = open_stores()
     with final():
-        report = run.ingest(log.info).tick(run.settings.symbols)
-        raise_refusals(report)
+        report = ingest.run(stores, stores.settings.symbols, log.info)
+        raise_errors(report)
     return vars(report.total)
 
 

@@ -32,7 +32,7 @@ from barflow_tasks import (
     TAGS,
     contract,
     log,
-    open_run,
+    open_stores,
     tell,
 )
 
@@ -44,10 +44,11 @@ CLUSTER_START = timedelta(minutes=float(os.environ.get("BARFLOW_CLUSTER_START_MI
 @task(multiple_outputs=True)
 def find_changes() -> dict[str, Any]:
     """Skips the run where nothing changed. Gives the run's id and the names of what it uses."""
+    from barflow.pipeline.status import pending
     from barflow.staging.ledger import new_run_id
 
-    run = open_run()
-    waiting = run.pending()
+    stores = open_stores()
+    waiting = pending(stores)
     if not waiting and not get_current_context()["params"]["force"]:
         raise AirflowSkipException("nothing was staged since the last run")
     log.info("%d sessions of %d symbols changed", len(waiting), len({symbol for symbol, _ in waiting}))
@@ -66,7 +67,9 @@ def find_changes() -> dict[str, Any]:
 def run_program(program: str, process_run: str) -> dict[str, Any]:
     """Each try under an id of its own, by which the summary finds them all."""
     process_run = f"{process_run}-{get_current_context()['ti'].try_number}"
-    return open_run().program(program, log.info, "--run-id", process_run)
+    from barflow.pipeline.children import run_script
+
+    return run_script(open_stores(), program, log.info, "--run-id", process_run)
 
 
 @task
@@ -84,7 +87,9 @@ def bars_to_warehouse(process_run: str) -> dict[str, Any]:
 @task
 def reconcile() -> None:
     """Compares the hops end to end, as `barflow status`. Fails the run when a guarantee is broken."""
-    found = open_run().reconcile()
+    from barflow.pipeline.status import reconcile
+
+    found = reconcile(open_stores())
     log.info("%d symbols reconcile", len(found))
 
 
@@ -95,14 +100,14 @@ def summary(process_run: str, cluster: str | None = None, job_run: str | None = 
     from barflow.operations.run_messages import summary_text
     from barflow.operations.run_summary import dollars_spent, summarize
 
-    run, now = open_run(), datetime.now(UTC)
+    stores, now = open_stores(), datetime.now(UTC)
     dollars = None
     if cluster and job_run:
         dollars = dollars_spent(contract(), EmrHook().conn, GlueJobHook().conn, cluster, job_run, now)
     started = get_current_context()["dag_run"].start_date
-    done = summarize(run, process_run, (now - started).total_seconds(), dollars)
+    done = summarize(stores, process_run, (now - started).total_seconds(), dollars)
     if dollars is not None:
-        problem = metrics.put([metrics.of_run(run.settings.env, sum(done.loaded.values()), dollars)], now)
+        problem = metrics.put([metrics.of_run(stores.settings.env, sum(done.loaded.values()), dollars)], now)
         log.info("%s", problem or "the run's rows and cost are counted")
     text = summary_text(done)
     log.info("%s", text)

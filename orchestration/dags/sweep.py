@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowRuntimeError
-from barflow_tasks import DEFAULTS, ENV, LOCAL, RUNBOOK, START, TAGS, contract, log, open_run
+from barflow_tasks import DEFAULTS, ENV, LOCAL, RUNBOOK, START, TAGS, contract, log, open_stores
 
 LIVE = ("queued", "running")
 # For a run started by hand, whose end nobody here hears of: its step's limit and this.
@@ -46,8 +46,8 @@ def expire_staging() -> int:
     """Deletes old sessions that are loaded. Returns how many."""
     from barflow.operations.expiry import expire_staging
 
-    run = open_run()
-    gone = expire_staging(run, run.clock())
+    stores = open_stores()
+    gone = expire_staging(stores, stores.clock())
     log.info("%d sessions left MongoDB", gone)
     return gone
 
@@ -57,7 +57,7 @@ def send_alerts() -> int:
     """Sends what is due. Returns how many messages went out; fails where a channel takes none."""
     from barflow.errors import UnavailableError
 
-    done = open_run().alerts.delivery.run()
+    done = open_stores().alerts.delivery.run()
     log.info("%d messages were sent", done.sent)
     if done.down:
         raise UnavailableError(" ".join(done.down.values()))

@@ -84,6 +84,11 @@ install_python_packages() {
   fi
   # The library and the page, as released with this script.
   put "$venv/lib/$python/site-packages/barflow.pth" 644 <<<"$release"
+  # The page is a room of its own: the command finds it by this entry point.
+  put "$venv/lib/$python/site-packages/barflow.dist-info/entry_points.txt" 644 <<END
+[barflow.commands]
+dashboard = dashboard.commands:dashboard
+END
   put "$venv/bin/barflow" 755 <<END
 #!$opt/venv/bin/python
 from barflow.cli.main import main

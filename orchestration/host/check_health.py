@@ -19,7 +19,7 @@ from barflow import metric_names as names
 from barflow.alerts.outbox import Outbox
 from barflow.errors import BarflowError
 from barflow.operations import cloudwatch as metrics
-from barflow.pipeline.stores import Run
+from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
 
 ANSWER_SECONDS = 10
@@ -72,7 +72,7 @@ def wait(seconds: float) -> int:
 def report() -> int:
     not_up, waiting = airflow_down() + page_down(), None
     try:
-        waiting = Outbox(Run(load_settings()).database).undelivered_age()
+        waiting = Outbox(Stores(load_settings()).database).undelivered_age()
     except BarflowError as error:
         not_up.append(f"alerts ({error})")
     for part in not_up:

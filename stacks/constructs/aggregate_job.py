@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import PurePath
 
 import aws_cdk as cdk
-from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_glue as glue
 from aws_cdk import aws_iam as iam
 from constructs import Construct
@@ -18,8 +17,7 @@ from stacks.constructs.glue_role import LOG_GROUPS, glue_role
 from stacks.constructs.grants import allow, allow_reading_secrets
 from stacks.constructs.logs import encrypted_log_group
 from stacks.database import DatabaseStack
-from stacks.network import Groups
-from stacks.secrets import Keys
+from stacks.platform import Platform
 from stacks.storage import StorageStack
 
 SCRIPT = "glue/aggregate_bars.py"
@@ -33,25 +31,23 @@ class AggregateJob(Construct):
         stack: BarflowStack,
         construct_id: str,
         *,
-        vpc: ec2.IVpc,
-        groups: Groups,
-        keys: Keys,
+        platform: Platform,
         storage: StorageStack,
         database: DatabaseStack,
         security: glue.SecurityConfiguration,
         settings: PipelineSettings,
     ) -> None:
         super().__init__(stack, construct_id)
-        environment = stack.environment_config
-        self._storage = storage
-        network = self._network(environment.name, vpc, groups)
-        self.role = self._role(stack, keys, database, network)
+        environment = platform.environment
+        self._storage, self._platform = storage, platform
+        network = self._network()
+        self.role = self._role(stack, database, network)
         log = encrypted_log_group(
             self,
             "Log",
-            keys.data,
-            environment.retention.logs_days,
-            cdk.RemovalPolicy.DESTROY,
+            key=platform.keys.data,
+            days=environment.retention.logs_days,
+            removal_policy=cdk.RemovalPolicy.DESTROY,
             name=f"{LOG_GROUPS}barflow/{environment.name}",
         )
         sql = sorted(place for place in storage.release.places if PurePath(place).match("glue/*.sql"))
@@ -86,21 +82,21 @@ class AggregateJob(Construct):
             },
         )
 
-    def _network(self, environment: str, vpc: ec2.IVpc, groups: Groups) -> glue.Connection:
+    def _network(self) -> glue.Connection:
         """By which the job is in the VPC. Whom it loads as is in its arguments, not here."""
         return glue.Connection(
             self,
             "Network",
             type=glue.ConnectionType.NETWORK,
-            description=f"Barflow {environment}: the VPC",
-            network=glue.ConnectionNetwork.subnet(vpc.private_subnets[0]),
-            security_groups=[groups.glue],
+            description=f"Barflow {self._platform.environment.name}: the VPC",
+            network=glue.ConnectionNetwork.subnet(self._platform.vpc.private_subnets[0]),
+            security_groups=[self._platform.groups.glue],
         )
 
-    def _role(self, stack: BarflowStack, keys: Keys, database: DatabaseStack, network: glue.Connection) -> iam.Role:
-        role = glue_role(stack, "Loader", key=keys.data)
+    def _role(self, stack: BarflowStack, database: DatabaseStack, network: glue.Connection) -> iam.Role:
+        role = glue_role(stack, "Loader", key=self._platform.keys.data)
         self._storage.grant(role, "glue")
-        allow_reading_secrets(role, keys.secrets, database.loader_secret)
+        allow_reading_secrets(role, self._platform.keys.secrets, database.loader_secret)
         catalog = stack.format_arn(service="glue", resource="catalog")
         connection = stack.format_arn(service="glue", resource="connection", resource_name=network.connection_name)
         allow(role, ["glue:GetConnection"], [catalog, connection])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_glue as glue
 from aws_cdk import aws_secretsmanager as secretsmanager
 
 from stacks.base import BarflowStack
 from stacks.database import DatabaseStack
-from stacks.network import Groups
+from stacks.platform import Platform
 
 
 def jdbc_connection(
@@ -16,8 +15,7 @@ def jdbc_connection(
     construct_id: str,
     *,
     purpose: str,
-    vpc: ec2.IVpc,
-    groups: Groups,
+    platform: Platform,
     database: DatabaseStack,
     user: secretsmanager.ISecret,
 ) -> glue.Connection:
@@ -27,9 +25,9 @@ def jdbc_connection(
         stack,
         construct_id,
         type=glue.ConnectionType.JDBC,
-        description=f"Barflow {stack.environment_config.name}: the warehouse, {purpose}",
-        network=glue.ConnectionNetwork.subnet(vpc.private_subnets[0]),
-        security_groups=[groups.glue],
+        description=f"Barflow {platform.environment.name}: the warehouse, {purpose}",
+        network=glue.ConnectionNetwork.subnet(platform.vpc.private_subnets[0]),
+        security_groups=[platform.groups.glue],
         properties={
             "JDBC_CONNECTION_URL": f"jdbc:postgresql://{found.host}:{found.port}/{found.database}",
             "JDBC_ENFORCE_SSL": "true",

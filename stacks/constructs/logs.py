@@ -11,6 +11,7 @@ from constructs import Construct
 def encrypted_log_group(
     scope: Construct,
     construct_id: str,
+    *,
     key: kms.IKey,
     days: int,
     removal_policy: cdk.RemovalPolicy,

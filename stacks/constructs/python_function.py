@@ -8,7 +8,6 @@ from typing import Any
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
@@ -17,6 +16,7 @@ from stacks.base import BarflowStack, acknowledge
 from stacks.bundles import Bundle
 from stacks.constructs.bundled import function_code
 from stacks.constructs.logs import encrypted_log_group
+from stacks.platform import Platform
 
 RUNTIME = lambda_.Runtime(f"python{versions.LAMBDA_PYTHON}", lambda_.RuntimeFamily.PYTHON)
 # EC2 knows no narrower resource for the addresses that a function in a VPC takes.
@@ -40,9 +40,7 @@ class PythonFunction(Construct):
         *,
         bundle: Bundle,
         description: str,
-        vpc: ec2.IVpc,
-        group: ec2.ISecurityGroup,
-        key: kms.IKey,
+        platform: Platform,
         memory_mb: int,
         timeout: cdk.Duration,
         environment: Mapping[str, str],
@@ -51,7 +49,11 @@ class PythonFunction(Construct):
         """``more`` goes to the function as it is: concurrency, retries, dead-letter queue."""
         super().__init__(stack, construct_id)
         self.log = encrypted_log_group(
-            self, "Log", key, stack.environment_config.retention.logs_days, cdk.RemovalPolicy.DESTROY
+            self,
+            "Log",
+            key=platform.keys.data,
+            days=platform.environment.retention.logs_days,
+            removal_policy=cdk.RemovalPolicy.DESTROY,
         )
         self.role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         self.log.grant_write(self.role)
@@ -79,9 +81,9 @@ class PythonFunction(Construct):
             runtime=RUNTIME,
             architecture=lambda_.Architecture.ARM_64,
             description=description,
-            vpc=vpc,
+            vpc=platform.vpc,
             vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS),
-            security_groups=[group],
+            security_groups=[platform.groups.functions],
             role=self.role,
             log_group=self.log,
             memory_size=memory_mb,

@@ -6,8 +6,6 @@ Older places stay, so that rolling a deployment back, which only names the old p
 from __future__ import annotations
 
 import aws_cdk as cdk
-from aws_cdk import aws_ec2 as ec2
-from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk import triggers
 from constructs import Construct
@@ -16,6 +14,7 @@ from stacks.base import BarflowStack
 from stacks.bundles import Bundle
 from stacks.constructs.grants import allow_objects
 from stacks.constructs.python_function import PythonFunction, runs_on_deployment
+from stacks.platform import Platform
 
 INSIDE = "release/"
 
@@ -31,9 +30,7 @@ class Release(Construct):
         bundle: Bundle,
         bucket: s3.Bucket,
         prefix: str,
-        key: kms.IKey,
-        vpc: ec2.IVpc,
-        group: ec2.ISecurityGroup,
+        platform: Platform,
     ) -> None:
         super().__init__(stack, construct_id)
         self.bucket = bucket
@@ -44,15 +41,13 @@ class Release(Construct):
             f"Publish{construct_id}",
             bundle=bundle,
             description="Puts the programs of a deployment into the code bucket",
-            vpc=vpc,
-            group=group,
-            key=key,
+            platform=platform,
             memory_mb=512,
             timeout=cdk.Duration.minutes(5),
             environment={"CODE_BUCKET": bucket.bucket_name, "RELEASE_PREFIX": self.prefix},
         )
         runs_on_deployment(publish)
-        allow_objects(publish.role, bucket, key, writes=[prefix])
+        allow_objects(publish.role, bucket, platform.keys.data, writes=[prefix])
         triggers.Trigger(self, "Run", handler=publish.function, timeout=cdk.Duration.minutes(6), execute_after=[bucket])
 
     def uri(self, place: str = "") -> str:

@@ -7,7 +7,6 @@ says of the job in an update leaves the graph alone.
 from __future__ import annotations
 
 import aws_cdk as cdk
-from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_glue as glue
 from aws_cdk import triggers
 from constructs import Construct
@@ -20,8 +19,7 @@ from stacks.constructs.grants import allow, allow_reading_secrets
 from stacks.constructs.jdbc_connection import jdbc_connection
 from stacks.constructs.python_function import PythonFunction, runs_on_deployment
 from stacks.database import DatabaseStack
-from stacks.network import Groups
-from stacks.secrets import Keys
+from stacks.platform import Platform
 from stacks.storage import BARS, VISUAL, StorageStack
 
 CALENDAR = "barflow/market/sessions_xnys.csv"
@@ -35,9 +33,7 @@ class VisualJob(Construct):
         stack: BarflowStack,
         construct_id: str,
         *,
-        vpc: ec2.IVpc,
-        groups: Groups,
-        keys: Keys,
+        platform: Platform,
         storage: StorageStack,
         database: DatabaseStack,
         catalog: str,
@@ -45,9 +41,9 @@ class VisualJob(Construct):
     ) -> None:
         """``catalog``: the name of the catalog's database."""
         super().__init__(stack, construct_id)
-        environment = stack.environment_config
+        environment, keys = platform.environment, platform.keys
         connection = jdbc_connection(
-            stack, "SandboxConnection", purpose="its sandbox", vpc=vpc, groups=groups, database=database,
+            stack, "SandboxConnection", purpose="its sandbox", platform=platform, database=database,
             user=database.sandbox_secret,
         )  # fmt: skip
         self.role = glue_role(stack, "Sandbox", key=keys.data)
@@ -90,9 +86,7 @@ class VisualJob(Construct):
             "Graph",
             bundle=VISUAL_JOB,
             description="Gives the visual job its graph, on deployment",
-            vpc=vpc,
-            group=groups.functions,
-            key=keys.data,
+            platform=platform,
             memory_mb=256,
             timeout=cdk.Duration.minutes(1),
             environment={

@@ -13,7 +13,7 @@ from browsing import BrowserShot
 
 from barflow.errors import BarflowError
 from barflow.market.sessions import last_sessions, utc_now
-from barflow.pipeline.stores import Run
+from barflow.pipeline.stores import Stores
 from local.airflow import LocalAirflow
 from local.airflow_demo import airflow_on
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.minutes
 
 
 @pytest.fixture(scope="module")
-def airflow(browser_shot: BrowserShot) -> Iterator[tuple[LocalAirflow, Run]]:
+def airflow(browser_shot: BrowserShot) -> Iterator[tuple[LocalAirflow, Stores]]:
     """Not under pytest's own folder: PostgreSQL's user must be let into it."""
     with (
         tempfile.TemporaryDirectory(prefix="barflow-airflow-", ignore_cleanup_errors=True) as folder,
@@ -33,7 +33,7 @@ def airflow(browser_shot: BrowserShot) -> Iterator[tuple[LocalAirflow, Run]]:
 
 
 @pytest.fixture(scope="module")
-def run(airflow: tuple[LocalAirflow, Run]) -> str:
+def run(airflow: tuple[LocalAirflow, Stores]) -> str:
     """A run of process_bars, once it has ended."""
     page, _ = airflow
     run = page.trigger("process_bars")
@@ -41,7 +41,7 @@ def run(airflow: tuple[LocalAirflow, Run]) -> str:
     return run
 
 
-def test_every_task_of_the_run_succeeds_and_the_hops_reconcile(airflow: tuple[LocalAirflow, Run], run: str) -> None:
+def test_every_task_of_the_run_succeeds_and_the_hops_reconcile(airflow: tuple[LocalAirflow, Stores], run: str) -> None:
     page, stores = airflow
     assert set(page.tasks("process_bars", run).values()) == {"success"}
     status = stores.reconcile()
@@ -64,7 +64,7 @@ def test_every_task_of_the_run_succeeds_and_the_hops_reconcile(airflow: tuple[Lo
     ],
 )
 def test_the_page_shows_the_green_run(
-    airflow: tuple[LocalAirflow, Run],
+    airflow: tuple[LocalAirflow, Stores],
     run: str,
     browser_shot: BrowserShot,
     picture: Callable[[str], Path],
@@ -78,7 +78,7 @@ def test_the_page_shows_the_green_run(
     assert all(word not in shown for word in ("failed", "running", "no status")), shown
 
 
-def test_ticks_backfills_and_the_sweep_work_by_hand(airflow: tuple[LocalAirflow, Run]) -> None:
+def test_ticks_backfills_and_the_sweep_work_by_hand(airflow: tuple[LocalAirflow, Stores]) -> None:
     page, stores = airflow
 
     def done(dag: str, **form: object) -> dict[str, str | None]:

@@ -1,4 +1,4 @@
-"""The picture of the analysts' page in the documentation: a made-up market in the middle of its session."""
+"""The documentation's picture of the analysts' page: a synthetic market in the middle of a session."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 from browsing import BrowserShot
 
-from barflow.cli.dashboard import page_of
 from barflow.market.sessions import BAR, last_sessions, utc_now
+from barflow.pipeline.children import run_script
+from barflow.pipeline.ingest import open_ingest
+from barflow.warehouse.migrations import migrate
+from dashboard.commands import page_of
 from local.embedded import embedded
 from local.live import LiveClock
 from local.state import State
@@ -20,25 +23,25 @@ pytestmark = pytest.mark.minutes
 SYMBOLS = ("AAPL", "GOOGL", "TSLA", "MSFT", "NVDA")
 
 
-def test_picture_of_a_session_with_candles_marks_and_alerts(
+def test_picture_of_a_session_with_candles_markers_and_alerts(
     browser_shot: BrowserShot, picture: Callable[[str], Path]
 ) -> None:
     before, today, _ = last_sessions(utc_now(), 3)
     clock = LiveClock(before.closes + timedelta(minutes=40))
     with tempfile.TemporaryDirectory(prefix="barflow-picture-", ignore_cleanup_errors=True) as folder:
         state = State.create(Path(folder) / "state", source={"kind": "synthetic"}, as_of=None)
-        with embedded(state, print, api=True, clock=clock, symbols=SYMBOLS) as run:
-            run.migrate(print)
-            ingest = run.ingest(print)
+        with embedded(state, print, api=True, clock=clock, symbols=SYMBOLS) as stores:
+            migrate(stores.warehouse_dsn)
+            ingest = open_ingest(stores, print)
             ingest.tick(SYMBOLS)
-            run.program("spark/bars_to_parquet.py", print)
-            run.program("glue/aggregate_bars.py", print)
+            run_script(stores, "spark/bars_to_parquet.py", print)
+            run_script(stores, "glue/aggregate_bars.py", print)
             until = min(today.opens + timedelta(hours=4), today.closes - BAR)  # a half day closes before
             for moment in clock.moments(until):
                 clock.now = moment
                 ingest.tick(SYMBOLS)
-            fired = run.alerts.outbox.find(None, None)
-            with page_of(run) as url:
+            fired = stores.alerts.outbox.find(None, None)
+            with page_of(stores) as url:
                 seen = browser_shot(
                     url,
                     run="await page.waitForSelector('#alerts li'); await page.waitForTimeout(1500);"

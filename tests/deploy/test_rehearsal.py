@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import runpy
 import subprocess
@@ -10,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import boto3
@@ -21,16 +22,24 @@ from browsing import CAN_BROWSE
 from harness import program
 
 from barflow.errors import BarflowError
+from barflow.pipeline import aggregate, process
 from emulators.aws.account import REGION, ROLE_KEY
 from emulators.aws.faults import Fault
 from emulators.aws.runtime import Runtime
 from emulators.aws.server import EmulatorError
 from rehearsal import rehearse as rehearsal
 from rehearsal.checks import ACTIVE_ROLES, check_no_call_denied, stale_feed_alerts
-from rehearsal.deploy import ROOT
 from rehearsal.environment import RehearsedEnvironment
 from rehearsal.page import Step, render_page
-from rehearsal.rehearse import SCENARIOS, Steps, rehearse, run_to_failure, run_to_success, run_with_killed_workers
+from rehearsal.rehearse import (
+    SCENARIOS,
+    Scenario,
+    Steps,
+    rehearse,
+    run_to_failure,
+    run_to_success,
+    run_with_killed_workers,
+)
 
 FAILURE = (
     ":red_circle: *process_bars.bars_to_parquet* failed in dev, try 2\nWhy: Container killed on request. Its logs: s3"
@@ -47,7 +56,7 @@ def test_the_deployed_environment_works_and_recovers_from_faults(
 ) -> None:
     """``rehearse`` raises at the first step that is not as expected."""
 
-    def inspect(deployed: RehearsedEnvironment) -> None:
+    def look(deployed: RehearsedEnvironment) -> None:
         if CAN_BROWSE:
             (run,) = deployed.airflow.call("GET", "dags/process_bars/dagRuns")["dag_runs"]
             graph, to = GRAPH_OF.format(tasks=11), picture("airflow-deployed.png")
@@ -57,7 +66,7 @@ def test_the_deployed_environment_works_and_recovers_from_faults(
             assert "failed" not in shown
 
     with tempfile.TemporaryDirectory(prefix="barflow-tests-", ignore_cleanup_errors=True) as folder:
-        steps = rehearse("dev", Path(folder), print, inspect)
+        steps = rehearse("dev", Path(folder), print, look)
     text = render_page("dev", steps)
     assert all(scenario.name in text for scenario in SCENARIOS)
     assert sum(step.name.strip() == "compare every row with the oracle" for step in steps) == 2
@@ -255,10 +264,10 @@ def test_a_runtime_is_the_same_in_another_process(tmp_path: Path) -> None:
     assert Runtime.from_json(runtime.to_json()) == runtime
 
 
-@pytest.mark.parametrize(("task", "program"), [(0, "spark/bars_to_parquet.py"), (1, "glue/aggregate_bars.py")])
-def test_a_fault_is_injected_at_a_line_that_its_program_prints(task: int, program: str) -> None:
+@pytest.mark.parametrize(("scenario", "module"), [(SCENARIOS[0], process), (SCENARIOS[1], aggregate)])
+def test_a_fault_is_injected_at_a_line_that_its_program_logs(scenario: Scenario, module: ModuleType) -> None:
     """Without such a line the program would not be killed."""
-    assert f'"{SCENARIOS[task].at} ' in (ROOT / program).read_text()
+    assert f'log(f"{scenario.at} ' in inspect.getsource(module)
 
 
 def test_an_emulator_that_does_not_start_ends_the_rehearsal_with_one_line_and_exit_code_1(

@@ -1,4 +1,4 @@
-"""How is the console command run, and which processes does it leave?"""
+"""Helpers of the end-to-end tests: run the console command, and find the processes that it leaves."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from harness import Pipeline
+from recordings.market import OPENS
+from recordings.reading import in_session, rows_by_symbol, wall_clock
 
 from barflow.cli.main import main
 
@@ -51,7 +54,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Replayed:
-    """Two demos of the recorded CSV on one state: what each printed and what the stores held after it."""
+    """Two demos of one recording on one state: what each printed, and what the stores held after it."""
 
     recording: Path
     state: Path
@@ -59,6 +62,15 @@ class Replayed:
     printed: tuple[dict[str, Any], dict[str, Any]]
     warehouse: tuple[dict[str, Any], dict[str, Any]]
     lake: tuple[dict[str, bytes], dict[str, bytes]]
+
+
+def ticked_again(recording: Path, symbol: str) -> dict[str, int]:
+    """Return what a further tick counts: it receives the newest three sessions again and changes nothing."""
+    rows = rows_by_symbol(recording)[symbol]
+    start = sorted({wall_clock(row).date() for row in rows if in_session(row)})[-3]
+    again = [in_session(row) for row in rows if wall_clock(row) >= datetime.combine(start, OPENS)]
+    counts = {"received": len(again), "unchanged": sum(again), "rejected": len(again) - sum(again)}
+    return {**counts, "revised": 0, "forming": 0}
 
 
 def start(*arguments: object, settings: Mapping[str, str] | None = None) -> subprocess.Popen[str]:

@@ -1,4 +1,4 @@
-"""How does a test use Barflow as a person does? By its console command, on state folders of its own."""
+"""Fixtures of the end-to-end tests: folders for states, and one replayed recording per origin."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from typing import Any
 import pytest
 from commands import Replayed, barflow
 from harness import Pipeline
+from recordings import ORIGINS, Recordings
 
 from local.services import Services
 from local.state import State
-
-CSV = "twelvedata_5min/all_symbols_5min_2025-07-02_2025-07-30.csv"
+from rehearsal.oracle import TWELVEDATA, Oracle
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder for state folders. Not under pytest's own: PostgreSQL's user must be let into it."""
+    """Return a folder for state folders. Not under pytest's own: PostgreSQL's user must be let into it."""
     with tempfile.TemporaryDirectory(prefix="barflow-e2e-", ignore_cleanup_errors=True) as path:
         yield Path(path)
 
 
-@pytest.fixture(scope="session")
-def replayed(real_data: Path, no_settings_from_outside: None) -> Iterator[Replayed]:
-    """The services of the state stay up, so that other commands on it need not start them."""
+@pytest.fixture(scope="session", params=ORIGINS)
+def replayed(request: pytest.FixtureRequest, no_settings_from_outside: None) -> Iterator[Replayed]:
+    """Run two demos of a recording on one state, and keep its services up for the commands of the tests."""
+    recordings: Recordings = request.getfixturevalue(f"{request.param}_recordings")
     with tempfile.TemporaryDirectory(prefix="barflow-e2e-", ignore_cleanup_errors=True) as folder:
-        state, recording = Path(folder) / "state", real_data / CSV
+        state, recording = Path(folder) / "state", recordings.watch_list
         arguments = ("demo", "--json", "--replay", recording, "--state", state)
         first = barflow(*arguments).object
         with Services(State.open(state), print) as services:
@@ -38,6 +39,12 @@ def replayed(real_data: Path, no_settings_from_outside: None) -> Iterator[Replay
             yield Replayed(
                 recording, state, stores, (first, second), (held, everything(stores)), (archived, files(state / "lake"))
             )
+
+
+@pytest.fixture(scope="session")
+def oracle(replayed: Replayed) -> Oracle:
+    """Return the tables that the replayed recording must lead to, computed by DuckDB from its file."""
+    return Oracle.of_files(TWELVEDATA, {"": replayed.recording})
 
 
 def everything(stores: Pipeline) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The commands that look at a state: what they print as a table, as CSV, as one JSON object, and what they refuse."""
+"""The commands that read a state print tables, CSV and one JSON object, and refuse bad input in one line."""
 
 from __future__ import annotations
 
@@ -6,45 +6,70 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from commands import Ended, Replayed, barflow, in_process
+from commands import Ended, Replayed, barflow, in_process, ticked_again
+from recordings.reading import rows_by_symbol
 
 from barflow.market.validation import FIELD_NAMES, Rejected
 from barflow.staging.connection import connect
 from barflow.staging.quarantine import Quarantine
 from local.services import Services
 from local.state import State
+from rehearsal.oracle import Oracle
 
 
 @pytest.fixture
 def command(replayed: Replayed) -> Any:
-    """Runs a command on the replayed state."""
+    """Return a function that runs a command on the replayed state."""
     return lambda *arguments: in_process(*arguments, "--state", replayed.state)
 
 
-QUERY = "select symbol, close, sma_50, session_date from market.daily_metrics where session_date = '2025-07-30'"
+@pytest.fixture
+def days(oracle: Oracle) -> list[date]:
+    """Return the sessions of AAPL in the recording, in order."""
+    return sorted(day for symbol, day in oracle.table("daily_metrics") if symbol == "AAPL")
 
 
-def test_sql_prints_a_table(replayed: Replayed) -> None:
-    shown = barflow("sql", QUERY + " order by symbol", "--state", replayed.state)
+@pytest.fixture
+def query(days: list[date]) -> str:
+    """Return a query for one row of each symbol: the newest session."""
+    columns = "symbol, close, sma_50, session_date"
+    return f"select {columns} from market.daily_metrics where session_date = '{days[-1]}' order by symbol"
+
+
+@pytest.fixture
+def newest_closes(oracle: Oracle, days: list[date]) -> dict[str, float]:
+    """Return by symbol, in order, the close of the newest session."""
+    return {
+        symbol: row["close"] for (symbol, day), row in sorted(oracle.table("daily_metrics").items()) if day == days[-1]
+    }
+
+
+def test_sql_prints_a_table(replayed: Replayed, query: str, newest_closes: dict[str, float], days: list[date]) -> None:
+    shown = barflow("sql", query, "--state", replayed.state)
     assert shown.code == 0
     lines = [line.split() for line in shown.out.splitlines() if line.strip()]
     assert lines[0] == ["symbol", "close", "sma_50", "session_date"]
-    assert lines[2] == ["AAPL", "209.02", "2025-07-30"]
-    assert lines[-1] == ["(5", "rows)"]
+    close = newest_closes["AAPL"]
+    assert lines[2] == ["AAPL", f"{close:.8g}", str(days[-1])]
+    assert float(lines[2][1]) != close, "a table shows eight digits, and this close has more"
+    assert lines[-1] == [f"({len(newest_closes)}", "rows)"]
 
 
-def test_sql_prints_csv_and_json_with_every_digit(command: Any) -> None:
-    rows = [*csv.DictReader(io.StringIO(command("sql", QUERY + " order by symbol", "--format", "csv").out))]
-    assert rows[0] == {"symbol": "AAPL", "close": "209.020004", "sma_50": "", "session_date": "2025-07-30"}
-    listed = json.loads(command("sql", QUERY + " order by symbol", "--format", "json").out)
-    assert listed[0] == {"symbol": "AAPL", "close": 209.020004, "sma_50": None, "session_date": "2025-07-30"}
-    assert [row["symbol"] for row in listed] == ["AAPL", "GOOGL", "MSFT", "NVDA", "TSLA"]
+def test_sql_prints_csv_and_json_with_every_digit(
+    command: Any, query: str, newest_closes: dict[str, float], days: list[date]
+) -> None:
+    close, day = newest_closes["AAPL"], str(days[-1])
+    rows = [*csv.DictReader(io.StringIO(command("sql", query, "--format", "csv").out))]
+    assert rows[0] == {"symbol": "AAPL", "close": str(close), "sma_50": "", "session_date": day}
+    listed = json.loads(command("sql", query, "--format", "json").out)
+    assert listed[0] == {"symbol": "AAPL", "close": close, "sma_50": None, "session_date": day}
+    assert [row["symbol"] for row in listed] == [*newest_closes]
 
 
 @pytest.mark.parametrize(
@@ -66,41 +91,68 @@ def test_sql_only_reads(command: Any, replayed: Replayed, query: str, message: s
     assert replayed.stores.warehouse() == before
 
 
-def test_status_is_balanced_and_names_the_gap(command: Any) -> None:
+def test_status_is_balanced_and_names_the_gaps(command: Any, oracle: Oracle) -> None:
     shown: Ended = command("status")
     assert shown.code == 0
-    assert "AAPL gap 2025-07-02: 24 of 78 bars missing" in shown.out
     for end in ("ingest: succeeded", "process: succeeded", "aggregate: loaded"):
         assert f"last {end} at 20" in shown.out
     found = command("status", "--json").object
     assert (found["balanced"], found["broken"], found["market_open"]) == (True, False, False)
-    aapl = found["symbols"]["AAPL"]
-    assert {aapl[hop] for hop in ("staged", "parquet", "warehouse")} == {1500}
-    assert {aapl[f"newest_{hop}"] for hop in ("staged", "parquet", "warehouse")} == {"2025-07-30T19:55:00+00:00"}
-    assert (aapl["missing_bars"], aapl["sessions"], aapl["fresh"], aapl["pending"]) == (24, 20, True, 0)
     outcomes = {hop: run["outcome"] for hop, run in found["runs"].items()}
     assert outcomes == {"ingest": "succeeded", "process": "succeeded", "aggregate": "loaded"}
+    assert found["symbols"]["AAPL"]["missing_bars"] > 0, "the recording starts in the middle of a session"
+    for symbol, item in found["symbols"].items():
+        bars, newest, sessions = oracle.fetch_row(
+            f"select count(*), max(bar_start), count(distinct session_date) from bar_5min where symbol = '{symbol}'"
+        )
+        assert {item[hop] for hop in ("staged", "parquet", "warehouse")} == {bars}
+        assert {item[f"newest_{hop}"] for hop in ("staged", "parquet", "warehouse")} == {newest.isoformat()}
+        missing = missing_bars(oracle, symbol)
+        assert (item["missing_bars"], item["sessions"]) == (sum(count for _, count, _ in missing), sessions)
+        assert (item["fresh"], item["pending"]) == (True, 0)
+        for day, count, due in missing[:3]:
+            assert f"{symbol} gap {day}: {count} of {due} bars missing" in shown.out
 
 
-def test_status_fails_when_a_guarantee_is_broken_and_says_where(command: Any, replayed: Replayed) -> None:
-    lake = replayed.stores.lake
-    whole = lake.read("AAPL", "2025-07")
+def missing_bars(oracle: Oracle, symbol: str) -> list[tuple[date, int, int]]:
+    """Return the sessions that lack bars, how many, and of how many, since the symbol's first session."""
+    return oracle.db.execute(
+        """
+        with due as (select day, datediff('minute', opens, closes) // 5 as due from sessions),
+        there as (select session_date as day, bar_count from bar_1d where symbol = ?)
+        select day, due - coalesce(bar_count, 0), due from due left join there using (day)
+        where coalesce(bar_count, 0) < due and day between (select min(day) from there) and (select max(day) from there)
+        order by day
+        """,
+        [symbol],
+    ).fetchall()
+
+
+def test_status_fails_when_a_guarantee_is_broken_and_names_the_session(
+    command: Any, replayed: Replayed, oracle: Oracle, days: list[date]
+) -> None:
+    lake, month = replayed.stores.lake, f"{days[0]:%Y-%m}"
+    (bars,) = oracle.fetch_row(f"select bar_count from bar_1d where symbol = 'AAPL' and session_date = '{days[0]}'")
+    broken = f"{days[0]}: {bars} bars staged, parquet {bars - 1}"
+    whole = lake.read("AAPL", month)
     assert whole is not None
-    lake.replace("AAPL", "2025-07", whole.slice(1))
+    lake.replace("AAPL", month, whole.slice(1))
     try:
         shown: Ended = command("status")
         found: Ended = command("status", "--json")
     finally:
-        lake.replace("AAPL", "2025-07", whole)
+        lake.replace("AAPL", month, whole)
     assert (shown.code, found.code) == (1, 1)
-    assert "AAPL 2025-07-02: 54 bars staged, parquet 53" in shown.out
+    assert f"AAPL {broken}" in shown.out
     assert "a guarantee is broken: run `barflow process --full`, then `barflow aggregate`" in shown.out
-    assert json.loads(found.out)["symbols"]["AAPL"]["broken"] == ["2025-07-02: 54 bars staged, parquet 53"]
+    assert json.loads(found.out)["symbols"]["AAPL"]["broken"] == [broken]
 
 
-def test_status_tells_what_the_next_runs_will_take_from_what_is_broken(command: Any, replayed: Replayed) -> None:
+def test_status_names_the_commands_that_take_pending_sessions(
+    command: Any, replayed: Replayed, days: list[date]
+) -> None:
     bars = replayed.stores.database["bars"]
-    key = {"_id": "TSLA|5min|2025-07-29"}
+    key = {"_id": f"TSLA|5min|{days[-2]}"}
     whole = bars.find_one(key)
     assert whole is not None
     bars.update_one(key, {"$inc": {"version": 1}, "$currentDate": {"updated_at": True}})
@@ -112,35 +164,45 @@ def test_status_tells_what_the_next_runs_will_take_from_what_is_broken(command: 
     assert "pending sessions are taken by the next `barflow process` and `barflow aggregate`" in shown.out
 
 
-def test_export_writes_what_the_archive_holds(command: Any, tmp_path: Path) -> None:
-    days = ("--symbol", "AAPL", "--start", "2025-07-02", "--end", "2025-07-03")
+def test_export_writes_what_the_archive_holds(command: Any, tmp_path: Path, oracle: Oracle, days: list[date]) -> None:
+    first, last = days[:2]
+    asked = ("--symbol", "AAPL", "--start", first, "--end", last)
+    count, opened = oracle.fetch_row(
+        "select count(*), arg_min(open, bar_start) from bar_5min "
+        f"where symbol = 'AAPL' and session_date between '{first}' and '{last}'"
+    )
     target = tmp_path / "aapl.parquet"
-    done: Ended = command("export", *days, "--to", target)
-    assert (done.code, done.out) == (0, f"{target}: 96 bars of AAPL, 2025-07-02 to 2025-07-03\n")
-    assert pq.read_table(target)["open"][0].as_py() == 211.49001
-    command("export", *days, "--to", tmp_path / "aapl.csv")
+    done: Ended = command("export", *asked, "--to", target)
+    assert (done.code, done.out) == (0, f"{target}: {count} bars of AAPL, {first} to {last}\n")
+    assert pq.read_table(target)["open"][0].as_py() == opened
+    command("export", *asked, "--to", tmp_path / "aapl.csv")
     rows = [*csv.DictReader((tmp_path / "aapl.csv").open())]
-    assert (len(rows), rows[0]["symbol"], rows[0]["open"]) == (96, "AAPL", "211.49001")
+    assert (len(rows), rows[0]["symbol"], rows[0]["open"]) == (count, "AAPL", str(opened))
 
-    refused: Ended = command("export", *days, "--to", target)
+    refused: Ended = command("export", *asked, "--to", target)
     assert (refused.code, refused.error) == (2, f"--to {target}: the file exists; pass --force to replace it")
-    assert command("export", *days, "--to", target, "--force").code == 0
-    assert command("export", *days, "--to", tmp_path / "no" / "aapl.csv").code == 1
+    assert command("export", *asked, "--to", target, "--force").code == 0
+    assert command("export", *asked, "--to", tmp_path / "no" / "aapl.csv").code == 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("symbol", "start", "end", "message"),
     [
-        (("--symbol", "NOPE", "--start", "2025-07-02", "--end", "2025-07-03"), "the archive has no bars of NOPE"),
-        (("--symbol", "AAPL", "--start", "2024-07-02", "--end", "2024-07-03"), "the archive has no bars of AAPL"),
-        (("--symbol", "AAPL", "--start", "2025-07-05", "--end", "2025-07-06"), "the archive has no bars of AAPL"),
-        (("--symbol", "AAPL", "--start", "2025-07-03", "--end", "2025-07-02"), "--end 2025-07-02 is before --start"),
-        (("--symbol", "AAPL", "--start", "3 July", "--end", "2025-07-02"), "--start 3 July: give a day as 2025-01-02"),
-        (("--symbol", "AAPL", "--start", "1999-07-01", "--end", "1999-07-02"), "no exchange calendar for 1999-07-01"),
+        ("NOPE", "{first}", "{second}", "the archive has no bars of NOPE"),
+        ("AAPL", "2024-07-02", "2024-07-03", "the archive has no bars of AAPL"),
+        ("AAPL", "{saturday}", "{sunday}", "the archive has no bars of AAPL"),
+        ("AAPL", "{second}", "{first}", "--end {first} is before --start"),
+        ("AAPL", "3 July", "{first}", "--start 3 July: give a day as 2025-01-02"),
+        ("AAPL", "1999-07-01", "1999-07-02", "no exchange calendar for 1999-07-01"),
     ],
 )
-def test_export_says_what_it_cannot_find(command: Any, tmp_path: Path, arguments: Any, message: str) -> None:
-    refused: Ended = command("export", *arguments, "--to", tmp_path / "x.csv")
+def test_export_names_what_it_cannot_find(
+    command: Any, tmp_path: Path, days: list[date], symbol: str, start: str, end: str, message: str
+) -> None:
+    monday = next(day for day in days if day.weekday() == 0)
+    weekend = {"saturday": monday - timedelta(days=2), "sunday": monday - timedelta(days=1)}
+    start, end, message = (text.format(first=days[0], second=days[1], **weekend) for text in (start, end, message))
+    refused: Ended = command("export", "--symbol", symbol, "--start", start, "--end", end, "--to", tmp_path / "x.csv")
     assert (refused.code, refused.error.startswith(message)) == (2, True)
     assert [*tmp_path.iterdir()] == []
 
@@ -150,18 +212,12 @@ def test_the_schema_is_up_to_date_after_a_demo(command: Any) -> None:
     assert command("migrate", "--dry-run").out == "the schema is up to date\n"
 
 
-def test_each_hop_prints_one_object_and_has_nothing_to_do_after_a_demo(command: Any) -> None:
+def test_each_hop_prints_one_object_and_has_nothing_to_do_after_a_demo(command: Any, replayed: Replayed) -> None:
     assert command("process", "--json").object["outcome"] == "nothing changed"
     assert command("aggregate", "--json").object["outcome"] == "nothing new"
-    ticked = command("ingest", "--json").object
-    assert ticked["symbols"]["AAPL"] == {
-        "received": 234,
-        "new": 0,
-        "revised": 0,
-        "unchanged": 234,
-        "rejected": 0,
-        "forming": 0,
-    }
+    symbols = rows_by_symbol(replayed.recording)
+    ticked = command("ingest", "--symbols", ",".join(symbols), "--json").object
+    assert ticked["symbols"] == {symbol: {"new": 0, **ticked_again(replayed.recording, symbol)} for symbol in symbols}
 
 
 UNTIDY = """datetime,open,high,low,close,volume,symbol
@@ -174,7 +230,7 @@ UNTIDY = """datetime,open,high,low,close,volume,symbol
 
 @pytest.fixture
 def quarantined(folder: Path) -> Iterator[Path]:
-    """A state with two refused bars, and one that was refused for a clock that was slow."""
+    """Return a state with two rejected bars, and one that a slow clock rejected."""
     recording, state = folder / "untidy.csv", folder / "state"
     recording.write_text(UNTIDY)
     source = {"kind": "replay", "path": str(recording)}

@@ -93,7 +93,7 @@ def test_a_state_is_used_by_its_own_source_alone(folder: Path) -> None:
         (None, "does not exist: give a CSV file or a folder of JSON answers"),
         ("", "is empty: expected the columns datetime,open,high,low,close,volume,symbol"),
         ("1,2,3,4,5,6,7\n", "has no header line: expected the columns"),
-        ("datetime,open,high,low,close,volume,symbol\n", "has no bars in it: nothing to serve"),
+        ("datetime,open,high,low,close,volume,symbol\n", "has no bars in it: give another one"),
         ("datetime,open,high,low,close\n", "lacks the column(s) volume, symbol"),
         ("datetime,open,high,low,close,volume,symbol\n2025-07-02 09:30:00,1,2\n", "line 2"),
         ("datetime,open,high,low,close,volume,symbol\nnoon,1,1,1,1,1,AAPL\n", "'noon' is not a wall-clock datetime"),

@@ -11,7 +11,8 @@ from aws_parts import Aws, wait_for
 
 from barflow.lake.athena import open_archive
 from barflow.lake.partitions import Lake
-from barflow.market.bars import arrow_schema, glue_columns
+from barflow.market.arrow import arrow_schema
+from barflow.market.bars import glue_columns
 from barflow.settings import load_settings
 from emulators.aws.account import client_variables
 

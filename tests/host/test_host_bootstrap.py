@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from importlib.metadata import PathDistribution, distribution
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,18 @@ def test_the_released_library_is_what_the_environment_imports(booted: Booted) ->
         "dashboard/static/vendor/lightweight-charts.standalone.production.mjs",
     ):
         assert (machine.release / needed).exists(), needed
+
+
+def test_the_hosts_barflow_has_the_command_of_the_page_and_no_command_of_a_room_that_is_not_released(
+    booted: Booted,
+) -> None:
+    machine, _ = booted
+    (installed,) = machine.root.glob("opt/barflow/venvs/*/lib/python3.11/site-packages/barflow.dist-info")
+    entries = PathDistribution(installed).entry_points.select(group="barflow.commands")
+    assert set(entries) < set(distribution("barflow").entry_points.select(group="barflow.commands"))
+    modules = {entry.name: machine.release / f"{entry.module.replace('.', '/')}.py" for entry in entries}
+    assert set(modules) == {"dashboard"}, "the unit of the page runs it"
+    assert modules["dashboard"].exists()
 
 
 def test_the_hosts_python_is_that_of_the_locks(booted: Booted) -> None:

@@ -1,7 +1,7 @@
-"""How does a test let a command own, or share, the services of a state? By this program in a process of its own.
+"""A program that owns or shares the services of a state, in its own process, for test_services.py.
 
-``python services_program.py STATE [mongo]`` starts or uses the services (MongoDB alone when told so), prints one
-JSON object with their addresses, their process ids and what was said, and waits for its standard input to close.
+``python services_program.py STATE [mongo]`` starts or uses the services (with ``mongo``, MongoDB alone). It prints one
+JSON object with their addresses, their process ids and the log, and waits for its standard input to close.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from local.state import State
 
 
 def main(path: str, *options: str) -> None:
-    # A shell's background job, as the tests may be, ignores Ctrl-C.
+    # A background job of a shell ignores Ctrl-C, and the tests may be one.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    said: list[str] = []
+    log: list[str] = []
     state = State.create(Path(path), source={"kind": "synthetic"}, as_of=None)
-    with Services(state, said.append, postgres="mongo" not in options) as services:
+    with Services(state, log.append, postgres="mongo" not in options) as services:
         watchdog = services._watchdog
         found = {
             "uris": services._uris,
             "servers": [server.pid for server in services._servers],
             "watchdog": watchdog.pid if watchdog else None,
-            "said": said,
+            "log": log,
         }
         print(json.dumps(found), flush=True)
         sys.stdin.read()

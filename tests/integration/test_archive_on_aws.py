@@ -24,8 +24,9 @@ from moto.server import ThreadedMotoServer
 from barflow.errors import BadInputError, UnavailableError
 from barflow.lake.athena import COUNTS, open_archive
 from barflow.lake.export import export_bars
-from barflow.lake.partitions import Lake, Manifest, Partition
-from barflow.market.bars import arrow_schema
+from barflow.lake.manifests import Manifest, Partition
+from barflow.lake.partitions import Lake
+from barflow.market.arrow import arrow_schema
 from barflow.market.sessions import session
 from barflow.settings import load_settings
 

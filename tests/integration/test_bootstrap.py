@@ -1,6 +1,6 @@
-"""Does the EMR bootstrap install what the lock names, and nothing that differs from it?
+"""The EMR bootstrap installs exactly what the lock names.
 
-The script runs as it is; `aws` and `sudo` are emulators, the packages a wheel made here.
+The script runs unchanged. `aws` and `sudo` are fakes, and the test builds the wheel.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from config import versions
 SCRIPT = Path(__file__).parents[2] / "spark" / "requirements.sh"
 PYTHON = f"python{versions.SPARK_PYTHON}"
 WHEEL = "tiny-1.0-py3-none-any.whl"
-EMULATORS = {
+FAKES = {
     "aws": '#!/bin/bash\n[ "$1 $2" = "s3 cp" ] && cp "$BUCKET/${4#s3://code/}" "$5"\n',
     "sudo": '#!/bin/bash\nexec "$@"\n',
 }
@@ -28,10 +28,10 @@ EMULATORS = {
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A machine's Python 3.11 and commands, in a folder."""
+    """Return a folder with a node's Python 3.11 and its commands."""
     folder = tmp_path_factory.mktemp("node")
     venv.create(folder, with_pip=True, symlinks=True)
-    for name, text in EMULATORS.items():
+    for name, text in FAKES.items():
         command = folder / "bin" / name
         command.write_text(text)
         command.chmod(0o755)
@@ -39,7 +39,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def publish(bucket: Path, content: str, locked: str | None) -> None:
-    """Puts a zip of wheels into the bucket: a wheel of this content, and a lock that expects some content, or any."""
+    """Publish a zip with a wheel of this content, and with a lock for ``locked`` content (None: without hashes)."""
     bucket.mkdir()
     made = {name: wheel(bucket / name, name) for name in {content, locked or content}}
     with zipfile.ZipFile(bucket / "emr.gluewheels.zip", "w") as packages:
@@ -58,7 +58,7 @@ def wheel(path: Path, content: str) -> bytes:
 
 
 def bootstrap(node: Path, bucket: Path, *arguments: str, index: str = "") -> subprocess.CompletedProcess[str]:
-    """Runs the script on the node. ``index``: the package index that its pip knows of."""
+    """Run the script on the node. ``index`` is the package index of its pip."""
     environment = {"PATH": f"{node}/bin:{os.environ['PATH']}", "BUCKET": str(bucket), "PIP_CONFIG_FILE": os.devnull}
     environment["PIP_INDEX_URL"] = index
     return subprocess.run(["bash", str(SCRIPT), *arguments], env=environment, capture_output=True, text=True)
@@ -69,7 +69,7 @@ def installed(node: Path) -> str:
     return subprocess.run([node / "bin" / "python", "-c", code], capture_output=True, text=True).stdout.strip()
 
 
-def test_it_installs_out_of_the_bucket_alone(node: Path, tmp_path: Path) -> None:
+def test_it_installs_from_the_bucket_alone(node: Path, tmp_path: Path) -> None:
     publish(tmp_path / "bucket", "as locked", locked="as locked")
     with socket.create_server(("127.0.0.1", 0)) as index:
         index.setblocking(False)
@@ -78,14 +78,14 @@ def test_it_installs_out_of_the_bucket_alone(node: Path, tmp_path: Path) -> None
         assert done.returncode == 0, done.stderr
         assert installed(node) == "as locked"
         with pytest.raises(BlockingIOError):
-            index.accept()  # nobody asked
+            index.accept()  # pip did not contact the index
 
 
 @pytest.mark.parametrize(
     ("locked", "said"),
     [("as locked", "DO NOT MATCH THE HASHES"), (None, "Hashes are required in --require-hashes mode")],
 )
-def test_a_wheel_that_the_lock_does_not_vouch_for_ends_the_bootstrap(
+def test_a_wheel_that_differs_from_the_lock_fails_the_bootstrap(
     node: Path, tmp_path: Path, locked: str | None, said: str
 ) -> None:
     subprocess.run([node / "bin" / "python", "-m", "pip", "uninstall", "-q", "-y", "tiny"], check=True)
@@ -102,6 +102,6 @@ def test_a_bootstrap_without_its_packages_fails(node: Path, tmp_path: Path, argu
     assert bootstrap(node, tmp_path / "bucket", *arguments).returncode != 0
 
 
-def test_it_is_run_by_the_python_that_the_steps_run_on() -> None:
+def test_it_uses_the_python_of_the_steps() -> None:
     assert f"python={PYTHON}\n" in SCRIPT.read_text()
     assert os.access(SCRIPT, os.X_OK)

@@ -1,4 +1,4 @@
-"""The commands of alerts answer a script in JSON, and a person in one line when something is wrong."""
+"""The commands `barflow alerts …` print tables and JSON, and every error in one line."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from barflow.staging.connection import Document
 
 
 def barflow(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `barflow alerts ARGUMENTS` in its own process."""
     command = [sys.executable, "-m", "barflow.cli.main", "alerts", *map(str, arguments)]
     return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
 def recording(tmp_path: Path) -> Path:
-    """Two sessions of one symbol, newest first as recordings are: the second opens 6 % up; one bar is broken."""
+    """Return a recording of two sessions, newest bar first. The second opens 6 % higher, and one bar is invalid."""
     rows = ["datetime,open,high,low,close,volume,symbol"]
     rows += ["2025-07-30 09:35:00,106,106,106,-1,1000,AAPL", "2025-07-30 09:30:00,106,106,106,106,1000,AAPL"]
     rows += ["2025-07-29 15:55:00,100,100,100,100,1000,AAPL"]
@@ -31,7 +32,7 @@ def recording(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_test_of_the_rules_prints_what_would_have_fired(recording: Path) -> None:
+def test_testing_the_rules_prints_the_alerts_that_fire_on_a_recording(recording: Path) -> None:
     done = barflow("test", "--replay", recording, "--rule", "gap_5pct", "--json")
     assert done.returncode == 0
     assert json.loads(done.stdout) == [
@@ -44,12 +45,12 @@ def test_a_test_of_the_rules_prints_what_would_have_fired(recording: Path) -> No
             "value": 6.0,
         }
     ]
-    assert "AAPL: validation refused 1 bars" in done.stderr
-    for_a_person = barflow("test", "--replay", recording)
-    assert "AAPL opened 6.00 % above the previous close of 100.00" in for_a_person.stdout
+    assert "AAPL: validation rejected 1 bars" in done.stderr
+    table = barflow("test", "--replay", recording)
+    assert "AAPL opened 6.00 % above the previous close of 100.00" in table.stdout
 
 
-def test_an_unknown_rule_and_a_broken_file_are_bad_input_in_one_line(recording: Path, tmp_path: Path) -> None:
+def test_an_unknown_rule_and_an_invalid_file_are_bad_input_in_one_line(recording: Path, tmp_path: Path) -> None:
     unknown = barflow("test", "--replay", recording, "--rule", "gap")
     assert (unknown.returncode, unknown.stdout) == (2, "")
     assert unknown.stderr.startswith("error: --rule gap: no such rule; there are gap_5pct, move_3pct_30min")
@@ -61,16 +62,16 @@ def test_an_unknown_rule_and_a_broken_file_are_bad_input_in_one_line(recording: 
         assert "rule a: percent = 0: allowed is greater than 0" in done.stderr
 
 
-def test_the_rules_are_shown_with_what_they_look_back_at(tmp_path: Path) -> None:
+def test_the_rules_are_shown_with_their_history_and_their_values_per_symbol(tmp_path: Path) -> None:
     shown = barflow("rules")
     assert "average: 20 sessions" in shown.stdout
-    told = json.loads(barflow("rules", "--json").stdout)
-    assert told["rules"][0]["id"] == "gap_5pct"
-    assert told["per_symbol"] == {}
+    printed = json.loads(barflow("rules", "--json").stdout)
+    assert printed["rules"][0]["id"] == "gap_5pct"
+    assert printed["per_symbol"] == {}
     own = tmp_path / "alerts.toml"
     own.write_text('[[rule]]\nid = "a"\nkind = "gap"\npercent = 5.0\nper_symbol.TSLA.percent = 8.0')
-    told = json.loads(barflow("rules", "--json", BARFLOW_ALERTS_FILE=str(own)).stdout)
-    assert [rule["percent"] for rule in told["per_symbol"]["TSLA"]] == [8.0]
+    printed = json.loads(barflow("rules", "--json", BARFLOW_ALERTS_FILE=str(own)).stdout)
+    assert [rule["percent"] for rule in printed["per_symbol"]["TSLA"]] == [8.0]
 
 
 def test_the_alerts_that_fired_are_listed_with_their_delivery(database: Database[Document], mongodb_uri: str) -> None:
@@ -80,8 +81,8 @@ def test_the_alerts_that_fired_are_listed_with_their_delivery(database: Database
         "BARFLOW_MONGODB_DATABASE": database.name,
         "BARFLOW_LAKE_URI": "unused",
     }
-    told = json.loads(barflow("list", "--symbols", "aapl", "--json", **stores).stdout)
-    assert [item["_id"] for item in told["alerts"]] == ["level_101|AAPL|2025-07-30T13:35:00Z"]
+    printed = json.loads(barflow("list", "--symbols", "aapl", "--json", **stores).stdout)
+    assert [item["_id"] for item in printed["alerts"]] == ["level_101|AAPL|2025-07-30T13:35:00Z"]
     shown = barflow("list", **stores).stdout
     assert "2025-07-30 09:35" in shown
     assert "sse sent" in shown

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 from pymongo.database import Database
-from ticks import printed, stored, utc
+from ticks import expected, stored, utc
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, limit
 
 from barflow.errors import UnavailableError
 from barflow.market.sessions import utc_now
-from barflow.pipeline.stores import Run
+from barflow.pipeline.stores import Stores
 from barflow.staging.connection import Document
 from emulators.twelvedata.server import TwelveDataEmulator
 from local.starting import free_port
@@ -53,7 +53,7 @@ def function(
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "Run", partial(Run, clock=CLOCK))
+    monkeypatch.setattr(module, "Run", partial(Stores, clock=CLOCK))
     return module
 
 
@@ -79,7 +79,7 @@ def test_a_tick_stores_every_closed_bar_and_counts_it(
 ) -> None:
     CLOCK.now = DAY_OPENS + timedelta(hours=2, minutes=1)
     done = invoke()
-    printed_bars = printed(MARKET, "AAPL", utc("2025-06-30 13:30"), DAY_OPENS + timedelta(hours=2))
+    printed_bars = expected(MARKET, "AAPL", utc("2025-06-30 13:30"), DAY_OPENS + timedelta(hours=2))
     assert stored(database, "AAPL") == printed_bars
     assert (done["outcome"], done["new"], done["forming"]) == ("succeeded", 2 * len(printed_bars), 2)
     assert database["ledger"].find_one({"_id": done["run_id"]})["outcome"] == "succeeded"  # type: ignore[index]

@@ -99,7 +99,7 @@ def test_who_may_not_make_tables_is_told_so(empty_warehouse_dsn: str) -> None:
         connection.execute("drop role if exists reader")
         connection.execute("create role reader login")
     reader = empty_warehouse_dsn.replace("postgres@", "reader@")
-    with pytest.raises(BarflowError, match="user reader may not create tables"):
+    with pytest.raises(BarflowError, match="user reader has no permission to create tables"):
         migrate(reader, SQL)
 
 
@@ -109,7 +109,7 @@ def test_a_migration_that_runs_elsewhere_is_waited_for(
     monkeypatch.setattr(migrations, "LOCK_SECONDS", 0.1)
     with psycopg.connect(empty_warehouse_dsn, autocommit=True) as connection:
         connection.execute("select pg_advisory_lock(%s)", [migrations.LOCK])
-        with pytest.raises(BusyError, match=r"another migration is at work\. Nothing was changed"):
+        with pytest.raises(BusyError, match=r"another migration is running\. Nothing was changed"):
             migrate(empty_warehouse_dsn, SQL)
 
 

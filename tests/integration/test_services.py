@@ -1,4 +1,4 @@
-"""The embedded services of a state start once, are shared, and end with their owner, whatever it dies of."""
+"""The embedded services of a state start once, are shared, and end with their owner, however it ends."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Command:
 
     @cached_property
     def found(self) -> dict[str, Any]:
-        """What it says once its services are up."""
+        """Return what it prints once its services are up."""
         assert self.process.stdout
         return dict(json.loads(self.process.stdout.readline()))
 
     @property
     def children(self) -> list[int]:
-        """Its servers with all their own children, and the watchdog."""
+        """Return its servers, all their children, and the watchdog."""
         servers = [psutil.Process(pid) for pid in self.found["servers"]]
         below = [child.pid for server in servers for child in server.children(recursive=True)]
         return [*self.found["servers"], *below, self.found["watchdog"]]
@@ -59,8 +59,8 @@ class Command:
     def warehouse(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.found["uris"]["warehouse_dsn"])
 
-    def works(self) -> bool:
-        """Whether its services answer."""
+    def services_answer(self) -> bool:
+        """Return whether its services answer."""
         with self.mongo as client:
             answers = [client.admin.command("ping")["ok"] == 1]
         if "warehouse_dsn" in self.found["uris"]:
@@ -68,21 +68,22 @@ class Command:
                 answers.append(connection.execute("select 1").fetchone() == (1,))
         return all(answers)
 
-    def let_end(self) -> None:
+    def end(self) -> None:
+        """Let it stop its services and exit."""
         assert self.process.stdin
         self.process.stdin.close()
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Not under pytest's own: PostgreSQL's user must be let into it."""
+    """Return a folder outside pytest's own, because PostgreSQL's user needs access to it."""
     with tempfile.TemporaryDirectory(prefix="barflow-tests-", ignore_cleanup_errors=True) as made:
         yield Path(made)
 
 
 @pytest.fixture
 def command() -> Iterator[Callable[..., Command]]:
-    """Starts a command; it is ended with the test."""
+    """Return a function that starts a command. The commands end with the test."""
     started: list[Command] = []
 
     def start(path: Path, *options: str) -> Command:
@@ -91,25 +92,25 @@ def command() -> Iterator[Callable[..., Command]]:
 
     yield start
     for item in started:
-        item.let_end()
+        item.end()
     for item in started:
         item.process.wait()
 
 
 def all_end(pids: list[int]) -> bool:
-    """Whether these processes end, given time."""
-    living = []
+    """Return whether these processes end within a minute."""
+    running = []
     for pid in pids:
         with suppress(psutil.NoSuchProcess):
-            living.append(psutil.Process(pid))
-    return not psutil.wait_procs(living, timeout=60)[1]
+            running.append(psutil.Process(pid))
+    return not psutil.wait_procs(running, timeout=60)[1]
 
 
-def test_no_process_is_left_behind_whatever_the_owner_dies_of_and_the_next_command_goes_on_at_once(
+def test_no_process_remains_however_the_owner_ends_and_the_next_command_starts_at_once(
     folder: Path, command: Callable[..., Command]
 ) -> None:
     owner = command(folder / "state")
-    assert owner.works()
+    assert owner.services_answer()
     with owner.mongo as client, owner.warehouse as connection:
         client["barflow"]["bars"].insert_one({"_id": "kept"})
         connection.execute("create table kept (n int)")
@@ -117,11 +118,12 @@ def test_no_process_is_left_behind_whatever_the_owner_dies_of_and_the_next_comma
         children = owner.children
         assert len(children) > 6, "MongoDB, PostgreSQL with its workers, the watchdog"
         owner.process.send_signal(number)
-        while (folder / "state" / "services.json").exists():  # else the next would use what is about to stop
+        # Until this file is gone, the next command would use services that are about to stop.
+        while (folder / "state" / "services.json").exists():
             time.sleep(0.01)
-        # It waits until the servers of the dead one have let go of the data.
+        # It waits until the servers of the ended owner have released the data.
         owner = command(folder / "state")
-        assert owner.works()
+        assert owner.services_answer()
         with owner.mongo as client, owner.warehouse as connection:
             assert client["barflow"]["bars"].find_one() == {"_id": "kept"}
             assert connection.execute("select count(*) from kept").fetchone() == (0,)
@@ -131,12 +133,12 @@ def test_no_process_is_left_behind_whatever_the_owner_dies_of_and_the_next_comma
     assert all_end(children)
 
 
-def test_a_dead_owners_state_is_nobodys_until_its_servers_have_stopped(
+def test_the_state_of_a_killed_owner_stays_locked_until_its_servers_have_stopped(
     folder: Path, command: Callable[..., Command]
 ) -> None:
     owner = command(folder / "state", "mongo")
     children = owner.children
-    os.kill(owner.found["servers"][0], signal.SIGSTOP)  # it cannot stop yet
+    os.kill(owner.found["servers"][0], signal.SIGSTOP)  # the server cannot stop yet
     owner.process.kill()
     owner.process.wait()
     with (folder / "state" / "lock").open() as lock:
@@ -145,52 +147,54 @@ def test_a_dead_owners_state_is_nobodys_until_its_servers_have_stopped(
         os.kill(owner.found["servers"][0], signal.SIGCONT)
         assert all_end(children)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    assert not (folder / "state" / "services.json").exists(), "nobody attaches to what is gone"
+    assert not (folder / "state" / "services.json").exists(), "no command attaches to stopped services"
 
 
 def test_a_second_command_uses_the_services_of_the_first_and_leaves_them_running(
     folder: Path, command: Callable[..., Command]
 ) -> None:
     first = command(folder / "state", "mongo")
-    assert first.works()
+    assert first.services_answer()
     second = command(folder / "state", "mongo")
     assert second.found["uris"] == first.found["uris"]
     assert second.found["servers"] == []
-    assert second.found["said"] == [f"using the services that another command runs on {(folder / 'state').resolve()}"]
-    second.let_end()
+    assert second.found["log"] == [f"using the services that another command runs on {(folder / 'state').resolve()}"]
+    second.end()
     second.process.wait()
-    assert first.works()
+    assert first.services_answer()
 
 
-def test_two_states_live_side_by_side(folder: Path, command: Callable[..., Command]) -> None:
+def test_two_states_run_side_by_side(folder: Path, command: Callable[..., Command]) -> None:
     one, two = command(folder / "one"), command(folder / "two" / ("a-long-name-" * 12))
     assert not set(one.found["uris"].values()) & set(two.found["uris"].values())
-    assert one.works()
-    assert two.works()
+    assert one.services_answer()
+    assert two.services_answer()
     children = one.children
-    one.let_end()
+    one.end()
     assert all_end(children)
-    assert two.works()
+    assert two.services_answer()
 
 
-def test_the_servers_end_also_when_somebody_killed_the_watchdog(folder: Path, command: Callable[..., Command]) -> None:
+def test_the_servers_end_even_when_the_watchdog_was_killed(folder: Path, command: Callable[..., Command]) -> None:
     owner = command(folder / "state", "mongo")
     os.kill(owner.found["watchdog"], signal.SIGKILL)
     assert owner.process.communicate("")[0] == "stopped\n"
     assert all_end(owner.found["servers"])
 
 
-def test_given_addresses_replace_the_embedded_services(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_of_the_environment_replace_the_embedded_services(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BARFLOW_MONGODB_URI", "mongodb://elsewhere/")
     monkeypatch.setenv("BARFLOW_WAREHOUSE_DSN", "postgresql://elsewhere/")
-    said: list[str] = []
-    with Services(State.create(folder / "state", source=SYNTHETIC, as_of=None), said.append) as services:
+    log: list[str] = []
+    with Services(State.create(folder / "state", source=SYNTHETIC, as_of=None), log.append) as services:
         assert services.environment()["BARFLOW_MONGODB_URI"] == "mongodb://elsewhere/"
         assert services.warehouse_dsn == "postgresql://elsewhere/"
-    assert said == []
+    assert log == []
 
 
-def test_a_service_that_does_not_start_says_why_and_where_its_log_is(folder: Path) -> None:
+def test_a_service_that_does_not_start_raises_its_reason_and_its_log_file(folder: Path) -> None:
     state = State.create(folder / "state", source=SYNTHETIC, as_of=None)
     (state.path / "mongo").write_text("not a folder")
     before = {*psutil.Process().children()}
@@ -204,7 +208,7 @@ def a_folder(path: Path) -> None:
     path.mkdir()
 
 
-def something_elses(path: Path) -> None:
+def foreign_files(path: Path) -> None:
     path.mkdir()
     (path / "thesis.txt").write_text("three years of work")
 
@@ -222,13 +226,13 @@ def content(text: str) -> Callable[[Path], None]:
 
 
 BROKEN = {
-    "a folder of something else": (something_elses, "is not a Barflow state: it has no state.json"),
+    "a folder with other files": (foreign_files, "is not a Barflow state: it has no state.json"),
     "a file": (a_file, "is a file, not a folder"),
     "cut off": (content('{"format": 1, "sour'), "state.json is damaged"),
     "not an object": (content("[1]"), "state.json is damaged"),
     "without a source": (content('{"format": 1}'), "state.json is damaged"),
-    "with a time that is none": (content('{"format": 1, "source": {}, "as_of": "noon"}'), "state.json is damaged"),
-    "with a time without a zone": (
+    "with an invalid time": (content('{"format": 1, "source": {}, "as_of": "noon"}'), "state.json is damaged"),
+    "with a time without a time zone": (
         content('{"format": 1, "source": {}, "as_of": "2025-07-30T20:00:00"}'),
         "state.json is damaged",
     ),
@@ -245,7 +249,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_folder_that_is_no_state_for_this_is_refused_and_left_as_it_is(tmp_path: Path, kind: str) -> None:
+def test_a_folder_that_is_not_a_fitting_state_is_rejected_and_unchanged(tmp_path: Path, kind: str) -> None:
     make, message = BROKEN[kind]
     path = tmp_path / "state"
     make(path)
@@ -253,12 +257,12 @@ def test_a_folder_that_is_no_state_for_this_is_refused_and_left_as_it_is(tmp_pat
     with pytest.raises(BadInputError) as caught:
         State.create(path, source=SYNTHETIC, as_of=None)
     assert message in str(caught.value)
-    assert "--state" in str(caught.value), "it says what to do"
+    assert "--state" in str(caught.value), "the message names the option"
     assert "\n" not in str(caught.value)
     assert before == ({item: item.read_bytes() for item in path.rglob("*")} if path.is_dir() else path.read_bytes())
 
 
-def test_an_empty_folder_becomes_a_state_and_is_one_from_then_on(tmp_path: Path) -> None:
+def test_an_empty_folder_becomes_a_state(tmp_path: Path) -> None:
     a_folder(tmp_path / "state")
     made = State.create(tmp_path / "state", source=SYNTHETIC, as_of=None)
     assert State.open(tmp_path / "state") == made == State.create(tmp_path / "state", source=SYNTHETIC, as_of=None)
@@ -267,7 +271,7 @@ def test_an_empty_folder_becomes_a_state_and_is_one_from_then_on(tmp_path: Path)
 
 
 @pytest.mark.parametrize("step", ["mkdir", "write_text", "replace"])
-def test_a_full_disk_is_no_fault_of_the_input_and_the_next_try_goes_on_from_there(
+def test_a_full_disk_is_not_bad_input_and_the_next_try_succeeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     def full(*args: object, **options: object) -> None:

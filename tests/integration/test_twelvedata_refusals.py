@@ -109,7 +109,7 @@ class TestCredits:
         limit(api, per_minute=8, per_day=800)
         return api
 
-    def test_one_credit_per_symbol_whatever_the_outputsize(self, basic: TwelveDataEmulator) -> None:
+    def test_one_credit_per_symbol_for_any_outputsize(self, basic: TwelveDataEmulator) -> None:
         answer = ask(basic, "AAPL,MSFT,NVDA", outputsize=5000)
         assert (answer.headers["api-credits-used"], answer.headers["api-credits-left"]) == ("3", "5")
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recordings import Recordings
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, as_values, ask, limit, reset, stamps, text
 
+from barflow.market.recordings import Recording
 from emulators.twelvedata.bar_source import BAR
 from emulators.twelvedata.server import TwelveDataEmulator
 from emulators.twelvedata.switches import Switches
-from local.replay import ReplayBars
 
 HALF_DAY_CLOSES = datetime(2025, 7, 3, 17, 0, tzinfo=UTC)
 NO_DATA = "No data is available on the specified dates. Try setting different start/end dates."
@@ -35,10 +34,6 @@ def api(server: TwelveDataEmulator) -> TwelveDataEmulator:
     return reset(server)
 
 
-def recorded(real_data: Path, name: str) -> Any:
-    return orjson.loads((real_data / "twelvedata_recorded" / name).read_bytes())
-
-
 def shape(body: Any) -> Any:
     """Return keys in their order with the types of their values; a list by its first element."""
     if isinstance(body, dict):
@@ -47,56 +42,56 @@ def shape(body: Any) -> Any:
 
 
 class TestAnswersEqualRecordedAnswers:
-    def test_one_symbol(self, api: TwelveDataEmulator, real_data: Path) -> None:
+    def test_one_symbol(self, api: TwelveDataEmulator, recordings: Recordings) -> None:
         answer = ask(api)
-        assert shape(answer.json()) == shape(recorded(real_data, "time_series_AAPL_1min_2023-08-24.json"))
+        assert shape(answer.json()) == shape(recordings.bodies["one_symbol"])
         assert answer.headers["content-type"] == "application/json"
 
-    def test_several_symbols(self, api: TwelveDataEmulator, real_data: Path) -> None:
-        theirs = recorded(real_data, "batch_time_series_SPX_AAPL_1h_2023-05.json")
-        assert shape(ask(api, "SPX,AAPL").json()) == shape(theirs)
+    def test_several_symbols(self, api: TwelveDataEmulator, recordings: Recordings) -> None:
+        assert shape(ask(api, "SPX,AAPL").json()) == shape(recordings.bodies["several_symbols"])
 
-    def test_a_recorded_body_is_served_byte_for_byte(self, real_data: Path) -> None:
-        folder = real_data / "twelvedata_json"
-        with TwelveDataEmulator(ReplayBars.load(folder)) as replayed:
+    def test_a_recorded_body_is_served_byte_for_byte(self, recordings: Recordings) -> None:
+        with TwelveDataEmulator(Recording.load(recordings.answers)) as replayed:
             for symbol in replayed.source.symbols:
-                answer = ask(replayed, symbol, timezone="Exchange", outputsize=1500)
-                assert answer.content == (folder / f"time_series_{symbol}_5min_1500.json").read_bytes()
+                (file,) = recordings.answers.glob(f"time_series_{symbol}_5min_*.json")
+                assert ask(replayed, symbol, timezone="Exchange", outputsize=1500).content == file.read_bytes()
 
     @pytest.mark.parametrize(
-        ("file", "request_options"),
+        ("body", "request_options"),
         [
-            ("error_401_bad_key.json", {"key": "wrong"}),
-            ("error_404_invalid_symbol.json", {"symbol": "UNKNOWN"}),
-            ("error_404_symbol_needs_plan.json", {"symbol": "PLAN"}),
+            ("bad_key", {"key": "wrong"}),
+            ("unknown_symbol", {"symbol": "UNKNOWN"}),
+            ("symbol_needs_plan", {"symbol": "PLAN"}),
         ],
     )
-    def test_errors(self, api: TwelveDataEmulator, real_data: Path, file: str, request_options: dict[str, str]) -> None:
+    def test_errors(
+        self, api: TwelveDataEmulator, recordings: Recordings, body: str, request_options: dict[str, str]
+    ) -> None:
         api.switches.plan_symbols = {"PLAN"}
-        theirs, answer = recorded(real_data, file), ask(api, **request_options)
+        theirs, answer = recordings.bodies[body], ask(api, **request_options)
         assert list(answer.json().items()) == list(theirs.items())
         assert answer.status_code == theirs["code"]
 
-    def test_no_data(self, api: TwelveDataEmulator, real_data: Path) -> None:
-        theirs = recorded(real_data, "error_400_no_data_in_range.json")
+    def test_no_data(self, api: TwelveDataEmulator, recordings: Recordings) -> None:
+        theirs = recordings.bodies["no_data"]
         ours = ask(api, start_date="2025-06-28", end_date="2025-06-29").json()
         assert shape(ours) == shape(theirs)
         assert ours | {"meta": None} == theirs | {"meta": None}
 
     @pytest.mark.parametrize("window", ["minute", "day"])
-    def test_spent_credits(self, api: TwelveDataEmulator, real_data: Path, window: str) -> None:
+    def test_spent_credits(self, api: TwelveDataEmulator, recordings: Recordings, window: str) -> None:
         limit(api, *((8, None) if window == "minute" else (None, 800)))
         for batch in range(1 if window == "minute" else 8):
             spend = 8 if window == "minute" else 100
             assert ask(api, ",".join(f"S{batch}N{n}" for n in range(spend)), outputsize=1).status_code == 200
         answer = ask(api)
         assert answer.status_code == 429
-        assert list(answer.json().items()) == list(recorded(real_data, f"error_429_{window}_limit.json").items())
+        assert list(answer.json().items()) == list(recordings.bodies[f"{window}_credits_spent"].items())
 
     def test_the_other_recorded_error_of_an_unknown_symbol_in_a_batch(
-        self, api: TwelveDataEmulator, real_data: Path
+        self, api: TwelveDataEmulator, recordings: Recordings
     ) -> None:
-        theirs = recorded(real_data, "batch_price_partial_error.json")["NIKK"]
+        theirs = recordings.bodies["unknown_in_batch"]["NIKK"]
         api.switches.unknown_in_batch = 400
         ours = ask(api, "AAPL,UNKNOWN").json()["UNKNOWN"]
         assert shape(ours) == shape(theirs)
@@ -209,7 +204,7 @@ class TestTheFormingBar:
 
     def test_the_clock_of_a_replay_stops_after_its_last_bar(self) -> None:
         rows = MARKET.rows("AAPL", DAY_OPENS, DAY_OPENS + BAR * 5)
-        with TwelveDataEmulator(ReplayBars(("AAPL", row) for row in rows)) as replayed:
+        with TwelveDataEmulator(Recording(("AAPL", row) for row in rows)) as replayed:
             assert replayed.clock() == DAY_OPENS + BAR * 5
             assert ask(replayed, order="asc").json()["values"] == as_values(rows)
 

@@ -19,7 +19,7 @@ from pymongo.database import Database
 from reading import DAGS
 
 from barflow.contract import RuntimeContract, parameter_name
-from barflow.pipeline.stores import Run
+from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
 from barflow.staging.connection import Document
 from emulators.slack.server import TOKEN, Fault, SlackEmulator
@@ -271,7 +271,7 @@ def backfill(
             )  # fmt: skip
             form = {"symbols": list(symbols), "start": DAY, "end": DAY, "days": days}
             monkeypatch.setattr(tasks.backfill, "get_current_context", lambda: {"params": form})
-            monkeypatch.setattr(tasks.backfill, "open_run", lambda: Run(settings))
+            monkeypatch.setattr(tasks.backfill, "open_stores", lambda: Stores(settings))
             return getattr(tasks.backfill, task).function()
 
         yield run

@@ -10,7 +10,8 @@ from harness import Pipeline, made_up, revised
 from barflow.errors import BarflowError
 from barflow.operations.expiry import expire_staging
 from barflow.operations.run_summary import summarize
-from barflow.pipeline.stores import Run
+from barflow.pipeline.status import pending, reconcile
+from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
 from barflow.staging.sessions import Staging
 
@@ -18,9 +19,9 @@ OLD, RECENT = ("2025-07-30", "2025-07-31"), ("2026-05-28", "2026-05-29")
 NOW = datetime(2026, 5, 29, 21, tzinfo=UTC)
 
 
-def run_on(pipeline: Pipeline) -> Run:
+def run_on(pipeline: Pipeline) -> Stores:
     with pipeline.in_environment():
-        return Run(load_settings(), clock=lambda: NOW)
+        return Stores(load_settings(), clock=lambda: NOW)
 
 
 def stage(pipeline: Pipeline, *days: str) -> None:
@@ -52,15 +53,18 @@ def test_old_sessions_leave_once_archive_and_warehouse_hold_them_and_everything_
     pipeline: Pipeline,
 ) -> None:
     stage(pipeline, *OLD, *RECENT)
-    run = run_on(pipeline)
-    assert expire_staging(run, NOW) == 0  # in no archive yet
+    stores = run_on(pipeline)
+    assert expire_staging(stores, NOW) == 0  # in no archive yet
     pipeline.process()
-    assert expire_staging(run, NOW) == 0  # in no warehouse yet
+    assert expire_staging(stores, NOW) == 0  # in no warehouse yet
     pipeline.aggregate()
-    assert expire_staging(run, NOW) == 4
+    assert expire_staging(stores, NOW) == 4
     assert staged_days(pipeline) == set(RECENT)
-    assert expire_staging(run, NOW) == 0
-    assert {symbol: status.warehouse for symbol, status in run.reconcile().items()} == {"AAPL": 4 * 78, "MSFT": 4 * 78}
+    assert expire_staging(stores, NOW) == 0
+    assert {symbol: status.warehouse for symbol, status in reconcile(stores).items()} == {
+        "AAPL": 4 * 78,
+        "MSFT": 4 * 78,
+    }
 
 
 def test_a_session_that_changed_since_it_was_loaded_stays(pipeline: Pipeline) -> None:
@@ -89,26 +93,26 @@ def test_an_expired_session_that_is_corrected_later_reaches_the_warehouse(pipeli
     pipeline.stage([revised(bars, 5, close=bars.low[5])])  # so that its version was above the first
     pipeline.process()
     pipeline.aggregate()
-    run = run_on(pipeline)
-    expire_staging(run, NOW)
+    stores = run_on(pipeline)
+    expire_staging(stores, NOW)
     pipeline.stage([revised(bars, 3, close=bars.low[3])])
-    assert run.pending() == {("AAPL", OLD[0])}
+    assert pending(stores) == {("AAPL", OLD[0])}
     pipeline.process()
     pipeline.aggregate()
     stored = [row for row in pipeline.rows("market.bar_5min") if row[0] == "AAPL" and row[1] == bars.ts[3]]
     assert [row[6] for row in stored] == [bars.low[3]]
-    assert run.reconcile()["AAPL"].warehouse == 2 * 78
-    assert run.pending() == set()
+    assert reconcile(stores)["AAPL"].warehouse == 2 * 78
+    assert pending(stores) == set()
 
 
 def test_a_run_that_does_not_reconcile_is_failed_by_what_is_wrong(pipeline: Pipeline) -> None:
     stage(pipeline, *RECENT)
     pipeline.process()
     pipeline.aggregate()
-    run = run_on(pipeline)
-    assert run.pending() == set()
+    stores = run_on(pipeline)
+    assert pending(stores) == set()
     pipeline.database["bars"].update_one({"_id": "AAPL|5min|2026-05-28"}, {"$pop": dict.fromkeys(("ts", "open"), 1)})
     with pytest.raises(
         BarflowError, match=r"do not reconcile: AAPL 2026-05-28: 77 bars staged, parquet 78.*barflow status"
     ):
-        run.reconcile()
+        reconcile(stores)

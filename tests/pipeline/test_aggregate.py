@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from harness import AGGREGATE, Pipeline, made_up, revised
 
-from barflow.lake.partitions import Manifest, Partition
+from barflow.lake.manifests import Manifest, Partition
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import sessions_between
 from barflow.warehouse.load import TABLES

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from harness import AGGREGATE, PROCESS, Pipeline, made_up
 
-from barflow.pipeline import process
+from barflow.pipeline import aggregate, process
 from barflow.staging.ledger import Lease
 from barflow.warehouse.load import LOCK
 from rehearsal.oracle import Oracle, disagreements
@@ -80,11 +80,9 @@ def test_a_run_waits_for_the_one_at_work_and_says_so(pipeline: Pipeline) -> None
 
 
 def test_a_load_waits_for_the_one_at_work(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness import program
-
-    monkeypatch.setattr(program(AGGREGATE), "LOCK_WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(aggregate, "LOCK_WAIT_SECONDS", 0.3)
     with psycopg.connect(pipeline.warehouse_dsn, autocommit=True) as other:
         other.execute("select pg_advisory_lock(%s)", [LOCK])
         ran = pipeline.run(AGGREGATE)
     assert ran.code == 1
-    assert ran.error == "another load is at work. Nothing was changed. Wait for it to end, then run again."
+    assert ran.error == "another load is running. Nothing was changed. Wait for it to end, then run again."

@@ -19,7 +19,7 @@ from harness import AGGREGATE, PROCESS, Pipeline, made_up
 
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import sessions_between
-from barflow.pipeline.process import to_table
+from barflow.pipeline.partition_tasks import to_table
 from rehearsal.oracle import Oracle, disagreements
 
 INTERRUPTED = Path(__file__).with_name("interrupted.py")

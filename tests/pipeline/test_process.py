@@ -11,8 +11,8 @@ from harness import PROCESS, Pipeline, made_up, revised
 
 from barflow.errors import BarflowError
 from barflow.lake.partitions import Lake
-from barflow.pipeline import process
-from barflow.pipeline.process import Written
+from barflow.pipeline import partition_tasks, process
+from barflow.pipeline.partition_tasks import Written, write_partition
 from barflow.staging.sessions import Staging
 
 JULY = ("2025-07-29", "2025-07-30", "2025-07-31")
@@ -81,7 +81,7 @@ def test_no_bar_passes_through_the_driver(pipeline: Pipeline, monkeypatch: pytes
         raise AssertionError("the driver read bars")
 
     monkeypatch.setattr(Staging, "between", forbidden)
-    monkeypatch.setattr(process, "to_table", forbidden)
+    monkeypatch.setattr(partition_tasks, "to_table", forbidden)
     pipeline.stage(market("AAPL"))
     assert pipeline.process()["rows"] == 5 * 78
 
@@ -165,7 +165,7 @@ def test_a_document_of_uneven_columns_is_refused_by_name(pipeline: Pipeline) -> 
         pipeline.database["bars"].update_one({"_id": f"AAPL|5min|{key}"}, {"$set": {"close": columns}})
     ran = pipeline.run(PROCESS, "--full")
     assert ran.code == 1
-    assert f"AAPL {JULY[1]}: the columns of its document differ in length" in ran.error
+    assert f"AAPL {JULY[1]}: the arrays of its document differ in length" in ran.error
     assert files(pipeline.lake).keys() >= before.keys()
     assert {path: mark for path, mark in files(pipeline.lake).items() if "_staged" not in path} == before
 
@@ -208,7 +208,7 @@ def test_a_file_that_lacks_rows_is_not_taken_for_written(tmp_path: Path, monkeyp
     write = pq.write_table
     monkeypatch.setattr(pq, "write_table", lambda table, *where, **how: write(table.slice(1), *where, **how))
     with pytest.raises(BarflowError, match="AAPL 2025-07: 78 rows were written and 77 are in the file"):
-        process.write_partition(Lake(str(tmp_path)), "run", ("AAPL", "2025-07"), [document("AAPL", JULY[0])])
+        write_partition(Lake(str(tmp_path)), "run", ("AAPL", "2025-07"), [document("AAPL", JULY[0])])
 
 
 def document(symbol: str, day: str) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def test_a_task_that_was_given_up_for_lost_and_writes_on_changes_nothing(
     """Its older rows must not take the place of those that the second attempt wrote and the run counted."""
     bars, note = made_up("AAPL", JULY[0]), str(tmp_path / "where the first attempt stages")
     pipeline.stage([bars])
-    write = process.write_partition
+    write = partition_tasks.write_partition
 
     def twice(lake: Lake, part: str, key: Any, documents: Any) -> Written:
         from pathlib import Path
@@ -240,7 +240,7 @@ def test_a_task_that_was_given_up_for_lost_and_writes_on_changes_nothing(
         write(lake, Path(note).read_text(), key, older)
         return written
 
-    monkeypatch.setattr(process, "write_partition", twice)
+    monkeypatch.setattr(partition_tasks, "write_partition", twice)
     pipeline.process()
     table = pipeline.lake.read("AAPL", "2025-07")
     assert table is not None

@@ -108,7 +108,7 @@ def test_the_load_s_own_connection_may_break_between_its_steps(
 
     monkeypatch.setattr(load.Load, "check", late)
     ran = published.run(AGGREGATE)
-    assert (ran.code, "the warehouse could not take the load" in ran.error) == (1, True)
+    assert (ran.code, "the warehouse could not commit the load" in ran.error) == (1, True)
     assert published.warehouse() == before
     monkeypatch.undo()
     assert published.aggregate()["outcome"] == "loaded"

@@ -50,7 +50,7 @@ def test_a_lake_that_cannot_be_written_is_named(pipeline: Pipeline, tmp_path: Pa
     ran = pipeline.run(PROCESS)
     assert ran.code == 1
     assert f"could not write {in_the_way}/lake/_staged" in ran.error
-    assert "What readers see is unchanged. Free space or mend access, then run the hop again." in ran.error
+    assert "What readers see is unchanged. Free disk space or fix its permissions, then run the hop again." in ran.error
     assert pipeline.ledger.last("process")["error"] == ran.error  # type: ignore[index]
 
 
@@ -121,7 +121,7 @@ def test_a_password_is_in_no_output_no_ledger_and_no_process_list(
     """The whole way, and once more with an error in a task and one in the transaction."""
     import psutil
 
-    from barflow.warehouse.connection import load
+    from barflow.warehouse import load
 
     pipeline.warehouse_dsn = pipeline.warehouse_dsn.replace("postgres@", f"postgres:{SECRET}@")
     pipeline.stage([made_up("AAPL", "2025-07-02")])

@@ -12,7 +12,7 @@ from harness import ROOT, Pipeline, made_up, revised
 from psycopg import sql
 from pyspark.sql import DataFrame, SparkSession
 
-from barflow.market.bars import spark_schema
+from barflow.market.arrow import spark_schema
 from barflow.market.sessions import sessions_between
 from barflow.pipeline.spark import spark_session
 

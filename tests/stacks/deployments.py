@@ -59,3 +59,8 @@ class Deployment:
 
 
 Synthesize = Callable[..., Deployment]
+
+
+def changed(environment: Environment, **settings: Any) -> Environment:
+    """Return the environment with other values of these settings."""
+    return Environment(**dict(environment) | settings)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
-from deployments import Deployment
+from deployments import Deployment, changed
 
 from config.environment import Environment
 from config.environments import dev
@@ -25,7 +24,7 @@ def test_topic_and_queues_keep_order_drop_repeats_and_are_encrypted(dev_deployme
 
 
 def test_every_bot_has_a_queue_and_what_it_fails_at_is_kept(synthesize: Callable[[Environment], Deployment]) -> None:
-    found = synthesize(replace(dev(), bots=("trend", "mean-reversion")))
+    found = synthesize(changed(dev(), bots=("trend", "mean-reversion")))
     queues = found.resources("Alerts", "AWS::SQS::Queue")
     mains = [queue for queue in queues if "RedrivePolicy" in queue]
     assert len(mains) == 2
@@ -47,7 +46,7 @@ def test_only_the_topic_may_put_alerts_into_a_queue(dev_deployment: Deployment) 
 
 
 def test_a_bots_policy_is_for_its_own_queue_alone(synthesize: Callable[[Environment], Deployment]) -> None:
-    found = synthesize(replace(dev(), bots=("trend", "mean-reversion")))
+    found = synthesize(changed(dev(), bots=("trend", "mean-reversion")))
     policies = found.resources("Alerts", "AWS::IAM::ManagedPolicy")
     assert len(policies) == 2
     for policy, own in zip(policies, ("Trend", "MeanReversion"), strict=True):
@@ -62,4 +61,4 @@ def test_a_bots_policy_is_for_its_own_queue_alone(synthesize: Callable[[Environm
 
 def test_a_bot_without_a_proper_name_is_refused_by_it() -> None:
     with pytest.raises(ConfigError, match=r"bots is 'Big Bot'.*lower case"):
-        replace(dev(), bots=("Big Bot",))
+        changed(dev(), bots=("Big Bot",))

@@ -14,7 +14,7 @@ from deployments import ROOT, Deployment
 from permissions import rights, rights_of
 from programs import program, settings_read, variable
 
-from barflow.market.bars import arrow_schema
+from barflow.market.arrow import arrow_schema
 from barflow.operations.deployment import settings_of
 from barflow.pipeline.program import parse_arguments
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from deployments import Deployment, Synthesize
+from deployments import Deployment, Synthesize, changed
 
 from config.environment import NetworkConfig
 from config.environments import dev
@@ -21,7 +20,7 @@ GROUPS = ("Database", "Functions", "EmrPrimary", "EmrCore", "EmrService", "Glue"
 def opened(synthesize: Synthesize) -> Deployment:
     """dev with Airflow's page open to an office, and two services reached without NAT."""
     network = NetworkConfig(airflow_ui_cidrs=OFFICE, interface_endpoints=("secretsmanager", "glue"))
-    return synthesize(replace(dev(), network=network))
+    return synthesize(changed(dev(), network=network))
 
 
 def group_of(reference: Any) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from deployments import Deployment
+from deployments import Deployment, changed
 
 from barflow import metric_names as metrics
 from config.environment import AlarmConfig, Environment, IngestConfig
@@ -37,13 +36,13 @@ def test_each_alarm_is_there_and_tells_the_topic_when_it_comes_and_goes(dev_depl
 
 
 def test_what_any_bot_failed_at_is_an_alarm(synthesize: Callable[[Environment], Deployment]) -> None:
-    found = synthesize(replace(dev(), bots=("trend", "mean-reversion")))
+    found = synthesize(changed(dev(), bots=("trend", "mean-reversion")))
     expression, *queues = alarms(found)["FailedAlerts"]["Metrics"]
     assert expression["Expression"] == "bot0+bot1"
     names = json.dumps([item["MetricStat"]["Metric"]["Dimensions"] for item in queues])
     assert "TrendFailed" in names
     assert "MeanReversionFailed" in names
-    assert "FailedAlerts" not in alarms(synthesize(replace(dev(), bots=())))
+    assert "FailedAlerts" not in alarms(synthesize(changed(dev(), bots=())))
 
 
 def test_stale_bars_are_judged_by_the_environments_minutes(dev_deployment: Deployment) -> None:
@@ -99,7 +98,7 @@ def test_the_step_that_is_watched_is_the_one_that_a_run_adds(dev_deployment: Dep
 
 
 def test_e_mail_slack_and_budget_hear_of_it(synthesize: Callable[[Environment], Deployment]) -> None:
-    told = synthesize(replace(dev(), alarms=AlarmConfig(emails=("data@example.com",), budget_usd=90)))
+    told = synthesize(changed(dev(), alarms=AlarmConfig(emails=("data@example.com",), budget_usd=90)))
     protocols = {item["Protocol"] for item in told.resources("Observability", "AWS::SNS::Subscription")}
     assert protocols == {"email", "lambda"}
     budget = told.only("Observability", "AWS::Budgets::Budget")
@@ -125,7 +124,7 @@ def test_a_business_and_a_technical_dashboard(dev_deployment: Deployment) -> Non
 
 
 def test_without_the_function_there_are_no_alarms_of_its_ticks(synthesize: Callable[[Environment], Deployment]) -> None:
-    hosted = synthesize(replace(dev(), ingest=IngestConfig(runner="host")))
+    hosted = synthesize(changed(dev(), ingest=IngestConfig(runner="host")))
     assert set(alarms(hosted)) == ALARMS - OF_FUNCTION
 
 

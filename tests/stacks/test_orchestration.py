@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-from deployments import Deployment
+from deployments import Deployment, changed
 from moto import mock_aws
 
 from barflow.contract import RuntimeContract, parse
@@ -51,7 +50,7 @@ def test_the_host_is_private_asks_for_imdsv2_and_encrypts_every_disk(dev_deploym
 def test_a_page_open_to_public_addresses_puts_the_host_where_they_reach_it(
     synthesize: Callable[[Environment], Deployment],
 ) -> None:
-    opened = synthesize(replace(dev(), network=NetworkConfig(airflow_ui_cidrs=("203.0.114.0/24",))))
+    opened = synthesize(changed(dev(), network=NetworkConfig(airflow_ui_cidrs=("203.0.114.0/24",))))
     host = opened.only("Orchestration", "AWS::EC2::Instance")
     (interface,) = host["NetworkInterfaces"]
     assert interface["AssociatePublicIpAddress"] is True
@@ -93,7 +92,7 @@ def test_another_contract_is_another_instance(synthesize: Callable[[Environment]
         found = synthesize(environment).templates["Orchestration"]["Resources"]
         return next(name for name, item in found.items() if item["Type"] == "AWS::EC2::Instance")
 
-    hourly = replace(dev(), process=ProcessConfig(schedule=("5 10-16 * * MON-FRI",)))
+    hourly = changed(dev(), process=ProcessConfig(schedule=("5 10-16 * * MON-FRI",)))
     assert instance(dev()) == instance(dev()) != instance(hourly)
 
 
@@ -101,7 +100,7 @@ def test_another_contract_is_another_instance(synthesize: Callable[[Environment]
 def test_a_page_listens_beyond_the_host_only_where_a_network_may_reach_it(
     synthesize: Callable[[Environment], Deployment], opened: str
 ) -> None:
-    made = synthesize(replace(dev(), network=NetworkConfig(**{opened: ("10.1.0.0/16",)})))
+    made = synthesize(changed(dev(), network=NetworkConfig(**{opened: ("10.1.0.0/16",)})))
     contract, ports = made.contract, {"airflow_ui_cidrs": 8080, "dashboard_cidrs": 8050}
     listening = {"airflow_ui_cidrs": contract.airflow.listen, "dashboard_cidrs": contract.dashboard.listen}
     assert listening == {name: "0.0.0.0" if name == opened else "127.0.0.1" for name in ports}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from barflow.errors import BadInputError
 from barflow.market.sessions import BAR, Session, session, sessions_between
-from barflow.pipeline.backfill import BackfillPlan, plan, rehearse
+from barflow.pipeline.backfill import BackfillPlan, plan, simulate
 from barflow.twelvedata.credits import Credits
 
 NOW = datetime(2026, 11, 24, 20, 0, 30, tzinfo=UTC)  # Tuesday, 15:00 in New York
@@ -117,7 +117,7 @@ def test_no_minute_and_no_day_is_ever_overspent_or_wasted(
     symbols: int, batch_sizes: list[int], per_minute: int, per_day: int | None, seconds: int
 ) -> None:
     now = NOW.replace(hour=0, minute=0, second=0) + timedelta(seconds=seconds)
-    calls = list(rehearse(symbols, batch_sizes, Credits(per_minute, per_day), now))
+    calls = list(simulate(symbols, batch_sizes, Credits(per_minute, per_day), now))
     assert sum(count for _, count in calls) == symbols * len(batch_sizes)
     assert max(count for _, count in calls) <= min(max(batch_sizes), per_minute, symbols)
     assert [at for at, _ in calls] == sorted(at for at, _ in calls)
@@ -184,7 +184,7 @@ class TestWhatIsPrinted:
             "5 symbols, 250 sessions from 2025-01-02 to 2025-12-31: up to 96,960 bars",
             "6 calls for 20 credits, in 4 chunks of whole sessions",
             "3 minutes of calls at 8 credits a minute and 800 a day",
-            "the credits allow an end by 2026-11-24 20:03 UTC",
+            "the credits allow it to finish by 2026-11-24 20:03 UTC",
             "Sessions that are stored whole are not asked for again, so it may be less.",
         ]
 

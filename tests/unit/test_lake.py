@@ -13,8 +13,9 @@ import pytest
 
 from barflow.errors import BarflowError, UnavailableError
 from barflow.lake.export import export_bars
-from barflow.lake.partitions import Lake, Manifest, Partition
-from barflow.market.bars import arrow_schema
+from barflow.lake.manifests import Manifest, Partition
+from barflow.lake.partitions import Lake
+from barflow.market.arrow import arrow_schema
 
 
 def bars_of(close: float, day: int = 2) -> pa.Table:

@@ -1,11 +1,10 @@
-"""A live demo's market steps from bar to bar, over the close too, and stops where publishing a session failed."""
+"""A live demo's market steps from bar to bar and from session to session, and stops when loading a session fails."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
@@ -17,12 +16,12 @@ BEFORE, NEXT_DAY = datetime(2025, 7, 23, 19, 50, tzinfo=UTC), datetime(2025, 7, 
 
 
 class Ticks:
-    """In the place of a run: notes at which moments it was asked to tick."""
+    """A fake run that records the clock at each tick."""
 
     def __init__(self, clock: LiveClock) -> None:
         self.clock, self.at, self.next_day = clock, list[datetime](), threading.Event()
 
-    def ingest(self, say: object) -> Ticks:
+    def ingest(self, log: object) -> Ticks:
         return self
 
     def tick(self, symbols: Sequence[str]) -> None:
@@ -31,24 +30,25 @@ class Ticks:
             self.next_day.set()
 
 
-def go(at_close: Callable[[Ticks], None]) -> list[datetime]:
+def run_market(at_close: Callable[[Ticks], None]) -> list[datetime]:
     clock = LiveClock(BEFORE)
     ticks = Ticks(clock)
-    run: Any = ticks
-    keep_ticking(run, clock, ["TSLA"], end=NEXT_DAY, speed=1e9, at_close=lambda: at_close(ticks), say=lambda text: None)
+    keep_ticking(
+        ticks.tick, clock, ["TSLA"], end=NEXT_DAY, speed=1e9, at_close=lambda: at_close(ticks), log=lambda text: None
+    )
     return ticks.at
 
 
-def test_the_next_session_does_not_wait_until_the_last_one_is_published() -> None:
-    published: list[bool] = []
-    at = go(lambda ticks: published.append(ticks.next_day.wait(30)))
-    assert published == [True]
+def test_the_next_session_does_not_wait_for_the_load_of_the_last_one() -> None:
+    loaded: list[bool] = []
+    at = run_market(lambda ticks: loaded.append(ticks.next_day.wait(30)))
+    assert loaded == [True]
     assert [f"{moment:%d %H:%M}" for moment in at] == ["23 19:55", "23 20:00", "24 13:35", "24 13:40", "24 13:45"]
 
 
-def test_a_session_that_cannot_be_published_ends_the_market_with_the_reason() -> None:
+def test_a_failed_load_ends_the_market_with_its_error() -> None:
     def fail(ticks: Ticks) -> None:
         raise BarflowError("the warehouse is full")
 
     with pytest.raises(BarflowError, match="the warehouse is full"):
-        go(fail)
+        run_market(fail)

@@ -18,7 +18,9 @@ import pytest
 
 from barflow import errors
 from barflow.errors import BadInputError, BarflowError, UnavailableError, VendorRefusedError
-from barflow.pipeline.program import Say, as_known, run_child, run_program
+from barflow.pipeline.children import run_child
+from barflow.pipeline.program import as_known, run_program
+from barflow.progress import Log
 
 PARSER = argparse.ArgumentParser(prog="job.py")
 PARSER.add_argument("--lake")
@@ -65,7 +67,7 @@ def test_a_child_that_fails_fails_its_command_in_the_same_words(
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("sys.exit(7)", r"job\.py was ended by exit code 7 after: no word\. What is stored stays"),
+        ("sys.exit(7)", r"job\.py was ended by exit code 7 after: no output\. What is stored stays"),
         ("print('half way', file=sys.stderr, flush=True)\nos.kill(os.getpid(), 9)", r"by signal 9 after: half way\."),
     ],
 )
@@ -114,7 +116,7 @@ def run(capsys: pytest.CaptureFixture[str], work: Any, *argv: str) -> tuple[int,
 
 
 def test_a_program_prints_one_object(capsys: pytest.CaptureFixture[str]) -> None:
-    def work(arguments: argparse.Namespace, say: Say) -> dict[str, Any]:
+    def work(arguments: argparse.Namespace, say: Log) -> dict[str, Any]:
         say("at work")
         return {"lake": arguments.lake}
 
@@ -124,7 +126,7 @@ def test_a_program_prints_one_object(capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.parametrize("error", [BarflowError("no"), BadInputError("no"), VendorRefusedError("no")])
 def test_a_program_that_fails_says_so_in_one_line(capsys: pytest.CaptureFixture[str], error: BarflowError) -> None:
-    def work(arguments: argparse.Namespace, say: Say) -> dict[str, Any]:
+    def work(arguments: argparse.Namespace, say: Log) -> dict[str, Any]:
         raise error
 
     assert run(capsys, work) == (error.exit_code, "", "error: no\n")

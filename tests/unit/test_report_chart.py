@@ -1,4 +1,4 @@
-"""A chart's marks lie where the bars say, whatever the bars are."""
+"""Every mark of a chart is at its bar's time and price, for any bars."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from barflow.market.sessions import Session, new_york, sessions_between
 from local.report.chart import LEAST_SLOTS, PHONE_LABEL, PITCH, PRICE_HEIGHT, PRICE_SHARE, Candle, Chart, draw
 
 HOUR = timedelta(hours=1)
-# Both changes of daylight saving and the half days of a year.
+# Both DST changes and the half days of a year.
 SESSIONS = sessions_between(date(2025, 2, 20), date(2026, 3, 20))
 prices = st.integers(2, 500_000).map(lambda cents: cents / 100)
 
@@ -25,7 +25,7 @@ def hours(traded: Session) -> list[datetime]:
 
 
 def expected_hours(candles: list[Candle]) -> list[datetime]:
-    """Every hour that trades from the first bar to the last."""
+    """Return every trading hour from the first bar to the last."""
     first, last = candles[0].bar_start, candles[-1].bar_start
     return [start for traded in SESSIONS for start in hours(traded) if first <= start <= last]
 
@@ -37,7 +37,7 @@ def candle(start: datetime, four: list[float], volume: int = 1000) -> Candle:
 
 @st.composite
 def histories(draw_: st.DrawFn) -> list[Candle]:
-    """Up to six weeks in a row, with hours missing."""
+    """Generate up to six weeks of hourly bars, some of them missing."""
     first = draw_(st.integers(0, len(SESSIONS) - 30))
     found = [start for traded in SESSIONS[first : first + draw_(st.integers(1, 30))] for start in hours(traded)]
     kept = [start for start in found if draw_(st.integers(0, 9))] or found[:1]
@@ -47,7 +47,7 @@ def histories(draw_: st.DrawFn) -> list[Candle]:
 
 
 def drawn(chart: Chart) -> dict[int, tuple[str, list[int]]]:
-    """By slot: the side, and the highest and lowest y, of each candle, read from the SVG paths alone."""
+    """Return by slot each candle's side and its highest and lowest y, read from the SVG paths alone."""
     found = {}
     for side, paths in chart.candles.items():
         for path in paths:
@@ -60,7 +60,7 @@ def drawn(chart: Chart) -> dict[int, tuple[str, list[int]]]:
 
 @settings(max_examples=40)
 @given(histories())
-def test_every_bar_has_a_slot_and_its_high_and_low_are_on_the_price_axis(candles: list[Candle]) -> None:
+def test_every_bar_has_a_slot_with_its_high_and_low_on_the_price_axis(candles: list[Candle]) -> None:
     chart = draw(candles)
     marks = drawn(chart)
     assert len(marks) == len(candles)
@@ -77,7 +77,7 @@ def test_every_bar_has_a_slot_and_its_high_and_low_are_on_the_price_axis(candles
 
 @settings(max_examples=40)
 @given(histories())
-def test_bars_emulator_time_order_and_a_missing_one_leaves_its_slot_empty(candles: list[Candle]) -> None:
+def test_bars_are_in_time_order_and_a_missing_one_leaves_its_slot_empty(candles: list[Candle]) -> None:
     expected = expected_hours(candles)
     taken = [expected.index(bar.bar_start) for bar in candles]
     chart = draw(candles)
@@ -88,7 +88,7 @@ def test_bars_emulator_time_order_and_a_missing_one_leaves_its_slot_empty(candle
 
 @settings(max_examples=40)
 @given(histories())
-def test_price_labels_are_round_and_lie_where_they_say(candles: list[Candle]) -> None:
+def test_price_labels_are_round_and_at_their_price(candles: list[Candle]) -> None:
     chart = draw(candles)
     values = [float(tick.label.replace(",", "")) for tick in chart.price_ticks]
     assert 2 <= len(values) <= 8
@@ -102,7 +102,7 @@ def test_price_labels_are_round_and_lie_where_they_say(candles: list[Candle]) ->
 
 @settings(max_examples=40)
 @given(histories())
-def test_labels_have_room_on_a_phone_and_sit_at_the_start_of_their_session(candles: list[Candle]) -> None:
+def test_labels_fit_a_phone_and_are_at_the_start_of_their_session(candles: list[Candle]) -> None:
     chart = draw(candles)
     everywhere = [label.x for label in chart.labels if label.where == "everywhere"]
     assert all(after - before >= PHONE_LABEL for before, after in pairwise(everywhere))
@@ -114,14 +114,14 @@ def test_labels_have_room_on_a_phone_and_sit_at_the_start_of_their_session(candl
     assert [begins[label.x] for label in chart.labels] == [int(label.label.split()[-1]) for label in chart.labels]
 
 
-def test_the_readout_tells_the_bars_to_the_cent_and_which_are_short() -> None:
+def test_the_readout_shows_prices_to_the_cent_and_which_bars_are_short() -> None:
     start = datetime(2025, 7, 2, 13, 30, tzinfo=UTC)
     bars = [candle(start, [211.49001, 212, 210, 211.5]), candle(start + HOUR, [211.5, 212.3, 211, 211.9], 7)]
     short = Candle(**(vars(bars[1]) | {"bar_start": start + 2 * HOUR, "bar_count": 5}))
-    told = draw([*bars, short]).bars
-    assert told["t"] == [start.timestamp() / 60, 60, 60]
-    assert (told["o"][0], told["v"]) == (211.49, [1000, 7, 7])
-    assert told["short"] == {2: "5 of 12"}
+    columns = draw([*bars, short]).bars
+    assert columns["t"] == [start.timestamp() / 60, 60, 60]
+    assert (columns["o"][0], columns["v"]) == (211.49, [1000, 7, 7])
+    assert columns["short"] == {2: "5 of 12"}
 
 
 def test_a_price_below_a_dollar_has_four_decimals() -> None:

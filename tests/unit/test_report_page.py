@@ -1,4 +1,4 @@
-"""The report's file is whole, of a bearable size, and self-contained."""
+"""The report's file is complete, below 3 MB and self-contained."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOW = datetime(2025, 11, 21, 21, 30, tzinfo=UTC)
 
 
 def hourly(symbol: str, sessions: int) -> list[Candle]:
-    """Synthetic hours: of each, its first bar's prices and volume will do."""
+    """Return synthetic hourly bars, made from the first 5-minute bar of each hour."""
     market, hour = SyntheticBars(), timedelta(hours=1)
     made = []
     for traded in last_sessions(NOW, sessions):
@@ -55,7 +55,7 @@ def test_fifty_symbols_of_sixty_sessions_stay_under_three_megabytes() -> None:
     assert few + (more - few) / 5 * 49 < 3e6
 
 
-def test_the_page_names_no_address_and_allows_only_its_own_script_and_style(small: Report) -> None:
+def test_the_page_has_no_address_and_allows_only_its_own_script_and_style(small: Report) -> None:
     text = render(small)
     assert re.findall(r"https?:|[\"'(=]//|url\(|@import|\bsrc=|<link(?! rel=\"icon\" href=\"data:,\")", text) == []
     policy = re.findall(r'content="(default-src [^"]*)"', text)[0].replace("&#39;", "'")
@@ -67,7 +67,7 @@ def test_the_page_names_no_address_and_allows_only_its_own_script_and_style(smal
 
 @contextmanager
 def files_no_larger_than(size: int) -> Iterator[None]:
-    """A disk that is full after so many bytes, to this process."""
+    """Limit the size of files, as a full disk does."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -76,7 +76,7 @@ def files_no_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_keeps_the_earlier_page_and_leaves_nothing_behind(small: Report, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_earlier_page_and_leaves_no_other_file(small: Report, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     write_report(page, small)
     before = page.read_text()
@@ -89,12 +89,12 @@ def test_a_full_disk_keeps_the_earlier_page_and_leaves_nothing_behind(small: Rep
     assert list(tmp_path.iterdir()) == [page]
 
 
-def test_a_folder_that_is_gone_is_one_clear_error(small: Report, tmp_path: Path) -> None:
+def test_a_missing_folder_is_one_clear_error(small: Report, tmp_path: Path) -> None:
     with pytest.raises(BarflowError, match=r"No such file or directory.*then run the demo again"):
         write_report(tmp_path / "gone" / "report.html", small)
 
 
-def test_a_page_takes_the_place_of_the_earlier_one(small: Report, tmp_path: Path) -> None:
+def test_a_page_replaces_the_earlier_one(small: Report, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     page.write_text("an earlier page")
     write_report(page, small)

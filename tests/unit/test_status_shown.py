@@ -1,4 +1,4 @@
-"""Does `barflow status` tell of alerts that no channel takes, and say nothing of them while none waits?"""
+"""`barflow status` shows undelivered alerts, and nothing about alerts when there are none."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ NOW = datetime(2025, 7, 17, 15, 0, tzinfo=UTC)
 FOUND = {"AAPL": SymbolStatus("AAPL", newest_staged=NOW)}
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(2520.4, True), (0.0, False)])
-def test_alerts_that_wait_are_told(seconds: float, told: bool, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("seconds", "shown"), [(2520.4, True), (0.0, False)])
+def test_undelivered_alerts_are_shown(seconds: float, shown: bool, capsys: pytest.CaptureFixture[str]) -> None:
     show_status(FOUND, {}, NOW, seconds)
-    shown = " ".join(capsys.readouterr().out.split())
-    assert ("an alert has waited for 42 min: `barflow alerts list --undelivered`" in shown) is told
+    printed = " ".join(capsys.readouterr().out.split())
+    assert ("an alert has waited for 42 min: `barflow alerts list --undelivered`" in printed) is shown
     assert status_json(FOUND, {}, NOW, seconds)["undelivered_alert_seconds"] == round(seconds)

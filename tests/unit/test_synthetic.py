@@ -1,4 +1,4 @@
-"""Are synthetic sessions repeatable, connected, and shaped like a market?"""
+"""Synthetic sessions are repeatable, connect from day to day, and look like a market."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def bars_of(found: Session, symbol: str = "AAPL", market: SyntheticBars = MARKET
     return market.rows(symbol, found.opens, found.closes)
 
 
-def moved(before: str | None, after: str | None) -> float:
+def change(before: str | None, after: str | None) -> float:
     assert before is not None
     assert after is not None
     return float(after) / float(before) - 1
@@ -32,7 +32,7 @@ def moved(before: str | None, after: str | None) -> float:
 
 @given(a_session, a_symbol)
 @settings(max_examples=60, deadline=None)
-def test_every_bar_is_consistent_and_on_the_calendars_grid(found: Session, symbol: str) -> None:
+def test_every_bar_is_consistent_and_on_the_calendar_grid(found: Session, symbol: str) -> None:
     rows = bars_of(found, symbol)
     assert [row[0] for row in rows] == list(found.slots)
     for _, open_, high, low, close, volume in rows:
@@ -43,7 +43,7 @@ def test_every_bar_is_consistent_and_on_the_calendars_grid(found: Session, symbo
 
 @given(a_session, st.integers(0, 90), st.integers(0, 90), st.integers(0, 20))
 @settings(max_examples=60, deadline=None)
-def test_a_bar_does_not_depend_on_the_range_it_was_asked_in(found: Session, skip: int, drop: int, days: int) -> None:
+def test_a_bar_does_not_depend_on_the_requested_range(found: Session, skip: int, drop: int, days: int) -> None:
     start = found.opens + timedelta(minutes=5 * skip)
     end = found.closes + timedelta(days=days) - timedelta(minutes=5 * drop)
     alone = SyntheticBars(seed=7, cached_sessions=1)
@@ -62,7 +62,7 @@ def test_prices_connect_from_session_to_session_with_a_rare_large_gap() -> None:
     gaps = []
     for symbol in ("AAPL", "TSLA", "NVDA"):
         days = [bars_of(found, symbol) for found in SESSIONS]
-        gaps += [abs(moved(a[-1][4], b[0][1])) for a, b in pairwise(days)]
+        gaps += [abs(change(a[-1][4], b[0][1])) for a, b in pairwise(days)]
     assert 0.002 < statistics.median(gaps) < 0.01
     assert max(gaps) < 0.15
     assert 0.005 < sum(gap > 0.05 for gap in gaps) / len(gaps) < 0.03
@@ -76,7 +76,7 @@ def test_prices_stay_plausible_over_years() -> None:
         assert max(closes) / min(closes) < 6
 
 
-def test_a_day_trades_most_at_its_open_and_close() -> None:
+def test_volume_is_highest_at_the_open_and_at_the_close() -> None:
     volumes = [[int(row[5] or 0) for row in bars_of(found)] for found in SESSIONS[:60] if found.expected_bars == 78]
     by_slot = [statistics.mean(day[slot] for day in volumes) for slot in range(78)]
     noon = statistics.mean(by_slot[33:45])
@@ -84,7 +84,7 @@ def test_a_day_trades_most_at_its_open_and_close() -> None:
     assert statistics.mean(by_slot[-6:]) > 2 * noon
 
 
-def test_a_half_day_ends_early_and_a_holiday_has_nothing() -> None:
+def test_a_half_day_ends_early_and_a_holiday_has_no_bars() -> None:
     half_day = session(date(2025, 7, 3))
     assert half_day is not None
     rows = bars_of(half_day)
@@ -99,7 +99,7 @@ def test_sessions_follow_new_york_over_a_dst_change() -> None:
     assert {f"{moment:%H:%M}" for moment in opens} == {"14:30", "13:30"}
 
 
-def test_price_text_looks_like_the_vendors() -> None:
+def test_price_text_looks_like_twelve_datas() -> None:
     prices = [text for row in bars_of(SESSIONS[3]) for text in row[1:5] if text]
     decimals = [len(text.partition(".")[2]) for text in prices]
     assert set(decimals) == {2, 5, 6, 7}
@@ -114,12 +114,12 @@ def test_any_well_formed_symbol_is_known(symbol: str) -> None:
 
 
 @pytest.mark.parametrize("symbol", ["UNKNOWN", "UNKNOWN7", "BAD", "BADCO", "", "AA PL", "aapl", "A" * 25, "A,B"])
-def test_a_malformed_or_self_declared_bad_symbol_is_unknown_and_empty(symbol: str) -> None:
+def test_a_malformed_symbol_or_one_that_starts_with_unknown_or_bad_has_no_bars(symbol: str) -> None:
     assert not MARKET.knows(symbol)
     assert bars_of(SESSIONS[0], symbol) == []
 
 
-def test_it_follows_the_clock_and_says_what_it_is() -> None:
+def test_it_follows_the_clock_and_describes_itself() -> None:
     assert MARKET.as_of is None
     assert MARKET.first == datetime(2008, 1, 2, 14, 30, tzinfo=UTC)
     assert "seed 7" in MARKET.describe

@@ -1,0 +1,194 @@
+"""Recorded bars: the reader of CSV files and of recorded Twelve Data answers.
+
+Two forms are read:
+
+- a CSV file with the columns ``datetime,open,high,low,close,volume,symbol``, in New York time, rows in any order;
+- a Twelve Data answer (JSON, one symbol), or a folder of them (``time_series_*.json``). An answer names its time zone.
+
+The reader checks the form alone. A bad bar (negative price, off-grid time, ``NaN``) stays as recorded, because the
+pipeline's validation has to see it. What cannot be read as a bar at all raises BadInputError, with its file and line.
+"""
+
+from __future__ import annotations
+
+import bisect
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import orjson
+
+from barflow.errors import BadInputError
+from barflow.market.sessions import BAR, NEW_YORK, new_york
+from barflow.market.validation import FIELD_NAMES, TIME_FORMAT, Validated, validate
+
+# One bar: its open (aware, UTC), then open, high, low, close (dollars) and volume (shares) as the vendor's text.
+# None where a recorded answer holds null.
+Row = tuple[datetime, str | None, str | None, str | None, str | None, str | None]
+
+VALUES = ("open", "high", "low", "close", "volume")
+COLUMNS = ("datetime", *VALUES, "symbol")
+EXPECTED = f"expected the columns {','.join(COLUMNS)}"
+
+
+class Recording:
+    """Recorded bars by symbol, in time order. The text of each number stays exactly as recorded."""
+
+    def __init__(self, bars: Iterable[tuple[str, Row]]) -> None:
+        """Sort the bars by symbol and time.
+
+        Args:
+            bars: (symbol, row) in any order.
+
+        Raises:
+            ValueError: There is no bar.
+        """
+        by_symbol: dict[str, list[Row]] = {}
+        for symbol, row in bars:
+            by_symbol.setdefault(symbol, []).append(row)
+        if not by_symbol:
+            raise ValueError("a recording needs at least one bar")
+        self._rows = {symbol: sorted(rows, key=_open) for symbol, rows in by_symbol.items()}
+        self._opens = {symbol: [row[0] for row in rows] for symbol, rows in self._rows.items()}
+        self.symbols: tuple[str, ...] = tuple(self._rows)
+        self.first: datetime = min(opens[0] for opens in self._opens.values())
+        self.as_of: datetime = max(opens[-1] for opens in self._opens.values()) + BAR
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recording:
+        """Read a CSV file, a JSON answer or a folder of JSON answers. Raise BadInputError, in one line."""
+        path = Path(path)
+        if not path.exists():
+            raise BadInputError(f"recording {path} does not exist: give a CSV file or a folder of JSON answers")
+        if path.is_dir():
+            files = sorted(path.glob("time_series_*.json"))
+            if not files:
+                raise BadInputError(
+                    f"recording {path} has no time_series_*.json in it: give a folder of Twelve Data answers"
+                )
+            bars = [bar for file in files for bar in _json_bars(file)]
+        else:
+            bars = list(_json_bars(path) if path.suffix.lower() == ".json" else _csv_bars(path))
+        if not bars:
+            raise BadInputError(f"recording {path} has no bars in it: give another one")
+        return cls(bars)
+
+    @property
+    def describe(self) -> str:
+        """Return its size in words: symbols, exchange-local days, bars."""
+        opens = [opened for each in self._opens.values() for opened in each]
+        days = len({new_york(opened).date() for opened in opens})
+        return f"{len(self.symbols)} symbols, {days} sessions, {len(opens)} bars"
+
+    def knows(self, symbol: str) -> bool:
+        """Return whether it holds a bar of the symbol."""
+        return symbol in self._rows
+
+    def rows(self, symbol: str, start: datetime, end: datetime) -> list[Row]:
+        """Return the bars that open in [start, end) (UTC), oldest first. Duplicates stay as recorded."""
+        opens = self._opens.get(symbol, [])
+        return self._rows.get(symbol, [])[bisect.bisect_left(opens, start) : bisect.bisect_left(opens, end)]
+
+
+def validate_rows(symbol: str, rows: Sequence[Row], now: datetime) -> Validated:
+    """Validate a symbol's rows as ingest validates Twelve Data's answer with the same bars at ``now`` (UTC)."""
+    values = [dict(zip(FIELD_NAMES, (f"{row[0]:{TIME_FORMAT}}", *row[1:]), strict=True)) for row in rows]
+    return validate(symbol, {}, values, now)
+
+
+def _open(row: Row) -> datetime:
+    return row[0]
+
+
+def _csv_bars(path: Path) -> Iterator[tuple[str, Row]]:
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    try:
+        header = [name.strip().lower() for name in next(reader, [])]
+        places = _places(path, header)
+        for cells in reader:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise _malformed(path, reader.line_num, f"{len(cells)} columns where the header has {len(header)}")
+            when, o, h, low, c, volume, symbol = (cells[place].strip() for place in places)
+            if not symbol:
+                raise _malformed(path, reader.line_num, "the symbol is empty")
+            yield symbol.upper(), (_utc(when, NEW_YORK, path, reader.line_num), o, h, low, c, volume)
+    except csv.Error as error:
+        raise _malformed(path, reader.line_num, str(error)) from None
+
+
+def _places(path: Path, header: list[str]) -> list[int]:
+    missing = [name for name in COLUMNS if name not in header]
+    if len(missing) == len(COLUMNS):
+        raise BadInputError(f"recording {path} has no header line: {EXPECTED}")
+    if missing:
+        raise BadInputError(f"recording {path} lacks the column(s) {', '.join(missing)}: {EXPECTED}")
+    return [header.index(name) for name in COLUMNS]
+
+
+def _json_bars(path: Path) -> list[tuple[str, Row]]:
+    try:
+        body = orjson.loads(_text(path))
+    except orjson.JSONDecodeError as error:
+        raise BadInputError(f"recording {path} is broken JSON: {error}") from None
+    if isinstance(body, dict) and body.get("status") == "error":
+        raise BadInputError(f"recording {path} holds an error answer, not bars: {body.get('message')}")
+    try:
+        symbol, zone_name, values = body["meta"]["symbol"], body["meta"]["exchange_timezone"], list(body["values"])
+    except (KeyError, TypeError):
+        needs = "meta.symbol, meta.exchange_timezone and values"
+        raise BadInputError(f"recording {path} is not one symbol's answer: it needs {needs}") from None
+    try:
+        zone = ZoneInfo(str(zone_name))
+    except (ValueError, OSError, LookupError):
+        raise BadInputError(f"recording {path} names an unknown time zone: {zone_name!r}") from None
+    return [(str(symbol).upper(), _json_row(value, zone, path, n)) for n, value in enumerate(values, 1)]
+
+
+def _json_row(value: object, zone: ZoneInfo, path: Path, number: int) -> Row:
+    if not isinstance(value, dict):
+        raise _malformed(path, number, "not an object", "value")
+    missing = [name for name in COLUMNS[:-1] if name not in value]
+    if missing:
+        raise _malformed(path, number, f"lacks {', '.join(missing)}", "value")
+    opened = _utc(str(value["datetime"]), zone, path, number, "value")
+    o, h, low, c, volume = (_as_text(value[name]) for name in VALUES)
+    return opened, o, h, low, c, volume
+
+
+def _as_text(value: object) -> str | None:
+    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _utc(text: str, zone: ZoneInfo, path: Path, number: int, unit: str = "line") -> datetime:
+    try:
+        naive = datetime.fromisoformat(text)
+        if naive.tzinfo is None and len(text) > len("2025-07-02") and 1900 <= naive.year < 2200:
+            return naive.replace(tzinfo=zone).astimezone(UTC)
+    except ValueError:
+        pass
+    raise _malformed(path, number, f"{text[:40]!r} is not a wall-clock datetime such as '2025-07-02 09:30:00'", unit)
+
+
+def _malformed(path: Path, number: int, what: str, unit: str = "line") -> BadInputError:
+    return BadInputError(f"recording {path}, {unit} {number}: {what}")
+
+
+def _text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BadInputError(f"recording {path} cannot be read: {error.strerror}") from None
+    if not raw.strip():
+        raise BadInputError(f"recording {path} is empty: {EXPECTED}, or a Twelve Data JSON answer")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise BadInputError(f"recording {path} is not a UTF-8 text file: {EXPECTED}")
+    return text

@@ -1,0 +1,81 @@
+"""Run the Spark programs of the checkout as child processes.
+
+A program writes progress to stderr and one JSON object as the last line of stdout (barflow.pipeline.program).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any
+
+from barflow.errors import BadInputError, BarflowError, VendorRefusedError
+from barflow.pipeline.stores import Stores
+from barflow.progress import Log
+
+CHECKOUT = Path(__file__).parents[2]
+# Lines that Spark and the JVM print at every start, and the program's error, which is raised instead.
+_NOISE = re.compile(r"^(?:$|Setting default log level|To adjust logging level|.* WARN |WARNING: |error: )")
+STOP_SECONDS = 10.0
+KINDS = (BadInputError, VendorRefusedError)
+
+
+def run_script(stores: Stores, name: str, log: Log, *arguments: str) -> dict[str, Any]:
+    """Run a Spark program such as ``spark/bars_to_parquet.py`` on these stores. Return its result.
+
+    Raises BadInputError where the installation does not contain it, else the error that it ended with.
+    """
+    path = CHECKOUT / name
+    if not path.exists():
+        raise BadInputError(f"{name} is not in this installation: run the command from a checkout of the project")
+    return run_child(
+        [sys.executable, str(path), *arguments], {**os.environ, **stores.environment}, log, stores.on_child
+    )
+
+
+def run_child(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Log,
+    on_start: Callable[[subprocess.Popen[str]], None] = lambda child: None,
+) -> dict[str, Any]:
+    """Run a program as a child process, pass its progress on, and return its result.
+
+    Raises the error that the program ended with: the same class and message.
+    """
+    last = failure = ""
+    with subprocess.Popen(
+        command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, text=True
+    ) as child:
+        on_start(child)
+        try:
+            assert child.stderr is not None
+            assert child.stdout is not None
+            for line in map(str.rstrip, child.stderr):
+                last = line or last
+                if line.startswith("error: "):
+                    failure = line.removeprefix("error: ")
+                if not _NOISE.match(line):
+                    log(line)
+            output = child.stdout.read()
+        except BaseException:
+            child.terminate()
+            # Give it time to release its lease: after Ctrl-C, Popen itself waits only 0.25 s.
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(STOP_SECONDS)
+            raise
+    if child.returncode == 0:
+        return dict(json.loads(output.splitlines()[-1]))
+    if failure:
+        raise next((kind for kind in KINDS if kind.exit_code == child.returncode), BarflowError)(failure)
+    how = f"exit code {child.returncode}" if child.returncode > 0 else f"signal {-child.returncode}"
+    raise BarflowError(
+        f"{Path(command[1]).name} was ended by {how} after: {last or 'no output'}. What is stored stays. Run it again."
+    )

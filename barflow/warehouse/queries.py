@@ -1,0 +1,87 @@
+"""Queries on the warehouse: a user's read-only statement, bar counts per session, and the load ledger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from barflow.errors import BadInputError
+from barflow.market.bars import BAR_TABLES
+from barflow.market.counts import SessionCounts
+from barflow.warehouse.connection import connect, reason_of, warehouse_errors
+
+QUERY_SECONDS = 60
+
+
+def query_read_only(dsn: str, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Run one statement in a read-only transaction. Return its column names and rows.
+
+    Raises BadInputError for a statement that is wrong, writes, or returns nothing.
+    """
+    with connect(dsn) as connection:
+        connection.read_only = True
+        try:
+            # The extended protocol takes a single statement, so none can end the read-only transaction.
+            connection.execute(sql.SQL("set local statement_timeout = {}").format(sql.Literal(QUERY_SECONDS * 1000)))
+            cursor = connection.execute(query.encode(), (), prepare=True)
+            if cursor.description is None:
+                raise BadInputError("the query returned no rows to show: give a SELECT")
+            return [column.name for column in cursor.description], cursor.fetchall()
+        except psycopg.errors.ReadOnlySqlTransaction:
+            raise BadInputError("the query would change the warehouse: only reading is allowed here") from None
+        except psycopg.errors.QueryCanceled:
+            raise BadInputError(f"the query took over {QUERY_SECONDS} s: narrow it by symbol or date") from None
+        except psycopg.OperationalError:
+            with warehouse_errors("answer the query"):
+                raise
+        except psycopg.Error as error:
+            raise BadInputError(f"the query is wrong: {reason_of(error)}") from None
+
+
+def count_bars(connection: psycopg.Connection[Any]) -> tuple[dict[str, SessionCounts], dict[str, dict[str, int]]]:
+    """Return, per bar table, the sum of bar_count by (symbol, session), and the number of rows by symbol."""
+    counts: dict[str, SessionCounts] = {}
+    rows: dict[str, dict[str, int]] = {}
+    with warehouse_errors("count its bars"):
+        for name in BAR_TABLES:
+            statement = sql.SQL(
+                "select symbol, session_date, sum(bar_count), max(bar_start), count(*) from {} group by 1, 2"
+            ).format(sql.Identifier("market", name))
+            counts[name], rows[name] = SessionCounts(), {}
+            for symbol, day, bars, newest, count in connection.execute(statement):
+                counts[name].add(symbol, day.isoformat(), int(bars), newest)
+                rows[name][symbol] = rows[name].get(symbol, 0) + count
+    return counts, rows
+
+
+def consumed_manifests(connection: psycopg.Connection[Any]) -> set[str]:
+    """Return the run ids of all manifests that a successful load has consumed."""
+    with warehouse_errors("read its load ledger"):
+        found = connection.execute("select unnest(manifests) from ops.load_run where outcome = 'loaded'")
+        return {run_id for (run_id,) in found}
+
+
+def loaded_rows(connection: psycopg.Connection[Any], load_id: str) -> dict[str, int]:
+    """Return the rows by table of all attempts of a load, whose ids are ``LOAD_ID-1``, ``LOAD_ID-2`` and so on."""
+    with warehouse_errors("read its load ledger"):
+        found = connection.execute(
+            "select key, sum(value::bigint) from ops.load_run, jsonb_each_text(rows) "
+            "where outcome = 'loaded' and starts_with(load_id, %s) group by 1",
+            (f"{load_id}-",),
+        )
+        return {table: int(rows) for table, rows in found}
+
+
+def last_load(connection: psycopg.Connection[Any]) -> dict[str, Any] | None:
+    """Return the newest load and its outcome; None before the first."""
+    with warehouse_errors("read its load ledger"):
+        found = connection.execute(
+            "select load_id, started_at, outcome, error from ops.load_run order by started_at desc limit 1"
+        ).fetchone()
+    if found is None:
+        return None
+    load_id, started_at, outcome, error = found
+    run = {"run_id": load_id, "started_at": started_at.isoformat(), "outcome": outcome}
+    return run | ({"error": error} if error else {})
