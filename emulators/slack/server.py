@@ -23,7 +23,7 @@ DROP, TRUNCATE = "drop", "truncate"
 class Fault:
     """A fault that the next posts meet.
 
-    ``answer`` is one of Slack's error codes, an HTTP status, DROP to close the connection, or TRUNCATE to send a part of
+    ``answer`` is one of Slack's error codes, an HTTP status, DROP to close the connection, or TRUNCATE to cut off
     the JSON. ``times`` is the number of posts that meet it, -1 for all. ``retry_after`` is in seconds.
     """
 
