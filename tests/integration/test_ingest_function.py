@@ -53,7 +53,7 @@ def function(
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "Run", partial(Stores, clock=CLOCK))
+    monkeypatch.setattr(module, "Stores", partial(Stores, clock=CLOCK))
     return module
 
 
