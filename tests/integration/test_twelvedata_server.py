@@ -54,7 +54,7 @@ class TestAnswersEqualRecordedAnswers:
         with TwelveDataEmulator(Recording.load(recordings.answers)) as replayed:
             for symbol in replayed.source.symbols:
                 (file,) = recordings.answers.glob(f"time_series_{symbol}_5min_*.json")
-                assert ask(replayed, symbol, timezone="Exchange", outputsize=1500).content == file.read_bytes()
+                assert ask(replayed, symbol, timezone="Exchange", outputsize=5000).content == file.read_bytes()
 
     @pytest.mark.parametrize(
         ("body", "request_options"),
