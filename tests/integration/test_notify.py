@@ -68,7 +68,7 @@ def test_slack_gets_the_alert_as_a_sentence_with_its_time_in_new_york(server: Sl
 
 @pytest.mark.parametrize("by", ["token", "webhook"])
 @pytest.mark.parametrize(
-    ("trouble", "reason", "after"),
+    ("fault", "reason", "after"),
     [
         (Fault("channel_not_found"), "channel_not_found", None),
         (Fault(429, retry_after=120), "rate limited", 120),
@@ -78,9 +78,9 @@ def test_slack_gets_the_alert_as_a_sentence_with_its_time_in_new_york(server: Sl
     ],
 )
 def test_a_failure_of_slack_means_the_channel_is_down_and_shows_no_secret(
-    server: SlackEmulator, caplog: pytest.LogCaptureFixture, by: str, trouble: Fault, reason: str, after: float | None
+    server: SlackEmulator, caplog: pytest.LogCaptureFixture, by: str, fault: Fault, reason: str, after: float | None
 ) -> None:
-    server.fault = trouble
+    server.fault = fault
     channel = slack(server.url) if by == "token" else webhook(server)
     with caplog.at_level(logging.DEBUG), pytest.raises(ChannelDownError, match=reason) as error:
         list(channel.send([message()]))
