@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from commands import all_end, barflow, ended, family, wait_for_line, in_process, start
+from commands import all_end, barflow, ended, family, in_process, start, wait_for_line
 
 from emulators.twelvedata.server import TwelveDataEmulator
 from local.state import State
