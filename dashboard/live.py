@@ -105,11 +105,11 @@ class Live:
                 if not started:
                     self._staged.start(self._symbols(), self._clock())
                     started = True
-                self._poll()
+                self._poll(recovered=bool(outage))
                 outage = ""
             except BarflowError as error:
                 if str(error) != outage:
-                    self._publish("trouble", Outage(detail=str(error)))
+                    self._publish("outage", Outage(detail=str(error)))
                 outage = str(error)
             self._ready.set()
             now = self._clock()
@@ -118,8 +118,12 @@ class Live:
                 self._publish("clock", market_at(now))
             self._stop.wait(self._seconds)
 
-    def _poll(self) -> None:
-        if changed := self._staged.refresh():
+    def _poll(self, *, recovered: bool) -> None:
+        """Publish what changed. After an outage publish every row: a page may have missed some."""
+        changed = self._staged.refresh()
+        if recovered:
+            changed = [*self._symbols()]
+        if changed or recovered:
             self._publish("bars", ChangedRows(market=market_at(self._clock()), rows=self._rows(changed)))
         for alert in self._staged.new_alerts():
             self._publish("alert", alert)

@@ -37,7 +37,7 @@ async function start() {
       readAll();
     },
     down: () => showConnection("Connection lost. Reconnecting …"),
-    trouble: ({ detail }) => showBanner(detail),
+    outage: ({ detail }) => showBanner(detail),
     clock: showMarket,
     bars: onBars,
     alert: onAlert,
@@ -125,7 +125,9 @@ function onAlert(alert) {
 async function readHealth() {
   if (byId("page").hidden || document.hidden) return;
   const health = await guarded(api.health);
-  if (health) drawHealth(health);
+  if (!health) return;
+  showBanner(""); // both stores answer again
+  drawHealth(health);
 }
 
 function showMarket(market) {

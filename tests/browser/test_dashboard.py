@@ -6,8 +6,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from pages import ACT, FOLLOWING, LATE, NOW, READY, stage
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from pymongo.database import Database
 
 from barflow.alerts.message import Message
@@ -139,6 +142,40 @@ def test_a_change_during_a_lost_connection_is_shown_after_the_reconnect(look: Lo
         + "await page.waitForFunction(() => document.querySelector('#legend').textContent.includes('100.17'));",
         act=arrive,
     )
+
+
+def test_an_outage_of_the_warehouse_is_reported_and_the_page_catches_up_after_it(
+    look: Look, database: Database[Document], postgres_dsn: str, module_warehouse_dsn: str
+) -> None:
+    name = conninfo_to_dict(module_warehouse_dsn)["dbname"]
+    stage(database, "AAPL", 17)
+
+    def accept_connections(accept: bool) -> None:
+        with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+            alter = sql.SQL("alter database {} with allow_connections {}")
+            connection.execute(alter.format(sql.Identifier(name), accept))
+            if not accept:
+                terminate = "select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = %s"
+                connection.execute(terminate, [name])
+                stage(database, "AAPL", 18)
+
+    acts = iter((False, True))
+    try:
+        banner, last = look(
+            FOLLOWING
+            + "await page.route(/api.health/, () => {});"  # the browser would log its failed answer as an error
+            + ACT
+            + "await page.waitForSelector('#banner:visible'); const banner = await page.textContent('#banner');"
+            + ACT
+            + "await page.waitForFunction(() => document.querySelector('#legend').textContent.includes('100.17'));"
+            + "await page.waitForSelector('#banner', { state: 'hidden' });"
+            + "return [banner, await page.textContent('.row .last')]",
+            act=lambda: accept_connections(next(acts)),
+        )
+    finally:
+        accept_connections(True)
+    assert "the warehouse could not" in banner
+    assert last == "100.17"
 
 
 def test_a_late_answer_does_not_restore_an_old_price(look: Look, arrive: Callable[[], None]) -> None:

@@ -27,7 +27,7 @@ from barflow.staging.connection import Document
 from barflow.staging.ledger import FAILED
 from barflow.staging.quarantine import Quarantine
 from barflow.twelvedata.client import SymbolError
-from emulators.slack.server import TOKEN, SlackEmulator, Trouble
+from emulators.slack.server import TOKEN, Fault, SlackEmulator
 
 Mongo = Database[Document]
 FIRED = "level_101|AAPL|2025-07-30T13:40:00Z"
@@ -195,7 +195,7 @@ def test_two_ticks_at_once_send_one_alert_per_event(
 def test_a_channel_that_is_down_fails_no_tick_and_gets_the_alert_later(
     database: Mongo, slack_server: SlackEmulator
 ) -> None:
-    slack_server.trouble = Trouble(500)
+    slack_server.fault = Fault(500)
     channels = [slack(slack_server.url)]
     report = hop(database, answer("AAPL", FIRING, at(3)), now=at(3), channels=channels).tick(["AAPL"])
     assert report.counts["AAPL"].new == 3
@@ -213,7 +213,7 @@ def test_a_channel_that_is_down_fails_no_tick_and_gets_the_alert_later(
     [waiting] = database["alerts"].find()
     assert waiting["channels"]["slack"]["attempts"] == 2
     assert waiting["due_at"] == waiting["channels"]["slack"]["next_at"] > state["next_at"], "the pause grows"
-    slack_server.trouble = None
+    slack_server.fault = None
     make_due(database)
     hop(database, now=at(4), channels=channels).tick(["AAPL"])
     hop(database, now=at(4), channels=channels).tick(["AAPL"])
@@ -308,7 +308,7 @@ def test_a_channel_gets_an_alert_once_although_another_channel_is_down(
     database: Mongo, slack_server: SlackEmulator
 ) -> None:
     works = FakeChannel()
-    slack_server.trouble = Trouble("channel_not_found", times=2)
+    slack_server.fault = Fault("channel_not_found", times=2)
     hop(database, answer("AAPL", FIRING, at(3)), now=at(3), channels=[slack(slack_server.url), works]).tick(["AAPL"])
     for _ in range(3):
         make_due(database)

@@ -280,7 +280,7 @@ class TestAFailedCall:
         raw: list[RawResponse] = []
         fetch(market, raw=raw)
         assert [(one.http_status, one.symbols) for one in raw] == [(503, ("AAPL",)), (200, ("AAPL",)), (200, ("AAPL",))]
-        assert b"Gateway trouble" in raw[0].body
+        assert b"Gateway error" in raw[0].body
         assert raw[2].body.startswith(raw[1].body)
 
     def test_of_on_raw_is_not_retried(self, market: TwelveDataEmulator) -> None:

@@ -315,7 +315,7 @@ class Server:
 
     def start(self) -> Mongo:
         uri = start_mongo(self.state, self._remember, print)
-        client: MongoClient[Document] = MongoClient(uri, serverSelectionTimeoutMS=2000)
+        client: MongoClient[Document] = MongoClient(uri, serverSelectionTimeoutMS=1000)
         return client.get_database("barflow", codec_options=UTC_AWARE)
 
     def _remember(self, process: subprocess.Popen[bytes], number: int) -> None:
