@@ -161,7 +161,7 @@ def test_status_names_the_commands_that_take_pending_sessions(
     finally:
         bars.replace_one(key, whole)
     assert shown.code == 0
-    assert "pending sessions are taken by the next `barflow process` and `barflow aggregate`" in shown.out
+    assert "the next `barflow process` and `barflow aggregate` load the pending sessions" in shown.out
 
 
 def test_export_writes_what_the_archive_holds(command: Any, tmp_path: Path, oracle: Oracle, days: list[date]) -> None:
@@ -192,7 +192,7 @@ def test_export_writes_what_the_archive_holds(command: Any, tmp_path: Path, orac
         ("AAPL", "2024-07-02", "2024-07-03", "the archive has no bars of AAPL"),
         ("AAPL", "{saturday}", "{sunday}", "the archive has no bars of AAPL"),
         ("AAPL", "{second}", "{first}", "--end {first} is before --start"),
-        ("AAPL", "3 July", "{first}", "--start 3 July: give a day as 2025-01-02"),
+        ("AAPL", "3 July", "{first}", "--start 3 July: give a day such as 2025-01-02"),
         ("AAPL", "1999-07-01", "1999-07-02", "no exchange calendar for 1999-07-01"),
     ],
 )
