@@ -32,7 +32,7 @@ settings.load_profile("untimed")
 # Spark's gateway says goodbye as the interpreter ends, when the log that it writes to is closed.
 logging.getLogger("py4j").setLevel(logging.WARNING)
 
-# CDK's engine runs in Node: in the one that make setup installs, whatever else is on the path.
+# Use the Node that make setup installs for the CDK engine, not one from PATH.
 os.environ.setdefault("JSII_NODE", str(Path(sys.executable).with_name("node")))
 
 ROOT = Path(__file__).parents[1]

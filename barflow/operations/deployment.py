@@ -36,7 +36,8 @@ def read_contract(env: str) -> RuntimeContract:
 def open_stores(env: str) -> tuple[Stores, RuntimeContract | None]:
     """Return the stores of an environment and its contract.
 
-    The environment ``local`` has no contract; its stores follow from the settings of this process. Raises as read_contract does.
+    The environment ``local`` has no contract; its stores follow from the settings of this process. Raises
+    as read_contract does.
     """
     if env == "local":
         return Stores(load_settings()), None

@@ -40,7 +40,7 @@ def summarize(stores: Stores, run_id: str, seconds: float, dollars: float | None
 
     written = [
         row
-        for document in stores.ledger.tries(run_id)
+        for document in stores.ledger.attempts(run_id)
         if document["outcome"] == SUCCEEDED
         for row in document["counts"]
     ]

@@ -106,7 +106,7 @@ def in_process(*arguments: object) -> Ended:
 
 
 def ended(command: subprocess.Popen[str]) -> Ended:
-    """The end of a started command, with what nobody has heard of its stderr yet."""
+    """Return the end of a started command, with the rest of its stderr."""
     with command:
         assert command.stderr is not None
         assert command.stdout is not None
@@ -114,8 +114,8 @@ def ended(command: subprocess.Popen[str]) -> Ended:
     return Ended(command.returncode, out, err)
 
 
-def heard(command: subprocess.Popen[str], word: str) -> list[str]:
-    """Waits until a command says a line with that word on stderr; returns what it said until then."""
+def wait_for_line(command: subprocess.Popen[str], word: str) -> list[str]:
+    """Read stderr until a line contains that word. Return the lines up to it."""
     assert command.stderr is not None
     said = []
     for line in command.stderr:

@@ -102,7 +102,7 @@ def test_status_is_balanced_and_names_the_gaps(command: Any, oracle: Oracle) -> 
     assert outcomes == {"ingest": "succeeded", "process": "succeeded", "aggregate": "loaded"}
     assert found["symbols"]["AAPL"]["missing_bars"] > 0, "the recording starts in the middle of a session"
     for symbol, item in found["symbols"].items():
-        bars, newest, sessions = oracle.one(
+        bars, newest, sessions = oracle.fetch_row(
             f"select count(*), max(bar_start), count(distinct session_date) from bar_5min where symbol = '{symbol}'"
         )
         assert {item[hop] for hop in ("staged", "parquet", "warehouse")} == {bars}
@@ -132,7 +132,7 @@ def test_status_fails_when_a_guarantee_is_broken_and_names_the_session(
     command: Any, replayed: Replayed, oracle: Oracle, days: list[date]
 ) -> None:
     lake, month = replayed.stores.lake, f"{days[0]:%Y-%m}"
-    (bars,) = oracle.one(f"select bar_count from bar_1d where symbol = 'AAPL' and session_date = '{days[0]}'")
+    (bars,) = oracle.fetch_row(f"select bar_count from bar_1d where symbol = 'AAPL' and session_date = '{days[0]}'")
     broken = f"{days[0]}: {bars} bars staged, parquet {bars - 1}"
     whole = lake.read("AAPL", month)
     assert whole is not None
@@ -167,7 +167,7 @@ def test_status_names_the_commands_that_take_pending_sessions(
 def test_export_writes_what_the_archive_holds(command: Any, tmp_path: Path, oracle: Oracle, days: list[date]) -> None:
     first, last = days[:2]
     asked = ("--symbol", "AAPL", "--start", first, "--end", last)
-    count, opened = oracle.one(
+    count, opened = oracle.fetch_row(
         "select count(*), arg_min(open, bar_start) from bar_5min "
         f"where symbol = 'AAPL' and session_date between '{first}' and '{last}'"
     )

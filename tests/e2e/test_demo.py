@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from commands import all_end, barflow, ended, family, heard, in_process, start
+from commands import all_end, barflow, ended, family, in_process, start, wait_for_line
 
 from emulators.twelvedata.server import TwelveDataEmulator
 from local.state import State
@@ -47,7 +47,7 @@ def test_a_demo_that_is_interrupted_and_then_killed_goes_on_and_two_run_side_by_
     state, beside = folder / "one", folder / "two"
 
     first = start("demo", *TWO, "--state", state)
-    heard(first, "writing")  # Spark is at work on MongoDB's bars
+    wait_for_line(first, "writing")  # Spark is at work on MongoDB's bars
     children = family(first)
     assert len(children) > 4, "the servers, their watchdog, the program and its JVM"
     first.send_signal(signal.SIGINT)
@@ -61,7 +61,7 @@ def test_a_demo_that_is_interrupted_and_then_killed_goes_on_and_two_run_side_by_
     assert processes_on(state) == []
 
     second = start("demo", *TWO, "--state", state)
-    said = heard(second, "aggregating")
+    said = wait_for_line(second, "aggregating")
     assert "died lately" not in "".join(said), "the interrupted run gave its lease back"
     children = family(second)
     second.kill()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from harness import program
 from pymongo.database import Database
-from ticks import printed, stored, utc
+from ticks import expected, stored, utc
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, limit
 
 from barflow.errors import UnavailableError
@@ -76,7 +76,7 @@ def test_a_tick_stores_and_counts_every_closed_bar(
 ) -> None:
     CLOCK.now = DAY_OPENS + timedelta(hours=2, minutes=1)
     done = invoke()
-    printed_bars = printed(MARKET, "AAPL", utc("2025-06-30 13:30"), DAY_OPENS + timedelta(hours=2))
+    printed_bars = expected(MARKET, "AAPL", utc("2025-06-30 13:30"), DAY_OPENS + timedelta(hours=2))
     assert stored(database, "AAPL") == printed_bars
     assert (done["outcome"], done["new"], done["forming"]) == ("succeeded", 2 * len(printed_bars), 2)
     assert database["ledger"].find_one({"_id": done["run_id"]})["outcome"] == "succeeded"  # type: ignore[index]

@@ -22,7 +22,7 @@ from barflow.contract import RuntimeContract, parameter_name
 from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
 from barflow.staging.connection import Document
-from emulators.slack.server import TOKEN, SlackEmulator, Trouble
+from emulators.slack.server import TOKEN, Fault, SlackEmulator
 from emulators.twelvedata.server import TwelveDataEmulator
 from local.embedded import EMULATOR_KEY
 from local.synthetic import SyntheticBars
@@ -244,7 +244,7 @@ def test_a_failed_task_posts_one_complete_message_to_slack(
 def test_an_unavailable_slack_does_not_raise(
     tasks: Any, contract: RuntimeContract, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with SlackEmulator(Trouble(500)) as slack:
+    with SlackEmulator(Fault(500)) as slack:
         monkeypatch.setenv("BARFLOW_SLACK_URL", slack.url)
         tasks.report_failure(context(error=RuntimeError("why")))
     assert slack.attempts == 1
