@@ -218,7 +218,7 @@ def test_a_failed_migration_raises_its_reason_and_changes_nothing(
         (tmp_path / path.name).write_text(path.read_text())
     (tmp_path / "9999_wrong.sql").write_text("create table market.half (x int);\nselect * from market.nowhere;\n")
     monkeypatch.setattr(function, "SQL", tmp_path)
-    with pytest.raises(BarflowError, match=r'relation "market.nowhere" does not exist.*[Mm]end'):
+    with pytest.raises(BarflowError, match=r'relation "market.nowhere" does not exist.*Fix the file'):
         function.handler({}, None)
     tables = server.names("select table_name from information_schema.tables where table_schema = 'market'")
     assert "half" not in tables
