@@ -163,6 +163,8 @@ class HostConfig(Config, title="host"):
 
     instance_type: Instance = Field("t4g.medium", description="a Graviton class such as t4g.medium")
     data_volume_gb: int = Field(20, ge=8, le=1000, description="GB")
+    # EC2's metrics every minute instead of every five minutes, for 2 dollars a month. Status checks are free.
+    detailed_monitoring: bool = True
 
 
 class PlanConfig(Config, title="plan"):
