@@ -92,7 +92,7 @@ def test_the_second_load_of_the_same_lake_changes_nothing(pipeline: Pipeline) ->
     pipeline.aggregate()
     before = pipeline.warehouse(), pipeline.rows("ops.load_run")
     ran = pipeline.run(AGGREGATE)
-    assert (ran.code, ran.result["outcome"], ran.said) == (
+    assert (ran.code, ran.result["outcome"], ran.stderr) == (
         0,
         "nothing new",
         "nothing was published since the last load\n",

@@ -72,7 +72,7 @@ def test_a_run_waits_for_the_one_at_work_and_says_so(pipeline: Pipeline) -> None
     assert other.take()
     ran = pipeline.run(PROCESS)
     assert (ran.code, ran.result) == (1, {})
-    waits, error = ran.said.splitlines()
+    waits, error = ran.stderr.splitlines()
     assert "another run is active or died recently; waiting up to 2 s for it" in waits
     assert error.endswith("another run is active. Nothing was changed. Wait until it ends, then run again.")
     other.release()
