@@ -204,7 +204,7 @@ def _data_routes(reads: Reads, live: Live) -> APIRouter:
     @routes.get(
         "/events",
         response_class=EventSourceResponse,
-        summary="Server-sent events: bars (market, rows), alert, clock (market), trouble (detail)",
+        summary="Server-sent events: bars (market, rows), alert, clock (market), outage (detail)",
     )
     async def events() -> AsyncIterator[ServerSentEvent]:
         async for name, body in live.events():

@@ -109,7 +109,7 @@ class Live:
                 outage = ""
             except BarflowError as error:
                 if str(error) != outage:
-                    self._publish("trouble", Outage(detail=str(error)))
+                    self._publish("outage", Outage(detail=str(error)))
                 outage = str(error)
             self._ready.set()
             now = self._clock()

@@ -42,7 +42,7 @@ function query(values) {
 /** Follow the server's events. `handlers` has one function per event, and `up` and `down` for the stream itself. */
 export function listen(handlers) {
   const stream = new EventSource("/api/events");
-  for (const name of ["bars", "alert", "clock", "trouble"])
+  for (const name of ["bars", "alert", "clock", "outage"])
     stream.addEventListener(name, (event) => handlers[name](JSON.parse(event.data)));
   stream.addEventListener("open", () => handlers.up());
   stream.addEventListener("error", () => {

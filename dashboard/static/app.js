@@ -37,7 +37,7 @@ async function start() {
       readAll();
     },
     down: () => showConnection("Connection lost. Reconnecting …"),
-    trouble: ({ detail }) => showBanner(detail),
+    outage: ({ detail }) => showBanner(detail),
     clock: showMarket,
     bars: onBars,
     alert: onAlert,
