@@ -60,7 +60,7 @@ test-host: setup .venv/.airflow ## install and start all that the host on AWS ru
 	@$(BIN)/python -m pytest -m minutes tests/host $(ARGS)
 
 pictures: setup .venv/.airflow ## remake the documentation's pictures with the browser of the tests
-	@PICTURES_TO="$(CURDIR)/docs/images" $(BIN)/python -m pytest -q -m "minutes or not minutes" -k "picture or green_run or comes_back_from_trouble" tests/browser tests/deploy
+	@PICTURES_TO="$(CURDIR)/docs/images" $(BIN)/python -m pytest -q -m "minutes or not minutes" -k "picture or green_run or recovers_from_faults" tests/browser tests/deploy
 
 lint: setup .venv/.airflow ## ruff, mypy and import-linter
 	@$(BIN)/ruff format --check -q . || { echo "run .venv/bin/ruff format ." >&2; exit 1; }
@@ -81,10 +81,10 @@ synth: setup ## the CloudFormation templates of an environment into cdk.out; ENV
 diff: synth ## what a change does to an environment, sorted by danger; ENV=prod
 	@$(BIN)/python tools/review.py $(ENV) $(ARGS)
 
-deploy-local: setup ## deploy, deploy again and tear down against an emulator of AWS; ENV=prod
+deploy-local: setup ## deploy, deploy again and tear down on an emulator of AWS; ENV=prod
 	@$(BIN)/python -m rehearsal.deploy --env $(ENV)
 
-rehearse: setup .venv/.airflow ## prove that what is deployed works together and comes back from trouble; ARGS="--to docs/rehearsal.md"
+rehearse: setup .venv/.airflow ## deploy to an emulator of AWS, run, inject faults and check the recovery; ARGS="--to docs/rehearsal.md"
 	@$(BIN)/python -m rehearsal --env $(ENV) $(ARGS)
 
 LOCK := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --custom-compile-command "make lock"

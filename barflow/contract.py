@@ -1,21 +1,28 @@
-"""What a deployment tells its programs: one typed model, kept as JSON in the SSM parameter ``/barflow/ENV/runtime``.
+"""Runtime contract: the typed model through which a deployment describes itself to its programs.
 
-The stacks write it; DAGs, functions and commands read it. So no resource's name is typed twice. It names secrets
-and never holds one. Nothing of AWS is imported here: the stacks import this module while they are built.
+The stacks write it as JSON to the SSM parameter ``/barflow/ENV/runtime``; DAGs, functions and commands read it. So no
+resource name is typed twice. It contains the names of secrets, never their values. This module imports nothing of
+AWS, because the stacks import it while they are synthesized.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from barflow.errors import BadInputError
 
+# Settings whose environment variable is not BARFLOW_ and the field's name.
+VARIABLES = {"twelvedata_api_key": "TWELVEDATA_API_KEY"}
+
 
 class Section(BaseModel):
-    """Unknown and missing fields are errors, so writer and reader cannot drift apart. CDK writes no null: what may be
-    None may be missing."""
+    """Base of every part of the contract. Unknown and missing fields are errors, so writer and reader cannot diverge.
+
+    CDK writes no null: a field that may be None has a default and may be missing.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,46 +47,35 @@ class PipelineSettings(Section):
     staging_days: int
 
     def environment(self) -> dict[str, str]:
-        """As the variables that a program reads: BARFLOW_…, and TWELVEDATA_API_KEY."""
-        values = {f"BARFLOW_{name.upper()}": value for name, value in self.model_dump().items()}
-        values["TWELVEDATA_API_KEY"] = values.pop("BARFLOW_TWELVEDATA_API_KEY")
-        values["BARFLOW_SYMBOLS"] = ",".join(self.symbols)
-        values["BARFLOW_CREDITS_PER_DAY"] = "" if self.credits_per_day is None else self.credits_per_day
-        return {name: str(value) for name, value in values.items()}
+        """Return the settings as environment variables: ``BARFLOW_…`` and ``TWELVEDATA_API_KEY``."""
+        return environment_variables(self.model_dump())
 
 
 class Storage(Section):
-    """Buckets by name, and where the published code of this deployment lies (``s3://…/``, ending in a slash)."""
+    """The names of the buckets, and the URI of this deployment's published code (``s3://…/``, with the last slash)."""
 
-    lake_bucket: str
     code_bucket: str
     logs_bucket: str
     code_uri: str
 
 
 class Warehouse(Section):
-    """The database server: its address and the names of its secrets (JSON: username, password, host, port, dbname)."""
+    """The database instance and the names of its users' secrets (JSON: username, password, host, port, dbname)."""
 
-    host: str
-    port: int
     instance_id: str
-    database: str
-    admin_secret: str
-    loader_secret: str
     reader_secret: str
     airflow_secret: str
 
 
 class Ingestion(Section):
-    """Who fetches: a function invoked by a schedule, or the host by Airflow. Never both."""
+    """The runner of ticks: a function on its own schedule, or the host by Airflow. Never both."""
 
     runner: Literal["lambda", "host"]
     function_name: str | None = None
-    dead_letter_queue_url: str | None = None
 
 
 class Emr(Section):
-    """All that creating the cluster of a process run takes, and its one step. ``hour_dollars`` is its list price."""
+    """All that a process run needs to create its cluster and to add its step. ``hour_dollars`` is the list price."""
 
     release: str
     service_role: str
@@ -108,22 +104,19 @@ class Emr(Section):
 
 
 class Glue(Section):
-    """The catalog and the aggregating job. ``ruleset`` judges ``bars_table``; ``quality_role`` is who evaluates it."""
+    """The catalog, the crawlers, the aggregating job and Athena. ``dpu_hour_dollars`` is the list price."""
 
     job: str
     database: str
     bars_table: str
-    ruleset: str
-    quality_role: str
     lake_crawler: str
     warehouse_crawler: str
-    connection: str
     athena_workgroup: str
     dpu_hour_dollars: float
 
 
 class Airflow(Section):
-    """What the host needs to run Airflow; secrets by name. ``process_schedule``: cron expressions in New York time."""
+    """Airflow on the host; secrets by name. ``process_schedule``: cron expressions in New York time."""
 
     connections_prefix: str
     fernet_secret: str
@@ -135,7 +128,7 @@ class Airflow(Section):
 
 
 class Dashboard(Section):
-    """The analysts' page on the host: the secret that holds its token, and the address and port that it listens on."""
+    """The analysts' page on the host: the secret of its token, and the address and port on which it listens."""
 
     token_secret: str
     listen: str
@@ -143,7 +136,7 @@ class Dashboard(Section):
 
 
 class RuntimeContract(Section):
-    """One deployment, whole."""
+    """The contract of one deployment."""
 
     env: str
     region: str
@@ -156,19 +149,44 @@ class RuntimeContract(Section):
     airflow: Airflow
     dashboard: Dashboard
 
+    def reader_settings(self) -> dict[str, Any]:
+        """Return the settings of programs that only read the warehouse, by field of barflow.settings.Settings.
+
+        The commands, the page and Airflow's tasks use them: the host may not load the warehouse, the Glue job does.
+        """
+        return self.settings.model_dump() | {
+            "warehouse_dsn": secret_reference(f"{self.warehouse.reader_secret}#dsn"),
+            "athena_database": self.glue.database,
+            "athena_workgroup": self.glue.athena_workgroup,
+        }
+
+
+def environment_variables(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return settings as the environment variables that barflow.settings reads.
+
+    ``{"symbols": ("AAPL", "MSFT")}`` becomes ``{"BARFLOW_SYMBOLS": "AAPL,MSFT"}``; None becomes an empty value.
+    """
+
+    def as_text(value: object) -> str:
+        if value is None:
+            return ""
+        return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+    return {VARIABLES.get(name, f"BARFLOW_{name.upper()}"): as_text(value) for name, value in settings.items()}
+
 
 def parameter_name(env: str) -> str:
-    """The SSM parameter that holds the contract of an environment."""
+    """Return the name of the SSM parameter that contains the contract of an environment."""
     return f"/barflow/{env}/runtime"
 
 
 def secret_reference(name: str) -> str:
-    """A setting's value that barflow.secrets resolves to the secret's own when it is used."""
+    """Return the value of a setting that barflow.secrets replaces with the secret's own value on use."""
     return f"secretsmanager:{name}"
 
 
 def parse(text: str) -> RuntimeContract:
-    """The contract out of its JSON. Raises BadInputError naming the fields that do not fit."""
+    """Parse the JSON of a contract. Raise BadInputError that names the fields that do not fit."""
     try:
         return RuntimeContract.model_validate_json(text)
     except ValidationError as error:

@@ -1,37 +1,48 @@
-"""The errors a user can meet, and the exit code of each.
+"""Errors a user can meet, and the exit code of each.
 
-Every message says what failed, for what, what was kept and what to do next (guarantee G8).
-No message may hold a secret.
+Every message says what failed and for what, what was kept, and what to do next (guarantee G8).
+No message contains a secret.
 """
 
 from __future__ import annotations
 
 
 class BarflowError(Exception):
-    """Something failed that the user or operator can act on. Exit code 1."""
+    """A failure that the user or operator can act on. Exit code 1."""
 
     exit_code = 1
 
 
 class BadInputError(BarflowError):
-    """The user's input is at fault: an option, a file, a setting. Exit code 2."""
+    """An option, file or setting of the user is wrong. Exit code 2."""
 
     exit_code = 2
 
 
 class VendorRefusedError(BarflowError):
-    """Twelve Data refused: wrong key, plan, credits spent for the day. Exit code 3."""
+    """Twelve Data refused the request: wrong key, wrong plan, or no credits left today. Exit code 3."""
 
     exit_code = 3
 
 
 class DayIsSpentError(VendorRefusedError):
-    """The API credits of the day are used up: the same works again the next day (UTC)."""
+    """The day's API credits are used up. The same request works again on the next day (UTC)."""
 
 
 class UnavailableError(BarflowError):
-    """A service (MongoDB, PostgreSQL, the API) could not be reached or broke off. Exit code 1."""
+    """A service (MongoDB, PostgreSQL, AWS, the API) did not answer or dropped the connection. Exit code 1."""
 
 
 class BusyError(BarflowError):
     """Another run holds the lock of this hop. Exit code 1."""
+
+
+def aws_error_code(error: Exception) -> str:
+    """Return the code of a botocore error, for messages.
+
+    AWS's own code where AWS answered (a ClientError, such as ``AccessDenied``), else the name of the error's class
+    (such as ``EndpointConnectionError``). Reads attributes only, so that boto3 need not be imported.
+    """
+    response = getattr(error, "response", None)
+    found = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    return found or type(error).__name__

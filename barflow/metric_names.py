@@ -1,22 +1,22 @@
-"""What the pipeline's CloudWatch metrics are called: by those who write them, and by dashboards and alarms."""
+"""Names of the pipeline's CloudWatch metrics, for the code that writes them and for dashboards and alarms."""
 
 from __future__ import annotations
 
 NAMESPACE = "Barflow"
 ENVIRONMENT, SYMBOL = "Environment", "Symbol"  # the dimensions
-# By environment, a tick each.
+# One value per environment and tick.
 BARS_RECEIVED = "BarsReceived"
 BARS_INGESTED = "BarsIngested"  # stored for the first time, or stored again because the source changed them
 BARS_REJECTED = "BarsRejected"
-SYMBOLS_REFUSED = "SymbolsRefused"  # by the vendor, while others were answered
-TICKS_REFUSED = "TicksRefused"  # by the vendor as a whole: wrong key, plan, the day's credits
+SYMBOLS_REFUSED = "SymbolsRefused"  # refused by the vendor, while it answered others
+TICKS_REFUSED = "TicksRefused"  # refused by the vendor entirely: wrong key, wrong plan, no credits left today
 ALERTS_FIRED = "AlertsFired"
-UNDELIVERED_ALERT_AGE = "UndeliveredAlertAge"  # seconds since the oldest was noticed; 0: none waits; from the host, too
+UNDELIVERED_ALERT_AGE = "UndeliveredAlertAge"  # seconds since the oldest alert; 0: none; the host too
 STALEST = "Stalest"  # seconds, the greatest freshness of any symbol
-# By environment, a process run each.
+# One value per environment and process run.
 ROWS_LOADED = "RowsLoaded"
-RUN_COST = "RunCost"  # dollars, by the price table
-# By environment, from the host, every five minutes.
-HOST_PARTS_DOWN = "HostPartsDown"  # of Airflow and the page, those that do not answer
-# By environment and symbol.
+RUN_COST = "RunCost"  # dollars at list prices
+# One value per environment, from the host, every five minutes.
+HOST_PARTS_DOWN = "HostPartsDown"  # how many of Airflow's components, the page and the alerts' store do not answer
+# One value per environment, symbol and tick.
 FRESHNESS = "Freshness"  # seconds from the close of the newest stored bar to now

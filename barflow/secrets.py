@@ -1,4 +1,4 @@
-"""Secret settings: the value itself, or a reference into AWS Secrets Manager that is resolved when it is used."""
+"""Secret settings: a value, or a reference to AWS Secrets Manager that is resolved on use."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from barflow.errors import BadInputError, UnavailableError
+from barflow.errors import BadInputError, UnavailableError, aws_error_code
 
 SCHEME = "secretsmanager:"
 DSN = "dsn"
 
 
 def resolve(setting: SecretStr | None, name: str) -> str:
-    """The secret of a setting. ``secretsmanager:NAME`` fetches that secret, ``…NAME#KEY`` one key of its JSON.
+    """Return the secret value of the setting ``name``.
 
-    ``…NAME#dsn`` is a DSN made of the keys that RDS keeps of a user: username, password, host, port, dbname.
-    Raises BadInputError when the setting is missing or its secret has another form, UnavailableError when the
-    secret cannot be read; neither shows a value.
+    ``secretsmanager:NAME`` reads that secret, ``secretsmanager:NAME#KEY`` one key of its JSON, and
+    ``secretsmanager:NAME#dsn`` builds a DSN from the keys that RDS writes for a user: username, password, host, port
+    and dbname. Any other text is the value itself.
+
+    Raises BadInputError when the setting is missing or its secret has another form, UnavailableError when the secret
+    cannot be read. Neither message contains a value.
     """
     if setting is None or not setting.get_secret_value():
         raise BadInputError(f"{name} is not set. Export it, or pass --state to use an embedded service.")
@@ -33,23 +36,29 @@ def resolve(setting: SecretStr | None, name: str) -> str:
         body: str = boto3.client("secretsmanager").get_secret_value(SecretId=secret_id)["SecretString"]
         return _part(body, key) if key else body.strip()
     except (BotoCoreError, ClientError) as error:
-        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
         raise UnavailableError(
-            f"{name}: the secret {secret_id} cannot be read ({code}). Check its name and the role."
+            f"{name}: the secret {secret_id} cannot be read ({aws_error_code(error)}). "
+            "Check its name and the role's permissions."
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         missing = f"has no JSON key {error}" if isinstance(error, KeyError) else "is not a JSON object"
-        raise BadInputError(f"{name}: the secret {secret_id} {missing}. Put it in as the runbook says.") from None
+        raise BadInputError(
+            f"{name}: the secret {secret_id} {missing}. Store it again as the runbook describes."
+        ) from None
 
 
 def reference(text: str) -> str:
-    """The text, which must be a reference: as an argument, a secret would be seen by others. Raises BadInputError."""
+    """Return the text if it is a reference to a secret, else raise BadInputError.
+
+    Program arguments take references only: other users of a host can read an argument.
+    """
     if not text.startswith(SCHEME):
         raise BadInputError(f"a secret was given as an argument: give a reference, such as {SCHEME}NAME#dsn")
     return text
 
 
 def _part(body: str, key: str) -> str:
+    """Return one key of a secret's JSON, or the DSN that its keys describe."""
     found = json.loads(body)
     if key != DSN:
         return str(found[key])

@@ -1,7 +1,7 @@
-"""The settings of every command and program: environment variables ``BARFLOW_…``, and the vendor's key.
+"""Settings of every command and program: the environment variables ``BARFLOW_…`` and ``TWELVEDATA_API_KEY``.
 
-A secret setting may hold the value itself or a reference, ``secretsmanager:NAME`` (or ``…NAME#KEY`` for one
-key of a JSON secret), which barflow.secrets resolves when it is used.
+A secret setting contains the value itself or a reference, ``secretsmanager:NAME`` (or ``secretsmanager:NAME#KEY`` for
+one key of a JSON secret), which barflow.secrets resolves on use.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DEFAULT_SYMBOLS = ("AAPL", "GOOGL", "TSLA", "MSFT", "NVDA")
 
 
 class Settings(BaseSettings):
-    """What the hops need to know. Constructor arguments win over the environment."""
+    """The settings of the hops. A constructor argument takes precedence over the environment variable."""
 
     model_config = SettingsConfigDict(env_prefix="BARFLOW_", extra="ignore", frozen=True, populate_by_name=True)
 
@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(30, gt=0, description="seconds until the lock of a dead run expires")
 
     def require(self, name: str) -> str:
-        """A setting that this command cannot do without. Raises BadInputError when it is not there."""
+        """Return a setting that the command needs. Raise BadInputError when it is not set."""
         value = getattr(self, name)
         if not value:
             raise BadInputError(f"BARFLOW_{name.upper()} is not set. Export it, or pass --state to use a state folder.")
@@ -76,7 +76,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """The settings of this process. Raises BadInputError naming each setting that is wrong, never its value."""
+    """Return the settings of this process. Raise BadInputError that names each wrong setting, never its value."""
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
@@ -87,7 +87,10 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def parse_symbols(text: str) -> tuple[str, ...]:
-    """``"aapl, MSFT"`` → ``("AAPL", "MSFT")``: upper case, in order, each once. Raises BadInputError."""
+    """Return the symbols of a comma-separated text: upper case, in order, without duplicates.
+
+    ``"aapl, MSFT"`` gives ``("AAPL", "MSFT")``. Raises BadInputError for an empty list or an invalid symbol.
+    """
     symbols = tuple(dict.fromkeys(part.strip().upper() for part in text.split(",") if part.strip()))
     if not symbols:
         raise BadInputError(
@@ -95,5 +98,5 @@ def parse_symbols(text: str) -> tuple[str, ...]:
         )
     for symbol in symbols:
         if not all(char.isalnum() or char in ".-:/" for char in symbol) or len(symbol) > 24:
-            raise BadInputError(f"{symbol!r} is not a symbol: letters, digits and . - : / only, such as AAPL or BRK.B")
+            raise BadInputError(f"{symbol!r} is not a symbol: use letters, digits and . - : /, such as AAPL or BRK.B")
     return symbols

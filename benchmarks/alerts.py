@@ -13,7 +13,7 @@ from botocore.awsrequest import AWSResponse
 from barflow.alerts.channels import Receipts, SnsChannel
 from barflow.alerts.evaluate import Evaluator
 from barflow.alerts.message import Message
-from barflow.alerts.rules import RuleBook, settle
+from barflow.alerts.rules import RuleBook, parse_rules
 from barflow.alerts.tick import Alerts
 from barflow.market.bars import SessionBars, document_key
 from barflow.pipeline.ingest import Ingest
@@ -91,7 +91,7 @@ def measure(bench: Bench) -> Chapter:
 
 def book() -> RuleBook:
     """Return the twenty rules."""
-    return settle({"rule": RULES})
+    return parse_rules({"rule": RULES})
 
 
 class TimedChannel(SnsChannel):
@@ -128,7 +128,7 @@ class TimedAlerts(Alerts):
         self.seconds = 0.0
 
     def save(
-        self, keys: Sequence[str], run_id: str, asked: datetime, save: Callable[[], Mapping[str, Saved]]
+        self, keys: Sequence[str], run_id: str, requested_at: datetime, save: Callable[[], Mapping[str, Saved]]
     ) -> Mapping[str, Saved]:
         """Save and evaluate as Alerts does."""
         storing = 0.0
@@ -142,7 +142,7 @@ class TimedAlerts(Alerts):
             return saved
 
         begun = time.monotonic()
-        saved = super().save(keys, run_id, asked, timed_save)
+        saved = super().save(keys, run_id, requested_at, timed_save)
         self.seconds += time.monotonic() - begun - storing
         return saved
 
@@ -214,7 +214,7 @@ def cost_of_a_bar(repeats: int) -> dict[str, float]:
         for days, (evaluator, state, bars) in prepared.items():
             begun = time.perf_counter()
             for _ in range(200):
-                evaluator.advance(state, [StoredSession(bars, 2)])
+                evaluator.evaluate(state, [StoredSession(bars, 2)])
             taken[days].append((time.perf_counter() - begun) / 200 * 1e6)
     return {str(days): median(values) for days, values in taken.items()}
 
@@ -227,5 +227,5 @@ def _prepared(days: int) -> tuple[Evaluator, Any, SessionBars]:
     part = SessionBars.of(last.symbol, last.session_date, last.bars()[:-1])
     for bars in (*found, part):
         evaluator = Evaluator(book(), bars.ts[-1])
-        state, _ = evaluator.advance(state or evaluator.start(SYMBOL), [StoredSession(bars, 1)])
+        state, _ = evaluator.evaluate(state or evaluator.new_state(SYMBOL), [StoredSession(bars, 1)])
     return Evaluator(book(), LAST_CLOSE), state, last

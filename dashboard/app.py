@@ -1,4 +1,4 @@
-"""What does the page's server answer? The API, the events and the page's own files; every read through here."""
+"""The page's application: the JSON API, the event stream and the page's own files. It only reads."""
 
 from __future__ import annotations
 
@@ -23,39 +23,40 @@ from barflow.lake.partitions import Lake
 from barflow.market.sessions import utc_now
 from barflow.staging.connection import Document
 from dashboard import watch
-from dashboard.candles import page
+from dashboard.candles import candle_page
 from dashboard.health import read_health
 from dashboard.live import Live
 from dashboard.models import Alerts, Bars, Health, Interval, Login, Problem, SessionState, Watchlist, WatchRow
 from dashboard.queries import Warehouse
-from dashboard.security import COOKIE, SESSION_SECONDS, Guard, Logins
+from dashboard.security import COOKIE, SESSION_SECONDS, Logins, SecurityMiddleware
 from dashboard.staged import Staged
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 CHARTS = "lightweight-charts.standalone.production.mjs"
-# Where the chart library may be: copied beside the page when it is packed, else as npm installed it.
-CHARTS_AT = (STATIC / "vendor" / CHARTS, HERE.parent / "node_modules/lightweight-charts/dist" / CHARTS)
+# The chart library is beside the page in a release, in node_modules in a checkout.
+CHARTS_PATHS = (STATIC / "vendor" / CHARTS, HERE.parent / "node_modules/lightweight-charts/dist" / CHARTS)
 POLL_SECONDS = 1.0
 WRONG_TOKEN_SECONDS = 0.5
 # 2100-01-01: no bar opens after it.
 LAST_SECOND = 4_102_444_800
 
-Symbol = Annotated[str, UrlPath(pattern=r"^[A-Za-z0-9.:/-]{1,24}$", description="such as AAPL or BRK.B")]
-Limit = Annotated[int, Query(ge=1, le=2000, description="candles on a page")]
+Symbol = Annotated[str, UrlPath(pattern=r"^[A-Za-z0-9.:/-]{1,24}$", description="a symbol such as AAPL or BRK.B")]
+Limit = Annotated[int, Query(ge=1, le=2000, description="how many candles to return")]
 Before = Annotated[
-    int | None, Query(ge=0, le=LAST_SECOND, description="only candles that open before, in seconds since 1970")
+    int | None,
+    Query(ge=0, le=LAST_SECOND, description="return only candles that open before this moment, in seconds since 1970"),
 ]
-REFUSALS: dict[int | str, dict[str, object]] = {
-    400: {"model": Problem, "description": "a request that cannot be answered"},
-    401: {"model": Problem, "description": "no login"},
+ERRORS: dict[int | str, dict[str, object]] = {
+    400: {"model": Problem, "description": "the request cannot be answered"},
+    401: {"model": Problem, "description": "the caller is not signed in"},
     503: {"model": Problem, "description": "a store does not answer"},
 }
-UNKNOWN: dict[int | str, dict[str, object]] = {404: {"model": Problem, "description": "no bar of that symbol"}}
+UNKNOWN: dict[int | str, dict[str, object]] = {404: {"model": Problem, "description": "the symbol has no bar"}}
 
 
-class Page:
-    """The reads behind the API, from both stores at the market's clock."""
+class Reads:
+    """The reads behind the API, from both stores at the market's clock (UTC)."""
 
     def __init__(
         self, mongodb: Database[Document], warehouse_dsn: str, lake: Lake | None, clock: Callable[[], datetime]
@@ -64,26 +65,30 @@ class Page:
         self.staged, self.warehouse = Staged(mongodb), Warehouse(warehouse_dsn)
 
     def symbols(self) -> list[str]:
+        """Return every loaded or recently staged symbol, sorted."""
         return sorted({*self.warehouse.loaded(), *self.staged.recent})
 
     def rows(self, symbols: Sequence[str]) -> list[WatchRow]:
+        """Return the watch list's rows of these symbols."""
         now, loaded = self.clock(), self.warehouse.loaded()
-        return [watch.row(name, loaded.get(name), self.staged.recent.get(name, ()), now) for name in symbols]
+        return [watch.watch_row(name, loaded.get(name), self.staged.recent.get(name, ()), now) for name in symbols]
 
     def watchlist(self) -> Watchlist:
+        """Return the whole watch list and the state of the exchange."""
         return Watchlist(market=watch.market_at(self.clock()), rows=self.rows(self.symbols()))
 
     def bars(self, symbol: str, interval: Interval, before: int | None, limit: int) -> Bars:
+        """Return one page of candles that open before ``before`` (seconds since 1970). Raise 404 for no bar at all."""
         moment = None if before is None else datetime.fromtimestamp(before, UTC)
         loaded = self.warehouse.newest_session(symbol)
         staged = self.staged.sessions(symbol, loaded)
         if loaded is None and not staged:
             raise HTTPException(404, f"There is no bar of {symbol}. GET /api/watchlist lists the symbols.")
-        return page(
-            symbol, interval, self.warehouse.candles(symbol, interval, moment, limit + 1), staged, moment, limit
-        )
+        candles = self.warehouse.candles(symbol, interval, moment, limit + 1)
+        return candle_page(symbol, interval, candles, staged, moment, limit)
 
     def health(self) -> Health:
+        """Return how far each hop is, missing bars and rejected bars."""
         loaded = self.warehouse.loaded()
         return read_health(
             self.staged, self.warehouse, self.lake, self.rows(self.symbols()), loaded.values(), self.clock()
@@ -99,13 +104,14 @@ def create_app(
     clock: Callable[[], datetime] = utc_now,
     poll_seconds: float = POLL_SECONDS,
 ) -> FastAPI:
-    """The page on two stores. Without a ``token`` nobody signs in, and only this machine's names are answered to.
+    """Return the page's application on two stores.
 
-    ``clock`` is the market's (UTC); of the ``lake`` only the newest manifest is read. Raises BadInputError where the
+    Without a ``token`` no login is required, and only requests for this host's loopback names are answered. ``clock``
+    returns the market's time (UTC). Only the newest manifest of the ``lake`` is read. Raises BadInputError where the
     chart library is not installed.
     """
-    charts = _charts()
-    reads, logins = Page(mongodb, warehouse_dsn, lake, clock), Logins(token)
+    charts = _chart_library()
+    reads, logins = Reads(mongodb, warehouse_dsn, lake, clock), Logins(token)
     live = Live(reads.staged, reads.symbols, reads.rows, clock, poll_seconds)
 
     @asynccontextmanager
@@ -127,9 +133,9 @@ def create_app(
     app.state.live = live
     app.include_router(_session_routes(logins))
     app.include_router(_data_routes(reads, live))
-    app.exception_handler(BarflowError)(_problem)
+    app.exception_handler(BarflowError)(_error_response)
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=1)
-    app.add_middleware(Guard, logins=logins, open_paths=("/api/session",))
+    app.add_middleware(SecurityMiddleware, logins=logins, open_paths=("/api/session",))
 
     @app.get("/", include_in_schema=False)
     def index() -> FileResponse:
@@ -146,20 +152,22 @@ def create_app(
 def _session_routes(logins: Logins) -> APIRouter:
     routes = APIRouter(prefix="/api", tags=["login"])
 
-    @routes.get("/session", summary="Whether a login is wanted, and held")
+    @routes.get("/session", summary="Whether a login is required, and whether the caller is signed in")
     def session(request: Request) -> SessionState:
-        held = logins.holds(request.cookies.get(COOKIE, ""))
-        return SessionState(login_required=logins.required, signed_in=held)
+        signed_in = logins.is_valid(request.cookies.get(COOKIE, ""))
+        return SessionState(login_required=logins.required, signed_in=signed_in)
 
-    @routes.post("/session", summary="Sign in", responses={401: {"model": Problem, "description": "a wrong token"}})
+    @routes.post(
+        "/session", summary="Sign in", responses={401: {"model": Problem, "description": "the token is wrong"}}
+    )
     async def sign_in(login: Login, request: Request, response: Response) -> SessionState:
         if logins.required:
-            if not logins.accepts(login.token):
+            if not logins.is_token(login.token):
                 await asyncio.sleep(WRONG_TOKEN_SECONDS)
-                raise HTTPException(401, "That is not the page's token.")
+                raise HTTPException(401, "This is not the page's token.")
             secure = request.url.scheme == "https"
             response.set_cookie(
-                COOKIE, logins.cookie(), max_age=SESSION_SECONDS, httponly=True, samesite="strict", secure=secure
+                COOKIE, logins.new_cookie(), max_age=SESSION_SECONDS, httponly=True, samesite="strict", secure=secure
             )
         return SessionState(login_required=logins.required, signed_in=True)
 
@@ -171,10 +179,10 @@ def _session_routes(logins: Logins) -> APIRouter:
     return routes
 
 
-def _data_routes(reads: Page, live: Live) -> APIRouter:
-    routes = APIRouter(prefix="/api", tags=["data"], responses=REFUSALS)
+def _data_routes(reads: Reads, live: Live) -> APIRouter:
+    routes = APIRouter(prefix="/api", tags=["data"], responses=ERRORS)
 
-    @routes.get("/watchlist", summary="Every symbol: price, change, trend, freshness")
+    @routes.get("/watchlist", summary="Every symbol: price, change, trend and freshness")
     def watchlist() -> Watchlist:
         return reads.watchlist()
 
@@ -189,14 +197,14 @@ def _data_routes(reads: Page, live: Live) -> APIRouter:
     ) -> Alerts:
         return Alerts(alerts=reads.staged.alerts(symbol and symbol.upper(), limit))
 
-    @routes.get("/health", summary="How far each hop is, gaps, rejected bars, last runs")
+    @routes.get("/health", summary="How far each hop is, missing bars, rejected bars and last runs")
     def health() -> Health:
         return reads.health()
 
     @routes.get(
         "/events",
         response_class=EventSourceResponse,
-        summary="Server-sent events: bars (market, rows), alert, clock (market), trouble (detail)",
+        summary="Server-sent events: bars (market, rows), alert, clock (market), outage (detail)",
     )
     async def events() -> AsyncIterator[ServerSentEvent]:
         async for name, body in live.events():
@@ -205,13 +213,13 @@ def _data_routes(reads: Page, live: Live) -> APIRouter:
     return routes
 
 
-async def _problem(request: Request, error: Exception) -> JSONResponse:
-    """An error of the library: what it says is for a person, and holds no secret."""
+async def _error_response(request: Request, error: Exception) -> JSONResponse:
+    """Return an error of the library as JSON. Its message is one line for a person, without any secret."""
     return JSONResponse({"detail": str(error)}, 400 if isinstance(error, BadInputError) else 503)
 
 
-def _charts() -> Path:
-    for path in CHARTS_AT:
+def _chart_library() -> Path:
+    for path in CHARTS_PATHS:
         if path.exists():
             return path
-    raise BadInputError("the chart library is not installed: run `make setup`, which puts it into node_modules")
+    raise BadInputError("The chart library is not installed. Nothing was served. Run `make setup`.")

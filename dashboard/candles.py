@@ -1,4 +1,7 @@
-"""Which candles are on a page of a chart? The warehouse's, and over them what is staged and not loaded yet. Pure."""
+"""The candles of a chart: those of the warehouse, and those of staged sessions that may be newer.
+
+Everything here is pure.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ from barflow.market.bars import SessionBars
 from barflow.market.sessions import BAR, session
 from dashboard.models import Bars, Interval
 
-# Minutes of a bucket; a session is shorter than a day, so a day's bucket is the session.
+# Minutes of a bucket. A session is shorter than a day, so its bucket of one day is the whole session.
 MINUTES: dict[Interval, int] = {"5min": 5, "30min": 30, "1h": 60, "1d": 1440}
 
 
 class Candle(NamedTuple):
-    """A bucket that opens at ``time`` (UTC); prices in dollars, volume in shares."""
+    """One bucket that opens at ``time`` (UTC): prices in dollars, volume in shares."""
 
     time: datetime
     open: float
@@ -29,15 +32,19 @@ class Candle(NamedTuple):
     session_date: date
 
 
-def bucketed(bars: SessionBars, minutes: int) -> list[Candle]:
-    """A staged session as candles counted from its open; the last one is as far as its 5-minute bars go.
+def session_candles(bars: SessionBars, minutes: int) -> list[Candle]:
+    """Return the candles of a staged session, with buckets that count from its open.
 
-    The rules are those of the warehouse: vwap = sum(typical * volume) / sum(volume), and a candle is complete when it
-    holds as many bars as the calendar expects in it.
+    The last candle covers the 5-minute bars so far. The rules are those of the warehouse:
+    vwap = sum(typical * volume) / sum(volume), and a candle is complete when it holds all bars that the calendar
+    expects in its bucket. Raises BadInputError for bars of a day without a session.
     """
     traded = session(bars.session_date)
     if traded is None:
-        raise BadInputError(f"{bars.symbol} {bars.session_date}: bars of a day without a session")
+        raise BadInputError(
+            f"Cannot draw {bars.symbol} on {bars.session_date}: the exchange has no session on that day. "
+            "Nothing was changed. Run `barflow status` to see which sessions are stored."
+        )
     starts = [traded.bucket_start(ts, minutes) for ts in bars.ts]
     found: list[Candle] = []
     first = 0
@@ -66,7 +73,7 @@ def bucketed(bars: SessionBars, minutes: int) -> list[Candle]:
     return found
 
 
-def page(
+def candle_page(
     symbol: str,
     interval: Interval,
     loaded: Sequence[Candle],
@@ -74,12 +81,12 @@ def page(
     before: datetime | None,
     limit: int,
 ) -> Bars:
-    """The newest ``limit`` candles before a moment, in time order. A session that is staged is taken from there:
-    it is at least as new as what was loaded of it.
+    """Return the newest ``limit`` candles that open before a moment (UTC), in time order.
 
-    ``loaded`` are up to ``limit`` + 1 of the warehouse, of which the one too many says that there is an older page.
+    A staged session replaces its loaded candles, because it is at least as new. ``loaded`` holds up to ``limit`` + 1
+    candles of the warehouse: one more than fits means that there is an older page.
     """
-    newer = [(bars.session_date, bucketed(bars, MINUTES[interval])) for bars in staged]
+    newer = [(bars.session_date, session_candles(bars, MINUTES[interval])) for bars in staged]
     days = {day for day, _ in newer}
     rows = [candle for candle in loaded if candle.session_date not in days]
     rows += [candle for _, candles in newer for candle in candles if before is None or candle.time < before]

@@ -19,7 +19,7 @@ from psycopg_pool import ConnectionPool, PoolClosed
 from barflow.errors import UnavailableError
 from barflow.warehouse.connection import CONNECT_SECONDS, connect, connection_options, warehouse_errors
 
-MOST_CONNECTIONS = 4
+MAX_CONNECTIONS = 4
 # How long a read waits for one of them.
 WAIT_SECONDS = 30.0
 # The server stops a write, and a statement that takes longer than a reader waits.
@@ -33,7 +33,7 @@ logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 
 class Connections:
-    """Connections to one warehouse for several threads, opened on demand, at most MOST_CONNECTIONS at once."""
+    """Connections to one warehouse for several threads, opened on demand, at most MAX_CONNECTIONS at once."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
@@ -96,7 +96,7 @@ class Connections:
                     self._dsn,
                     kwargs=connection_options(READ_ONLY) | {"autocommit": True},
                     min_size=1,
-                    max_size=MOST_CONNECTIONS,
+                    max_size=MAX_CONNECTIONS,
                     timeout=WAIT_SECONDS,
                     reconnect_timeout=CONNECT_SECONDS,
                     open=True,

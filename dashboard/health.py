@@ -1,4 +1,4 @@
-"""How far is each hop, and what is missing or refused? Read from the ledgers, not by counting bars."""
+"""The pipeline's health from its ledgers: how far each hop is, missing bars and rejected bars."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dashboard.staged import Staged
 from dashboard.watch import market_at
 
 GAP_SESSIONS = 20
-MOST_GAPS = 50
+MAX_GAPS = 50
 
 
 def read_health(
@@ -28,7 +28,7 @@ def read_health(
     loaded: Collection[Loaded],
     now: datetime,
 ) -> Health:
-    """The pipeline at a moment of the market's clock (UTC). ``rows`` are the watch-list's."""
+    """Return the pipeline's health at a moment of the market's clock (UTC). ``rows`` are those of the watch list."""
     reach = last_sessions(now, GAP_SESSIONS)
     gaps = merged_gaps(warehouse.gaps(reach[0].session_date), staged, now) if reach else []
     ingest, process = staged.ledger.last("ingest"), staged.ledger.last("process")
@@ -38,57 +38,60 @@ def read_health(
             Hop(
                 name="ingest",
                 holds="MongoDB",
-                data_until=_until(days[-1].newest_bar for days in staged.recent.values()),
-                newest_session=max((days[-1].session_date for days in staged.recent.values()), default=None),
-                run=_run(ingest),
+                data_until=_newest_close(sessions[-1].newest_bar for sessions in staged.recent.values()),
+                newest_session=max((sessions[-1].session_date for sessions in staged.recent.values()), default=None),
+                run=_hop_run(ingest),
             ),
             Hop(
                 name="process",
                 holds="Parquet archive",
                 data_until=None,
-                newest_session=_published(staged, lake),
-                run=_run(process),
+                newest_session=_newest_published(staged, lake),
+                run=_hop_run(process),
             ),
             Hop(
                 name="aggregate",
                 holds="PostgreSQL",
-                data_until=_until(item.newest_bar for item in loaded if item.newest_bar),
+                data_until=_newest_close(item.newest_bar for item in loaded if item.newest_bar),
                 newest_session=max((item.session_date for item in loaded), default=None),
                 run=warehouse.last_load(),
             ),
         ],
         symbols=len(rows),
         stale=[row.symbol for row in rows if row.freshness == "stale"],
-        gaps=gaps[:MOST_GAPS],
+        gaps=gaps[:MAX_GAPS],
         gaps_total=sum(gap.missing for gap in gaps),
         rejected=[Rejected(symbol=symbol, count=count) for symbol, count in sorted(staged.rejected().items())],
     )
 
 
 def merged_gaps(loaded: list[Gap], staged: Staged, now: datetime) -> list[Gap]:
-    """The incomplete sessions; of one that is staged, as it is there, up to what is due by ``now``."""
+    """Return the sessions that miss bars, newest first.
+
+    Of a staged session the staged bars count, against the bars that are due by ``now`` (UTC).
+    """
     found = {(gap.symbol, gap.session_date): gap for gap in loaded}
-    for symbol, days in staged.recent.items():
-        for day in days:
-            traded = session(day.session_date)
+    for symbol, sessions in staged.recent.items():
+        for item in sessions:
+            traded = session(item.session_date)
             due = expected_by(traded, now) if traded else 0
-            missing = due - len(day.closes)
-            found.pop((symbol, day.session_date), None)
+            missing = due - len(item.closes)
+            found.pop((symbol, item.session_date), None)
             if missing > 0:
-                found[symbol, day.session_date] = Gap(
-                    symbol=symbol, session_date=day.session_date, missing=missing, expected=due
+                found[symbol, item.session_date] = Gap(
+                    symbol=symbol, session_date=item.session_date, missing=missing, expected=due
                 )
     return sorted(found.values(), key=lambda gap: (-gap.session_date.toordinal(), gap.symbol))
 
 
-def _until(opens: Iterable[datetime]) -> datetime | None:
-    """The close of the newest of these bars."""
+def _newest_close(opens: Iterable[datetime]) -> datetime | None:
+    """Return the close of the newest bar, given the opens of several."""
     newest = max(opens, default=None)
     return newest + BAR if newest else None
 
 
-def _published(staged: Staged, lake: Lake | None) -> date | None:
-    """The newest session that the last manifest names."""
+def _newest_published(staged: Staged, lake: Lake | None) -> date | None:
+    """Return the newest session in the last published manifest."""
     run = staged.ledger.last("process", outcome=SUCCEEDED, manifest={"$ne": None})
     if lake is None or run is None:
         return None
@@ -96,7 +99,7 @@ def _published(staged: Staged, lake: Lake | None) -> date | None:
     return date.fromisoformat(max(days)) if days else None
 
 
-def _run(document: Document | None) -> HopRun | None:
+def _hop_run(document: Document | None) -> HopRun | None:
     if document is None:
         return None
     known: dict[str, Any] = {name: document.get(name) for name in HopRun.model_fields}

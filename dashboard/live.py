@@ -1,6 +1,6 @@
-"""How does a page hear of a new bar or alert? One thread a process asks MongoDB, and tells every open page.
+"""Server-sent events: one thread per process polls MongoDB and sends each change to every open page.
 
-A page that does not keep up is let go of: it connects again and reads everything anew.
+A page that falls too far behind is disconnected. It connects again and reads everything anew.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from dashboard.models import Market, WatchRow
 from dashboard.staged import Staged
 from dashboard.watch import market_at
 
-# Events that a page may be behind.
-MOST_WAITING = 64
+# Events that may wait for one page.
+MAX_QUEUED = 64
 Event = tuple[str, str]
 
 
-class Ticked(BaseModel):
-    """The rows of the watch-list that changed."""
+class ChangedRows(BaseModel):
+    """The rows of the watch list that changed."""
 
     market: Market
     rows: list[WatchRow]
 
 
-class Trouble(BaseModel):
-    """Why nothing new can be told at the moment."""
+class Outage(BaseModel):
+    """Why no new data can be read at the moment."""
 
     detail: str
 
 
 class Live:
-    """Watches ``staged`` from ``start`` to ``close``. ``rows`` describes symbols for the watch-list."""
+    """Polls ``staged`` from ``start`` to ``close``, and publishes what changed."""
 
     def __init__(
         self,
@@ -46,76 +46,84 @@ class Live:
         clock: Callable[[], datetime],
         seconds: float,
     ) -> None:
-        """Asks every ``seconds``; ``symbols`` are those to begin with, ``clock`` is the market's."""
+        """Prepare to poll every ``seconds``.
+
+        ``symbols`` returns the symbols to start with, ``rows`` their rows of the watch list, ``clock`` the market's
+        time (UTC).
+        """
         self._staged, self._symbols, self._rows = staged, symbols, rows
         self._clock, self._seconds = clock, seconds
         self._pages: set[asyncio.Queue[Event | None]] = set()
         self._stop = threading.Event()
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._watch, name="page watcher", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="page poller", daemon=True)
 
     def start(self) -> None:
-        """Begins, in the event loop that serves the pages."""
+        """Start polling. Call it in the event loop that serves the pages."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     def wait(self, seconds: float) -> bool:
-        """Waits for the first look at the store; False when that takes longer."""
+        """Wait for the first poll. Return False where it takes longer."""
         return self._ready.wait(seconds)
 
     def close(self) -> None:
-        """Ends every page's stream and the thread; from any thread, and more than once."""
+        """End every stream and the thread. Safe to call from any thread, and more than once."""
         self._stop.set()
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._tell, None)
+            self._loop.call_soon_threadsafe(self._broadcast, None)
         if self._thread.ident is not None:
             self._thread.join(timeout=5)
 
     async def events(self) -> AsyncIterator[Event]:
-        """What happens from now on: (name, JSON)."""
-        waiting: asyncio.Queue[Event | None] = asyncio.Queue()
-        self._pages.add(waiting)
+        """Yield every event from now on, as (name, JSON)."""
+        queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._pages.add(queue)
         try:
-            while not self._stop.is_set() and (event := await waiting.get()) is not None:
+            while not self._stop.is_set() and (event := await queue.get()) is not None:
                 yield event
         finally:
-            self._pages.discard(waiting)
+            self._pages.discard(queue)
 
-    def _tell(self, event: Event | None) -> None:
-        """In the event loop: hands an event to every page."""
-        for waiting in [*self._pages]:
-            late = waiting.qsize() >= MOST_WAITING
-            waiting.put_nowait(None if late else event)
+    def _broadcast(self, event: Event | None) -> None:
+        """Queue an event for every page, or None to end every stream. Runs in the event loop."""
+        for queue in [*self._pages]:
+            late = queue.qsize() >= MAX_QUEUED
+            queue.put_nowait(None if late else event)
             if late:
-                self._pages.discard(waiting)
+                self._pages.discard(queue)
 
-    def _say(self, name: str, body: BaseModel) -> None:
+    def _publish(self, name: str, body: BaseModel) -> None:
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._tell, (name, body.model_dump_json()))
+            self._loop.call_soon_threadsafe(self._broadcast, (name, body.model_dump_json()))
 
-    def _watch(self) -> None:
-        started, minute, trouble = False, None, ""
+    def _run(self) -> None:
+        started, minute, outage = False, None, ""
         while not self._stop.is_set():
             try:
                 if not started:
                     self._staged.start(self._symbols(), self._clock())
                     started = True
-                self._look()
-                trouble = ""
+                self._poll(recovered=bool(outage))
+                outage = ""
             except BarflowError as error:
-                if str(error) != trouble:
-                    self._say("trouble", Trouble(detail=str(error)))
-                trouble = str(error)
+                if str(error) != outage:
+                    self._publish("outage", Outage(detail=str(error)))
+                outage = str(error)
             self._ready.set()
             now = self._clock()
             if (this := now.replace(second=0, microsecond=0)) != minute:
                 minute = this
-                self._say("clock", market_at(now))
+                self._publish("clock", market_at(now))
             self._stop.wait(self._seconds)
 
-    def _look(self) -> None:
-        if changed := self._staged.refresh():
-            self._say("bars", Ticked(market=market_at(self._clock()), rows=self._rows(changed)))
+    def _poll(self, *, recovered: bool) -> None:
+        """Publish what changed. After an outage publish every row: a page may have missed some."""
+        changed = self._staged.refresh()
+        if recovered:
+            changed = [*self._symbols()]
+        if changed or recovered:
+            self._publish("bars", ChangedRows(market=market_at(self._clock()), rows=self._rows(changed)))
         for alert in self._staged.new_alerts():
-            self._say("alert", alert)
+            self._publish("alert", alert)

@@ -1,6 +1,6 @@
-"""What does the page's API answer? Its typed bodies, from which the OpenAPI document is made.
+"""Request and response bodies of the page's API. The OpenAPI document is made from them.
 
-Times are aware and in UTC, prices US dollars, volumes shares. A bar's time is its open, in seconds since 1970.
+Times are aware and in UTC, prices in US dollars, volumes in shares. A bar's time is its open, in seconds since 1970.
 """
 
 from __future__ import annotations
@@ -18,41 +18,45 @@ Freshness = Literal["fresh", "stale", "closed"]
 
 
 class Answer(BaseModel):
+    """A body without unknown fields."""
+
     model_config = ConfigDict(extra="forbid")
 
 
 class SessionState(Answer):
-    """Whether this server wants a login, and whether the caller has one."""
+    """Whether the server requires a login, and whether the caller is signed in."""
 
     login_required: bool
     signed_in: bool
 
 
 class Login(Answer):
+    """The token that a visitor signs in with."""
+
     token: str = Field(min_length=1, max_length=512, description="BARFLOW_DASHBOARD_TOKEN of the server")
 
 
 class Market(Answer):
-    """The exchange at ``now``, the market's clock: the real one, or that of a replay."""
+    """The exchange at ``now`` of the market's clock: the real time, or the time of a replay."""
 
     now: datetime
     open: bool
-    session_date: date | None = Field(description="the session that is open, or the last one")
+    session_date: date | None = Field(description="the open session, or the last one")
     opens: datetime | None
     closes: datetime | None
     next_open: datetime | None = Field(description="when the market opens next; null while it is open")
 
 
 class WatchRow(Answer):
-    """One symbol of the watch-list. What is not known yet is null."""
+    """One symbol of the watch list. A value that is not known yet is null."""
 
     symbol: str
     last: float | None = Field(description="the newest bar's close")
-    prev_close: float | None = Field(description="the close of the session before")
+    prev_close: float | None = Field(description="the close of the previous session")
     change: float | None
     change_pct: float | None
     volume: int | None = Field(description="shares of the newest session so far")
-    spark: list[float] = Field(description="closes of the last two sessions, thinned out")
+    spark: list[float] = Field(description="closes of the last two sessions, evenly sampled")
     trend: Trend | None = Field(description="up: above both averages and sma_20 above sma_50; down: the reverse")
     sma_20: float | None = Field(description="of daily closes, as of the last load")
     sma_50: float | None
@@ -63,12 +67,14 @@ class WatchRow(Answer):
 
 
 class Watchlist(Answer):
+    """Every symbol, and the exchange."""
+
     market: Market
     rows: list[WatchRow]
 
 
 class Bars(Answer):
-    """Parallel arrays of equal length in time order; the last bar is forming where ``complete`` is false."""
+    """Candles as parallel arrays of equal length, in time order. ``complete`` is false for a forming candle."""
 
     symbol: str
     interval: Interval
@@ -80,17 +86,19 @@ class Bars(Answer):
     volume: list[int]
     vwap: list[float | None]
     complete: list[bool]
-    older: int | None = Field(description="pass as `before` for the next page; null when there is none")
+    older: int | None = Field(description="the value of `before` for the next page; null on the last page")
 
 
 class Alert(Answer):
-    """An alert, with the moment at which it was noticed. The message is docs/alert-message.schema.json."""
+    """An alert, with the moment of its detection. docs/alert-message.schema.json describes the message."""
 
     created_at: datetime
     message: Message
 
 
 class Alerts(Answer):
+    """Alerts, newest first."""
+
     alerts: list[Alert]
 
 
@@ -105,16 +113,18 @@ class HopRun(Answer):
 
 
 class Hop(Answer):
-    """One hop, and how far its data reach: to a bar's close, or to a session where only that is known."""
+    """One hop, and the end of its data: a bar's close, or only the session where the close is not known."""
 
     name: Literal["ingest", "process", "aggregate"]
-    holds: str = Field(description="the store that it fills")
+    holds: str = Field(description="the store that the hop writes to")
     data_until: datetime | None
     newest_session: date | None
     run: HopRun | None
 
 
 class Gap(Answer):
+    """A session of one symbol that misses bars."""
+
     symbol: str
     session_date: date
     missing: int
@@ -122,23 +132,25 @@ class Gap(Answer):
 
 
 class Rejected(Answer):
+    """How many bars of a symbol are in quarantine."""
+
     symbol: str
     count: int
 
 
 class Health(Answer):
-    """The pipeline: how far each hop is, and what is missing or refused."""
+    """The pipeline: how far each hop is, missing bars and rejected bars."""
 
     market: Market
     hops: list[Hop]
     symbols: int
     stale: list[str]
-    gaps: list[Gap] = Field(description="of the last sessions, newest first")
+    gaps: list[Gap] = Field(description="of the last 20 sessions, newest first")
     gaps_total: int
     rejected: list[Rejected]
 
 
 class Problem(Answer):
-    """Why a request was refused, for a person."""
+    """Why a request failed, in one sentence."""
 
     detail: str

@@ -1,7 +1,7 @@
-"""Who may see the page, and what may a browser do with it? Headers for every answer, and a login by a token.
+"""Access to the page: security headers on every response, and a login with a token.
 
-The login is a cookie that scripts cannot read and other sites cannot send: its expiry and a signature of it under a
-key made from the token. Whoever changes the token ends every session.
+The login is a cookie that scripts cannot read and other sites cannot send. It holds its expiry and a signature under a
+key derived from the token. A new token ends every login.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from barflow.errors import BadInputError
 
 COOKIE = "barflow_session"
 SESSION_SECONDS = 12 * 3600
-LEAST_TOKEN = 16
+MIN_TOKEN_LENGTH = 16
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-# Nothing inline, nothing from elsewhere, framed by nobody.
+# No inline code, no other origin, no frame around the page.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -40,7 +40,7 @@ HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server bound to this host is reached from this machine alone."""
+    """Return whether a server on this address is reachable from this host only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -48,22 +48,22 @@ def is_loopback(host: str) -> bool:
 
 
 def checked_token(token: str | None, host: str) -> str | None:
-    """The token under which the page may be served on a host. Raises BadInputError where it may not be."""
-    if token is not None and len(token) < LEAST_TOKEN:
+    """Return the token. Raise BadInputError for a short one, and for none on an address that others can reach."""
+    if token is not None and len(token) < MIN_TOKEN_LENGTH:
         raise BadInputError(
-            f"BARFLOW_DASHBOARD_TOKEN is shorter than {LEAST_TOKEN} characters. Nothing was served. "
-            "Make one with `openssl rand -hex 24`."
+            f"BARFLOW_DASHBOARD_TOKEN is shorter than {MIN_TOKEN_LENGTH} characters. Nothing was served. "
+            "Create one with `openssl rand -hex 24`."
         )
     if token is None and not is_loopback(host):
         raise BadInputError(
-            f"--host {host} can be reached from other machines, and no BARFLOW_DASHBOARD_TOKEN is set. "
+            f"--host {host} can be reached from other hosts, and no BARFLOW_DASHBOARD_TOKEN is set. "
             "Nothing was served. Set one (`openssl rand -hex 24`), or leave --host at 127.0.0.1."
         )
     return token
 
 
 class Logins:
-    """Sessions under a token; without one everybody is let in. ``clock`` gives seconds since 1970."""
+    """Logins with one token; without a token no login is required. ``clock`` returns seconds since 1970."""
 
     def __init__(self, token: str | None, clock: Callable[[], float] = time.time) -> None:
         self._token, self._clock = token, clock
@@ -71,18 +71,20 @@ class Logins:
 
     @property
     def required(self) -> bool:
+        """Return whether a visitor must sign in."""
         return self._token is not None
 
-    def accepts(self, token: str) -> bool:
-        """Whether it is the token, found out in the same time wherever it differs."""
+    def is_token(self, token: str) -> bool:
+        """Return whether this is the token, by a comparison in constant time."""
         return self._token is not None and hmac.compare_digest(token.encode(), self._token.encode())
 
-    def cookie(self) -> str:
+    def new_cookie(self) -> str:
+        """Return the cookie of a new login, valid for SESSION_SECONDS."""
         expires = str(int(self._clock()) + SESSION_SECONDS)
         return f"{expires}.{self._sign(expires)}"
 
-    def holds(self, cookie: str) -> bool:
-        """Whether a cookie is one of ours that has not expired."""
+    def is_valid(self, cookie: str) -> bool:
+        """Return whether the cookie has our signature and has not expired. Without a token every cookie is valid."""
         if not self.required:
             return True
         expires, _, signature = cookie.partition(".")
@@ -93,17 +95,18 @@ class Logins:
         return hmac.new(self._key, expires.encode(), hashlib.sha256).hexdigest()
 
 
-class Guard:
-    """Around the whole application: the headers of each answer, and no data without a login.
+class SecurityMiddleware:
+    """Adds the security headers to every response, and rejects a request for data without a login.
 
-    Without a login the page is for this machine only; then only requests for one of its names are answered, so that
-    another site's name that is made to point here reads nothing.
+    Without a token the page serves this host only. Then it rejects requests for any other host name, which prevents
+    DNS rebinding. ``open_paths`` need no login.
     """
 
     def __init__(self, app: ASGIApp, logins: Logins, open_paths: Iterable[str]) -> None:
         self._app, self._logins, self._open = app, logins, frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -116,20 +119,22 @@ class Guard:
                 headers.setdefault("cache-control", "no-store" if scope["path"].startswith("/api/") else "no-cache")
             await send(message)
 
-        refusal = self._refusal(scope)
-        await (refusal or self._app)(scope, receive, send_with_headers)
+        rejection = self._rejection(scope)
+        await (rejection or self._app)(scope, receive, send_with_headers)
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
+    def _rejection(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
-        if not self._logins.required and _name(headers.get("host", "")) not in LOOPBACK_NAMES:
+        if not self._logins.required and _host_name(headers.get("host", "")) not in LOOPBACK_NAMES:
             return JSONResponse({"detail": "This server answers to localhost and 127.0.0.1 only."}, 400)
         if not scope["path"].startswith("/api/") or scope["path"] in self._open:
             return None
         cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
-        return None if self._logins.holds(cookie) else JSONResponse({"detail": "Sign in with the page's token."}, 401)
+        return (
+            None if self._logins.is_valid(cookie) else JSONResponse({"detail": "Sign in with the page's token."}, 401)
+        )
 
 
-def _name(host: str) -> str:
-    """The host header without its port."""
+def _host_name(host: str) -> str:
+    """Return the host header without its port."""
     name, _, port = host.rpartition(":")
     return (name if name and port.isdigit() else host).lower()

@@ -1,4 +1,4 @@
-"""How is the page served? By uvicorn in a thread, on a port of one host, until the block ends."""
+"""The page's server: uvicorn in a thread, on one address, until the block ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ START_SECONDS = 30.0
 
 @contextmanager
 def serving(app: FastAPI, host: str, port: int) -> Iterator[str]:
-    """Serves the page and gives its URL; port 0 is a free one. Raises BadInputError when the address is taken."""
+    """Serve the page and yield its URL. Port 0 takes a free port.
+
+    Raises BadInputError where the address is in use, BarflowError where the server does not start.
+    """
     listener = _listener(host, port)
     config = uvicorn.Config(
         app,
@@ -38,15 +41,17 @@ def serving(app: FastAPI, host: str, port: int) -> Iterator[str]:
         deadline = time.monotonic() + START_SECONDS
         while not server.started:
             if not thread.is_alive() or time.monotonic() > deadline:
-                raise BarflowError("the page's server did not start. Nothing was changed; see what it said above.")
+                raise BarflowError(
+                    "The page's server did not start. Nothing was changed. Read its log above, then start it again."
+                )
             time.sleep(0.01)
-        # What is loaded by now stays. The collector's full rounds over it would hold up one answer in a hundred.
+        # Loaded modules stay in memory. Full garbage collections over them would delay one response in a hundred.
         gc.collect()
         gc.freeze()
         shown = f"[{host}]" if ":" in host else host
         yield f"http://{shown}:{listener.getsockname()[1]}/"
     finally:
-        app.state.live.close()  # ends the open streams, for which the server would wait
+        app.state.live.close()  # ends the event streams, which the server would wait for
         server.should_exit = True
         thread.join(timeout=10)
         listener.close()
@@ -64,6 +69,6 @@ def _listener(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         raise BadInputError(
-            f"{host}:{port} cannot be served on ({error.strerror}). Nothing was served. Choose another with --port."
+            f"Cannot listen on {host}:{port} ({error.strerror}). Nothing was served. Choose another port with --port."
         ) from None
     return listener

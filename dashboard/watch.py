@@ -1,4 +1,4 @@
-"""What does the watch-list say of a symbol? Last price, change, trend and freshness, from both stores. Pure."""
+"""Rows of the watch list: last price, change, trend and freshness, from both stores. Everything here is pure."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from barflow.market.sessions import BAR, last_sessions, new_york, session_at, se
 from barflow.pipeline.status import close_due
 from dashboard.models import Freshness, Market, Trend, WatchRow
 from dashboard.queries import Loaded
-from dashboard.staged import Day, thinned
+from dashboard.staged import RecentSession, sampled
 
 SPARK_POINTS = 40
-# The longest that the exchange has been closed at a stretch, with room.
+# Longer than the exchange ever stays closed at a stretch.
 LONGEST_BREAK = timedelta(days=10)
 
 
 def market_at(now: datetime) -> Market:
-    """The exchange at a moment (UTC)."""
+    """Return the state of the exchange at a moment (UTC)."""
     opened = session_at(now)
     newest = opened or next(iter(last_sessions(now, 1)), None)
     today = new_york(now).date()
@@ -33,14 +33,15 @@ def market_at(now: datetime) -> Market:
     )
 
 
-def row(symbol: str, loaded: Loaded | None, days: Sequence[Day], now: datetime) -> WatchRow:
-    """One symbol at a moment (the market's, UTC). ``days`` are its newest staged sessions, oldest first.
+def watch_row(symbol: str, loaded: Loaded | None, staged: Sequence[RecentSession], now: datetime) -> WatchRow:
+    """Return the row of one symbol at a moment of the market's clock (UTC).
 
-    The averages and RSI are of daily closes, as of the last load; the price is held against them.
+    ``staged`` are the symbol's newest staged sessions, oldest first. The averages and RSI are those of daily closes,
+    as of the last load. The trend compares the last price with them.
     """
-    if days and loaded and loaded.session_date > days[-1].session_date:
-        days = ()  # staging was expired; the archive goes on alone
-    last, prev, volume, newest, spark = _prices(loaded, days)
+    if staged and loaded and loaded.session_date > staged[-1].session_date:
+        staged = ()  # the staged sessions have expired; the warehouse has newer ones
+    last, prev, volume, newest, spark = _prices(loaded, staged)
     change = last - prev if last is not None and prev is not None else None
     return WatchRow(
         symbol=symbol,
@@ -63,43 +64,46 @@ def row(symbol: str, loaded: Loaded | None, days: Sequence[Day], now: datetime) 
 Prices = tuple[float | None, float | None, int | None, datetime | None, list[float]]
 
 
-def _prices(loaded: Loaded | None, days: Sequence[Day]) -> Prices:
-    """Last price, close of the session before, volume, newest bar's open, sparkline."""
-    if not days:
+def _prices(loaded: Loaded | None, staged: Sequence[RecentSession]) -> Prices:
+    """Return last price, previous close, volume, the newest bar's open and the sparkline."""
+    if not staged:
         if loaded is None:
             return None, None, None, None, []
         return loaded.close, loaded.prev_close, loaded.volume, loaded.newest_bar, loaded.spark
-    newest = days[-1]
-    if len(days) > 1:
-        prev: float | None = days[-2].closes[-1]
+    newest = staged[-1]
+    if len(staged) > 1:
+        prev: float | None = staged[-2].closes[-1]
     elif loaded is None:
         prev = None
     else:
         prev = loaded.prev_close if loaded.session_date == newest.session_date else loaded.close
-    spark = thinned([close for day in days for close in day.closes], SPARK_POINTS)
+    spark = sampled([close for item in staged for close in item.closes], SPARK_POINTS)
     return newest.closes[-1], prev, newest.volume, newest.newest_bar, spark
 
 
 def trend(last: float | None, loaded: Loaded | None) -> Trend | None:
-    """Where the price stands against its averages and they to each other; None until there is one of them."""
+    """Return "up" where price, sma_20 and sma_50 fall in this order, "down" where they rise, else "mixed".
+
+    Return None without a price or without any average.
+    """
     averages = [value for value in (loaded.sma_20, loaded.sma_50) if value is not None] if loaded else []
     if last is None or not averages:
         return None
-    ladder = [last, *averages]
-    if ladder == sorted(ladder, reverse=True):
+    levels = [last, *averages]
+    if levels == sorted(levels, reverse=True):
         return "up"
-    return "down" if ladder == sorted(ladder) else "mixed"
+    return "down" if levels == sorted(levels) else "mixed"
 
 
 def freshness(newest: datetime | None, now: datetime) -> Freshness:
-    """``stale`` when bars are due that are not there, give or take two ticks; else by whether the market is open."""
-    due, opened = _moment(now)
+    """Return "stale" where due bars are missing (two ticks of tolerance), else "fresh" or "closed" by the market."""
+    due, opened = _due_and_open(now)
     if newest is None or (due is not None and newest + BAR < due):
         return "stale"
     return "fresh" if opened else "closed"
 
 
 @lru_cache(maxsize=8)
-def _moment(now: datetime) -> tuple[datetime | None, bool]:
-    """The close that is due, and whether the market is open: asked for each symbol, at the same moment."""
+def _due_and_open(now: datetime) -> tuple[datetime | None, bool]:
+    """Return the close that is due, and whether the market is open. Cached: every symbol needs it at one moment."""
     return close_due(now), session_at(now) is not None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 
-from barflow.alerts.evaluate import judge_history
+from barflow.alerts.evaluate import evaluate_history
 from barflow.alerts.rules import RuleBook
 from barflow.errors import BadInputError
 from barflow.market.bars import SessionBars
@@ -65,7 +65,7 @@ def live_start(source: BarSource, symbols: Sequence[str], book: RuleBook, until:
     first = last_sessions(until, LIVE_SESSIONS + HISTORY_SESSIONS)[0].opens
     if source.first > live[0].opens:
         raise BadInputError(f"--live needs more than {LIVE_SESSIONS} sessions, and there are fewer. Leave --live out.")
-    events = judge_history(book, sessions_of(source, symbols, max(first, source.first), until), until)
+    events = evaluate_history(book, sessions_of(source, symbols, max(first, source.first), until), until)
     fired = [event.bar_start for event in events if event.bar_start >= live[0].opens]
     target = min(fired, default=live[0].opens)
     day = new_york(target).date()

@@ -1,1 +1,1 @@
-"""The rehearsal: deploy to the AWS emulator, run, break and repair what was deployed."""
+"""The rehearsal: deploy to the AWS emulator, run, inject faults, recover, and compare with an oracle."""

@@ -1,6 +1,6 @@
-"""`python -m rehearsal`: rehearse an environment against the AWS emulator."""
+"""`python -m rehearsal`: rehearse an environment on the AWS emulator."""
 
 from rehearsal.rehearse import main
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""What must hold after a rehearsed run? Each check says what it found, and raises BarflowError for what is not so."""
+"""Checks of a rehearsed environment. Each returns what it found, and raises BarflowError for what must not be."""
 
 from __future__ import annotations
 
@@ -16,125 +16,125 @@ from barflow.errors import BarflowError
 from barflow.market.sessions import last_sessions
 from barflow.operations.clusters import ALIVE
 from barflow.warehouse.load import TABLES
-from emulators.aws.machine import ROLE_KEY
+from emulators.aws.account import ROLE_KEY
 from local.live import sessions_of
-from rehearsal.environment import Rehearsal
+from rehearsal.environment import RehearsedEnvironment
 from rehearsal.oracle import Oracle, disagreements
 
 CRAWL_SECONDS = 60
 BOT, EXAMPLES = "bot", Path(__file__).parents[1] / "examples"
 RUN_BOT = "import bot, sys; bot.run(sys.argv[1], sys.argv[2], lambda alert: print(alert['id'], flush=True), wait=1)"
-# Parts of the names of roles whose programs a rehearsal has at work.
-AT_WORK = ("IngestRole", "HostRole", "NodeRole", "Loader", "MigrateRole", "PublishRelease")
+# Parts of the names of the roles that programs use in a rehearsal.
+ACTIVE_ROLES = ("IngestRole", "HostRole", "NodeRole", "Loader", "MigrateRole", "PublishRelease")
 
 
-def rows_as_the_oracle_has_them(deployed: Rehearsal) -> str:
-    """Holds the warehouse against what the vendor served, computed another way."""
-    asked = min(call.params["start_date"] for call in deployed.api.requests)
-    first = datetime.fromisoformat(f"{asked.replace(' ', 'T')}+00:00")
+def check_rows(deployed: RehearsedEnvironment) -> str:
+    """Compare the warehouse with what the Twelve Data emulator served, computed by the oracle."""
+    earliest = min(call.params["start_date"] for call in deployed.api.requests)
+    first = datetime.fromisoformat(f"{earliest.replace(' ', 'T')}+00:00")
     bars = sessions_of(deployed.source, deployed.contract.settings.symbols, first, deployed.clock.now)
-    if found := disagreements(deployed.reader, Oracle.of_sessions(bars)):
+    if found := disagreements(deployed.reader_dsn, Oracle.of_sessions(bars)):
         differences = "; ".join(f"{table}: {len(items)}, first {items[0]}" for table, items in found.items())
         raise BarflowError(f"the warehouse differs from the oracle in {differences}")
-    return f"{sum(map(len, deployed.seen().values()))} rows as the oracle has them"
+    return f"{sum(map(len, deployed.reader_rows().values()))} rows equal the oracle's"
 
 
-def ledger_balances(deployed: Rehearsal) -> str:
-    """Has ``barflow status`` compare the hops, the archive by Athena. Raises where they do not balance."""
-    found = json.loads(deployed.barflow("status", "--json"))
+def check_ledger(deployed: RehearsedEnvironment) -> str:
+    """Compare the counts of all hops with ``barflow status``, which counts the archive with Athena."""
+    found = json.loads(deployed.run_barflow("status", "--json"))
     return f"{len(found['symbols'])} symbols balanced"
 
 
-def catalog_is_entered(deployed: Rehearsal) -> str:
-    """Raises BarflowError unless both crawls succeeded and the catalog has what they must have found."""
+def check_catalog(deployed: RehearsedEnvironment) -> str:
+    """Check that both crawlers succeeded and that the catalog has the partitions and tables that exist."""
     glue, names, deadline = deployed.client("glue"), deployed.contract.glue, time.monotonic() + CRAWL_SECONDS
     for crawler in (names.lake_crawler, names.warehouse_crawler):
         while (found := glue.get_crawler(Name=crawler)["Crawler"])["State"] != "READY":
             if time.monotonic() > deadline:
-                raise BarflowError(f"the crawler {crawler} is {found['State']}")
+                raise BarflowError(f"the crawler {crawler} is still {found['State']}")
             time.sleep(0.2)
         if found["LastCrawl"]["Status"] != "SUCCEEDED":
-            raise BarflowError(f"the crawler {crawler} {found['LastCrawl']}")
+            raise BarflowError(f"the crawler {crawler} did not succeed: {found['LastCrawl']}")
     partitions = glue.get_partitions(DatabaseName=names.database, TableName=names.bars_table)["Partitions"]
     tables = {item["Name"] for item in glue.get_tables(DatabaseName=names.database)["TableList"]}
     missing = {f"warehouse_barflow_market_{name}" for name in TABLES} - tables
     if missing or not partitions:
-        raise BarflowError(f"the catalog has {len(partitions)} partitions and not the tables {sorted(missing)}")
+        raise BarflowError(f"the catalog has {len(partitions)} partitions and lacks the tables {sorted(missing)}")
     return f"{len(partitions)} partitions, {len(tables)} tables"
 
 
-def no_cluster_lives(deployed: Rehearsal) -> str:
-    """Raises BarflowError while one costs money."""
-    alive = deployed.clusters(*ALIVE)
-    if alive:
-        raise BarflowError(f"{len(alive)} clusters still live: {[item['Status']['State'] for item in alive]}")
-    return f"{len(deployed.clusters())} clusters made, none lives"
+def check_no_cluster_runs(deployed: RehearsedEnvironment) -> str:
+    """Check that every cluster has ended: a running one costs money."""
+    running = deployed.clusters(*ALIVE)
+    if running:
+        raise BarflowError(f"{len(running)} clusters still run: {[item['Status']['State'] for item in running]}")
+    return f"{len(deployed.clusters())} clusters created, none runs"
 
 
-def no_call_was_refused(deployed: Rehearsal) -> str:
-    """Raises BarflowError where a program asked for what its role does not allow, though it went on without.
+def check_no_call_denied(deployed: RehearsedEnvironment) -> str:
+    """Check that no call was denied; a program can ignore a denial and go on.
 
-    And where none of a role's calls was judged at all, whose programs have been at work.
+    Each active role must have made at least one call.
     """
-    if refused := deployed.machine.refused:
-        raise BarflowError(f"{len(refused)} calls were refused: {'; '.join(sorted(set(refused)))}")
-    calls = deployed.machine.judged
-    if idle := [part for part in AT_WORK if not any(part in role for role in calls)]:
-        raise BarflowError(f"no call was judged of the roles {', '.join(idle)}")
-    return f"{calls.total():,} of {len(calls)} roles, none refused"
+    if denied := deployed.runtime.denied_calls:
+        raise BarflowError(f"{len(denied)} calls were denied: {'; '.join(sorted(set(denied)))}")
+    calls = deployed.runtime.evaluated_calls
+    if idle := [part for part in ACTIVE_ROLES if not any(part in role for role in calls)]:
+        raise BarflowError(f"no call was evaluated for the roles {', '.join(idle)}")
+    return f"{calls.total():,} calls of {len(calls)} roles, none denied"
 
 
-def the_bot_heard_each_alert_once(deployed: Rehearsal) -> str:
-    """The example bot empties its queue, by a role that has the deployed policy.
+def check_bot_alerts(deployed: RehearsedEnvironment) -> str:
+    """Let the example bot empty its queue with a role that has the deployed policy.
 
-    Raises BarflowError where what it acted on is not what the topic took, or what the deployed rules must have found
-    is not among it.
+    The bot must act once on each alert that the topic accepted. Those must include the alerts that the deployed rules
+    had to raise.
     """
     queue, policy = (deployed.outputs["Alerts"][name].split(",")[0] for name in ("BotQueues", "BotPolicies"))
     iam = deployed.client("iam")
     iam.create_role(RoleName=BOT, AssumeRolePolicyDocument="{}")
     iam.attach_role_policy(RoleName=BOT, PolicyArn=policy)
-    heard = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", RUN_BOT, queue, str(deployed.folder / "seen.sqlite")],
         env=deployed.variables(AWS_ACCESS_KEY_ID=f"{ROLE_KEY}{BOT}", PYTHONPATH=str(EXAMPLES)),
         capture_output=True,
         text=True,
         check=False,
     )
-    if heard.returncode:
-        raise BarflowError(f"the bot ended with {heard.stderr.strip().splitlines()[-1]}")
+    if done.returncode:
+        raise BarflowError(f"the bot failed: {done.stderr.strip().splitlines()[-1]}")
     sent = [item["_id"] for item in deployed.outbox.find() if item["channels"]["sns"]["delivered_at"]]
-    acted_on = heard.stdout.splitlines()
-    if sorted(acted_on) != sorted(sent) or not sent:
+    received = done.stdout.splitlines()
+    if sorted(received) != sorted(sent) or not sent:
         raise BarflowError(
-            f"the topic took {len(sent)} alerts and the bot acted on {len(acted_on)}: {heard.stdout[:300]}"
+            f"the topic accepted {len(sent)} alerts and the bot acted on {len(received)}: {done.stdout[:300]}"
         )
     assert deployed.first_tick is not None
-    if missing := silences(deployed.contract.settings.symbols, *deployed.first_tick) - set(sent):
-        raise BarflowError(f"the deployed rules did not find {', '.join(sorted(missing))}")
+    if missing := stale_feed_alerts(deployed.contract.settings.symbols, *deployed.first_tick) - set(sent):
+        raise BarflowError(f"the deployed rules did not raise {', '.join(sorted(missing))}")
     return f"{len(sent)} alerts, each once"
 
 
-def silences(symbols: Iterable[str], begun: datetime, ended: datetime) -> set[str]:
-    """The alerts that the shipped rules must find in a tick between two moments (UTC), where the market stood still
-    sessions before.
+def stale_feed_alerts(symbols: Iterable[str], started: datetime, ended: datetime) -> set[str]:
+    """Return the ids of the alerts that the default rules must raise in a tick between two moments (UTC).
 
-    There are none in the first minutes of a session, nor where one opens meanwhile.
+    The market's clock must stand in an earlier session. There is no such alert in the first minutes of a session, nor
+    if a session opens during the tick.
     """
-    newest = last_sessions(begun, 1)[0]
-    quiet = min(begun, newest.closes) - newest.opens
+    newest = last_sessions(started, 1)[0]
+    silent_for = min(started, newest.closes) - newest.opens
     if last_sessions(ended, 1)[0] != newest:
         return set()
     return {
         f"{rule.id}|{symbol}|{newest.opens:%Y-%m-%dT%H:%M:%SZ}"
         for symbol in symbols
         for rule in load_rules().rules(symbol)
-        if isinstance(rule, SilenceRule) and quiet >= timedelta(minutes=rule.minutes)
+        if isinstance(rule, SilenceRule) and silent_for >= timedelta(minutes=rule.minutes)
     }
 
 
-def an_alarm_reaches_slack(deployed: Rehearsal) -> str:
-    """What CloudWatch would say of a deployed alarm to the operations topic, the deployed function tells Slack."""
+def check_alarm_reaches_slack(deployed: RehearsedEnvironment) -> str:
+    """Publish a deployed alarm to the operations topic as CloudWatch does; the deployed function must post it."""
     template = deployed.folder / "assembly" / f"Barflow-{deployed.env}-Observability.template.json"
     alarms = [
         item["Properties"]
@@ -142,34 +142,34 @@ def an_alarm_reaches_slack(deployed: Rehearsal) -> str:
         if item["Type"] == "AWS::CloudWatch::Alarm"
     ]
     alarm = next(item for item in alarms if item["AlarmName"].endswith("UndeliveredAlerts"))
-    said = {name: alarm[name] for name in ("AlarmName", "AlarmDescription")} | {"NewStateValue": "ALARM"}
-    heard, topic = len(deployed.slack.posts), deployed.outputs["Observability"]["OperationsTopic"]
-    deployed.client("sns").publish(TopicArn=topic, Message=json.dumps(said))
-    told(deployed, heard, alarm["AlarmName"], "is ALARM", alarm["AlarmDescription"])
+    message = {name: alarm[name] for name in ("AlarmName", "AlarmDescription")} | {"NewStateValue": "ALARM"}
+    posted, topic = len(deployed.slack.posts), deployed.outputs["Observability"]["OperationsTopic"]
+    deployed.client("sns").publish(TopicArn=topic, Message=json.dumps(message))
+    find_slack_message(deployed, posted, alarm["AlarmName"], "is ALARM", alarm["AlarmDescription"])
     return f"{alarm['AlarmName']}, one of {len(alarms)}"
 
 
-def told(deployed: Rehearsal, since: int, *words: str) -> str:
-    """The newest of Slack's messages, from a number on, that has all the words. Raises BarflowError without one."""
-    texts = [post["text"] for post in deployed.slack.posts[since:]]
-    for text in reversed(texts):
-        if all(word in text for word in words):
-            return text
-    raise BarflowError(f"no message in Slack says {' and '.join(words)}; it has {texts}")
+def find_slack_message(deployed: RehearsedEnvironment, since: int, *texts: str) -> str:
+    """Return the newest Slack message, from number ``since`` on, that contains all the texts."""
+    messages: list[str] = [post["text"] for post in deployed.slack.posts[since:]]
+    for message in reversed(messages):
+        if all(text in message for text in texts):
+            return message
+    raise BarflowError(f"no message in Slack contains {' and '.join(texts)}; the messages are {messages}")
 
 
-def last_told(deployed: Rehearsal) -> str:
-    """The newest of Slack's messages, on one line, and the calls that were refused."""
-    newest = deployed.slack.posts[-1]["text"] if deployed.slack.posts else "Slack heard nothing."
-    return " ".join([*newest.split(), *deployed.machine.refused])
+def run_failure(deployed: RehearsedEnvironment, ended: str) -> BarflowError:
+    """Return the error of a run that ended as it must not, with Slack's newest message and the denied calls."""
+    newest = deployed.slack.posts[-1]["text"] if deployed.slack.posts else "Nothing was posted to Slack."
+    return BarflowError(" ".join([f"the run ended as {ended}.", *newest.split(), *deployed.runtime.denied_calls]))
 
 
 @contextmanager
-def unchanged_for_readers(deployed: Rehearsal) -> Iterator[None]:
-    """Raises BarflowError where the block changed what readers see."""
-    before = deployed.seen()
+def readers_see_no_change(deployed: RehearsedEnvironment) -> Iterator[None]:
+    """Raise BarflowError if the block changes what readers see."""
+    before = deployed.reader_rows()
     yield
-    after = deployed.seen()
+    after = deployed.reader_rows()
     changed = [table for table in before if before[table] != after[table]]
     if changed:
         raise BarflowError(f"a failed run changed what readers see in {', '.join(changed)}")

@@ -1,6 +1,6 @@
-"""`make deploy-local`: does the application deploy? Bootstrap, deploy, deploy again, tear down, against the emulator.
+"""`make deploy-local`: bootstrap, deploy, deploy again and tear down an environment on the AWS emulator.
 
-The deployment is the CDK CLI's own, of what `cdk synth` makes; the outputs it writes stay in cdk-outputs.json.
+The CDK CLI deploys what `cdk synth` makes. The outputs that it writes stay in cdk-outputs.json.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from barflow.errors import BarflowError
-from emulators.aws.server import ACCOUNT, REGION, AwsEmulator
+from barflow.progress import Log
+from emulators.aws.server import ACCOUNT, REGION, AwsEmulator, EmulatorError
 
 ROOT = Path(__file__).parents[1]
-BOTH_KEYS = ("-c", "allow_data_deletion=true")
+ALLOW_DATA_DELETION = ("-c", "allow_data_deletion=true")
 
 
 class Cdk:
-    """The CDK CLI on one environment and the emulator. Each method raises BarflowError with the CLI's own words."""
+    """The CDK CLI for one environment on the emulator. Each method raises BarflowError with the CLI's output."""
 
     def __init__(self, aws: AwsEmulator, env: str, folder: Path) -> None:
         self._env, self._folder = env, folder
@@ -34,28 +35,31 @@ class Cdk:
             "CDK_DISABLE_CLI_TELEMETRY": "true",
         }
 
-    def synth(self, *more: str) -> str:
-        """Makes the templates and assets that all later steps use, in place of those before."""
-        return self._run("synth", "--quiet", "--output", str(self._folder), "-c", f"env={self._env}", *more)
+    def synth(self, *options: str) -> str:
+        """Make the templates and assets that all later commands use; they replace those of an earlier call."""
+        return self._run("synth", "--quiet", "--output", str(self._folder), "-c", f"env={self._env}", *options)
 
     def bootstrap(self) -> str:
-        return self._on_assembly("bootstrap", f"aws://{ACCOUNT}/{REGION}")
+        """Bootstrap the account."""
+        return self._run_on_assembly("bootstrap", f"aws://{ACCOUNT}/{REGION}")
 
     def deploy(self, outputs: Path) -> str:
-        # Directly, since moto mixes up change sets of one name; the stacks that come of it are the same.
-        how = ("--all", "--require-approval", "never", "--method", "direct")
-        return self._on_assembly("deploy", *how, "--outputs-file", str(outputs))
+        """Deploy every stack, and write the outputs to a file."""
+        # Directly: moto confuses change sets of the same name. The deployed stacks are the same.
+        options = ("--all", "--require-approval", "never", "--method", "direct")
+        return self._run_on_assembly("deploy", *options, "--outputs-file", str(outputs))
 
     def destroy(self) -> str:
-        return self._on_assembly("destroy", "--all", "--force")
+        """Delete every stack."""
+        return self._run_on_assembly("destroy", "--all", "--force")
 
-    def _on_assembly(self, command: str, *arguments: str) -> str:
+    def _run_on_assembly(self, command: str, *arguments: str) -> str:
         return self._run(command, "--app", str(self._folder), *arguments)
 
     def _run(self, command: str, *arguments: str) -> str:
         cli = ROOT / "node_modules" / "aws-cdk" / "bin" / "cdk"
         if not cli.exists():
-            raise BarflowError("the CDK CLI is not installed: run `make setup`")
+            raise BarflowError(f"Cannot run cdk {command}: the CDK CLI is not installed. Run `make setup`.")
         done = subprocess.run(
             ["node", str(cli), command, *arguments],
             cwd=ROOT,
@@ -70,19 +74,22 @@ class Cdk:
         return done.stdout
 
 
-def unchanged(text: str) -> bool:
-    """Whether a deployment, by what the CLI printed, found every stack as it should be."""
+def is_unchanged(text: str) -> bool:
+    """Return whether the CLI's output says that no stack changed."""
     marks = [line for line in text.splitlines() if line.strip().startswith("✅")]
     return bool(marks) and all("(no changes)" in line for line in marks)
 
 
-def rehearse(env: str, outputs: Path, say: Callable[[str], None]) -> None:
-    """All steps, each told with its seconds. Raises BarflowError at the first that is not as it should be."""
+def deploy_and_tear_down(env: str, outputs: Path, log: Log) -> None:
+    """Run all steps and log each with its seconds.
 
-    def step(name: str, work: Callable[[], str]) -> str:
-        begun = time.monotonic()
-        printed = work()
-        say(f"{name:<40} {time.monotonic() - begun:6.1f} s")
+    Raise BarflowError at the first step that is not as expected, EmulatorError if the emulator does not start.
+    """
+
+    def step(name: str, run: Callable[[], str]) -> str:
+        started = time.monotonic()
+        printed = run()
+        log(f"{name:<40} {time.monotonic() - started:6.1f} s")
         return printed
 
     with tempfile.TemporaryDirectory() as folder, AwsEmulator() as aws:
@@ -91,36 +98,38 @@ def rehearse(env: str, outputs: Path, say: Callable[[str], None]) -> None:
         step("bootstrap the account", cdk.bootstrap)
         step("deploy every stack", lambda: cdk.deploy(outputs))
         again = step("deploy again: no stack changes", lambda: cdk.deploy(outputs))
-        if not unchanged(again):
-            raise BarflowError(f"the second deployment changed something: {again[-2000:]}")
-        step("tear down: refused, data is protected", lambda: _refused(cdk.destroy))
-        step("synthesize with both keys to deletion", lambda: cdk.synth(*BOTH_KEYS))
-        step("deploy with both keys", lambda: cdk.deploy(Path(folder) / "outputs.json"))
+        if not is_unchanged(again):
+            raise BarflowError(f"The second deployment changed a stack: {again[-2000:]}")
+        step("tear down: rejected, data is protected", lambda: _fail_to_destroy(cdk.destroy))
+        step("synthesize with data deletion allowed", lambda: cdk.synth(*ALLOW_DATA_DELETION))
+        step("deploy with data deletion allowed", lambda: cdk.deploy(Path(folder) / "outputs.json"))
         step("tear down", cdk.destroy)
     keys = sum(not key.startswith("Exports") for stack in json.loads(outputs.read_text()).values() for key in stack)
-    say(f"{keys} outputs in {outputs}")
+    log(f"{keys} outputs in {outputs}")
 
 
-def _refused(destroy: Callable[[], str]) -> str:
+def _fail_to_destroy(destroy: Callable[[], str]) -> str:
+    """Return the CLI's output. Raise BarflowError if the stacks can be deleted, or for another reason cannot."""
     try:
         destroy()
     except BarflowError as error:
         if "TerminationProtection" in str(error):
             return str(error)
         raise
-    raise BarflowError("a stack that holds data could be deleted without the second key")
+    raise BarflowError("A stack that holds data was deleted without the context flag allow_data_deletion.")
 
 
 def main() -> int:
-    options = argparse.ArgumentParser(prog="make deploy-local", description=__doc__.split("\n", 1)[0])
-    options.add_argument("--env", default="dev")
-    options.add_argument("--outputs", type=Path, default=Path("cdk-outputs.json"))
-    given = options.parse_args()
+    """Run the steps for the environment of the command line, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="make deploy-local", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--env", default="dev", help="environment: dev (default), staging or prod")
+    parser.add_argument("--outputs", type=Path, default=Path("cdk-outputs.json"), help="file for the stacks' outputs")
+    options = parser.parse_args()
     try:
-        rehearse(given.env, given.outputs, lambda text: print(text, file=sys.stderr, flush=True))
-    except BarflowError as error:
+        deploy_and_tear_down(options.env, options.outputs, lambda line: print(line, file=sys.stderr, flush=True))
+    except (BarflowError, EmulatorError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return error.exit_code if isinstance(error, BarflowError) else 1
     return 0
 
 

@@ -1,7 +1,7 @@
-"""What is rehearsed? One environment deployed to the emulator, with the parties around it: vendor, stores, Slack.
+"""The rehearsed environment: deployed to the AWS emulator, with emulators of Twelve Data and Slack and local stores.
 
-``with Rehearsal("dev", folder, say) as deployed`` starts the emulators, deploys by the CDK CLI and puts the secrets in
-by the names that the runbook has. Its methods are what an operator and the schedule do, and what readers see.
+``with RehearsedEnvironment("dev", folder, log) as deployed`` starts the emulators. Its methods do what an operator and
+the schedule do, and return what readers see.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import date, datetime
 from functools import cached_property
@@ -29,10 +28,12 @@ from barflow.contract import RuntimeContract, parameter_name, parse
 from barflow.errors import BarflowError
 from barflow.market.sessions import last_sessions, previous_session, utc_now
 from barflow.operations.clusters import ALIVE, cluster_request
+from barflow.progress import Log
 from barflow.staging.connection import connect
 from barflow.staging.sessions import Staging
 from barflow.warehouse.load import TABLES
-from emulators.aws.machine import REGION, ROLE_KEY, Machine
+from emulators.aws.account import REGION, ROLE_KEY
+from emulators.aws.runtime import Runtime
 from emulators.aws.server import AwsEmulator
 from emulators.slack.server import TOKEN, SlackEmulator
 from emulators.twelvedata.server import TwelveDataEmulator
@@ -44,34 +45,33 @@ from local.state import State
 from local.synthetic import SyntheticBars
 from rehearsal.deploy import Cdk
 
-Say = Callable[[str], None]
-# The market stands still at the close of a session, and each scenario opens the next one.
+# The market's clock starts this many sessions back; each scenario moves it to the close of the next session.
 SESSIONS_AHEAD = 8
 DAG, INGEST, BACKFILL, SWEEP = "process_bars", "ingest_bars", "backfill_bars", "sweep"
 RUN_SECONDS, TRIES = 600, 2
 
 
-class Rehearsal:
-    """The emulators and what is deployed to them, from ``__enter__`` to ``__exit__``."""
+class RehearsedEnvironment:
+    """The emulators and what is deployed to them, running from ``__enter__`` to ``__exit__``."""
 
-    def __init__(self, env: str, folder: Path, say: Say) -> None:
-        self.env, self.folder, self._say = env, folder, say
+    def __init__(self, env: str, folder: Path, log: Log) -> None:
+        self.env, self.folder, self._log = env, folder, log
         self._open = ExitStack()
         self.source = SyntheticBars()
         self._closes = [item.closes for item in last_sessions(utc_now(), SESSIONS_AHEAD + 1) if item.closes < utc_now()]
         self.clock = LiveClock(self._closes.pop(0))
-        # When the function's first tick began and ended (UTC).
+        # When the function's first tick started and ended (UTC).
         self.first_tick: tuple[datetime, datetime] | None = None
 
-    def __enter__(self) -> Rehearsal:
+    def __enter__(self) -> RehearsedEnvironment:
         with ExitStack() as starting:
             state = State.create(self.folder / "state", source={"kind": "synthetic"}, as_of=None)
-            self.services = starting.enter_context(Services(state, self._say))
+            self.services = starting.enter_context(Services(state, self._log))
             self.slack = starting.enter_context(SlackEmulator())
             self.api = starting.enter_context(TwelveDataEmulator(self.source, clock=self.clock, api_key=EMULATOR_KEY))
-            outside = {"BARFLOW_TWELVEDATA_URL": self.api.url, "BARFLOW_SLACK_URL": self.slack.url}
-            self.machine = Machine(self.folder / "machine", self.services.warehouse_dsn, outside)
-            self.aws = starting.enter_context(AwsEmulator(self.machine))
+            addresses = {"BARFLOW_TWELVEDATA_URL": self.api.url, "BARFLOW_SLACK_URL": self.slack.url}
+            self.runtime = Runtime(self.folder / "runtime", self.services.warehouse_dsn, addresses)
+            self.aws = starting.enter_context(AwsEmulator(self.runtime))
             self._cdk = Cdk(self.aws, self.env, self.folder / "assembly")
             self._open = starting.pop_all()
         return self
@@ -82,24 +82,28 @@ class Rehearsal:
         self._open.close()
 
     def client(self, service: str) -> Any:
+        """Return an AWS client of the account's owner."""
         keys = {"aws_access_key_id": "emulator", "aws_secret_access_key": "emulator"}
         return boto3.client(service, endpoint_url=self.aws.url, region_name=REGION, **keys)
 
     def synth(self) -> str:
+        """Make the templates, and return how many they are."""
         self._cdk.synth()
         return f"{len(list((self.folder / 'assembly').glob('*.template.json')))} templates"
 
     def bootstrap(self) -> str:
+        """Bootstrap the account."""
         self._cdk.bootstrap()
-        return "assets have a bucket"
+        return "a bucket for assets"
 
     def deploy(self) -> str:
+        """Deploy every stack, and return how many they are."""
         self._cdk.deploy(self.folder / "outputs.json")
-        self._name_the_vendors_emulator()
+        self._set_vendor_url()
         return f"{len(self.outputs)} stacks"
 
-    def _name_the_vendors_emulator(self) -> None:
-        """In the contract, where the machine's settings do not reach: what Airflow's tasks fetch by themselves."""
+    def _set_vendor_url(self) -> None:
+        """Write the Twelve Data emulator's address into the runtime contract, from which Airflow's tasks read it."""
         ssm, name = self.client("ssm"), parameter_name(self.env)
         contract = json.loads(ssm.get_parameter(Name=name)["Parameter"]["Value"])
         contract["settings"]["twelvedata_url"] = self.api.url
@@ -107,27 +111,27 @@ class Rehearsal:
 
     @property
     def outputs(self) -> dict[str, dict[str, str]]:
-        """By stack's part, such as Ingestion, its outputs."""
+        """The outputs by the stack's part of the name, such as Ingestion."""
         read: dict[str, dict[str, str]] = json.loads((self.folder / "outputs.json").read_text())
         return {name.rsplit("-", 1)[1]: found for name, found in read.items()}
 
     @cached_property
     def contract(self) -> RuntimeContract:
-        """The deployment's contract, out of its parameter."""
+        """The deployed runtime contract."""
         return parse(self.client("ssm").get_parameter(Name=parameter_name(self.env))["Parameter"]["Value"])
 
     @cached_property
     def host_role(self) -> str:
-        """The name of the role that Airflow works by."""
+        """The name of the role that Airflow has on its host."""
         stack = f"Barflow-{self.env}-Orchestration"
         found = self.client("cloudformation").describe_stack_resources(StackName=stack)["StackResources"]
         (profile,) = [item for item in found if item["ResourceType"] == "AWS::IAM::InstanceProfile"]
-        made = self.client("iam").get_instance_profile(InstanceProfileName=profile["PhysicalResourceId"])
-        return str(made["InstanceProfile"]["Roles"][0]["RoleName"])
+        described = self.client("iam").get_instance_profile(InstanceProfileName=profile["PhysicalResourceId"])
+        return str(described["InstanceProfile"]["Roles"][0]["RoleName"])
 
-    def put_secrets_in(self) -> str:
-        """As the runbook says: each of its ``put_secret`` lines."""
-        self.barflow(
+    def store_secrets(self) -> str:
+        """Store a value for each ``put_secret`` line of the generated runbook."""
+        self.run_barflow(
             "runbook", "--env", self.env, "--outputs", str(self.folder / "outputs.json"), "--to", str(self.folder)
         )
         text = (self.folder / f"runbook-{self.env}.md").read_text()
@@ -142,36 +146,36 @@ class Rehearsal:
         for name in names:
             found = [value for key, value in values.items() if re.search(rf"(^|[/:]){key}(-\w+)?$", name)]
             if len(found) != 1:
-                raise BarflowError(f"the runbook asks for the secret {name}, which the rehearsal does not know")
+                raise BarflowError(f"the runbook names the secret {name}, for which the rehearsal has no value")
             store.put_secret_value(SecretId=name, SecretString=found[0])
         return f"{len(names)} secrets"
 
     def variables(self, **more: str) -> dict[str, str]:
-        """The environment of a program that works on this deployment from outside."""
-        plain = {name: value for name, value in self.aws.environment().items() if not name.startswith("BARFLOW_")}
-        return {**plain, "BARFLOW_ENV": self.env, "BARFLOW_POLL_SECONDS": "0.5", **self.machine.settings, **more}
+        """Return the environment of a program that works on the deployment from outside."""
+        kept = {name: value for name, value in self.aws.environment().items() if not name.startswith("BARFLOW_")}
+        return {**kept, "BARFLOW_ENV": self.env, "BARFLOW_POLL_SECONDS": "0.5", **self.runtime.settings, **more}
 
-    def barflow(self, *arguments: str) -> str:
-        """The command as an operator runs it. Returns its stdout; raises BarflowError with its last word."""
+    def run_barflow(self, *arguments: str) -> str:
+        """Run the command as an operator does, and return its stdout. Raise BarflowError with its last line."""
         command = [str(Path(sys.executable).with_name("barflow")), *arguments]
         done = subprocess.run(command, env=self.variables(), capture_output=True, text=True, check=False)
         if done.returncode:
-            raise BarflowError((done.stderr.strip() or done.stdout.strip() or "no word").splitlines()[-1])
+            raise BarflowError((done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1])
         return done.stdout
 
-    def tick(self) -> str:
-        """Invokes the deployed function as the runbook says. Raises BarflowError unless it succeeded."""
+    def run_tick(self) -> str:
+        """Invoke the deployed function as the runbook says. Raise BarflowError unless it succeeds."""
         name = self.outputs["Ingestion"]["IngestFunction"]
-        begun = utc_now()
+        started = utc_now()
         found = self.client("lambda").invoke(FunctionName=name, Payload=b'{"force": true}')
-        self.first_tick = self.first_tick or (begun, utc_now())
+        self.first_tick = self.first_tick or (started, utc_now())
         answer = json.loads(found["Payload"].read())
         if answer.get("outcome") != "succeeded":
-            raise BarflowError(f"the tick ended so: {json.dumps(answer)[:500]}")
+            raise BarflowError(f"the tick did not succeed: {json.dumps(answer)[:500]}")
         return f"{answer['new']} bars stored, {answer['revised']} revised"
 
     def start_airflow(self) -> str:
-        """Airflow with the DAGs, the library and the connections that were deployed, as on the host."""
+        """Start Airflow with the deployed DAGs, library and connections, as on the host. Return the number of DAGs."""
         host, bucket = self.folder / "host", self.contract.storage.code_bucket
         prefix = self.contract.storage.code_uri.removeprefix(f"s3://{bucket}/")
         s3 = self.client("s3")
@@ -189,34 +193,37 @@ class Rehearsal:
             AIRFLOW__SECRETS__BACKEND="airflow.providers.amazon.aws.secrets.secrets_manager.SecretsManagerBackend",
             AIRFLOW__SECRETS__BACKEND_KWARGS=json.dumps({**prefixes, "variables_prefix": None, "config_prefix": None}),
             PYTHONPATH=str(host),
-            PYTHONSAFEPATH="1",  # else the checkout's library would come first
+            PYTHONSAFEPATH="1",  # without it the checkout's library would come first
             BARFLOW_PROCESS_SCHEDULE="",
             BARFLOW_POLL_SECONDS="3",
             BARFLOW_RETRIES=str(TRIES - 1),
             BARFLOW_RETRY_SECONDS="1",
             BARFLOW_CLUSTER_START_MINUTES="0.3",
         )
-        made = LocalAirflow(
+        airflow = LocalAirflow(
             self.folder / "airflow",
             environment,
             dags=host / "orchestration" / "dags",
             on_start=self.services.watch,
         )
-        self.airflow = self._open.enter_context(made)
+        self.airflow = self._open.enter_context(airflow)
         self.airflow.wait_for_dag(SWEEP)
-        self.airflow.call("PATCH", f"dags/{SWEEP}", json={"is_paused": True})  # it would come by the hour
+        self.airflow.call("PATCH", f"dags/{SWEEP}", json={"is_paused": True})  # it would start at the full hour
         return f"{len(self.airflow.call('GET', 'dags')['dags'])} DAGs"
 
     def start_run(self) -> str:
-        """Triggers process_bars. Returns the run's id."""
-        return self.airflow.trigger(DAG)
+        """Trigger process_bars, and return the id of the DAG run."""
+        return str(self.airflow.trigger(DAG))
 
-    def tick_by_airflow(self) -> str:
-        """The DAG that invokes the function. Raises BarflowError where it fails."""
+    def run_tick_in_airflow(self) -> str:
+        """Run the DAG that invokes the function. Raise BarflowError if it fails."""
         return self._run_dag(INGEST)
 
     def backfill(self) -> str:
-        """The DAG that fetches the session before all that is staged. Raises BarflowError where that fails."""
+        """Run the DAG that fetches the session before the first staged one.
+
+        Raise BarflowError if the DAG fails or if a bar is missing.
+        """
         settings = self.contract.settings
         staging = Staging(connect(self.services.mongodb_uri))
         first = min(item["session_date"] for item in staging.counts())
@@ -226,91 +233,93 @@ class Rehearsal:
         self._run_dag(BACKFILL, symbols=[*settings.symbols], start=day, end=day)
         bars = sum(item["bars"] for item in staging.counts() if item["session_date"] == day)
         if bars != len(settings.symbols) * before.expected_bars:
-            raise BarflowError(f"{bars} bars of {day} are staged, not {before.expected_bars} of each symbol")
+            raise BarflowError(f"{bars} bars of {day} are staged, not {before.expected_bars} per symbol")
         return f"{bars} bars of {day}"
 
     def _run_dag(self, dag: str, **params: Any) -> str:
         run = self.airflow.trigger(dag, **params)
-        if (state := self.airflow.wait(dag, run, RUN_SECONDS)) != "success":
+        if (state := str(self.airflow.wait(dag, run, RUN_SECONDS))) != "success":
             raise BarflowError(f"{dag} ended as {state}: {self.airflow.tasks(dag, run)}")
         return state
 
     @property
     def outbox(self) -> Outbox:
-        """The alerts, with what each channel took of them."""
+        """The alerts, with the deliveries to each channel."""
         return Outbox(connect(self.services.mongodb_uri))
 
-    def leave_an_alert(self) -> str:
-        """Puts one in the outbox that the topic did not take, as after an outage. Returns its id."""
-        symbol, day = self.contract.settings.symbols[0], last_sessions(self.clock.now, 1)[0]
-        event = Event(load_rules().all[0], symbol, day.session_date, day.opens, "up", 6.0, 100.0, 106.0)
+    def add_undelivered_alert(self) -> str:
+        """Add an alert to the outbox that the topic has not accepted, as after an outage. Return its id."""
+        symbol, session = self.contract.settings.symbols[0], last_sessions(self.clock.now, 1)[0]
+        event = Event(load_rules().all[0], symbol, session.session_date, session.opens, "up", 6.0, 100.0, 106.0)
         self.outbox.add([(Message.of(event, utc_now()), ["sns"])])
         return event.id
 
     def sweep(self) -> str:
-        """The DAG that ends the cluster of a run that is over, none made by hand or by others, and sends what waits.
+        """Run the DAG that ends the clusters of ended runs and delivers waiting alerts.
 
-        Raises BarflowError where it fails, does too much or too little.
+        Raise BarflowError if it fails, if it ends a cluster that was started by hand or by another application, or if
+        it leaves the cluster of an ended run or an alert.
         """
-        emr, alert = self.client("emr"), self.leave_an_alert()
-        over = self.airflow.call("GET", f"dags/{DAG}/dagRuns")["dag_runs"][0]["dag_run_id"]
+        emr, alert = self.client("emr"), self.add_undelivered_alert()
+        ended_run = self.airflow.call("GET", f"dags/{DAG}/dagRuns")["dag_runs"][0]["dag_run_id"]
         left, by_hand = (
-            str(emr.run_job_flow(**cluster_request(self.contract, run))["JobFlowId"]) for run in (over, "by-hand")
+            str(emr.run_job_flow(**cluster_request(self.contract, run))["JobFlowId"]) for run in (ended_run, "by-hand")
         )
-        others = {**cluster_request(self.contract, "theirs"), "Name": "theirs", "Tags": []}
-        theirs = str(emr.run_job_flow(**others)["JobFlowId"])
+        other_request = {**cluster_request(self.contract, "other"), "Name": "other", "Tags": []}
+        other = str(emr.run_job_flow(**other_request)["JobFlowId"])
         self.airflow.call("PATCH", f"dags/{SWEEP}", json={"is_paused": False})
         self._run_dag(SWEEP)
         alive = {item["Id"] for item in self.clusters(*ALIVE)}
-        if alive != {by_hand, theirs}:
+        if alive != {by_hand, other}:
             raise BarflowError(
-                f"of {left}, whose run is over, {by_hand}, by hand, and {theirs}, another's, live on: {sorted(alive)}"
+                f"after the sweep the clusters {sorted(alive)} run. It must end {left} of an ended run, and leave "
+                f"{by_hand}, started by hand, and {other} of another application"
             )
-        emr.terminate_job_flows(JobFlowIds=[by_hand, theirs])
+        emr.terminate_job_flows(JobFlowIds=[by_hand, other])
         if alert in {item["_id"] for item in self.outbox.find(undelivered=True)}:
-            raise BarflowError(f"the alert {alert}, which the topic did not take before, waits still")
-        return f"{left} is ended, {by_hand} and {theirs} were left alone; an alert that waited is sent"
+            raise BarflowError(f"the sweep did not deliver the alert {alert}")
+        return f"{left} ended, {by_hand} and {other} left alone, a waiting alert delivered"
 
-    def end_of(self, run: str) -> str:
-        """The state that a run ends in, with its tasks that did not succeed."""
-        state = self.airflow.wait(DAG, run, RUN_SECONDS)
+    def wait_for_run(self, run: str) -> str:
+        """Wait for a run of process_bars. Return its final state with the tasks that failed."""
+        state = str(self.airflow.wait(DAG, run, RUN_SECONDS))
         failed = [name for name, ended in self.airflow.tasks(DAG, run).items() if ended == "failed"]
         return f"{state} ({', '.join(failed)})" if failed else state
 
-    def kill(self, run: str, task: str) -> None:
-        """Kills the process of a task at work. Raises BarflowError where it has none."""
+    def kill_task(self, run: str, task: str) -> None:
+        """Kill the process of a running task. Raise BarflowError if it has none."""
         if not self.airflow.kill_task(DAG, run, task):
             raise BarflowError(f"{task} has no process: {self.airflow.tasks(DAG, run)}")
 
-    def steps(self) -> list[str]:
-        """The states of the newest cluster's steps."""
+    def step_states(self) -> list[str]:
+        """Return the states of the newest cluster's steps."""
         newest = max(self.clusters(), key=lambda item: item["Status"]["Timeline"]["CreationDateTime"])
         return [step["Status"]["State"] for step in self.client("emr").list_steps(ClusterId=newest["Id"])["Steps"]]
 
-    def next_session(self) -> None:
-        """Lets the market trade one more session."""
+    def trade_next_session(self) -> None:
+        """Move the market's clock to the close of the next session."""
         self.clock.now = self._closes.pop(0)
 
     def dsn(self, secret: str) -> str:
-        """Of a user of the database server, by its deployed secret."""
+        """Return the DSN of a database user, from the deployed secret."""
         user = json.loads(self.client("secretsmanager").get_secret_value(SecretId=secret)["SecretString"])
         return "postgresql://{username}:{password}@{host}:{port}/{dbname}?sslmode=require".format(**user)
 
     @property
-    def reader(self) -> str:
-        """The warehouse as who reads it."""
+    def reader_dsn(self) -> str:
+        """The DSN of the warehouse's reader."""
         return self.dsn(self.contract.warehouse.reader_secret)
 
-    def seen(self) -> dict[str, list[tuple[Any, ...]]]:
-        """Every row of the tables that readers see."""
-        with psycopg.connect(self.reader, options="-c timezone=UTC") as connection:
+    def reader_rows(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Return every row that readers see, by table."""
+        with psycopg.connect(self.reader_dsn, options="-c timezone=UTC") as connection:
             return {
                 table: connection.execute(f"select * from market.{table} order by 1, 2".encode()).fetchall()
                 for table in TABLES
             }
 
     def clusters(self, *states: str) -> list[dict[str, Any]]:
-        """EMR's clusters in one of the states, or all."""
+        """Return EMR's clusters in these states, or all without states."""
         wanted = {"ClusterStates": [*states]} if states else {}
         found: list[dict[str, Any]] = self.client("emr").list_clusters(**wanted)["Clusters"]
         return found

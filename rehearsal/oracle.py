@@ -1,7 +1,7 @@
-"""What must the warehouse hold for these bars? The same tables, computed by DuckDB from the recorded files alone.
+"""The oracle: the warehouse's tables computed by DuckDB from the source bars, without any logic of the package.
 
-No logic of the package is used. Time is New York's wall clock, sessions come from exchange_calendars, windows are
-joins over a session's number, and the formulas are the textbooks' own forms.
+Times are New York wall-clock times, sessions come from exchange_calendars, windows are joins over the session's number,
+and the formulas have their textbook forms.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from barflow.market.bars import SessionBars
 
 RELATIVE = 1e-9
 WIDTHS = {"bar_5min": 5, "bar_30min": 30, "bar_1h": 60, "bar_1d": 24 * 60}
-# Each reads a file of one of the recordings as symbol, clock (New York wall clock), open, high, low, close, volume.
+# Each reads a file of a recording as symbol, clock (New York wall-clock time), open, high, low, close, volume.
 TWELVEDATA = "select symbol, datetime, open, high, low, close, volume from {file}"
 IBKR = "select '{symbol}', datetime, open, high, low, close, volume from {file}"
 YFINANCE = """select '{symbol}', "Date Time", "Open", "High", "Low", "Close", "Volume" from {file}"""
@@ -106,7 +106,7 @@ Table = dict[tuple[Any, ...], dict[str, Any]]
 
 
 class Oracle:
-    """The tables for some bars: of recorded files, or of sessions made up by a test."""
+    """The tables that belong to the bars of recorded files, or of sessions that a test generates."""
 
     def __init__(self) -> None:
         self.db = duckdb.connect()
@@ -118,44 +118,48 @@ class Oracle:
 
     @classmethod
     def of_files(cls, form: str, files: Mapping[str, Path]) -> Oracle:
-        """``of_files(IBKR, {"AAPL": file})``; a form that names its symbols itself takes one file."""
+        """Return the oracle of recorded files: ``of_files(IBKR, {"AAPL": file})``.
+
+        If the files of a form contain the symbol, pass one file under any key.
+        """
         oracle = cls()
         for symbol, file in files.items():
             oracle.db.execute("insert into bars " + form.format(symbol=symbol, file=f"read_csv('{file}')"))
-        return oracle._computed()
+        return oracle._compute()
 
     @classmethod
     def of_sessions(cls, sessions: Iterable[SessionBars]) -> Oracle:
+        """Return the oracle of generated sessions."""
         oracle = cls()
         for bars in sessions:
             columns = {name: getattr(bars, name) for name in ("ts", "open", "high", "low", "close", "volume")}
-            made = pa.table({"symbol": [bars.symbol] * len(bars), **columns})
-            oracle.db.register("made", made)
-            oracle.db.execute("insert into bars select * replace (timezone('America/New_York', ts) as ts) from made")
-        return oracle._computed()
+            oracle.db.register("given", pa.table({"symbol": [bars.symbol] * len(bars), **columns}))
+            oracle.db.execute("insert into bars select * replace (timezone('America/New_York', ts) as ts) from given")
+        return oracle._compute()
 
-    def _computed(self) -> Oracle:
+    def _compute(self) -> Oracle:
         self.db.execute("create table sessions (day date, opens timestamp, closes timestamp)")
-        span = self.one("select min(clock)::date, max(clock)::date from bars")
+        span = self.fetch_row("select min(clock)::date, max(clock)::date from bars")
         self.db.executemany("insert into sessions values (?, ?, ?)", _sessions(*span))
         for name, width in WIDTHS.items():
             self.db.execute(f"create table {name} as {BARS.format(width=width)}")
         self.db.execute(f"create table daily_metrics as {METRICS}")
         return self
 
-    def one(self, query: str) -> tuple[Any, ...]:
+    def fetch_row(self, query: str) -> tuple[Any, ...]:
+        """Return the only row of a query."""
         found = self.db.execute(query).fetchone()
         assert found is not None
         return found
 
     def table(self, name: str) -> Table:
-        """Every row of a table by its key."""
+        """Return every row of a table by its key."""
         cursor = self.db.execute(f"select * from {name}")
-        return keyed([column[0] for column in cursor.description], cursor.fetchall())
+        return by_key([column[0] for column in cursor.description], cursor.fetchall())
 
 
 def _sessions(first: date, last: date) -> list[tuple[Any, ...]]:
-    """The exchange's sessions with their opens and closes on New York's wall clock."""
+    """Return the exchange's sessions: date, open and close in New York wall-clock time."""
     schedule = exchange_calendars.get_calendar("XNYS", start=first, end=last + timedelta(days=7)).schedule
     local = [schedule[name].dt.tz_convert("America/New_York").dt.tz_localize(None) for name in ("open", "close")]
     return [
@@ -165,44 +169,45 @@ def _sessions(first: date, last: date) -> list[tuple[Any, ...]]:
 
 
 def disagreements(dsn: str, oracle: Oracle) -> dict[str, list[str]]:
-    """By table of the warehouse, where it differs from the oracle's; empty when it does not."""
-    found = {name: differences(held(dsn, name), oracle.table(name)) for name in (*WIDTHS, "daily_metrics")}
+    """Return where each table of the warehouse differs from the oracle's; empty if none does."""
+    found = {name: differences(read_table(dsn, name), oracle.table(name)) for name in (*WIDTHS, "daily_metrics")}
     return {name: differing for name, differing in found.items() if differing}
 
 
-def held(dsn: str, name: str) -> Table:
-    """The same table of the warehouse, without the load that a row came with."""
+def read_table(dsn: str, name: str) -> Table:
+    """Return every row of a warehouse table by its key, without the column load_id."""
     with psycopg.connect(dsn, options="-c timezone=UTC") as connection:
         cursor = connection.execute(f"select * from market.{name}")
         assert cursor.description is not None
         names = [column.name for column in cursor.description]
-        rows = keyed(names, cursor.fetchall())
+        rows = by_key(names, cursor.fetchall())
     for row in rows.values():
         del row["load_id"]
     return rows
 
 
-def keyed(names: list[str], rows: Iterable[tuple[Any, ...]]) -> Table:
+def by_key(names: list[str], rows: Iterable[tuple[Any, ...]]) -> Table:
+    """Return rows by their key, which is their first two columns."""
     return {row[:2]: dict(zip(names, row, strict=True)) for row in rows}
 
 
 def differences(actual: Table, expected: Table) -> list[str]:
-    """Where two tables differ: missing and surplus rows, columns, and values beyond RELATIVE."""
+    """Return where two tables differ: missing and surplus rows, columns, and values that differ by over RELATIVE."""
     found = [f"missing {key}" for key in expected.keys() - actual.keys()]
     found += [f"surplus {key}" for key in actual.keys() - expected.keys()]
     for key in expected.keys() & actual.keys():
-        mine, theirs = actual[key], expected[key]
-        if mine.keys() != theirs.keys():
-            return [f"columns {sorted(mine)} are not {sorted(theirs)}"]
+        row, wanted = actual[key], expected[key]
+        if row.keys() != wanted.keys():
+            return [f"columns {sorted(row)} are not {sorted(wanted)}"]
         found += [
-            f"{key} {name}: {mine[name]!r} is not {theirs[name]!r}"
-            for name in theirs
-            if not _same(mine[name], theirs[name])
+            f"{key} {name}: {row[name]!r} is not {wanted[name]!r}"
+            for name in wanted
+            if not _is_same(row[name], wanted[name])
         ]
     return sorted(found)
 
 
-def _same(mine: Any, theirs: Any) -> bool:
-    if isinstance(mine, float) and isinstance(theirs, float | int):
-        return math.isclose(mine, theirs, rel_tol=RELATIVE, abs_tol=0.0)
-    return bool(mine == theirs)
+def _is_same(value: Any, wanted: Any) -> bool:
+    if isinstance(value, float) and isinstance(wanted, float | int):
+        return math.isclose(value, wanted, rel_tol=RELATIVE, abs_tol=0.0)
+    return bool(value == wanted)

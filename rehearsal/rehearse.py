@@ -1,8 +1,8 @@
-"""`make rehearse`: does what is deployed work together, and does it come back from trouble? On emulators, no account.
+"""`make rehearse`: deploy an environment to emulators, run it, inject faults and check that it recovers.
 
-It deploys an environment by the CDK CLI, puts the secrets in, ticks, has the deployed DAGs process and load, and holds
-every row against an oracle. Then it breaks one part after another: each failed run must go red, leave no cluster, say
-why in Slack and change nothing that readers see, and the next run must put all right.
+The rehearsal deploys with the CDK CLI, stores the secrets, runs a tick, processes and loads with the deployed DAGs, and
+compares every row with an oracle. Then it injects one fault after another. Each failed run must fail visibly, leave no
+cluster, post the reason to Slack and change nothing that readers see. The next run must process all that is missing.
 """
 
 from __future__ import annotations
@@ -18,196 +18,211 @@ from pathlib import Path
 
 from barflow.cli.terminal import console, table
 from barflow.errors import BarflowError
-from emulators.aws.machine import Trouble
+from barflow.progress import Log
+from emulators.aws.faults import Fault
+from emulators.aws.server import EmulatorError
 from rehearsal.checks import (
-    an_alarm_reaches_slack,
-    catalog_is_entered,
-    last_told,
-    ledger_balances,
-    no_call_was_refused,
-    no_cluster_lives,
-    rows_as_the_oracle_has_them,
-    the_bot_heard_each_alert_once,
-    told,
-    unchanged_for_readers,
+    check_alarm_reaches_slack,
+    check_bot_alerts,
+    check_catalog,
+    check_ledger,
+    check_no_call_denied,
+    check_no_cluster_runs,
+    check_rows,
+    find_slack_message,
+    readers_see_no_change,
+    run_failure,
 )
-from rehearsal.environment import TRIES, Rehearsal
-from rehearsal.page import Done, page
-
-Say = Callable[[str], None]
+from rehearsal.environment import TRIES, RehearsedEnvironment
+from rehearsal.page import Step, render_page
 
 
 @dataclass(frozen=True)
-class Break:
-    """A trouble that the tries of ``task`` meet, when a program says ``at``; ``why`` is what Slack must have of it."""
+class Scenario:
+    """A fault that every try of a task meets.
+
+    A program is killed when it prints ``at``. Slack must then post ``reason``.
+    """
 
     name: str
-    trouble: Trouble
+    fault: Fault
     task: str
-    why: str
+    reason: str
     at: str = ""
 
 
-BREAKS = (
-    Break(
-        "the Spark step is killed while it writes",
-        Trouble.STEP_DIES,
+SCENARIOS = (
+    Scenario(
+        "kill the Spark step while it writes",
+        Fault.STEP_KILLED,
         "bars_to_parquet",
         "Container killed on request",
         at="writing",
     ),
-    Break(
-        "the Glue job is killed while it aggregates",
-        Trouble.JOB_DIES,
+    Scenario(
+        "kill the Glue job while it aggregates",
+        Fault.JOB_KILLED,
         "bars_to_warehouse",
         "Container killed on request",
         at="aggregating",
     ),
-    Break("the cluster never starts", Trouble.CLUSTER_STUCK, "cluster_is_up", "is STARTING after"),
+    Scenario("keep the cluster in STARTING", Fault.CLUSTER_STUCK, "cluster_is_up", "is STARTING after"),
 )
 
 
 @dataclass
 class Steps:
-    """What was done, with its seconds; each step is said when it is over."""
+    """The steps that succeeded, each with its seconds; each is logged when it ends."""
 
-    say: Say
-    done: list[Done] = field(default_factory=list)
+    log: Log
+    done: list[Step] = field(default_factory=list)
 
-    def __call__(self, name: str, work: Callable[[], str]) -> None:
-        begun = time.monotonic()
+    def __call__(self, name: str, run: Callable[[], str]) -> None:
+        """Run a step. Raise BarflowError with the name of the step if it fails."""
+        started = time.monotonic()
         try:
-            found = work()
+            found = run()
         except BarflowError as error:
             raise BarflowError(f"{name}: {error}") from None
-        step = Done(name, time.monotonic() - begun, found)
+        step = Step(name, time.monotonic() - started, found)
         self.done.append(step)
-        self.say(f"{step.name:<56} {step.seconds:6.1f} s  {step.found}")
+        self.log(f"{step.name:<56} {step.seconds:6.1f} s  {step.found}")
 
 
-def rehearse(env: str, folder: Path, say: Say, look: Callable[[Rehearsal], None] = lambda deployed: None) -> list[Done]:
-    """All of it, in an empty folder. ``look`` may look around after the first run, which went well.
+def rehearse(
+    env: str, folder: Path, log: Log, inspect: Callable[[RehearsedEnvironment], None] = lambda deployed: None
+) -> list[Step]:
+    """Run every step in an empty folder, and return the steps. ``inspect`` is called after the first successful run.
 
-    Raises BarflowError naming the first step that is not as it should be.
+    Raise BarflowError that names the first step that is not as expected, EmulatorError if AWS's emulator does not
+    start.
     """
-    step = Steps(say)
-    with Rehearsal(env, folder, say) as deployed:
+    step = Steps(log)
+    with RehearsedEnvironment(env, folder, log) as deployed:
         step("synthesize", deployed.synth)
         step("bootstrap the account", deployed.bootstrap)
         step("deploy every stack", deployed.deploy)
-        step("put the secrets in, as the runbook says", deployed.put_secrets_in)
+        step("store the secrets that the runbook names", deployed.store_secrets)
         step("start Airflow with the deployed DAGs", deployed.start_airflow)
-        step("a tick, by the deployed function", deployed.tick)
-        step("process_bars: cluster, Spark, Glue, crawlers", partial(succeed, deployed))
-        look(deployed)
-        compare(deployed, step)
-        for item in BREAKS:
-            step("a session more, and a tick", partial(one_more, deployed))
-            step(item.name, partial(fail, deployed, item))
-        step("a session more, and a tick by its DAG", partial(one_more_by_airflow, deployed))
-        step("the session before all that is staged, by a backfill", deployed.backfill)
-        step("the next run, whose worker is killed twice", partial(survive, deployed))
-        compare(deployed, step)
-        step("the sweep ends what a run left behind", deployed.sweep)
-        step("the example bot reads its queue", partial(the_bot_heard_each_alert_once, deployed))
-        step("an alarm reaches Slack", partial(an_alarm_reaches_slack, deployed))
-        step("calls to AWS, judged by the roles' policies", partial(no_call_was_refused, deployed))
+        step("run a tick with the deployed function", deployed.run_tick)
+        step("run process_bars: cluster, Spark, Glue, crawlers", partial(run_to_success, deployed))
+        inspect(deployed)
+        check_run(deployed, step)
+        for scenario in SCENARIOS:
+            step("trade one more session, run a tick", partial(run_next_tick, deployed))
+            step(scenario.name, partial(run_to_failure, deployed, scenario))
+        step("trade one more session, run a tick with its DAG", partial(run_next_tick_in_airflow, deployed))
+        step("backfill the session before the first one", deployed.backfill)
+        step("run process_bars, kill its worker twice", partial(run_with_killed_workers, deployed))
+        check_run(deployed, step)
+        step("run the sweep: it ends what a run left behind", deployed.sweep)
+        step("run the example bot on its queue", partial(check_bot_alerts, deployed))
+        step("send an alarm: it reaches Slack", partial(check_alarm_reaches_slack, deployed))
+        step("check that the roles' policies allowed every call", partial(check_no_call_denied, deployed))
     return step.done
 
 
-def compare(deployed: Rehearsal, step: Steps) -> None:
-    """All that must hold after a run that went well."""
-    step("  every row against the oracle", partial(rows_as_the_oracle_has_them, deployed))
-    step("  the ledger balances, counted by Athena", partial(ledger_balances, deployed))
-    step("  the crawlers entered archive and warehouse", partial(catalog_is_entered, deployed))
-    step("  no cluster lives", partial(no_cluster_lives, deployed))
+def check_run(deployed: RehearsedEnvironment, step: Steps) -> None:
+    """Check everything that must hold after a successful run."""
+    step("  compare every row with the oracle", partial(check_rows, deployed))
+    step("  compare the hops' counts, by Athena too", partial(check_ledger, deployed))
+    step("  check the crawlers and the catalog", partial(check_catalog, deployed))
+    step("  check that no cluster runs", partial(check_no_cluster_runs, deployed))
 
 
-def one_more(deployed: Rehearsal) -> str:
-    deployed.next_session()
-    return deployed.tick()
+def run_next_tick(deployed: RehearsedEnvironment) -> str:
+    """Trade one more session, and run a tick with the deployed function."""
+    deployed.trade_next_session()
+    return deployed.run_tick()
 
 
-def one_more_by_airflow(deployed: Rehearsal) -> str:
-    deployed.next_session()
-    return deployed.tick_by_airflow()
+def run_next_tick_in_airflow(deployed: RehearsedEnvironment) -> str:
+    """Trade one more session, and run a tick with its DAG."""
+    deployed.trade_next_session()
+    return deployed.run_tick_in_airflow()
 
 
-def succeed(deployed: Rehearsal) -> str:
-    """A run that must go green, and tells Slack what it did."""
-    heard = len(deployed.slack.posts)
-    if (ended := deployed.end_of(deployed.start_run())) != "success":
-        raise BarflowError(f"the run ended as {ended}. {last_told(deployed)}")
-    return told(deployed, heard, "succeeded", "every hop reconciles").splitlines()[1]
+def run_to_success(deployed: RehearsedEnvironment) -> str:
+    """Start a run that must succeed, and return the counts that it posts to Slack."""
+    posted = len(deployed.slack.posts)
+    if (ended := deployed.wait_for_run(deployed.start_run())) != "success":
+        raise run_failure(deployed, ended)
+    return find_slack_message(deployed, posted, "succeeded", "every hop reconciles").splitlines()[1]
 
 
-def fail(deployed: Rehearsal, item: Break) -> str:
-    """A run that meets the trouble in every try: red, its cluster ended, Slack says why, readers see what they saw."""
-    heard = len(deployed.slack.posts)
-    deployed.machine.expect(item.trouble, item.at, times=TRIES)
-    with unchanged_for_readers(deployed):
-        ended = deployed.end_of(deployed.start_run())
-    deployed.machine.calm()
-    if ended != f"failed ({item.task})":
-        raise BarflowError(f"the run ended as {ended}. {last_told(deployed)}")
-    no_cluster_lives(deployed)
-    return told(deployed, heard, f"process_bars.{item.task}", "failed in", item.why).splitlines()[1].split(". ")[0]
+def run_to_failure(deployed: RehearsedEnvironment, scenario: Scenario) -> str:
+    """Start a run in which every try of the task meets the fault, and return the reason in Slack.
+
+    Raise BarflowError unless the task fails, no cluster is left, Slack has the reason and readers see no change.
+    """
+    posted = len(deployed.slack.posts)
+    deployed.runtime.inject(scenario.fault, scenario.at, times=TRIES)
+    with readers_see_no_change(deployed):
+        ended = deployed.wait_for_run(deployed.start_run())
+    deployed.runtime.clear_faults()
+    if ended != f"failed ({scenario.task})":
+        raise run_failure(deployed, ended)
+    check_no_cluster_runs(deployed)
+    message = find_slack_message(deployed, posted, f"process_bars.{scenario.task}", "failed in", scenario.reason)
+    return message.splitlines()[1].split(". ")[0]
 
 
-def survive(deployed: Rehearsal) -> str:
-    """A run whose worker dies when its cluster is made and again while its step runs: one cluster, one step, green."""
+def run_with_killed_workers(deployed: RehearsedEnvironment) -> str:
+    """Start a run, and kill its worker when the cluster is created and again while the step runs.
+
+    Raise BarflowError unless the run succeeds with one cluster and one step.
+    """
     before = len(deployed.clusters())
-    deployed.machine.expect(Trouble.ANSWER_LATE, at="30")
+    deployed.runtime.inject(Fault.LATE_ANSWER, at="30")
     run = deployed.start_run()
-    wait_until("a cluster", lambda: len(deployed.clusters()) > before)
-    deployed.kill(run, "create_cluster")
-    wait_until("a step at work", lambda: "RUNNING" in deployed.steps())
-    deployed.kill(run, "bars_to_parquet")
-    if (ended := deployed.end_of(run)) != "success":
-        raise BarflowError(f"the run ended as {ended}. {last_told(deployed)}")
-    made, steps = len(deployed.clusters()) - before, deployed.steps()
-    if made != 1 or steps != ["COMPLETED"]:
-        raise BarflowError(f"the run made {made} clusters, and the last had steps {steps}")
-    return "green, with one cluster and one step"
+    wait_until("no cluster was created", lambda: len(deployed.clusters()) > before)
+    deployed.kill_task(run, "create_cluster")
+    wait_until("no step was running", lambda: "RUNNING" in deployed.step_states())
+    deployed.kill_task(run, "bars_to_parquet")
+    if (ended := deployed.wait_for_run(run)) != "success":
+        raise run_failure(deployed, ended)
+    created, steps = len(deployed.clusters()) - before, deployed.step_states()
+    if created != 1 or steps != ["COMPLETED"]:
+        raise BarflowError(f"the run created {created} clusters, and the newest has steps {steps}")
+    return "succeeded with one cluster and one step"
 
 
-def wait_until(what: str, true: Callable[[], bool], seconds: float = 120) -> None:
+def wait_until(failure: str, condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait for a condition. Raise BarflowError with the failure if it does not hold in time."""
     deadline = time.monotonic() + seconds
-    while not true():
+    while not condition():
         if time.monotonic() > deadline:
-            raise BarflowError(f"there was not {what} in {seconds:.0f} s")
+            raise BarflowError(f"{failure} in {seconds:.0f} s")
         time.sleep(0.1)
 
 
-def show(done: list[Done]) -> None:
-    """The final table, on stdout."""
-    shown = table("rehearsed", ("step", "found", "seconds"), left=2)
-    for step in done:
-        shown.add_row(step.name, step.found, f"{step.seconds:.1f}")
-    shown.add_row("all", "", f"{sum(step.seconds for step in done):.1f}", style="bold")
+def print_table(steps: list[Step]) -> None:
+    """Print the final table to stdout."""
+    shown = table("rehearsed", ("step", "seconds"))
+    shown.add_column("found")  # it wraps, so that the other columns keep their width
+    for step in steps:
+        shown.add_row(step.name, f"{step.seconds:.1f}", step.found)
+    shown.add_row("all", f"{sum(step.seconds for step in steps):.1f}", style="bold")
     console().print(shown)
 
 
 def main() -> int:
-    options = argparse.ArgumentParser(prog="make rehearse", description=__doc__.split("\n", 1)[0])
-    options.add_argument("--env", default="dev")
-    options.add_argument("--to", type=Path, help="writes the table to this page, too: docs/rehearsal.md")
-    given = options.parse_args()
+    """Rehearse the environment of the command line, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="make rehearse", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--env", default="dev", help="environment: dev (default), staging or prod")
+    parser.add_argument("--to", type=Path, help="also write the page with the table here: docs/rehearsal.md")
+    options = parser.parse_args()
     try:
-        # Not under a folder of the user's: PostgreSQL's own user must be let in.
+        # Not in a folder of the user's: PostgreSQL's own user must have access.
         with tempfile.TemporaryDirectory(prefix="barflow-rehearsal-", ignore_cleanup_errors=True) as folder:
-            done = rehearse(given.env, Path(folder), lambda text: print(text, file=sys.stderr, flush=True))
-    except BarflowError as error:
+            steps = rehearse(options.env, Path(folder), lambda line: print(line, file=sys.stderr, flush=True))
+    except (BarflowError, EmulatorError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return error.exit_code if isinstance(error, BarflowError) else 1
     except KeyboardInterrupt:
-        print("stopped; nothing of it is left", file=sys.stderr)
+        print("stopped; nothing of the rehearsal was kept", file=sys.stderr)
         return 130
-    show(done)
-    if given.to:
-        given.to.write_text(page(given.env, done))
+    print_table(steps)
+    if options.to:
+        options.to.write_text(render_page(options.env, steps))
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

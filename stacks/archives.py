@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +18,16 @@ from typing import Protocol
 from config import versions
 
 ROOT = Path(__file__).parents[1]
+# Files that a program does not need to run, and files that differ from one build to the next.
+LEFT_OUT = ("__pycache__", "tests", "test", "*.dist-info", "*.pyc", "*.pyi", "bin", "*.lock", "py.typed")
+
+
+def published_files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder that are published: code and data, without those in ``LEFT_OUT``."""
+    for path in folder.rglob("*"):
+        parts = [Path(part) for part in path.relative_to(folder).parts]
+        if path.is_file() and not any(part.match(pattern) for part in parts for pattern in LEFT_OUT):
+            yield path
 
 
 class Archive(Protocol):
@@ -34,7 +44,6 @@ class ZippedPackage:
     """A Python package of the repository with its data, as Spark's --py-files and Glue's --extra-py-files take it."""
 
     package: str
-    suffixes: tuple[str, ...] = (".py", ".csv")
 
     @property
     def digest(self) -> str:
@@ -47,7 +56,7 @@ class ZippedPackage:
         _zip(target, self._files())
 
     def _files(self) -> list[tuple[str, Path]]:
-        found = (path for path in sorted((ROOT / self.package).rglob("*")) if path.suffix in self.suffixes)
+        found = sorted(published_files(ROOT / self.package))
         return [(path.relative_to(ROOT).as_posix(), path) for path in found]
 
 

@@ -19,12 +19,10 @@ from functools import cached_property
 from pathlib import Path
 
 from config import versions
-from stacks.archives import Archive, Wheels, ZippedPackage
+from stacks.archives import LEFT_OUT, Archive, Wheels, ZippedPackage, published_files
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "build" / "bundles"
-# Nothing that a program does not need to run, and nothing that differs from one build to the next.
-LEFT_OUT = ("__pycache__", "tests", "test", "*.dist-info", "*.pyc", "*.pyi", "bin", "*.lock", "py.typed")
 
 
 class BundleError(RuntimeError):
@@ -71,10 +69,8 @@ class Bundle:
                 continue
             if not source.is_dir():
                 raise BundleError(f"bundle {self.name}: {name} is not there")
-            for path in source.rglob("*"):
-                inside = path.relative_to(source)
-                if path.is_file() and not any(part.match(left) for part in _parts(inside) for left in LEFT_OUT):
-                    yield str(Path(place) / inside), path
+            for path in published_files(source):
+                yield str(Path(place) / path.relative_to(source)), path
 
     def build(self) -> Path:
         """The folder of the built bundle, from the cache when this content was built before. Raises BundleError."""
@@ -120,10 +116,6 @@ class Bundle:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _parts(path: Path) -> list[Path]:
-    return [Path(part) for part in path.parts]
-
-
 MIGRATE = Bundle(
     name="migrate",
     files={"handler.py": "lambda/migrate/handler.py", "barflow": "barflow", "sql": "sql"},
@@ -134,7 +126,6 @@ INGEST = Bundle(
     files={
         "handler.py": "lambda/ingest/handler.py",
         "barflow": "barflow",
-        "barflow/alerts/alerts.toml": "barflow/alerts/alerts.toml",
     },
     requirements="lambda/ingest/requirements.txt",
 )
@@ -164,7 +155,6 @@ RELEASE = Bundle(
         "release/sql": "sql",
         "release/orchestration": "orchestration",
         "release/barflow": "barflow",
-        "release/barflow/alerts/alerts.toml": "barflow/alerts/alerts.toml",
         "release/dashboard": "dashboard",
         f"release/dashboard/static/vendor/{CHARTS.name}": str(CHARTS),
     },

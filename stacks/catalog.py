@@ -18,7 +18,7 @@ from stacks.constructs.glue_role import GLUE, allow_catalog, glue_role
 from stacks.constructs.grants import allow, allow_reading_secrets, as_found
 from stacks.constructs.jdbc_connection import jdbc_connection
 from stacks.constructs.visual_job import VisualJob
-from stacks.database import DatabaseStack
+from stacks.database import DATABASE, DatabaseStack
 from stacks.platform import Platform
 from stacks.storage import BARS, QUERIES, StorageStack
 
@@ -70,15 +70,13 @@ class CatalogStack(BarflowStack):
             self, "Visual", platform=platform, storage=storage, database=database,
             catalog=self.database.database_name, security=self.security,
         )  # fmt: skip
+        self._ruleset_name = self._ruleset(bars)
         self.contract = contract.Glue(
             job=job.job.job_name,
             database=self.database.database_name,
             bars_table=BARS,
-            ruleset=self._ruleset(bars),
-            quality_role=self.reader.role_name,
             lake_crawler=self._lake_crawler(bars).ref,
             warehouse_crawler=self._warehouse_crawler(connection).ref,
-            connection=connection.connection_name,
             athena_workgroup=self._workgroup(),
             dpu_hour_dollars=dpu_hour_dollars(),
         )
@@ -89,7 +87,7 @@ class CatalogStack(BarflowStack):
             (outputs.LAKE_CRAWLER, self.contract.lake_crawler),
             (outputs.WAREHOUSE_CRAWLER, self.contract.warehouse_crawler),
             (outputs.ATHENA_WORKGROUP, self.contract.athena_workgroup),
-            (outputs.BARS_RULESET, self.contract.ruleset),
+            (outputs.BARS_RULESET, self._ruleset_name),
         ):
             self.output(output, value)
 
@@ -102,7 +100,7 @@ class CatalogStack(BarflowStack):
             ("crawler", found.warehouse_crawler, ["GetCrawler", "StartCrawler"]),
             (
                 "dataQualityRuleset",
-                found.ruleset,
+                self._ruleset_name,
                 [
                     "GetDataQualityResult",
                     "GetDataQualityRulesetEvaluationRun",
@@ -204,7 +202,7 @@ class CatalogStack(BarflowStack):
         reads = self.format_arn(service="glue", resource="connection", resource_name=connection.connection_name)
         catalog = self.format_arn(service="glue", resource="catalog")
         allow(self.reader, ["glue:GetConnection"], [catalog, reads])
-        path = f"{self._warehouse.contract.database}/market/%"
+        path = f"{DATABASE}/market/%"
         target = glue.CfnCrawler.JdbcTargetProperty(connection_name=connection.connection_name, path=path)
         return self._crawler(
             "WarehouseCrawler",

@@ -45,19 +45,14 @@ class DatabaseStack(BarflowStack):
         users = [self.loader_secret, self.reader_secret, self.sandbox_secret, self.airflow_secret]
         self.migrations = self._migrations(users)
         self.contract = contract.Warehouse(
-            host=self.instance.db_instance_endpoint_address,
-            port=POSTGRESQL,
             instance_id=self.instance.instance_identifier,
-            database=DATABASE,
-            admin_secret=self.owner_secret.secret_arn,
-            loader_secret=self._name(LOADER),
-            reader_secret=self._name(READER),
-            airflow_secret=self._name(AIRFLOW),
+            reader_secret=self.secret_name(READER),
+            airflow_secret=self.secret_name(AIRFLOW),
         )
-        self.output(outputs.DATABASE_ENDPOINT, self.contract.host)
+        self.output(outputs.DATABASE_ENDPOINT, self.instance.db_instance_endpoint_address)
         self.output(outputs.DATABASE_ID, self.contract.instance_id)
-        self.output(outputs.DATABASE_ADMIN_SECRET, self.contract.admin_secret)
-        self.output(outputs.LOADER_SECRET, self.contract.loader_secret)
+        self.output(outputs.DATABASE_ADMIN_SECRET, self.owner_secret.secret_arn)
+        self.output(outputs.LOADER_SECRET, self.secret_name(LOADER))
         self.output(outputs.READER_SECRET, self.contract.reader_secret)
 
     def _instance(self, environment: Environment) -> rds.DatabaseInstance:
@@ -118,7 +113,13 @@ class DatabaseStack(BarflowStack):
         _acknowledge_instance(instance, environment.database.multi_az, config.deletion_protection and not deletable)
         return instance
 
-    def _name(self, user: str) -> str:
+    @property
+    def jdbc_url(self) -> str:
+        """Return the JDBC URL of the warehouse, without a user."""
+        return f"jdbc:postgresql://{self.instance.db_instance_endpoint_address}:{POSTGRESQL}/{DATABASE}"
+
+    def secret_name(self, user: str) -> str:
+        """Return the name of the secret of a database user."""
         return f"barflow/{self.environment_config.name}/database/{user}"
 
     def _user(self, name: str, user: str, database: str, *, rotated: bool = True) -> secretsmanager.ISecret:
@@ -126,7 +127,7 @@ class DatabaseStack(BarflowStack):
         secret = secretsmanager.Secret(
             self,
             f"{name}Secret",
-            secret_name=self._name(user),
+            secret_name=self.secret_name(user),
             description=f"Barflow {self.environment_config.name}: {user} of the warehouse",
             encryption_key=self._platform.keys.secrets,
             removal_policy=self.data_removal_policy,

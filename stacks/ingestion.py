@@ -57,7 +57,6 @@ class IngestionStack(BarflowStack):
         self.contract = contract.Ingestion(
             runner=environment.ingest.runner,
             function_name=self.function.function.function_name if self.function else None,
-            dead_letter_queue_url=self.failed_ticks.queue_url,
         )
         self.output(outputs.FAILED_TICKS_QUEUE, self.failed_ticks.queue_url)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from barflow.contract import PipelineSettings, secret_reference
 from stacks.alerts import AlertsStack
-from stacks.database import DatabaseStack
+from stacks.database import LOADER, DatabaseStack
 from stacks.platform import Platform
 from stacks.secrets import MONGODB, SLACK, TWELVEDATA
 from stacks.storage import StorageStack
@@ -23,7 +23,7 @@ def pipeline_settings(
         credits_per_minute=environment.plan.credits_per_minute,
         credits_per_day=environment.plan.credits_per_day,
         mongodb_uri=secret_reference(secrets.name(MONGODB)),
-        warehouse_dsn=secret_reference(f"{database.contract.loader_secret}#dsn"),
+        warehouse_dsn=secret_reference(f"{database.secret_name(LOADER)}#dsn"),
         lake_uri=storage.lake_uri,
         sns_topic_arn=alerts.topic.topic_arn,
         slack_token=secret_reference(secrets.name(SLACK)),

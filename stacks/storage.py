@@ -150,7 +150,6 @@ class StorageStack(BarflowStack):
 
         self.release, self.packages = published("Release", RELEASE), published("Packages", PACKAGES)
         self.contract = contract.Storage(
-            lake_bucket=self.lake.bucket_name,
             code_bucket=self.code.bucket_name,
             logs_bucket=self.logs.bucket_name,
             code_uri=self.release.uri(),

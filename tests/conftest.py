@@ -25,19 +25,19 @@ from barflow.warehouse.migrations import migrate
 from local.services import Services
 from local.state import State
 
-# No test of this project depends on how fast the machine is.
+# No test depends on the speed of the machine.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-# Spark's gateway says goodbye as the interpreter ends, when the log that it writes to is closed.
+# As the interpreter ends, Spark's gateway logs to a stream that is already closed.
 logging.getLogger("py4j").setLevel(logging.WARNING)
 
-# CDK's engine runs in Node: in the one that make setup installs, whatever else is on the path.
+# Use the Node that make setup installs for the CDK engine, not one from PATH.
 os.environ.setdefault("JSII_NODE", str(Path(sys.executable).with_name("node")))
 
 ROOT = Path(__file__).parents[1]
 SPARK_SETTINGS = ("JAVA_HOME", "PYSPARK_PYTHON", "SPARK_LOCAL_IP")
-# Two tasks at a time, a failed one is tried once more, as on a cluster; and a compiler that is quick to start.
+# Two tasks at a time and one retry of a failed task, as on a cluster; a JVM that starts fast.
 SPARK_ARGUMENTS = '--master local[2,2] --driver-java-options "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" pyspark-shell'
 
 
@@ -69,28 +69,28 @@ def recordings(request: pytest.FixtureRequest) -> Recordings:
 
 @pytest.fixture(scope="session")
 def browser_shot() -> Iterator[BrowserShot]:
-    """``browser_shot(page, run="return page.title()", width=390, scheme="dark", screenshot=…)``."""
+    """Return ``browser_shot(page, run="return page.title()", width=390, scheme="dark", screenshot=…)``."""
     if not CAN_BROWSE:
-        pytest.skip("the browser that the tests bring along runs on Linux on x86-64 only")
+        pytest.skip("the browser of the tests runs on Linux on x86-64 only")
     with browser() as shot:
         yield shot
 
 
 @pytest.fixture
 def picture(tmp_path: Path) -> Callable[[str], Path]:
-    """Where a picture of that name goes: with the test, or under `make pictures` into the documentation."""
+    """Return the path of a picture by its name: in the test's folder, or under `make pictures` in the documentation."""
     folder = Path(os.environ.get("PICTURES_TO", tmp_path))
     return lambda name: folder / name
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_settings_from_outside() -> Iterator[None]:
-    """The tests drop databases: never those that the developer's environment names."""
+    """Remove the developer's settings: the tests drop databases, and never those that the environment names."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [*os.environ]:
             if name.startswith("BARFLOW_") or name == "TWELVEDATA_API_KEY":
                 patch.delenv(name)
-        for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):  # nor an account of the developer's
+        for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):  # nor the developer's AWS account
             patch.setenv(name, os.devnull)
         for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ENDPOINT_URL"):
             patch.delenv(name, raising=False)
@@ -99,14 +99,14 @@ def no_settings_from_outside() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def state(no_settings_from_outside: None) -> Iterator[State]:
-    """The folder of the session's servers. Not under pytest's own: PostgreSQL's user must be let into it."""
+    """Return the state of the session's servers, outside pytest's folder: PostgreSQL's user needs access to it."""
     with tempfile.TemporaryDirectory(prefix="barflow-tests-", ignore_cleanup_errors=True) as folder:
         yield State.create(Path(folder) / "state", source={"kind": "synthetic"}, as_of=None)
 
 
 @pytest.fixture(scope="session")
 def mongodb_uri(tmp_path_factory: pytest.TempPathFactory, no_settings_from_outside: None) -> Iterator[str]:
-    """The URI of the session's MongoDB server."""
+    """Return the URI of the session's MongoDB server."""
     state = State.create(tmp_path_factory.mktemp("mongo") / "state", source={"kind": "synthetic"}, as_of=None)
     with Services(state, print, postgres=False) as services:
         yield services.mongodb_uri
@@ -114,7 +114,7 @@ def mongodb_uri(tmp_path_factory: pytest.TempPathFactory, no_settings_from_outsi
 
 @pytest.fixture
 def database(mongodb_uri: str) -> Iterator[Database[Document]]:
-    """An empty MongoDB database of the test's own, gone with the server. Its URI is ``mongodb_uri``."""
+    """Return an empty MongoDB database of this test. Its server's URI is ``mongodb_uri``."""
     opened = connect(mongodb_uri, f"test_{uuid.uuid4().hex[:12]}")
     yield opened
     opened.client.close()
@@ -122,14 +122,14 @@ def database(mongodb_uri: str) -> Iterator[Database[Document]]:
 
 @pytest.fixture(scope="session")
 def postgres_dsn(state: State) -> Iterator[str]:
-    """The DSN of the session's PostgreSQL server and of a database in it that tests leave alone."""
+    """Return the DSN of the session's PostgreSQL server, and of a database in it that no test changes."""
     with Services(state, print, mongo=False) as services:
         yield services.warehouse_dsn
 
 
 @pytest.fixture(scope="session")
 def migrated_template(postgres_dsn: str) -> str:
-    """The name of a database with every migration applied, to copy from."""
+    """Return the name of a database with every migration applied: the template of warehouses."""
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         connection.execute("create database migrated")
     migrate(named(postgres_dsn, "migrated"), ROOT / "sql")
@@ -138,25 +138,25 @@ def migrated_template(postgres_dsn: str) -> str:
 
 @pytest.fixture
 def empty_warehouse_dsn(postgres_dsn: str) -> Iterator[str]:
-    """The DSN of an empty database of the test's own."""
+    """Return the DSN of an empty database of this test."""
     yield from _own_warehouse(postgres_dsn, "template1")
 
 
 @pytest.fixture
 def warehouse_dsn(postgres_dsn: str, migrated_template: str) -> Iterator[str]:
-    """The DSN of a warehouse of the test's own, its schema up to date."""
+    """Return the DSN of a migrated warehouse of this test."""
     yield from _own_warehouse(postgres_dsn, migrated_template)
 
 
 @pytest.fixture(scope="module")
 def module_warehouse_dsn(postgres_dsn: str, migrated_template: str) -> Iterator[str]:
-    """The same for all tests of one file."""
+    """Return the DSN of a migrated warehouse that the tests of one file share."""
     yield from _own_warehouse(postgres_dsn, migrated_template)
 
 
 @pytest.fixture(scope="session")
 def spark_environment(state: State) -> Iterator[None]:
-    """Spark's Java, from the wheel, and how it starts; child programs inherit it."""
+    """Set the variables of Spark: the wheel's Java and its options. Child programs inherit them."""
     settings = Services(state, print).environment()
     with pytest.MonkeyPatch.context() as patch:
         for name in SPARK_SETTINGS:
@@ -174,5 +174,5 @@ def _own_warehouse(postgres_dsn: str, template: str) -> Iterator[str]:
 
 
 def named(dsn: str, database: str) -> str:
-    """The DSN of another database of the embedded server."""
+    """Return the DSN of another database of the embedded server."""
     return dsn.replace("/barflow?", f"/{database}?")

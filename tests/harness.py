@@ -47,15 +47,15 @@ class Ran:
 
     code: int
     result: dict[str, Any]
-    said: str
+    stderr: str
 
     @property
     def error(self) -> str:
         """Return the error of the last line. There must be no traceback."""
-        lines = self.said.splitlines()
+        lines = self.stderr.splitlines()
         assert lines, "the program printed nothing to stderr"
-        assert lines[-1].startswith("error: "), self.said
-        assert "Traceback" not in self.said, self.said
+        assert lines[-1].startswith("error: "), self.stderr
+        assert "Traceback" not in self.stderr, self.stderr
         return lines[-1].removeprefix("error: ")
 
 
@@ -119,10 +119,10 @@ class Pipeline:
 
     def run(self, path: str, *arguments: str) -> Ran:
         """Run a program in this process, on the shared Spark."""
-        said, printed = io.StringIO(), io.StringIO()
-        with self.in_environment(), contextlib.redirect_stderr(said), contextlib.redirect_stdout(printed):
+        stderr, printed = io.StringIO(), io.StringIO()
+        with self.in_environment(), contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(printed):
             code = program(path).main(list(arguments))
-        return Ran(code, _last_object(printed.getvalue()), said.getvalue())
+        return Ran(code, _last_object(printed.getvalue()), stderr.getvalue())
 
     def run_at_once(self, path: str, count: int) -> list[int]:
         """Run a program several times at once, in threads of this process. Return the exit codes."""
@@ -180,14 +180,14 @@ class Pipeline:
 
 def succeeded(ran: Ran) -> dict[str, Any]:
     """Return the result of a program that must have succeeded."""
-    assert ran.code == 0, ran.said
+    assert ran.code == 0, ran.stderr
     return ran.result
 
 
 def finished(child: subprocess.Popen[str], seconds: float = 120) -> Ran:
     """Wait for a started program."""
-    printed, said = child.communicate(timeout=seconds)
-    return Ran(child.returncode, _last_object(printed), said)
+    printed, stderr = child.communicate(timeout=seconds)
+    return Ran(child.returncode, _last_object(printed), stderr)
 
 
 def _last_object(printed: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""By which ways do alerts reach bots and people? An SNS topic and Slack; each sends messages or says why it cannot.
+"""The channels that bring alerts to bots and people: an SNS topic, and Slack.
 
-A secret stays in its setting until something is sent, and is never part of an error: what a client library says of
-a failure is reduced to a code or the name of its kind.
+A secret stays in its setting until a message is sent, and is never part of an error. A client library's error is
+reduced to a code or to the name of its class.
 """
 
 from __future__ import annotations
@@ -9,50 +9,50 @@ from __future__ import annotations
 import hashlib
 import http.client
 import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
 from barflow.alerts.message import Message
-from barflow.errors import BadInputError, BarflowError, UnavailableError
+from barflow.errors import BadInputError, BarflowError, UnavailableError, aws_error_code
 from barflow.market.sessions import new_york
 from barflow.secrets import resolve
 from barflow.settings import Settings
 
 TIMEOUT_SECONDS = 10
-# SNS takes no more in one call.
+# The most messages that SNS accepts in one call.
 SNS_BATCH = 10
-# Slack takes about one message a second; a longer wait is left to a later tick.
-LONGEST_WAIT_SECONDS = 5.0
-# The SDK logs the address that it posts to, which of a webhook is the secret.
-SILENT = logging.Logger("slack", logging.CRITICAL + 1)
-# By message id: None where it was sent, else why not.
+# Slack's SDK logs the address that it posts to, and the address of a webhook is a secret.
+SILENT_LOGGER = logging.Logger("slack", logging.CRITICAL + 1)
+# By message id: None where the message was sent, else the reason why it was not.
 Receipts = Mapping[str, str | None]
 
 
 class ChannelDownError(UnavailableError):
-    """A channel takes nothing now. ``retry_after`` is the seconds it asks to be left alone, if it says so."""
+    """A channel does not accept messages now. ``retry_after`` is the number of seconds that it asks to wait, if any."""
 
     def __init__(self, channel: str, reason: str, retry_after: float | None = None) -> None:
         super().__init__(
-            f"{channel} takes no alerts now ({reason}). They stay in the outbox and are sent by a later tick."
+            f"{channel} accepts no alerts now ({reason}). They stay in the outbox, and a later tick sends them."
         )
         self.reason, self.retry_after = reason, retry_after
 
 
 class Channel(Protocol):
-    """One way out."""
+    """One way to send alerts."""
 
     name: str
 
     def send(self, messages: Sequence[Message]) -> Iterator[Receipts]:
-        """Sends in this order, and tells of each part once it is sent. Raises ChannelDownError for the rest."""
+        """Send messages in this order, and yield the receipts of each part once it is sent.
+
+        Raises ChannelDownError for the rest.
+        """
         ...
 
 
-def channels(settings: Settings) -> list[Channel]:
-    """The ways that the settings open. Raises BadInputError where one is set up by half."""
+def open_channels(settings: Settings) -> list[Channel]:
+    """Return the channels that are set up. Raises BadInputError where a setting of a channel is missing."""
     found: list[Channel] = []
     if settings.sns_topic_arn:
         found.append(SnsChannel(settings.sns_topic_arn))
@@ -63,21 +63,24 @@ def channels(settings: Settings) -> list[Channel]:
     return found
 
 
-def tell_people(settings: Settings, text: str) -> str | None:
-    """Posts to Slack, where it is set up. Returns why it could not: what it tells has happened, heard or not."""
+def post_to_slack(settings: Settings, text: str) -> str | None:
+    """Post a text that is no alert to Slack. Return None, or the reason why it was not posted.
+
+    It never raises for a failure of Slack: what the text reports has happened in any case.
+    """
     if not settings.slack_webhook and not (settings.slack_token and settings.slack_channel):
         return "Slack is not set up"
     try:
         SlackChannel(settings).post(text)
     except ChannelDownError as error:
-        return f"Slack takes no messages now ({error.reason}); this one is not sent again"
+        return f"Slack accepts no messages now ({error.reason}); this one is not sent again"
     except BarflowError as error:
         return str(error)
     return None
 
 
 class SnsChannel:
-    """The bots' topic. Attributes symbol, rule and severity are there for subscriptions to filter by."""
+    """The bots' topic. Subscriptions filter by the message attributes symbol, rule and severity."""
 
     name = "sns"
 
@@ -93,35 +96,37 @@ class SnsChannel:
         return boto3.client("sns", region_name=self.topic_arn.split(":")[3], config=config)
 
     def send(self, messages: Sequence[Message]) -> Iterator[Receipts]:
+        """Publish in batches of ten, and yield the receipts of each batch. Raises ChannelDownError."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         for start in range(0, len(messages), SNS_BATCH):
-            part = messages[start : start + SNS_BATCH]
-            entries = [self._entry(place, message) for place, message in enumerate(part)]
+            batch = messages[start : start + SNS_BATCH]
+            entries = [self._entry(place, message) for place, message in enumerate(batch)]
             try:
                 answer = self._client.publish_batch(TopicArn=self.topic_arn, PublishBatchRequestEntries=entries)
             except (BotoCoreError, ClientError) as error:
-                code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-                raise ChannelDownError(self.name, code) from None
+                raise ChannelDownError(self.name, aws_error_code(error)) from None
             failed = {int(item["Id"]): str(item["Code"]) for item in answer.get("Failed", [])}
-            yield {message.id: failed.get(place) for place, message in enumerate(part)}
+            yield {message.id: failed.get(place) for place, message in enumerate(batch)}
 
     def _entry(self, place: int, message: Message) -> dict[str, Any]:
-        named = {"symbol": message.symbol, "rule": message.rule, "severity": message.severity}
+        attributes = {"symbol": message.symbol, "rule": message.rule, "severity": message.severity}
         entry: dict[str, Any] = {
             "Id": str(place),
             "Message": message.model_dump_json(),
-            "MessageAttributes": {name: {"DataType": "String", "StringValue": value} for name, value in named.items()},
+            "MessageAttributes": {
+                name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()
+            },
         }
         if self.topic_arn.endswith(".fifo"):
-            # The stable id may be longer than the 128 characters that SNS takes.
+            # A stable id may be longer than the 128 characters that SNS accepts.
             entry["MessageDeduplicationId"] = hashlib.sha256(message.id.encode()).hexdigest()
             entry["MessageGroupId"] = message.symbol
         return entry
 
 
 class SlackChannel:
-    """People's channel: by a webhook, or by a bot's token and a channel's name."""
+    """People's channel: posts by a webhook, or by a bot's token and a channel's name."""
 
     name = "slack"
 
@@ -129,55 +134,53 @@ class SlackChannel:
         self.settings = settings
 
     def send(self, messages: Sequence[Message]) -> Iterator[Receipts]:
+        """Post message by message, and yield each one's receipt. Raises ChannelDownError."""
         for message in messages:
             self.post(slack_text(message))
             yield {message.id: None}
 
     def post(self, text: str) -> None:
-        """Posts, and once more where Slack asks to wait a little. Raises ChannelDownError."""
-        try:
-            self._post(text)
-        except ChannelDownError as error:
-            if error.retry_after is None or error.retry_after > LONGEST_WAIT_SECONDS:
-                raise
-            time.sleep(error.retry_after)
-            self._post(text)
-
-    def _post(self, text: str) -> None:
+        """Post a text, and once more after a short wait where Slack asks for one. Raises ChannelDownError."""
         from slack_sdk.errors import SlackApiError, SlackClientError
 
+        from barflow.alerts.slack_rate_limit import retry_after
+
         try:
-            status, headers, problem = self._call(text)
+            status, headers, error_code = self._call(text)
         except SlackApiError as error:
             status, headers = error.response.status_code, error.response.headers
-            problem = str(error.response.get("error") or "")
-        except (SlackClientError, OSError, http.client.HTTPException) as error:
+            error_code = str(error.response.get("error") or "")
+        except (SlackClientError, OSError, http.client.HTTPException, ValueError) as error:
+            # ValueError: the SDK cannot decode the body.
             raise ChannelDownError(self.name, type(error).__name__) from None
         if status == http.HTTPStatus.TOO_MANY_REQUESTS:
-            after = next((value for name, value in headers.items() if name.lower() == "retry-after"), "")
-            raise ChannelDownError(self.name, "rate limited", float(after) if after.isdigit() else None)
-        if status != http.HTTPStatus.OK or problem:
-            # Slack's own codes are single words; anything else may be a page of some proxy.
-            raise ChannelDownError(self.name, problem if problem.isidentifier() else f"HTTP {status}")
+            raise ChannelDownError(self.name, "rate limited", retry_after(dict(headers)))
+        if status != http.HTTPStatus.OK or error_code:
+            # Slack's own codes are single words. Any other text may be the page of a proxy.
+            raise ChannelDownError(self.name, error_code if error_code.isidentifier() else f"HTTP {status}")
 
     def _call(self, text: str) -> tuple[int, Mapping[str, str], str]:
-        """Status, headers, and Slack's error code or nothing."""
+        """Return the status, the headers, and Slack's error code or an empty text."""
         from slack_sdk import WebClient, WebhookClient
 
+        from barflow.alerts.slack_rate_limit import ShortWaitHandler
+
+        options: dict[str, Any] = {
+            "timeout": TIMEOUT_SECONDS,
+            "retry_handlers": [ShortWaitHandler()],
+            "logger": SILENT_LOGGER,
+        }
         if self.settings.slack_webhook:
-            url = resolve(self.settings.slack_webhook, "BARFLOW_SLACK_WEBHOOK")
-            hook = WebhookClient(url, timeout=TIMEOUT_SECONDS, retry_handlers=[], logger=SILENT)
+            hook = WebhookClient(resolve(self.settings.slack_webhook, "BARFLOW_SLACK_WEBHOOK"), **options)
             answer = hook.send(text=text)
             return answer.status_code, answer.headers, "" if answer.body == "ok" else answer.body
         token = resolve(self.settings.slack_token, "BARFLOW_SLACK_TOKEN")
-        client = WebClient(
-            token, base_url=self.settings.slack_url, timeout=TIMEOUT_SECONDS, retry_handlers=[], logger=SILENT
-        )
+        client = WebClient(token, base_url=self.settings.slack_url, **options)
         posted = client.chat_postMessage(channel=self.settings.slack_channel or "", text=text)
         return posted.status_code, posted.headers, ""
 
 
 def slack_text(message: Message) -> str:
-    """The alert as Slack shows it, with the bar's time in New York."""
+    """Return the alert as Slack shows it, with the bar's time in New York."""
     mark = {"info": "", "warning": ":warning: ", "critical": ":rotating_light: "}[message.severity]
     return f"{mark}{message.text} · {new_york(message.bar_start):%Y-%m-%d %H:%M} New York · `{message.rule}`"

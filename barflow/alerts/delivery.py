@@ -1,7 +1,7 @@
-"""How does an alert leave the outbox? At least once by each channel, with back-off where a channel is down.
+"""Delivery: sends the alerts of the outbox by each channel, at least once, with back-off where a channel is down.
 
-A deliverer claims what is due for a while, so that two of them do not send the same in the normal case; a claim that
-its holder did not live to end runs out. Times are the wall clock's.
+A delivery claims the alerts that are due, so that two deliveries at once normally do not send the same alert. A claim
+expires when its holder dies. All times are wall-clock times.
 """
 
 from __future__ import annotations
@@ -22,105 +22,118 @@ from barflow.errors import BarflowError
 from barflow.market.sessions import utc_now
 from barflow.staging.connection import Document, mongo_errors
 
-CLAIMED_AT_ONCE = 200
-CLAIM = timedelta(minutes=2)
-# A claim is ended well before it runs out; what is left is sent by the next one.
+CLAIM_SIZE = 200
+CLAIM_TERM = timedelta(minutes=2)
+# A delivery stops well before its claim expires. The next one sends the rest.
 SENDING_SECONDS = 60.0
 FIRST_RETRY = timedelta(minutes=1)
 LAST_RETRY = timedelta(minutes=15)
 
 
 @dataclass
-class Delivered:
-    """What a delivery did: how often a message was sent by a channel, and what each channel that failed said."""
+class DeliveryReport:
+    """What a delivery did: how many messages the channels accepted, and the error of each channel that is down."""
 
     sent: int = 0
     down: dict[str, str] = field(default_factory=dict)
 
 
 class Delivery:
-    """Sends what is due, by these channels."""
+    """Sends the alerts that are due by these channels."""
 
     def __init__(self, outbox: Outbox, channels: Iterable[Channel], clock: Callable[[], datetime] = utc_now) -> None:
         self._alerts = outbox.alerts
         self.channels = {channel.name: channel for channel in channels}
         self._clock = clock
 
-    def run(self) -> Delivered:
-        """Sends all that is due now, as far as its time goes. A channel that fails stops nothing but itself."""
-        done = Delivered()
-        now, ends = self._clock(), time.monotonic() + SENDING_SECONDS
+    def run(self) -> DeliveryReport:
+        """Send what is due now, for at most ``SENDING_SECONDS``. A channel that is down does not stop the others."""
+        report = DeliveryReport()
+        now, deadline = self._clock(), time.monotonic() + SENDING_SECONDS
         more = True
-        while more and time.monotonic() < ends:
+        while more and time.monotonic() < deadline:
             batch, more = self._claim(now)
             for channel in self.channels.values():
-                waiting = [item for item in batch.values() if _waits(item["channels"].get(channel.name), now)]
-                if waiting:
-                    self._send(channel, waiting, now, ends, done)
+                due = [item for item in batch.values() if _is_due(item["channels"].get(channel.name), now)]
+                if due:
+                    self._send(channel, due, now, deadline, report)
             self._release(batch.values(), now)
-        return done
+        return report
 
     def _claim(self, now: datetime) -> tuple[dict[str, Document], bool]:
-        """Some of what is due, by id, the oldest bar first; and whether there may be more."""
+        """Claim alerts that are due. Return them by id, oldest bar first, and whether there may be more."""
         due = {"due_at": {"$lte": now}}
         claim = secrets.token_hex(8)
         with mongo_errors("claim the alerts to send"):
-            found = list(self._alerts.find(due, {"_id": 1}, sort=[("due_at", 1)], limit=CLAIMED_AT_ONCE))
+            found = list(self._alerts.find(due, {"_id": 1}, sort=[("due_at", 1)], limit=CLAIM_SIZE))
             ids = {"_id": {"$in": [item["_id"] for item in found]}}
             if not found:
                 return {}, False
-            # Filtered again: another deliverer may have been faster with some of them.
-            self._alerts.update_many({**ids, **due}, {"$set": {"claim": claim, "due_at": self._clock() + CLAIM}})
+            # Filtered again, since another delivery may have claimed some of them in between.
+            self._alerts.update_many({**ids, **due}, {"$set": {"claim": claim, "due_at": self._clock() + CLAIM_TERM}})
             claimed = self._alerts.find({**ids, "claim": claim}, sort=[("bar_start", 1), ("_id", 1)])
-            return {item["_id"]: item for item in claimed}, len(found) == CLAIMED_AT_ONCE
+            return {item["_id"]: item for item in claimed}, len(found) == CLAIM_SIZE
 
-    def _send(self, channel: Channel, waiting: list[Document], now: datetime, ends: float, done: Delivered) -> None:
-        left = {item["_id"]: item for item in waiting}
+    def _send(
+        self, channel: Channel, due: list[Document], now: datetime, deadline: float, report: DeliveryReport
+    ) -> None:
+        remaining = {item["_id"]: item for item in due}
         try:
-            if channel.name in done.down:
+            if channel.name in report.down:
                 raise ChannelDownError(channel.name, "it failed a moment ago")
-            for receipts in channel.send(self._messages(channel.name, left, now)):
-                told = [left.pop(name) for name in receipts]
-                self._sent(channel.name, [item for item in told if receipts[item["_id"]] is None])
-                for item in told:
+            for receipts in channel.send(self._messages(channel.name, remaining, now)):
+                answered = [remaining.pop(alert_id) for alert_id in receipts]
+                self._record_sent(channel.name, [item for item in answered if receipts[item["_id"]] is None])
+                for item in answered:
                     if (error := receipts[item["_id"]]) is not None:
-                        self._failed(channel.name, item, error, now)
-                done.sent += sum(error is None for error in receipts.values())
-                if time.monotonic() > ends:
+                        self._record_failure(channel.name, item, error, now)
+                report.sent += sum(error is None for error in receipts.values())
+                if time.monotonic() > deadline:
                     return
         except BarflowError as error:
-            done.down.setdefault(channel.name, str(error))
-            for item in left.values():
-                self._failed(channel.name, item, done.down[channel.name], now, getattr(error, "retry_after", None))
+            report.down.setdefault(channel.name, str(error))
+            wait = getattr(error, "retry_after", None)
+            for item in remaining.values():
+                self._record_failure(channel.name, item, report.down[channel.name], now, wait)
 
-    def _messages(self, channel: str, left: dict[str, Document], now: datetime) -> list[Message]:
-        """The messages of these alerts. One that another version wrote, and this one cannot read, waits for that."""
+    def _messages(self, channel: str, remaining: dict[str, Document], now: datetime) -> list[Message]:
+        """Return the messages of these alerts.
+
+        A message that another version of Barflow wrote may not be readable here. It is taken out of ``remaining`` and
+        waits for a delivery of that version.
+        """
         found = []
-        for name, item in [*left.items()]:
+        for alert_id, item in [*remaining.items()]:
             try:
                 found.append(Message.model_validate(item["message"]))
             except ValidationError:
-                self._failed(channel, left.pop(name), "the message is of another version of Barflow", now)
+                reason = "another version of Barflow wrote the message"
+                self._record_failure(channel, remaining.pop(alert_id), reason, now)
         return found
 
-    def _sent(self, channel: str, told: list[Document]) -> None:
-        """Only for whom the claim still holds: its next holder sends again and keeps what it learns."""
+    def _record_sent(self, channel: str, sent: list[Document]) -> None:
+        """Record the alerts that a channel accepted, where the claim still holds.
+
+        Where it expired, its next holder sends the alert again and records that.
+        """
         now = self._clock()
-        for item in told:
+        for item in sent:
             item["channels"][channel]["delivered_at"] = now
-        whole = [item for item in told if all(state["delivered_at"] for state in item["channels"].values())]
+        complete = [item for item in sent if all(state["delivered_at"] for state in item["channels"].values())]
         change = {
             "$set": {f"channels.{channel}.delivered_at": now, f"channels.{channel}.last_error": None},
             "$inc": {f"channels.{channel}.attempts": 1},
         }
-        with mongo_errors("note which alerts were sent"):
-            if whole:
-                self._alerts.update_many(_held(whole), {**change, "$unset": {"due_at": "", "claim": ""}})
-            if rest := [item for item in told if item not in whole]:
-                self._alerts.update_many(_held(rest), change)
+        with mongo_errors("record which alerts were sent"):
+            if complete:
+                self._alerts.update_many(_claimed(complete), {**change, "$unset": {"due_at": "", "claim": ""}})
+            if rest := [item for item in sent if item not in complete]:
+                self._alerts.update_many(_claimed(rest), change)
 
-    def _failed(self, channel: str, item: Document, error: str, now: datetime, wait: float | None = None) -> None:
-        """Notes why, and when to try again: when the channel said, or each time later."""
+    def _record_failure(
+        self, channel: str, item: Document, error: str, now: datetime, wait: float | None = None
+    ) -> None:
+        """Record the error and the time of the next attempt: after ``wait`` seconds, or with a doubling pause."""
         state = item["channels"][channel]
         state["attempts"] += 1
         state["last_error"] = error
@@ -128,9 +141,9 @@ class Delivery:
         state["next_at"] = now + (pause if wait is None else timedelta(seconds=wait))
 
     def _release(self, batch: Iterable[Document], now: datetime) -> None:
-        """Gives back the claims of what could not be sent whole, with what was learnt.
+        """Release the claims on alerts that a channel has not accepted yet, and store what their attempts gave.
 
-        What waits for a channel that is not set up here is left alone for a while.
+        An alert that waits for a channel that is not set up here is not due again for a while.
         """
         operations = []
         for item in batch:
@@ -139,19 +152,19 @@ class Delivery:
                 due = min(
                     state["next_at"] if name in self.channels else now + LAST_RETRY for name, state in waiting.items()
                 )
-                learnt = {f"channels.{name}": state for name, state in waiting.items()}
+                states = {f"channels.{name}": state for name, state in waiting.items()}
                 operations.append(
-                    UpdateOne(_held([item]), {"$set": {"due_at": due, **learnt}, "$unset": {"claim": ""}})
+                    UpdateOne(_claimed([item]), {"$set": {"due_at": due, **states}, "$unset": {"claim": ""}})
                 )
         if operations:
-            with mongo_errors("note which alerts were not sent"):
+            with mongo_errors("record which alerts were not sent"):
                 self._alerts.bulk_write(operations, ordered=False)
 
 
-def _held(items: list[Document]) -> Document:
-    """These alerts, as far as the claim on them still holds."""
+def _claimed(items: list[Document]) -> Document:
+    """Return the filter for these alerts as long as the claim on them holds."""
     return {"_id": {"$in": [item["_id"] for item in items]}, "claim": items[0]["claim"]}
 
 
-def _waits(state: Document | None, now: datetime) -> bool:
+def _is_due(state: Document | None, now: datetime) -> bool:
     return state is not None and state["delivered_at"] is None and state["next_at"] <= now

@@ -1,7 +1,7 @@
-"""What is remembered of a symbol's past sessions, so that a tick need not read them again?
+"""The state of a symbol's evaluation: its past sessions, so that a tick does not read them again.
 
-A session is kept as packed columns, half the size of its bars and read at once, with the version and revisions that
-were judged: what of a session is news is told by comparing the two.
+A session is stored as packed columns, which are half the size of its bars and are read in one step. It includes the
+version and the revisions that were evaluated, so a comparison shows which bars of a session are new or revised.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ VOLUME = struct.Struct("<q")
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One judged session. ``slots`` and ``revisions`` hold a byte a bar (a revision's last 8 bits), ``closes`` a
-    little-endian double in dollars, ``volumes`` a 64-bit integer in shares."""
+class EvaluatedSession:
+    """One session as it was evaluated.
+
+    ``slots`` and ``revisions`` hold one byte a bar (the last 8 bits of a revision), ``closes`` a little-endian double
+    in dollars, and ``volumes`` a little-endian 64-bit integer in shares.
+    """
 
     session_date: date
     version: int
@@ -34,7 +37,8 @@ class Seen:
     volumes: bytes
 
     @classmethod
-    def of(cls, stored: StoredSession) -> Seen:
+    def of(cls, stored: StoredSession) -> EvaluatedSession:
+        """Return the packed form of a stored session."""
         bars, count = stored.bars, len(stored.bars)
         return cls(
             bars.session_date,
@@ -49,29 +53,31 @@ class Seen:
 
     @property
     def last_close(self) -> float:
+        """Return the close of the last bar, in dollars."""
         return float(CLOSE.unpack_from(self.closes, len(self.closes) - CLOSE.size)[0])
 
     def all_closes(self) -> tuple[float, ...]:
+        """Return every bar's close, in dollars."""
         return struct.unpack(f"<{len(self.slots)}d", self.closes)
 
     def volume_at(self, slot: int) -> int | None:
-        """Shares of the bar in that slot (0 opens with the session), None where there was no bar."""
+        """Return the shares of the bar in a slot (0 opens the session), or None where there was no bar."""
         place = self.slots.find(slot)
         return None if place < 0 else int(VOLUME.unpack_from(self.volumes, place * VOLUME.size)[0])
 
-    def fresh(self, judged: Seen | None) -> list[int]:
-        """The places of the bars that ``judged`` does not have, or not in this revision."""
-        if judged is None:
+    def changed_since(self, before: EvaluatedSession | None) -> list[int]:
+        """Return the places of the bars that ``before`` does not have, or has in another revision."""
+        if before is None:
             return [*range(len(self.slots))]
-        known = dict(zip(judged.slots, judged.revisions, strict=True))
+        known = dict(zip(before.slots, before.revisions, strict=True))
         return [
             place
             for place, (slot, revision) in enumerate(zip(self.slots, self.revisions, strict=True))
             if known.get(slot) != revision
         ]
 
-    def summary(self) -> Seen:
-        """The same with its last bar only: for the sessions of which the rules need no more."""
+    def summary(self) -> EvaluatedSession:
+        """Return the session with only its last bar. For older sessions, the rules need no more than this."""
         if len(self.slots) == 1:
             return self
         return replace(
@@ -83,15 +89,17 @@ class Seen:
         )
 
     def to_document(self) -> dict[str, Any]:
+        """Return the session as MongoDB stores it, under its day."""
         return {name: getattr(self, name) for name in self.__slots__ if name != "session_date"}
 
     @classmethod
-    def from_document(cls, day: str, document: dict[str, Any]) -> Seen:
+    def from_document(cls, day: str, document: dict[str, Any]) -> EvaluatedSession:
+        """Return the session that MongoDB stored under a day."""
         return cls(session_date=date.fromisoformat(day), **document)
 
 
 def slot_numbers(bars: SessionBars) -> bytes:
-    """The number of each bar's slot in its session, 0 for the one that opens it."""
+    """Return the number of each bar's slot in its session. Slot 0 opens the session."""
     traded = session(bars.session_date)
     assert traded is not None, "only sessions are stored"
     if bars.ts == [*traded.slots[: len(bars)]]:
@@ -102,24 +110,25 @@ def slot_numbers(bars: SessionBars) -> bytes:
 
 @dataclass(frozen=True)
 class SymbolState:
-    """What the evaluation carries from tick to tick for one symbol.
+    """What the evaluation stores between ticks for one symbol.
 
-    Whether a rule held at the bar before follows from the bars; kept are what was judged, the bar with which each
-    rule last fired (UTC), and ``horizon``: sessions before it are history, whenever their bars arrive. ``history``
-    and ``detail`` say for how many sessions back it is filled. ``version`` is its lock in the store.
+    It holds the sessions that were evaluated, the bar at which each rule last fired (its open, UTC), and ``horizon``:
+    bars of sessions before it never fire, whenever they arrive. ``history`` and ``detail`` are the numbers of sessions
+    for which it was filled. ``version`` is its optimistic lock in the collection. Whether a rule held at the bar before
+    is not stored, since it follows from the bars.
     """
 
     symbol: str
     horizon: date
     history: int = -1
     detail: int = -1
-    sessions: dict[date, Seen] = field(default_factory=dict)
+    sessions: dict[date, EvaluatedSession] = field(default_factory=dict)
     fired: dict[str, datetime] = field(default_factory=dict)
     version: int = 0
 
 
-def trimmed(sessions: dict[date, Seen], history: int, detail: int) -> dict[date, Seen]:
-    """The newest ``history`` sessions in order of time, all bars of the newest ``detail`` of them."""
+def trimmed(sessions: dict[date, EvaluatedSession], history: int, detail: int) -> dict[date, EvaluatedSession]:
+    """Return the newest ``history`` sessions in time order: the newest ``detail`` whole, the others as summaries."""
     days = sorted(sessions)[-history:]
     return {
         day: sessions[day] if place < detail else sessions[day].summary()

@@ -1,4 +1,4 @@
-"""What does a channel send? One versioned message for all of them; docs/alert-message.schema.json is made from it."""
+"""The message of an alert: one versioned format for all channels. docs/alert-message.schema.json is made from it."""
 
 from __future__ import annotations
 
@@ -19,34 +19,35 @@ from barflow.alerts.rules import (
     SilenceRule,
     VolumeRule,
 )
-from barflow.market.validation import likely_split
+from barflow.market.validation import possible_split
 
 
 class Message(BaseModel):
-    """One alert. An id that was seen before is the same alert again: delivery is at least once."""
+    """One alert. Delivery is at least once, so a message with a known id is the same alert again."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, title="Barflow alert")
 
-    schema_version: Literal[1] = Field(1, description="raised when a field changes its meaning or goes away")
+    schema_version: Literal[1] = Field(1, description="raised when a field changes its meaning or is removed")
     id: str = Field(description="stable: rule|symbol|bar, such as gap_5pct|TSLA|2025-07-07T13:30:00Z")
     rule: str = Field(description="the rule's id")
     kind: Literal["level", "move", "gap", "volume", "average", "extreme", "silence"]
     symbol: str
     severity: Severity
     session_date: date = Field(description="exchange-local trading day")
-    bar_start: datetime = Field(description="the bar's open, UTC; of a silence, that of the first missing bar")
+    bar_start: datetime = Field(description="the bar's open, UTC; for a silence, that of the first missing bar")
     direction: Literal["up", "down"] | None = Field(description="null for a silence")
-    value: float = Field(description="what was found, in unit")
+    value: float = Field(description="what the rule found, in unit")
     unit: Literal["dollars", "percent", "times", "minutes"]
     reference: float | None = Field(
-        description="what it was measured against: dollars, of a volume shares, of a silence null"
+        description="what value is compared with: dollars, shares for a volume, null for a silence"
     )
-    price: float = Field(description="the bar's close, of a silence the last one before it, dollars")
-    text: str = Field(description="the same in words")
-    created_at: datetime = Field(description="when it was noticed, UTC")
+    price: float = Field(description="the bar's close, or the last close before a silence, in dollars")
+    text: str = Field(description="the alert as a sentence")
+    created_at: datetime = Field(description="when the alert was found, UTC")
 
     @classmethod
     def of(cls, event: Event, created_at: datetime) -> Message:
+        """Return the message of an event that was found at ``created_at`` (UTC)."""
         rule = event.rule
         return cls(
             schema_version=1,
@@ -62,13 +63,13 @@ class Message(BaseModel):
             unit=rule.unit,
             reference=event.reference,
             price=event.price,
-            text=in_words(event),
+            text=describe(event),
             created_at=created_at,
         )
 
 
-def in_words(event: Event) -> str:
-    """One sentence for a person, such as ``TSLA opened 7.57 % below the previous close of 315.22``."""
+def describe(event: Event) -> str:
+    """Return the event as a sentence, such as ``TSLA opened 7.57 % below the previous close of 315.22``."""
     rule, symbol, up = event.rule, event.symbol, event.direction == "up"
     rose, above = ("rose", "above") if up else ("fell", "below")
     at, against = f"{event.price:,.2f}", f"{event.reference or 0:,.2f}"
@@ -78,7 +79,7 @@ def in_words(event: Event) -> str:
         case MoveRule():
             return f"{symbol} {rose} {abs(event.value):.2f} % within {rule.minutes} min, from {against} to {at}"
         case GapRule():
-            split = likely_split(1 + event.value / 100)
+            split = possible_split(1 + event.value / 100)
             note = f"; that looks like a {split} split" if split else ""
             return f"{symbol} opened {abs(event.value):.2f} % {above} the previous close of {against}{note}"
         case VolumeRule():
@@ -95,7 +96,7 @@ def in_words(event: Event) -> str:
 
 
 def schema() -> dict[str, Any]:
-    """The message's JSON schema, as kept in docs."""
+    """Return the message's JSON schema, as it is in docs/."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Message.model_json_schema(mode="serialization"),

@@ -1,8 +1,8 @@
-"""Where are alerts and their state kept? The outbox, each symbol's state, and what a tick is about to store.
+"""The collections of alerts: the outbox, each symbol's state, and the sessions that wait for evaluation.
 
-The order of writes makes one event one alert whatever a tick dies of: first what is about to be stored, then the
-bars, then the outbox, where an id that is there already stays as it is, then the state, then the first is taken
-back. Whoever repeats a part of it finds the same ids.
+The order of writes makes one event one alert, wherever a tick dies: (1) add the sessions to the pending evaluations,
+(2) store their bars, (3) add the alerts to the outbox, where an existing id stays as it is, (4) store the symbols'
+state, (5) remove the sessions from the pending evaluations. A tick that repeats a step finds the same ids.
 """
 
 from __future__ import annotations
@@ -16,39 +16,40 @@ from pymongo import UpdateOne
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
-from barflow.alerts.history import Seen, SymbolState
+from barflow.alerts.history import EvaluatedSession, SymbolState
 from barflow.alerts.message import Message
 from barflow.market.sessions import utc_now
 from barflow.staging.connection import DUPLICATE_KEY, Document, mongo_errors
 
 EPOCH = datetime.fromtimestamp(0, UTC)
-KEPT = timedelta(days=90)
-# The channel that is the outbox itself: its readers follow the collection.
+EXPIRES_AFTER = timedelta(days=90)
+# The channel that is the outbox itself. Its readers follow the collection.
 OUTBOX_CHANNEL = "sse"
 
 
 class Outbox:
     """The collection ``alerts``. A document's ``_id`` is the alert's stable id.
 
-    ``channels`` has, by channel, ``delivered_at``, ``attempts``, ``last_error`` and ``next_at``; ``due_at`` is when
-    one of them next wants an attempt, and missing once all have it.
+    ``channels`` holds by channel ``delivered_at``, ``attempts``, ``last_error`` and ``next_at``. ``due_at`` is the time
+    of the next attempt. It is absent once every channel has accepted the alert.
     """
 
     def __init__(self, database: Database[Document]) -> None:
         self.alerts = database["alerts"]
 
     def ensure(self) -> None:
-        with mongo_errors("prepare its collections"):
+        """Create the indexes where they are missing."""
+        with mongo_errors("create its collections and indexes"):
             self.alerts.create_index("due_at")
             self.alerts.create_index([("symbol", 1), ("bar_start", -1)])
-            self.alerts.create_index("created_at", expireAfterSeconds=int(KEPT.total_seconds()))
+            self.alerts.create_index("created_at", expireAfterSeconds=int(EXPIRES_AFTER.total_seconds()))
 
     def add(self, messages: Iterable[tuple[Message, Sequence[str]]]) -> int:
-        """Puts in the messages that are not there yet, each with the channels it is for. Returns how many were new."""
+        """Add messages, each with the names of its channels. Return how many were new; existing ids do not change."""
         documents = [_document(message, channels) for message, channels in messages]
         if not documents:
             return 0
-        with mongo_errors("keep the alerts"):
+        with mongo_errors("store the alerts"):
             try:
                 self.alerts.insert_many(documents, ordered=False)
             except BulkWriteError as error:
@@ -56,10 +57,10 @@ class Outbox:
         return len(documents)
 
     def undelivered_age(self) -> float:
-        """Seconds since the oldest alert was noticed that a channel still has to take; 0 where none waits."""
-        waits = {"due_at": {"$gt": EPOCH}}  # a comparison that the index answers, unlike $exists
-        with mongo_errors("look for alerts that wait"):
-            oldest = self.alerts.find_one(waits, {"created_at": 1}, sort=[("created_at", 1)])
+        """Return the age in seconds of the oldest alert that a channel has not accepted, or 0 where there is none."""
+        undelivered = {"due_at": {"$gt": EPOCH}}  # unlike $exists, this comparison uses the index
+        with mongo_errors("find undelivered alerts"):
+            oldest = self.alerts.find_one(undelivered, {"created_at": 1}, sort=[("created_at", 1)])
         return max(0.0, (utc_now() - oldest["created_at"]).total_seconds()) if oldest else 0.0
 
     def find(
@@ -70,7 +71,7 @@ class Outbox:
         undelivered: bool = False,
         limit: int = 0,
     ) -> list[Document]:
-        """Alerts, the newest bar first."""
+        """Return alerts, newest bar first."""
         query: Document = {"symbol": {"$in": list(symbols)}} if symbols else {}
         if rule:
             query["rule"] = rule
@@ -81,7 +82,7 @@ class Outbox:
 
 
 def _document(message: Message, channels: Sequence[str]) -> Document:
-    fresh = {"attempts": 0, "last_error": None, "delivered_at": None, "next_at": message.created_at}
+    initial = {"attempts": 0, "last_error": None, "delivered_at": None, "next_at": message.created_at}
     document: Document = {
         "_id": message.id,
         "symbol": message.symbol,
@@ -90,17 +91,17 @@ def _document(message: Message, channels: Sequence[str]) -> Document:
         "bar_start": message.bar_start,
         "created_at": message.created_at,
         "message": message.model_dump(mode="json"),
-        "channels": {name: dict(fresh) for name in channels},
+        "channels": {name: dict(initial) for name in channels},
     }
     if OUTBOX_CHANNEL in channels:
-        document["channels"][OUTBOX_CHANNEL] = {**fresh, "delivered_at": message.created_at, "attempts": 1}
+        document["channels"][OUTBOX_CHANNEL] = {**initial, "delivered_at": message.created_at, "attempts": 1}
     if set(channels) - {OUTBOX_CHANNEL}:
         document["due_at"] = message.created_at
     return document
 
 
 def _duplicates(error: BulkWriteError) -> list[int]:
-    """The places of the writes that met an ``_id`` that is there. Raises the error where one failed otherwise."""
+    """Return the places of the writes whose ``_id`` exists already. Raise the error where a write failed otherwise."""
     problems = error.details["writeErrors"]
     if any(problem["code"] != DUPLICATE_KEY for problem in problems):
         raise error
@@ -108,26 +109,27 @@ def _duplicates(error: BulkWriteError) -> list[int]:
 
 
 class AlertStates:
-    """The collection ``alert_state``: one document a symbol, with a lock on its ``version``."""
+    """The collection ``alert_state``: one document per symbol, with an optimistic lock on its ``version``."""
 
     def __init__(self, database: Database[Document]) -> None:
         self._states = database["alert_state"]
 
     def load(self, symbols: Iterable[str]) -> dict[str, SymbolState]:
-        with mongo_errors("read the alerts' state"):
+        """Return the stored states of these symbols."""
+        with mongo_errors("read the state of the alerts"):
             found = list(self._states.find({"_id": {"$in": list(symbols)}}))
         return {document["_id"]: _state(document) for document in found}
 
     def save(self, changes: Sequence[tuple[SymbolState, SymbolState]]) -> set[str]:
-        """Writes what differs between each pair of states, before and after.
+        """Write the differences between each pair of states, before and after.
 
-        Returns the symbols of which another tick has changed the state: nothing was written of those.
+        Return the symbols whose state another tick has changed. Nothing was written for those.
         """
         symbols = [after.symbol for before, after in changes if after != before]
         operations = [_update(before, after) for before, after in changes if after != before]
         if not operations:
             return set()
-        with mongo_errors("keep the alerts' state"):
+        with mongo_errors("store the state of the alerts"):
             try:
                 self._states.bulk_write(operations, ordered=False)
             except BulkWriteError as error:
@@ -141,18 +143,21 @@ def _state(document: Document) -> SymbolState:
         date.fromisoformat(document["horizon"]),
         document["history"],
         document["detail"],
-        {date.fromisoformat(day): Seen.from_document(day, seen) for day, seen in document["sessions"].items()},
+        {
+            date.fromisoformat(day): EvaluatedSession.from_document(day, item)
+            for day, item in document["sessions"].items()
+        },
         document["fired"],
         document["version"],
     )
 
 
 def _update(before: SymbolState, after: SymbolState) -> UpdateOne:
-    """Takes effect on the version that was read only: on another one the upsert collides on ``_id``."""
+    """Return the write that takes effect only on the version that was read. Else its upsert collides on ``_id``."""
     changed = {
-        f"sessions.{day}": seen.to_document()
-        for day, seen in after.sessions.items()
-        if before.sessions.get(day) != seen
+        f"sessions.{day}": item.to_document()
+        for day, item in after.sessions.items()
+        if before.sessions.get(day) != item
     }
     values: Document = {
         "horizon": after.horizon.isoformat(),
@@ -163,37 +168,44 @@ def _update(before: SymbolState, after: SymbolState) -> UpdateOne:
         **(changed or ({} if before.version else {"sessions": {}})),
     }
     update: Document = {"$set": values}
-    if gone := {f"sessions.{day}": "" for day in before.sessions if day not in after.sessions}:
-        update["$unset"] = gone
+    if removed := {f"sessions.{day}": "" for day in before.sessions if day not in after.sessions}:
+        update["$unset"] = removed
     return UpdateOne({"_id": after.symbol, "version": before.version}, update, upsert=True)
 
 
 @dataclass(frozen=True)
-class Intent:
-    """What a tick is about to store: the keys of its sessions, and since when (UTC)."""
+class PendingEvaluation:
+    """The keys of sessions that a run is about to store, and the time (UTC) at which it recorded them."""
 
     id: str
     keys: tuple[str, ...]
     since: datetime
 
 
-class Intents:
-    """The collection ``alert_pending``. An intent that stays is of a tick that died before it judged its bars."""
+class PendingEvaluations:
+    """The collection ``alert_pending``: sessions that a run stores and that are not evaluated for alerts yet.
+
+    A document that stays belongs to a run that died before the evaluation, or to a replay of the quarantine. The next
+    tick evaluates its sessions.
+    """
 
     def __init__(self, database: Database[Document]) -> None:
         self._pending = database["alert_pending"]
 
-    def add(self, run_id: str, keys: Sequence[str]) -> Intent:
-        intent = Intent(f"{run_id}|{secrets.token_hex(4)}", tuple(keys), utc_now())
-        with mongo_errors("note what it is about to store"):
-            self._pending.insert_one({"_id": intent.id, "keys": list(intent.keys), "since": intent.since})
-        return intent
+    def add(self, run_id: str, keys: Sequence[str]) -> PendingEvaluation:
+        """Record the keys of the sessions that a run is about to store."""
+        added = PendingEvaluation(f"{run_id}|{secrets.token_hex(4)}", tuple(keys), utc_now())
+        with mongo_errors("record the sessions to evaluate"):
+            self._pending.insert_one({"_id": added.id, "keys": list(added.keys), "since": added.since})
+        return added
 
-    def remove(self, intent: Intent) -> None:
-        with mongo_errors("note what it has judged"):
-            self._pending.delete_one({"_id": intent.id})
+    def remove(self, evaluated: PendingEvaluation) -> None:
+        """Remove an entry whose sessions are evaluated."""
+        with mongo_errors("record which sessions were evaluated"):
+            self._pending.delete_one({"_id": evaluated.id})
 
-    def all(self) -> list[Intent]:
-        with mongo_errors("find what was not judged"):
+    def all(self) -> list[PendingEvaluation]:
+        """Return every entry, those of runs that are active included."""
+        with mongo_errors("read the sessions to evaluate"):
             found = list(self._pending.find())
-        return [Intent(item["_id"], tuple(item["keys"]), item["since"]) for item in found]
+        return [PendingEvaluation(item["_id"], tuple(item["keys"]), item["since"]) for item in found]

@@ -1,8 +1,8 @@
-"""Which rules judge a bar? Read from a TOML file, each checked, its values settled for every symbol.
+"""The alert rules: read from a TOML file, validated, with the values that hold for each symbol.
 
-A value of a rule is the one given for the symbol in the rule (``[rule.per_symbol.TSLA]``), else the rule's own, else
-the symbol's default (``[defaults.TSLA]``), else the default of all (``[defaults."*"]``). ``percent = 5.0``
-means 5 %, prices are in dollars, minutes are those of an open session.
+The first of these wins for a value: the rule's for the symbol (``[rule.per_symbol.TSLA]``), the rule's own, the
+symbol's default (``[defaults.TSLA]``), the default for all symbols (``[defaults."*"]``). ``percent = 5.0`` means 5 %,
+prices are in dollars, and minutes are those of an open session.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -17,9 +19,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from barflow.errors import BadInputError
 
-SHIPPED = Path(__file__).with_name("alerts.toml")
+# A resource and not a path, since the package may be in a zip file.
+DEFAULT_RULES = resources.files(__package__).joinpath("alerts.toml")
 ALL = "*"
-# The fewest bars that a session has: a half day's.
+# A half day has the fewest bars of all sessions.
 HALF_DAY_BARS = 42
 
 Severity = Literal["info", "warning", "critical"]
@@ -30,45 +33,49 @@ Percent = Annotated[float, Field(gt=0, le=1000)]
 Minutes = Annotated[int, Field(ge=5, le=390, multiple_of=5)]
 
 
-def _names(value: Any) -> Any:
-    """``"TSLA, NVDA"`` is as good as ``["TSLA", "NVDA"]``; names are upper case."""
+def _parse_symbols(value: Any) -> Any:
+    """Return symbols in upper case. ``"TSLA, NVDA"`` means the same as ``["TSLA", "NVDA"]``."""
     parts = value.split(",") if isinstance(value, str) else value
     return [part.strip().upper() if isinstance(part, str) else part for part in parts] if type(parts) is list else parts
 
 
 class Defaults(BaseModel):
-    """What a rule takes when it says nothing."""
+    """The values of a rule that does not give its own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     severity: Severity = "info"
-    cool_down_minutes: int = Field(60, ge=0, le=100_000, description="no second alert of a rule and symbol within it")
+    cool_down_minutes: int = Field(
+        60, ge=0, le=100_000, description="no second alert of a rule for a symbol within this time"
+    )
     channels: tuple[ChannelName, ...] = ("sns", "slack", "sse")
 
 
 class BaseRule(Defaults):
-    """What every rule has. ``history`` is how many sessions before the judged one it looks at; ``detail``, those of
-    which it needs every bar. ``unit`` is that of an alert's value."""
+    """The fields of every rule. ``unit`` is the unit of an alert's value."""
 
     unit: ClassVar[str]
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9_]{0,39}$")
-    symbols: Annotated[tuple[str, ...], BeforeValidator(_names)] = (ALL,)
+    symbols: Annotated[tuple[str, ...], BeforeValidator(_parse_symbols)] = (ALL,)
 
     @property
     def history(self) -> int:
+        """Return how many sessions before the evaluated one the rule looks at."""
         return 1
 
     @property
     def detail(self) -> int:
+        """Return for how many of those sessions the rule needs every bar."""
         return 0
 
-    def applies(self, symbol: str) -> bool:
+    def applies_to(self, symbol: str) -> bool:
+        """Return whether the rule is evaluated for a symbol."""
         return ALL in self.symbols or symbol in self.symbols
 
 
 class LevelRule(BaseRule):
-    """The close reaches or passes a price that the close before it was short of."""
+    """The close reaches or passes a price that the close before it did not reach."""
 
     unit = "dollars"
     kind: Literal["level"]
@@ -96,7 +103,7 @@ class GapRule(BaseRule):
 
 
 class VolumeRule(BaseRule):
-    """The bar's volume is over x times the mean of its time of day in the previous n sessions.
+    """The bar's volume is more than x times the mean at its time of day in the previous n sessions.
 
     At least half of those sessions must have had a bar at that time.
     """
@@ -108,16 +115,17 @@ class VolumeRule(BaseRule):
 
     @property
     def history(self) -> int:
+        """Return the rule's number of sessions."""
         return self.sessions
 
     @property
     def detail(self) -> int:
+        """Return the rule's number of sessions: it needs the volume of every bar."""
         return self.sessions
 
 
 class AverageRule(BaseRule):
-    """The close crosses its moving average: of n bars up to this one, or of n daily closes with today's so far
-    being this close."""
+    """The close crosses its moving average: of n bars up to it, or of n daily closes with itself as today's close."""
 
     unit = "dollars"
     kind: Literal["average"]
@@ -133,10 +141,12 @@ class AverageRule(BaseRule):
 
     @property
     def history(self) -> int:
+        """Return the rule's number of sessions, or how many sessions hold its number of bars."""
         return self.sessions or self.detail
 
     @property
     def detail(self) -> int:
+        """Return how many sessions hold the rule's number of bars, or 0 for daily closes."""
         return 1 + self.bars // HALF_DAY_BARS if self.bars else 0
 
 
@@ -150,11 +160,12 @@ class ExtremeRule(BaseRule):
 
     @property
     def history(self) -> int:
+        """Return the rule's number of sessions."""
         return self.sessions
 
 
 class SilenceRule(BaseRule):
-    """No bar for n minutes of an open session, of a symbol that had bars before."""
+    """A symbol that had bars before has none for n minutes of an open session."""
 
     unit = "minutes"
     kind: Literal["silence"]
@@ -175,101 +186,107 @@ KINDS: dict[str, type[Rule]] = {
 
 
 class RuleBook:
-    """The rules of a file, settled for any symbol."""
+    """The rules of a file, with the values that hold for each symbol."""
 
     def __init__(self, by_symbol: Mapping[str, tuple[Rule, ...]]) -> None:
-        """``by_symbol`` has the rules of all symbols under ``*``, and those of each symbol with values of its own."""
+        """Hold the rules of each symbol that has its own values, and those of all other symbols under ``*``."""
         self._by_symbol = by_symbol
-        self._chosen: dict[str, tuple[Rule, ...]] = {}
+        self._applicable: dict[str, tuple[Rule, ...]] = {}
 
     @classmethod
     def of(cls, rules: Iterable[Rule]) -> RuleBook:
-        """A book without values of single symbols."""
+        """Return a book in which no symbol has its own values."""
         return cls({ALL: tuple(rules)})
 
     def rules(self, symbol: str) -> tuple[Rule, ...]:
-        """The rules that apply to a symbol, in the file's order."""
-        if symbol not in self._chosen:
-            settled = self._by_symbol.get(symbol, self._by_symbol[ALL])
-            self._chosen[symbol] = tuple(rule for rule in settled if rule.applies(symbol))
-        return self._chosen[symbol]
+        """Return the rules that apply to a symbol, in the file's order."""
+        if symbol not in self._applicable:
+            values = self._by_symbol.get(symbol, self._by_symbol[ALL])
+            self._applicable[symbol] = tuple(rule for rule in values if rule.applies_to(symbol))
+        return self._applicable[symbol]
 
     def only(self, rule_id: str) -> RuleBook:
-        """The book of that rule alone."""
+        """Return a book that holds only the rule with this id."""
         return RuleBook(
             {symbol: tuple(rule for rule in rules if rule.id == rule_id) for symbol, rules in self._by_symbol.items()}
         )
 
     @property
     def all(self) -> tuple[Rule, ...]:
-        """Every rule as it stands for a symbol without values of its own."""
+        """Return every rule with its values for a symbol without its own."""
         return self._by_symbol[ALL]
 
     @property
     def with_own_values(self) -> dict[str, tuple[Rule, ...]]:
-        """The rules of each symbol that the file gives values of its own."""
+        """Return the rules of each symbol that has its own values."""
         return {symbol: self.rules(symbol) for symbol in self._by_symbol if symbol != ALL}
 
     @cached_property
     def history(self) -> int:
-        """How many sessions before the judged one the rules look at."""
+        """Return how many sessions before the evaluated one the rules look at."""
         return max((rule.history for rules in self._by_symbol.values() for rule in rules), default=1)
 
     @cached_property
     def detail(self) -> int:
-        """Of how many of those they need every bar."""
+        """Return for how many of those sessions the rules need every bar."""
         return max((rule.detail for rules in self._by_symbol.values() for rule in rules), default=0)
 
 
 def load_rules(path: Path | None = None) -> RuleBook:
-    """The rules of a file, or those shipped. Raises BadInputError naming the rule, the field and what is allowed."""
-    path = path or SHIPPED
+    """Return the rules of a file, or the default rules of the package.
+
+    Raises BadInputError that names the file, the rule, the field and the allowed values.
+    """
+    source: Path | Traversable = path or DEFAULT_RULES
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
+        content = tomllib.loads(source.read_text("utf-8"))
     except OSError as error:
         raise BadInputError(
-            f"alert rules {path} cannot be read ({error.strerror}). Set BARFLOW_ALERTS_FILE to a TOML file of rules."
+            f"alert rules {source} cannot be read ({error.strerror}). Set BARFLOW_ALERTS_FILE to a TOML file of rules."
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInputError(f"alert rules {path} are not TOML: {error}") from None
+        raise BadInputError(f"alert rules {source} are not TOML: {error}") from None
     try:
-        return settle(content)
+        return parse_rules(content)
     except ValueError as error:
-        raise BadInputError(f"alert rules {path}: {error}") from None
+        raise BadInputError(f"alert rules {source}: {error}") from None
 
 
-def settle(content: Mapping[str, Any]) -> RuleBook:
-    """Raises ValueError with what is wrong."""
+def parse_rules(content: Mapping[str, Any]) -> RuleBook:
+    """Return the rules of a parsed TOML file.
+
+    Raises ValueError that names the rule, the field and the allowed values.
+    """
     unknown = sorted(set(content) - {"defaults", "rule"})
     if unknown:
-        raise ValueError(f'{unknown[0]} is not known here: allowed are [defaults."*"], [defaults.SYMBOL] and [[rule]]')
+        raise ValueError(f'{unknown[0]}: unknown; allowed are [defaults."*"], [defaults.SYMBOL] and [[rule]]')
     given = content.get("rule", [])
     if not isinstance(given, list) or not all(isinstance(values, dict) for values in given):
-        raise ValueError("rule: allowed are tables of their own, [[rule]]")
-    defaults = _by_symbol("defaults", content.get("defaults", {}))
+        raise ValueError("rule: not a list of tables; write each rule as a table [[rule]]")
+    defaults = _tables_by_symbol("defaults", content.get("defaults", {}))
     for symbol, values in defaults.items():
-        _checked(f"defaults of {symbol}", Defaults, values)
+        _validated(f"defaults of {symbol}", Defaults, values)
     rules: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {}
     for place, values in enumerate(given, start=1):
         name = f"rule {values.get('id', f'number {place}')}"
         if name in rules:
-            raise ValueError(f"{name}: id: two rules have it; allowed is an id of its own for each")
-        own = _by_symbol(f"{name}: per_symbol", values.get("per_symbol", {}))
+            raise ValueError(f"{name}: id: two rules have it; give each rule its own id")
+        own = _tables_by_symbol(f"{name}: per_symbol", values.get("per_symbol", {}))
         rules[name] = ({key: value for key, value in values.items() if key != "per_symbol"}, own)
     symbols = {ALL, *defaults, *(symbol for _, own in rules.values() for symbol in own)}
-    settled: dict[str, tuple[Rule, ...]] = {}
+    by_symbol: dict[str, tuple[Rule, ...]] = {}
     for symbol in sorted(symbols):
         general = {**defaults.get(ALL, {}), **defaults.get(symbol, {})}
-        settled[symbol] = tuple(
+        by_symbol[symbol] = tuple(
             _rule(f"{name} for {symbol}" if symbol in own else name, {**general, **values, **own.get(symbol, {})})
             for name, (values, own) in rules.items()
         )
-    return RuleBook(settled)
+    return RuleBook(by_symbol)
 
 
-def _by_symbol(where: str, tables: Any) -> dict[str, dict[str, Any]]:
+def _tables_by_symbol(where: str, tables: Any) -> dict[str, dict[str, Any]]:
     if not isinstance(tables, dict) or not all(isinstance(values, dict) for values in tables.values()):
-        raise ValueError(f"{where}: allowed are tables by symbol, such as TSLA")
+        raise ValueError(f"{where}: not tables by symbol; write a table for each symbol, such as TSLA")
     return {symbol.upper(): values for symbol, values in tables.items()}
 
 
@@ -277,11 +294,11 @@ def _rule(where: str, values: Mapping[str, Any]) -> Rule:
     model = KINDS.get(str(values.get("kind")))
     if model is None:
         raise ValueError(f"{where}: kind = {values.get('kind')!r}: allowed are {', '.join(KINDS)}")
-    return _checked(where, model, values)
+    return _validated(where, model, values)
 
 
-def _checked(where: str, model: type[Model], values: Mapping[str, Any]) -> Model:
-    """The model of these values, or a ValueError in words for the person who wrote them."""
+def _validated(where: str, model: type[Model], values: Mapping[str, Any]) -> Model:
+    """Return the model of these values. Raises ValueError that names the field and the allowed values."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -290,10 +307,10 @@ def _checked(where: str, model: type[Model], values: Mapping[str, Any]) -> Model
         raise ValueError(f"{where}: {problem['ctx']['error']}")
     field = str(problem["loc"][0])
     if problem["type"] == "extra_forbidden":
-        raise ValueError(f"{where}: {field}: not a field of it; allowed are {', '.join(model.model_fields)}")
+        raise ValueError(f"{where}: {field}: unknown field; allowed are {', '.join(model.model_fields)}")
     if problem["type"] == "missing":
-        raise ValueError(f"{where}: {field} is missing: {model.__doc__}")
+        raise ValueError(f"{where}: {field} is missing: {str(model.__doc__).splitlines()[0]}")
     allowed = problem["msg"].removeprefix("Input should be ").replace("valid tuple", "list")
     if problem["type"] == "string_pattern_mismatch":
-        allowed = "small letters, digits and _, at most 40"
+        allowed = "lower-case letters, digits and _, at most 40"
     raise ValueError(f"{where}: {field} = {problem['input']!r}: allowed is {allowed}")

@@ -1,7 +1,7 @@
-"""Does a rule hold at a bar? One function a kind of rule, each looking at that bar and at what came before it.
+"""The signals: whether a rule holds at a bar. One function per kind of rule looks at the bar and at those before it.
 
-A signal is a pair, up and down; where a side holds it gives the value that an alert reports and what it is measured
-against. A rule that lacks the history it needs holds on neither side.
+A signal is a pair, up and down. A side that holds has the value that an alert reports, and the reference that the value
+is compared with. A rule without the history that it needs holds on neither side.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import chain
 from statistics import fmean
 from typing import Any
 
-from barflow.alerts.history import Seen
+from barflow.alerts.history import EvaluatedSession
 from barflow.alerts.rules import AverageRule, ExtremeRule, GapRule, LevelRule, MoveRule, VolumeRule
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import BAR, previous_session
@@ -23,31 +23,35 @@ NEITHER: Signal = (None, None)
 BAR_MINUTES = int(BAR.total_seconds()) // 60
 
 
-class View:
-    """A session as the rules see it: its bars, the number of each one's slot, and the sessions before it in order."""
+class SessionView:
+    """A session as the rules see it: its bars, the slot number of each, and the sessions before it in time order."""
 
-    def __init__(self, bars: SessionBars, slots: bytes, past: Sequence[Seen]) -> None:
+    def __init__(self, bars: SessionBars, slots: bytes, past: Sequence[EvaluatedSession]) -> None:
         self.bars, self.slots, self.past = bars, slots, past
-        self._known: dict[tuple[object, ...], Any] = {}
+        self._cache: dict[tuple[object, ...], Any] = {}
 
-    def once(self, make: Callable[..., Any], *arguments: int) -> Any:
-        """What ``make`` says of this view, worked out once for all rules that ask."""
-        key = (make, *arguments)
-        if key not in self._known:
-            self._known[key] = make(self, *arguments)
-        return self._known[key]
+    def cached(self, function: Callable[..., Any], *arguments: int) -> Any:
+        """Return ``function(view, *arguments)``, computed once for all rules that use it."""
+        key = (function, *arguments)
+        if key not in self._cache:
+            self._cache[key] = function(self, *arguments)
+        return self._cache[key]
 
 
-def level(rule: LevelRule, view: View, at: int) -> Signal:
+def level(rule: LevelRule, view: SessionView, at: int) -> Signal:
+    """Hold where the close reaches or passes the level from the other side, also between two sessions."""
     close = view.bars.close
     if not at and not view.past:
         return NEITHER
     before = close[at - 1] if at else view.past[-1].last_close
-    return _crossed(_apart(before, rule.level), _apart(close[at], rule.level), (close[at], rule.level))
+    return _crossed(_difference(before, rule.level), _difference(close[at], rule.level), (close[at], rule.level))
 
 
-def move(rule: MoveRule, view: View, at: int) -> Signal:
-    """Against the session's closes, and the price it opened with, of the minutes up to this bar's close."""
+def move(rule: MoveRule, view: SessionView, at: int) -> Signal:
+    """Hold where the close is far enough from a price of the rule's last minutes.
+
+    These prices are the session's closes and its opening price.
+    """
     oldest = view.slots[at] - rule.minutes // BAR_MINUTES
     first = at
     while first and view.slots[first - 1] >= oldest:
@@ -61,40 +65,42 @@ def move(rule: MoveRule, view: View, at: int) -> Signal:
     return _beyond(rule.percent, (_percent(close, low), low), (_percent(close, high), high))
 
 
-def gap(rule: GapRule, view: View, at: int) -> Signal:
-    """Over the night only: where the session before is missing, a gap is not one night's."""
+def gap(rule: GapRule, view: SessionView, at: int) -> Signal:
+    """Hold at a session's first bar. Where the previous session is missing, it never holds."""
     if at or not view.past:
         return NEITHER
-    night = previous_session(view.bars.session_date)
-    if night is None or view.past[-1].session_date != night.session_date:
+    previous = previous_session(view.bars.session_date)
+    if previous is None or view.past[-1].session_date != previous.session_date:
         return NEITHER
     close = view.past[-1].last_close
     hit = (_percent(view.bars.open[0], close), close)
     return _beyond(rule.percent, hit, hit)
 
 
-def volume(rule: VolumeRule, view: View, at: int) -> Signal:
-    usual = view.once(_usual_volume, rule.sessions, view.slots[at])
+def volume(rule: VolumeRule, view: SessionView, at: int) -> Signal:
+    """Hold where the volume is a large multiple of the mean at the same time of day. There is no down side."""
+    usual = view.cached(_usual_volume, rule.sessions, view.slots[at])
     if not usual:
         return NEITHER
     times = round(view.bars.volume[at] / usual, 4)
     return ((times, usual) if times > rule.times else None), None
 
 
-def average(rule: AverageRule, view: View, at: int) -> Signal:
+def average(rule: AverageRule, view: SessionView, at: int) -> Signal:
+    """Hold where the close crosses its moving average."""
     if rule.bars:
-        tail = view.once(_last_closes, rule.bars)
-        before, now = _of_bars(view, tail, at - 1, rule.bars), _of_bars(view, tail, at, rule.bars)
+        tail = view.cached(_last_closes, rule.bars)
+        before, now = _bar_average(view, tail, at - 1, rule.bars), _bar_average(view, tail, at, rule.bars)
     else:
-        before, now = _of_days(view, at - 1, rule.sessions or 0), _of_days(view, at, rule.sessions or 0)
+        before, now = _daily_average(view, at - 1, rule.sessions or 0), _daily_average(view, at, rule.sessions or 0)
     if before is None or now is None:
         return NEITHER
-    return _crossed(_apart(*before), _apart(*now), now)
+    return _crossed(_difference(*before), _difference(*now), now)
 
 
-def extreme(rule: ExtremeRule, view: View, at: int) -> Signal:
-    """Holds from the first bar beyond until the session ends: it is one new high, however often it is bettered."""
-    bounds = view.once(_bounds, rule.sessions)
+def extreme(rule: ExtremeRule, view: SessionView, at: int) -> Signal:
+    """Hold from the first bar beyond the past range until the session ends, so that a new high or low fires once."""
+    bounds = view.cached(_bounds, rule.sessions)
     if bounds is None:
         return NEITHER
     low, high = bounds
@@ -102,7 +108,7 @@ def extreme(rule: ExtremeRule, view: View, at: int) -> Signal:
     return ((highest, high) if highest > high else None), ((lowest, low) if lowest < low else None)
 
 
-SIGNALS: dict[type[Any], Callable[[Any, View, int], Signal]] = {
+SIGNALS: dict[type[Any], Callable[[Any, SessionView, int], Signal]] = {
     LevelRule: level,
     MoveRule: move,
     GapRule: gap,
@@ -120,8 +126,8 @@ def _beyond(percent: float, up: Hit, down: Hit) -> Signal:
     return (up if up[0] >= percent else None), (down if down[0] <= -percent else None)
 
 
-def _apart(price: float, reference: float) -> float:
-    """0 where the two differ by less than a sum's rounding: a flat price must not cross its own average."""
+def _difference(price: float, reference: float) -> float:
+    """Return price - reference, or 0 within rounding, since a constant price must not cross its own average."""
     return 0.0 if math.isclose(price, reference, rel_tol=1e-9) else price - reference
 
 
@@ -129,34 +135,35 @@ def _crossed(before: float, now: float, hit: Hit) -> Signal:
     return (hit if before < 0 <= now else None), (hit if before > 0 >= now else None)
 
 
-def _usual_volume(view: View, sessions: int, slot: int) -> float | None:
-    seen = [shares for item in view.past[-sessions:] if (shares := item.volume_at(slot)) is not None]
-    return fmean(seen) if seen and len(seen) * 2 >= sessions else None
+def _usual_volume(view: SessionView, sessions: int, slot: int) -> float | None:
+    """Return the mean volume in a slot, or None where fewer than half of the sessions have a bar there."""
+    volumes = [shares for item in view.past[-sessions:] if (shares := item.volume_at(slot)) is not None]
+    return fmean(volumes) if volumes and len(volumes) * 2 >= sessions else None
 
 
-def _bounds(view: View, sessions: int) -> tuple[float, float] | None:
-    """The lowest low and the highest high of so many sessions before."""
+def _bounds(view: SessionView, sessions: int) -> tuple[float, float] | None:
+    """Return the lowest low and the highest high of the previous sessions, or None where there are too few."""
     if len(view.past) < sessions:
         return None
     window = view.past[-sessions:]
     return min(item.low for item in window), max(item.high for item in window)
 
 
-def _daily_closes(view: View, sessions: int) -> list[float]:
+def _daily_closes(view: SessionView, sessions: int) -> list[float]:
     return [item.last_close for item in view.past[-sessions:]]
 
 
-def _of_days(view: View, at: int, sessions: int) -> Hit | None:
-    """The close of a bar (-1 is the last one of the session before) and the average of daily closes then."""
-    days = view.once(_daily_closes, sessions)
+def _daily_average(view: SessionView, at: int, sessions: int) -> Hit | None:
+    """Return the close of a bar (-1: the last one of the session before) and the average of daily closes then."""
+    days = view.cached(_daily_closes, sessions)
     days = days[1:] if at >= 0 and len(days) == sessions else days
     if at >= 0:
         days = [*days, view.bars.close[at]]
     return (days[-1], fmean(days)) if len(days) == sessions else None
 
 
-def _last_closes(view: View, count: int) -> list[float]:
-    """The last closes before the session, so many or as many as are kept, oldest first."""
+def _last_closes(view: SessionView, count: int) -> list[float]:
+    """Return the last ``count`` closes before the session, or as many as there are, oldest first."""
     found: list[tuple[float, ...]] = []
     for item in reversed(view.past):
         if sum(map(len, found)) >= count:
@@ -165,7 +172,7 @@ def _last_closes(view: View, count: int) -> list[float]:
     return [*chain.from_iterable(found)][-count:]
 
 
-def _of_bars(view: View, tail: list[float], at: int, count: int) -> Hit | None:
-    """The close of a bar (-1 is the last one of the session before) and the average of the bars up to it."""
+def _bar_average(view: SessionView, tail: list[float], at: int, count: int) -> Hit | None:
+    """Return the close of a bar (-1: the last one of the session before) and the average of the bars up to it."""
     window = [*tail, *view.bars.close[: at + 1]][-count:]
     return (window[-1], fmean(window)) if len(window) == count else None

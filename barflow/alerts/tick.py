@@ -1,7 +1,7 @@
-"""What does a tick do about alerts? It judges what it stores, and what a tick that died had stored; then it sends.
+"""Alerts in a tick: evaluate what the tick stores and what a dead run stored before it, then deliver.
 
-Evaluation is one with storing the bars, delivery is not.
-A channel that is down fails no tick, and a store that is down fails it as any other write would.
+The evaluation belongs to the storing of bars: when it fails, the tick fails. The delivery does not: a channel that is
+down fails no tick.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from barflow.alerts.channels import Channel
 from barflow.alerts.delivery import Delivery
 from barflow.alerts.evaluate import Evaluator, Event
 from barflow.alerts.message import Message
-from barflow.alerts.outbox import OUTBOX_CHANNEL, AlertStates, Intents, Outbox
+from barflow.alerts.outbox import OUTBOX_CHANNEL, AlertStates, Outbox, PendingEvaluations
 from barflow.alerts.rules import RuleBook
 from barflow.errors import BarflowError, UnavailableError, VendorRefusedError
 from barflow.market.bars import document_key
@@ -24,15 +24,15 @@ from barflow.market.sessions import last_sessions, utc_now
 from barflow.staging.connection import Document
 from barflow.staging.sessions import Saved, Staging, StoredSession
 
-# Longer than any tick lives: an intent this old is of one that died.
+# Longer than any tick lasts. The run that added an older pending evaluation has died.
 DEAD_AFTER = timedelta(minutes=20)
 SYMBOLS_AT_ONCE = 100
-MAX_TRIES = 20
+MAX_ATTEMPTS = 20
 Changed = Mapping[str, Sequence[StoredSession]]
 
 
 class Alerts:
-    """Alerts of one database. ``clock`` is the market's: by it, it is decided which session is the newest."""
+    """The alerts of one database. ``clock`` is the market's clock, which decides the newest session."""
 
     def __init__(
         self,
@@ -45,103 +45,104 @@ class Alerts:
         self.staging = Staging(database)
         self.states = AlertStates(database)
         self.outbox = Outbox(database)
-        self.intents = Intents(database)
+        self.pending = PendingEvaluations(database)
         self.delivery = Delivery(self.outbox, channels)
-        self._judged: set[str] = set()
-        # Of the tick that is on: how many alerts were new, and what each channel that was down said.
+        self._evaluated: set[str] = set()
+        # Of the current tick: how many alerts were new, and the error of each channel that is down.
         self.found = 0
         self.down: dict[str, str] = {}
 
     def ensure(self) -> None:
-        """Makes collections and indexes where they are missing."""
+        """Create collections and indexes where they are missing."""
         self.outbox.ensure()
 
     @contextmanager
-    def watching(self, symbols: Sequence[str]) -> Iterator[None]:
-        """Around a tick: takes up what was left undone before it; notices at its end which symbols are silent.
+    def during_tick(self, symbols: Sequence[str]) -> Iterator[None]:
+        """Evaluate the pending sessions before a tick, and after it the silence of the symbols without news.
 
-        A tick that the vendor fails notices that too: it is then that a feed goes stale.
+        The silence is evaluated also when Twelve Data fails or refuses the tick, since that is when a feed goes stale.
         """
         started = self.clock()
-        self._judged, self.found, self.down = set(), 0, {}
-        for intent in self.intents.all():
-            self._judge(_by_symbol(self.staging.sessions(intent.keys)), started)
-            if utc_now() - intent.since > DEAD_AFTER:
-                self.intents.remove(intent)
-        self._send()
+        self._evaluated, self.found, self.down = set(), 0, {}
+        for pending in self.pending.all():
+            self._evaluate(_by_symbol(self.staging.sessions(pending.keys)), started)
+            if utc_now() - pending.since > DEAD_AFTER:
+                self.pending.remove(pending)
+        self._deliver()
         try:
             yield
         except (UnavailableError, VendorRefusedError):
             with suppress(BarflowError):
-                self._end(symbols, started)
+                self._finish_tick(symbols, started)
             raise
-        self._end(symbols, started)
+        self._finish_tick(symbols, started)
 
-    def _end(self, symbols: Sequence[str], started: datetime) -> None:
-        self._judge({symbol: () for symbol in symbols if symbol not in self._judged}, started)
-        self._send()
+    def _finish_tick(self, symbols: Sequence[str], started: datetime) -> None:
+        self._evaluate({symbol: () for symbol in symbols if symbol not in self._evaluated}, started)
+        self._deliver()
 
-    def _send(self) -> None:
+    def _deliver(self) -> None:
         self.down |= self.delivery.run().down
 
     def save(
-        self, keys: Sequence[str], run_id: str, asked: datetime, save: Callable[[], Mapping[str, Saved]]
+        self, keys: Sequence[str], run_id: str, requested_at: datetime, save: Callable[[], Mapping[str, Saved]]
     ) -> Mapping[str, Saved]:
-        """Runs ``save``, which stores sessions of these keys, judges what it changed, and sends what that gave.
+        """Run ``save``, which stores sessions of these keys. Evaluate what it changed, and deliver new alerts.
 
-        ``asked`` is when the first of them was asked for: a bar that closed since is not missing.
+        ``requested_at`` is when the first of them was requested. A bar that closed after it is not missing.
         """
-        intent = self.intents.add(run_id, keys)
+        pending = self.pending.add(run_id, keys)
         saved = save()
         changed = {symbol: done.changed for symbol, done in saved.items() if done.changed}
-        found = self.found
-        self._judge(changed, min(asked, self.clock()))
-        self.intents.remove(intent)
-        if self.found > found:
-            self._send()
+        found_before = self.found
+        self._evaluate(changed, min(requested_at, self.clock()))
+        self.pending.remove(pending)
+        if self.found > found_before:
+            self._deliver()
         return saved
 
-    def _judge(self, changed: Changed, now: datetime) -> None:
-        """Judges sessions as known at ``now``, and counts the alerts that were not in the outbox."""
+    def _evaluate(self, changed: Changed, now: datetime) -> None:
+        """Evaluate sessions as known at ``now``, and count the alerts that are new in the outbox."""
         evaluator = Evaluator(self.book, now)
         symbols = list(changed)
         for start in range(0, len(symbols), SYMBOLS_AT_ONCE):
             part: Changed = {symbol: changed[symbol] for symbol in symbols[start : start + SYMBOLS_AT_ONCE]}
-            for _ in range(MAX_TRIES):
-                part = self._try_judge(evaluator, part)
+            for _ in range(MAX_ATTEMPTS):
+                part = self._evaluate_once(evaluator, part)
                 if not part:
                     break
             else:
                 raise BarflowError(
-                    f"{', '.join(part)}: other ticks kept judging the same symbols. "
-                    "Their bars are stored; the next tick judges them."
+                    f"{', '.join(part)}: the alert rules were not evaluated, because other ticks kept evaluating the "
+                    "same symbols. Their bars are stored, and the next tick evaluates them."
                 )
-        self._judged.update(symbols)
+        self._evaluated.update(symbols)
 
-    def _try_judge(self, evaluator: Evaluator, changed: Changed) -> Changed:
-        """One round. Returns the symbols that another tick judged in the meantime."""
+    def _evaluate_once(self, evaluator: Evaluator, changed: Changed) -> Changed:
+        """Evaluate once. Return the symbols that another tick evaluated at the same time."""
         states = self.states.load(changed)
-        before = [states.get(symbol) or evaluator.start(symbol) for symbol in changed]
-        missing = self._history(evaluator, [state.symbol for state in before if not evaluator.filled(state)], changed)
+        before = [states.get(symbol) or evaluator.new_state(symbol) for symbol in changed]
+        incomplete = [state.symbol for state in before if not evaluator.has_history(state)]
+        history = self._history(evaluator, incomplete, changed)
         results = [
-            (state, *evaluator.advance(state, [*missing.get(state.symbol, ()), *changed[state.symbol]]))
+            (state, *evaluator.evaluate(state, [*history.get(state.symbol, ()), *changed[state.symbol]]))
             for state in before
         ]
         events = [event for _, _, found in results for event in found]
-        noticed = utc_now()
-        self.found += self.outbox.add([(Message.of(event, noticed), self._channels(event)) for event in events])
+        created_at = utc_now()
+        self.found += self.outbox.add([(Message.of(event, created_at), self._channels(event)) for event in events])
         lost = self.states.save([(state, after) for state, after, _ in results])
         return {symbol: changed[symbol] for symbol in lost}
 
     def _history(self, evaluator: Evaluator, symbols: Sequence[str], changed: Changed) -> Changed:
-        """The sessions that the rules look at and that were not stored just now: one query for all the symbols."""
+        """Return the sessions that the rules look at and that were not stored just now. It takes one query."""
         days = [item.session_date for item in last_sessions(evaluator.now, evaluator.history)] if symbols else []
-        at_hand = {item.bars.key for found in changed.values() for item in found}
+        in_memory = {item.bars.key for found in changed.values() for item in found}
         keys = [document_key(symbol, day) for symbol in symbols for day in days]
-        return _by_symbol(self.staging.sessions([key for key in keys if key not in at_hand]))
+        return _by_symbol(self.staging.sessions([key for key in keys if key not in in_memory]))
 
     def _channels(self, event: Event) -> list[str]:
-        """Of the rule's channels, those that are set up; the outbox always is."""
+        """Return the rule's channels that are set up. The outbox always is."""
         return [name for name in event.rule.channels if name == OUTBOX_CHANNEL or name in self.delivery.channels]
 
 

@@ -29,11 +29,11 @@ def rules(as_json: Json = False) -> None:
 
     For each it shows when it fires, how far it looks back, and which channels get its alerts.
     """
-    from barflow.alerts.rules import SHIPPED, load_rules
+    from barflow.alerts.rules import DEFAULT_RULES, load_rules
     from barflow.cli.terminal import console, table
 
     settings = load_settings()
-    book, path = load_rules(settings.alerts_file), settings.alerts_file or SHIPPED
+    book, path = load_rules(settings.alerts_file), settings.alerts_file or DEFAULT_RULES
     own = {
         symbol: [rule for rule in settled if rule not in book.all] for symbol, settled in book.with_own_values.items()
     }
@@ -120,8 +120,8 @@ def try_rules(
     as_json: Json = False,
 ) -> None:
     """Show which alerts the rules fire on recorded bars. Nothing is stored or sent."""
-    from barflow.alerts.evaluate import judge_history
-    from barflow.alerts.message import in_words
+    from barflow.alerts.evaluate import evaluate_history
+    from barflow.alerts.message import describe
     from barflow.alerts.rules import load_rules
     from barflow.cli.terminal import console, table
     from barflow.market.recordings import Recording
@@ -129,14 +129,14 @@ def try_rules(
 
     book = _only(load_rules(load_settings().alerts_file), rule)
     recording = Recording.load(replay)
-    events = judge_history(book, recorded_sessions(recording), recording.as_of)
+    events = evaluate_history(book, recorded_sessions(recording), recording.as_of)
     if as_json:
         print_json([_as_json(event) for event in events])
         return
     if events:
         shown = table("", ("bar (New York)", "rule", "alert"), 3)
         for event in events:
-            shown.add_row(f"{new_york(event.bar_start):%Y-%m-%d %H:%M}", event.rule.id, in_words(event))
+            shown.add_row(f"{new_york(event.bar_start):%Y-%m-%d %H:%M}", event.rule.id, describe(event))
         console().print(shown)
     console().print(f"{len(events)} alerts on {recording.describe}", markup=False)
 

@@ -135,15 +135,15 @@ def ingest(symbols: Symbols = None, state: State = None, as_json: Json = False) 
     """
     from barflow.cli.terminal import show_tick, ticking
     from barflow.operations import cloudwatch as metrics
-    from barflow.operations.counted_tick import counted_tick
+    from barflow.operations.ticks import run_tick
     from barflow.pipeline.ingest import raise_errors
 
     with opened(state, postgres=False, api=True) as stores:
         names = parse_symbols(symbols) if symbols else stores.settings.symbols
-        counted: list[metrics.Measured] = []
+        counted: list[metrics.MetricSet] = []
         try:
             with ticking("ingest", len(names)) as advance:
-                report = counted_tick(stores, names, log, counted.append, on_symbol=lambda _: advance(1))
+                report = run_tick(stores, names, log, counted.append, on_symbol=lambda _: advance(1))
         finally:
             if stores.settings.env != "local" and counted and (problem := metrics.put(counted, stores.clock())):
                 log(f"warning: {problem}")

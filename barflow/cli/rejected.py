@@ -50,7 +50,7 @@ def rejected_show(
     from barflow.market.validation import REASONS
 
     with quarantine_of(state) as (quarantine, _):
-        document = quarantine.one(identifier)
+        document = quarantine.get(identifier)
     if document is None:
         raise BadInputError(
             f"no single rejected bar has an id that starts with {identifier}: see barflow rejected list"
@@ -63,11 +63,11 @@ def rejected_replay(
     symbols: OnlySymbols = None, reason: Reason = None, state: State = None, as_json: Json = False
 ) -> None:
     """Validate rejected bars again and store those that pass. A bar that was fetched since then wins."""
-    from barflow.staging.ledger import new_run_id
+    from barflow.pipeline.replay import replay_rejected
 
     with quarantine_of(state) as (quarantine, stores):
         waiting = quarantine.find(_names(symbols), reason)
-        result = quarantine.replay(stores.staging, waiting, new_run_id("replay"), stores.clock())
+        result = replay_rejected(stores.database, waiting, stores.clock())
     show_result(vars(result), as_json)
 
 

@@ -1,9 +1,9 @@
-"""The Bar: one definition, and every schema that follows from it.
+"""The Bar: one definition from which every schema is derived.
 
-The MongoDB validator, the Arrow, Spark and Glue schemas and the check of the SQL tables are all derived from
-``FIELDS``. Prices are US dollars, volumes are shares, ``ts`` is the bar's open in UTC. Prices and volumes are
-kept as IEEE doubles and 64-bit integers end to end: lossless for the at most 15 significant digits that the
-vendor sends.
+The MongoDB validator, the Glue columns and the check of the SQL tables are derived here from ``FIELDS``, the Arrow and
+Spark schemas in barflow.market.arrow. Prices are US dollars, volumes are shares, ``ts`` is the bar's open in UTC.
+Every store holds prices as IEEE doubles and volumes as 64-bit integers. That is lossless: Twelve Data sends at most 15
+significant digits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ INTERVAL = "5min"
 
 @dataclass(frozen=True)
 class Field:
-    """One column of a bar, with its type in every store."""
+    """One column of a bar with its type in every store."""
 
     name: str
     bson: str
@@ -48,13 +48,13 @@ FIELDS: tuple[Field, ...] = (
 PRICES = ("open", "high", "low", "close")
 # The parallel arrays of a session document, in their order.
 ARRAYS = ("ts", *PRICES, "volume", "revision")
-# The warehouse's tables of bars, each of other buckets of the same ones.
+# The warehouse's bar tables: the same bars in buckets of different lengths.
 BAR_TABLES = ("bar_5min", "bar_30min", "bar_1h", "bar_1d")
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One 5-minute bar. Raises ValueError when it is not one: the invariants hold wherever a Bar exists."""
+    """One 5-minute bar. The constructor raises ValueError for other values, so the invariants hold for every Bar."""
 
     ts: datetime
     open: float
@@ -73,10 +73,10 @@ class Bar:
         if self.volume < 0 or self.revision < 0:
             raise ValueError(f"negative volume {self.volume} or revision {self.revision}")
         if self.ts.tzinfo is None:
-            raise ValueError(f"naive time {self.ts}: a bar's open is in UTC")
+            raise ValueError(f"naive time {self.ts}: a bar's open must be aware, in UTC")
 
     def same_values(self, other: Bar) -> bool:
-        """Whether the two say the same of the market, whatever their revision."""
+        """Return whether both bars have the same prices and volume. Their revisions may differ."""
         return (self.open, self.high, self.low, self.close, self.volume) == (
             other.open,
             other.high,
@@ -88,7 +88,7 @@ class Bar:
 
 @dataclass(slots=True)
 class SessionBars:
-    """One symbol's session as parallel columns of equal length in time order: the unit that is stored."""
+    """One symbol's session as parallel columns of equal length in time order. It is the unit that is stored."""
 
     symbol: str
     session_date: date
@@ -105,30 +105,30 @@ class SessionBars:
 
     @property
     def key(self) -> str:
-        """The document's ``_id``."""
+        """Return the ``_id`` of the session's document."""
         return document_key(self.symbol, self.session_date)
 
     def bars(self) -> list[Bar]:
-        """The same as objects, for code that reads one bar at a time."""
+        """Return the bars as objects, for code that reads one bar at a time."""
         columns = (getattr(self, name) for name in ARRAYS)
         return [Bar(*row) for row in zip(*columns, strict=True)]
 
     @classmethod
     def of(cls, symbol: str, session_date: date, bars: list[Bar]) -> SessionBars:
-        """Builds the columns from bars, sorted by their open."""
+        """Return the session with these bars, sorted by their open."""
         ordered = sorted(bars, key=lambda bar: bar.ts)
         return cls(symbol, session_date, *([getattr(bar, name) for bar in ordered] for name in ARRAYS))
 
 
 def document_key(symbol: str, session_date: date | str) -> str:
-    """The ``_id`` of a symbol's session: ``AAPL|5min|2025-07-02``."""
+    """Return the ``_id`` of a symbol's session, such as ``AAPL|5min|2025-07-02``."""
     return f"{symbol}|{INTERVAL}|{session_date}"
 
 
 def mongo_validator() -> dict[str, Any]:
-    """The ``$jsonSchema`` of the ``bars`` collection: one document per symbol and session."""
-    kinds = {item.name: item.bson for item in FIELDS}
-    arrays = {name: {"bsonType": "array", "items": {"bsonType": kinds[name]}, "minItems": 1} for name in ARRAYS}
+    """Return the ``$jsonSchema`` of the ``bars`` collection: one document per symbol and session."""
+    types = {item.name: item.bson for item in FIELDS}
+    arrays = {name: {"bsonType": "array", "items": {"bsonType": types[name]}, "minItems": 1} for name in ARRAYS}
     scalars = {
         "_id": "string",
         "symbol": "string",
@@ -144,16 +144,16 @@ def mongo_validator() -> dict[str, Any]:
         "$jsonSchema": {
             "bsonType": "object",
             "required": [*scalars, *arrays],
-            "properties": {**{name: {"bsonType": kind} for name, kind in scalars.items()}, **arrays},
+            "properties": {**{name: {"bsonType": bson} for name, bson in scalars.items()}, **arrays},
         }
     }
 
 
 def glue_columns() -> list[tuple[str, str]]:
-    """(name, Hive type) of the Glue catalog's table, without its partition columns."""
+    """Return (name, Hive type) of each column of the Glue catalog's table, without its partition columns."""
     return [(item.name, item.spark) for item in FIELDS]
 
 
 def sql_columns() -> dict[str, str]:
-    """PostgreSQL's type of each value column of the bar tables; a bar's open is called ``bar_start`` there."""
+    """Return the PostgreSQL type of each value column of the bar tables, where ``ts`` is called ``bar_start``."""
     return {"bar_start" if item.name == "ts" else item.name: item.sql for item in FIELDS if item.name != "revision"}

@@ -5,7 +5,7 @@ Two forms are read:
 - a CSV file with the columns ``datetime,open,high,low,close,volume,symbol``, in New York time, rows in any order;
 - a Twelve Data answer (JSON, one symbol), or a folder of them (``time_series_*.json``). An answer names its time zone.
 
-The reader checks the form alone. A bad bar (negative price, off-grid time, ``NaN``) is kept as recorded, because the
+The reader checks the form alone. A bad bar (negative price, off-grid time, ``NaN``) stays as recorded, because the
 pipeline's validation has to see it. What cannot be read as a bar at all raises BadInputError, with its file and line.
 """
 
@@ -35,7 +35,7 @@ EXPECTED = f"expected the columns {','.join(COLUMNS)}"
 
 
 class Recording:
-    """Recorded bars by symbol, in time order. The text of each number is kept exactly as recorded."""
+    """Recorded bars by symbol, in time order. The text of each number stays exactly as recorded."""
 
     def __init__(self, bars: Iterable[tuple[str, Row]]) -> None:
         """Sort the bars by symbol and time.

@@ -1,8 +1,8 @@
-"""When the market is open: the sessions of the New York Stock Exchange (XNYS).
+"""The sessions of the New York Stock Exchange (XNYS).
 
-Opens and closes come from a table in the package (sessions_xnys.csv, generated from exchange_calendars by
-tools/make_sessions.py), never from fixed hours, so that holidays, half days and both DST changes are right.
-All datetimes here are aware and in UTC; a session_date is the exchange-local calendar day.
+Opens and closes come from a table in the package: sessions_xnys.csv, generated from exchange_calendars by
+tools/make_sessions.py. Fixed hours would be wrong on half days and after changes of daylight saving time.
+All datetimes here are aware and in UTC. A session_date is the exchange-local calendar day.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from barflow.errors import BadInputError
 
 NEW_YORK = ZoneInfo("America/New_York")
 BAR = timedelta(minutes=5)
-# How long after the close a tick still looks for the closing bars: the slowest schedule, and the delay of a call.
+# How long after the close a tick still looks for the last bars: the slowest schedule plus the delay of a call.
 SETTLING = timedelta(minutes=35)
-# How many bars' opens are kept by their text, some 200 bytes each.
-MOST_SLOTS = 50_000
+# How many bars' opens are cached by their text, about 200 bytes each.
+MAX_CACHED_SLOTS = 50_000
 
 
 @dataclass(frozen=True)
 class Session:
-    """One trading day: ``session_date`` (exchange-local), ``opens`` and ``closes`` (UTC, half-open)."""
+    """One trading day: ``session_date`` (exchange-local), and ``opens`` and ``closes`` (UTC, half-open range)."""
 
     session_date: date
     opens: datetime
@@ -36,26 +36,26 @@ class Session:
 
     @property
     def expected_bars(self) -> int:
-        """How many 5-minute bars a complete session has: 78, or 42 on a half day."""
+        """Return how many 5-minute bars a complete session has: 78, or 42 on a half day."""
         return (self.closes - self.opens) // BAR
 
     @property
     def month(self) -> str:
-        """The exchange-local month, as in the lake's partition: ``2025-07``."""
+        """Return the exchange-local month, as in the lake's partition: ``2025-07``."""
         return f"{self.session_date:%Y-%m}"
 
     @cached_property
     def slots(self) -> tuple[datetime, ...]:
-        """The open of every 5-minute bar of the session, in order (UTC)."""
+        """Return the open of every 5-minute bar of the session, in order (UTC)."""
         return tuple(self.opens + BAR * n for n in range(self.expected_bars))
 
     @cached_property
     def slot_by_text(self) -> dict[str, datetime]:
-        """The same, by the text that Twelve Data sends with ``timezone=UTC``: ``2025-07-02 13:30:00``."""
+        """Return the slots by the text that Twelve Data sends with ``timezone=UTC``: ``2025-07-02 13:30:00``."""
         return {f"{slot:%Y-%m-%d %H:%M:%S}": slot for slot in self.slots}
 
     def bucket_start(self, ts: datetime, minutes: int) -> datetime:
-        """The open of the bucket of that many minutes that holds ``ts``, counted from the session's open."""
+        """Return the open of the bucket that holds ``ts``. Buckets of ``minutes`` count from the session's open."""
         width = timedelta(minutes=minutes)
         return self.opens + ((ts - self.opens) // width) * width
 
@@ -74,9 +74,9 @@ def _days() -> list[date]:
 
 @lru_cache(maxsize=4096)
 def session(day: date) -> Session | None:
-    """The session of an exchange-local day, or None when the exchange is closed.
+    """Return the session of an exchange-local day, or None when the exchange is closed.
 
-    Raises BadInputError outside the years that the table covers: a guess would be wrong in silence.
+    Raises BadInputError outside the years that the table covers, since a guess could be wrong without a sign of it.
     """
     days = _days()
     if not days[0].year <= day.year <= days[-1].year:
@@ -91,32 +91,32 @@ def session(day: date) -> Session | None:
     return Session(day, opens, closes)
 
 
-class _Slots(dict[str, datetime]):
-    """Every bar's open by its text, a session at a time, when it is first asked for."""
+class _SlotCache(dict[str, datetime]):
+    """The opens of bars by their text. A session is added when one of its bars is first looked up."""
 
     def __missing__(self, text: str) -> datetime:
         traded = session(date.fromisoformat(text[:10]))
         if traded is None or text not in traded.slot_by_text:
             raise KeyError(text)
-        if len(self) >= MOST_SLOTS:
+        if len(self) >= MAX_CACHED_SLOTS:
             self.clear()
         self.update(traded.slot_by_text)
         return self[text]
 
 
-_SLOTS = _Slots()
+_SLOTS = _SlotCache()
 
 
-def slots_named(texts: Iterable[str]) -> list[datetime]:
-    """The bars' opens (UTC) of Twelve Data's texts, such as ``2025-07-02 13:30:00``.
+def parse_slots(texts: Iterable[str]) -> list[datetime]:
+    """Return the bars' opens (UTC) for Twelve Data's texts, such as ``2025-07-02 13:30:00``.
 
-    Raises KeyError, TypeError, ValueError or BadInputError when one is not that of a session's bar.
+    Raises KeyError, TypeError, ValueError or BadInputError when a text is not the open of a session's bar.
     """
     return [*map(_SLOTS.__getitem__, texts)]
 
 
-def slot_named(text: Any) -> datetime | None:
-    """The open (UTC) of the session's bar that the text names, or None when no session has it."""
+def parse_slot(text: Any) -> datetime | None:
+    """Return the bar's open (UTC) for Twelve Data's text, or None when it is not the open of a session's bar."""
     try:
         return _SLOTS[text]
     except (KeyError, TypeError, ValueError, BadInputError):  # BadInputError: a year outside the calendar
@@ -124,15 +124,21 @@ def slot_named(text: Any) -> datetime | None:
 
 
 def sessions_between(first: date, last: date) -> list[Session]:
-    """Every session from ``first`` to ``last``, both included, in order."""
-    session(first), session(last)  # both within the table
+    """Return every session from ``first`` to ``last``, both included, in order.
+
+    Raises BadInputError outside the years that the table covers.
+    """
+    session(first), session(last)
     days = _days()
     chosen = days[bisect.bisect_left(days, first) : bisect.bisect_right(days, last)]
     return [found for day in chosen if (found := session(day))]
 
 
 def last_sessions(now: datetime, count: int) -> list[Session]:
-    """The newest ``count`` sessions that have opened by ``now`` (UTC), oldest first."""
+    """Return the newest ``count`` sessions that have opened by ``now`` (UTC), oldest first.
+
+    Raises BadInputError outside the years that the table covers.
+    """
     today = new_york(now).date()
     session(today)
     days = _days()
@@ -144,31 +150,34 @@ def last_sessions(now: datetime, count: int) -> list[Session]:
 
 
 def previous_session(day: date, back: int = 1) -> Session | None:
-    """The session ``back`` sessions before ``day`` (which need not be one), or None before the table."""
+    """Return the session ``back`` sessions before ``day``, or None before the table. ``day`` need not be a session."""
     days = _days()
     index = bisect.bisect_left(days, day) - back
     return session(days[index]) if index >= 0 else None
 
 
 def session_at(now: datetime) -> Session | None:
-    """The session that is open at ``now`` (UTC), or None when the market is closed."""
+    """Return the session that is open at ``now`` (UTC), or None when the market is closed."""
     found = session(new_york(now).date())
     return found if found is not None and found.opens <= now < found.closes else None
 
 
 def bars_due(now: datetime) -> bool:
-    """Whether a tick at ``now`` (UTC) can find new bars: from the first bar's close until the last one has settled."""
+    """Return whether a tick at ``now`` (UTC) can find new bars.
+
+    It can from the first bar's close until ``SETTLING`` after the session's close.
+    """
     found = session(new_york(now).date())
     return found is not None and found.opens + BAR <= now < found.closes + SETTLING
 
 
 def new_york(moment: datetime) -> datetime:
-    """The same moment on the exchange's clock. ``moment`` must be aware."""
+    """Return a moment in the exchange's time zone. Raises ValueError for a naive one."""
     if moment.tzinfo is None:
-        raise ValueError(f"naive datetime {moment}: a moment needs its zone")
+        raise ValueError(f"naive datetime {moment}: a time zone is needed")
     return moment.astimezone(NEW_YORK)
 
 
 def utc_now() -> datetime:
-    """The real clock, in UTC. The one default of every ``clock`` argument."""
+    """Return the current time in UTC. It is the default of every ``clock`` argument."""
     return datetime.now(UTC)

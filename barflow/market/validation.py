@@ -1,8 +1,8 @@
-"""Which bars of an answer may be stored, and why the others may not.
+"""Validation of an answer: the bars to store, and the rejected ones with their reason codes.
 
-Pure: values in, values out. A clean answer takes the fast path, column by column; when any check of it fails,
-every row is looked at alone and each refused bar gets all of its reason codes. Nothing is repaired: an unordered
-answer is sorted and noted, identical duplicates are counted, and a price jump is a flag, never a rejection.
+Pure: values in, values out. An answer is first checked by columns, which is fast. When any check fails, every row is
+checked alone, and each rejected bar gets all of its reason codes. Nothing is repaired: an unordered answer is sorted
+and noted, identical duplicates are counted, and a price jump is a flag, never a rejection.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import orjson
 
 from barflow.errors import BadInputError
 from barflow.market.bars import Bar, SessionBars
-from barflow.market.sessions import BAR, Session, session, slot_named, slots_named
+from barflow.market.sessions import BAR, Session, parse_slot, parse_slots, session
 
 MISSING_FIELD = "missing_field"
 NOT_A_NUMBER = "not_a_number"
@@ -35,8 +35,8 @@ CONFLICTING_DUPLICATE = "conflicting_duplicate"
 WRONG_SYMBOL = "wrong_symbol"
 
 REASONS = {
-    MISSING_FIELD: "a field that every bar has is not there",
-    NOT_A_NUMBER: "a price is not a finite number, or the volume not a whole one",
+    MISSING_FIELD: "a required field is missing",
+    NOT_A_NUMBER: "a price is not a finite number, or the volume is not a whole number",
     NON_POSITIVE_PRICE: "a price is zero or below",
     OHLC_INCONSISTENT: "low and high do not enclose open and close",
     NEGATIVE_VOLUME: "the volume is below zero",
@@ -45,23 +45,23 @@ REASONS = {
     OUTSIDE_SESSION: "the exchange was closed when the bar opened",
     FUTURE_BAR: "the bar opens in the future",
     CONFLICTING_DUPLICATE: "one answer held several versions of this bar",
-    WRONG_SYMBOL: "the answer is about another symbol than the one asked for",
+    WRONG_SYMBOL: "the answer is for another symbol than the requested one",
 }
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 FIELD_NAMES = ("datetime", "open", "high", "low", "close", "volume")
-# The vendor's clock may be a little ahead of ours; such a bar is forming, not from the future.
+# Twelve Data's clock may be a little ahead of ours. Such a bar is forming, not from the future.
 CLOCK_SKEW = timedelta(seconds=60)
 MAX_VOLUME = 2**63 - 1
 JUMP = 0.05
-MOST_FLAGS = 20
+MAX_FLAGS = 20
 SPLIT_RATIOS = (2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 50)
 SPLIT_TOLERANCE = 0.03
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A refused bar: what was received, word for word, and every reason code that applies."""
+    """A rejected bar: the payload exactly as received, and every reason code that applies."""
 
     symbol: str
     payload: Any
@@ -70,7 +70,7 @@ class Rejected:
 
 @dataclass
 class Validated:
-    """One symbol's answer, sorted out. received = accepted + repeated + forming + len(rejected)."""
+    """One symbol's answer after validation. received = accepted + repeated + forming + len(rejected)."""
 
     symbol: str
     received: int
@@ -82,12 +82,13 @@ class Validated:
 
     @property
     def accepted(self) -> int:
+        """Return how many bars are to be stored."""
         return sum(map(len, self.sessions.values()))
 
 
 @dataclass
 class _Columns:
-    """Good bars in time order."""
+    """Valid bars in time order, as parallel columns."""
 
     ts: list[datetime]
     open: list[float]
@@ -98,33 +99,33 @@ class _Columns:
 
 
 def validate(
-    symbol: str, meta: Mapping[str, Any], values: Sequence[Any], now: datetime, asked: datetime | None = None
+    symbol: str, meta: Mapping[str, Any], values: Sequence[Any], now: datetime, requested_at: datetime | None = None
 ) -> Validated:
-    """Sorts one symbol's answer into bars to store, rejected, and still forming.
+    """Sort one symbol's answer into bars to store, rejected bars and bars that are still forming.
 
-    ``values`` are Twelve Data's rows in any order, their datetimes in UTC, their numbers as text. ``now`` (UTC)
-    tells a bar from the future; ``asked`` (UTC, ``now`` when not given) is when the answer was asked for: it knows
-    nothing of what came later, so a bar that closed while it was on its way is still forming.
+    ``values`` are Twelve Data's rows in any order, with datetimes in UTC and numbers as text. A bar that opens after
+    ``now`` (UTC) is from the future. ``requested_at`` (UTC, default ``now``) is when the answer was requested. A bar
+    that closed after that moment is still forming, because the answer may not hold its last trades.
     """
     result = Validated(symbol, len(values))
-    about = str(meta.get("symbol") or symbol).upper()
-    if about.split(":")[0] != symbol.split(":")[0]:
+    answered = str(meta.get("symbol") or symbol).upper()
+    if answered.split(":")[0] != symbol.split(":")[0]:
         result.rejected = [Rejected(symbol, value, (WRONG_SYMBOL,)) for value in values]
         return result
-    columns = _fast(values, now) or _slow(result, values, now)
-    _drop_forming(result, columns, min(now, asked or now))
+    columns = _check_columns(values, now) or _check_rows(result, values, now)
+    _drop_forming(result, columns, min(now, requested_at or now))
     _split_by_session(result, columns)
     result.notes += price_jumps(columns.ts, columns.open, columns.close)
     return result
 
 
-def _fast(values: Sequence[Any], now: datetime) -> _Columns | None:
-    """The whole answer at once, or None when any of it needs a closer look."""
+def _check_columns(values: Sequence[Any], now: datetime) -> _Columns | None:
+    """Return the bars when every row passes every check, else None."""
     if not values:
         return _Columns([], [], [], [], [], [])
     try:
         times, *texts = ([value[name] for value in values] for name in FIELD_NAMES)
-        ts = slots_named(times)
+        ts = parse_slots(times)
         opens, highs, lows, closes, volume = _numbers(texts)
     except (KeyError, TypeError, ValueError, BadInputError):
         return None
@@ -147,30 +148,30 @@ def _fast(values: Sequence[Any], now: datetime) -> _Columns | None:
 
 
 def _numbers(columns: list[list[str]]) -> list[list[Any]]:
-    """Columns of plain decimals as numbers: prices as floats, the last one, volume, as ints.
+    """Return columns of plain decimals as numbers: prices as floats, and the last column, volume, as ints.
 
-    JSON's parser reads them twice as fast as float() does, to the same bits. Raises ValueError for anything but
-    digits, minus and point, which row-by-row validation then reads or refuses.
+    The JSON parser reads them twice as fast as float() does, to the same bits. Raises ValueError for any character but
+    digits, minus and point. Those values are then read or rejected row by row.
     """
     joined = [",".join(column) for column in columns]
     if not all(text.isascii() and not text.encode().translate(None, b"0123456789.,-") for text in joined):
         raise ValueError("not plain decimals")
     parsed: list[list[Any]] = orjson.loads(f"[[{'],['.join(joined)}]]")
-    if any(len(mine) != len(texts) for mine, texts in zip(parsed, columns, strict=True)):
+    if any(len(numbers) != len(texts) for numbers, texts in zip(parsed, columns, strict=True)):
         raise ValueError("a comma within a number")
     *prices, volume = parsed
     if "." in joined[-1]:
-        raise ValueError("half a share")
-    # A price without a point was read as an int.
+        raise ValueError("a fraction of a share")
+    # The parser reads a price without a point as an int.
     return [
         column if text.count(".") == len(column) else [*map(float, column)]
         for column, text in zip(prices, joined, strict=False)
     ] + [volume]
 
 
-def _slow(result: Validated, values: Sequence[Any], now: datetime) -> _Columns:
-    """Row by row: fills ``result.rejected`` and ``result.repeated`` and gives the good bars in time order."""
-    good: dict[datetime, list[tuple[Bar, Any]]] = {}
+def _check_rows(result: Validated, values: Sequence[Any], now: datetime) -> _Columns:
+    """Check row by row. Fill ``result.rejected`` and ``result.repeated``, and return the valid bars in time order."""
+    valid: dict[datetime, list[tuple[Bar, Any]]] = {}
     previous: datetime | None = None
     steps: Counter[bool] = Counter()
     for value in values:
@@ -181,25 +182,25 @@ def _slow(result: Validated, values: Sequence[Any], now: datetime) -> _Columns:
         if previous is not None and bar.ts != previous:
             steps[bar.ts > previous] += 1
         previous = bar.ts
-        good.setdefault(bar.ts, []).append((bar, value))
+        valid.setdefault(bar.ts, []).append((bar, value))
     if len(steps) > 1:
         result.notes.append("unordered: the answer was sorted")
-    kept: list[Bar] = []
-    for _, versions in sorted(good.items()):
+    accepted: list[Bar] = []
+    for _, versions in sorted(valid.items()):
         first = versions[0][0]
         if all(bar.same_values(first) for bar, _ in versions):
-            kept.append(first)
+            accepted.append(first)
             result.repeated += len(versions) - 1
         else:
-            # None can be told to be the right one, and what is stored already is left as it is.
+            # Nothing shows which version is right. A bar that is stored already stays as it is.
             result.rejected += [Rejected(result.symbol, value, (CONFLICTING_DUPLICATE,)) for _, value in versions]
     return _Columns(
-        *([getattr(bar, name) for bar in kept] for name in ("ts", "open", "high", "low", "close", "volume"))
+        *([getattr(bar, name) for bar in accepted] for name in ("ts", "open", "high", "low", "close", "volume"))
     )
 
 
 def check_row(value: Any, now: datetime) -> tuple[tuple[str, ...], Bar | None]:
-    """One received row: its reason codes, or the bar when there are none."""
+    """Return the reason codes of a received row and None, or no code and its bar."""
     if not isinstance(value, Mapping):
         return (MISSING_FIELD,), None
     reasons: list[str] = []
@@ -221,7 +222,7 @@ def check_row(value: Any, now: datetime) -> tuple[tuple[str, ...], Bar | None]:
 def _check_time(text: Any, now: datetime, reasons: list[str]) -> datetime | None:
     if text in (None, ""):
         return None
-    ts = slot_named(text)
+    ts = parse_slot(text)
     if ts is None:
         try:
             ts = datetime.strptime(text, TIME_FORMAT).replace(tzinfo=UTC)
@@ -237,7 +238,7 @@ def _check_time(text: Any, now: datetime, reasons: list[str]) -> datetime | None
 
 
 def _number(value: Any, reasons: list[str]) -> float | None:
-    """A finite number from text or JSON number, else None with a reason noted."""
+    """Return the finite number of a text or a JSON number. Otherwise add a reason and return None."""
     try:
         if isinstance(value, bool) or (isinstance(value, str) and ("_" in value or not value.isascii())):
             raise ValueError(value)
@@ -251,7 +252,7 @@ def _number(value: Any, reasons: list[str]) -> float | None:
 
 
 def _volume(value: Any, reasons: list[str]) -> int | None:
-    """Whole shares. ``"1234.0"`` is whole; half a share is not."""
+    """Return a number of whole shares, such as ``"1234.0"``. Otherwise add a reason and return None."""
     if value in (None, ""):
         return None
     number = _number(value, reasons)
@@ -269,9 +270,9 @@ def _volume(value: Any, reasons: list[str]) -> int | None:
         return int(number)
 
 
-def _drop_forming(result: Validated, columns: _Columns, asked: datetime) -> None:
-    """Takes off the bars that had not closed when they were asked for: they may still change."""
-    closed = bisect_left(columns.ts, asked - BAR + timedelta(microseconds=1))
+def _drop_forming(result: Validated, columns: _Columns, requested_at: datetime) -> None:
+    """Remove the bars that had not closed when they were requested, since they may still change."""
+    closed = bisect_left(columns.ts, requested_at - BAR + timedelta(microseconds=1))
     result.forming = len(columns.ts) - closed
     for column in vars(columns).values():
         del column[closed:]
@@ -281,7 +282,7 @@ def _split_by_session(result: Validated, columns: _Columns) -> None:
     start = 0
     while start < len(columns.ts):
         traded: Session | None = session(columns.ts[start].date())
-        assert traded is not None, "only bars of a session get here"
+        assert traded is not None, "every valid bar belongs to a session"
         end = bisect_left(columns.ts, traded.closes, start)
         parts = {name: column[start:end] for name, column in vars(columns).items()}
         revisions = [0] * (end - start)
@@ -292,9 +293,9 @@ def _split_by_session(result: Validated, columns: _Columns) -> None:
 
 
 def price_jumps(ts: Sequence[datetime], opens: Sequence[float], closes: Sequence[float]) -> list[str]:
-    """Flags each bar that opens over 5 % away from the close before it; says so when it looks like a split.
+    """Return a flag for each bar that opens more than 5 % from the close before it, with the split it may be.
 
-    Intraday bars of the vendor are not adjusted for splits, so a 10:1 split is a cliff of -90 % overnight.
+    Twelve Data does not adjust intraday bars for splits, so a 10:1 split is a drop of 90 % overnight.
     """
     ratios = [*map(operator.truediv, opens[1:], closes)]
     if not ratios or (max(ratios) <= 1 + JUMP and min(ratios) >= 1 - JUMP):
@@ -304,15 +305,18 @@ def price_jumps(ts: Sequence[datetime], opens: Sequence[float], closes: Sequence
         if abs(ratio - 1) <= JUMP:
             continue
         overnight = ts[index].date() != ts[index - 1].date()
-        split = likely_split(ratio) if overnight else None
+        split = possible_split(ratio) if overnight else None
         kind = f"possible_split {split}" if split else "price_jump"
         flags.append(f"{kind}: {ratio - 1:+.2%} at {ts[index]:%Y-%m-%d %H:%M} UTC")
-    more = len(flags) - MOST_FLAGS
-    return flags if more <= 0 else [*flags[:MOST_FLAGS], f"price_jump: and {more} more"]
+    more = len(flags) - MAX_FLAGS
+    return flags if more <= 0 else [*flags[:MAX_FLAGS], f"price_jump: and {more} more"]
 
 
-def likely_split(ratio: float) -> str | None:
-    """``10:1`` where a price is about a tenth of the one before, ``1:10`` where it is tenfold, else None."""
+def possible_split(ratio: float) -> str | None:
+    """Return ``10:1`` for a price of about a tenth of the one before, ``1:10`` for a tenfold price, else None.
+
+    ``ratio`` is the price over the one before. A ratio within 3 % of a usual split counts.
+    """
     factor = max(ratio, 1 / ratio)
     split = next((whole for whole in SPLIT_RATIOS if abs(factor / whole - 1) < SPLIT_TOLERANCE), None)
     if split is None:

@@ -1,1 +1,1 @@
-"""What operators use: deployments, clusters, metrics, summaries, the runbook and expiry."""
+"""Operations: deployments, clusters, process runs, metrics, run summaries, the runbook and expiry."""

@@ -1,7 +1,7 @@
-"""What dashboards and alarms count, as CloudWatch metrics: lines of EMF in a function's log, or put there by a call.
+"""CloudWatch metrics of ticks, alerts and process runs, for dashboards and alarms.
 
-CloudWatch makes metrics of lines in the embedded metric format (EMF) by itself: writing them takes no call and no
-library, which suits a function. A host's log does not do that, so there they are put.
+A function writes them to its log in the embedded metric format (EMF): CloudWatch extracts them, without a call and
+without a library. The log of a host has no such extraction, so the host calls PutMetricData.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from barflow.errors import aws_error_code
 from barflow.market.sessions import BAR
 from barflow.metric_names import (
     ALERTS_FIRED,
@@ -31,20 +32,20 @@ from barflow.metric_names import (
 from barflow.pipeline.ingest import IngestReport
 
 Values = Mapping[str, tuple[float, str]]
-# CloudWatch takes no more in one call.
-MOST_AT_ONCE = 1000
+# The limit of PutMetricData.
+MAX_VALUES_PER_CALL = 1000
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Values (number, unit) of one moment, under exactly these dimensions."""
+class MetricSet:
+    """Values of one moment that share the same dimensions. ``values`` contains (number, unit) by metric name."""
 
     dimensions: Mapping[str, str]
     values: Values
 
 
-def of_tick(env: str, report: IngestReport, newest: Mapping[str, datetime], now: datetime) -> Iterator[Measured]:
-    """One tick's. ``newest`` is the open (UTC) of the newest stored bar by symbol."""
+def tick_metrics(env: str, report: IngestReport, newest: Mapping[str, datetime], now: datetime) -> Iterator[MetricSet]:
+    """Return the metrics of a tick. ``newest`` contains the open (UTC) of the newest stored bar by symbol."""
     total = report.total
     counts = {
         BARS_RECEIVED: total.received,
@@ -57,28 +58,28 @@ def of_tick(env: str, report: IngestReport, newest: Mapping[str, datetime], now:
     ages = {symbol: max(0.0, (now - opened - BAR).total_seconds()) for symbol, opened in sorted(newest.items())}
     if ages:
         values[STALEST] = (max(ages.values()), "Seconds")
-    yield Measured({ENVIRONMENT: env}, values)
+    yield MetricSet({ENVIRONMENT: env}, values)
     for symbol, age in ages.items():
-        yield Measured({ENVIRONMENT: env, SYMBOL: symbol}, {FRESHNESS: (age, "Seconds")})
+        yield MetricSet({ENVIRONMENT: env, SYMBOL: symbol}, {FRESHNESS: (age, "Seconds")})
 
 
-def of_refusal(env: str) -> Measured:
-    """A tick's that the vendor refused as a whole."""
-    return Measured({ENVIRONMENT: env}, {TICKS_REFUSED: (1, "Count")})
+def refused_tick_metrics(env: str) -> MetricSet:
+    """Return the metrics of a tick that Twelve Data refused entirely."""
+    return MetricSet({ENVIRONMENT: env}, {TICKS_REFUSED: (1, "Count")})
 
 
-def of_alerts(env: str, fired: int, age: float) -> Measured:
-    """A tick's alerts: how many it found, and the age (seconds) of the oldest one that a channel has not taken."""
-    return Measured({ENVIRONMENT: env}, {ALERTS_FIRED: (fired, "Count"), UNDELIVERED_ALERT_AGE: (age, "Seconds")})
+def alert_metrics(env: str, fired: int, age: float) -> MetricSet:
+    """Return the metrics of a tick's alerts: how many fired, and the age (seconds) of the oldest undelivered one."""
+    return MetricSet({ENVIRONMENT: env}, {ALERTS_FIRED: (fired, "Count"), UNDELIVERED_ALERT_AGE: (age, "Seconds")})
 
 
-def of_run(env: str, rows: int, dollars: float) -> Measured:
-    """A process run's: the rows that it loaded into all tables, and what it cost."""
-    return Measured({ENVIRONMENT: env}, {ROWS_LOADED: (rows, "Count"), RUN_COST: (dollars, "None")})
+def run_metrics(env: str, rows: int, dollars: float) -> MetricSet:
+    """Return the metrics of a process run: the rows loaded into all tables, and the cost in dollars."""
+    return MetricSet({ENVIRONMENT: env}, {ROWS_LOADED: (rows, "Count"), RUN_COST: (dollars, "None")})
 
 
-def emf(measured: Measured, moment: datetime) -> str:
-    """One line of EMF."""
+def emf(measured: MetricSet, moment: datetime) -> str:
+    """Return the metrics as one line of EMF."""
     directive = {
         "Namespace": NAMESPACE,
         "Dimensions": [list(measured.dimensions)],
@@ -92,8 +93,11 @@ def emf(measured: Measured, moment: datetime) -> str:
     return json.dumps(body)
 
 
-def put(measured: Iterable[Measured], moment: datetime) -> str | None:
-    """Puts them to CloudWatch. Returns why it could not: what they count is done, counted or not."""
+def put(measured: Iterable[MetricSet], moment: datetime) -> str | None:
+    """Send the metrics to CloudWatch. Return the reason if that fails, else None.
+
+    Nothing is raised, because the work that the metrics describe is done already.
+    """
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -110,9 +114,8 @@ def put(measured: Iterable[Measured], moment: datetime) -> str | None:
     ]
     try:
         client = boto3.client("cloudwatch")
-        for start in range(0, len(data), MOST_AT_ONCE):
-            client.put_metric_data(Namespace=NAMESPACE, MetricData=data[start : start + MOST_AT_ONCE])
+        for start in range(0, len(data), MAX_VALUES_PER_CALL):
+            client.put_metric_data(Namespace=NAMESPACE, MetricData=data[start : start + MAX_VALUES_PER_CALL])
     except (BotoCoreError, ClientError) as error:
-        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-        return f"CloudWatch took no metrics ({code})"
+        return f"CloudWatch accepted no metrics ({aws_error_code(error)})"
     return None

@@ -1,25 +1,24 @@
-"""One process run on AWS, by hand or from a script: cluster, Spark step, end of the cluster, Glue job, crawlers.
+"""Process runs on AWS: the Spark step, the Glue job, and one whole run for `barflow run`.
 
-What Airflow does on a schedule, from one command. The cluster is ended whatever happens to its step, and ends itself
-should this process die. Clients and the wait are passed in.
+The DAG ``process_bars`` uses the same requests, arguments, states and messages. boto3 clients are passed in. The DAG
+processor imports this module, so it imports no store.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from barflow.contract import RuntimeContract
-from barflow.errors import BarflowError
 from barflow.operations.clusters import cluster_request, step_request
-from barflow.staging.ledger import new_run_id
+from barflow.operations.polling import Execution
+from barflow.progress import Log
 
-Say = Callable[[str], None]
-POLL_SECONDS = float(os.environ.get("BARFLOW_POLL_SECONDS", "15"))
-STEP_FAILED = ("FAILED", "CANCELLED", "INTERRUPTED")
-JOB_FAILED = ("FAILED", "TIMEOUT", "STOPPED", "ERROR", "EXPIRED")
+# States of a step that an earlier try of a run added, and that need not be added again.
+REUSABLE = ["PENDING", "RUNNING", "COMPLETED"]
+# Glue ends the job earlier, by the job's own timeout; this only bounds the wait.
+JOB_WAIT_MINUTES = 25 * 60
 
 
 @dataclass(frozen=True)
@@ -31,100 +30,77 @@ class Clients:
 
     @classmethod
     def of(cls, region: str) -> Clients:
+        """Open the clients of a region with the caller's credentials."""
         import boto3
 
         return cls(boto3.client("emr", region_name=region), boto3.client("glue", region_name=region))
 
 
-def run_once(contract: RuntimeContract, clients: Clients, say: Say, sleep: Callable[[float], None]) -> dict[str, Any]:
-    """Runs process and aggregate and waits for both. Returns the ids of what ran.
+def run_once(contract: RuntimeContract, clients: Clients, log: Log, sleep: Callable[[float], None]) -> dict[str, Any]:
+    """Run process and aggregate once, wait for both, and return the ids of what ran.
 
+    The cluster is always terminated. If this process dies, the cluster terminates itself when idle.
     Raises BarflowError when the step or the job fails or takes longer than the contract allows.
     """
+    from barflow.staging.ledger import new_run_id
+
     run_id = new_run_id("process")
-    found = clients.emr.run_job_flow(**cluster_request(contract, run_id))
-    cluster_id = str(found["JobFlowId"])
-    say(f"cluster {cluster_id} is starting; it takes some minutes")
+    cluster_id = str(clients.emr.run_job_flow(**cluster_request(contract, run_id))["JobFlowId"])
+    log(f"cluster {cluster_id} is starting, which takes some minutes")
     try:
-        step_id = clients.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=step_request(contract, run_id))["StepIds"][
-            0
-        ]
-        _wait_for_step(contract, clients.emr, cluster_id, step_id, say, sleep)
+        added = clients.emr.add_job_flow_steps(JobFlowId=cluster_id, Steps=step_request(contract, run_id))
+        step_id = str(added["StepIds"][0])
+        step = spark_step(contract, clients.emr, cluster_id, step_id)
+        step.wait(contract.emr.step_timeout_minutes, log, sleep)
     finally:
         clients.emr.terminate_job_flows(JobFlowIds=[cluster_id])
-        say(f"cluster {cluster_id} is ending")
+        log(f"cluster {cluster_id} is terminating")
     _start_crawler(clients.glue, contract.glue.lake_crawler)
-    job_run_id = clients.glue.start_job_run(JobName=contract.glue.job)["JobRunId"]
-    say(f"Glue job run {job_run_id}")
-    _wait_for_job(contract, clients.glue, job_run_id, say, sleep)
+    started = clients.glue.start_job_run(JobName=contract.glue.job, Arguments=job_arguments(run_id))
+    job_run_id = str(started["JobRunId"])
+    log(f"Glue job run {job_run_id} is starting")
+    glue_job(clients.glue, contract.glue.job, job_run_id).wait(JOB_WAIT_MINUTES, log, sleep)
     _start_crawler(clients.glue, contract.glue.warehouse_crawler)
     return {"run_id": run_id, "cluster": cluster_id, "step": step_id, "job_run": job_run_id, "outcome": "loaded"}
 
 
-def _wait_for_step(
-    contract: RuntimeContract, emr: Any, cluster_id: str, step_id: str, say: Say, sleep: Callable[[float], None]
-) -> None:
-    def look() -> tuple[str, str]:
-        return step_state(emr, cluster_id, step_id)
+def job_arguments(run_id: str) -> dict[str, str]:
+    """Return the arguments of the Glue job for one run, on top of those of its definition."""
+    return {"--run-id": run_id}
+
+
+def find_step(emr: Any, cluster_id: str) -> str | None:
+    """Return the id of the step that an earlier try added to this cluster, if it runs or has completed."""
+    found = emr.list_steps(ClusterId=cluster_id, StepStates=REUSABLE)["Steps"]
+    return str(found[0]["Id"]) if found else None
+
+
+def spark_step(contract: RuntimeContract, emr: Any, cluster_id: str, step_id: str) -> Execution:
+    """Return the Spark step of a cluster, to wait for it or to describe its failure."""
+
+    def read_state() -> tuple[str, str]:
+        status = emr.describe_step(ClusterId=cluster_id, StepId=step_id)["Step"]["Status"]
+        details = status.get("FailureDetails", {})
+        return status["State"], details.get("Message") or details.get("Reason") or ""
 
     logs = f"{contract.emr.log_uri}{cluster_id}/steps/{step_id}/"
-    _wait("Spark step", look, STEP_FAILED, "COMPLETED", contract.emr.step_timeout_minutes, logs, say, sleep)
+    return Execution("Spark step", read_state, "COMPLETED", ("FAILED", "CANCELLED", "INTERRUPTED"), logs)
 
 
-def _wait_for_job(contract: RuntimeContract, glue: Any, run_id: str, say: Say, sleep: Callable[[float], None]) -> None:
-    def look() -> tuple[str, str]:
-        return job_state(glue, contract.glue.job, run_id)
+def glue_job(glue: Any, job: str, job_run_id: str) -> Execution:
+    """Return a run of the Glue job, to wait for it or to describe its failure."""
 
-    logs = f"CloudWatch, the run {run_id}"
-    # The job has a timeout of its own; an hour more than the longest that Glue starts in is only for this loop's end.
-    _wait("Glue job", look, JOB_FAILED, "SUCCEEDED", 25 * 60, logs, say, sleep)
+    def read_state() -> tuple[str, str]:
+        run = glue.get_job_run(JobName=job, RunId=job_run_id)["JobRun"]
+        return run["JobRunState"], run.get("ErrorMessage") or ""
 
-
-def _wait(
-    what: str,
-    look: Callable[[], tuple[str, str]],
-    failed: tuple[str, ...],
-    done: str,
-    minutes: int,
-    logs: str,
-    say: Say,
-    sleep: Callable[[float], None],
-) -> None:
-    last = ""
-    for _ in range(int(minutes * 60 / POLL_SECONDS) + 1):
-        state, reason = look()
-        if state != last:
-            say(f"{what}: {state}")
-            last = state
-        if state == done:
-            return
-        if state in failed:
-            raise BarflowError(
-                f"the {what} ended as {state}{': ' + reason if reason else ''}. What readers see is unchanged. "
-                f"Its logs: {logs}. Mend the cause, then run it again."
-            )
-        sleep(POLL_SECONDS)
-    raise BarflowError(
-        f"the {what} was not done in {minutes} minutes. Its logs: {logs}. Look there, then run it again."
-    )
+    failed = ("FAILED", "TIMEOUT", "STOPPED", "ERROR", "EXPIRED")
+    return Execution("Glue job", read_state, "SUCCEEDED", failed, f"CloudWatch, the run {job_run_id}")
 
 
 def _start_crawler(glue: Any, name: str) -> None:
-    """Starts a crawler, unless it runs already; what it enters is for queries, and no run waits for it."""
+    """Start a crawler unless it is running. No run waits for it: queries of the catalog use its result."""
     try:
         glue.start_crawler(Name=name)
     except glue.exceptions.CrawlerRunningException:
         return
-
-
-def step_state(emr: Any, cluster_id: str, step_id: str) -> tuple[str, str]:
-    """The state of a step, and why it failed if it did."""
-    status = emr.describe_step(ClusterId=cluster_id, StepId=step_id)["Step"]["Status"]
-    details = status.get("FailureDetails", {})
-    return status["State"], details.get("Message") or details.get("Reason", "")
-
-
-def job_state(glue: Any, job: str, run_id: str) -> tuple[str, str]:
-    """The state of a Glue job's run, and why it failed if it did."""
-    run = glue.get_job_run(JobName=job, RunId=run_id)["JobRun"]
-    return run["JobRunState"], run.get("ErrorMessage", "")

@@ -1,7 +1,7 @@
-"""The transient EMR cluster of a process run: what to ask EMR for, and which clusters are whose.
+"""Transient EMR clusters: the requests of a process run, and the clusters of an environment.
 
-Requests are pure values out of the runtime contract. A cluster carries the environment and the run in its tags, by
-which a retry finds it again and the sweep knows it. The EMR client (boto3) is passed in.
+Requests are values computed from the runtime contract. A cluster has its environment and run as tags: with them a
+retry finds its cluster, and the sweep finds clusters that no run uses. The EMR client (boto3) is passed in.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from barflow.contract import Emr, RuntimeContract
 
 RUN_TAG = "barflow:run"
 ENVIRONMENT_TAG = "barflow:env"
-ALIVE = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
-# What the step's driver reads and no argument says: a reference to the secret, as the contract holds it.
+UP = ["RUNNING", "WAITING"]
+ENDED = ["TERMINATING", "TERMINATED", "TERMINATED_WITH_ERRORS"]
+ALIVE = ["STARTING", "BOOTSTRAPPING", *UP]
+# Settings that the step's driver reads from variables: references to secrets, as in the contract.
 STEP_SETTINGS = ("BARFLOW_MONGODB_URI",)
 Request = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that is alive: its id, the run it was made for, and when (UTC)."""
+    """A live cluster: its id, the run that created it, and its creation time (UTC)."""
 
     cluster_id: str
     run_id: str
@@ -32,11 +34,11 @@ class Cluster:
 
 
 def cluster_request(contract: RuntimeContract, run_id: str) -> Request:
-    """The arguments of ``run_job_flow`` for one run's cluster. It ends itself when nobody uses it."""
+    """Return the arguments of ``run_job_flow`` for the cluster of a run. It terminates itself when idle."""
     emr = contract.emr
     tags = {**emr.tags, RUN_TAG: run_id}
     return {
-        "Name": f"{_names_start(contract.env)}{run_id}",
+        "Name": f"{_name_prefix(contract.env)}{run_id}",
         "ReleaseLabel": emr.release,
         "Applications": [{"Name": "Spark"}],
         "ServiceRole": emr.service_role,
@@ -68,7 +70,10 @@ def cluster_request(contract: RuntimeContract, run_id: str) -> Request:
 
 
 def _fleets(emr: Emr) -> Iterator[Request]:
-    """The primary on demand; of core and task nodes the configured share as spot, which falls back to on demand."""
+    """Return the fleets: the primary on demand, and the configured share of core and task nodes as Spot capacity.
+
+    EMR switches to on-demand capacity where Spot has none.
+    """
     yield _fleet("MASTER", emr.primary_instance, emr.volume_gb, on_demand=1, spot=0)
     for kind, count in (("CORE", emr.core_count), ("TASK", emr.task_count)):
         spot = math.floor(count * emr.spot_percent / 100)
@@ -77,6 +82,7 @@ def _fleets(emr: Emr) -> Iterator[Request]:
 
 
 def _fleet(kind: str, instance: str, volume_gb: int, *, on_demand: int, spot: int) -> Request:
+    """Return an instance fleet of one instance type. ``volume_gb`` is the disk of each instance."""
     disk = {"VolumeSpecification": {"VolumeType": "gp3", "SizeInGB": volume_gb}, "VolumesPerInstance": 1}
     fleet: Request = {
         "Name": kind.lower(),
@@ -99,10 +105,10 @@ def _fleet(kind: str, instance: str, volume_gb: int, *, on_demand: int, spot: in
 
 
 def step_request(contract: RuntimeContract, run_id: str) -> list[Request]:
-    """The arguments of ``add_job_flow_steps``: the one Spark step of a run, in the cluster."""
+    """Return the steps for ``add_job_flow_steps``: the only Spark step of a run, in cluster mode."""
     emr, values = contract.emr, contract.settings.environment()
     variables = {name: values[name] for name in STEP_SETTINGS}
-    variables["AWS_DEFAULT_REGION"] = contract.region  # a node does not tell it by itself
+    variables["AWS_DEFAULT_REGION"] = contract.region  # boto3 on a node does not know it
     settings = [f"spark.yarn.appMasterEnv.{name}={value}" for name, value in variables.items()]
     arguments = ["spark-submit", "--deploy-mode", "cluster", "--py-files", emr.library_uri]
     for setting in [*settings, "spark.yarn.maxAppAttempts=1"]:
@@ -111,44 +117,47 @@ def step_request(contract: RuntimeContract, run_id: str) -> list[Request]:
     return [
         {
             "Name": "bars to Parquet",
-            # The cluster is ended by the run that made it, which also hears why the step failed.
+            # The run reads why the step failed and then terminates the cluster itself.
             "ActionOnFailure": "CONTINUE",
             "HadoopJarStep": {"Jar": "command-runner.jar", "Args": arguments},
         }
     ]
 
 
-def _names_start(env: str) -> str:
-    """How the names of an environment's clusters begin."""
+def _name_prefix(env: str) -> str:
+    """Return the prefix of the cluster names of an environment."""
     return f"barflow-{env}-"
 
 
-def alive(client: Any, env: str) -> Iterator[Cluster]:
-    """The clusters of an environment that cost money now. Those of others in the account may not be looked into."""
+def live_clusters(client: Any, env: str) -> Iterator[Cluster]:
+    """Return the clusters of an environment that are not terminating.
+
+    The role may describe clusters of its environment only, so clusters with another name prefix are skipped.
+    """
     for page in client.get_paginator("list_clusters").paginate(ClusterStates=ALIVE):
         for item in page["Clusters"]:
-            if not item["Name"].startswith(_names_start(env)):
+            if not item["Name"].startswith(_name_prefix(env)):
                 continue
             cluster = client.describe_cluster(ClusterId=item["Id"])["Cluster"]
             tags = {tag["Key"]: tag["Value"] for tag in cluster.get("Tags", [])}
             if tags.get(ENVIRONMENT_TAG) == env:
-                made = cluster["Status"]["Timeline"]["CreationDateTime"]
-                yield Cluster(item["Id"], tags.get(RUN_TAG, ""), made)
+                created = cluster["Status"]["Timeline"]["CreationDateTime"]
+                yield Cluster(item["Id"], tags.get(RUN_TAG, ""), created)
 
 
 def find_cluster(client: Any, env: str, run_id: str) -> str | None:
-    """The cluster that an earlier try of this run made and that still lives."""
-    return next((found.cluster_id for found in alive(client, env) if found.run_id == run_id), None)
+    """Return the id of the live cluster that an earlier try of this run created, or None."""
+    return next((found.cluster_id for found in live_clusters(client, env) if found.run_id == run_id), None)
 
 
-def strays(clusters: Iterable[Cluster], is_live: Callable[[str], bool | None], before: datetime) -> list[Cluster]:
-    """The clusters whose run has ended, and those of runs that nobody knows made before ``before``. Pure.
+def orphaned(clusters: Iterable[Cluster], is_live: Callable[[str], bool | None], before: datetime) -> list[Cluster]:
+    """Return the clusters that no run uses: the run has ended, or is unknown and began before ``before`` (UTC).
 
-    ``is_live`` says whether a run goes on, or None where it does not know it: somebody may have started it by hand.
+    ``is_live`` returns whether a run is in progress, or None for a run that it does not know: `barflow run` started it.
     """
 
-    def is_stray(cluster: Cluster) -> bool:
+    def is_orphaned(cluster: Cluster) -> bool:
         live = is_live(cluster.run_id)
         return cluster.created_at < before if live is None else not live
 
-    return [item for item in clusters if is_stray(item)]
+    return [item for item in clusters if is_orphaned(item)]

@@ -1,17 +1,17 @@
-"""What a deployment tells: its runtime contract out of the SSM parameter, and the settings that follow from it."""
+"""Deployments: read the runtime contract from SSM, and derive settings from it."""
 
 from __future__ import annotations
 
-from barflow.contract import RuntimeContract, parameter_name, parse, secret_reference
-from barflow.errors import BadInputError, UnavailableError
+from barflow.contract import RuntimeContract, parameter_name, parse
+from barflow.errors import BadInputError, UnavailableError, aws_error_code
 from barflow.pipeline.stores import Stores
 from barflow.settings import Settings, load_settings
 
 
 def read_contract(env: str) -> RuntimeContract:
-    """The contract of an environment, by the caller's AWS profile or role.
+    """Return the contract of an environment, with the caller's AWS profile or role.
 
-    Raises BadInputError when there is none, UnavailableError when AWS cannot be asked.
+    Raises BadInputError when the account and region have none, UnavailableError when the parameter cannot be read.
     """
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
@@ -20,11 +20,11 @@ def read_contract(env: str) -> RuntimeContract:
     try:
         found = boto3.client("ssm").get_parameter(Name=name)
     except (BotoCoreError, ClientError) as error:
-        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+        code = aws_error_code(error)
         if code == "ParameterNotFound":
             raise BadInputError(
                 f"BARFLOW_ENV is {env} and this account and region have no {name}: deploy it with "
-                f"`npx cdk deploy --all -c env={env}`, or choose account and region (AWS_PROFILE, AWS_REGION)"
+                f"`npx cdk deploy --all -c env={env}`, or select another account or region (AWS_PROFILE, AWS_REGION)"
             ) from None
         raise UnavailableError(
             f"BARFLOW_ENV is {env} and {name} cannot be read ({code}). Nothing was done. "
@@ -34,9 +34,10 @@ def read_contract(env: str) -> RuntimeContract:
 
 
 def open_stores(env: str) -> tuple[Stores, RuntimeContract | None]:
-    """What runs an environment's hops, and its contract; a local one has none, and the process's own settings.
+    """Return the stores of an environment and its contract.
 
-    Raises as read_contract does.
+    The environment ``local`` has no contract; its stores follow from the settings of this process. Raises
+    as read_contract does.
     """
     if env == "local":
         return Stores(load_settings()), None
@@ -45,10 +46,8 @@ def open_stores(env: str) -> tuple[Stores, RuntimeContract | None]:
 
 
 def settings_of(contract: RuntimeContract) -> Settings:
-    """The settings that a deployment decides; the process's own environment decides the others.
+    """Return the settings that the deployment decides, and the rest from this process's environment variables.
 
-    The warehouse is that of the user who may only read: the Glue job loads it, and the host may not.
+    The warehouse's user may only read, see RuntimeContract.reader_settings.
     """
-    athena = {"athena_database": contract.glue.database, "athena_workgroup": contract.glue.athena_workgroup}
-    reader = {"warehouse_dsn": secret_reference(f"{contract.warehouse.reader_secret}#dsn")}
-    return load_settings(**contract.settings.model_dump() | athena | reader)
+    return load_settings(**contract.reader_settings())

@@ -1,4 +1,7 @@
-"""Which sessions may leave MongoDB? Old ones that the archive and the warehouse hold whole; those stay for good."""
+"""Expiry of staged sessions: delete old ones from MongoDB once the archive and the warehouse contain them.
+
+The archive and the warehouse keep every session.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +16,32 @@ from barflow.warehouse.queries import count_bars
 
 
 def expire_staging(stores: Stores, now: datetime) -> int:
-    """Deletes the session documents older than the settings' ``staging_days``. Returns how many.
+    """Delete the session documents older than the setting ``staging_days``. Return how many.
 
-    Only those that the archive and every bar table hold with as many bars, in the version that was read; and none that
-    a rule of alerts looks back on.
+    A session is deleted only if the archive and every bar table contain the same number of bars, its document has not
+    changed since it was read, and no alert rule looks back on it.
     """
     cutoff = (new_york(now) - timedelta(days=_days_kept(stores))).date().isoformat()
     documents = [item for item in stores.staging.counts() if item["session_date"] < cutoff]
     if not documents:
         return 0
-    waiting, archive = pending(stores), lake_counts(open_archive(stores.settings)).bars
+    unprocessed, archive = pending(stores), lake_counts(open_archive(stores.settings)).bars
     with connect(stores.warehouse_dsn) as connection:
         tables, _ = count_bars(connection)
-    held = [archive, *(table.bars for table in tables.values())]
+    stored = [archive, *(table.bars for table in tables.values())]
 
-    def is_kept_elsewhere(item: dict[str, object]) -> bool:
+    def is_in_every_store(item: dict[str, object]) -> bool:
         key = str(item["symbol"]), str(item["session_date"])
-        return key not in waiting and all(bars.get(key) == item["bars"] for bars in held)
+        return key not in unprocessed and all(bars.get(key) == item["bars"] for bars in stored)
 
-    return stores.staging.expire(item for item in documents if is_kept_elsewhere(item))
+    return stores.staging.expire(item for item in documents if is_in_every_store(item))
 
 
 def _days_kept(stores: Stores) -> int:
-    """Calendar days; as many sessions as the rules look back on fit into twice their number."""
+    """Return the calendar days that a session stays.
+
+    Rules and ticks look back on a number of sessions; twice as many calendar days contain them.
+    """
     from barflow.alerts.evaluate import Evaluator
 
     looked_at = Evaluator(stores.alerts.book, stores.clock()).history

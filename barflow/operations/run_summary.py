@@ -1,4 +1,4 @@
-"""What did a process run do? Rows in and out by its ledgers, how long it took, and what it cost at list prices."""
+"""Summary of a process run: rows in and out from its ledgers, its duration, and its cost at list prices."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from barflow.staging.ledger import SUCCEEDED
 from barflow.warehouse.connection import connect
 from barflow.warehouse.queries import loaded_rows
 
-# The least that Glue bills for a crawl, with its one processing unit; a run has two.
+# Glue bills a crawl for at least ten minutes of one DPU; a run starts two crawls.
 CRAWL_HOURS, CRAWLS = 10 / 60, 2
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One process run. ``published`` are Parquet rows of all partitions it wrote, ``loaded`` warehouse rows by table,
-    ``rejected`` the bars that wait in quarantine, ``dollars`` the cost where AWS ran it."""
+    """One process run.
+
+    ``published`` counts the Parquet rows of all partitions that it wrote, ``loaded`` the warehouse rows by table, and
+    ``rejected`` the bars in quarantine. ``dollars`` is the cost, or None if the run was not on AWS.
+    """
 
     env: str
     run_id: str
@@ -32,12 +35,12 @@ class Summary:
 
 
 def summarize(stores: Stores, run_id: str, seconds: float, dollars: float | None = None) -> Summary:
-    """The run whose tries are ``RUN_ID-1`` and on, in the ledgers of process and aggregate."""
+    """Summarize a run from the ledgers of process and aggregate, where its tries are ``RUN_ID-1``, ``RUN_ID-2``."""
     from barflow.staging.quarantine import Quarantine
 
     written = [
         row
-        for document in stores.ledger.tries(run_id)
+        for document in stores.ledger.attempts(run_id)
         if document["outcome"] == SUCCEEDED
         for row in document["counts"]
     ]
@@ -58,9 +61,9 @@ def summarize(stores: Stores, run_id: str, seconds: float, dollars: float | None
 def dollars_spent(
     contract: RuntimeContract, emr: Any, glue: Any, cluster_id: str, job_run_id: str, now: datetime
 ) -> float:
-    """What a run cost, at the list prices of its deployment: the cluster's time until now, the job's, two crawls.
+    """Return the cost of a run at the list prices of its deployment: cluster, Glue job and two crawls.
 
-    ``emr`` and ``glue`` are boto3 clients; times are UTC.
+    A cluster that has not ended is counted until ``now`` (UTC). ``emr`` and ``glue`` are boto3 clients.
     """
     timeline = emr.describe_cluster(ClusterId=cluster_id)["Cluster"]["Status"]["Timeline"]
     hours = (timeline.get("EndDateTime", now) - timeline["CreationDateTime"]).total_seconds() / 3600

@@ -1,6 +1,6 @@
-"""The operations runbook: the template runbook.md.j2, with the real values of a deployment in it.
+"""Operations runbook: the template runbook.md.j2, filled with the outputs of a deployment.
 
-Takes what `cdk deploy --outputs-file` writes: {"Barflow-dev-Network": {"VpcId": "vpc-…"}, …}.
+The input is the file of `cdk deploy --outputs-file`: {"Barflow-dev-Network": {"VpcId": "vpc-…"}, …}.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from barflow.errors import BadInputError
 
-# Absent where the environment has no such thing.
+# Outputs that only some environments have.
 OPTIONAL = {("Ingestion", "IngestFunction")}
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -34,31 +34,31 @@ h2 {{ margin-top: 2.2rem; border-bottom: 1px solid #8884 }}
 
 
 def read_outputs(env: str, path: Path) -> dict[str, dict[str, str]]:
-    """The outputs of an environment by stack (Network, …) and key. Raises BadInputError for anything else."""
+    """Return the outputs of an environment by stack (Network, …) and key. Raise BadInputError for any other file."""
     try:
         found = json.loads(path.read_text())
     except OSError as error:
         raise BadInputError(
-            f"--outputs {path} cannot be read ({error.strerror}): "
-            f"`npx cdk deploy --all -c env={env} --outputs-file {path}` writes it"
+            f"--outputs {path} cannot be read ({error.strerror}). "
+            f"Write it with `npx cdk deploy --all -c env={env} --outputs-file {path}`."
         ) from None
     except ValueError:
         raise BadInputError(
-            f"--outputs {path} is not JSON: give the file that cdk deploy --outputs-file wrote"
+            f"--outputs {path} is not JSON: give the file that `cdk deploy --outputs-file` wrote"
         ) from None
     prefix = f"Barflow-{env}-"
     stacks = found if isinstance(found, dict) else {}
     mine = {name.removeprefix(prefix): values for name, values in stacks.items() if name.startswith(prefix)}
     if not mine:
         there = sorted({name.split("-")[1] for name in stacks if name.startswith("Barflow-")}) or ["none"]
-        raise BadInputError(f"--outputs {path} holds no outputs of {env}; of these environments: {', '.join(there)}")
+        raise BadInputError(f"--outputs {path} has no outputs of {env}. Environments in it: {', '.join(there)}.")
     return mine
 
 
 def markdown(env: str, outputs: Mapping[str, Mapping[str, str]], meanings: Mapping[tuple[str, str], str]) -> str:
-    """The runbook in Markdown. ``meanings`` says of each (stack, key) what it is; all must be in ``outputs``.
+    """Return the runbook in Markdown. ``meanings`` describes each output by (stack, key).
 
-    Raises BadInputError naming the outputs that are missing.
+    Raises BadInputError that names the outputs that are missing.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -66,7 +66,7 @@ def markdown(env: str, outputs: Mapping[str, Mapping[str, str]], meanings: Mappi
     missing = [name for name in missing if tuple(name.split(".")) not in OPTIONAL]
     if missing:
         raise BadInputError(
-            f"the outputs of {env} lack {', '.join(missing)}: deploy all stacks with this version, then try again"
+            f"the outputs of {env} lack {', '.join(missing)}: deploy all stacks with this version, then run it again"
         )
     table = [
         {"stack": stack, "meaning": meaning, "value": outputs[stack][key]}
@@ -77,12 +77,12 @@ def markdown(env: str, outputs: Mapping[str, Mapping[str, str]], meanings: Mappi
     for stack, key in OPTIONAL:
         values.setdefault(stack, {}).setdefault(key, "")
     text = resources.files(__package__).joinpath("runbook.md.j2").read_text()
-    made = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701  Markdown
-    return made.from_string(text).render(env=env, table=table, **values)
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701  Markdown
+    return environment.from_string(text).render(env=env, table=table, **values)
 
 
 def html(title: str, text: str) -> str:
-    """The Markdown as a page of its own."""
+    """Return the Markdown as a complete HTML page."""
     from markdown_it import MarkdownIt
 
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)

@@ -191,7 +191,7 @@ class Ingest:
         self.ledger.start(HOP, report.run_id, symbols=list(symbols))
         try:
             # Past data is not a live feed: a silence in it raises no alert.
-            with self.alerts.watching(() if window else symbols) if self.alerts else nullcontext():
+            with self.alerts.during_tick(() if window else symbols) if self.alerts else nullcontext():
                 for start, end, group in self._requests(symbols, window):
                     self._fetch(group, start, end, report, on_symbol)
         except BaseException as error:
@@ -259,7 +259,7 @@ class Ingest:
             waiting.clear()
 
         def keep(raw: RawResponse) -> None:
-            self.staging.keep_raw(raw, report.run_id)
+            self.staging.store_raw(raw, report.run_id)
 
         try:
             for result in self.client.time_series(symbols, start, end, on_raw=keep):

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from pymongo.database import Database
 
-from barflow.alerts.channels import channels
+from barflow.alerts.channels import open_channels
 from barflow.alerts.rules import load_rules
 from barflow.alerts.tick import Alerts
 from barflow.market.sessions import utc_now
@@ -43,7 +43,7 @@ class Stores:
     @cached_property
     def alerts(self) -> Alerts:
         """Return the rules and channels of the settings. Raise BadInputError for invalid ones."""
-        return Alerts(self.database, load_rules(self.settings.alerts_file), channels(self.settings), self.clock)
+        return Alerts(self.database, load_rules(self.settings.alerts_file), open_channels(self.settings), self.clock)
 
     @property
     def staging(self) -> Staging:

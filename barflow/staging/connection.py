@@ -1,4 +1,4 @@
-"""How is MongoDB reached, and what does it say when it fails? One line a person can act on, never with the URI."""
+"""The connection to MongoDB, and its errors as one line that names the next step and never shows the URI."""
 
 from __future__ import annotations
 
@@ -17,45 +17,53 @@ from barflow.errors import BadInputError, BarflowError, UnavailableError
 
 Document = dict[str, Any]
 DUPLICATE_KEY = 11000
-# How long a server may take to be found.
-ANSWER_MS = 5_000
-# Where the driver's message turns into its internals.
-TAIL = re.compile(r", Timeout:| \(configured timeouts|, full error:|\n")
+# How long the driver looks for a server.
+SERVER_SELECTION_MS = 5_000
+# Where the driver's message turns to its internals.
+DRIVER_DETAILS = re.compile(r", Timeout:| \(configured timeouts|, full error:|\n")
+LONGEST_REASON = 200
 UTC_AWARE: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
 
 
 @contextmanager
-def mongo_errors(what: str) -> Iterator[None]:
-    """Turns a driver's error into one line that never shows the URI. DuplicateKeyError passes: it is an answer."""
+def mongo_errors(action: str) -> Iterator[None]:
+    """Turn a driver's error into one line without the URI. ``action`` completes "MongoDB could not …".
+
+    Raises BarflowError where MongoDB rejected a write, and UnavailableError for every other driver error.
+    DuplicateKeyError passes through: callers use it to detect that another run was first.
+    """
     try:
         yield
     except DuplicateKeyError:
         raise
     except BulkWriteError as error:
         problems = [*error.details.get("writeErrors", []), *error.details.get("writeConcernErrors", [])]
-        first = str(problems[0].get("errmsg"))[:200] if problems else "no reason given"
-        raise BarflowError(f"MongoDB refused to {what}: {first}. What was stored before is unchanged.") from None
+        reason = str(problems[0].get("errmsg"))[:LONGEST_REASON] if problems else "no reason given"
+        raise BarflowError(
+            f"MongoDB could not {action}, since it rejected a write: {reason}. What was stored before is unchanged. "
+            "Run the same command again."
+        ) from None
     except PyMongoError as error:
-        reason = TAIL.split(str(error))[0][:200]
+        reason = DRIVER_DETAILS.split(str(error))[0][:LONGEST_REASON]
         raise UnavailableError(
-            f"MongoDB could not {what}: {reason}. What was stored before is unchanged. "
+            f"MongoDB could not {action}: {reason}. What was stored before is unchanged. "
             "Check BARFLOW_MONGODB_URI and that the server answers, then run the same command again."
         ) from None
 
 
 def connect(uri: str, database: str = "barflow", tz_aware: bool = True) -> Database[Document]:
-    """Opens the database; its dates come aware in UTC, or naive where speed counts.
+    """Open a database. Its dates are read as aware UTC, or as naive UTC where ``tz_aware`` is False, which is faster.
 
-    Raises BadInputError for a malformed URI, UnavailableError when nobody answers.
+    Raises BadInputError for a malformed URI, and UnavailableError when no server answers.
     """
     try:
         if not uri.startswith(("mongodb://", "mongodb+srv://")):
-            raise ValueError("the driver would take it for a host's name, and show it")
+            raise ValueError("the driver would take the text for a host name and show it")
         client: pymongo.MongoClient[Document] = pymongo.MongoClient(
             uri,
             appname="barflow",
-            serverSelectionTimeoutMS=ANSWER_MS,
-            connectTimeoutMS=ANSWER_MS,
+            serverSelectionTimeoutMS=SERVER_SELECTION_MS,
+            connectTimeoutMS=SERVER_SELECTION_MS,
             socketTimeoutMS=60_000,
             retryWrites=True,
         )

@@ -1,7 +1,8 @@
-"""Staging in MongoDB: one document per symbol and session, changed atomically, never twice for one change.
+"""Staged sessions in MongoDB: one document per symbol and session, changed atomically.
 
-The collections, their validators and indexes are made here. A save reads the touched documents, merges in
-memory and writes with an optimistic lock on ``version``; what lost the race is read and merged again.
+This module also creates the collections, the validator and the indexes. A save reads the documents it touches, merges
+in memory, and writes with an optimistic lock on ``version``. A session that another run changed in between is read and
+merged again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from bson.int64 import Int64
 from pymongo import DeleteOne, InsertOne, UpdateOne
@@ -22,22 +23,39 @@ from barflow.market.bars import ARRAYS, INTERVAL, SessionBars, document_key, mon
 from barflow.market.sessions import utc_now
 from barflow.staging.connection import DUPLICATE_KEY, Document, mongo_errors
 
-if TYPE_CHECKING:
-    from barflow.twelvedata.client import RawResponse
-
-# Sessions on their way into the store by ``_id``, each with the moment at which it was asked for.
+# Sessions to store by ``_id``, each with the moment (UTC) at which its answer was requested.
 Pending = dict[str, tuple[SessionBars, datetime]]
 RAW_KEPT = timedelta(days=30)
-# A document holds at most 16 MB; a larger body is kept compressed, in parts if need be.
+# A document holds at most 16 MB. A larger body is stored compressed, in several documents where necessary.
 PLAIN_BODY_BYTES, PART_BYTES = 4_000_000, 12_000_000
-MAX_TRIES = 100
+MAX_ATTEMPTS = 100
 KEYS_PER_QUERY = 250
 NAMESPACE_EXISTS = 48
 
 
+class RawResponse(Protocol):
+    """An HTTP answer as received, such as barflow.twelvedata.http.RawResponse."""
+
+    @property
+    def body(self) -> bytes:
+        """Return the body without the API key."""
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Return the requested symbols."""
+
+    @property
+    def requested_at(self) -> datetime:
+        """Return the moment of the request, in UTC."""
+
+    @property
+    def http_status(self) -> int:
+        """Return the HTTP status."""
+
+
 @dataclass(frozen=True)
 class StoredSession:
-    """A session as it stands in the store at a version."""
+    """A session and the version at which it was stored."""
 
     bars: SessionBars
     version: int
@@ -45,7 +63,7 @@ class StoredSession:
 
 @dataclass
 class Saved:
-    """What a save did to one symbol's bars, and the sessions it changed."""
+    """What a save did with one symbol's bars, and the sessions that it changed."""
 
     new: int = 0
     revised: int = 0
@@ -54,11 +72,14 @@ class Saved:
 
     @property
     def sessions_changed(self) -> list[date]:
+        """Return the days of the changed sessions."""
         return [item.bars.session_date for item in self.changed]
 
 
 @dataclass(frozen=True)
 class Merge:
+    """A session after a merge, and what became of the incoming bars."""
+
     bars: SessionBars
     new: int
     revised: int
@@ -66,14 +87,15 @@ class Merge:
 
     @property
     def changed(self) -> bool:
+        """Return whether the stored session changes."""
         return bool(self.new or self.revised)
 
 
 def merge_session(stored: SessionBars | None, incoming: SessionBars, outdated: bool = False) -> Merge:
-    """Lays incoming bars over the stored ones. Pure.
+    """Merge incoming bars into the stored ones. Pure.
 
-    A bar with other values is a revision and counts one up. ``outdated`` says that the answer was asked for
-    before the one that is stored: then it may only fill gaps, so that a slow tick cannot undo a correction.
+    A bar with other values is a revision and raises the bar's ``revision`` by one. ``outdated`` means that the answer
+    was requested before the stored one. It then only fills gaps, so that a slow tick cannot undo a correction.
     """
     if stored is None:
         return Merge(incoming, len(incoming), 0, 0)
@@ -100,7 +122,7 @@ def merge_session(stored: SessionBars | None, incoming: SessionBars, outdated: b
 
 
 def from_document(document: Document) -> SessionBars:
-    """A stored document as columns; its dates are aware, in UTC."""
+    """Return a stored document as columns. Its dates must be aware, in UTC."""
     day = date.fromisoformat(document["session_date"])
     return SessionBars(document["symbol"], day, *(document[name] for name in ARRAYS))
 
@@ -113,8 +135,8 @@ class Staging:
         self.bars = database["bars"]
 
     def ensure(self) -> None:
-        """Creates what is missing: collections, validator, indexes. Cheap when all is there."""
-        with mongo_errors("prepare its collections"):
+        """Create the collections, the validator and the indexes where they are missing."""
+        with mongo_errors("create its collections and indexes"):
             self._ensure_validator()
             self.bars.create_index([("symbol", 1), ("session_date", 1)], unique=True)
             self.bars.create_index("updated_at")
@@ -123,25 +145,25 @@ class Staging:
             raw.create_index("run_id")
 
     def _ensure_validator(self) -> None:
-        """Makes the collection with today's validator, or gives it that one when it was made with another."""
+        """Create the collection with the current validator, or replace the validator of an existing collection."""
         found = next(iter(self.database.list_collections(filter={"name": "bars"})), None)
         if found is None:
             try:
                 self.database.create_collection("bars", check_exists=False, validator=mongo_validator())
             except OperationFailure as error:
-                if error.code != NAMESPACE_EXISTS:  # another tick was first
+                if error.code != NAMESPACE_EXISTS:  # otherwise another tick created it first
                     raise
         elif found.get("options", {}).get("validator") != mongo_validator():
             self.database.command("collMod", "bars", validator=mongo_validator())
 
     def newest_sessions(self, symbols: Sequence[str], recent: Sequence[date]) -> dict[str, date]:
-        """The newest stored session of each symbol that has any.
+        """Return the newest stored session of each symbol that has one.
 
-        ``recent`` are the days to look at first, newest first: one query each for all the symbols still in
-        question, then a small query for each that has none of them.
+        ``recent`` are the days to look at first, newest first. Each takes one query for all the symbols that are still
+        missing. A symbol that has none of these days takes one small query of its own.
         """
         newest: dict[str, date] = {}
-        with mongo_errors("say what is stored"):
+        with mongo_errors("read the newest sessions"):
             for day in recent:
                 keys = [document_key(symbol, day) for symbol in symbols if symbol not in newest]
                 for document in self._by_key(keys, {"symbol": 1}):
@@ -153,27 +175,28 @@ class Staging:
         return newest
 
     def save(self, sessions: Iterable[tuple[SessionBars, datetime]], run_id: str) -> dict[str, Saved]:
-        """Merges sessions of any symbols into the store; per symbol what became of the bars.
+        """Merge sessions of any symbols into the collection. Return by symbol what became of the bars.
 
-        Each session comes with the moment (UTC) at which its answer was asked for, and only once. Every document is
-        changed whole or not at all, and only when its bars changed. Raises UnavailableError; documents already
-        written stay, and saving the same bars again changes nothing.
+        Each session comes once, with the moment (UTC) at which its answer was requested. A document changes completely
+        or not at all, and only when its bars changed. Raises UnavailableError, and BarflowError where other runs keep
+        changing the same sessions. Documents already written stay, and saving the same bars again changes nothing.
         """
-        # Oldest first: the next tick starts from the newest stored session, so a save that is cut off must not
+        # Oldest first: the next tick starts from the newest stored session. A save that is interrupted must not
         # leave an older one out.
         pending = {item[0].key: item for item in sorted(sessions, key=lambda item: item[0].session_date)}
         saved = {bars.symbol: Saved() for bars, _ in pending.values()}
         with mongo_errors("store the bars"):
-            for _ in range(MAX_TRIES):
-                pending = self._try_save(pending, saved, run_id)
+            for _ in range(MAX_ATTEMPTS):
+                pending = self._save_once(pending, saved, run_id)
                 if not pending:
                     return saved
         raise BarflowError(
-            f"{', '.join(pending)}: other runs kept changing the same sessions. Nothing was lost; run the tick again."
+            f"{', '.join(pending)}: not stored, because other runs kept changing the same sessions. "
+            "What was stored before is unchanged. Run the same command again."
         )
 
-    def _try_save(self, pending: Pending, saved: dict[str, Saved], run_id: str) -> Pending:
-        """One round. Returns the sessions that another run changed between the read and the write."""
+    def _save_once(self, pending: Pending, saved: dict[str, Saved], run_id: str) -> Pending:
+        """Read, merge and write once. Return the sessions that another run changed between the read and the write."""
         stored = {document["_id"]: document for document in self._by_key(list(pending))}
         merges: list[tuple[str, Merge]] = []
         operations: list[InsertOne[Document] | UpdateOne] = []
@@ -196,57 +219,57 @@ class Staging:
                     raise
                 done = first["index"]
         for key, merge in merges[:done]:
-            tally = saved[merge.bars.symbol]
-            tally.new += merge.new
-            tally.revised += merge.revised
-            tally.unchanged += merge.unchanged
+            counts = saved[merge.bars.symbol]
+            counts.new += merge.new
+            counts.revised += merge.revised
+            counts.unchanged += merge.unchanged
             version = stored[key]["version"] + 1 if key in stored else 1
-            tally.changed.append(StoredSession(merge.bars, version))
+            counts.changed.append(StoredSession(merge.bars, version))
         return {key: pending[key] for key, _ in merges[done:]}
 
     def sessions(self, keys: Sequence[str]) -> Iterator[StoredSession]:
-        """The stored sessions among these keys, in no set order."""
+        """Yield the stored sessions among these keys, in no particular order."""
         with mongo_errors("read the bars"):
             for document in self._by_key(keys):
                 yield StoredSession(from_document(document), document["version"])
 
-    def _by_key(self, keys: Sequence[str], shown: Document | None = None) -> Iterator[Document]:
-        """Documents by ``_id``: what is read is what is asked for, however long the symbols' history is."""
+    def _by_key(self, keys: Sequence[str], fields: Document | None = None) -> Iterator[Document]:
+        """Yield the documents with these ``_id``. The cost does not depend on the length of the symbols' history."""
         for start in range(0, len(keys), KEYS_PER_QUERY):
-            yield from self.bars.find({"_id": {"$in": keys[start : start + KEYS_PER_QUERY]}}, shown)
+            yield from self.bars.find({"_id": {"$in": keys[start : start + KEYS_PER_QUERY]}}, fields)
 
     def expire(self, documents: Iterable[Document]) -> int:
-        """Deletes these documents (``_id`` and ``version`` are read), unless they changed since. Returns how many."""
+        """Delete the documents that still have the given ``_id`` and ``version``. Return how many were deleted."""
         operations = [DeleteOne({"_id": item["_id"], "version": item["version"]}) for item in documents]
         if not operations:
             return 0
         with mongo_errors("delete expired bars"):
             return self.bars.bulk_write(operations, ordered=False).deleted_count
 
-    def keep_raw(self, raw: RawResponse, run_id: str) -> None:
-        """Keeps an answer as it was received: as text, or a large one compressed, in ``parts`` documents."""
-        about: Document = {
+    def store_raw(self, raw: RawResponse, run_id: str) -> None:
+        """Store an answer as it was received: as text, or a large one compressed, in one or more documents."""
+        common: Document = {
             "run_id": run_id,
             "symbols": list(raw.symbols),
             "requested_at": raw.requested_at,
             "http_status": raw.http_status,
         }
         if len(raw.body) <= PLAIN_BODY_BYTES:
-            documents = [{**about, "body": raw.body.decode("utf-8", "replace")}]
+            documents = [{**common, "body": raw.body.decode("utf-8", "replace")}]
         else:
             packed = zlib.compress(raw.body, level=1)
             cuts = range(0, len(packed), PART_BYTES)
             documents = [
-                {**about, "body": packed[cut : cut + PART_BYTES], "encoding": "zlib", "part": part, "parts": len(cuts)}
+                {**common, "body": packed[cut : cut + PART_BYTES], "encoding": "zlib", "part": part, "parts": len(cuts)}
                 for part, cut in enumerate(cuts, start=1)
             ]
-        with mongo_errors("keep the raw answer"):
+        with mongo_errors("store the raw answer"):
             self.database["raw_responses"].insert_many(documents)
 
     def between(self, symbol: str, first: str, last: str) -> Iterator[Document]:
-        """One symbol's documents of the sessions from ``first`` to ``last``, in no set order.
+        """Yield one symbol's documents of the sessions from ``first`` to ``last``, in no particular order.
 
-        A query for one symbol: for several, not every server confines itself to the days.
+        The query is for one symbol, since not every server limits a query for several symbols to these days.
         """
         with mongo_errors("read the bars"):
             yield from self.bars.find({"symbol": symbol, "session_date": {"$gte": first, "$lte": last}})
@@ -254,16 +277,17 @@ class Staging:
     def counts(
         self, symbols: Sequence[str] | None = None, since: date | None = None, stamped_after: datetime | None = None
     ) -> Iterator[Document]:
-        """Per document symbol, session_date, version, updated_at, ``bars`` (how many) and ``last`` (newest bar's open).
+        """Yield by document symbol, session_date, version, updated_at, ``bars`` (a number) and ``last`` (newest open).
 
-        All documents, or those of some symbols, of sessions ``since`` a day, or stamped after a moment.
+        The arguments limit this to some symbols, to sessions ``since`` a day, and to documents whose ``updated_at`` is
+        later than ``stamped_after``.
         """
         match: Document = {"symbol": {"$in": list(symbols)}} if symbols else {}
         if since:
             match["session_date"] = {"$gte": since.isoformat()}
         if stamped_after:
             match["updated_at"] = {"$gt": stamped_after}
-        shown = {
+        fields = {
             "symbol": 1,
             "session_date": 1,
             "version": 1,
@@ -272,16 +296,16 @@ class Staging:
             "last": {"$arrayElemAt": ["$ts", -1]},
         }
         with mongo_errors("count the bars"):
-            yield from self.bars.aggregate([{"$match": match}, {"$project": shown}])
+            yield from self.bars.aggregate([{"$match": match}, {"$project": fields}])
 
 
 def _write(
     bars: SessionBars, document: Document | None, run_id: str, requested_at: datetime
 ) -> InsertOne[Document] | UpdateOne:
-    """The write that takes effect only on the version that was read, or on none when there was none.
+    """Return the write that takes effect only on the version that was read, or only where there was no document.
 
-    When another run was faster the insert collides on ``_id``; so does the update, whose filter then finds nothing
-    and upserts. Either way that one operation reports a duplicate key: each lost race is known by its index.
+    When another run was faster, the insert collides on ``_id``. So does the update: its filter finds nothing, and the
+    upsert inserts. In both cases that operation reports a duplicate key, so each lost race is known by its index.
     """
     now = utc_now()
     version = document["version"] if document else 0
@@ -296,7 +320,7 @@ def _write(
         "requested_at": max(requested_at, document["requested_at"]) if document else requested_at,
         **{name: getattr(bars, name) for name in ARRAYS},
     }
-    # An int below 2^31 travels as a 32-bit BSON int; the validator wants every volume to be a long.
+    # PyMongo encodes an int below 2^31 as a 32-bit BSON int. The validator requires a long for every volume.
     changed["volume"] = [Int64(value) for value in bars.volume]
     if document is None:
         return InsertOne({"_id": bars.key, **changed})

@@ -1,7 +1,7 @@
-"""How does a call to Twelve Data get its answer? It waits for credits, is made again when it failed, and is split.
+"""The calls to Twelve Data: each waits for credits, is retried when it fails, and is split when it is refused.
 
-One page of some symbols goes in; an answer or an error of each symbol comes out. What no symbol of the key could
-escape (key, plan, credits of the day, a service that stays away) is raised.
+The input is one page of some symbols, the output an answer or an error for each symbol. An error that every symbol
+would get (key, plan, credits of the day, an outage) is raised.
 """
 
 from __future__ import annotations
@@ -16,24 +16,27 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from barflow.errors import BadInputError, DayIsSpentError, UnavailableError, VendorRefusedError
 from barflow.market.bars import INTERVAL
 from barflow.twelvedata.credits import Credits
-from barflow.twelvedata.http import Http, NoAnswer, RawResponse, Refusal, Reply
+from barflow.twelvedata.http import Http, NoAnswerError, RawResponse, Refusal, Reply
 
-# The code of a symbol whose part of an answer was missing or no series of bars.
+# The code for a symbol whose part of an answer is missing or holds no series of bars.
 UNUSABLE = 502
-# An end_date is inclusive or not, depending on whom one asks. This much later both mean the bar that opens then,
-# and never the next.
+# Sources conflict on whether end_date is inclusive. One second later, both readings include the bar that opens at the
+# end, and neither includes the next one.
 INSTANT = timedelta(seconds=1)
-# Refusals for the minute's credits in a row, with not one symbol answered between them, before it is no use.
-MOST_REFUSALS = 5
-KEPT = "What was stored before is unchanged."
+# How many refusals for the minute's credits in a row, without an answer for any symbol, are accepted.
+MAX_REFUSALS = 5
+STORE_UNCHANGED = "What was stored before is unchanged."
 
 OnRaw = Callable[[RawResponse], None] | None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A symbol's bars as received, in the vendor's order; none when nothing traded. ``requested_at``: UTC, of the
-    first request when there were several, so that an answer never passes for newer than it is."""
+    """A symbol's bars as received, in Twelve Data's order. ``values`` is empty when nothing traded.
+
+    ``requested_at`` (UTC) is the moment of the first request when there were several pages: an answer must not seem
+    newer than it is.
+    """
 
     symbol: str
     meta: Mapping[str, Any]
@@ -43,7 +46,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class SymbolError:
-    """Why a symbol has no answer. ``code`` is the vendor's: 4xx it does not serve it, 5xx its answer was unusable."""
+    """The reason why a symbol has no answer. ``code``: 4xx Twelve Data does not serve it, 5xx no usable answer."""
 
     symbol: str
     code: int
@@ -55,7 +58,7 @@ Result = Answer | SymbolError
 
 @dataclass(frozen=True)
 class Page:
-    """What is asked of each symbol: the newest ``rows`` bars that open from ``start`` to ``end`` (UTC, included)."""
+    """The request for each symbol: the newest ``rows`` bars that open from ``start`` to ``end`` (UTC, inclusive)."""
 
     start: datetime
     end: datetime
@@ -63,18 +66,22 @@ class Page:
 
 
 @dataclass
-class _Work:
-    """One page of some symbols under way. ``todo``: the groups still to ask for, the next one last."""
+class _PageRequest:
+    """The state of the request for one page of some symbols.
+
+    ``todo`` are the groups still to request, the next one last. ``suspects`` had no usable part in an answer that was
+    usable for other symbols.
+    """
 
     page: Page
     on_raw: OnRaw
     todo: list[list[str]]
     done: list[Result] = field(default_factory=list)
-    suspects: set[str] = field(default_factory=set)  # had no usable part in an answer in which others had theirs
+    suspects: set[str] = field(default_factory=set)
 
 
 class Calls:
-    """The calls of one API key, made one after the other."""
+    """The calls with one API key, one after the other."""
 
     def __init__(
         self,
@@ -99,126 +106,139 @@ class Calls:
         self._refusals = 0
 
     def answers(self, symbols: list[str], page: Page, on_raw: OnRaw) -> Iterator[Result]:
-        """One page of each symbol: call by call, until each has an answer or an error."""
-        work = _Work(page, on_raw, [symbols])
-        while work.todo:
-            failure = self._persist(work)
-            if failure and work.suspects.issuperset(work.todo[-1]):
-                work.done += [SymbolError(symbol, UNUSABLE, str(failure)) for symbol in work.todo.pop()]
+        """Yield one page for each symbol. Call until each symbol has an answer or an error."""
+        request = _PageRequest(page, on_raw, [symbols])
+        while request.todo:
+            failure = self._call_with_retries(request)
+            if failure and request.suspects.issuperset(request.todo[-1]):
+                request.done += [SymbolError(symbol, UNUSABLE, str(failure)) for symbol in request.todo.pop()]
             elif failure:
                 raise UnavailableError(
-                    f"Twelve Data gave no answer for {_names(work.todo[-1])} in {self._attempts} attempts: {failure}. "
-                    f"{KEPT} Check the network and BARFLOW_TWELVEDATA_URL, then run the same command again."
+                    f"Twelve Data gave no answer for {_names(request.todo[-1])} in {self._attempts} attempts: "
+                    f"{failure}. {STORE_UNCHANGED} Check the network and BARFLOW_TWELVEDATA_URL, then run the same "
+                    "command again."
                 )
-            yield from work.done
-            work.done.clear()
+            yield from request.done
+            request.done.clear()
 
-    def _persist(self, work: _Work) -> NoAnswer | None:
-        """Makes one call, up to ``attempts`` times with pauses between them. Returns the failure of the last."""
+    def _call_with_retries(self, request: _PageRequest) -> NoAnswerError | None:
+        """Make one call, up to ``attempts`` times with pauses between them. Return the last failure, or None."""
 
-        def tell(state: RetryCallState) -> None:
+        def report_pause(state: RetryCallState) -> None:
             pause = state.next_action.sleep if state.next_action else 0.0
             reason = state.outcome.exception() if state.outcome else None
-            self._on_wait(pause, f"{reason}; then Twelve Data is asked again for {_names(work.todo[-1])}")
+            self._on_wait(pause, f"{reason}; retry for {_names(request.todo[-1])} after that")
 
         attempts = Retrying(
             stop=stop_after_attempt(self._attempts),
             wait=wait_exponential_jitter(initial=1, max=self._longest_pause, jitter=1),
-            retry=retry_if_exception_type(NoAnswer),
+            retry=retry_if_exception_type(NoAnswerError),
             sleep=self._sleep,
-            before_sleep=tell,
+            before_sleep=report_pause,
             reraise=True,
         )
         try:
-            attempts(self._call, work)
-        except NoAnswer as failure:
+            attempts(self._call, request)
+        except NoAnswerError as failure:
             return failure
         return None
 
-    def _call(self, work: _Work) -> None:
-        """One call for as much of the next group as the credits allow; what is to be asked again stays in ``todo``."""
-        room = self._wait_for_credits(work.todo[-1])
-        group, rest = work.todo[-1][:room], work.todo[-1][room:]
+    def _call(self, request: _PageRequest) -> None:
+        """Make one call for as much of the next group as the credits allow. Leave in ``todo`` what has no result."""
+        affordable = self._wait_for_credits(request.todo[-1])
+        group, rest = request.todo[-1][:affordable], request.todo[-1][affordable:]
         self._credits.spend(len(group), self._clock())
         params: dict[str, str | int] = {
             "symbol": ",".join(group),
             "interval": INTERVAL,
             "timezone": "UTC",
-            "outputsize": work.page.rows,
-            "start_date": as_text(work.page.start),
-            "end_date": as_text(work.page.end + INSTANT),
+            "outputsize": request.page.rows,
+            "start_date": as_text(request.page.start),
+            "end_date": as_text(request.page.end + INSTANT),
         }
-        reply = self._http.get("/time_series", params, tuple(group), work.on_raw)
+        reply = self._http.get("/time_series", params, tuple(group), request.on_raw)
         if reply.credits_left is not None:
-            self._credits.told(reply.credits_left, self._clock())
-        work.todo[-1:] = [rest] if rest else []
+            self._credits.limit_to(reply.credits_left, self._clock())
+        request.todo[-1:] = [rest] if rest else []
         if reply.refusal is None:
-            self._take_apart(group, reply, work)
+            self._read_answer(group, reply, request)
         else:
-            self._split_or_end(group, reply.refusal, reply.requested_at, work)
-        if work.done:
+            self._handle_refusal(group, reply.refusal, reply.requested_at, request)
+        if request.done:
             self._refusals = 0
 
     def _wait_for_credits(self, symbols: list[str]) -> int:
-        """How many symbols may be asked for now, after a wait for the next minute where there is none."""
-        while not (room := self._credits.left(now := self._clock())):
-            back = self._credits.resume_at(now)
+        """Return how many symbols may be requested now. Wait for the next minute where none may.
+
+        Raises DayIsSpentError when the credits of the day are used up.
+        """
+        while not (affordable := self._credits.left(now := self._clock())):
+            resume_at = self._credits.resume_at(now)
             if self._credits.day_is_spent(now):
                 raise DayIsSpentError(
-                    f"The API credits of the day were used up before {_names(symbols)}; they come back at "
-                    f"{back:%Y-%m-%d %H:%M} UTC. {KEPT} Run the same command after that, or choose a larger plan."
+                    f"The API credits of the day were used up before {_names(symbols)}. They are renewed at "
+                    f"{resume_at:%Y-%m-%d %H:%M} UTC. {STORE_UNCHANGED} Run the same command after that, or choose a "
+                    "larger plan."
                 )
-            pause = (back - now).total_seconds()
+            pause = (resume_at - now).total_seconds()
             self._on_wait(pause, f"the API credits of this minute are used up; {_names(symbols)} next")
             self._sleep(pause)
-        return room
+        return affordable
 
-    def _split_or_end(self, group: list[str], refusal: Refusal, asked: datetime, work: _Work) -> None:
-        """A call refused as a whole: what may be answered in smaller groups, or later, goes back into ``todo``."""
+    def _handle_refusal(
+        self, group: list[str], refusal: Refusal, requested_at: datetime, request: _PageRequest
+    ) -> None:
+        """Handle a call that was refused entirely. Return to ``todo`` what may succeed in smaller groups or later.
+
+        Raises BadInputError or VendorRefusedError where no other call could succeed.
+        """
         half = len(group) // 2
         halves = [group[half:], group[:half]] if half else [group]
         if refusal.is_no_data:
-            work.done += [Answer(symbol, {}, [], asked) for symbol in group]
+            request.done += [Answer(symbol, {}, [], requested_at) for symbol in group]
         elif refusal.code == 429:
-            self._out_of_credits(group, refusal, work)
-            # What others leave of a minute may be too little for the whole group.
-            work.todo += halves if self._refusals > 1 else [group]
+            self._record_credit_refusal(group, refusal, request)
+            # Other users of the key may leave too few credits for the whole group.
+            request.todo += halves if self._refusals > 1 else [group]
         elif refusal.is_about_symbols and half:
             if refusal.code == 414:
                 self.batch_size = min(self.batch_size, half)
-            work.todo += halves
+            request.todo += halves
         elif refusal.is_about_symbols:
-            work.done.append(SymbolError(group[0], refusal.code, refusal.message))
+            request.done.append(SymbolError(group[0], refusal.code, refusal.message))
         else:
-            raise self._ending(refusal, group)
+            raise self._fatal_error(refusal, group)
 
-    def _take_apart(self, group: list[str], reply: Reply, work: _Work) -> None:
-        """An answer, by symbol. What has no usable part, or no credits, goes back; raises NoAnswer for the former."""
+    def _read_answer(self, group: list[str], reply: Reply, request: _PageRequest) -> None:
+        """Read an answer symbol by symbol. Return to ``todo`` the symbols without a usable part or without credits.
+
+        Raises NoAnswerError where a part is not usable.
+        """
         out_of_credits: dict[str, Refusal] = {}
         unusable: dict[str, Refusal] = {}
         for symbol in group:
             values, meta, refusal = self._part(reply.body if len(group) == 1 else reply.body.get(symbol))
             if refusal is None or refusal.is_no_data:
-                work.done.append(Answer(symbol, meta, values, reply.requested_at))
+                request.done.append(Answer(symbol, meta, values, reply.requested_at))
             elif refusal.code == 401:
-                raise self._ending(refusal, group)
+                raise self._fatal_error(refusal, group)
             elif refusal.code == 429:
                 out_of_credits[symbol] = refusal
             elif refusal.code < 500:
-                work.done.append(SymbolError(symbol, refusal.code, refusal.message))
+                request.done.append(SymbolError(symbol, refusal.code, refusal.message))
             else:
                 unusable[symbol] = refusal
         if out_of_credits:
-            work.todo.append(list(out_of_credits))
-            self._out_of_credits(work.todo[-1], next(iter(out_of_credits.values())), work)
+            request.todo.append(list(out_of_credits))
+            self._record_credit_refusal(request.todo[-1], next(iter(out_of_credits.values())), request)
         if unusable:
-            work.todo.append(list(unusable))
+            request.todo.append(list(unusable))
             if len(unusable) < len(group):
-                work.suspects |= unusable.keys()
-            raise NoAnswer(next(iter(unusable.values())).message)
+                request.suspects |= unusable.keys()
+            raise NoAnswerError(next(iter(unusable.values())).message)
 
     def _part(self, part: Any) -> tuple[list[dict[str, Any]], Mapping[str, Any], Refusal | None]:
-        """Values and meta of one symbol's part of an answer, or why there are none."""
+        """Return the values and meta of one symbol's part of an answer, or the refusal in it."""
         if not isinstance(part, dict):
             return [], {}, Refusal(UNUSABLE, "the answer lacks this symbol")
         if refusal := self._http.refusal(part):
@@ -228,41 +248,51 @@ class Calls:
             return [], {}, Refusal(UNUSABLE, "the answer has no list of values")
         return values, meta, None
 
-    def _out_of_credits(self, symbols: list[str], refusal: Refusal, work: _Work) -> None:
-        """Notes until when there are none. Raises VendorRefusedError when waiting has not helped before."""
+    def _record_credit_refusal(self, symbols: list[str], refusal: Refusal, request: _PageRequest) -> None:
+        """Record that the minute or the day has no credits left.
+
+        Raises VendorRefusedError after more than ``MAX_REFUSALS`` refusals in a row: waiting does not help then.
+        """
         now = self._clock()
         if refusal.is_for_day:
             self._credits.refused_for_day(now)
             return
         self._credits.refused_for_minute(now, refusal.limit)
-        self._refusals = 0 if work.done else self._refusals + 1
-        if self._refusals > MOST_REFUSALS:
+        self._refusals = 0 if request.done else self._refusals + 1
+        if self._refusals > MAX_REFUSALS:
             raise VendorRefusedError(
-                f"Twelve Data refused {_names(symbols)} {self._refusals} times running: {refusal.message.rstrip('.')}. "
-                f"{KEPT} Another program uses the same key, or BARFLOW_CREDITS_PER_MINUTE is above the plan's limit."
+                f"Twelve Data refused {_names(symbols)} {self._refusals} times in a row: "
+                f"{refusal.message.rstrip('.')}. {STORE_UNCHANGED} Stop other programs that use the same key, or set "
+                "BARFLOW_CREDITS_PER_MINUTE to the plan's limit, then run again."
             )
 
-    def _ending(self, refusal: Refusal, group: list[str]) -> BadInputError | VendorRefusedError:
-        """The error of a refusal that no other symbol of this key would escape."""
-        said = f"Twelve Data refused {_names(group)} (error {refusal.code}): {refusal.message.rstrip('.')}. {KEPT}"
+    def _fatal_error(self, refusal: Refusal, group: list[str]) -> BadInputError | VendorRefusedError:
+        """Return the error of a refusal that every symbol of this key would get."""
+        refused = (
+            f"Twelve Data refused {_names(group)} (error {refusal.code}): {refusal.message.rstrip('.')}. "
+            f"{STORE_UNCHANGED}"
+        )
         if refusal.code == 401 and self._http.has_key:
             return VendorRefusedError(
-                f"{said} TWELVEDATA_API_KEY is not a valid key: set the right one, then run again."
+                f"{refused} TWELVEDATA_API_KEY is not a valid key: set the right one, then run again."
             )
         if refusal.code == 401:
             return VendorRefusedError(
-                f"{said} TWELVEDATA_API_KEY is not set, and the demo key serves few symbols: set it."
+                f"{refused} TWELVEDATA_API_KEY is not set, and the demo key serves few symbols: set it, then run again."
             )
         if refusal.code == 403:
-            return VendorRefusedError(f"{said} The key's plan does not include it: choose a plan that does.")
-        return BadInputError(f"{said} The request is at fault, and would be refused again. Correct what it names.")
+            return VendorRefusedError(
+                f"{refused} The key's plan does not include it: choose a plan that does, then run again."
+            )
+        return BadInputError(f"{refused} The request is invalid, so a retry would fail too. Correct what it names.")
 
 
 def as_text(moment: datetime) -> str:
+    """Return a moment as the API reads and writes it: ``2025-07-02 13:30:00``."""
     return f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 def _names(symbols: Sequence[str]) -> str:
-    """``AAPL, MSFT and 6 more``"""
+    """Return symbols as text, such as ``AAPL, MSFT, NVDA, GOOGL, TSLA and 6 more``."""
     more = len(symbols) - 5
     return ", ".join(symbols[:5]) + (f" and {more} more" if more > 0 else "")

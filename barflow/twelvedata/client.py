@@ -1,7 +1,7 @@
-"""How are bars fetched from Twelve Data? In batches, within the plan's credits, page by page, until all is there.
+"""The client of Twelve Data: it fetches bars in batches and pages, within the plan's credits.
 
-Values stay text, as received: barflow.market.validation judges them. How a call is made is in barflow.twelvedata.calls,
-what goes over the wire in barflow.twelvedata.http.
+Values stay text, as received. barflow.market.validation checks them. The module barflow.twelvedata.calls makes a call
+with its waits and retries, barflow.twelvedata.http sends it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import requests
 from pydantic import SecretStr
 
-from barflow.market.sessions import slot_named, utc_now
+from barflow.market.sessions import parse_slot, utc_now
 from barflow.twelvedata.calls import Answer, Calls, OnRaw, Page, Result, SymbolError, as_text
 from barflow.twelvedata.credits import Credits
 from barflow.twelvedata.http import Http, RawResponse
@@ -26,13 +26,13 @@ __all__ = ["Answer", "RawResponse", "SymbolError", "TwelveDataClient"]
 
 MOST_SYMBOLS = 120
 MOST_ROWS = 5000
-# Bars that are held in memory together, about 1 kB each.
-ROWS_HELD = 60_000
-ROWS_A_DAY = 78
+# How many bars are in memory at the same time, about 1 kB each.
+MAX_ROWS_IN_MEMORY = 60_000
+ROWS_PER_DAY = 78
 
 
 class TwelveDataClient:
-    """Time series with one API key. Not for several threads at once."""
+    """Time series with one API key. Not safe for several threads."""
 
     def __init__(
         self,
@@ -51,11 +51,11 @@ class TwelveDataClient:
         longest_pause: float = 20.0,
         timeout: tuple[float, float] = (5.0, 30.0),
     ) -> None:
-        """Without ``api_key`` the vendor's public key ``demo`` is used. ``on_wait`` hears of each wait, in seconds.
+        """Open a client. Without ``api_key`` it uses Twelve Data's public key ``demo``.
 
-        A call that fails is made up to ``attempts`` times, with pauses that double from 1 to ``longest_pause``
-        seconds; ``timeout`` is how many seconds it may take to connect, and be silent. Raises BadInputError for a
-        key or an address that cannot be one.
+        ``on_wait`` is called before each wait with its seconds and its reason. A call is made up to ``attempts`` times,
+        with pauses that double from 1 to ``longest_pause`` seconds. ``timeout`` is the seconds to connect, and to wait
+        for the next bytes. Raises BadInputError for a malformed key or address.
         """
         self._page_rows = page_rows
         self._calls = Calls(
@@ -72,10 +72,10 @@ class TwelveDataClient:
     def time_series(
         self, symbols: Sequence[str], start: datetime, end: datetime, *, on_raw: OnRaw = None
     ) -> Iterator[Result]:
-        """The bars that open from ``start`` to ``end`` (UTC, both included): for each symbol an answer or its error.
+        """Yield each symbol's bars that open from ``start`` to ``end`` (UTC, both included), or its error.
 
-        ``on_raw`` hears of every HTTP answer before it is used. Raises VendorRefusedError (key, plan, credits),
-        UnavailableError (no usable answer after all attempts) and BadInputError (a request the API calls wrong).
+        ``on_raw`` is called with every HTTP answer before it is used. Raises VendorRefusedError (key, plan, credits),
+        UnavailableError (no usable answer after all attempts) and BadInputError (a request that the API rejects).
         """
         names = list(dict.fromkeys(symbols))
         while names:
@@ -84,27 +84,27 @@ class TwelveDataClient:
             yield from self._all_pages(batch, start, end, on_raw)
 
     def _all_pages(self, batch: list[str], start: datetime, end: datetime, on_raw: OnRaw) -> Iterator[Result]:
-        """Pages backwards, for of more than a page the API gives the newest. Only whose page was full go on.
+        """Fetch page by page, newest first, since the API returns the newest rows of a range. Join each symbol's pages.
 
-        A symbol's pages are joined before it is given away: were the newer one stored alone, nobody would ever ask
-        for the older ones again.
+        Only symbols with a full page go on. A symbol is yielded once it is complete: if its newer page were stored
+        alone, no later tick would ask for the older ones.
         """
         newer: dict[str, Answer] = {}
         pages = [(end, batch)]
         while pages:
-            until, symbols = pages.pop()
+            page_end, symbols = pages.pop()
             older: dict[datetime, list[str]] = defaultdict(list)
-            for result in self._calls.answers(symbols, Page(start, until, self._page_rows), on_raw):
-                held = newer.pop(result.symbol, None)
+            for result in self._calls.answers(symbols, Page(start, page_end, self._page_rows), on_raw):
+                newer_pages = newer.pop(result.symbol, None)
                 if isinstance(result, SymbolError):
                     yield result
                     continue
-                answer = _joined(held, result, until) if held else result
+                answer = _joined(newer_pages, result, page_end) if newer_pages else result
                 oldest = _oldest_bar(result.values) if len(result.values) >= self._page_rows else None
                 if oldest is None or oldest <= start:
                     yield answer
-                elif held and oldest >= until:
-                    yield SymbolError(result.symbol, 500, f"the API gives nothing older than {as_text(until)} UTC")
+                elif newer_pages and oldest >= page_end:
+                    yield SymbolError(result.symbol, 500, f"the API returns nothing older than {as_text(page_end)} UTC")
                 else:
                     newer[result.symbol] = answer
                     older[oldest].append(result.symbol)
@@ -112,23 +112,26 @@ class TwelveDataClient:
 
 
 def symbols_at_once(start: datetime, end: datetime, batch_size: int) -> int:
-    """How many symbols one call asks for: their bars are in memory together, and a call more costs no credit."""
+    """Return how many symbols one call asks for.
+
+    All their bars are in memory at the same time. More calls cost no more credits.
+    """
     days = max(1, (end - start).days + 1)
-    return max(1, min(batch_size, MOST_SYMBOLS, ROWS_HELD // (ROWS_A_DAY * days)))
+    return max(1, min(batch_size, MOST_SYMBOLS, MAX_ROWS_IN_MEMORY // (ROWS_PER_DAY * days)))
 
 
 def _joined(newer: Answer, page: Answer, boundary: datetime) -> Answer:
-    """An answer with its next older page, without the bar that both hold."""
-    both = as_text(boundary)
-    older = [value for value in page.values if not (isinstance(value, dict) and value.get("datetime") == both)]
+    """Return an answer with its next older page, without the bar at the boundary that both hold."""
+    shared = as_text(boundary)
+    older = [value for value in page.values if not (isinstance(value, dict) and value.get("datetime") == shared)]
     return Answer(newer.symbol, newer.meta, newer.values + older, newer.requested_at)
 
 
 def _oldest_bar(values: list[Any]) -> datetime | None:
-    """The open (UTC) of the oldest bar, in whatever order. What is no bar of a session does not lead astray."""
+    """Return the open (UTC) of the oldest bar, in any order of rows. Rows that are not a session's bar are ignored."""
     with suppress(KeyError, TypeError):
-        if oldest := slot_named(min(map(itemgetter("datetime"), values))):
+        if oldest := parse_slot(min(map(itemgetter("datetime"), values))):
             return oldest
     texts = (value.get("datetime") for value in values if isinstance(value, dict))
     ordered = sorted({text for text in texts if isinstance(text, str)})
-    return next((slot for text in ordered if (slot := slot_named(text))), None)
+    return next((slot for text in ordered if (slot := parse_slot(text))), None)

@@ -1,7 +1,7 @@
-"""How does one call to Twelve Data go over the wire? The key, one GET, and what came back: an answer or a refusal.
+"""One HTTP call to Twelve Data: the key, one GET, and the answer or refusal.
 
-The key travels in a header only. It is taken out of everything that is kept or said, and no exception of the HTTP
-library, which holds the request and so the key, is chained to ours.
+The key is sent in a header only, and is removed from everything that is stored or shown. An exception of the HTTP
+library holds the request and so the key. None of them is chained to ours.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -22,53 +23,55 @@ from requests.auth import AuthBase
 
 from barflow.errors import BadInputError
 
-# The vendor's public key, good for a few symbols such as AAPL.
+# Twelve Data's public key. It works for a few symbols such as AAPL.
 DEMO_KEY = "demo"
-HIDDEN = "[key]"
+REDACTED = "[key]"
 LONGEST_MESSAGE = 400
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 NO_DATA = "no data is available"
-# Answers without the vendor's own words that still say what to do: by their HTTP status.
-WORDLESS = (401, 403, 414, 429)
-GATEWAY_TIMED_OUT = 408
+# HTTP statuses that are refusals even without a message of Twelve Data's.
+REFUSAL_STATUSES = (401, 403, 414, 429)
 
 
-class NoAnswer(Exception):
-    """No usable answer came; asking again may help. Its text holds no secret."""
+class NoAnswerError(Exception):
+    """There was no usable answer, and a retry may get one. The text holds no secret."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """The vendor's error, for a call or for one symbol of it. ``code`` is as an HTTP status; no secret in the text."""
+    """Twelve Data's error for a call or for one of its symbols.
+
+    ``code`` has the meaning of an HTTP status. ``message`` holds no secret.
+    """
 
     code: int
     message: str
 
     @property
     def is_no_data(self) -> bool:
-        """Nothing traded in the range: an empty answer, not a failure."""
+        """Return whether nothing traded in the range, which is an empty answer and no failure."""
         return self.code == 400 and self.message.lower().startswith(NO_DATA)
 
     @property
     def is_about_symbols(self) -> bool:
-        """One of the symbols, or their number, is at fault."""
+        """Return whether one of the symbols, or their number, is the cause."""
         return self.code in (404, 414) or (self.code == 400 and "**symbol**" in self.message)
 
     @property
     def is_for_day(self) -> bool:
-        """Out of credits until the next UTC day; any other 429 is until the next minute."""
+        """Return whether the credits of the UTC day are used up. Any other 429 ends with the minute."""
         return self.code == 429 and bool(re.search(r"\b(day|daily)\b", self.message, re.IGNORECASE))
 
     @property
     def limit(self) -> int | None:
-        """The plan's credits, where the text of a 429 names them."""
+        """Return the plan's credits a minute, where the text of a 429 names them."""
         found = re.search(r"current limit being (\d{1,9})\b", self.message)
         return int(found[1]) if found else None
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. ``body`` is the JSON object; ``refusal`` is set when all of it is an error."""
+    """The answer to one call. ``body`` is the JSON object; ``refusal`` is set when the whole call was refused."""
 
     body: dict[str, Any]
     refusal: Refusal | None
@@ -78,7 +81,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class RawResponse:
-    """An HTTP answer as received, but for the key: also one that is an error."""
+    """An HTTP answer as received, errors included, with the key redacted."""
 
     body: bytes
     symbols: tuple[str, ...]
@@ -87,7 +90,7 @@ class RawResponse:
 
 
 class _Key(AuthBase):
-    """Signs each request. As an ``auth`` and not a header: a .netrc file would replace that."""
+    """Sets the key's header on each request. An ``auth`` object, since a .netrc file would replace a plain header."""
 
     def __init__(self, key: SecretStr) -> None:
         self._key = key
@@ -98,7 +101,7 @@ class _Key(AuthBase):
 
 
 class Http:
-    """The API at one address with one key. ``timeout``: seconds to connect, and of silence while reading."""
+    """The API at one address with one key. ``timeout`` is the seconds to connect, and to wait for the next bytes."""
 
     def __init__(
         self,
@@ -121,7 +124,7 @@ class Http:
         self._clock = clock
         self._session = session or requests.Session()
         if session is None and host in LOOPBACK:
-            self._session.trust_env = False  # a proxy does not lead to this machine
+            self._session.trust_env = False  # a proxy cannot reach the loopback address of this machine
 
     def get(
         self,
@@ -130,9 +133,9 @@ class Http:
         symbols: tuple[str, ...],
         on_raw: Callable[[RawResponse], None] | None,
     ) -> Reply:
-        """One GET. ``on_raw`` hears of every answer, before it is looked at.
+        """Send one GET. ``on_raw`` is called with every answer before it is parsed.
 
-        Raises NoAnswer when asking again may help, BadInputError when the address is not the API's.
+        Raises NoAnswerError when a retry may help, and BadInputError when the address is not the API's.
         """
         requested_at = self._clock()
         response = self._send(path, params)
@@ -145,22 +148,22 @@ class Http:
             body = None
         if isinstance(body, dict) and (status < 300 or body.get("status") == "error"):
             refusal = self.refusal(body, status)
-        elif status in WORDLESS:
+        elif status in REFUSAL_STATUSES:
             body, refusal = {}, Refusal(status, f"HTTP {status} without a message")
-        elif 300 <= status < 500 and status != GATEWAY_TIMED_OUT:
+        elif 300 <= status < 500 and status != HTTPStatus.REQUEST_TIMEOUT:
             raise BadInputError(
-                f"BARFLOW_TWELVEDATA_URL does not lead to the API: HTTP {status} came from there, not in its manner. "
+                f"BARFLOW_TWELVEDATA_URL is not the address of the API: it answered HTTP {status} in another format. "
                 "Correct the address."
             )
         else:
-            raise NoAnswer(f"HTTP {status} with a body that is not the API's")
+            raise NoAnswerError(f"HTTP {status} with a body that is not the API's")
         if refusal is not None and refusal.code >= 500:
-            raise NoAnswer(f"error {refusal.code}: {refusal.message}")
+            raise NoAnswerError(f"error {refusal.code}: {refusal.message}")
         left = response.headers.get("api-credits-left", "")
         return Reply(body, refusal, requested_at, int(left) if left.isdecimal() and left.isascii() else None)
 
     def refusal(self, body: Mapping[str, Any], status: int = 200) -> Refusal | None:
-        """The error that a body, or one symbol's part of it, holds, if any; ``status`` is its HTTP status."""
+        """Return the error in a body or in one symbol's part of it, or None. ``status`` is the HTTP status."""
         if body.get("status") != "error":
             return None
         code = body.get("code")
@@ -170,14 +173,14 @@ class Http:
         return Refusal(code, message[:LONGEST_MESSAGE])
 
     def redact(self, text: str) -> str:
-        """The text without the key, should somebody have echoed it."""
+        """Return the text without the key, which an answer may repeat."""
         for secret in self._secrets:
-            text = text.replace(secret, HIDDEN)
+            text = text.replace(secret, REDACTED)
         return text
 
     def _without_key(self, body: bytes) -> bytes:
         for secret in self._secrets:
-            body = body.replace(secret.encode(), HIDDEN.encode())
+            body = body.replace(secret.encode(), REDACTED.encode())
         return body
 
     def _send(self, path: str, params: Mapping[str, str | int]) -> requests.Response:
@@ -194,19 +197,20 @@ class Http:
         except failures.ProxyError:
             reason = "the proxy did not connect"
         except failures.ChunkedEncodingError:
-            reason = "the answer broke off"
+            reason = "the connection closed during the answer"
         except failures.ConnectionError:
             reason = "the connection failed or was closed"
         except failures.RequestException as error:
             reason = type(error).__name__
-        raise NoAnswer(reason)  # out of the handlers: what they caught holds the key
+        raise NoAnswerError(reason)  # outside the handlers: the exceptions that they caught hold the key
 
 
 def _host(url: str) -> str:
-    """The host of the API's address. Raises BadInputError for what is none, or holds a key or a password."""
+    """Return the host of the API's address. Raises BadInputError for another text, a query, or a user name."""
     with suppress(ValueError):
         parts = urlsplit(url)
-        plain = not parts.query and parts.username is None and parts.port != 0  # reading a port that is none raises
+        # Reading .port raises ValueError where it is not a number.
+        plain = not parts.query and parts.username is None and parts.port != 0
         if parts.scheme in ("http", "https") and parts.hostname and plain:
             return parts.hostname
     raise BadInputError("BARFLOW_TWELVEDATA_URL is not an address such as https://api.twelvedata.com")

@@ -1,47 +1,48 @@
-// How does the page talk to its server? Typed answers by GET, events by one stream that mends itself.
+// Requests to the page's server: JSON by GET, and one event stream that reconnects by itself.
 
-export class Refused extends Error {
+export class ApiError extends Error {
+  /** `status` is the HTTP status, or 0 where the server does not answer. */
   constructor(status, detail) {
     super(detail);
     this.status = status;
   }
 }
 
-async function ask(path, options = {}) {
+async function request(path, options = {}) {
   let response;
   try {
     response = await fetch(path, { headers: { accept: "application/json" }, ...options });
   } catch {
-    throw new Refused(0, "The page's server does not answer.");
+    throw new ApiError(0, "The page's server does not answer.");
   }
   const body = await response.json().catch(() => ({}));
   if (response.ok) return body;
   const detail = typeof body.detail === "string" ? body.detail : `The server answered ${response.status}.`;
-  throw new Refused(response.status, detail);
+  throw new ApiError(response.status, detail);
 }
 
-export const session = () => ask("/api/session");
+export const session = () => request("/api/session");
 export const signIn = (token) =>
-  ask("/api/session", {
+  request("/api/session", {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ token }),
   });
-export const signOut = () => ask("/api/session", { method: "DELETE" });
-export const watchlist = () => ask("/api/watchlist");
-export const health = () => ask("/api/health");
-export const alerts = (symbol, limit) => ask(`/api/alerts?${query({ symbol, limit })}`);
+export const signOut = () => request("/api/session", { method: "DELETE" });
+export const watchlist = () => request("/api/watchlist");
+export const health = () => request("/api/health");
+export const alerts = (symbol, limit) => request(`/api/alerts?${query({ symbol, limit })}`);
 export const bars = (symbol, interval, { before, limit } = {}) =>
-  ask(`/api/bars/${encodeURIComponent(symbol)}?${query({ interval, before, limit })}`);
+  request(`/api/bars/${encodeURIComponent(symbol)}?${query({ interval, before, limit })}`);
 
 function query(values) {
   return new URLSearchParams(Object.entries(values).filter(([, value]) => value != null));
 }
 
-/** Listens to the server. `handlers` has one function per event, and `up` and `down` for the stream itself. */
+/** Follow the server's events. `handlers` has one function per event, and `up` and `down` for the stream itself. */
 export function listen(handlers) {
   const stream = new EventSource("/api/events");
-  for (const name of ["bars", "alert", "clock", "trouble"])
+  for (const name of ["bars", "alert", "clock", "outage"])
     stream.addEventListener(name, (event) => handlers[name](JSON.parse(event.data)));
   stream.addEventListener("open", () => handlers.up());
   stream.addEventListener("error", () => {

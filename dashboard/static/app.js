@@ -1,25 +1,25 @@
-// What does the page do? It reads everything once, then follows the server's events; every reader's choice is kept.
+// The page: it reads everything once, then follows the server's events. The browser stores the reader's choices.
 
 import * as api from "./api.js";
 import { Chart, rowsOf } from "./chart.js";
-import { choice, element, find, kept, mark } from "./dom.js";
+import { byId, choices, element, radioGroup, shape } from "./dom.js";
 import * as format from "./format.js";
 import { AlertList, drawHealth } from "./panels.js";
 import { Watchlist } from "./watchlist.js";
 
 const PAGE = 600;
-const NEWEST = 240; // what an event may have changed: the last sessions of 5-minute bars
+const NEWEST = 240; // the bars that an event may have changed: about three sessions of 5-minute bars
 const HEALTH_SECONDS = 15;
 const state = {
-  symbol: "", interval: kept.get("interval", "5min"), older: null, loading: false, market: null,
-  asked: 0, reads: 0, refreshes: 0, // an answer that a later question overtook is dropped
+  symbol: "", interval: choices.get("interval", "5min"), older: null, loading: false, market: null,
+  opens: 0, reads: 0, refreshes: 0, // an answer is dropped once a later request of its kind has started
 };
-const shown = new Set(kept.get("shown", "ma20 ma50 vwap rsi").split(" ").filter(Boolean));
+const shown = new Set(choices.get("shown", "ma20 ma50 vwap rsi").split(" ").filter(Boolean));
 
 const watch = new Watchlist((symbol) => open(symbol));
 const alerts = new AlertList((symbol) => {
   watch.choose(symbol);
-  find("chart-panel").focus();
+  byId("chart-panel").focus();
 });
 let chart;
 
@@ -28,67 +28,69 @@ async function start() {
   setUpLogin();
   const session = await guarded(api.session);
   if (!session) return setTimeout(start, 3000);
-  if (session.login_required && !session.signed_in) return only("login");
-  find("sign-out").hidden = !session.login_required;
+  if (session.login_required && !session.signed_in) return showOnly("login");
+  byId("sign-out").hidden = !session.login_required;
   await readAll();
   api.listen({
-    up: () => link("") || readAll(),
-    down: () => link("connection lost, trying again"),
-    trouble: ({ detail }) => banner(detail),
-    clock: (market) => onMarket(market),
+    up: () => {
+      showConnection("");
+      readAll();
+    },
+    down: () => showConnection("Connection lost. Reconnecting …"),
+    outage: ({ detail }) => showBanner(detail),
+    clock: showMarket,
     bars: onBars,
     alert: onAlert,
   });
   setInterval(readHealth, HEALTH_SECONDS * 1000);
 }
 
-/** Everything that is on the page; also after a lost connection. */
+/** Read everything on the page: at the start, and after a lost connection. */
 async function readAll() {
   const read = ++state.reads;
   const events = watch.events;
   const [list, fired] = await Promise.all([guarded(api.watchlist), guarded(() => api.alerts(null, 100))]);
   if (!list || !fired || read !== state.reads) return;
-  banner("");
-  if (!list.rows.length) return only("empty");
-  only("page");
-  chart ??= new Chart(find("chart"), { onOlder, onHover: drawLegend });
+  showBanner("");
+  if (!list.rows.length) return showOnly("empty");
+  showOnly("page");
+  chart ??= new Chart(byId("chart"), { onOlder, onHover: drawLegend });
   chart.show(shown);
-  watch.take(list.rows, events);
-  alerts.take(fired.alerts);
-  onMarket(list.market);
-  const wanted = kept.get("symbol", "");
-  const symbol = watch.rows.has(state.symbol) ? state.symbol : watch.rows.has(wanted) ? wanted : list.rows[0].symbol;
-  chart.mark(alerts.alerts);
+  watch.replace(list.rows, events);
+  alerts.replace(fired.alerts);
+  showMarket(list.market);
+  const symbol = [state.symbol, choices.get("symbol", "")].find((name) => watch.rows.has(name)) ?? list.rows[0].symbol;
+  chart.markAlerts(alerts.alerts);
   if (symbol === watch.symbol) await refresh();
   else watch.choose(symbol);
   await readHealth();
 }
 
-/** Shows another symbol or interval. */
+/** Show another symbol or interval. */
 async function open(symbol) {
   state.symbol = symbol;
-  kept.set("symbol", symbol);
-  const asked = ++state.asked;
-  find("symbol").textContent = symbol;
+  choices.set("symbol", symbol);
+  const turn = ++state.opens;
+  byId("symbol").textContent = symbol;
   drawQuote();
   const [page, fired] = await Promise.all([
     guarded(() => api.bars(symbol, state.interval, { limit: PAGE })),
     guarded(() => api.alerts(symbol, 200)),
   ]);
-  if (!page || !fired || asked !== state.asked) return;
+  if (!page || !fired || turn !== state.opens) return;
   state.older = page.older;
   chart.open(symbol, page.interval, rowsOf(page), [...fired.alerts, ...alerts.alerts]);
-  find("chart-panel").dataset.shown = `${symbol} ${page.interval}`;
+  byId("chart-panel").dataset.shown = `${symbol} ${page.interval}`;
   drawLegend(null);
 }
 
-/** Takes the newest candles of what is shown; where that is not what was chosen, or they leave a hole, opens it anew. */
+/** Read the newest candles of the chart. Open it anew where it shows something else, or where they leave a gap. */
 async function refresh() {
   if (!chart.shows(state.symbol, state.interval)) return open(state.symbol);
-  const asked = state.asked;
+  const { opens } = state;
   const turn = ++state.refreshes;
   const page = await guarded(() => api.bars(state.symbol, state.interval, { limit: NEWEST }));
-  if (!page || asked !== state.asked || turn !== state.refreshes) return;
+  if (!page || opens !== state.opens || turn !== state.refreshes) return;
   const rows = rowsOf(page);
   if (rows[0]?.time > chart.newest()?.time) return open(state.symbol);
   if (chart.merge(rows)) drawLegend(null);
@@ -97,9 +99,9 @@ async function refresh() {
 async function onOlder() {
   if (state.loading || !state.older) return;
   state.loading = true;
-  const asked = state.asked;
+  const { opens } = state;
   const page = await guarded(() => api.bars(state.symbol, state.interval, { before: state.older, limit: PAGE }));
-  if (page && asked === state.asked) {
+  if (page && opens === state.opens) {
     state.older = page.older;
     chart.merge(rowsOf(page));
   }
@@ -107,36 +109,38 @@ async function onOlder() {
 }
 
 async function onBars({ market, rows }) {
-  if (!chart || find("page").hidden) return readAll();
-  banner("");
-  watch.hear(rows);
-  onMarket(market);
+  if (!chart || byId("page").hidden) return readAll();
+  showBanner("");
+  watch.update(rows);
+  showMarket(market);
   drawQuote();
   if (rows.some((row) => row.symbol === state.symbol)) await refresh();
 }
 
 function onAlert(alert) {
   alerts.add(alert);
-  chart?.mark([alert]);
+  chart?.markAlerts([alert]);
 }
 
 async function readHealth() {
-  if (find("page").hidden || document.hidden) return;
+  if (byId("page").hidden || document.hidden) return;
   const health = await guarded(api.health);
-  if (health) drawHealth(health);
+  if (!health) return;
+  showBanner(""); // both stores answer again
+  drawHealth(health);
 }
 
-function onMarket(market) {
+function showMarket(market) {
   state.market = market;
   watch.tick(market.now);
-  const pill = find("market");
+  const pill = byId("market");
   const next = market.next_open && `opens ${format.dayTime(market.next_open)}`;
-  const words = market.open ? `closes ${format.clock(market.closes)}` : next;
+  const change = market.open ? `closes ${format.clock(market.closes)}` : next;
   pill.className = `market ${market.open ? "open" : "shut"}`;
   pill.replaceChildren(
     element("b", "", market.open ? "Market open" : "Market closed"),
     element("span", "", `${format.dayTime(market.now)} ${format.zoneName()}`),
-    element("span", "more", words ? words : ""),
+    element("span", "more", change || ""),
   );
   drawQuote();
 }
@@ -145,21 +149,21 @@ function drawQuote() {
   const row = watch.rows.get(state.symbol);
   if (!row) return;
   const way = format.direction(row.change);
-  find("quote").replaceChildren(
+  byId("quote").replaceChildren(
     element("b", "", format.price(row.last)),
-    element("span", way, mark(way), `${format.signed(row.change)} (${format.signed(row.change_pct, " %")})`),
+    element("span", way, shape(way), `${format.signed(row.change)} (${format.signed(row.change_pct, " %")})`),
     ...(row.freshness === "stale" ? [element("span", "stale-mark", `stale: newest bar ${format.dayTime(row.newest_bar)}`)] : []),
   );
-  find("chart-panel").classList.toggle("is-stale", row.freshness === "stale");
+  byId("chart-panel").classList.toggle("is-stale", row.freshness === "stale");
 }
 
-/** The values of the bar under the pointer, else of the newest one. */
+/** Show the values of the bar under the pointer, or of the newest bar. */
 function drawLegend(bar) {
   const at = bar ?? chart.newest();
   if (!at) return;
   const way = at.close < at.open ? "down" : "up";
   const part = (name, text, className = "") => element("span", className, element("i", "", name), text);
-  find("legend").replaceChildren(
+  byId("legend").replaceChildren(
     element("time", "", at.when), part("O", format.price(at.open)), part("H", format.price(at.high)),
     part("L", format.price(at.low)), part("C", format.price(at.close), way), part("V", format.volume(at.volume)),
     ...[["ma20", "MA 20"], ["ma50", "MA 50"], ["vwap", "VWAP"]]
@@ -171,33 +175,33 @@ function drawLegend(bar) {
 }
 
 function setUpSwitches() {
-  choice("interval", (value) => {
+  radioGroup("interval", (value) => {
     state.interval = value;
-    kept.set("interval", value);
+    choices.set("interval", value);
     if (state.symbol) open(state.symbol);
   })(state.interval);
-  const zone = choice("zone", (value) => {
+  const zone = radioGroup("zone", (value) => {
     format.setZone(value);
-    kept.set("zone", value);
+    choices.set("zone", value);
     redrawTimes();
   });
-  format.setZone(kept.get("zone", "ny"));
-  zone(kept.get("zone", "ny"));
-  const theme = (value) => {
-    kept.set("theme", value);
+  format.setZone(choices.get("zone", "ny"));
+  zone(choices.get("zone", "ny"));
+  const setTheme = (value) => {
+    choices.set("theme", value);
     if (value === "auto") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = value;
-    chart?.recolour();
+    chart?.updateColours();
   };
-  choice("theme", theme)(kept.get("theme", "auto"));
-  theme(kept.get("theme", "auto"));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => chart?.recolour());
-  for (const box of find("shown").querySelectorAll("input")) {
+  radioGroup("theme", setTheme)(choices.get("theme", "auto"));
+  setTheme(choices.get("theme", "auto"));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => chart?.updateColours());
+  for (const box of byId("shown").querySelectorAll("input")) {
     box.checked = shown.has(box.value);
     box.addEventListener("change", () => {
       if (box.checked) shown.add(box.value);
       else shown.delete(box.value);
-      kept.set("shown", [...shown].join(" "));
+      choices.set("shown", [...shown].join(" "));
       chart?.show(shown);
       if (chart) drawLegend(null);
     });
@@ -205,12 +209,12 @@ function setUpSwitches() {
   document.addEventListener("keydown", (event) => {
     if (event.key !== "/" || event.target.closest("input")) return;
     event.preventDefault();
-    find("filter").focus();
+    byId("filter").focus();
   });
 }
 
 function redrawTimes() {
-  if (state.market) onMarket(state.market);
+  if (state.market) showMarket(state.market);
   alerts.draw();
   readHealth();
   if (!chart) return;
@@ -220,45 +224,46 @@ function redrawTimes() {
 }
 
 function setUpLogin() {
-  find("login-form").onsubmit = async (event) => {
+  byId("login-form").onsubmit = async (event) => {
     event.preventDefault();
     try {
-      await api.signIn(find("token").value);
+      await api.signIn(byId("token").value);
       location.reload();
     } catch (error) {
-      find("login-error").textContent = error.message;
-      find("token").select();
+      byId("login-error").textContent = error.message;
+      byId("token").select();
     }
   };
-  find("sign-out").onclick = () => guarded(api.signOut).then(() => location.reload());
+  byId("sign-out").onclick = () => guarded(api.signOut).then(() => location.reload());
 }
 
-/** What a question answers, or null once the reader has been told why there is no answer. */
-async function guarded(question) {
+/** Return the answer to a request, or null where it failed; the page then shows the reason. */
+async function guarded(request) {
   try {
-    return await question();
+    return await request();
   } catch (error) {
-    if (!(error instanceof api.Refused)) throw error;
-    if (error.status === 401) only("login");
-    else banner(error.message);
+    if (!(error instanceof api.ApiError)) throw error;
+    if (error.status === 401) showOnly("login");
+    else showBanner(error.message);
     return null;
   }
 }
 
-function banner(text) {
-  find("banner").textContent = text;
-  find("banner").hidden = !text;
+function showBanner(text) {
+  byId("banner").textContent = text;
+  byId("banner").hidden = !text;
 }
 
-function link(text) {
-  find("link").textContent = text;
-  find("link").hidden = !text;
+function showConnection(text) {
+  byId("link").textContent = text;
+  byId("link").hidden = !text;
   document.body.classList.toggle("cut-off", Boolean(text));
 }
 
-function only(name) {
-  for (const part of ["page", "empty", "login"]) find(part).hidden = part !== name;
-  if (name === "login") find("token").focus();
+/** Show one of the page's parts, and hide the others. */
+function showOnly(name) {
+  for (const part of ["page", "empty", "login"]) byId(part).hidden = part !== name;
+  if (name === "login") byId("token").focus();
 }
 
 start();

@@ -1,18 +1,18 @@
-// How does a symbol's chart look and move? Candles and volume, averages and VWAP over them, RSI under them.
+// The chart of a symbol: candles and volume, moving averages and VWAP over them, RSI below them, alerts as markers.
 
 import {
   CandlestickSeries, ColorType, CrosshairMode, HistogramSeries, LineSeries, LineStyle, TickMarkType,
   createChart, createSeriesMarkers,
 } from "/static/vendor/lightweight-charts.mjs";
 import * as format from "./format.js";
-import { average, sessionVwap, strength } from "./indicators.js";
+import { movingAverage, relativeStrength, sessionVwap } from "./indicators.js";
 
-const SHOWN_AT_FIRST = { "5min": 156, "30min": 130, "1h": 140, "1d": 120 };
-const LINES = { ma20: { name: "MA 20", width: 1.5 }, ma50: { name: "MA 50", width: 1.5 }, vwap: { name: "VWAP", width: 1.5 } };
+const VISIBLE_AT_FIRST = { "5min": 156, "30min": 130, "1h": 140, "1d": 120 };
+const LINES = ["ma20", "ma50", "vwap"];
 const newYorkDay = new Intl.DateTimeFormat("en-CA", { timeZone: "America/New_York" });
 
 export class Chart {
-  /** `onOlder` is called when the oldest candle comes into view, `onHover` with the bar under the pointer or null. */
+  /** `onOlder` is called near the oldest candle, `onHover` with the bar under the pointer or null. */
   constructor(element, { onOlder, onHover }) {
     this.element = element;
     this.bars = [];
@@ -20,11 +20,11 @@ export class Chart {
     this.interval = "5min";
     this.chart = createChart(element, {
       autoSize: true,
-      layout: { attributionLogo: false }, // it brings an inline style; the foot of the page names TradingView
+      layout: { attributionLogo: false }, // the logo needs an inline style; the footer names TradingView
       localization: { timeFormatter: (time) => this.barTime(time), priceFormatter: format.price },
       crosshair: { mode: CrosshairMode.Normal },
       rightPriceScale: { minimumWidth: 68 },
-      timeScale: { timeVisible: true, secondsVisible: false, rightOffset: 4, minBarSpacing: 1.5, tickMarkFormatter: tick },
+      timeScale: { timeVisible: true, secondsVisible: false, rightOffset: 4, minBarSpacing: 1.5, tickMarkFormatter: axisLabel },
       handleScroll: { vertTouchDrag: false },
     });
     const quiet = { priceLineVisible: false, lastValueVisible: false, crosshairMarkerVisible: false };
@@ -35,9 +35,7 @@ export class Chart {
     this.volume.priceScale().applyOptions({ scaleMargins: { top: 0.84, bottom: 0 } });
     this.candles.priceScale().applyOptions({ scaleMargins: { top: 0.08, bottom: 0.2 } });
     this.lines = Object.fromEntries(
-      Object.entries(LINES).map(([key, { width }]) => [
-        key, this.chart.addSeries(LineSeries, { ...quiet, lineWidth: width }, 0),
-      ]),
+      LINES.map((key) => [key, this.chart.addSeries(LineSeries, { ...quiet, lineWidth: 1.5 }, 0)]),
     );
     this.markers = createSeriesMarkers(this.candles, []);
     this.quiet = quiet;
@@ -46,17 +44,17 @@ export class Chart {
       if (range && range.from < 10 && this.bars.length) onOlder();
     });
     this.chart.subscribeCrosshairMove(({ time }) => onHover(time == null ? null : this.at(time)));
-    this.recolour();
+    this.updateColours();
   }
 
-  /** Shows the lines named, hides the others; RSI has a pane of its own. */
+  /** Show the named lines, and hide the others. RSI has its own pane. */
   show(names) {
-    for (const key of Object.keys(LINES)) this.lines[key].applyOptions({ visible: names.has(key) });
+    for (const key of LINES) this.lines[key].applyOptions({ visible: names.has(key) });
     if (names.has("rsi") && !this.rsi) {
-      const whole = () => ({ priceRange: { minValue: 0, maxValue: 100 } });
+      const fullRange = () => ({ priceRange: { minValue: 0, maxValue: 100 } });
       this.rsi = this.chart.addSeries(
         LineSeries,
-        { ...this.quiet, lastValueVisible: true, lineWidth: 1.5, autoscaleInfoProvider: whole,
+        { ...this.quiet, lastValueVisible: true, lineWidth: 1.5, autoscaleInfoProvider: fullRange,
           priceFormat: { type: "custom", minMove: 0.1, formatter: format.rsi } },
         1,
       );
@@ -66,7 +64,7 @@ export class Chart {
       this.rsi.priceScale().applyOptions({ scaleMargins: { top: 0.08, bottom: 0.08 } });
       this.chart.panes()[0].setStretchFactor(4);
       this.chart.panes()[1].setStretchFactor(1);
-      this.recolour();
+      this.updateColours();
       this.draw();
     } else if (!names.has("rsi") && this.rsi) {
       this.chart.removeSeries(this.rsi);
@@ -74,25 +72,25 @@ export class Chart {
     }
   }
 
-  /** Replaces what is shown: another symbol or interval, with the alerts on it. */
+  /** Show another symbol or interval, with its alerts. */
   open(symbol, interval, bars, alerts) {
     this.symbol = symbol;
     this.interval = interval;
     this.bars = bars;
     this.alerts.clear();
-    this.keep(alerts);
+    this.addAlerts(alerts);
     this.chart.applyOptions({ timeScale: { timeVisible: interval !== "1d" } });
     this.draw();
     const last = bars.length + 4;
     this.chart.timeScale().setVisibleLogicalRange({ from: last - this.fitting(), to: last });
   }
 
-  /** As many candles as the width has room for. */
+  /** The number of candles that the width has room for. */
   fitting() {
-    return Math.min(SHOWN_AT_FIRST[this.interval], Math.max(40, Math.floor(this.element.clientWidth / 6)));
+    return Math.min(VISIBLE_AT_FIRST[this.interval], Math.max(40, Math.floor(this.element.clientWidth / 6)));
   }
 
-  /** Lays newer or older bars over those at hand; of two at one time the given one is kept. Returns whether any differs. */
+  /** Add newer or older bars; a given bar replaces the bar of the same time. Returns whether anything changed. */
   merge(bars) {
     const known = new Map(this.bars.map((bar) => [bar.time, bar]));
     const fresh = bars.filter((bar) => JSON.stringify(known.get(bar.time)) !== JSON.stringify(bar));
@@ -103,18 +101,18 @@ export class Chart {
     return true;
   }
 
-  /** Whether these are the symbol and the interval that are shown. */
+  /** Whether the chart shows this symbol and interval. */
   shows(symbol, interval) {
     return symbol === this.symbol && interval === this.interval;
   }
 
-  /** Takes in those of the alerts that are on the symbol and not known yet. */
-  mark(alerts) {
-    this.keep(alerts);
+  /** Add markers for the alerts of the shown symbol. */
+  markAlerts(alerts) {
+    this.addAlerts(alerts);
     this.drawMarkers();
   }
 
-  keep(alerts) {
+  addAlerts(alerts) {
     for (const { message } of alerts) if (message.symbol === this.symbol) this.alerts.set(message.id, message);
   }
 
@@ -123,7 +121,7 @@ export class Chart {
     const closes = bars.map((bar) => bar.close);
     const days = bars.map((bar) => newYorkDay.format(bar.time * 1000));
     const vwaps = sessionVwap(bars.map((bar) => bar.vwap), bars.map((bar) => bar.volume), days);
-    this.values = { ma20: average(closes, 20), ma50: average(closes, 50), vwap: vwaps, rsi: strength(closes) };
+    this.values = { ma20: movingAverage(closes, 20), ma50: movingAverage(closes, 50), vwap: vwaps, rsi: relativeStrength(closes) };
     const { upSoft, downSoft } = this.colours;
     this.candles.setData(bars.map(({ time, open, high, low, close }) => ({ time, open, high, low, close })));
     this.volume.setData(
@@ -131,7 +129,7 @@ export class Chart {
     );
     const points = (values) =>
       bars.map(({ time }, at) => (values[at] == null ? { time } : { time, value: values[at] }));
-    // A session's VWAP begins anew at its open: the line must not lead there from the close before.
+    // VWAP restarts at each session's open: no line connects it with the previous close.
     const vwapPoints = bars.map(({ time }, at) => {
       const starts = this.interval !== "1d" && at + 1 < bars.length && days[at + 1] !== days[at];
       return vwaps[at] == null ? { time } : { time, value: vwaps[at], ...(starts && { color: "transparent" }) };
@@ -142,7 +140,7 @@ export class Chart {
     this.drawMarkers();
   }
 
-  /** Alerts of one candle and direction share a marker, which says how many they are. */
+  /** Draw one marker per candle and direction; its text shows how many alerts it stands for. */
   drawMarkers() {
     const found = new Map();
     let marked = 0;
@@ -167,7 +165,7 @@ export class Chart {
     this.element.setAttribute("aria-label", about);
   }
 
-  /** The time of the candle that holds a moment, null where it is not at hand. */
+  /** The time of the candle that contains a moment, or null where it is not loaded. */
   bucket(seconds) {
     let low = 0, high = this.bars.length;
     while (low < high) {
@@ -197,8 +195,8 @@ export class Chart {
     return this.interval === "1d" ? format.longTime(time).replace(/,? \d\d:\d\d$/, "") : format.longTime(time);
   }
 
-  /** Takes the colours of the page's theme. */
-  recolour() {
+  /** Apply the colours of the page's theme. */
+  updateColours() {
     const colour = (name) => getComputedStyle(this.element.ownerDocument.querySelector(`.key.${name}`)).color;
     this.colours = Object.fromEntries(
       ["up", "down", "upSoft", "downSoft", "ma20", "ma50", "vwap", "rsi", "mark", "ink", "faint", "ground"].map((name) => [
@@ -216,19 +214,19 @@ export class Chart {
       timeScale: { borderColor: faint },
       crosshair: { vertLine: { labelBackgroundColor: ink }, horzLine: { labelBackgroundColor: ink } },
     });
-    // Rising candles are hollow, falling ones filled: the shape says it, too.
+    // Rising candles are hollow, falling ones filled: the shape shows the direction, not only the colour.
     this.candles.applyOptions({
       upColor: ground, borderUpColor: up, wickUpColor: up, downColor: down, borderDownColor: down, wickDownColor: down,
     });
-    for (const key of Object.keys(LINES)) this.lines[key].applyOptions({ color: this.colours[key] });
+    for (const key of LINES) this.lines[key].applyOptions({ color: this.colours[key] });
     this.rsi?.applyOptions({ color: this.colours.rsi });
     this.bounds?.forEach((line) => line.applyOptions({ color: ink }));
     if (this.bars.length) this.draw();
   }
 }
 
-/** The time axis: what changes is written, the year, the month, the day, else the time. */
-function tick(time, kind) {
+/** A label of the time axis: the year, month or day where it changes, else the time. */
+function axisLabel(time, kind) {
   if (kind === TickMarkType.Year) return format.yearOf(time);
   if (kind === TickMarkType.Month) return format.monthOf(time).split(" ")[0];
   return kind === TickMarkType.DayOfMonth ? format.day(time) : format.clock(time);

@@ -1,6 +1,6 @@
-// How is an element made? With its class, its text and what is in it; text is text, never markup.
+// Elements of the page: text, shapes, sparklines and radio groups. Text is always text, never markup.
 
-export const find = (id) => document.getElementById(id);
+export const byId = (id) => document.getElementById(id);
 
 export function element(tag, className = "", ...children) {
   const made = document.createElement(tag);
@@ -9,16 +9,16 @@ export function element(tag, className = "", ...children) {
   return made;
 }
 
-/** A small shape in the text's colour: up, down, flat, mixed, ok, warn or bad. Drawn, as not every font has them. */
-export function mark(shape) {
-  const made = element("i", `shape ${shape}`);
+/** A small shape in the text's colour: up, down, flat, mixed, ok, warn or bad. Some fonts lack such characters. */
+export function shape(name) {
+  const made = element("i", `shape ${name}`);
   made.ariaHidden = "true";
   return made;
 }
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** A line of the values in a box of 100 × 28, with `base` (a price) as a dotted line when it lies within. */
+/** A line through the values in a box of 100 × 28. A dotted line shows `base`, a price, where there is one. */
 export function sparkline(values, base, direction) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", "0 0 100 28");
@@ -36,23 +36,26 @@ export function sparkline(values, base, direction) {
   return svg;
 }
 
-function path(shape, className) {
+function path(data, className) {
   const made = document.createElementNS(SVG, "path");
-  made.setAttribute("d", shape);
+  made.setAttribute("d", data);
   made.setAttribute("class", className);
   return made;
 }
 
-/** A group of buttons of which one is chosen; arrow keys move the choice. Calls `onChoice` with its value. */
-export function choice(id, onChoice) {
-  const group = find(id);
+/** Make a radio group of the buttons in an element; arrow keys move the choice. Returns a function that sets it. */
+export function radioGroup(id, onChoice) {
+  const group = byId(id);
   const buttons = [...group.querySelectorAll("[role=radio]")];
-  const choose = (button, told = true) => {
+  const check = (button) => {
     for (const other of buttons) {
       other.setAttribute("aria-checked", other === button);
       other.tabIndex = other === button ? 0 : -1;
     }
-    if (told) onChoice(button.dataset.value);
+  };
+  const choose = (button) => {
+    check(button);
+    onChoice(button.dataset.value);
   };
   group.addEventListener("click", (event) => {
     const button = event.target.closest("[role=radio]");
@@ -66,11 +69,11 @@ export function choice(id, onChoice) {
     next.focus();
     choose(next);
   });
-  return (value) => choose(buttons.find((button) => button.dataset.value === value) ?? buttons[0], false);
+  return (value) => check(buttons.find((button) => button.dataset.value === value) ?? buttons[0]);
 }
 
-/** What the reader chose last time, where the browser keeps it. */
-export const kept = {
+/** The reader's choices, stored in the browser where it allows that. */
+export const choices = {
   get(name, otherwise) {
     try {
       return localStorage.getItem(`barflow.${name}`) ?? otherwise;
@@ -82,7 +85,7 @@ export const kept = {
     try {
       localStorage.setItem(`barflow.${name}`, value);
     } catch {
-      // a browser that keeps nothing shows the defaults next time
+      // without storage the page starts with its defaults next time
     }
   },
 };

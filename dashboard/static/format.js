@@ -1,4 +1,4 @@
-// How are numbers and times written? Aligned, in New York's time or the reader's, and never in place of a missing one.
+// Numbers and times as text: aligned figures, New York's or the reader's time, and a dash for a missing value.
 
 const MINUS = "−";
 const NONE = "–";
@@ -10,10 +10,12 @@ const compact = new Intl.NumberFormat("en-US", { notation: "compact", maximumFra
 
 export const price = (value) => (value == null ? NONE : two.format(value));
 export const count = (value) => (value == null ? NONE : whole.format(value));
+/** 1 bar, 2 bars. */
+export const amount = (value, noun) => `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
 export const volume = (value) => (value == null ? NONE : compact.format(value));
 export const rsi = (value) => (value == null ? NONE : number(1).format(value));
 
-/** +1.25 or −1.25: the sign says it, not the colour alone. */
+/** +1.25 or −1.25: the sign shows the direction, not only the colour. */
 export function signed(value, unit = "") {
   if (value == null) return NONE;
   const text = two.format(Math.abs(value));
@@ -28,7 +30,7 @@ let zone = "ny";
 export const setZone = (name) => (zone = name);
 export const zoneName = () => (zone === "ny" ? "New York" : "local");
 
-function written(moment, options) {
+function localized(moment, options) {
   const key = zone + JSON.stringify(options);
   if (!formats.has(key)) {
     const timeZone = zone === "ny" ? "America/New_York" : undefined;
@@ -37,17 +39,17 @@ function written(moment, options) {
   return formats.get(key).format(moment);
 }
 
-/** A Date of the API's text or of seconds since 1970. */
+/** The Date of an ISO text, or of seconds since 1970. */
 export const moment = (value) => new Date(typeof value === "number" ? value * 1000 : value);
 const CLOCK = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
 const DAY = { day: "numeric", month: "short" };
-export const clock = (value) => written(moment(value), CLOCK);
-export const day = (value) => written(moment(value), DAY);
-export const dayTime = (value) => written(moment(value), { ...DAY, ...CLOCK });
-export const longTime = (value) => written(moment(value), { weekday: "short", ...DAY, year: "numeric", ...CLOCK });
-export const monthOf = (value) => written(moment(value), { month: "short", year: "numeric" });
-export const yearOf = (value) => written(moment(value), { year: "numeric" });
-/** A session's day, which has no time and no zone: 2025-07-30 as 30 Jul. */
+export const clock = (value) => localized(moment(value), CLOCK);
+export const day = (value) => localized(moment(value), DAY);
+export const dayTime = (value) => localized(moment(value), { ...DAY, ...CLOCK });
+export const longTime = (value) => localized(moment(value), { weekday: "short", ...DAY, year: "numeric", ...CLOCK });
+export const monthOf = (value) => localized(moment(value), { month: "short", year: "numeric" });
+export const yearOf = (value) => localized(moment(value), { year: "numeric" });
+/** A session's date, which has no time zone: 2025-07-30 as 30 Jul. */
 export const sessionDay = (text) =>
   new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", ...DAY }).format(new Date(`${text}T00:00:00Z`));
 

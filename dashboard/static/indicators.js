@@ -1,8 +1,8 @@
-// What is drawn over the candles? Averages, VWAP and RSI of the bars at hand, in the warehouse's definitions. Pure.
-// Each gives an array as long as its input, with null until its window is full.
+// Indicators of the bars at hand, defined as in the warehouse: moving averages, RSI and VWAP. Pure functions.
+// Each returns an array as long as its input, with null until its window is full.
 
 /** Simple moving average. */
-export function average(values, length) {
+export function movingAverage(values, length) {
   let sum = 0;
   return values.map((value, at) => {
     sum += value - (at >= length ? values[at - length] : 0);
@@ -10,8 +10,8 @@ export function average(values, length) {
   });
 }
 
-/** Cutler's RSI: simple averages of the last gains and losses; 50 when nothing moved. */
-export function strength(closes, length = 14) {
+/** Cutler's RSI: simple averages of the last gains and losses. 50 where no price moved. */
+export function relativeStrength(closes, length = 14) {
   const gains = closes.map((close, at) => (at ? Math.max(0, close - closes[at - 1]) : 0));
   const losses = closes.map((close, at) => (at ? Math.max(0, closes[at - 1] - close) : 0));
   return closes.map((_, at) => {
@@ -25,7 +25,7 @@ export function strength(closes, length = 14) {
   });
 }
 
-/** VWAP since each session's open, of bars that bring their own VWAP; `days` names each bar's session. */
+/** VWAP since each session's open, from bars that have a VWAP of their own. `days` names the session of each bar. */
 export function sessionVwap(vwaps, volumes, days) {
   let turnover = 0, shares = 0;
   return vwaps.map((vwap, at) => {

@@ -1,45 +1,45 @@
-// What do the panels beside the chart say? The alerts as they come, and how far each hop of the pipeline is.
+// The panels beside the chart: the newest alerts, and how far each hop of the pipeline is.
 
-import { element, find, mark } from "./dom.js";
+import { byId, element, shape } from "./dom.js";
 import * as format from "./format.js";
 
-const MOST_ALERTS = 200;
+const MAX_ALERTS = 200;
 const SEVERITY = { info: "i", warning: "!", critical: "!!" };
 
 export class AlertList {
   /** `onChoice` is called with the symbol of the alert that the reader chose. */
   constructor(onChoice) {
     this.alerts = [];
-    this.list = find("alerts");
+    this.list = byId("alerts");
     this.list.addEventListener("click", (event) => {
       const button = event.target.closest("button");
       if (button) onChoice(button.dataset.symbol);
     });
   }
 
-  /** Takes what was read, and keeps what came while it was being read. */
-  take(alerts) {
-    const noticed = ({ message }) => Date.parse(message.created_at);
+  /** Replace the list by what was read, and keep alerts that arrived meanwhile. */
+  replace(alerts) {
+    const created = ({ message }) => Date.parse(message.created_at);
     const found = new Map([...this.alerts, ...alerts].map((alert) => [alert.message.id, alert]));
-    this.alerts = [...found.values()].sort((a, b) => noticed(b) - noticed(a)).slice(0, MOST_ALERTS);
+    this.alerts = [...found.values()].sort((a, b) => created(b) - created(a)).slice(0, MAX_ALERTS);
     this.draw();
   }
 
-  /** Puts a new alert on top. */
+  /** Put a new alert on top. */
   add(alert) {
     if (this.alerts.some((known) => known.message.id === alert.message.id)) return;
-    this.alerts = [alert, ...this.alerts].slice(0, MOST_ALERTS);
-    find("alerts-count").textContent = this.note();
+    this.alerts = [alert, ...this.alerts].slice(0, MAX_ALERTS);
+    byId("alerts-count").textContent = this.note();
     this.list.querySelector(".none")?.remove();
     const line = this.line(alert);
     line.classList.add("new");
     this.list.prepend(line);
-    while (this.list.children.length > MOST_ALERTS) this.list.lastChild.remove();
+    while (this.list.children.length > MAX_ALERTS) this.list.lastChild.remove();
   }
 
   draw() {
-    find("alerts-count").textContent = this.note();
-    const none = element("li", "none", "No alert has fired yet. The rules: barflow alerts rules");
+    byId("alerts-count").textContent = this.note();
+    const none = element("li", "none", "No alert has fired yet. To list the rules, run barflow alerts rules");
     this.list.replaceChildren(...(this.alerts.length ? this.alerts.map((alert) => this.line(alert)) : [none]));
   }
 
@@ -57,10 +57,10 @@ export class AlertList {
     symbol.title = `Show ${message.symbol}`;
     const time = element("time", "", format.dayTime(message.bar_start));
     time.dateTime = message.bar_start;
-    const said = message.text.startsWith(`${message.symbol} `) ? message.text.slice(message.symbol.length + 1) : message.text;
+    const text = message.text.startsWith(`${message.symbol} `) ? message.text.slice(message.symbol.length + 1) : message.text;
     return element(
       "li", "", severity, element("span", "about", symbol, element("span", "rule", message.rule), time),
-      element("span", "text", element("span", message.direction ?? "", message.direction && mark(message.direction)), said),
+      element("span", "text", element("span", message.direction ?? "", message.direction && shape(message.direction)), text),
     );
   }
 }
@@ -68,7 +68,7 @@ export class AlertList {
 export function drawHealth(health) {
   const now = Date.now();
   const table = element("table", "");
-  table.append(element("caption", "unseen", "How far each hop is"));
+  table.append(element("caption", "unseen", "How far each hop of the pipeline is"));
   const head = element("tr", "");
   for (const name of ["Hop", "Data until", "Last run"]) {
     const cell = element("th", "", name);
@@ -83,8 +83,8 @@ export function drawHealth(health) {
     body.append(element("tr", "", name, element("td", "", until(hop)), element("td", "", run(hop.run, now))));
   }
   table.append(body);
-  find("health").replaceChildren(table, facts(health));
-  find("health-note").textContent = `${format.count(health.symbols)} symbols`;
+  byId("health").replaceChildren(table, facts(health));
+  byId("health-note").textContent = format.amount(health.symbols, "symbol");
 }
 
 function until(hop) {
@@ -95,10 +95,10 @@ function until(hop) {
 const OUTCOMES = { succeeded: "ok", loaded: "ok", partial: "warn", running: "warn", failed: "bad" };
 
 function run(found, now) {
-  if (!found) return element("span", "note", "none yet");
+  if (!found) return element("span", "note", "no run yet");
   const kind = OUTCOMES[found.outcome] ?? "warn";
   const when = format.age((now - Date.parse(found.finished_at ?? found.started_at)) / 60000);
-  const shown = element("span", kind, mark(kind), found.outcome);
+  const shown = element("span", kind, shape(kind), found.outcome);
   if (found.error) shown.title = found.error;
   return element("span", "", shown, element("small", "", `${when} ago`));
 }
@@ -106,7 +106,7 @@ function run(found, now) {
 function facts(health) {
   const list = element("ul", "facts");
   const line = (kind, text, more) => {
-    const item = element("li", kind, kind === "ok" ? mark("ok") : null, text);
+    const item = element("li", kind, kind === "ok" ? shape("ok") : null, text);
     if (more?.length) {
       const details = element("details", "", element("summary", "", text), element("ul", ""));
       details.lastChild.append(...more.map((each) => element("li", "", each)));
@@ -115,14 +115,16 @@ function facts(health) {
     list.append(item);
   };
   const { gaps, gaps_total: missing, rejected, stale } = health;
-  const refused = rejected.reduce((sum, { count }) => sum + count, 0);
-  if (missing) line("warn", `${format.count(missing)} bars missing in ${format.count(gaps.length)} sessions`, gaps.map(
+  const rejectedBars = rejected.reduce((sum, { count }) => sum + count, 0);
+  const listed = gaps.reduce((sum, gap) => sum + gap.missing, 0);
+  const sessions = `${missing > listed ? "over " : ""}${format.amount(gaps.length, "session")}`;
+  if (missing) line("warn", `${format.amount(missing, "bar")} missing in ${sessions}`, gaps.map(
     (gap) => `${gap.symbol}  ${format.sessionDay(gap.session_date)}: ${gap.missing} of ${gap.expected}`,
   ));
-  else line("ok", "no gap in the last 20 sessions");
-  if (refused) line("warn", `${format.count(refused)} bars rejected`, rejected.map(({ symbol, count }) => `${symbol}: ${count}`));
-  else line("ok", "no bar rejected");
-  if (stale.length) line("warn", `${stale.length} symbols stale`, stale);
-  else line("ok", "no symbol stale");
+  else line("ok", "No missing bar in the last 20 sessions");
+  if (rejectedBars) line("warn", `${format.amount(rejectedBars, "rejected bar")} in quarantine`, rejected.map(({ symbol, count }) => `${symbol}: ${count}`));
+  else line("ok", "No rejected bar in quarantine");
+  if (stale.length) line("warn", `${format.amount(stale.length, "stale symbol")}`, stale);
+  else line("ok", "No stale symbol");
   return list;
 }

@@ -1,31 +1,29 @@
-// How does the watch-list look and move? One line a symbol, chosen by pointer or arrow keys, refreshed in place.
+// The watch list: one row per symbol, chosen with the pointer or the arrow keys, updated in place.
 
-import { element, find, mark, sparkline } from "./dom.js";
+import { byId, element, shape, sparkline } from "./dom.js";
 import * as format from "./format.js";
 
-const TREND = { up: "up", down: "down", mixed: "mixed" };
-
 export class Watchlist {
-  /** `onChoice` is called with the symbol that the reader chose. */
+  /** `onChoice` receives the symbol that the reader chose. */
   constructor(onChoice) {
     this.rows = new Map();
     this.lines = new Map();
     this.events = 0;
-    this.told = new Map(); // by symbol, the newest event that had a row of it
+    this.updated = new Map(); // by symbol, the number of the newest event with its row
     this.onChoice = onChoice;
-    this.list = find("rows");
-    this.filter = find("filter");
+    this.list = byId("rows");
+    this.filter = byId("filter");
     this.list.addEventListener("click", (event) => {
       const line = event.target.closest("[role=option]");
       if (line) this.choose(line.dataset.symbol);
     });
     this.list.addEventListener("keydown", (event) => this.onKey(event));
-    this.filter.addEventListener("input", () => this.sift());
+    this.filter.addEventListener("input", () => this.applyFilter());
     this.filter.addEventListener("keydown", (event) => {
       if (event.key === "Escape") this.filter.value = "";
       if (["Enter", "ArrowDown", "Escape"].includes(event.key)) {
         event.preventDefault();
-        this.sift();
+        this.applyFilter();
         this.list.focus();
         const [first] = this.visible();
         if (event.key !== "Escape" && first) this.choose(first);
@@ -33,16 +31,16 @@ export class Watchlist {
     });
   }
 
-  /** Takes in rows that an event told of. */
-  hear(rows) {
+  /** Show the rows of an event. */
+  update(rows) {
     this.events += 1;
-    for (const { symbol } of rows) this.told.set(symbol, this.events);
+    for (const { symbol } of rows) this.updated.set(symbol, this.events);
     this.draw(rows);
   }
 
-  /** Takes in all rows, asked for when `events` had been heard: what was told since then is newer, and stays. */
-  take(rows, events) {
-    this.draw(rows.filter(({ symbol }) => !(this.told.get(symbol) > events)));
+  /** Show all rows. They were requested after `events` events: a row of a later event is newer, and stays. */
+  replace(rows, events) {
+    this.draw(rows.filter(({ symbol }) => !(this.updated.get(symbol) > events)));
   }
 
   draw(rows) {
@@ -55,8 +53,8 @@ export class Watchlist {
       else this.insert(row.symbol, line);
       this.lines.set(row.symbol, line);
     }
-    if (this.symbol) this.mark();
-    this.sift();
+    if (this.symbol) this.markChoice();
+    this.applyFilter();
   }
 
   insert(symbol, line) {
@@ -64,7 +62,7 @@ export class Watchlist {
     this.list.insertBefore(line, next ? this.lines.get(next) : null);
   }
 
-  /** The age of every row at the market's clock. */
+  /** Update the age of every row to a moment of the market's clock. */
   tick(now) {
     for (const row of this.rows.values()) {
       if (!row.newest_bar) continue;
@@ -82,7 +80,7 @@ export class Watchlist {
     line.dataset.symbol = row.symbol;
     if (old && old.last !== row.last) line.classList.add(row.last > old.last ? "rose" : "fell");
     const trend = element("span", `trend ${row.trend ?? "none"}`);
-    trend.append(...(row.trend ? [mark(row.trend), TREND[row.trend]] : ["no trend"]));
+    trend.append(...(row.trend ? [shape(row.trend), row.trend] : ["no trend"]));
     trend.title = trendTitle(row);
     const strength = element("span", "strength", row.rsi_14 == null ? "" : `RSI ${format.rsi(row.rsi_14)}`);
     if (row.rsi_14 > 70) strength.append(" high");
@@ -91,7 +89,7 @@ export class Watchlist {
       element("span", "name", row.symbol),
       sparkline(row.spark, row.prev_close, way),
       element("span", "last", format.price(row.last)),
-      element("span", `change ${way}`, mark(way), format.signed(row.change_pct, " %")),
+      element("span", `change ${way}`, shape(way), format.signed(row.change_pct, " %")),
       element("span", "state", trend, strength),
       element("span", `age ${row.freshness}`, freshnessText(row)),
     );
@@ -102,7 +100,7 @@ export class Watchlist {
     return [...this.lines].filter(([, line]) => !line.hidden).map(([symbol]) => symbol).sort();
   }
 
-  sift() {
+  applyFilter() {
     const wanted = this.filter.value.trim().toUpperCase();
     for (const [symbol, line] of this.lines) line.hidden = !symbol.includes(wanted);
   }
@@ -110,11 +108,11 @@ export class Watchlist {
   choose(symbol) {
     if (symbol === this.symbol || !this.rows.has(symbol)) return;
     this.symbol = symbol;
-    this.mark();
+    this.markChoice();
     this.onChoice(symbol);
   }
 
-  mark() {
+  markChoice() {
     for (const [symbol, line] of this.lines) line.setAttribute("aria-selected", symbol === this.symbol);
     const line = this.lines.get(this.symbol);
     this.list.setAttribute("aria-activedescendant", line?.id ?? "");
@@ -139,6 +137,6 @@ function freshnessText(row) {
 }
 
 function trendTitle(row) {
-  if (!row.trend) return "There are too few sessions for an average yet.";
+  if (!row.trend) return "There are not enough sessions for an average yet.";
   return `Last ${format.price(row.last)}, 20-day average ${format.price(row.sma_20)}, 50-day average ${format.price(row.sma_50)}`;
 }

@@ -1,1 +1,1 @@
-"""What stands in for AWS on a laptop: moto's server, which runs what is deployed to it."""
+"""An emulator of AWS on this host: moto's server, extended so that it runs what is deployed to it."""

@@ -1,8 +1,8 @@
-"""Does its role allow what a deployed program asks of AWS? The emulator judges each call, and refuses as IAM would.
+"""Authorization of API calls: each call of a deployed program needs its role's policies to allow it.
 
-A program's access key names its role. Who comes with another key is the account's owner, and allowed all.
-Judged are the role's own and attached policies. The policies of resources are not: a bucket's and a key's only narrow
-what a role has here.
+The access key of a deployed program names its role. A call with any other key comes from the owner of the account, who
+may do everything. Inline and attached policies of the role are evaluated. Resource policies are not: those of a bucket
+or a key only restrict what the role allows here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator
-from functools import lru_cache, wraps
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 from xml.sax.saxutils import unescape
@@ -23,52 +23,51 @@ from moto.iam.models import Role, iam_backends
 from moto.s3.exceptions import S3ClientError
 from moto.s3.responses import S3Response
 
-from emulators.aws.calls import needs, of_objects, of_uri
-from emulators.aws.iam_policies import Call, Statement, allowed
-from emulators.aws.machine import ACCOUNT, ROLE_KEY, Machine
+from emulators.aws import runtime
+from emulators.aws.account import ACCOUNT, ROLE_KEY
+from emulators.aws.iam_policies import Permission, Statement, is_allowed
+from emulators.aws.patches import Function, wrap
+from emulators.aws.permissions import on_object, on_uri, required_permissions
 
-# Of the objects that one call deletes.
+# The objects that one DeleteObjects request deletes.
 KEY = re.compile("<Key>(.*?)</Key>")
 CREDENTIAL = re.compile(rf"Credential={ROLE_KEY}([^/]+)/\d+/[^/]+/(\w+)/")
 
-_machines: list[Machine] = []
 
-
-class DeniedError(ServiceException):
-    """A call that is refused."""
+class AccessDeniedError(ServiceException):
+    """A call that the role's policies do not allow."""
 
     code = "AccessDeniedException"
 
 
-def require(role: str, calls: Iterable[Call]) -> None:
-    """Raises DeniedError with the first call that the role does not allow."""
+# moto warns about an error that is not in a service's own model; this one is in none.
+warnings.filterwarnings("ignore", message=rf"Exception\({AccessDeniedError.__name__}\)")
+
+
+def authorize(role: str, permissions: Iterable[Permission]) -> None:
+    """Raise AccessDeniedError for the first permission that the role's policies do not allow, and record it."""
     statements = statements_of(role)
-    _note("judged", role)
-    for call in calls:
-        if not allowed(statements, call):
+    runtime.current().record_evaluation(role)
+    for permission in permissions:
+        if not is_allowed(statements, permission):
             raise _denied(
                 f"User: arn:aws:sts::{ACCOUNT}:assumed-role/{role}/emulator is not authorized to perform: "
-                f"{call.action} on resource: {call.resource} because no identity-based policy allows it"
+                f"{permission.action} on resource: {permission.resource} because no identity-based policy allows the "
+                f"{permission.action} action"
             )
 
 
-def _denied(text: str) -> DeniedError:
-    """The refusal, noted for who asks the machine."""
-    _note("refused", text)
-    return DeniedError(text)
-
-
-def _note(kind: str, line: str) -> None:
-    for machine in _machines:
-        machine.note(kind, line)
-
-
 def statements_of(name: str) -> list[Statement]:
-    """Of all policies that a role has."""
+    """Return the statements of every policy of a role."""
     role: Role = iam_backends[ACCOUNT]["aws"].get_role(name)
     versions = [item for policy in role.managed_policies.values() for item in policy.versions]
     attached = [item.document for item in versions if item.is_default]
     return [item for text in (*role.policies.values(), *attached) for item in _parsed(text)]
+
+
+def role_name(arn: str) -> str:
+    """Return the name of the role with this ARN."""
+    return arn.rsplit("/", 1)[-1]
 
 
 @lru_cache
@@ -77,53 +76,49 @@ def _parsed(text: str) -> list[Statement]:
     return found if isinstance(found, list) else [found]
 
 
-def role_of(arn: str) -> str:
-    """A role's name by its ARN."""
-    return arn.rsplit("/", 1)[-1]
+def _denied(text: str) -> AccessDeniedError:
+    runtime.current().record_denial(text)
+    return AccessDeniedError(text)
 
 
-def judge(machine: Machine) -> None:
-    """Has moto judge the calls that come with a role's key, and note on the machine what it refuses."""
-    _machines.append(machine)
-    # Services have no shape for it in their models, and answer with it.
-    warnings.filterwarnings("ignore", message=r"Exception\(DeniedError\)")
-    act = BaseResponse.call_action
-
-    @wraps(act)
-    def call_action(self: BaseResponse) -> Any:
-        asked = CREDENTIAL.search(self.headers.get("Authorization", ""))
-        if asked and not isinstance(self, S3Response):
-            role, service = asked.groups()
-            self.parse_parameters(self.normalized_request)
-            try:
-                require(role, needs(service, self._get_action(), self.params))
-            except ValueError as unknown:
-                return self.serialized(ActionResult(_denied(str(unknown))))
-            except DeniedError as denied:
-                return self.serialized(ActionResult(denied))
-        return act(self)
-
-    def judge_objects(self: S3Response, bucket_name: str | None = None, key_name: str | None = None) -> None:
-        asked = CREDENTIAL.search(self.headers.get("Authorization", ""))
-        if asked:
-            try:
-                require(asked[1], _of_request(self, bucket_name, key_name))
-            except DeniedError as denied:
-                raise S3ClientError("AccessDenied", str(denied)) from denied
-
-    BaseResponse.call_action = call_action
-    ActionAuthenticatorMixin._authenticate_and_authorize_s3_action = judge_objects
+@wrap(BaseResponse, "call_action")
+def _authorize_call(original: Function, response: BaseResponse) -> Any:
+    """Answer a call only if the role allows it. S3 has another patch, because its requests do not name an operation."""
+    credential = CREDENTIAL.search(response.headers.get("Authorization", ""))
+    if credential and not isinstance(response, S3Response):
+        role, service = credential.groups()
+        response.parse_parameters(response.normalized_request)
+        try:
+            authorize(role, required_permissions(service, response._get_action(), response.params))
+        except ValueError as unlisted:
+            return response.serialized(ActionResult(_denied(str(unlisted))))
+        except AccessDeniedError as denied:
+            return response.serialized(ActionResult(denied))
+    return original(response)
 
 
-def _of_request(request: S3Response, bucket: str | None, key: str | None) -> Iterator[Call]:
-    """What a request to S3 takes: of all buckets, one, an object, many that it deletes, or one that it copies."""
+@wrap(ActionAuthenticatorMixin, "_authenticate_and_authorize_s3_action")
+def _authorize_s3_call(
+    _original: Function, response: S3Response, bucket_name: str | None = None, key_name: str | None = None
+) -> None:
+    """Answer a call of S3 only if the role allows it."""
+    credential = CREDENTIAL.search(response.headers.get("Authorization", ""))
+    if credential:
+        try:
+            authorize(credential[1], _s3_permissions(response, bucket_name, key_name))
+        except AccessDeniedError as denied:
+            raise S3ClientError("AccessDenied", str(denied)) from denied
+
+
+def _s3_permissions(request: S3Response, bucket: str | None, key: str | None) -> Iterator[Permission]:
+    """Yield what a request to S3 needs: on all buckets, one bucket, one object, many to delete, or one to copy."""
     action = f"s3:{request.data['Action'].replace('HeadBucket', 'ListBucket')}"
     if bucket is None:
-        yield Call("s3:ListAllMyBuckets")
+        yield Permission("s3:ListAllMyBuckets")
     elif action == "s3:DeleteObject" and key is None:
         for found in KEY.findall(request.body.decode()):
-            yield from of_objects(action, bucket, unescape(found))
+            yield from on_object(action, bucket, unescape(found))
     else:
-        yield from of_objects(action, bucket, key)
+        yield from on_object(action, bucket, key)
     if source := request.headers.get("x-amz-copy-source"):
-        yield from of_uri("s3:GetObject", f"s3://{unquote(source).lstrip('/')}")
+        yield from on_uri("s3:GetObject", f"s3://{unquote(source).lstrip('/')}")

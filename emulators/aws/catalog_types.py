@@ -1,7 +1,7 @@
-"""What moto's CloudFormation lacks of Glue and Athena: database, table, connection, job, crawlers, workgroup.
+"""CloudFormation resource types of Glue and Athena that moto lacks: database, table, connection, job and others.
 
-Each is made in moto's own Glue and Athena, so that what a deployment made can be described, started and queried.
-Rules of data quality stay a record: moto keeps none.
+Each is created in moto's own Glue and Athena, so that what was deployed can be described, started and queried. Data
+quality rulesets stay a record, because moto has none.
 """
 
 from __future__ import annotations
@@ -13,26 +13,30 @@ from typing import Any
 from moto.athena.models import AthenaBackend, athena_backends
 from moto.glue.models import GlueBackend, glue_backends
 
-from emulators.aws.resource_types import TYPES, Recorded
+from emulators.aws.resource_types import TYPES, RecordedResource
 
 Properties = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """``named_in``: the part of the properties that has the Name, or none; ``make`` puts one into moto's backend, and
-    ``kept`` is where that keeps those of this kind, by name."""
+    """How to create and find resources of one type in moto's backend.
 
-    named_in: str
-    make: Callable[[Any, str, Properties], object]
-    kept: Callable[[Any, Properties], dict[str, Any]]
+    ``name_in`` is the property that holds the Name, or empty if the Name is a property itself. ``create`` creates a
+    resource. ``stored_in`` returns the backend's dictionary of such resources, by name.
+    """
 
-    def name(self, given: Properties, generated: str) -> str:
-        return str((given[self.named_in] if self.named_in else given).get("Name") or generated)
+    name_in: str
+    create: Callable[[Any, str, Properties], object]
+    stored_in: Callable[[Any, Properties], dict[str, Any]]
+
+    def name(self, properties: Properties, generated: str) -> str:
+        """Return the given name, or the generated one if there is none."""
+        return str((properties[self.name_in] if self.name_in else properties).get("Name") or generated)
 
 
-class Made(Recorded):
-    """A resource of one of the kinds."""
+class CatalogResource(RecordedResource):
+    """A resource of Glue or Athena."""
 
     backends: Any
     kind: Kind
@@ -40,37 +44,40 @@ class Made(Recorded):
     @classmethod
     def create_from_cloudformation_json(
         cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str, **kwargs: Any
-    ) -> Made:
+    ) -> CatalogResource:
+        """Create the resource in moto's backend."""
         properties = cloudformation_json["Properties"]
         name = cls.kind.name(properties, resource_name)
-        cls.kind.make(cls.backends[account_id][region_name], name, properties)
-        made = cls(name, f"arn:aws:glue:{region_name}:{account_id}:{name}")
-        made.properties = properties
-        return made
+        cls.kind.create(cls.backends[account_id][region_name], name, properties)
+        resource = cls(name, f"arn:aws:glue:{region_name}:{account_id}:{name}")
+        resource.properties = properties
+        return resource
 
     @classmethod
     def update_from_cloudformation_json(
         cls,
-        original_resource: Made,
+        original_resource: CatalogResource,
         new_resource_name: str,
         cloudformation_json: Any,
         account_id: str,
         region_name: str,
-    ) -> Made:
-        """What changed is made anew, under its name."""
+    ) -> CatalogResource:
+        """Create a changed resource again under its name."""
         before, after = original_resource.properties, cloudformation_json["Properties"]
         if after != before:
             backend, name = cls.backends[account_id][region_name], original_resource.physical_resource_id
-            cls.kind.kept(backend, before).pop(name, None)
-            cls.kind.make(backend, name, after)
+            cls.kind.stored_in(backend, before).pop(name, None)
+            cls.kind.create(backend, name, after)
             original_resource.properties = after
         return original_resource
 
     def delete(self, account_id: str, region_name: str) -> None:
-        self.kind.kept(self.backends[account_id][region_name], self.properties).pop(self.physical_resource_id, None)
+        """Delete the resource."""
+        stored = self.kind.stored_in(self.backends[account_id][region_name], self.properties)
+        stored.pop(self.physical_resource_id, None)
 
 
-def _make_job(glue: GlueBackend, name: str, given: Properties) -> None:
+def _create_job(glue: GlueBackend, name: str, given: Properties) -> None:
     glue.create_job(
         name=name,
         role=given["Role"],
@@ -97,7 +104,7 @@ def _make_job(glue: GlueBackend, name: str, given: Properties) -> None:
     )
 
 
-def _make_crawler(glue: GlueBackend, name: str, given: Properties) -> None:
+def _create_crawler(glue: GlueBackend, name: str, given: Properties) -> None:
     glue.create_crawler(
         name=name,
         role=given["Role"],
@@ -116,16 +123,16 @@ def _make_crawler(glue: GlueBackend, name: str, given: Properties) -> None:
     )
 
 
-def _make_connection(glue: GlueBackend, name: str, given: Properties) -> None:
+def _create_connection(glue: GlueBackend, name: str, given: Properties) -> None:
     glue.create_connection(glue.account_id, given["ConnectionInput"] | {"Name": name}, {})
 
 
-def _make_workgroup(athena: AthenaBackend, name: str, given: Properties) -> None:
+def _create_workgroup(athena: AthenaBackend, name: str, given: Properties) -> None:
     athena.create_work_group(name, given.get("WorkGroupConfiguration", {}), given.get("Description", ""), [])
 
 
 def _tables(glue: GlueBackend, given: Properties) -> dict[str, Any]:
-    """Those of its database, which takes them along when it goes."""
+    """Return the tables of a database; none if the database was deleted, and its tables with it."""
     database = glue.databases.get(given["DatabaseName"])
     return database.tables if database else {}
 
@@ -141,20 +148,19 @@ GLUE = {
         lambda glue, name, given: glue.create_table(given["DatabaseName"], name, given["TableInput"]),
         _tables,
     ),
-    "Connection": Kind("ConnectionInput", _make_connection, lambda glue, given: glue.connections),
+    "Connection": Kind("ConnectionInput", _create_connection, lambda glue, given: glue.connections),
     "SecurityConfiguration": Kind(
         "",
         lambda glue, name, given: glue.create_security_configuration(name, given["EncryptionConfiguration"]),
         lambda glue, given: glue.security_configurations,
     ),
-    "Job": Kind("", _make_job, lambda glue, given: glue.jobs),
-    "Crawler": Kind("", _make_crawler, lambda glue, given: glue.crawlers),
+    "Job": Kind("", _create_job, lambda glue, given: glue.jobs),
+    "Crawler": Kind("", _create_crawler, lambda glue, given: glue.crawlers),
 }
-WORKGROUP = Kind("", _make_workgroup, lambda athena, given: athena.work_groups)
+WORKGROUP = Kind("", _create_workgroup, lambda athena, given: athena.work_groups)
 
-
-def extend() -> None:
-    """Registers the types."""
-    for name, kind in GLUE.items():
-        TYPES[f"AWS::Glue::{name}"] = type(name, (Made,), {"backends": glue_backends, "kind": kind})
-    TYPES["AWS::Athena::WorkGroup"] = type("WorkGroup", (Made,), {"backends": athena_backends, "kind": WORKGROUP})
+for _name, _kind in GLUE.items():
+    TYPES[f"AWS::Glue::{_name}"] = type(_name, (CatalogResource,), {"backends": glue_backends, "kind": _kind})
+TYPES["AWS::Athena::WorkGroup"] = type(
+    "WorkGroup", (CatalogResource,), {"backends": athena_backends, "kind": WORKGROUP}
+)

@@ -1,13 +1,13 @@
-"""What does a crawler find? The partitions that lie in the emulator's S3, and the warehouse's tables by its connection.
+"""Glue crawlers that write to moto's catalog: partitions from the emulator's S3, tables from the warehouse.
 
-It enters them into moto's catalog. The warehouse is read as the connection says: at its address, by TLS, as the user
-of its secret.
+A crawler reads the warehouse as its connection says: at the deployed address, over TLS, as the user of its secret.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 import threading
 import time
 from typing import Any
@@ -19,134 +19,129 @@ from moto.core.utils import utcnow
 from moto.glue.exceptions import CrawlerRunningException
 from moto.glue.models import FakeCrawl, FakeCrawler, FakeTable, GlueBackend
 from moto.glue.responses import GlueResponse
+from moto.moto_api import state_manager
 from moto.secretsmanager.models import secretsmanager_backends
 
-from emulators.aws import programs
-from emulators.aws.authorization import require, role_of
-from emulators.aws.calls import of_crawl
-from emulators.aws.machine import ACCOUNT, REGION, Machine
+from emulators.aws import s3_objects
+from emulators.aws.account import ACCOUNT, REGION
+from emulators.aws.authorization import authorize, role_name
+from emulators.aws.patches import Function, add, wrap
+from emulators.aws.permissions import of_crawl
 
 RUNNING, STOPPING = 1.0, 0.25  # seconds
+ENDED_STATUSES = ("SUCCEEDED", "FAILED")
 JDBC = re.compile(r"jdbc:postgresql://(?P<host>[^:/]+):(?P<port>\d+)/(?P<dbname>\w+)")
 
+# A crawl's status changes only when this module sets it.
+state_manager.set_transition("glue::crawl", {"progression": "manual", "times": sys.maxsize})
 
-def crawl(crawler: FakeCrawler) -> tuple[int, int]:
-    """Enters what its targets hold; how many tables and partitions are new."""
-    require(role_of(crawler.role), of_crawl(crawler))
-    tables = partitions = 0
+
+def crawl(crawler: FakeCrawler) -> int:
+    """Write what the crawler's targets hold to the catalog. Return the number of new tables."""
+    authorize(role_name(crawler.role), of_crawl(crawler))
     for target in crawler.targets.get("CatalogTargets", ()):
         for name in target["Tables"]:
-            partitions += _enter_partitions(crawler.backend.get_table(target["DatabaseName"], name))
-    for target in crawler.targets.get("JdbcTargets", ()):
-        tables += _enter_tables(crawler, target)
-    return tables, partitions
+            _add_partitions(crawler.backend.get_table(target["DatabaseName"], name))
+    return sum(_add_tables(crawler, target) for target in crawler.targets.get("JdbcTargets", ()))
 
 
-def _enter_partitions(table: FakeTable) -> int:
-    """A table's partitions, by the ``key=value`` folders under its place."""
+def _add_partitions(table: FakeTable) -> None:
+    """Add a table's new partitions, which are the ``key=value`` folders below its location."""
     storage = table.as_dict()["StorageDescriptor"]
-    bucket, prefix = programs.place_of(storage["Location"])
+    bucket, prefix = s3_objects.split_uri(storage["Location"])
     names = [column["Name"] for column in table.as_dict()["PartitionKeys"]]
-    made = 0
-    for key in list(programs.s3().get_bucket(bucket).keys.keys()):
+    for key in s3_objects.list_keys(bucket, prefix):
         folder, _, _ = key.rpartition("/")
         found = dict(part.split("=", 1) for part in folder.removeprefix(prefix).split("/") if "=" in part)
         values = [unquote(found.get(name, "")) for name in names]
-        if not key.startswith(prefix) or not all(values) or str(values) in table.partitions:
-            continue
-        place = storage | {"Location": f"s3://{bucket}/{folder}/"}
-        table.create_partition({"Values": values, "StorageDescriptor": place})
-        made += 1
-    return made
+        if all(values) and str(values) not in table.partitions:
+            location = storage | {"Location": f"s3://{bucket}/{folder}/"}
+            table.create_partition({"Values": values, "StorageDescriptor": location})
 
 
-def _enter_tables(crawler: FakeCrawler, target: dict[str, str]) -> int:
-    """The tables of a schema, as DATABASE/SCHEMA/% names them."""
+def _add_tables(crawler: FakeCrawler, target: dict[str, str]) -> int:
+    """Add the new tables of a path DATABASE/SCHEMA/%, and return how many they are."""
     backend: GlueBackend = crawler.backend
-    _, schema, _ = target["Path"].split("/")
-    database, made = backend.get_database(crawler.database_name), 0
-    with _connected(backend.get_connection(ACCOUNT, target["ConnectionName"], "").connection_properties) as connection:
+    database, schema, _ = target["Path"].split("/")
+    catalog, added = backend.get_database(crawler.database_name), 0
+    with _connect(backend.get_connection(ACCOUNT, target["ConnectionName"], "").connection_properties) as connection:
         found = connection.execute(
             "select table_name, json_agg(json_build_object('Name', column_name, 'Type', data_type)) "
             "from information_schema.columns where table_schema = %s group by 1",
             [schema],
         )
-        for name, columns in found:
-            entered = f"{crawler.table_prefix}{target['Path'].rsplit('/', 1)[0].replace('/', '_')}_{name}"
-            if entered not in database.tables:
-                storage = {
-                    "Columns": columns,
-                    "Location": f"{target['Path'].rsplit('/', 1)[0].replace('/', '.')}.{name}",
-                }
-                backend.create_table(crawler.database_name, entered, {"Name": entered, "StorageDescriptor": storage})
-                made += 1
-    return made
+        for table, columns in found:
+            name = f"{crawler.table_prefix}{database}_{schema}_{table}"
+            if name not in catalog.tables:
+                storage = {"Columns": columns, "Location": f"{database}.{schema}.{table}"}
+                backend.create_table(crawler.database_name, name, {"Name": name, "StorageDescriptor": storage})
+                added += 1
+    return added
 
 
-def _connected(properties: dict[str, str]) -> psycopg.Connection[Any]:
+def _connect(properties: dict[str, str]) -> psycopg.Connection[Any]:
     url = properties["JDBC_CONNECTION_URL"]
-    where = JDBC.match(url)
-    if where is None:
-        raise ValueError(f"the connection's address is not PostgreSQL's: {url}")
+    address = JDBC.match(url)
+    if address is None:
+        raise ValueError(f"the connection's URL is not a PostgreSQL URL: {url}")
     store = secretsmanager_backends[ACCOUNT][REGION]
     user = json.loads(store.get_secret_value(properties["SECRET_ID"], "", "")["SecretString"])
     tls = "require" if properties.get("JDBC_ENFORCE_SSL") == "true" else "prefer"
-    return psycopg.connect(**where.groupdict(), user=user["username"], password=user["password"], sslmode=tls)
+    return psycopg.connect(**address.groupdict(), user=user["username"], password=user["password"], sslmode=tls)
 
 
-def run_on(machine: Machine) -> None:
-    """Has moto's crawlers crawl."""
-    as_dict = FakeCrawler.as_dict
-    ended = {"SUCCEEDED", "FAILED"}
-
-    def start_and_crawl(self: FakeCrawler) -> None:
-        if self.status != "READY":
-            raise CrawlerRunningException(f"Crawler with name {self.name} has already started")
-        self.crawls.append(FakeCrawl(self.name))
-        threading.Thread(target=run, args=(self, self.crawls[-1]), daemon=True).start()
-
-    def run(crawler: FakeCrawler, done: Any) -> None:
-        time.sleep(RUNNING)
-        try:
-            done.tables, done.partitions = crawl(crawler)
-            done.error, outcome = "", "SUCCEEDED"
-        except Exception as error:
-            done.error, outcome = f"{type(error).__name__}: {error}".splitlines()[0], "FAILED"
-        done.end_time = utcnow()
-        done.outcome = "STOPPING"
-        time.sleep(STOPPING)
-        done.outcome = outcome
-
-    def status(self: FakeCrawler) -> str:
-        state = _state(self)
-        return "READY" if state in ended or not state else state
-
-    def described(self: FakeCrawler) -> dict[str, Any]:
-        plain = as_dict(self)
-        if plain.pop("LastCrawl", None) and _state(self) in ended:
-            last = self.crawls[-1]
-            told = {"Status": last.outcome, "StartTime": last.start_time, "LogGroup": last.log_group}
-            plain["LastCrawl"] = told | ({"ErrorMessage": last.error} if last.error else {})
-        return plain
-
-    def get_crawler_metrics(self: GlueResponse) -> ActionResult:
-        found = []
-        for name in self._get_param("CrawlerNameList") or list(self.glue_backend.crawlers):
-            over = [crawl for crawl in self.glue_backend.get_crawler(name).crawls if crawl.end_time]
-            seconds = sorted((crawl.end_time - crawl.start_time).total_seconds() for crawl in over)
-            times = (
-                {"LastRuntimeSeconds": seconds[-1], "MedianRuntimeSeconds": seconds[len(seconds) // 2]} if over else {}
-            )
-            tables = sum(getattr(crawl, "tables", 0) for crawl in over)
-            counts = {"TablesCreated": tables, "TablesUpdated": 0, "TablesDeleted": 0}
-            found.append({"CrawlerName": name, "StillEstimating": False, "TimeLeftSeconds": 0.0, **times, **counts})
-        return ActionResult({"CrawlerMetricsList": found})
-
-    FakeCrawler.start_crawler, FakeCrawler.as_dict = start_and_crawl, described
-    FakeCrawler.status = property(status)
-    GlueResponse.get_crawler_metrics = get_crawler_metrics
+def _run(crawler: FakeCrawler, run: Any) -> None:
+    """Take one crawl from RUNNING to its end."""
+    time.sleep(RUNNING)
+    try:
+        run.tables = crawl(crawler)
+        run.error, status = "", "SUCCEEDED"
+    except Exception as error:
+        run.error, status = f"{type(error).__name__}: {error}".splitlines()[0], "FAILED"
+    run.end_time = utcnow()
+    run.status = "STOPPING"
+    time.sleep(STOPPING)
+    run.status = status
 
 
-def _state(crawler: FakeCrawler) -> str:
-    """Of the newest crawl: RUNNING, STOPPING, or how it ended; empty before the first."""
-    return getattr(crawler.crawls[-1], "outcome", "RUNNING") if crawler.crawls else ""
+@wrap(FakeCrawler, "start_crawler")
+def _start_crawler(_original: Function, crawler: FakeCrawler) -> None:
+    """Start a crawl in a thread. moto's own ends at once."""
+    if crawler.status != "READY":
+        raise CrawlerRunningException(f"Crawler with name {crawler.name} has already started")
+    crawler.crawls.append(FakeCrawl(crawler.name))
+    threading.Thread(target=_run, args=(crawler, crawler.crawls[-1]), daemon=True).start()
+
+
+@wrap(FakeCrawler, "status")
+def _crawler_status(_original: Function, crawler: FakeCrawler) -> str:
+    """Return READY, RUNNING or STOPPING. moto does not know the crawl status SUCCEEDED."""
+    status = crawler.crawls[-1].status if crawler.crawls else None
+    return "READY" if status is None or status in ENDED_STATUSES else status
+
+
+@wrap(FakeCrawler, "as_dict")
+def _describe_crawler(original: Function, crawler: FakeCrawler) -> dict[str, Any]:
+    """Return a crawler with its last crawl, only if that has ended, and with its error."""
+    described: dict[str, Any] = original(crawler)
+    last = described.get("LastCrawl")
+    if last and last["Status"] in ENDED_STATUSES:
+        error = crawler.crawls[-1].error
+        described["LastCrawl"] = last | ({"ErrorMessage": error} if error else {})
+    else:
+        described.pop("LastCrawl", None)
+    return described
+
+
+@add(GlueResponse, "get_crawler_metrics")
+def _get_crawler_metrics(response: GlueResponse) -> ActionResult:
+    """Answer GetCrawlerMetrics."""
+    metrics = []
+    for name in response._get_param("CrawlerNameList") or list(response.glue_backend.crawlers):
+        ended = [crawl for crawl in response.glue_backend.get_crawler(name).crawls if crawl.end_time]
+        seconds = sorted((crawl.end_time - crawl.start_time).total_seconds() for crawl in ended)
+        times = {"LastRuntimeSeconds": seconds[-1], "MedianRuntimeSeconds": seconds[len(seconds) // 2]} if ended else {}
+        tables = sum(getattr(crawl, "tables", 0) for crawl in ended)
+        counts = {"TablesCreated": tables, "TablesUpdated": 0, "TablesDeleted": 0}
+        metrics.append({"CrawlerName": name, "StillEstimating": False, "TimeLeftSeconds": 0.0, **times, **counts})
+    return ActionResult({"CrawlerMetricsList": metrics})

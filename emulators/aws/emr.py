@@ -1,8 +1,8 @@
-"""What runs a cluster's steps? This machine: a cluster moves through its states, and a step is the deployed program.
+"""EMR clusters that live and run their steps on this host.
 
-``spark-submit`` gets the arguments of the step, its files as they lie in the emulator's S3, and of the settings
-``spark.yarn.appMasterEnv.*`` the environment that YARN would make of them. What the cluster was asked to start with
-must be there: without its bootstrap action's script and packages or its certificate it fails, as on EMR.
+A cluster moves through EMR's states, and a step runs the deployed program. ``spark-submit`` gets the step's arguments
+and its files from the emulator's S3, and the environment that YARN would make of ``spark.yarn.appMasterEnv.*``. A
+cluster fails as on EMR if S3 does not have its bootstrap action's script and packages or its certificate.
 """
 
 from __future__ import annotations
@@ -17,35 +17,36 @@ from moto.core.utils import utcnow
 from moto.emr.models import Cluster, Step
 from moto.emr.responses import ElasticMapReduceResponse
 
-from emulators.aws import programs
-from emulators.aws.authorization import DeniedError, require
-from emulators.aws.calls import of_uri, role_of_instances
-from emulators.aws.machine import Machine, Trouble
-from emulators.aws.programs import Child
+from emulators.aws import programs, runtime, s3_objects
+from emulators.aws.authorization import AccessDeniedError, authorize
+from emulators.aws.faults import Fault
+from emulators.aws.patches import Function, wrap
+from emulators.aws.permissions import on_uri, role_of_instances
+from emulators.aws.programs import Program
 
-# Seconds for what takes EMR minutes.
+# Seconds for what takes minutes on EMR.
 STARTING, BOOTSTRAPPING, TERMINATING = 0.5, 0.25, 0.25
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 YARN_ENVIRONMENT = "spark.yarn.appMasterEnv."
-OVER = ("TERMINATED", "TERMINATED_WITH_ERRORS")
+ENDED_STATES = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 
 
-class Life:
-    """One cluster's, in a thread of its own, from STARTING to its end."""
+class ClusterLifecycle:
+    """A thread that takes one cluster from STARTING to its end and runs its steps in order."""
 
-    def __init__(self, machine: Machine, cluster: Cluster, idle_minutes: float | None) -> None:
-        self._machine, self._cluster, self._idle_minutes = machine, cluster, idle_minutes
+    def __init__(self, cluster: Cluster, idle_minutes: float | None) -> None:
+        self._cluster, self._idle_minutes = cluster, idle_minutes
         self._end = threading.Event()
-        self.why = ("USER_REQUEST", "Terminated by user request")
-        self._step: Child | None = None
+        self._reason = ("USER_REQUEST", "Terminated by user request")
+        self._step: Program | None = None
         self._role = role_of_instances(cluster.role)
-        self._stuck = machine.take(Trouble.CLUSTER_STUCK) is not None
+        self._stuck = runtime.current().take(Fault.CLUSTER_STUCK) is not None
         cluster.state, cluster.reason, cluster.ready_datetime = "STARTING", None, None
         threading.Thread(target=self._run, daemon=True).start()
 
     def end(self) -> None:
-        """Asks for its end, which kills the step that runs."""
-        if self._cluster.state not in OVER:
+        """Terminate the cluster, and kill the step that runs."""
+        if self._cluster.state not in ENDED_STATES:
             self._cluster.state = "TERMINATING"
         self._end.set()
         if step := self._step:
@@ -57,150 +58,160 @@ class Life:
             if self._stuck:
                 self._end.wait()
             elif not self._end.wait(STARTING):
-                self._become("BOOTSTRAPPING")
-                self._check_what_it_starts_with()
+                self._enter("BOOTSTRAPPING")
+                self._check_start_files()
                 if not self._end.wait(BOOTSTRAPPING):
                     self._cluster.ready_datetime = utcnow()
-                    self._work()
-        except (FileNotFoundError, DeniedError) as error:
+                    self._run_steps()
+        except (FileNotFoundError, AccessDeniedError) as error:
             failed = True
-            self.why = ("BOOTSTRAP_FAILURE", f"On the master instance, bootstrap action 1 returned an error: {error}")
-        except Exception as error:  # a defect of this file: the cluster must not stay for ever
+            message = f"On the master instance, bootstrap action 1 returned an error: {error}"
+            self._reason = ("BOOTSTRAP_FAILURE", message)
+        except Exception as error:  # a defect of this file must not leave the cluster running for ever
             failed = True
-            self.why = ("INTERNAL_ERROR", f"{type(error).__name__}: {error}")
+            self._reason = ("INTERNAL_ERROR", f"{type(error).__name__}: {error}")
         self._cluster.state = "TERMINATING"
         for step in self._cluster.steps:
             if step.state == "PENDING":
                 step.state = "CANCELLED"
         time.sleep(TERMINATING)
-        code, message = self.why
+        code, message = self._reason
         self._cluster.reason = {"Code": code, "Message": message}
         self._cluster.end_datetime = utcnow()
-        self._cluster.state = OVER[failed]
+        self._cluster.state = ENDED_STATES[failed]
 
-    def _become(self, state: str) -> None:
+    def _enter(self, state: str) -> None:
         if not self._end.is_set():
             self._cluster.state = state
 
-    def _check_what_it_starts_with(self) -> None:
-        wanted = []
+    def _check_start_files(self) -> None:
+        """Raise FileNotFoundError or AccessDeniedError for what the nodes cannot read or write."""
+        needed = []
         for action in self._cluster.bootstrap_actions:
             script = action.script_bootstrap_action
-            wanted += [value for name, value in script.items() if name.lower() == "path"]
-            wanted += [value for name, values in script.items() if name.lower() == "args" for value in values]
+            needed += [value for name, value in script.items() if name.lower() == "path"]
+            needed += [value for name, values in script.items() if name.lower() == "args" for value in values]
         if name := self._cluster.security_configuration:
             text = self._cluster.emr_backend.get_security_configuration(name).security_configuration
             rules = json.loads(text) if isinstance(text, str) else text
             certificate = rules["EncryptionConfiguration"].get("InTransitEncryptionConfiguration", {})
-            wanted.append(certificate.get("TLSCertificateConfiguration", {}).get("S3Object", ""))
-        programs.check(self._role, (uri for uri in wanted if uri.startswith("s3://")))
-        # EMR itself only leaves the logs out, which nobody notices before they are needed.
-        require(self._role, of_uri("s3:PutObject", f"{self._cluster.log_uri}{self._cluster.id}/"))
+            needed.append(certificate.get("TLSCertificateConfiguration", {}).get("S3Object", ""))
+        s3_objects.require_readable(self._role, (uri for uri in needed if uri.startswith("s3://")))
+        # EMR starts without this permission and silently writes no logs. Here the cluster fails, to show the mistake.
+        authorize(self._role, on_uri("s3:PutObject", f"{self._cluster.log_uri}{self._cluster.id}/"))
 
-    def _work(self) -> None:
+    def _run_steps(self) -> None:
+        """Run pending steps until the cluster is terminated or idle for too long."""
         idle_since = time.monotonic()
         while not self._end.is_set():
             pending = next((step for step in self._cluster.steps if step.state == "PENDING"), None)
             if pending:
-                self._become("RUNNING")
+                self._enter("RUNNING")
                 self._run_step(pending)
                 idle_since = time.monotonic()
                 continue
-            self._become("WAITING")
+            self._enter("WAITING")
             idle = time.monotonic() - idle_since
-            if self._idle_minutes is not None and idle > self._idle_minutes * self._machine.minute:
-                self.why = ("ALL_STEPS_COMPLETED", "Auto-terminated: the cluster was idle")
+            if self._idle_minutes is not None and idle > self._idle_minutes * runtime.current().idle_minute:
+                self._reason = ("ALL_STEPS_COMPLETED", "Auto-terminated: the cluster was idle")
                 return
-            self._end.wait(LOOK_SECONDS)
+            self._end.wait(POLL_SECONDS)
 
     def _run_step(self, step: Step) -> None:
         step.state, step.start_date_time = "RUNNING", utcnow()
-        log = f"{self._cluster.log_uri}{self._cluster.id}/steps/{step.id}/stderr.gz"
+        log_uri = f"{self._cluster.log_uri}{self._cluster.id}/steps/{step.id}/stderr.gz"
         try:
-            folder = programs.new_folder(self._machine, step.id)
-            command, variables = submission(list(step.args), self._role, folder)
-            environment = programs.spark_environment(self._machine, variables, self._role, folder, {})
-            self._step = Child(command, environment, folder, self._machine.take(Trouble.STEP_DIES))
+            folder = programs.new_folder(step.id)
+            command, variables = local_command(list(step.args), self._role, folder)
+            environment = programs.spark_environment(variables, self._role, folder, {})
+            self._step = Program(command, environment, folder, runtime.current().take(Fault.STEP_KILLED))
             if self._end.is_set():
                 self._step.kill()
             code = self._step.wait()
             assert code is not None
-            error, said = self._step.error(code), self._step.log
+            error, log = self._step.error(code), self._step.log
             self._step = None
-        except (FileNotFoundError, DeniedError, ValueError) as problem:
-            code, error, said = 1, str(problem), f"{problem}\n"
-        programs.keep_log(log, said)
+        except (FileNotFoundError, AccessDeniedError, ValueError) as problem:
+            code, error, log = 1, str(problem), f"{problem}\n"
+        s3_objects.write_compressed(log_uri, log)
         step.end_date_time = utcnow()
         if code:
-            step.failure = {"Reason": "Unknown Error.", "Message": error, "LogFile": log}
-        # Last, for who reads the state reads the rest, too.
+            step.failure = {"Reason": "Unknown Error.", "Message": error, "LogFile": log_uri}
+        # The state comes last: a caller that sees it also reads the rest.
         step.state = "COMPLETED" if code == 0 else "INTERRUPTED" if self._end.is_set() else "FAILED"
 
 
-def submission(arguments: list[str], role: str, folder: Path) -> tuple[list[str], dict[str, str]]:
-    """A step's spark-submit as it runs here, its files fetched into the folder, and the environment YARN would make.
+def local_command(arguments: list[str], role: str, folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Return a step's spark-submit for this host and its variables from YARN; download its files to the folder.
 
-    Raises FileNotFoundError for a file that was not deployed, DeniedError for one that the role may not read,
-    ValueError for what is no such command.
+    Raise FileNotFoundError for a file that was not deployed, AccessDeniedError for one that the role may not read, and
+    ValueError for a command that is not supported.
     """
     if not arguments or arguments[0] != "spark-submit":
         raise ValueError(f"command-runner.jar was given {arguments[:1]}, not spark-submit")
-    files: list[Path] = []
+    python_files: list[Path] = []
     variables: dict[str, str] = {}
     rest = arguments[1:]
     while rest and rest[0].startswith("--"):
         option, value, rest = rest[0], rest[1], rest[2:]
         if option == "--py-files":
-            programs.check(role, value.split(","))
-            files = [programs.fetch(uri, folder) for uri in value.split(",")]
+            s3_objects.require_readable(role, value.split(","))
+            python_files = [s3_objects.download(uri, folder) for uri in value.split(",")]
         elif option == "--conf":
             name, _, setting = value.partition("=")
             if name.startswith(YARN_ENVIRONMENT):
                 variables[name.removeprefix(YARN_ENVIRONMENT)] = setting
         elif option != "--deploy-mode":
-            raise ValueError(f"spark-submit: {option} is not known here")
+            raise ValueError(f"spark-submit: the emulator does not support the option {option}")
     if not rest:
         raise ValueError("spark-submit was given no script")
-    programs.check(role, rest[:1])
-    return programs.submit(files, programs.fetch(rest[0], folder), rest[1:]), variables
+    s3_objects.require_readable(role, rest[:1])
+    return programs.spark_submit(python_files, s3_objects.download(rest[0], folder), rest[1:]), variables
 
 
-def run_on(machine: Machine) -> None:
-    """Has moto's clusters live, and their steps run on this machine."""
-    lives: dict[str, Life] = {}
-    run_job_flow = ElasticMapReduceResponse.run_job_flow
-    plain_status = Step.status.fget
+_lifecycles: dict[str, ClusterLifecycle] = {}
 
-    def run_and_start(self: ElasticMapReduceResponse) -> Any:
-        answer = run_job_flow(self)
-        cluster = self.backend.clusters[answer.result["JobFlowId"]]
-        idle = self._get_param("AutoTerminationPolicy.IdleTimeout") or (
-            self._get_param("AutoTerminationPolicy") or {}
-        ).get("IdleTimeout")
-        for step in cluster.steps:
-            step.state = "PENDING"
-        lives[cluster.id] = Life(machine, cluster, None if idle is None else int(idle) / 60)
-        time.sleep(float(machine.take(Trouble.ANSWER_LATE) or 0))
-        return answer
 
-    def add_steps(self: Cluster, steps: list[dict[str, Any]]) -> list[Step]:
-        added = [Step(state="PENDING", **step) for step in steps]
-        self.steps.extend(added)
-        return added
+@wrap(ElasticMapReduceResponse, "run_job_flow")
+def _start_cluster(original: Function, response: ElasticMapReduceResponse) -> Any:
+    """Create a cluster and start its lifecycle."""
+    answer = original(response)
+    cluster = response.backend.clusters[answer.result["JobFlowId"]]
+    idle = response._get_param("AutoTerminationPolicy.IdleTimeout") or (
+        response._get_param("AutoTerminationPolicy") or {}
+    ).get("IdleTimeout")
+    for step in cluster.steps:
+        step.state = "PENDING"
+    _lifecycles[cluster.id] = ClusterLifecycle(cluster, None if idle is None else int(idle) / 60)
+    time.sleep(float(runtime.current().take(Fault.LATE_ANSWER) or 0))
+    return answer
 
-    def terminate(self: Cluster) -> None:
-        lives[self.id].end()
 
-    def cluster_status(self: Cluster) -> dict[str, Any]:
-        times = {"CreationDateTime": self.creation_datetime, "ReadyDateTime": self.ready_datetime}
-        timeline = times | {"EndDateTime": self.end_datetime}
-        return {"State": self.state, "StateChangeReason": getattr(self, "reason", None) or {}, "Timeline": timeline}
+@wrap(Cluster, "add_steps")
+def _add_pending_steps(_original: Function, cluster: Cluster, steps: list[dict[str, Any]]) -> list[Step]:
+    """Add steps that wait for their turn. moto starts the first at once."""
+    added = [Step(state="PENDING", **step) for step in steps]
+    cluster.steps.extend(added)
+    return added
 
-    def step_status(self: Step) -> dict[str, Any]:
-        told = plain_status(self)  # the state first: it is set last
-        failure = getattr(self, "failure", None)
-        return told | ({"FailureDetails": failure} if failure else {})
 
-    ElasticMapReduceResponse.run_job_flow = run_and_start
-    Cluster.add_steps, Cluster.terminate = add_steps, terminate
-    Cluster.status, Step.status = property(cluster_status), property(step_status)
+@wrap(Cluster, "terminate")
+def _terminate(_original: Function, cluster: Cluster) -> None:
+    """Let the lifecycle end the cluster. moto ends it at once."""
+    _lifecycles[cluster.id].end()
+
+
+@wrap(Cluster, "status")
+def _cluster_status(_original: Function, cluster: Cluster) -> dict[str, Any]:
+    """Return the status with the reason of the cluster's end."""
+    times = {"CreationDateTime": cluster.creation_datetime, "ReadyDateTime": cluster.ready_datetime}
+    timeline = times | {"EndDateTime": cluster.end_datetime}
+    return {"State": cluster.state, "StateChangeReason": getattr(cluster, "reason", None) or {}, "Timeline": timeline}
+
+
+@wrap(Step, "status")
+def _step_status(original: Function, step: Step) -> dict[str, Any]:
+    """Return the status with the details of a failure."""
+    status: dict[str, Any] = original(step)  # first the state: it is set last
+    failure = getattr(step, "failure", None)
+    return status | ({"FailureDetails": failure} if failure else {})

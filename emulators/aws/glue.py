@@ -1,156 +1,180 @@
-"""What runs a Glue job? This machine: the deployed script with its files and arguments, as Glue would start it.
+"""Glue job runs that execute the deployed script on this host, as Glue would start it.
 
-The script gets the job's default arguments and the run's, all of them, as on Glue. Its extra files lie in its working
-folder and its extra Python files on its path. Spark reads ``s3://`` from a copy of the bucket's prefixes, taken when
-the run starts, since the packages of this environment have no file system of S3 for Spark; what the program itself
-reads and writes there goes to the emulator's S3.
+The script gets all default arguments of the job and all arguments of the run, as on Glue. Its extra files are in its
+working folder and its extra Python files on its path. Spark reads ``s3://`` from a copy of the bucket at the start of
+the run, because this environment has no S3 file system for Spark. The program's own AWS clients use the emulator's S3.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from moto.core.responses import ActionResult
-from moto.core.utils import camelcase_to_underscores, utcnow
+from moto.core.utils import camelcase_to_underscores, unix_time_millis, utcnow
 from moto.glue.models import FakeJob, FakeJobRun
 from moto.glue.responses import GlueResponse
+from moto.logs.models import logs_backends
+from moto.moto_api import state_manager
 
-from emulators.aws import programs
-from emulators.aws.authorization import role_of
-from emulators.aws.machine import Machine, Trouble
-from emulators.aws.programs import Child
+from emulators.aws import programs, runtime, s3_objects
+from emulators.aws.account import ACCOUNT, REGION
+from emulators.aws.authorization import role_name
+from emulators.aws.faults import Fault
+from emulators.aws.patches import Function, add, wrap
+from emulators.aws.programs import Program
 
 STARTING = 0.25  # seconds
-# Arguments of a job that name what it starts with, in S3.
-FILES = ("--extra-py-files", "--extra-files", "--additional-python-modules")
-OVERLOAD = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
+# The arguments of a job that name files in S3.
+FILE_ARGUMENTS = ("--extra-py-files", "--extra-files", "--additional-python-modules")
+VIEW_FILE_SYSTEM = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
 STOPPED, TIMED_OUT = "STOPPED", "TIMEOUT"
+LOG_GROUP = "/aws-glue/jobs"
+
+# A run's status changes only when this module sets it.
+state_manager.set_transition("glue::job_run", {"progression": "manual", "times": sys.maxsize})
 
 
-class JobRun:
-    """One run, in a thread of its own."""
+class JobRunThread:
+    """A thread that executes one job run."""
 
-    def __init__(self, machine: Machine, job: FakeJob, run: FakeJobRun) -> None:
-        self._machine, self._job, self._run_of_job = machine, job, run
-        self._child: Child | None = None
-        self.ended_as = ""
-        run.state, run.error, run.ended = "STARTING", "", None
-        threading.Thread(target=self._run, daemon=True).start()
+    def __init__(self, job: FakeJob, run: FakeJobRun) -> None:
+        self._job, self._run = job, run
+        self._program: Program | None = None
+        self._ended_as = ""
+        run.error, run.ended = "", None
+        threading.Thread(target=self._execute, daemon=True).start()
 
-    def stop(self, state: str = STOPPED) -> None:
-        self.ended_as = self.ended_as or state
-        if self._child:
-            self._child.kill()
+    def stop(self, status: str = STOPPED) -> None:
+        """Kill the program; the run ends with this status."""
+        self._ended_as = self._ended_as or status
+        if self._program:
+            self._program.kill()
 
-    def _run(self) -> None:
-        run = self._run_of_job
+    def _execute(self) -> None:
+        run = self._run
         time.sleep(STARTING)
         try:
-            folder = programs.new_folder(self._machine, run.job_run_id[:12])
-            code = self._execute(folder)
-            error = self._child.error(code) if code and self._child else ""
-        except Exception as problem:  # what it starts with is missing; or a defect here, and it must not run for ever
+            folder = programs.new_folder(run.job_run_id[:12])
+            code = self._run_script(folder)
+            error = self._program.error(code) if code and self._program else ""
+        except Exception as problem:  # a missing file, or a defect of this file: the run must not last for ever
             code, error = 1, f"{type(problem).__name__}: {problem}"
         run.ended = utcnow()
-        if self.ended_as == TIMED_OUT:
+        if self._ended_as == TIMED_OUT:
             error = "Job run exceeded its timeout"
-        run.error = error if code or self.ended_as else ""
-        # Last, for who reads the state reads the rest, too.
-        run.state = self.ended_as or ("FAILED" if code else "SUCCEEDED")
+        run.error = error if code or self._ended_as else ""
+        # The status comes last: a caller that sees it also reads the rest.
+        run.status = self._ended_as or ("FAILED" if code else "SUCCEEDED")
 
-    def _execute(self, folder: Path) -> int:
-        run = self._run_of_job
+    def _run_script(self, folder: Path) -> int:
+        """Return the exit code of the script."""
+        run, location = self._run, self._job.command["ScriptLocation"]
         arguments = dict(run.arguments or {})
-        named = {name: value.split(",") for name, value in arguments.items() if name in FILES}
-        role = role_of(self._job.role)
-        programs.check(role, [self._job.command["ScriptLocation"], *(uri for uris in named.values() for uri in uris)])
-        script = programs.fetch(self._job.command["ScriptLocation"], folder)
-        python_files = [programs.fetch(uri, folder) for uri in named.get("--extra-py-files", ())]
-        for uri in named.get("--extra-files", ()):
-            programs.fetch(uri, folder)
+        files = {name: value.split(",") for name, value in arguments.items() if name in FILE_ARGUMENTS}
+        role = role_name(self._job.role)
+        s3_objects.require_readable(role, [location, *(uri for uris in files.values() for uri in uris)])
+        script = s3_objects.download(location, folder)
+        python_files = [s3_objects.download(uri, folder) for uri in files.get("--extra-py-files", ())]
+        for uri in files.get("--extra-files", ()):
+            s3_objects.download(uri, folder)
         given = [part for pair in arguments.items() for part in pair if part]
         given += ["--JOB_NAME", self._job.name, "--JOB_RUN_ID", run.job_run_id]
         copied = copy_for_spark(arguments.get("--lake", ""), folder / "s3")
-        environment = programs.spark_environment(self._machine, {}, role, folder, copied)
-        late = self._machine.take(Trouble.JOB_TIMES_OUT)
-        at = late if late is not None else self._machine.take(Trouble.JOB_DIES)
-        if self.ended_as:
+        environment = programs.spark_environment({}, role, folder, copied)
+        timeout = runtime.current().take(Fault.JOB_TIMEOUT)
+        kill_at = timeout if timeout is not None else runtime.current().take(Fault.JOB_KILLED)
+        if self._ended_as:
             return 1
-        run.state = "RUNNING"
-        self._child = Child(programs.submit(python_files, script, given), environment, folder, at)
-        if self.ended_as:  # stopped while its program was starting
-            self._child.kill()
-        code = self._child.wait(float(run.timeout) * 60)
-        if late is not None or code is None:
+        run.status = "RUNNING"
+        program = self._program = Program(
+            programs.spark_submit(python_files, script, given), environment, folder, kill_at
+        )
+        if self._ended_as:  # stopped while the program was starting
+            program.kill()
+        code = program.wait(float(run.timeout) * 60)
+        if timeout is not None or code is None:
             self.stop(TIMED_OUT)
-            code = self._child.wait()
-        programs.keep_glue_log(self._child.log, run.job_run_id)
+            code = program.wait()
+        write_log(program.log, run.job_run_id)
         assert code is not None
         return code
 
 
 def copy_for_spark(uri: str, folder: Path) -> dict[str, str]:
-    """Copies a bucket's objects into the folder; the settings by which Spark finds them under their s3:// address."""
+    """Copy a bucket's objects to the folder; return the settings with which Spark finds them at their s3:// address."""
     if not uri.startswith("s3://"):
         return {}
-    bucket, _ = programs.place_of(uri)
+    bucket, _ = s3_objects.split_uri(uri)
     settings = {
-        "spark.hadoop.fs.s3.impl": OVERLOAD,
+        "spark.hadoop.fs.s3.impl": VIEW_FILE_SYSTEM,
         "spark.hadoop.fs.viewfs.overload.scheme.target.s3.impl": "org.apache.hadoop.fs.LocalFileSystem",
     }
-    for key in list(programs.s3().get_bucket(bucket).keys.keys()):
-        found = programs.s3().get_object(bucket, key)
-        if found is None or key.endswith("/"):
+    for key in s3_objects.list_keys(bucket):
+        if key.endswith("/"):
             continue
         target = folder / bucket / key
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(found.value)
+        target.write_bytes(s3_objects.read(f"s3://{bucket}/{key}"))
         top = key.split("/")[0]
         settings[f"spark.hadoop.fs.viewfs.mounttable.{bucket}.link./{top}"] = f"file://{folder / bucket / top}"
     return settings
 
 
-def run_on(machine: Machine) -> None:
-    """Has moto's job runs executed on this machine."""
-    running: dict[str, JobRun] = {}
-    start, as_dict = FakeJob.start_job_run, FakeJobRun.as_dict
+def write_log(text: str, run_id: str) -> None:
+    """Write a run's log to CloudWatch, where Glue writes it."""
+    logs = logs_backends[ACCOUNT][REGION]
+    logs.ensure_log_group(LOG_GROUP)
+    logs.create_log_stream(LOG_GROUP, run_id)
+    now = int(unix_time_millis())
+    events = [{"timestamp": now, "message": line or " "} for line in text.splitlines()]
+    logs.put_log_events(LOG_GROUP, run_id, events)
 
-    def start_and_run(self: FakeJob, **given: Any) -> str:
-        run_id = start(self, **given)
-        running[run_id] = JobRun(machine, self, self.job_runs[-1])
-        return run_id
 
-    def described(self: FakeJobRun) -> dict[str, Any]:
-        plain = as_dict(self) | {"JobRunState": self.status, "LogGroupName": "/aws-glue/jobs"}
-        plain["ExecutionTime"] = int(((self.ended or utcnow()) - self.started_on).total_seconds())
-        plain["CompletedOn"] = self.ended
-        if self.error:
-            plain["ErrorMessage"] = self.error
-        return {name: value for name, value in plain.items() if value is not None}
+_threads: dict[str, JobRunThread] = {}
 
-    def batch_stop_job_run(self: GlueResponse) -> ActionResult:
-        ids = self._get_param("JobRunIds")
-        for run_id in ids:
-            running[run_id].stop()
-        name = self._get_param("JobName")
-        done = [{"JobName": name, "JobRunId": run_id} for run_id in ids]
-        return ActionResult({"SuccessfulSubmissions": done, "Errors": []})
 
-    def update_job(self: GlueResponse) -> ActionResult:
-        """Replaces the whole definition, as Glue does: what an update does not name is gone."""
-        name, given = self._get_param("JobName"), self._get_param("JobUpdate")
-        job = self.glue_backend.get_job(name)
-        for key in job.as_dict().keys() - {"Name", "CreatedOn", "LastModifiedOn"}:
-            empty = {} if key in ("DefaultArguments", "ExecutionProperty") else None
-            setattr(job, camelcase_to_underscores(key), given.get(key, empty))
-        job.last_modified_on = utcnow()
-        return ActionResult({"JobName": name})
+@wrap(FakeJob, "start_job_run")
+def _start_run(original: Function, job: FakeJob, **given: Any) -> str:
+    """Create a run and execute it."""
+    run_id: str = original(job, **given)
+    _threads[run_id] = JobRunThread(job, job.job_runs[-1])
+    return run_id
 
-    FakeJob.start_job_run, GlueResponse.update_job = start_and_run, update_job
-    FakeJobRun.status = property(lambda self: getattr(self, "state", "STARTING"), lambda self, value: None)
-    FakeJobRun.advance = lambda self: None
-    FakeJobRun.as_dict = described
-    GlueResponse.batch_stop_job_run = batch_stop_job_run
+
+@wrap(FakeJobRun, "as_dict")
+def _describe_run(original: Function, run: FakeJobRun) -> dict[str, Any]:
+    """Return a run with its real times, log group and error."""
+    described: dict[str, Any] = original(run)  # first the status: it is set last
+    ended, error = getattr(run, "ended", None), getattr(run, "error", "")
+    described |= {"LogGroupName": LOG_GROUP, "CompletedOn": ended}
+    described["ExecutionTime"] = int(((ended or utcnow()) - run.started_on).total_seconds())
+    if error:
+        described["ErrorMessage"] = error
+    return {name: value for name, value in described.items() if value is not None}
+
+
+@add(GlueResponse, "batch_stop_job_run")
+def _batch_stop_job_run(response: GlueResponse) -> ActionResult:
+    """Answer BatchStopJobRun."""
+    ids = response._get_param("JobRunIds")
+    for run_id in ids:
+        _threads[run_id].stop()
+    name = response._get_param("JobName")
+    stopped = [{"JobName": name, "JobRunId": run_id} for run_id in ids]
+    return ActionResult({"SuccessfulSubmissions": stopped, "Errors": []})
+
+
+@add(GlueResponse, "update_job")
+def _update_job(response: GlueResponse) -> ActionResult:
+    """Answer UpdateJob. As on Glue, it replaces the whole definition: what the update does not name is removed."""
+    name, update = response._get_param("JobName"), response._get_param("JobUpdate")
+    job = response.glue_backend.get_job(name)
+    for key in job.as_dict().keys() - {"Name", "CreatedOn", "LastModifiedOn"}:
+        empty = {} if key in ("DefaultArguments", "ExecutionProperty") else None
+        setattr(job, camelcase_to_underscores(key), update.get(key, empty))
+    job.last_modified_on = utcnow()
+    return ActionResult({"JobName": name})

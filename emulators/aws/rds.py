@@ -1,9 +1,9 @@
-"""What answers at the address of a database instance? The embedded PostgreSQL, by TLS and with passwords, as RDS does.
+"""The embedded PostgreSQL at the deployed address of a database instance, over TLS and with passwords, as on RDS.
 
-The embedded server is built without TLS and trusts who reaches its socket. So an endpoint in front of it speaks
-PostgreSQL's TLS, refuses who does not ask for it (``rds.force_ssl``) and who comes as the superuser, and passes the
-rest on to the socket, where from then on every other user needs its password. The instance's owner is made as RDS
-makes it: it may make roles and databases, and is no superuser.
+The embedded server is built without TLS and trusts every client of its socket. So a proxy in front of it speaks TLS. It
+rejects a client that does not ask for TLS (``rds.force_ssl``) and one that connects as the superuser. It passes all
+others to the socket, where every user but the superuser then needs a password. The owner of the instance has RDS's
+permissions: to create roles and databases, but it is no superuser.
 """
 
 from __future__ import annotations
@@ -30,47 +30,50 @@ from moto.rds.models import DBInstance
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from emulators.aws.machine import Machine
+from emulators.aws import runtime
+from emulators.aws.patches import Function, wrap
 
 SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
-# The superuser comes from this machine's embedded parts, by the socket; all others come through the endpoint.
-ACCESS = "local all postgres trust\nlocal all all scram-sha-256\n"
+# The emulator's own process connects as the superuser by the socket. Everyone else comes through the proxy.
+HBA_RULES = "local all postgres trust\nlocal all all scram-sha-256\n"
 BLOCK = 1 << 16
 
 
-class Endpoint:
-    """``address`` and ``port`` of a server that speaks TLS and passes on to a Unix socket."""
+class TlsProxy:
+    """A server that accepts TLS at ``address`` and ``port`` and passes the traffic to a Unix socket."""
 
     def __init__(self, socket: str, port: int) -> None:
         self._socket, self.port = socket, port
-        self._context = _tls()
+        self._context = _tls_context()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         self.address = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
 
     async def _listen(self) -> str:
-        """Every deployment's port is PostgreSQL's own: an address of loopback that has it free is taken."""
-        own = [f"127.{random.randrange(1, 255)}.{random.randrange(256)}.{random.randrange(1, 255)}" for _ in range(8)]
-        for address in (*own, "127.0.0.1"):
+        """Listen on the deployed port, which is PostgreSQL's own, at a loopback address that has it free."""
+        picked = [
+            f"127.{random.randrange(1, 255)}.{random.randrange(256)}.{random.randrange(1, 255)}" for _ in range(8)
+        ]
+        for address in (*picked, "127.0.0.1"):
             with suppress(OSError):
                 self._server = await asyncio.start_server(self._serve, address, self.port)
                 return address
-        raise OSError(f"port {self.port} is taken on loopback: stop the server that listens on all addresses")
+        raise OSError(f"port {self.port} is in use on loopback: stop the server that listens on all addresses")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
-            if await self._secured(reader, writer):
-                opening = await _opening(reader)
-                if b"\0user\0postgres\0" in b"\0" + opening[8:]:
-                    await _refuse(writer, "28P01", "password authentication failed: the superuser is RDS's own")
+            if await self._start_tls(reader, writer):
+                startup = await _read_startup(reader)
+                if b"\0user\0postgres\0" in b"\0" + startup[8:]:
+                    await _reject(writer, "28P01", "password authentication failed: the superuser is RDS's own")
                     return
                 from_server, to_server = await asyncio.open_unix_connection(self._socket)
-                to_server.write(opening)
-                await asyncio.gather(_pass_on(reader, to_server), _pass_on(from_server, writer))
+                to_server.write(startup)
+                await asyncio.gather(_copy(reader, to_server), _copy(from_server, writer))
         writer.close()
 
-    async def _secured(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Answers a client's first words, up to TLS; whether it wanted that."""
+    async def _start_tls(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answer a client's first messages until TLS starts. Return False for a client that does not ask for TLS."""
         while True:
             _, code = struct.unpack("!ii", await reader.readexactly(8))
             if code == SSL_REQUEST:
@@ -79,25 +82,25 @@ class Endpoint:
                 await writer.start_tls(self._context)
                 return True
             if code != GSS_REQUEST:
-                await _refuse(writer, "28000", "no encryption: this server takes TLS only")
+                await _reject(writer, "28000", "no encryption: this server takes TLS only")
                 return False
             writer.write(b"N")
 
 
-async def _opening(reader: asyncio.StreamReader) -> bytes:
-    """A client's first message: its length, the protocol, then names and values, each ending in a zero."""
+async def _read_startup(reader: asyncio.StreamReader) -> bytes:
+    """Return a client's startup message: its length, the protocol, then names and values that each end in a zero."""
     length = await reader.readexactly(4)
     return length + await reader.readexactly(struct.unpack("!i", length)[0] - 4)
 
 
-async def _refuse(writer: asyncio.StreamWriter, code: str, why: str) -> None:
-    body = f"SFATAL\0C{code}\0M{why}\0\0".encode()
+async def _reject(writer: asyncio.StreamWriter, code: str, message: str) -> None:
+    body = f"SFATAL\0C{code}\0M{message}\0\0".encode()
     writer.write(b"E" + struct.pack("!i", len(body) + 4) + body)
     await writer.drain()
     writer.close()
 
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with suppress(OSError):
         while block := await reader.read(BLOCK):
             writer.write(block)
@@ -105,8 +108,8 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     writer.close()
 
 
-def _tls() -> ssl.SSLContext:
-    """A server's context, with a certificate that is made here and vouches for itself."""
+def _tls_context() -> ssl.SSLContext:
+    """Return a server's context with a new self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "rds")])
     now = datetime.datetime.now(datetime.UTC)
@@ -123,7 +126,7 @@ def _tls() -> ssl.SSLContext:
     pem = serialization.Encoding.PEM
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.TemporaryDirectory() as folder:  # the only way in for either is a file
+    with tempfile.TemporaryDirectory() as folder:  # ssl reads a key and a certificate from files only
         both = Path(folder) / "both.pem"
         both.touch(mode=0o600)
         both.write_bytes(private + certificate.public_bytes(pem))
@@ -131,8 +134,8 @@ def _tls() -> ssl.SSLContext:
     return context
 
 
-def _make_owner(dsn: str, owner: dict[str, str], database: str) -> None:
-    """The owner of the secret, and the database as its own; passwords count from here on."""
+def _create_owner(dsn: str, owner: dict[str, str], database: str) -> None:
+    """Create the owner, give it the database, and require passwords from now on."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         scrambled = connection.pgconn.encrypt_password(
             owner["password"].encode(), owner["username"].encode(), b"scram-sha-256"
@@ -144,35 +147,37 @@ def _make_owner(dsn: str, owner: dict[str, str], database: str) -> None:
         connection.execute(sql.SQL("alter database {} owner to {}").format(sql.Identifier(database), role))
         file = connection.execute("show hba_file").fetchone()
         assert file is not None
-        Path(file[0]).write_text(ACCESS)
-        asked = connection.execute("select clock_timestamp()").fetchone()
+        Path(file[0]).write_text(HBA_RULES)
+        before = connection.execute("select clock_timestamp()").fetchone()
         connection.execute("select pg_reload_conf()")
-    taken = False
-    while not taken:  # a new session's settings are the server's
-        with psycopg.connect(dsn) as later:
-            taken = later.execute("select pg_conf_load_time() > %s", asked).fetchone() == (True,)
+    reloaded = False
+    while not reloaded:  # only a new session shows when the server has read its settings
+        with psycopg.connect(dsn) as session:
+            reloaded = session.execute("select pg_conf_load_time() > %s", before).fetchone() == (True,)
 
 
-def run_on(machine: Machine) -> None:
-    """Has the instance that a deployment makes answer at its address."""
-    create = DBInstance.create_from_cloudformation_json.__func__  # type: ignore[attr-defined]
-    address = DBInstance.address.fget
-    endpoints: dict[str, Endpoint] = {}
+_proxies: dict[str, TlsProxy] = {}
 
-    def create_and_serve(cls: Any, name: str, body: Any, account: str, region: str, **kwargs: Any) -> DBInstance:
-        made: DBInstance = create(cls, name, body, account, region, **kwargs)
-        # moto gives every owner one name and password.
-        owner = {"username": body["Properties"]["MasterUsername"], "password": secrets.token_urlsafe(24)}
-        store, secret = made.backend.secretsmanager, made.master_user_secret.secret_arn
-        store.put_secret_value(secret, json.dumps(owner), None, None, ["AWSCURRENT"])
-        where = conninfo_to_dict(machine.warehouse_dsn)
-        _make_owner(machine.warehouse_dsn, owner, body["Properties"]["DBName"])
-        endpoints[made.db_instance_identifier] = Endpoint(f"{where['host']}/.s.PGSQL.5432", int(made.port))
-        return made
 
-    def where(self: DBInstance) -> str:
-        found = endpoints.get(self.db_instance_identifier)
-        return found.address if found else address(self)
+@wrap(DBInstance, "create_from_cloudformation_json")
+def _create_and_serve(
+    original: Function, cls: type[DBInstance], name: str, body: Any, *where: str, **more: Any
+) -> DBInstance:
+    """Create an instance, its owner with the password of its secret, and the proxy at its address."""
+    instance: DBInstance = original(cls, name, body, *where, **more)
+    # moto gives every owner the same name and password.
+    owner = {"username": body["Properties"]["MasterUsername"], "password": secrets.token_urlsafe(24)}
+    store, secret = instance.backend.secretsmanager, instance.master_user_secret.secret_arn
+    store.put_secret_value(secret, json.dumps(owner), None, None, ["AWSCURRENT"])
+    dsn = runtime.current().warehouse_dsn
+    _create_owner(dsn, owner, body["Properties"]["DBName"])
+    socket = f"{conninfo_to_dict(dsn)['host']}/.s.PGSQL.5432"
+    _proxies[instance.db_instance_identifier] = TlsProxy(socket, int(instance.port))
+    return instance
 
-    DBInstance.create_from_cloudformation_json = classmethod(create_and_serve)
-    DBInstance.address = property(where)
+
+@wrap(DBInstance, "address")
+def _address(original: Function, instance: DBInstance) -> str:
+    """Return the address of the instance's proxy."""
+    proxy = _proxies.get(instance.db_instance_identifier)
+    return proxy.address if proxy else original(instance)

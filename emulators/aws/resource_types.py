@@ -1,8 +1,7 @@
-"""What moto's CloudFormation lacks for this project's stacks: secrets, subscriptions, attributes, a record of the rest.
+"""CloudFormation resource types that moto lacks: secrets, subscriptions, RDS attributes and a record of all others.
 
-A type that moto knows is made for real in it; secrets and subscriptions are made for real here; of any other type a
-record is kept, so that a reference to it has a value and a stack that uses it deploys. ``extend()`` is called once, in
-moto's process.
+moto creates the resources of the types that it has. This module creates secrets and subscriptions in moto's services.
+For any other type it keeps a record, so that a reference to the resource has a value and its stack deploys.
 """
 
 from __future__ import annotations
@@ -12,9 +11,11 @@ from typing import Any
 
 from moto.cloudformation import parsing
 from moto.core.common_models import CloudFormationModel
-from moto.rds.models import DBInstance, MasterUserSecret
+from moto.rds.models import DBInstance, MasterUserSecret, rds_backends
 from moto.secretsmanager.models import secretsmanager_backends
 from moto.sns.models import sns_backends
+
+from emulators.aws.patches import Function, wrap
 
 NAME_PROPERTIES = (
     "Name",
@@ -28,27 +29,31 @@ NAME_PROPERTIES = (
 SUBSCRIPTION_ATTRIBUTES = {"RawMessageDelivery", "FilterPolicy", "RedrivePolicy"}
 
 
-class Recorded(CloudFormationModel):
-    """A resource that exists by its name alone. Its attributes are made up of that name."""
+class RecordedResource(CloudFormationModel):
+    """A resource of which the emulator knows only the name; its attributes are derived from the name."""
 
     def __init__(self, physical_id: str, arn: str) -> None:
         self.physical_resource_id, self.arn = physical_id, arn
 
     def get_cfn_attribute(self, name: str) -> str:
+        """Return an attribute for Fn::GetAtt."""
         return self.arn if name.endswith("Arn") else f"{self.physical_resource_id}.{name.lower()}"
 
     @staticmethod
     def cloudformation_name_type() -> str:
+        """Return no property: the name comes from NAME_PROPERTIES."""
         return ""
 
     @staticmethod
     def cloudformation_type() -> str:
+        """Return a type that no template uses."""
         return "Local::Recorded"
 
     @classmethod
     def create_from_cloudformation_json(
         cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str, **kwargs: Any
-    ) -> Recorded:
+    ) -> RecordedResource:
+        """Record a resource with its given name, or its logical one."""
         properties = cloudformation_json["Properties"]
         given = next((properties[key] for key in NAME_PROPERTIES if properties.get(key)), resource_name)
         name = given.get("Name", resource_name) if isinstance(given, dict) else given
@@ -59,58 +64,61 @@ class Recorded(CloudFormationModel):
     @classmethod
     def update_from_cloudformation_json(
         cls,
-        original_resource: Recorded,
+        original_resource: RecordedResource,
         new_resource_name: str,
         cloudformation_json: Any,
         account_id: str,
         region_name: str,
-    ) -> Recorded:
+    ) -> RecordedResource:
+        """Keep the record."""
         return original_resource
 
     @classmethod
     def delete_from_cloudformation_json(
         cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str
     ) -> None:
-        """Nothing was made, so nothing is left."""
+        """Do nothing: there is only the record."""
 
     def is_created(self) -> bool:
+        """Return True: a record is complete at once."""
         return True
 
 
-class Secret(Recorded):
-    """A secret in moto's Secrets Manager, with its given or generated value."""
+class Secret(RecordedResource):
+    """A secret in moto's Secrets Manager."""
 
     @classmethod
     def create_from_cloudformation_json(
         cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str, **kwargs: Any
     ) -> Secret:
+        """Create a secret with its given or generated value."""
         properties = cloudformation_json["Properties"]
         backend = secretsmanager_backends[account_id][region_name]
         value = properties.get("SecretString")
         if value is None:
-            value = _generated(backend, properties.get("GenerateSecretString", {}))
+            value = _generate(backend, properties.get("GenerateSecretString", {}))
         description, key = properties.get("Description"), properties.get("KmsKeyId")
         name = properties.get("Name", resource_name)
-        made = backend.create_secret(name, value, None, description, None, key, None, [], False)
-        arn = json.loads(made)["ARN"]
+        created = backend.create_secret(name, value, None, description, None, key, None, [], False)
+        arn = json.loads(created)["ARN"]
         return cls(arn, arn)
 
     @classmethod
     def delete_from_cloudformation_json(
         cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str
     ) -> None:
+        """Delete a secret at once, without a recovery window."""
         secretsmanager_backends[account_id][region_name].delete_secret(resource_name, None, True)
 
 
-class SecretAttachment(Recorded):
-    """What writes the address of a database into the secret of its user."""
+class SecretAttachment(RecordedResource):
+    """The attachment of a database to the secret of one of its users."""
 
     @classmethod
     def create_from_cloudformation_json(
         cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str, **kwargs: Any
     ) -> SecretAttachment:
-        from moto.rds.models import rds_backends
-
+        """Write the database's address into the secret."""
         properties = cloudformation_json["Properties"]
         backend = secretsmanager_backends[account_id][region_name]
         database = rds_backends[account_id][region_name].databases[properties["TargetId"]]
@@ -120,32 +128,35 @@ class SecretAttachment(Recorded):
         return cls(properties["SecretId"], properties["SecretId"])
 
 
-class Subscription(Recorded):
-    """What a topic sends on, and to whom."""
+class Subscription(RecordedResource):
+    """A subscription of moto's SNS."""
 
     @classmethod
     def create_from_cloudformation_json(
         cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str, **kwargs: Any
     ) -> Subscription:
+        """Subscribe the endpoint and set the subscription's attributes."""
         properties, backend = cloudformation_json["Properties"], sns_backends[account_id][region_name]
-        made = backend.subscribe(properties["TopicArn"], properties["Endpoint"], properties["Protocol"])
+        subscription = backend.subscribe(properties["TopicArn"], properties["Endpoint"], properties["Protocol"])
         for name in SUBSCRIPTION_ATTRIBUTES & properties.keys():
-            backend.set_subscription_attributes(made.arn, name, _as_attribute(properties[name]))
-        return cls(made.arn, made.arn)
+            backend.set_subscription_attributes(subscription.arn, name, _as_attribute(properties[name]))
+        return cls(subscription.arn, subscription.arn)
 
     @classmethod
     def delete_from_cloudformation_json(
         cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str
     ) -> None:
+        """Unsubscribe the endpoint."""
         sns_backends[account_id][region_name].unsubscribe(resource_name)
 
 
 def _as_attribute(value: Any) -> str:
-    """As the call takes it: text, or JSON in text."""
+    """Return a value as the API call takes it: text, or JSON as text."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _generated(backend: Any, rules: dict[str, Any]) -> str:
+def _generate(backend: Any, rules: dict[str, Any]) -> str:
+    """Return a secret's value by the rules of GenerateSecretString."""
     password: str = json.loads(
         backend.get_random_password(
             int(rules.get("PasswordLength", 32)),
@@ -170,31 +181,36 @@ TYPES: dict[str, type[CloudFormationModel]] = {
 }
 
 
-def extend() -> None:
-    """Registers the types above, and mends RDS: names of parameter groups, the owner's managed secret."""
-    known = parsing.resource_class_from_type
+@wrap(parsing, "resource_class_from_type")
+def _class_of(original: Function, resource_type: str) -> type[CloudFormationModel]:
+    """Return the class of a resource type, or RecordedResource if there is none."""
+    if resource_type in TYPES:
+        return TYPES[resource_type]
+    if resource_type.startswith("Custom::"):  # moto's own needs Docker to run the function behind it
+        return RecordedResource
+    return original(resource_type) or RecordedResource
 
-    def class_or_record(resource_type: str) -> type[CloudFormationModel]:
-        if resource_type in TYPES:
-            return TYPES[resource_type]
-        if resource_type.startswith("Custom::"):  # moto would want Docker to run its function
-            return Recorded
-        return known(resource_type) or Recorded
 
-    parsing.resource_class_from_type = class_or_record
-    create = DBInstance.create_from_cloudformation_json.__func__  # type: ignore[attr-defined]
-    attribute = DBInstance.get_cfn_attribute
+@wrap(DBInstance, "create_from_cloudformation_json")
+def _create_instance(
+    original: Function, cls: type[DBInstance], name: str, body: Any, *where: str, **more: Any
+) -> DBInstance:
+    """Create an instance with the name of its parameter group and the managed secret of its owner."""
+    properties = body["Properties"]
+    group = properties.get("DBParameterGroupName")
+    properties["DBParameterGroupName"] = getattr(group, "name", group)
+    instance: DBInstance = original(cls, name, body, *where, **more)
+    instance.master_user_secret = MasterUserSecret(instance, properties["MasterUserSecret"]["KmsKeyId"])
+    return instance
 
-    def create_instance(cls: Any, name: str, body: Any, account_id: str, region_name: str, **kwargs: Any) -> DBInstance:
-        group = body["Properties"].get("DBParameterGroupName")
-        body["Properties"]["DBParameterGroupName"] = getattr(group, "name", group)
-        made: DBInstance = create(cls, name, body, account_id, region_name, **kwargs)
-        made.master_user_secret = MasterUserSecret(made, body["Properties"]["MasterUserSecret"]["KmsKeyId"])
-        return made
 
-    def get_attribute(self: DBInstance, name: str) -> Any:
-        return self.master_user_secret.secret_arn if name == "MasterUserSecret.SecretArn" else attribute(self, name)
+@wrap(DBInstance, "get_cfn_attribute")
+def _instance_attribute(original: Function, instance: DBInstance, name: str) -> Any:
+    """Return an attribute for Fn::GetAtt, the managed secret's too."""
+    return instance.master_user_secret.secret_arn if name == "MasterUserSecret.SecretArn" else original(instance, name)
 
-    DBInstance.create_from_cloudformation_json = classmethod(create_instance)
-    DBInstance.get_cfn_attribute = get_attribute
-    DBInstance.has_cfn_attr = classmethod(lambda cls, name: True)
+
+@wrap(DBInstance, "has_cfn_attr")
+def _has_attribute(_original: Function, cls: type[DBInstance], name: str) -> bool:
+    """Return True: get_cfn_attribute raises for an attribute that does not exist."""
+    return True

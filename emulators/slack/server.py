@@ -1,7 +1,7 @@
-"""How does Slack answer a post? An emulator on a free loopback port, for chat.postMessage and for a webhook.
+"""An emulator of Slack on a free loopback port: chat.postMessage and an incoming webhook.
 
-It answers as the real one does, wrong tokens included: `{"ok": false, "error": …}` with status 200, 429 with
-Retry-After, a proxy's page with 500, or a connection that closes without a word.
+It answers as Slack does, also to a wrong token: ``{"ok": false, "error": …}`` with status 200. With a fault it answers
+429 with Retry-After, a proxy's page with 500 or truncated JSON, or closes the connection without an answer.
 """
 
 from __future__ import annotations
@@ -16,34 +16,41 @@ from urllib.parse import parse_qs
 
 TOKEN = "xoxb-emulator-token"  # noqa: S105
 HOOK = "/services/T0/B0/emulator-hook"
-DROP = "drop"
+DROP, TRUNCATE = "drop", "truncate"
 
 
 @dataclass
-class Trouble:
-    """What the next posts meet: an error code of Slack's, an HTTP status, or DROP; ``times`` of them, -1 for all."""
+class Fault:
+    """A fault that the next posts meet.
 
-    what: str | int
+    ``answer`` is one of Slack's error codes, an HTTP status, DROP to close the connection, or TRUNCATE to cut off
+    the JSON. ``times`` is the number of posts that meet it, -1 for all. ``retry_after`` is in seconds.
+    """
+
+    answer: str | int
     times: int = -1
     retry_after: int = 1
 
 
 @dataclass
 class SlackEmulator:
-    """Slack from ``__enter__`` to ``__exit__``. ``posts`` are those it took: their channel and text."""
+    """Slack, running from ``__enter__`` to ``__exit__``.
 
-    trouble: Trouble | None = None
+    ``posts`` holds the channel and text of each accepted post; ``attempts`` also counts those that met a fault.
+    """
+
+    fault: Fault | None = None
     posts: list[dict[str, Any]] = field(default_factory=list)
     attempts: int = 0
 
     @property
     def url(self) -> str:
-        """What BARFLOW_SLACK_URL is to be."""
+        """The value of BARFLOW_SLACK_URL."""
         return f"http://127.0.0.1:{self._server.server_address[1]}/api/"
 
     @property
     def webhook(self) -> str:
-        """What BARFLOW_SLACK_WEBHOOK is to be."""
+        """The value of BARFLOW_SLACK_WEBHOOK."""
         return f"http://127.0.0.1:{self._server.server_address[1]}{HOOK}"
 
     def __enter__(self) -> SlackEmulator:
@@ -59,12 +66,13 @@ class SlackEmulator:
         self._server.server_close()
         self._thread.join()
 
-    def next_trouble(self) -> Trouble | None:
+    def next_fault(self) -> Fault | None:
+        """Count an attempt, and return the fault that it meets."""
         self.attempts += 1
-        found = self.trouble
+        found = self.fault
         if found is not None and found.times > 0:
             found.times -= 1
-            self.trouble = found if found.times else None
+            self.fault = found if found.times else None
         return found
 
 
@@ -74,17 +82,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-        trouble = self.slack.next_trouble()
-        if trouble is None:
-            self._take(body)
-        elif trouble.what == DROP:
+        fault = self.slack.next_fault()
+        if fault is None:
+            self._accept(body)
+        elif fault.answer == DROP:
             self.close_connection = True
-        elif isinstance(trouble.what, int):
-            self._answer(trouble.what, "<html>not today</html>", {"Retry-After": str(trouble.retry_after)})
+        elif fault.answer == TRUNCATE:
+            self._answer(200, '{"ok": tr')
+        elif isinstance(fault.answer, int):
+            self._answer(fault.answer, "<html>not today</html>", {"Retry-After": str(fault.retry_after)})
         else:
-            self._refuse(trouble.what)
+            self._refuse(fault.answer)
 
-    def _take(self, body: str) -> None:
+    def _accept(self, body: str) -> None:
         if self.path == HOOK:
             self.slack.posts.append({"channel": "webhook", "text": json.loads(body)["text"]})
             self._answer(200, "ok")
@@ -112,4 +122,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body.encode())
 
     def log_message(self, *arguments: object) -> None:
-        """Nothing: what it took is in ``posts``."""
+        """Log nothing: the accepted posts are in ``posts``."""

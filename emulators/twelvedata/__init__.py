@@ -1,1 +1,1 @@
-"""What stands in for Twelve Data's API: its rules, its words and its faults, over HTTP."""
+"""An emulator of the Twelve Data API: its rules, its messages and its faults, over HTTP."""

@@ -1,6 +1,6 @@
-"""What is the whole answer to a call? The vendor's rules from key to body, without HTTP.
+"""The body of the answer to a call by the vendor's rules, without HTTP.
 
-A call is judged in this order: key, plan, parameters, credits, then each symbol for itself.
+The rules apply in this order: key, plan, parameters, credits, then each symbol on its own.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from emulators.twelvedata import errors
 from emulators.twelvedata.bar_source import BarSource
 from emulators.twelvedata.credits import Credits
 from emulators.twelvedata.errors import Refusal
-from emulators.twelvedata.faults import spoil
+from emulators.twelvedata.faults import apply_fault
 from emulators.twelvedata.query import INTERVAL, Query, parse
 from emulators.twelvedata.switches import VALUE_KINDS, Fault, Switches
 from emulators.twelvedata.values import Values
 
-# The vendor's public key, good for a few symbols only.
+# The vendor's public key, valid for a few symbols only.
 DEMO_KEY = "demo"
 DEMO_SYMBOLS = frozenset({"AAPL"})
 
 
 @dataclass
 class Call:
-    """One request as the emulator saw it. Never holds the key."""
+    """One request that the emulator received, without the key."""
 
     path: str
     params: dict[str, str]
     symbols: tuple[str, ...]
     key_in: str | None  # "header", "url" or None
     at: datetime  # the emulator's clock, UTC
-    credits: int = 0  # what it cost
-    status: int | None = None  # the HTTP status of the answer; None: none sent (yet)
+    credits: int = 0  # the credits it used
+    status: int | None = None  # the HTTP status of the answer; None: no answer (yet)
     faults: list[str] = field(default_factory=list)
 
 
 class Answers:
-    """The vendor's side of the two endpoints."""
+    """The answers of the two endpoints."""
 
     def __init__(
         self, source: BarSource, clock: Callable[[], datetime], credits: Credits, switches: Switches, api_key: str
@@ -53,16 +53,18 @@ class Answers:
         self._values = Values(source)
 
     def time_series(self, call: Call, params: Mapping[str, str], key: str | None, faults: list[Fault]) -> bytes:
-        """The body of a good answer, which for several symbols may hold errors. Raises Refusal."""
+        """Return the body of /time_series, which may contain errors of single symbols. Raise Refusal."""
         self._check_key(key, call.symbols)
         if not self.switches.endpoint_in_plan:
             raise errors.endpoint_not_in_plan("/time_series")
         query = parse(params)
         cost = len(query.symbols)
-        granted = self._pay(call, cost)
+        granted = self._use_credits(call, cost)
         if cost == 1:
             return self._series(query.symbols[0], query, faults)
-        bodies = {symbol: self._part(symbol, query, faults, params["symbol"]) for symbol in query.symbols[:granted]}
+        bodies = {
+            symbol: self._series_of_batch(symbol, query, faults, params["symbol"]) for symbol in query.symbols[:granted]
+        }
         if granted < cost:
             refused = orjson.dumps(self.credits.refusal(cost - granted).body)
             bodies |= dict.fromkeys(query.symbols[granted:], refused)
@@ -74,9 +76,9 @@ class Answers:
         return b"{%b}" % b",".join(b"%b:%b" % (orjson.dumps(symbol), body) for symbol, body in bodies.items())
 
     def usage(self, call: Call, key: str | None) -> bytes:
-        """The body of /api_usage, itself a call that costs a credit. Raises Refusal."""
+        """Return the body of /api_usage, a call that itself uses a credit. Raise Refusal."""
         self._check_key(key, ())
-        self._pay(call, 1)
+        self._use_credits(call, 1)
         return orjson.dumps(self.credits.usage())
 
     def _check_key(self, key: str | None, symbols: tuple[str, ...]) -> None:
@@ -84,7 +86,7 @@ class Answers:
         if key != self._api_key and not demo:
             raise errors.bad_key()
 
-    def _pay(self, call: Call, cost: int) -> int:
+    def _use_credits(self, call: Call, cost: int) -> int:
         self.credits.roll()
         before = self.credits.used_in_minute
         try:
@@ -94,8 +96,8 @@ class Answers:
         finally:
             call.credits = self.credits.used_in_minute - before
 
-    def _part(self, symbol: str, query: Query, faults: list[Fault], asked: str) -> bytes:
-        """One symbol's part of a batch: its body, or its error as an object."""
+    def _series_of_batch(self, symbol: str, query: Query, faults: list[Fault], requested: str) -> bytes:
+        """Return one symbol's part of a batch: its body, or its error as an object."""
         try:
             for fault in faults:
                 if fault.kind == "vendor_error" and fault.symbol == symbol.upper():
@@ -103,17 +105,18 @@ class Answers:
             return self._series(symbol, query, faults)
         except Refusal as refusal:
             if refusal.code == 404 and self.switches.unknown_in_batch == 400 and not self._name(symbol):
-                refusal = errors.unknown_symbol_of_batch(symbol, asked)
+                refusal = errors.unknown_symbol_of_batch(symbol, requested)
             return orjson.dumps(refusal.body)
 
-    def _name(self, asked: str) -> str | None:
-        """The source's name of a requested symbol (`aapl`, `AAPL:NASDAQ`), or None when it is unknown."""
-        candidates = (asked.upper().partition(":")[0], asked.upper())
+    def _name(self, requested: str) -> str | None:
+        """Return the source's name of a requested symbol (`aapl`, `AAPL:NASDAQ`), or None if it is unknown."""
+        candidates = (requested.upper().partition(":")[0], requested.upper())
         return next((name for name in candidates if self.source.knows(name)), None)
 
-    def _series(self, asked: str, query: Query, faults: list[Fault]) -> bytes:
-        symbol = self._name(asked)
-        if asked.upper() in self.switches.plan_symbols:
+    def _series(self, requested: str, query: Query, faults: list[Fault]) -> bytes:
+        """Return the body of one symbol. Raise Refusal."""
+        symbol = self._name(requested)
+        if requested.upper() in self.switches.plan_symbols:
             raise errors.symbol_not_in_plan()
         if symbol is None:
             raise errors.unknown_symbol()
@@ -127,20 +130,20 @@ class Answers:
             corrections=self.switches.corrections_of(symbol),
         )
         if not bars:
-            raise errors.no_data(asked, INTERVAL)
-        mine = [fault for fault in faults if fault.kind in VALUE_KINDS and fault.symbol in (None, asked.upper())]
-        named = next((fault.text or "WRONG" for fault in mine if fault.kind == "wrong_symbol"), symbol)
+            raise errors.no_data(requested, INTERVAL)
+        own = [fault for fault in faults if fault.kind in VALUE_KINDS and fault.symbol in (None, requested.upper())]
+        named = next((fault.text or "WRONG" for fault in own if fault.kind == "wrong_symbol"), symbol)
         joined = b"[%b]" % b",".join(bars)
-        if mine:
+        if own:
             values = orjson.loads(joined)
-            for fault in mine:
-                spoil(values, fault, query.zone, now)
+            for fault in own:
+                apply_fault(values, fault, query.zone, now)
             joined = orjson.dumps(values)
         return b'{"meta":%b,"values":%b,"status":"ok"}' % (orjson.dumps(_meta(named)), joined)
 
 
 def injected_error(fault: Fault) -> Refusal:
-    """The vendor's error body that a test asked for."""
+    """Return the vendor's error that a fault describes."""
     return Refusal(fault.status, fault.text or "Internal server error. Please contact our support team.")
 
 

@@ -1,8 +1,7 @@
-"""What is a source of bars for the API emulator? Anything that answers these questions.
+"""The protocol of a source of bars for the Twelve Data emulator.
 
-Two exist: local.synthetic (made-up sessions) and barflow.market.recordings (recorded ones). A source
-gives bars as the vendor would write them, text untouched, so that what is wrong with a recorded bar reaches the
-pipeline as it stands.
+There are two: local.synthetic (generated sessions) and barflow.market.recordings (recorded sessions). A source returns
+bars as the vendor writes them. It changes no text, so that a wrong value of a recorded bar reaches the pipeline.
 """
 
 from __future__ import annotations
@@ -16,32 +15,32 @@ BAR = timedelta(minutes=5)
 
 
 class BarSource(Protocol):
-    """Bars by symbol and time. All moments are aware and in UTC."""
+    """Bars by symbol and time. All times are aware and in UTC."""
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """The symbols worth asking for by default."""
+        """The symbols to request by default."""
         ...
 
     @property
     def first(self) -> datetime:
-        """No bar opens before this moment: where a search back in time may stop."""
+        """A time before which no bar opens, so that a search back in time can stop there."""
         ...
 
     @property
     def as_of(self) -> datetime | None:
-        """The moment after the last bar (its open plus 5 minutes), or None when the source follows the clock."""
+        """The end of the last bar (its open plus 5 minutes), or None if the source follows the clock."""
         ...
 
     @property
     def describe(self) -> str:
-        """What it holds, in a few words for a person."""
+        """A short description for people."""
         ...
 
     def knows(self, symbol: str) -> bool:
-        """Whether asking for this symbol (upper case) is not an error."""
+        """Return whether the source has this symbol (upper case)."""
         ...
 
     def rows(self, symbol: str, start: datetime, end: datetime) -> list[Row]:
-        """The bars that open in [start, end), oldest first. Empty for a symbol it does not know."""
+        """Return the bars that open in [start, end), oldest first; none for an unknown symbol."""
         ...

@@ -1,4 +1,4 @@
-"""How many API credits are used, and may this call have more? One per symbol; by clock minute and by UTC day."""
+"""API credits of a key: one per symbol and call, limited by clock minute and by UTC day."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from datetime import datetime
 
 from emulators.twelvedata import errors
 
-# What a key without limits reports as its limit, so that headers and /api_usage keep their shape.
+# The limit that a key without limits reports, so that headers and /api_usage keep their shape.
 UNLIMITED = 1_000_000
 
 
 @dataclass
 class Credits:
-    """The meter of one key. ``clock`` gives the UTC moment; limits of None are none."""
+    """The credit meter of one key. ``clock`` returns the time in UTC. A limit of None is no limit."""
 
     clock: Callable[[], datetime]
     per_minute: int | None = None
@@ -24,7 +24,7 @@ class Credits:
     _minute: datetime | None = None
 
     def roll(self) -> None:
-        """Forgets the minute, and the day, that are over."""
+        """Reset the counts of a minute and of a day that have ended."""
         minute = self.clock().replace(second=0, microsecond=0)
         if minute != self._minute:
             if self._minute is None or minute.date() != self._minute.date():
@@ -33,9 +33,10 @@ class Credits:
             self._minute = minute
 
     def take(self, cost: int, *, in_part: bool, refused_count: bool) -> int:
-        """Takes ``cost`` credits, or with ``in_part`` as many as there are; returns how many.
+        """Use ``cost`` credits, or with ``in_part`` as many as are left. Return the number used.
 
-        Raises Refusal (429) when there are too few, or with ``in_part`` none.
+        Raise Refusal (429) if too few are left, or with ``in_part`` none. With ``refused_count`` a refused call uses
+        its credits too.
         """
         self.roll()
         left_today = cost if self.per_day is None else self.per_day - self.used_in_day
@@ -50,19 +51,19 @@ class Credits:
         return granted
 
     def refusal(self, cost: int) -> errors.Refusal:
-        """Why ``cost`` more credits are too many: the day's limit before the minute's."""
+        """Return the refusal of ``cost`` more credits; the day's limit comes before the minute's."""
         if self.per_day is not None and self.used_in_day + cost > self.per_day:
             return errors.day_credits_spent(self.used_in_day + cost, self.per_day)
         return errors.minute_credits_spent(self.used_in_minute + cost, self.per_minute or 0)
 
     @property
     def headers(self) -> dict[str, str]:
-        """The answer's headers: used and left in the current minute."""
+        """The headers of an answer: credits used and left in the current minute."""
         left = max(0, (self.per_minute or UNLIMITED) - self.used_in_minute)
         return {"api-credits-used": str(self.used_in_minute), "api-credits-left": str(left)}
 
     def usage(self) -> dict[str, object]:
-        """The body of /api_usage."""
+        """Return the body of /api_usage."""
         usage: dict[str, object] = {
             "timestamp": f"{self.clock():%Y-%m-%d %H:%M:%S}",
             "current_usage": self.used_in_minute,

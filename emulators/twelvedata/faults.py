@@ -1,6 +1,6 @@
-"""How does a spoiled list of bars look? One function per fault of emulators.twelvedata.switches.ValueFault.
+"""The faults of bars: one function per kind in emulators.twelvedata.switches.ValueFault.
 
-Each takes the values of an answer (one object per bar) and changes them in place.
+Each changes the values of an answer (one object per bar) in place.
 """
 
 from __future__ import annotations
@@ -18,47 +18,48 @@ Value = dict[str, str | None]
 
 @dataclass(frozen=True)
 class Target:
-    """What a fault works on: the answer's values, the place of the chosen bar, and what it may need to know."""
+    """The values that a fault changes, with the position of the chosen bar, the answer's zone and the time (UTC)."""
 
     values: list[Value]
-    place: int
+    position: int
     fault: Fault
     zone: ZoneInfo
     now: datetime
 
     @property
     def bar(self) -> Value:
-        return self.values[self.place]
+        """The chosen bar."""
+        return self.values[self.position]
 
 
-def spoil(values: list[Value], fault: Fault, zone: ZoneInfo, now: datetime) -> None:
-    """Applies a value fault, in place; nothing happens when its bar is not among the values."""
-    place = _place(values, fault, zone)
-    if place is not None and fault.kind in SPOILERS:
-        SPOILERS[fault.kind](Target(values, place, fault, zone, now))
+def apply_fault(values: list[Value], fault: Fault, zone: ZoneInfo, now: datetime) -> None:
+    """Change the values in place; do nothing if they do not include the bar of the fault."""
+    position = _position(values, fault, zone)
+    if position is not None and fault.kind in CHANGES:
+        CHANGES[fault.kind](Target(values, position, fault, zone, now))
 
 
-def _place(values: list[Value], fault: Fault, zone: ZoneInfo) -> int | None:
+def _position(values: list[Value], fault: Fault, zone: ZoneInfo) -> int | None:
     if not values:
         return None
     if fault.ts is None:
         return len(values) // 2
-    wanted = _wall(fault.ts, zone)
-    return next((place for place, value in enumerate(values) if value.get("datetime") == wanted), None)
+    wanted = _local_text(fault.ts, zone)
+    return next((position for position, value in enumerate(values) if value.get("datetime") == wanted), None)
 
 
-def _wall(ts: datetime, zone: ZoneInfo) -> str:
+def _local_text(ts: datetime, zone: ZoneInfo) -> str:
     return ts.astimezone(zone).replace(tzinfo=None).isoformat(" ", "seconds")
 
 
 def _duplicate(target: Target) -> None:
-    target.values.insert(target.place + 1, dict(target.bar))
+    target.values.insert(target.position + 1, dict(target.bar))
 
 
 def _conflicting_duplicate(target: Target) -> None:
     other = "low" if target.bar["close"] != target.bar["low"] else "high"
     volume = str(int(target.bar["volume"] or 0) + 1)
-    target.values.insert(target.place + 1, {**target.bar, "close": target.bar[other], "volume": volume})
+    target.values.insert(target.position + 1, {**target.bar, "close": target.bar[other], "volume": volume})
 
 
 def _unordered(target: Target) -> None:
@@ -70,11 +71,11 @@ def _missing_field(target: Target) -> None:
     target.bar.pop(target.fault.field, None)
 
 
-def _field_becomes(text: str | None) -> Callable[[Target], None]:
-    def spoiler(target: Target) -> None:
+def _set_field(text: str | None) -> Callable[[Target], None]:
+    def change(target: Target) -> None:
         target.bar[target.fault.field] = text
 
-    return spoiler
+    return change
 
 
 def _negative_price(target: Target) -> None:
@@ -99,26 +100,26 @@ def _off_grid(target: Target) -> None:
 
 
 def _outside_session(target: Target) -> None:
-    """Three in the morning, on the 5-minute grid, on the bar's own day: closed in New York's time and in UTC."""
+    """Move a bar to 03:00 of its day: on the 5-minute grid, and outside the session in New York time and in UTC."""
     target.bar["datetime"] = f"{(target.bar['datetime'] or '')[:10]} 03:00:00"
 
 
 def _future_bar(target: Target) -> None:
-    """A slot of the next session that has not opened yet: nothing else is wrong with it."""
+    """Move a bar to a slot of the next session, which has not opened; everything else in the bar stays valid."""
     today = new_york(target.now).date()
-    coming = (found for found in sessions_between(today, today + timedelta(days=10)) if found.opens > target.now)
-    target.bar["datetime"] = _wall(next(coming).slots[12].astimezone(UTC), target.zone)
+    future = (found for found in sessions_between(today, today + timedelta(days=10)) if found.opens > target.now)
+    target.bar["datetime"] = _local_text(next(future).slots[12].astimezone(UTC), target.zone)
 
 
-SPOILERS: dict[str, Callable[[Target], None]] = {
+CHANGES: dict[str, Callable[[Target], None]] = {
     "duplicate": _duplicate,
     "conflicting_duplicate": _conflicting_duplicate,
     "unordered": _unordered,
     "missing_field": _missing_field,
-    "null_price": _field_becomes(None),
-    "nan_price": _field_becomes("NaN"),
-    "text_price": _field_becomes("n/a"),
-    "zero_price": _field_becomes("0.00000"),
+    "null_price": _set_field(None),
+    "nan_price": _set_field("NaN"),
+    "text_price": _set_field("n/a"),
+    "zero_price": _set_field("0.00000"),
     "negative_price": _negative_price,
     "high_below_low": _high_below_low,
     "negative_volume": _negative_volume,

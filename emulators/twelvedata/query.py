@@ -1,4 +1,4 @@
-"""What does this request for a time series ask? Its parameters, checked as Twelve Data checks them."""
+"""The parameters of a time series request, checked as Twelve Data checks them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS_WITHOUT_DATES = 30
 
 @dataclass(frozen=True)
 class Query:
-    """A checked request. ``start`` and ``end`` are in UTC; the end has not been made exclusive yet."""
+    """A checked request. ``start`` and ``end`` are in UTC; whether ``end`` is inclusive is a switch."""
 
     symbols: tuple[str, ...]  # as requested
     zone: ZoneInfo
@@ -29,12 +29,15 @@ class Query:
 
 
 def symbols_of(params: Mapping[str, str]) -> tuple[str, ...]:
-    """The symbols asked for, as written, each once; maybe none."""
+    """Return the requested symbols as written, each once; there may be none."""
     return tuple(dict.fromkeys(part.strip() for part in params.get("symbol", "").split(",") if part.strip()))
 
 
 def parse(params: Mapping[str, str]) -> Query:
-    """Reads the parameters of /time_series. Raises Refusal: 400, 404 without a symbol, 414 for too many."""
+    """Return the checked parameters of /time_series.
+
+    Raise Refusal: 400 for a bad parameter, 404 without a symbol, 414 for too many symbols.
+    """
     symbols = symbols_of(params)
     if not symbols:
         raise errors.unknown_symbol()
@@ -78,7 +81,10 @@ def _zone(name: str) -> ZoneInfo:
 
 
 def _moment(params: Mapping[str, str], name: str, zone: ZoneInfo) -> datetime | None:
-    """`2025-07-02`, `2025-07-02 15:30:00` or with a T, read in ``zone``; a date alone is its midnight."""
+    """Return a time in UTC, read in ``zone`` from `2025-07-02`, `2025-07-02 15:30:00` or `2025-07-02T15:30:00`.
+
+    A date alone is its midnight.
+    """
     text = params.get(name)
     if not text:
         return None

@@ -1,7 +1,7 @@
-"""How does one talk to the API emulator? A real HTTP server on a free loopback port, in a thread or as a process.
+"""The Twelve Data emulator as an HTTP server on a free loopback port, in a thread or as a process.
 
 In a test: ``with TwelveDataEmulator(SyntheticBars()) as api: requests.get(f"{api.url}/time_series", …)``.
-As a process: ``python -m emulators.twelvedata.server --seed 7`` prints its address and serves until it is told to stop.
+As a process: ``python -m emulators.twelvedata.server --seed 7`` prints its URL and serves until SIGINT or SIGTERM.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _GATEWAY_PAGE = "<html><head><title>{0}</title></head><body><center><h1>{0}</h1>
 
 
 class TwelveDataEmulator:
-    """The vendor on a loopback port, from ``__enter__`` to ``__exit__``.
+    """The Twelve Data API on a loopback port, from ``__enter__`` to ``__exit__``.
 
-    ``switches`` may be turned, and ``requests`` read, while it runs.
+    While it runs, ``switches`` can be changed and ``requests`` read.
     """
 
     def __init__(
@@ -59,8 +59,10 @@ class TwelveDataEmulator:
         switches: Switches | None = None,
         port: int = 0,
     ):
-        """``clock`` gives the moment in UTC. Without one the data stand still at ``source.as_of`` if it has one and
-        credits follow the real clock: a recorded market does not move, but a minute's credits do come back.
+        """Serve the bars of a source; ``clock`` returns the time in UTC.
+
+        Without a clock, the data is as of ``source.as_of`` if the source has one, and credits follow the real clock. So
+        a recorded market stands still, and a minute's credits are restored after the minute.
         """
         as_of = source.as_of
         self.source = source
@@ -81,7 +83,9 @@ class TwelveDataEmulator:
             self._socket.bind((LOOPBACK, self._port))
         except OSError as error:
             self._socket.close()
-            raise BadInputError(f"port {self._port} is not free ({error.strerror}): take another, or 0") from None
+            raise BadInputError(
+                f"Cannot listen on port {self._port}: {error.strerror}. Choose another port, or 0 for a free one."
+            ) from None
         config = uvicorn.Config(
             _with_transport(self._app()),
             http="h11",
@@ -93,7 +97,7 @@ class TwelveDataEmulator:
             lifespan="off",
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=60,  # longer than a live demo pauses between ticks
+            timeout_keep_alive=60,  # longer than the pause between a live demo's ticks
             timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)
@@ -103,7 +107,7 @@ class TwelveDataEmulator:
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
                 self.__exit__(None, None, None)
-                raise RuntimeError("the API emulator did not start")
+                raise RuntimeError(f"the Twelve Data emulator did not start in {START_SECONDS:.0f} s")
             time.sleep(0.005)
         self.url = f"http://{LOOPBACK}:{self._socket.getsockname()[1]}"
         return self
@@ -129,7 +133,7 @@ class TwelveDataEmulator:
 
         @app.get("/time_series")
         async def time_series(request: Request) -> Response:
-            call, key = self._received(request)
+            call, key = self._record(request)
             faults = self.switches.take_faults(tuple(symbol.upper() for symbol in call.symbols))
             call.faults = [fault.kind for fault in faults]
             await self._pause(self.switches.latency)
@@ -139,14 +143,14 @@ class TwelveDataEmulator:
 
         @app.get("/api_usage")
         async def api_usage(request: Request) -> Response:
-            call, key = self._received(request)
+            call, key = self._record(request)
             await self._pause(self.switches.latency)
             return await self._answer(call, [], lambda: self._answers.usage(call, key))
 
         return app
 
-    def _received(self, request: Request) -> tuple[Call, str | None]:
-        """Writes the request into the log, without its key, which is returned."""
+    def _record(self, request: Request) -> tuple[Call, str | None]:
+        """Add the request to ``requests`` without its key; return both."""
         params = dict(request.query_params)
         url_key = params.pop("apikey", None)
         scheme, _, header_key = request.headers.get("authorization", "").partition(" ")
@@ -159,10 +163,10 @@ class TwelveDataEmulator:
     async def _answer(self, call: Call, faults: list[Fault], body: Callable[[], bytes]) -> Response:
         for fault in faults:
             if fault.kind == "dropped":
-                return _Dropped()
+                return _DroppedResponse()
             if fault.kind == "http_error":
                 call.status = fault.status
-                page = _GATEWAY_PAGE.format(f"{fault.status} Gateway trouble")
+                page = _GATEWAY_PAGE.format(f"{fault.status} Gateway error")
                 return Response(page, fault.status, media_type="text/html")
         try:
             for fault in faults:
@@ -180,12 +184,12 @@ class TwelveDataEmulator:
             content = content[: len(content) // 2]
         for fault in faults:
             if fault.kind == "timeout":
-                await self._pause(fault.seconds)  # its credits are spent: after the silence nothing happens
-        response = _BrokenOff if "broken_off" in kinds else Response
+                await self._pause(fault.seconds)  # the body is made before: the call has used its credits
+        response = _BrokenOffResponse if "broken_off" in kinds else Response
         return response(content, call.status, headers, media_type=_JSON)
 
     async def _pause(self, seconds: float) -> None:
-        """Waits, but not beyond the end of the server."""
+        """Wait, but no longer than the server runs."""
         if seconds > 0 and self._closing is not None:
             try:
                 await asyncio.wait_for(self._closing.wait(), seconds)
@@ -194,7 +198,7 @@ class TwelveDataEmulator:
 
 
 def _with_transport(app: ASGIApp) -> ASGIApp:
-    """Puts uvicorn's transport into the scope: ASGI has no word for closing a connection without an answer."""
+    """Put uvicorn's transport into the scope: ASGI cannot close a connection without an answer."""
 
     async def with_transport(scope: Scope, receive: Receive, send: Send) -> None:
         scope["barflow.transport"] = getattr(getattr(send, "__self__", None), "transport", None)
@@ -203,17 +207,17 @@ def _with_transport(app: ASGIApp) -> ASGIApp:
     return with_transport
 
 
-class _Dropped(Response):
-    """The connection closes before a single byte."""
+class _DroppedResponse(Response):
+    """A response that closes the connection before the first byte."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["barflow.transport"].abort()
         await receive()  # the request, whole
-        await receive()  # the disconnect, after which uvicorn no longer misses an answer
+        await receive()  # the disconnect, after which uvicorn does not expect an answer
 
 
-class _BrokenOff(Response):
-    """The connection closes after half of the body."""
+class _BrokenOffResponse(Response):
+    """A response that closes the connection after half of the body."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -223,31 +227,33 @@ class _BrokenOff(Response):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serves until SIGINT or SIGTERM. The address goes to stdout and, once it answers, into ``--ready-file``."""
+    """Serve until SIGINT or SIGTERM. Print the URL; write it to the ``--ready-file`` once the server answers."""
     parser = argparse.ArgumentParser(prog="python -m emulators.twelvedata.server", description=main.__doc__)
-    parser.add_argument("--port", type=int, default=0, help="0: a free one (default)")
+    parser.add_argument("--port", type=int, default=0, help="port; 0 (default) takes a free one")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--seed", type=int, default=7, help="of the synthetic sessions (default: 7)")
-    what.add_argument("--replay", type=Path, help="a CSV file or a folder of JSON answers to serve instead")
-    parser.add_argument("--now", type=datetime.fromisoformat, help="stand still at this moment: 2026-11-20T21:00+00:00")
-    parser.add_argument("--credits-per-minute", type=int)
-    parser.add_argument("--credits-per-day", type=int)
+    what.add_argument("--seed", type=int, default=7, help="seed of the synthetic sessions (default: 7)")
+    what.add_argument("--replay", type=Path, help="serve a CSV file or a folder of JSON answers instead")
+    parser.add_argument(
+        "--now", type=datetime.fromisoformat, help="stop the clock at this time: 2026-11-20T21:00+00:00"
+    )
+    parser.add_argument("--credits-per-minute", type=int, help="limit of API credits (default: none)")
+    parser.add_argument("--credits-per-day", type=int, help="limit of API credits (default: none)")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
-    parser.add_argument("--ready-file", type=Path, help="write the address here when the server answers")
+    parser.add_argument("--ready-file", type=Path, help="write the URL to this file when the server answers")
     options = parser.parse_args(arguments)
     if options.now is not None and options.now.tzinfo is None:
-        parser.error("--now needs its zone, such as 2026-11-20T21:00+00:00")
+        parser.error("--now needs a time zone, such as 2026-11-20T21:00+00:00")
     try:
-        _serve_until_told(options)
+        _serve_until_signal(options)
     except BarflowError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def _serve_until_told(options: argparse.Namespace) -> None:
+def _serve_until_signal(options: argparse.Namespace) -> None:
     source = Recording.load(options.replay) if options.replay else SyntheticBars(options.seed)
-    stop = queue.SimpleQueue[None]()  # a handler may put into it at any moment, while an Event would lock it out
+    stop = queue.SimpleQueue[None]()  # a signal handler can put into it; an Event could deadlock
     emulator = TwelveDataEmulator(
         source,
         clock=(lambda: options.now) if options.now else None,

@@ -1,7 +1,7 @@
-"""Which values answer a query, and in which bytes? Days of bars are encoded once and kept.
+"""The bars that answer a query, as JSON. Each day of bars is encoded once and cached.
 
-The unit of the cache is one symbol's UTC day in one time zone: an answer is then mostly a join of ready bytes.
-Corrections, the forming bar, ``dp`` and faults are applied on top and never kept.
+The cache holds one symbol's UTC day in one time zone, so that an answer is mostly a join of cached bytes. Corrections,
+the forming bar, ``dp`` and faults are applied afterwards and never cached.
 """
 
 from __future__ import annotations
@@ -28,17 +28,29 @@ NONE: Corrections = {}
 
 @dataclass(frozen=True)
 class Day:
-    """One symbol's bars of a UTC day, oldest first: their opens (UTC), and each as a JSON object."""
+    """One symbol's bars of a UTC day, oldest first: the time of each open (UTC), and each bar as a JSON object."""
 
     opens: tuple[datetime, ...]
     encoded: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The bars to select: one symbol's that open in [start, end), as they are at ``now`` (all UTC)."""
+
+    symbol: str
+    zone: ZoneInfo
+    start: datetime
+    end: datetime
+    now: datetime
+    corrections: Corrections
 
 
 class Values:
     """The encoded bars of a source."""
 
     def __init__(self, source: BarSource, cached_days: int = 20_000):
-        """``cached_days``: how many symbol-days are kept in memory, weekends included, about 15 kB a session."""
+        """Cache up to ``cached_days`` days of a symbol, weekends included; a session takes about 15 kB."""
         self.source = source
         self._day = lru_cache(maxsize=cached_days)(self._encode_day)
 
@@ -52,41 +64,36 @@ class Values:
         forming_bar: bool,
         corrections: Corrections = NONE,
     ) -> list[bytes]:
-        """The newest ``query.limit`` bars in its range that have opened by ``now``, each as JSON, in its order."""
+        """Return the newest ``query.limit`` bars of the query's range that have opened by ``now``, in its order.
+
+        Each bar is a JSON object.
+        """
         end = now + INSTANT if forming_bar else now - BAR + INSTANT
         if query.end is not None:
             end = min(end, query.end if not end_inclusive or query.end >= end else query.end + INSTANT)
         start = max(query.start or self.source.first, self.source.first)
+        selection = Selection(symbol, query.zone, start, end, now, corrections)
         newest_first: list[bytes] = []
         day, first_day = end.date(), start.date()
         while day >= first_day and len(newest_first) < query.limit:
-            newest_first.extend(self._slice(symbol, day, query, start, end, now, corrections))
+            newest_first.extend(self._bars_of(day, selection))
             day -= timedelta(days=1)
         chosen = newest_first[: query.limit]
         if query.decimals is not None:
             chosen = [_rounded(bar, query.decimals) for bar in chosen]
         return chosen if query.newest_first else chosen[::-1]
 
-    def _slice(
-        self,
-        symbol: str,
-        day: date,
-        query: Query,
-        start: datetime,
-        end: datetime,
-        now: datetime,
-        corrections: Corrections,
-    ) -> list[bytes]:
-        """The bars of one day that open in [start, end), newest first."""
-        found = self._day(symbol, day, query.zone)
-        low, high = bisect.bisect_left(found.opens, start), bisect.bisect_left(found.opens, end)
+    def _bars_of(self, day: date, selection: Selection) -> list[bytes]:
+        """Return the selected bars of one UTC day, newest first."""
+        found, now = self._day(selection.symbol, day, selection.zone), selection.now
+        low, high = bisect.bisect_left(found.opens, selection.start), bisect.bisect_left(found.opens, selection.end)
         bars = list(found.encoded[low:high])
-        for ts, changes in corrections.get(day, {}).items():
+        for ts, changes in selection.corrections.get(day, {}).items():
             for place in range(bisect.bisect_left(found.opens, ts), bisect.bisect_right(found.opens, ts)):
                 if low <= place < high:
                     bars[place - low] = orjson.dumps({**orjson.loads(bars[place - low]), **changes})
         for place in range(max(low, bisect.bisect_right(found.opens, now - BAR)), high):
-            bars[place - low] = _as_formed_by(now, found.opens[place], bars[place - low])
+            bars[place - low] = _forming(now, found.opens[place], bars[place - low])
         bars.reverse()
         return bars
 
@@ -97,23 +104,23 @@ class Values:
 
 
 def _encode(rows: list[Row], zone: ZoneInfo) -> tuple[bytes, ...]:
-    """Each bar as a JSON object. Encoded together and then parted: ten times faster than one by one."""
+    """Return each bar as a JSON object. To encode all and split the text is ten times faster than one by one."""
     values = [
-        {"datetime": _wall(ts, zone), "open": o, "high": h, "low": low, "close": c, "volume": v}
+        {"datetime": _local_text(ts, zone), "open": o, "high": h, "low": low, "close": c, "volume": v}
         for ts, o, h, low, c, v in rows
     ]
     parts = orjson.dumps(values)[2:-2].split(b"},{")
     if len(parts) == len(values):
         return tuple(b"{%b}" % part for part in parts)
-    return tuple(orjson.dumps(value) for value in values)  # no bars, or a recorded text with `},{` in it
+    return tuple(orjson.dumps(value) for value in values)  # there are no bars, or a recorded text contains `},{`
 
 
-def _wall(ts: datetime, zone: ZoneInfo) -> str:
+def _local_text(ts: datetime, zone: ZoneInfo) -> str:
     return ts.astimezone(zone).replace(tzinfo=None).isoformat(" ", "seconds")
 
 
-def _as_formed_by(now: datetime, opened: datetime, bar: bytes) -> bytes:
-    """What a bar looks like before it is over: its first price only, and the volume so far."""
+def _forming(now: datetime, opened: datetime, bar: bytes) -> bytes:
+    """Return a bar as it is before its end: with its first price only, and the volume so far."""
     values = orjson.loads(bar)
     values |= dict.fromkeys(PRICES, values["open"])
     volume = values["volume"]

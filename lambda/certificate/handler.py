@@ -1,7 +1,7 @@
-"""Makes the certificate by which EMR's nodes speak TLS among themselves, and puts it where their roles alone can read.
+"""Certificate function: create the TLS certificate of EMR's nodes and store it where only their roles can read it.
 
-Deployment runs it when the function is new or changed. The key is made here, seen by nobody and in no template; a
-cluster that is running keeps the certificate that it started with.
+The deployment runs it when the function is new or changed. The private key is generated here and is in no template. A
+running cluster keeps the certificate with which it started.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-# Longer than the release of EMR that uses it is supported.
+# Longer than AWS supports the EMR release that uses it.
 VALID = timedelta(days=3650)
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """Returns for which names and until when it is valid."""
+    """Create and store a certificate. Return its name and the end of its validity."""
     domain, bucket, key = domain_of(os.environ["AWS_REGION"]), os.environ["CODE_BUCKET"], os.environ["CERTIFICATE_KEY"]
-    certificate, archive = make(domain, datetime.now(UTC))
+    certificate, archive = create_certificate(domain, datetime.now(UTC))
     boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=archive)
     return {"name": f"*.{domain}", "until": certificate.not_valid_after_utc.isoformat()}
 
 
 def domain_of(region: str) -> str:
-    """The domain of private host names in a region."""
+    """Return the domain of private host names in a region."""
     return "ec2.internal" if region == "us-east-1" else f"{region}.compute.internal"
 
 
-def make(domain: str, now: datetime) -> tuple[x509.Certificate, bytes]:
-    """A certificate for all hosts of a domain that vouches for itself, and the zip of PEM files that EMR asks for."""
+def create_certificate(domain: str, now: datetime) -> tuple[x509.Certificate, bytes]:
+    """Return a self-signed certificate for all hosts of a domain, and the zip of PEM files that EMR expects."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"*.{domain}")])
     certificate = (
@@ -57,10 +57,10 @@ def make(domain: str, now: datetime) -> tuple[x509.Certificate, bytes]:
     )
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as files:
-        for place, content in (
+        for name_in_zip, content in (
             ("privateKey.pem", private),
             ("certificateChain.pem", chain),
             ("trustedCertificates.pem", chain),
         ):
-            files.writestr(place, content)
+            files.writestr(name_in_zip, content)
     return certificate, archive.getvalue()

@@ -1,8 +1,8 @@
-"""One tick of ingestion, when the schedule asks for it: is it due, run it, count it. All else is in barflow.
+"""Ingest function: run a tick if one is due, and log its metrics. barflow does everything else.
 
-An error is raised: Lambda then tries twice more and puts the event into the dead-letter queue. A refusal of the vendor
-(wrong key, plan, the day's credits spent) is not: trying again within minutes would be refused again and may cost
-credits, so it ends the tick, counts as TicksRefused for the alarm, and the next tick asks again.
+Errors are raised: Lambda retries twice and then sends the event to the dead-letter queue. A refusal of the vendor
+(wrong key, wrong plan, no credits left today) is not raised, because a retry within minutes would be refused again and
+may cost credits. It ends the tick, counts as TicksRefused for the alarm, and the next tick asks again.
 """
 
 from __future__ import annotations
@@ -16,43 +16,45 @@ from typing import Any
 from barflow.errors import VendorRefusedError
 from barflow.market.sessions import bars_due
 from barflow.operations import cloudwatch as metrics
-from barflow.operations.counted_tick import counted_tick
+from barflow.operations.ticks import run_tick
 from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """Runs the tick that is due, or with ``{"force": true}`` one whatever the hour. Returns what it did.
+    """Run a tick if the market is open, or with ``{"force": true}`` in any case. Return its outcome and counts.
 
-    ``outcome`` is closed (the market is; nothing was asked), succeeded, partial (the vendor refused some symbols),
-    failed (it refused all of them) or refused (it refused to talk). Raises BarflowError.
+    ``outcome`` is closed (the market is closed, nothing was requested), succeeded, partial (the vendor refused some
+    symbols), failed (it refused every symbol) or refused (it refused the request itself). Raises BarflowError.
     """
     try:
-        stores = _run()
+        stores = _stores()
         now = stores.clock()
         if not event.get("force") and not bars_due(now):
             return {"outcome": "closed"}
         return _tick(stores, now)
     except BaseException:
-        _run.cache_clear()  # the next try reads settings and secrets again: one may have been renewed
+        _stores.cache_clear()  # the next try reads the settings and secrets again: one may have been renewed
         raise
 
 
 @cache
-def _run() -> Stores:
-    """Settings and the connection to MongoDB, for as long as this execution environment lives."""
+def _stores() -> Stores:
+    """Return the settings and the MongoDB connection of this execution environment."""
     return Stores(load_settings())
 
 
 def _tick(stores: Stores, now: datetime) -> dict[str, Any]:
+    """Run a tick and print its metrics. Return its outcome."""
     try:
-        report = counted_tick(stores, stores.settings.symbols, _say, lambda measured: print(metrics.emf(measured, now)))
+        report = run_tick(stores, stores.settings.symbols, _log, lambda measured: print(metrics.emf(measured, now)))
     except VendorRefusedError as error:
-        _say(f"error: {error}")
+        _log(f"error: {error}")
         return {"outcome": "refused", "error": str(error)}
     errors = {symbol: item.message for symbol, item in report.errors.items()}
     return {"outcome": report.outcome, "run_id": report.run_id, **asdict(report.total), "errors": errors}
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
+    """Write a line to the function's log, apart from the metrics on stdout."""
     print(text, file=sys.stderr)

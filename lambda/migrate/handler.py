@@ -1,8 +1,8 @@
-"""Brings the warehouse up to date on deployment: its users, its schema, their rights. As often as one likes.
+"""Migration function: create the warehouse's users, migrate its schema and grant the users' privileges.
 
-Deployment runs it inside the VPC, and fails with this function's error when it fails; the database then is as it was
-before the migration that failed. What it needs to know comes from its environment: where the database is, and which
-secrets hold the passwords of its owner and its users.
+The deployment runs it inside the VPC, and fails with this function's error if it fails. The database is then as it was
+before the migration that failed. It can run any number of times. Environment variables contain the database's address
+and the names of the secrets of its owner and users.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SQL = Path(__file__).with_name("sql")
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """Returns what was applied. Raises BarflowError, whose text becomes the deployment's."""
+    """Migrate, and return the names of the applied migrations. Raise BarflowError; the deployment shows its message."""
     dsn = _owner_dsn(_secret(os.environ["ADMIN_SECRET"]))
     users = [_secret(name) for name in json.loads(os.environ["USER_SECRETS"])]
     ensure_users(dsn, {user["username"]: user["password"] for user in users})
@@ -33,6 +33,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
 
 
 def _secret(secret_id: str) -> dict[str, str]:
+    """Return the JSON of a secret."""
     found: dict[str, str] = json.loads(
         boto3.client("secretsmanager").get_secret_value(SecretId=secret_id)["SecretString"]
     )
@@ -40,6 +41,7 @@ def _secret(secret_id: str) -> dict[str, str]:
 
 
 def _owner_dsn(owner: dict[str, str]) -> str:
+    """Return the DSN of the database's owner."""
     return make_conninfo(
         user=owner["username"],
         password=owner["password"],

@@ -1,7 +1,7 @@
-"""Puts the programs that it carries into the code bucket, under a place named by their content.
+"""Publish function: copy the programs of its bundle to the code bucket, below a prefix with their content's hash.
 
-Deployment runs it. A place that is there already is written again with the same content; others are left alone, so
-that rolling a deployment back finds the code it names.
+The deployment runs it. It writes an existing prefix again with the same content, and keeps all others, so that a
+rollback finds its own code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ RELEASE = Path(__file__).with_name("release")
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """Returns how many files were put where."""
+    """Copy the files. Return their number and their place."""
     bucket, prefix = os.environ["CODE_BUCKET"], os.environ["RELEASE_PREFIX"]
     s3 = boto3.client("s3")
     files = [path for path in sorted(RELEASE.rglob("*")) if path.is_file()]

@@ -1,7 +1,7 @@
-"""Gives the visual job its graph, which CloudFormation cannot.
+"""Visual job function: set the graph of the Glue Studio job, which CloudFormation cannot do.
 
-Deployment runs it when graph, SQL or places changed. The job itself is the stack's: an update of the stack names no
-graph, and by that leaves this one as it is.
+The deployment runs it when the graph, its SQL or its resources changed. The stack owns the job itself; an update of
+the stack contains no graph and so keeps this one.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import boto3
 
 GRAPH = Path(__file__).with_name("visual_job.json")
 PLACES = ("connection", "database", "sessions", "table")
-# A job that says how many workers it has tells its capacity as well, and is refused if that is sent back.
+# Glue returns these for a job with a number of workers, and rejects an update that contains them.
 DERIVED = {"AllocatedCapacity", "MaxCapacity"}
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """Returns how many nodes the job has got. A graph that Glue does not take fails the deployment."""
+    """Set the graph. Return the job and its number of nodes. A graph that Glue rejects fails the deployment."""
     name, glue = os.environ["JOB"], boto3.client("glue")
     graph = nodes({place: os.environ[place.upper()] for place in PLACES})
-    # An update replaces the whole definition, so what the stack has given goes along.
+    # An update replaces the whole definition, so it repeats what the stack has set.
     known = set(glue.meta.service_model.shape_for("JobUpdate").members) - DERIVED
     job = glue.get_job(JobName=name)["Job"]
     kept = {key: value for key, value in job.items() if key in known}
@@ -33,6 +33,6 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
 
 
 def nodes(places: dict[str, str]) -> dict[str, Any]:
-    """The graph with these places in it."""
+    """Return the graph for these resources: connection, database, sessions, table."""
     graph: dict[str, Any] = json.loads(Template(GRAPH.read_text()).substitute(places))["CodeGenConfigurationNodes"]
     return graph

@@ -1,9 +1,8 @@
-"""
-### Past bars of chosen symbols
+"""Fetch past sessions of chosen symbols, from `start` to `end`.
 
-Fetches the sessions from `start` to `end`. The plan comes first: how many of the vendor's credits it takes, and on how
-many days; more days than `days` allows are refused before anything is fetched. Where a day's credits are used up, it
-waits. Sessions that are stored whole are not asked for again, so it can be stopped and triggered again.
+The first task plans: how many of the vendor's credits the backfill needs, and on how many days. If it needs more days
+than `days` allows, the run fails before anything is fetched. When a day's credits are used up, the run waits for the
+next day. Complete sessions are not fetched again, so you can stop the run and trigger it again.
 """
 
 from __future__ import annotations
@@ -13,38 +12,38 @@ from typing import Any
 
 from airflow.sdk import Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
-from barflow_tasks import DEFAULTS, RUNBOOK, START, TAGS, VENDOR_POOL, final, log, open_stores
+from barflow_tasks import DEFAULTS, START, TAGS, VENDOR_POOL, dag_doc, log, no_retry_after_refusal, open_stores
 
-# How often it is looked whether the next day's credits are there, and when to give up.
-EVERY, LONGEST = timedelta(hours=1), timedelta(days=60)
+# Between two tries to fetch while the day's credits are used up, and the limit of the whole wait.
+RETRY_INTERVAL, MAX_WAIT = timedelta(hours=1), timedelta(days=60)
 
 
-def asked_for() -> tuple[tuple[str, ...], date, date]:
-    """The symbols and days of the run's form."""
+def requested() -> tuple[tuple[str, ...], date, date]:
+    """Return the symbols, the first day and the last day of the run's form."""
     from barflow.settings import parse_symbols
 
-    given = get_current_context()["params"]
+    params = get_current_context()["params"]
     return (
-        parse_symbols(",".join(given["symbols"])),
-        date.fromisoformat(given["start"]),
-        date.fromisoformat(given["end"]),
+        parse_symbols(",".join(params["symbols"])),
+        date.fromisoformat(params["start"]),
+        date.fromisoformat(params["end"]),
     )
 
 
 @task
 def plan() -> dict[str, Any]:
-    """Calls, credits, days and the finish time. Refuses what the vendor's plan cannot pay for in the days allowed."""
+    """Return calls, credits, days and finish time. Fail if the backfill needs more days than allowed."""
     from barflow.pipeline.backfill import plan_for
 
     allowed = get_current_context()["params"]["days"]
     stores = open_stores()
-    with final():
-        symbols, first, last = asked_for()
+    with no_retry_after_refusal():
+        symbols, first, last = requested()
         planned = plan_for(stores.settings, symbols, first, last, stores.clock())
     log.info("%s", planned.describe())
     if planned.days > allowed:
         raise AirflowFailException(
-            f"it takes {planned.credits:,} credits on {planned.days} days, and {allowed} are allowed. "
+            f"the backfill needs {planned.credits:,} credits on {planned.days} days, and {allowed} are allowed. "
             f"Nothing was fetched. Allow {planned.days} days, or choose fewer symbols or sessions."
         )
     return planned.to_json()
@@ -52,22 +51,22 @@ def plan() -> dict[str, Any]:
 
 @task.sensor(
     mode="reschedule",
-    poke_interval=EVERY.total_seconds(),
-    timeout=LONGEST.total_seconds(),
+    poke_interval=RETRY_INTERVAL.total_seconds(),
+    timeout=MAX_WAIT.total_seconds(),
     execution_timeout=timedelta(hours=24),
     pool=VENDOR_POOL,
 )
 def fetch() -> bool:
-    """Fetches until all is there, or the day's credits are used up: then it looks again later."""
+    """Fetch the sessions. Return False when the day's credits are used up; then Airflow calls it again later."""
     from barflow.errors import DayIsSpentError
     from barflow.pipeline import backfill
     from barflow.pipeline.ingest import raise_errors
 
     stores = open_stores()
     try:
-        with final():
+        with no_retry_after_refusal():
             report = backfill.run(
-                stores, *asked_for(), log.info, lambda done: log.info("%d more symbols are done", done)
+                stores, *requested(), log.info, lambda done: log.info("%d more symbols are done", done)
             )
             raise_errors(report)
     except DayIsSpentError as error:
@@ -89,16 +88,19 @@ def fetch() -> bool:
             type="array",
             minItems=1,
             items={"type": "string", "pattern": "^[A-Za-z0-9.:/-]{1,24}$"},
-            description="one symbol a line",
+            description="one symbol per line",
         ),
-        "start": Param("2026-01-02", type="string", format="date", description="first day, New York"),
-        "end": Param("2026-01-30", type="string", format="date", description="last day, included"),
-        "days": Param(1, type="integer", minimum=1, maximum=LONGEST.days, description="days that it may take"),
+        "start": Param("2026-01-02", type="string", format="date", description="first day, New York time"),
+        "end": Param("2026-01-30", type="string", format="date", description="last day, inclusive"),
+        "days": Param(
+            1, type="integer", minimum=1, maximum=MAX_WAIT.days, description="days that the backfill may take"
+        ),
     },
     tags=TAGS,
-    doc_md=f"{__doc__}\n{RUNBOOK}",
+    doc_md=dag_doc("Past bars of chosen symbols", __doc__),
 )
 def backfill_bars() -> None:
+    """Define the DAG."""
     plan() >> fetch()
 
 

@@ -1,8 +1,8 @@
-"""What do the DAGs share? Their settings, a task's defaults, and whom it tells when it fails.
+"""Shared parts of the DAGs: their settings, the defaults of their tasks, and the failure callback.
 
-The settings are environment variables, read as the file is parsed, so that parsing asks nobody: BARFLOW_ENV,
-BARFLOW_INGEST_RUNNER, BARFLOW_PROCESS_SCHEDULE, BARFLOW_POLL_SECONDS, BARFLOW_RETRIES and BARFLOW_RETRY_SECONDS.
-All else comes from the runtime contract once a task runs.
+The settings are environment variables, read when the file is parsed, so that parsing needs no network: BARFLOW_ENV,
+BARFLOW_INGEST_RUNNER, BARFLOW_PROCESS_SCHEDULE, BARFLOW_POLL_SECONDS, BARFLOW_RETRIES, BARFLOW_RETRY_SECONDS and
+BARFLOW_CLUSTER_START_MINUTES. Tasks read everything else from the runtime contract when they run.
 """
 
 from __future__ import annotations
@@ -24,39 +24,36 @@ if TYPE_CHECKING:
 
 ENV = os.environ.get("BARFLOW_ENV", "local")
 LOCAL = ENV == "local"
-POLL_SECONDS = int(os.environ.get("BARFLOW_POLL_SECONDS", "30"))
 NEW_YORK = "America/New_York"
 START = datetime(2026, 1, 1, tzinfo=UTC)
-# The vendor's credits are shared by all who fetch: one at a time.
+# All fetching tasks share the vendor's credits, so only one of them runs at a time.
 VENDOR_POOL = "barflow_vendor"
-RUNBOOK = "What to do when it fails is in the operations runbook of the environment (`barflow runbook`)."
+RUNBOOK = "What to do after a failure is in the operations runbook of the environment (`barflow runbook`)."
+TAGS = ["barflow", ENV]
 
 log = logging.getLogger(__name__)
 
 
-def tell_failure(context: Any) -> None:
-    """The failure callback of every task: one message to Slack. That it cannot be sent is logged and fails nothing."""
+def report_failure(context: Any) -> None:
+    """Post a failed task to Slack: the failure callback of every task."""
     from barflow.operations.run_messages import Failure, failure_text
 
     ti, error = context["ti"], context.get("exception")
-    failure = Failure(ENV, ti.dag_id, ti.task_id, ti.run_id, ti.try_number, _said(error), ti.log_url)
-    tell(failure_text(failure))
+    reason = None if error is None else str(error) or type(error).__name__
+    failure = Failure(ENV, ti.dag_id, ti.task_id, ti.run_id, ti.try_number, reason, ti.log_url)
+    post_to_slack(failure_text(failure))
 
 
-def tell(text: str) -> None:
-    """Posts to the channel that the environment names, where it names one."""
-    from barflow.alerts.channels import tell_people
+def post_to_slack(text: str) -> None:
+    """Post a text to the environment's Slack channel, if it has one. A failure is logged and raises nothing."""
+    from barflow.alerts import channels
 
     try:
-        problem = tell_people(open_stores().settings, text)
-    except Exception as error:  # whatever keeps Slack from hearing: the task's own end stands
+        problem = channels.post_to_slack(open_stores().settings, text)
+    except Exception as error:  # the task's own result must not depend on Slack
         problem = f"{type(error).__name__}: {error}"
     if problem:
-        log.warning("Slack was not told: %s", problem)
-
-
-def _said(error: object) -> str | None:
-    return str(error) or type(error).__name__ if error is not None else None
+        log.warning("Slack message was not sent: %s", problem)
 
 
 DEFAULTS: dict[str, Any] = {
@@ -66,27 +63,35 @@ DEFAULTS: dict[str, Any] = {
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=15),
     "execution_timeout": timedelta(minutes=30),
-    "on_failure_callback": tell_failure,
+    "on_failure_callback": report_failure,
 }
-TAGS = ["barflow", ENV]
+
+
+def dag_doc(title: str, text: str | None) -> str:
+    """Return the documentation of a DAG for Airflow's page: its title, its module's docstring, and the runbook."""
+    return f"### {title}\n\n{text}\n{RUNBOOK}"
 
 
 def open_stores() -> Stores:
-    """The stores of the environment, by its contract; on a laptop by the process's own settings."""
-    from barflow.operations.deployment import open_stores as opened
+    """Return the environment's stores: by its contract, or on a laptop by this process's settings."""
+    from barflow.operations.deployment import open_stores as open_stores_of
 
-    return opened(ENV)[0]
+    return open_stores_of(ENV)[0]
 
 
 def contract() -> RuntimeContract:
+    """Return the runtime contract of the environment."""
     from barflow.operations.deployment import read_contract
 
     return read_contract(ENV)
 
 
 @contextmanager
-def final() -> Iterator[None]:
-    """What no other try would mend fails at once: bad input, and what the vendor refused but for the next day."""
+def no_retry_after_refusal() -> Iterator[None]:
+    """Fail the task without a retry on bad input and on the vendor's refusals, because a retry would fail again.
+
+    DayIsSpentError is raised unchanged: the request works again on the next day.
+    """
     try:
         yield
     except DayIsSpentError:

@@ -1,9 +1,8 @@
-"""
-### Twelve Data to MongoDB
+"""Run one tick: fetch the newest bars of every symbol, validate and stage them, and send their alerts.
 
-One tick: fetches the newest bars of every symbol, validates and stages them, and sends the alerts that they give. Where
-the host ingests (`ingest.runner` of the environment), every five minutes of a session, through SSH, and skipped while
-the market is closed. Where a function does, its own schedule invokes it, and this DAG does so by hand.
+If the host ingests (`ingest.runner` of the environment), the DAG runs a tick every five minutes of a session over SSH,
+and skips it while the market is closed. If a function ingests, its own schedule invokes it; trigger this DAG by hand
+for one more tick.
 
 A tick that fails loses nothing: the next one fetches from the newest stored bar on.
 """
@@ -21,25 +20,25 @@ from barflow_tasks import (
     DEFAULTS,
     LOCAL,
     NEW_YORK,
-    RUNBOOK,
     START,
     TAGS,
     VENDOR_POOL,
     contract,
-    final,
+    dag_doc,
     log,
+    no_retry_after_refusal,
     open_stores,
 )
 
 RUNNER = "here" if LOCAL else os.environ.get("BARFLOW_INGEST_RUNNER", "lambda")
-# Of a session, with the tick that takes the closing bars for certain. Holidays and half days: the calendar.
+# The ticks of a session; those after the close fetch the closing bars. The calendar skips holidays and half days.
 SESSION = ("30/5 9 * * MON-FRI", "*/5 10-15 * * MON-FRI", "0,5,10 16 * * MON-FRI")
-WITHIN = timedelta(minutes=15)
+TICK_TIMEOUT = timedelta(minutes=15)
 
 
 @task.short_circuit
 def market_is_open() -> bool:
-    """Whether a bar can have closed since the last tick. By hand, `force` asks for a tick whatever the hour."""
+    """Return whether a bar can have closed since the last tick, or whether the run's `force` is set."""
     from barflow.market.sessions import bars_due, utc_now
 
     return bool(get_current_context()["params"]["force"] or bars_due(utc_now()))
@@ -47,12 +46,12 @@ def market_is_open() -> bool:
 
 @task(task_id="ingest", pool=VENDOR_POOL)
 def ingest_here() -> dict[str, int]:
-    """The tick, in this process."""
+    """Run the tick in this process. Return its counts."""
     from barflow.pipeline import ingest
     from barflow.pipeline.ingest import raise_errors
 
     stores = open_stores()
-    with final():
+    with no_retry_after_refusal():
         report = ingest.run(stores, stores.settings.symbols, log.info)
         raise_errors(report)
     return vars(report.total)
@@ -60,6 +59,7 @@ def ingest_here() -> dict[str, int]:
 
 @task
 def function_name() -> str:
+    """Return the name of the ingest function. Fail where the host ingests."""
     name = contract().ingestion.function_name
     if name is None:
         raise AirflowFailException("this deployment has no ingest function: its host ingests")
@@ -67,31 +67,33 @@ def function_name() -> str:
 
 
 @task
-def judge(answer: str) -> None:
-    """The function ends well where the vendor refused, so as not to be tried again; here that is a failure."""
-    said = json.loads(answer)
-    if said["outcome"] in ("refused", "failed"):
-        raise AirflowFailException(f"the tick was {said['outcome']}: {said.get('error') or said.get('errors')}")
+def check_outcome(answer: str) -> None:
+    """Fail if the vendor refused the tick. The function itself succeeds then, so that Lambda does not retry it."""
+    result = json.loads(answer)
+    if result["outcome"] in ("refused", "failed"):
+        raise AirflowFailException(f"the tick was {result['outcome']}: {result.get('error') or result.get('errors')}")
     log.info("%s", answer)
 
 
-# Each way in imports its own operator: the other's would take as long again to parse.
+# Each runner imports only its own operator: importing both would double the parse time.
 def by_function() -> Any:
+    """Return the tasks that invoke the ingest function."""
     from airflow.providers.amazon.aws.operators.lambda_function import LambdaInvokeFunctionOperator
 
     name = function_name()
     ingest = LambdaInvokeFunctionOperator(
         task_id="ingest", function_name=name, payload=json.dumps({"force": True}), pool=VENDOR_POOL
     )
-    judge(ingest.output)
+    check_outcome(ingest.output)
     return name
 
 
 def on_host() -> Any:
+    """Return the task that runs `barflow ingest` on the host over SSH."""
     from barflow_ssh import BarflowOverSsh
 
     return BarflowOverSsh(
-        task_id="ingest", command="barflow ingest --json", cmd_timeout=WITHIN.total_seconds(), pool=VENDOR_POOL
+        task_id="ingest", command="barflow ingest --json", cmd_timeout=TICK_TIMEOUT.total_seconds(), pool=VENDOR_POOL
     )
 
 
@@ -101,13 +103,14 @@ def on_host() -> Any:
     start_date=START,
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=2 * WITHIN,
-    default_args=DEFAULTS | {"execution_timeout": WITHIN, "retries": min(1, DEFAULTS["retries"])},
-    params={"force": Param(RUNNER != "host", type="boolean", description="a tick whatever the hour")},
+    dagrun_timeout=2 * TICK_TIMEOUT,
+    default_args=DEFAULTS | {"execution_timeout": TICK_TIMEOUT, "retries": min(1, DEFAULTS["retries"])},
+    params={"force": Param(RUNNER != "host", type="boolean", description="run the tick even if the market is closed")},
     tags=TAGS,
-    doc_md=f"{__doc__}\n{RUNBOOK}",
+    doc_md=dag_doc("Twelve Data to MongoDB", __doc__),
 )
 def ingest_bars() -> None:
+    """Define the DAG."""
     tick = {"here": ingest_here, "lambda": by_function, "host": on_host}[RUNNER]()
     chain(market_is_open(), tick)
 

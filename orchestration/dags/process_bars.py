@@ -1,11 +1,10 @@
-"""
-### Bars to archive and warehouse
+"""Process and aggregate: write the changed bars to the Parquet archive and load them into PostgreSQL.
 
-Takes what changed in MongoDB since the last run into the Parquet archive (Spark on a cluster of its own, ended whatever
-happens) and from there into PostgreSQL (the Glue job), then compares all hops and tells what it did. Nothing new:
-nothing is started. A run that fails changes nothing that readers see, and the next one does its work.
+Spark on a transient EMR cluster writes the archive; the cluster is always terminated. The Glue job loads the
+warehouse. Then the run compares all hops and posts a summary to Slack. If nothing changed since the last run, it
+starts nothing. A run that fails changes nothing that readers see, and the next run does its work.
 
-On a laptop (`BARFLOW_ENV=local`) the same programs run here.
+On a laptop (`BARFLOW_ENV=local`) the same programs run in Airflow's tasks.
 """
 
 from __future__ import annotations
@@ -26,32 +25,34 @@ from barflow_tasks import (
     DEFAULTS,
     LOCAL,
     NEW_YORK,
-    POLL_SECONDS,
-    RUNBOOK,
     START,
     TAGS,
     contract,
+    dag_doc,
     log,
     open_stores,
-    tell,
+    post_to_slack,
 )
 
-# Once the closing bars are certain. Cron expressions in New York time, divided by semicolons; none: by hand.
+from barflow.operations.cluster_run import job_arguments
+from barflow.operations.polling import POLL_SECONDS
+
+# Cron expressions in New York time, separated by semicolons; none: by hand. The default is after the closing bars.
 SCHEDULE = os.environ.get("BARFLOW_PROCESS_SCHEDULE", "" if LOCAL else "45 16 * * MON-FRI")
 CLUSTER_START = timedelta(minutes=float(os.environ.get("BARFLOW_CLUSTER_START_MINUTES", "25")))
 
 
 @task(multiple_outputs=True)
 def find_changes() -> dict[str, Any]:
-    """Skips the run where nothing changed. Gives the run's id and the names of what it uses."""
+    """Skip the run if nothing changed. Return the run's id and the names of the resources that it uses."""
     from barflow.pipeline.status import pending
     from barflow.staging.ledger import new_run_id
 
     stores = open_stores()
-    waiting = pending(stores)
-    if not waiting and not get_current_context()["params"]["force"]:
-        raise AirflowSkipException("nothing was staged since the last run")
-    log.info("%d sessions of %d symbols changed", len(waiting), len({symbol for symbol, _ in waiting}))
+    changed = pending(stores)
+    if not changed and not get_current_context()["params"]["force"]:
+        raise AirflowSkipException("no session was staged since the last run")
+    log.info("%d sessions of %d symbols changed", len(changed), len({symbol for symbol, _ in changed}))
     found = {"process_run": new_run_id("process")}
     if LOCAL:
         return found
@@ -65,28 +66,28 @@ def find_changes() -> dict[str, Any]:
 
 
 def run_program(program: str, process_run: str) -> dict[str, Any]:
-    """Each try under an id of its own, by which the summary finds them all."""
-    process_run = f"{process_run}-{get_current_context()['ti'].try_number}"
+    """Run a Spark program of this checkout. Each try has an id of its own; the summary reads all of them."""
     from barflow.pipeline.children import run_script
 
-    return run_script(open_stores(), program, log.info, "--run-id", process_run)
+    run_id = f"{process_run}-{get_current_context()['ti'].try_number}"
+    return run_script(open_stores(), program, log.info, "--run-id", run_id)
 
 
 @task
 def bars_to_parquet(process_run: str) -> dict[str, Any]:
-    """The Spark program of the EMR step, on this machine."""
+    """Run the Spark program of the EMR step on this machine."""
     return run_program("spark/bars_to_parquet.py", process_run)
 
 
 @task
 def bars_to_warehouse(process_run: str) -> dict[str, Any]:
-    """The Spark program of the Glue job, on this machine."""
+    """Run the Spark program of the Glue job on this machine."""
     return run_program("glue/aggregate_bars.py", process_run)
 
 
 @task
 def reconcile() -> None:
-    """Compares the hops end to end, as `barflow status`. Fails the run when a guarantee is broken."""
+    """Compare the hops end to end, as `barflow status` does. Fail the run if a guarantee is broken."""
     from barflow.pipeline.status import reconcile
 
     found = reconcile(open_stores())
@@ -95,7 +96,7 @@ def reconcile() -> None:
 
 @task
 def summary(process_run: str, cluster: str | None = None, job_run: str | None = None) -> str:
-    """Tells what the run did: rows in and out, rejected, duration, cost."""
+    """Post what the run did: rows in and out, rejected bars, duration and cost. Publish its metrics."""
     from barflow.operations import cloudwatch as metrics
     from barflow.operations.run_messages import summary_text
     from barflow.operations.run_summary import dollars_spent, summarize
@@ -107,30 +108,32 @@ def summary(process_run: str, cluster: str | None = None, job_run: str | None = 
     started = get_current_context()["dag_run"].start_date
     done = summarize(stores, process_run, (now - started).total_seconds(), dollars)
     if dollars is not None:
-        problem = metrics.put([metrics.of_run(stores.settings.env, sum(done.loaded.values()), dollars)], now)
-        log.info("%s", problem or "the run's rows and cost are counted")
+        problem = metrics.put([metrics.run_metrics(stores.settings.env, sum(done.loaded.values()), dollars)], now)
+        log.info("%s", problem or "CloudWatch has the run's rows and cost")
     text = summary_text(done)
     log.info("%s", text)
-    tell(text)
+    post_to_slack(text)
     return text
 
 
-def pulled(task_id: str, key: str = "return_value") -> str:
-    """What a task before gave. A template and no argument of its own, which would draw an edge across the graph."""
+def xcom(task_id: str, key: str = "return_value") -> str:
+    """Return the template of an earlier task's XCom. A direct argument would add an edge to the graph."""
     return f"{{{{ ti.xcom_pull('{task_id}', key='{key}') }}}}"
 
 
-PROCESS_RUN = pulled("find_changes", "process_run")
-CLUSTER = pulled("create_cluster")
+PROCESS_RUN = xcom("find_changes", "process_run")
+CLUSTER = xcom("create_cluster")
 
 
 def on_laptop() -> None:
+    """Add the tasks of a laptop, which needs no AWS."""
     chain(
         find_changes(), bars_to_parquet(PROCESS_RUN), bars_to_warehouse(PROCESS_RUN), reconcile(), summary(PROCESS_RUN)
     )
 
 
 def on_aws() -> None:
+    """Add the tasks of a deployment."""
     create = CreateCluster(task_id="create_cluster", emr_conn_id=None)
     is_up = ClusterIsUp(
         task_id="cluster_is_up",
@@ -147,37 +150,37 @@ def on_aws() -> None:
     terminate_cluster = EmrTerminateJobFlowOperator(task_id="terminate_cluster", job_flow_id=CLUSTER)
     crawl_lake = GlueCrawlerRunOperator(
         task_id="crawl_lake",
-        crawler_name=pulled("find_changes", "lake_crawler"),
+        crawler_name=xcom("find_changes", "lake_crawler"),
         poll_interval=POLL_SECONDS,
         fail_on_already_running=False,
     )
     warehouse_is_up = RdsDbSensor(
         task_id="warehouse_is_up",
-        db_identifier=pulled("find_changes", "database"),
+        db_identifier=xcom("find_changes", "database"),
         mode="reschedule",
         poke_interval=POLL_SECONDS,
         timeout=timedelta(minutes=30).total_seconds(),
     )
     to_warehouse = BarsToWarehouse(
         task_id="bars_to_warehouse",
-        job_name=pulled("find_changes", "job"),
-        script_args={"--run-id": f"{PROCESS_RUN}-{{{{ ti.try_number }}}}"},
+        job_name=xcom("find_changes", "job"),
+        script_args=job_arguments(f"{PROCESS_RUN}-{{{{ ti.try_number }}}}"),
         job_poll_interval=POLL_SECONDS,
         stop_job_run_on_kill=True,
         execution_timeout=timedelta(hours=2),
     )
     crawl_warehouse = GlueCrawlerRunOperator(
         task_id="crawl_warehouse",
-        crawler_name=pulled("find_changes", "warehouse_crawler"),
+        crawler_name=xcom("find_changes", "warehouse_crawler"),
         poll_interval=POLL_SECONDS,
         fail_on_already_running=False,
     )
-    told = summary(PROCESS_RUN, cluster=CLUSTER, job_run=pulled("bars_to_warehouse"))
+    summarize = summary(PROCESS_RUN, cluster=CLUSTER, job_run=xcom("bars_to_warehouse"))
     chain(find_changes(), create, is_up, to_parquet)
-    # Ended whatever became of the step. It must not fail the run by itself: then a teardown that went well would make
-    # a run with a failed step succeed.
+    # The teardown runs whether or not the step succeeded. It must not decide the state of the run: a successful
+    # teardown would then turn a run with a failed step green.
     to_parquet >> terminate_cluster.as_teardown(setups=create)
-    chain(to_parquet, crawl_lake, warehouse_is_up, to_warehouse, crawl_warehouse, reconcile(), told)
+    chain(to_parquet, crawl_lake, warehouse_is_up, to_warehouse, crawl_warehouse, reconcile(), summarize)
 
 
 @dag(
@@ -188,11 +191,12 @@ def on_aws() -> None:
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=4),
     default_args=DEFAULTS,
-    params={"force": Param(False, type="boolean", description="run also where nothing changed")},
+    params={"force": Param(False, type="boolean", description="run even if nothing changed")},
     tags=TAGS,
-    doc_md=f"{__doc__}\n{RUNBOOK}",
+    doc_md=dag_doc("Bars to archive and warehouse", __doc__),
 )
 def process_bars() -> None:
+    """Define the DAG."""
     on_laptop() if LOCAL else on_aws()
 
 

@@ -1,8 +1,7 @@
-"""
-### What others left behind
+"""Terminate orphaned clusters, expire staged sessions, and send waiting alerts.
 
-Ends clusters of this environment whose run is over, deletes sessions from MongoDB that are old and held by archive and
-warehouse, and sends the alerts that a channel did not take before.
+A cluster of this environment is orphaned if its run has ended. A staged session expires when it is old and the archive
+and the warehouse contain it. An alert waits if its channel did not accept it before.
 """
 
 from __future__ import annotations
@@ -11,15 +10,15 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowRuntimeError
-from barflow_tasks import DEFAULTS, ENV, LOCAL, RUNBOOK, START, TAGS, contract, log, open_stores
+from barflow_tasks import DEFAULTS, ENV, LOCAL, START, TAGS, contract, dag_doc, log, open_stores
 
 LIVE = ("queued", "running")
-# For a run started by hand, whose end nobody here hears of: its step's limit and this.
+# Airflow does not know the runs of `barflow run`. They end within the step's limit and this time.
 START_AND_END = timedelta(minutes=60)
 
 
 def is_live(run_id: str) -> bool | None:
-    """Whether a run of process_bars goes on; None where there is none of that id."""
+    """Return whether a run of process_bars is in progress, or None if it has no run of that id."""
     try:
         return get_current_context()["ti"].get_dagrun_state("process_bars", run_id) in LIVE
     except AirflowRuntimeError:
@@ -27,34 +26,34 @@ def is_live(run_id: str) -> bool | None:
 
 
 @task
-def end_strays() -> list[str]:
-    """Ends the clusters without a live run. Returns their ids."""
+def terminate_orphans() -> list[str]:
+    """Terminate the clusters that no run uses. Return their ids."""
     from airflow.providers.amazon.aws.hooks.emr import EmrHook
 
-    from barflow.operations.clusters import alive, strays
+    from barflow.operations.clusters import live_clusters, orphaned
 
     emr, limit = EmrHook().conn, timedelta(minutes=contract().emr.step_timeout_minutes) + START_AND_END
-    found = [item.cluster_id for item in strays(alive(emr, ENV), is_live, datetime.now(UTC) - limit)]
+    found = [item.cluster_id for item in orphaned(live_clusters(emr, ENV), is_live, datetime.now(UTC) - limit)]
     if found:
         emr.terminate_job_flows(JobFlowIds=found)
-    log.info("ended %s", ", ".join(found) or "none")
+    log.info("clusters terminated: %s", ", ".join(found) or "none")
     return found
 
 
 @task
 def expire_staging() -> int:
-    """Deletes old sessions that are loaded. Returns how many."""
+    """Delete old sessions that are loaded. Return how many."""
     from barflow.operations.expiry import expire_staging
 
     stores = open_stores()
-    gone = expire_staging(stores, stores.clock())
-    log.info("%d sessions left MongoDB", gone)
-    return gone
+    deleted = expire_staging(stores, stores.clock())
+    log.info("%d sessions were deleted from MongoDB", deleted)
+    return deleted
 
 
 @task
 def send_alerts() -> int:
-    """Sends what is due. Returns how many messages went out; fails where a channel takes none."""
+    """Send the alerts that are due. Return how many messages were sent; fail if a channel does not accept them."""
     from barflow.errors import UnavailableError
 
     done = open_stores().alerts.delivery.run()
@@ -73,13 +72,14 @@ def send_alerts() -> int:
     dagrun_timeout=timedelta(hours=1),
     default_args=DEFAULTS,
     tags=TAGS,
-    doc_md=f"{__doc__}\n{RUNBOOK}",
+    doc_md=dag_doc("Cleanup", __doc__),
 )
 def sweep() -> None:
+    """Define the DAG."""
     expire_staging()
     send_alerts()
     if not LOCAL:
-        end_strays()
+        terminate_orphans()
 
 
 sweep()

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes an Amazon Linux 2023 instance the host of Airflow and the page, out of the release that this script lies in.
-# May be run again at any time: what is as it should be is left alone, and services restart only when something changed.
+# Set up an Amazon Linux 2023 instance as the host of Airflow and the page, from the release that contains this script.
+# You can run it again at any time: it changes only what differs, and restarts the services only after a change.
 #
-# Needs BARFLOW_ENV, BARFLOW_HOST_LOG (the CloudWatch log group) and AWS_DEFAULT_REGION. Under BARFLOW_ROOT, a folder,
-# tests let it work.
+# Needs BARFLOW_ENV, BARFLOW_HOST_LOG (the CloudWatch log group) and AWS_DEFAULT_REGION. Tests set BARFLOW_ROOT, the
+# folder that is the root of their file system.
 set -euo pipefail
 
 : "${BARFLOW_ENV:?}" "${BARFLOW_HOST_LOG:?}" "${AWS_DEFAULT_REGION:?}"
@@ -16,9 +16,10 @@ opt=$root/opt/barflow
 python=python3.11
 changed=""
 
-say() { printf 'barflow: %s\n' "$*"; }
+log() { printf 'barflow: %s\n' "$*"; }
 
-put() { # put TARGET MODE <CONTENT: writes it where it differs
+# write_file TARGET MODE <CONTENT: write the file if its content differs
+write_file() {
   local new
   new=$(mktemp)
   cat >"$new"
@@ -37,7 +38,7 @@ mount_data_volume() {
   mount "$data"
 }
 
-# Airflow's processes fit a small instance's memory only just; what sleeps may lie on disk.
+# The memory of a small instance is barely enough for Airflow's processes; idle ones can be swapped out.
 add_swap() {
   swapon --show --noheadings | grep -q "$data/swap" && return
   if [ ! -f "$data/swap" ]; then
@@ -54,23 +55,23 @@ install_system_packages() {
   rpm -q --quiet "${packages[@]}" || dnf install -y --quiet "${packages[@]}"
 }
 
-# A user with a home on the data volume: add_user NAME SHELL
+# add_user NAME SHELL: add a user with a home folder on the data volume
 add_user() {
   getent passwd "$1" >/dev/null || useradd --system --no-create-home --home-dir "$data/$1" --shell "$2" "$1"
   [ -d "$data/$1" ] || install -d -m 700 "$data/$1"
   [ "$(stat -c %U "$data/$1")" = "$1" ] || chown "$1:$1" "$data/$1"
 }
 
-# The lock's packages, each checked by its hash, in an environment named by the lock: another lock is another folder.
+# Install the locked packages, each verified by its hash. The folder of the environment is named after the lock's digest.
 install_python_packages() {
   local lock=$here/requirements.txt digest venv
   digest=$(sha256sum "$lock" | cut -c1-16)
   venv=$opt/venvs/$digest
   if [ ! -e "$venv/.complete" ]; then
-    say "installing the packages of lock $digest"
+    log "installing the packages of lock $digest"
     rm -rf "$venv"
     "$python" -m venv "$venv"
-    # uv as the lock has it, by the pip that comes with Python; uv then does the rest.
+    # Python's own pip installs uv in the locked version; uv installs the rest.
     sed -n '/^uv==/,/[^\\]$/p' "$lock" >"$venv/uv.txt"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$venv/uv.txt"
     UV_CACHE_DIR=${UV_CACHE_DIR:-$opt/cache} "$venv/bin/uv" pip install --quiet --compile-bytecode \
@@ -82,14 +83,14 @@ install_python_packages() {
     ln -sfn "$venv" "$opt/venv"
     changed="$changed $venv"
   fi
-  # The library and the page, as released with this script.
-  put "$venv/lib/$python/site-packages/barflow.pth" 644 <<<"$release"
+  # The library and the page are those of the release.
+  write_file "$venv/lib/$python/site-packages/barflow.pth" 644 <<<"$release"
   # The page is a room of its own: the command finds it by this entry point.
-  put "$venv/lib/$python/site-packages/barflow.dist-info/entry_points.txt" 644 <<END
+  write_file "$venv/lib/$python/site-packages/barflow.dist-info/entry_points.txt" 644 <<END
 [barflow.commands]
 dashboard = dashboard.commands:dashboard
 END
-  put "$venv/bin/barflow" 755 <<END
+  write_file "$venv/bin/barflow" 755 <<END
 #!$opt/venv/bin/python
 from barflow.cli.main import main
 
@@ -99,33 +100,33 @@ END
 
 install_files() {
   local unit
-  for command in barflow airflow; do put "$root/usr/local/bin/$command" 755 <"$here/command.sh"; done
-  put "$root/etc/barflow/host.env" 644 <<<"BARFLOW_ENV='$BARFLOW_ENV'
+  for command in barflow airflow; do write_file "$root/usr/local/bin/$command" 755 <"$here/command.sh"; done
+  write_file "$root/etc/barflow/host.env" 644 <<<"BARFLOW_ENV='$BARFLOW_ENV'
 AWS_DEFAULT_REGION='$AWS_DEFAULT_REGION'"
-  for unit in "$here"/units/*; do put "$root/etc/systemd/system/${unit##*/}" 644 <"$unit"; done
+  for unit in "$here"/units/*; do write_file "$root/etc/systemd/system/${unit##*/}" 644 <"$unit"; done
   for prefix in airflow- barflow-; do
-    put "$root/etc/systemd/system/$prefix.service.d/hardened.conf" 644 <"$here/hardened.conf"
+    write_file "$root/etc/systemd/system/$prefix.service.d/hardened.conf" 644 <"$here/hardened.conf"
   done
 }
 
-# Only what is on this machine may speak SSH with it.
-close_ssh() {
+# Accept SSH from this host only.
+restrict_ssh() {
   local before=$changed
-  put "$root/etc/ssh/sshd_config.d/10-barflow.conf" 600 <"$here/sshd.conf"
+  write_file "$root/etc/ssh/sshd_config.d/10-barflow.conf" 600 <"$here/sshd.conf"
   [ "$changed" = "$before" ] || systemctl try-restart sshd.service
 }
 
-# Airflow speaks SSH with nobody whose key it does not know, and this machine's are new with each machine.
-introduce_host() {
+# Airflow accepts only host keys that it knows, and each new host has new keys.
+write_known_hosts() {
   local keys
   keys=$(sed 's/^/127.0.0.1 /' "$root"/etc/ssh/ssh_host_*_key.pub)
-  put "$data/airflow/.ssh/known_hosts" 644 <<<"$keys"
+  write_file "$data/airflow/.ssh/known_hosts" 644 <<<"$keys"
 }
 
-# Services write to the journal, rsyslog from there into /var/log/messages, which the agent ships and logrotate turns.
+# Services log to the journal. rsyslog copies it to /var/log/messages, which the agent ships and logrotate rotates.
 ship_logs() {
   local agent=$root/opt/aws/amazon-cloudwatch-agent before=$changed
-  put "$agent/etc/barflow.json" 644 < <(sed "s|LOG_GROUP|$BARFLOW_HOST_LOG|" "$here/cloudwatch-agent.json")
+  write_file "$agent/etc/barflow.json" 644 < <(sed "s|LOG_GROUP|$BARFLOW_HOST_LOG|" "$here/cloudwatch-agent.json")
   systemctl enable --now --quiet rsyslog.service
   [ "$changed" = "$before" ] || "$agent/bin/amazon-cloudwatch-agent-ctl" -a fetch-config -m ec2 -s -c "file:$agent/etc/barflow.json" >/dev/null
 }
@@ -133,18 +134,18 @@ ship_logs() {
 start_services() {
   local units=()
   for unit in "$here"/units/*; do
-    # What a timer starts is not started by itself.
+    # A timer starts its service, so the service itself is not enabled.
     [ -e "${unit%.service}.timer" ] && [ "${unit##*.}" = service ] || units+=("${unit##*/}")
   done
   if [ -n "$changed" ]; then
-    say "changed:$changed"
+    log "changed:$changed"
     systemctl daemon-reload
     systemctl restart barflow-settings.service
   fi
   systemctl enable --now --quiet "${units[@]}"
 }
 
-say "preparing the host of $BARFLOW_ENV from $release"
+log "setting up the host of $BARFLOW_ENV from $release"
 mount_data_volume
 add_swap
 install_system_packages
@@ -153,14 +154,14 @@ add_user airflow /sbin/nologin
 add_user barflow /bin/bash
 install_python_packages
 install_files
-close_ssh
-introduce_host
+restrict_ssh
+write_known_hosts
 start_services
-say "waiting for Airflow"
+log "waiting for Airflow"
 (
   set -a
   # shellcheck source=/dev/null
   . "$root/run/barflow/barflow.env"
   exec "$opt/venv/bin/python" -I "$here/check_health.py" --wait 600
 )
-say "ready"
+log "ready"

@@ -1,7 +1,7 @@
-"""Are Airflow and the page up, and do alerts leave? Counts what is not, as a metric for the alarms, and names it.
+"""Health check of the host: count the services that are down, and publish the count and the alerts' age as metrics.
 
-`--wait SECONDS` instead waits until Airflow is up, as the boot does; exit 1 when it is not by then. The page cannot be
-awaited there: on a first deployment nobody has put MongoDB's URI in yet.
+`--wait SECONDS` waits until Airflow is up instead, as the host's setup does; exit code 1 if it is not up by then. It
+does not wait for the page, because on a first deployment the secret with MongoDB's URI is not stored yet.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COMPONENTS = ("metadatabase", "scheduler", "dag_processor", "triggerer")
 
 
 def airflow_down() -> list[str]:
-    """The parts of Airflow that do not answer, or whose last sign of life is too old, each with what is known."""
+    """Return the components of Airflow that are not healthy, each with its state or error."""
     try:
         health = json.loads(_get(f"http://127.0.0.1:{os.environ['AIRFLOW_PORT']}/api/v2/monitor/health"))
     except (OSError, ValueError) as error:
@@ -37,7 +37,7 @@ def airflow_down() -> list[str]:
 
 
 def page_down() -> list[str]:
-    """The page, should it not answer."""
+    """Return the page with its error if it does not answer, else nothing."""
     try:
         _get(f"http://127.0.0.1:{os.environ['DASHBOARD_PORT']}/")
     except OSError as error:
@@ -51,41 +51,44 @@ def _get(url: str) -> bytes:
         return body
 
 
-def measured(not_up: list[str], waiting: float | None) -> metrics.Measured:
-    """Of alerts that cannot be looked at, nothing is said."""
-    values = {names.HOST_PARTS_DOWN: (float(len(not_up)), "Count")}
-    if waiting is not None:
-        values[names.UNDELIVERED_ALERT_AGE] = (waiting, "Seconds")
-    return metrics.Measured({names.ENVIRONMENT: os.environ["BARFLOW_ENV"]}, values)
+def health_metrics(down: list[str], alert_age: float | None) -> metrics.MetricSet:
+    """Return the metrics of a check. ``alert_age`` (seconds) is None if the alerts could not be read."""
+    values = {names.HOST_PARTS_DOWN: (float(len(down)), "Count")}
+    if alert_age is not None:
+        values[names.UNDELIVERED_ALERT_AGE] = (alert_age, "Seconds")
+    return metrics.MetricSet({names.ENVIRONMENT: os.environ["BARFLOW_ENV"]}, values)
 
 
 def wait(seconds: float) -> int:
+    """Wait until Airflow is up. Return the exit code: 1 if it is not up after so many seconds."""
     deadline = time.monotonic() + seconds
-    while not_up := airflow_down():
+    while down := airflow_down():
         if time.monotonic() > deadline:
-            print(f"error: not up after {seconds:.0f} s: {', '.join(not_up)}", file=sys.stderr)
+            print(f"error: not up after {seconds:.0f} s: {', '.join(down)}", file=sys.stderr)
             return 1
         time.sleep(5)
     return 0
 
 
 def report() -> int:
-    not_up, waiting = airflow_down() + page_down(), None
+    """Check everything, print what is down, and publish the metrics. Return the exit code: 1 without metrics."""
+    down, alert_age = airflow_down() + page_down(), None
     try:
-        waiting = Outbox(Stores(load_settings()).database).undelivered_age()
+        alert_age = Outbox(Stores(load_settings()).database).undelivered_age()
     except BarflowError as error:
-        not_up.append(f"alerts ({error})")
-    for part in not_up:
+        down.append(f"alerts ({error})")
+    for part in down:
         print(f"not up: {part}", file=sys.stderr)
-    if problem := metrics.put([measured(not_up, waiting)], datetime.now(UTC)):
+    if problem := metrics.put([health_metrics(down, alert_age)], datetime.now(UTC)):
         print(f"error: {problem}", file=sys.stderr)
         return 1
     return 0
 
 
 def main() -> int:
+    """Run the check or the wait. Return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--wait", type=float, metavar="SECONDS")
+    parser.add_argument("--wait", type=float, metavar="SECONDS", help="wait until Airflow is up")
     given = parser.parse_args()
     return report() if given.wait is None else wait(given.wait)
 

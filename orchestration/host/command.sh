@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `barflow` and `airflow` on the host's PATH: each with the settings of the deployment, which are no secrets.
+# `barflow` and `airflow` on the host's PATH: run the command with the settings of the deployment. They contain no secret.
 set -euo pipefail
 name=${0##*/}
 set -a

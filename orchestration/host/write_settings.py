@@ -1,8 +1,8 @@
-"""What do the host's services run with? Written out of the runtime contract and its secrets, at each start.
+"""Settings and secrets of the host's services, written from the runtime contract at each start.
 
-Settings go into environment files that anybody may read; they hold no secret. Airflow's secrets go into files of its
-own user, in a folder that lies in memory and that systemd takes away with the service; Airflow reads them with `cat`,
-so they are in no process's environment and no argument. barflow reads a secret by its name when it needs one.
+The settings are environment files that every user can read; they contain no secret. Airflow's secrets are files of its
+own user, in an in-memory folder that systemd removes with the service. Airflow reads them with `cat`, so they are in
+no environment and no argument of a process. barflow reads a secret by its name when it needs the value.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from cryptography.hazmat.primitives.serialization.ssh import load_ssh_private_key
 from pydantic import SecretStr
 
-from barflow.contract import RuntimeContract, secret_reference
+from barflow.contract import RuntimeContract, environment_variables, secret_reference
 from barflow.errors import BadInputError, BarflowError
 from barflow.operations.deployment import read_contract
 from barflow.secrets import resolve
@@ -33,19 +33,19 @@ CONNECTIONS = ("aws_default", "barflow_ssh", "slack_api_default")
 BUNDLE = "airflow.providers.amazon.aws.bundles.s3.S3DagBundle"
 BACKEND = "airflow.providers.amazon.aws.secrets.secrets_manager.SecretsManagerBackend"
 ONLY_BARFLOW = "/opt/barflow/release/orchestration/host/only_barflow.sh"
-# Airflow's secrets: the file, and the option that is read from it.
+# Airflow's secrets: the file, and the options that are read from it.
 SECRET_OPTIONS = {
     "metadata_dsn": ("DATABASE__SQL_ALCHEMY_CONN", "DATABASE__SQL_ALCHEMY_CONN_ASYNC"),
     "fernet_key": ("CORE__FERNET_KEY",),
     "jwt_secret": ("API_AUTH__JWT_SECRET",),
 }
-Read = Callable[[str], str]  # a secret's value by its reference
+Read = Callable[[str], str]  # returns the value of a secret reference
 
 
 def airflow_settings(contract: RuntimeContract, folder: Path, home: str, memory: int) -> dict[str, str]:
-    """The environment of Airflow's processes. ``folder`` holds its secrets; ``memory`` is the machine's, in bytes."""
+    """Return the environment of Airflow's processes. ``folder`` has its secrets; ``memory`` is the host's, in bytes."""
     airflow, bucket = contract.airflow, contract.storage.code_bucket
-    place = contract.storage.code_uri.removeprefix(f"s3://{bucket}/")
+    prefix = contract.storage.code_uri.removeprefix(f"s3://{bucket}/")
     options = {
         "CORE__EXECUTOR": "LocalExecutor",
         "CORE__PARALLELISM": str(tasks_at_once(memory)),
@@ -59,7 +59,7 @@ def airflow_settings(contract: RuntimeContract, folder: Path, home: str, memory:
         "API__WORKERS": "1",
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": f"{home}/bundles",
-        # Without a connection: the role of the host, and no look-up.
+        # Without a connection, the bundle uses the host's role and needs no look-up.
         "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(
             [
                 {
@@ -68,13 +68,13 @@ def airflow_settings(contract: RuntimeContract, folder: Path, home: str, memory:
                     "kwargs": {
                         "aws_conn_id": None,
                         "bucket_name": bucket,
-                        "prefix": f"{place}orchestration/dags",
+                        "prefix": f"{prefix}orchestration/dags",
                     },
                 }
             ]
         ),
         "SECRETS__BACKEND": BACKEND,
-        # Each look-up costs a call: only these connections, and neither variables nor configuration.
+        # Each look-up is an API call: only these connections, no variables, no configuration.
         "SECRETS__BACKEND_KWARGS": json.dumps(
             {
                 "connections_prefix": airflow.connections_prefix,
@@ -89,8 +89,8 @@ def airflow_settings(contract: RuntimeContract, folder: Path, home: str, memory:
         "LOGGING__DELETE_LOCAL_LOGS": "True",
         "USAGE_DATA_COLLECTION__ENABLED": "False",
     }
-    for name, of in SECRET_OPTIONS.items():
-        options |= {f"{option}_CMD": f"cat {folder / name}" for option in of}
+    for name, read_from in SECRET_OPTIONS.items():
+        options |= {f"{option}_CMD": f"cat {folder / name}" for option in read_from}
     return {
         "AIRFLOW_HOME": home,
         "AWS_DEFAULT_REGION": contract.region,
@@ -102,20 +102,17 @@ def airflow_settings(contract: RuntimeContract, folder: Path, home: str, memory:
 
 
 def tasks_at_once(memory: int) -> int:
-    """How many tasks run at a time, each in some 300 MB: one for each GB of the machine, and three on the smallest.
+    """Return how many tasks run at a time: one per GB of ``memory`` (bytes), at least three.
 
-    A task that waits for a cluster or a job for half an hour sleeps, and may do so on disk.
+    A task needs about 300 MB. One that waits for a cluster or a job can be swapped out.
     """
     return max(3, round(memory / 2**30))
 
 
 def barflow_settings(contract: RuntimeContract) -> dict[str, str]:
-    """The environment of `barflow` and of the page on the host: they read the warehouse, and do not load it."""
+    """Return the environment of `barflow` and of the page on the host. They may read the warehouse, not load it."""
     return {
-        **contract.settings.environment(),
-        "BARFLOW_WAREHOUSE_DSN": secret_reference(f"{contract.warehouse.reader_secret}#dsn"),
-        "BARFLOW_ATHENA_DATABASE": contract.glue.database,
-        "BARFLOW_ATHENA_WORKGROUP": contract.glue.athena_workgroup,
+        **environment_variables(contract.reader_settings()),
         "BARFLOW_DASHBOARD_TOKEN": secret_reference(contract.dashboard.token_secret),
         "DASHBOARD_LISTEN": contract.dashboard.listen,
         "DASHBOARD_PORT": str(contract.dashboard.port),
@@ -125,7 +122,7 @@ def barflow_settings(contract: RuntimeContract) -> dict[str, str]:
 
 
 def airflow_secrets(contract: RuntimeContract, read: Read) -> dict[str, str]:
-    """Airflow's secrets by the name of their file."""
+    """Return Airflow's secrets by the name of their file."""
     dsn = read(secret_reference(f"{contract.warehouse.airflow_secret}#dsn"))
     return {
         "metadata_dsn": dsn.replace("postgresql://", "postgresql+psycopg://", 1),
@@ -136,9 +133,9 @@ def airflow_secrets(contract: RuntimeContract, read: Read) -> dict[str, str]:
 
 
 def fernet_key(secret: str) -> str:
-    """The key, whose last character Secrets Manager does not generate; while keys change, NEW,OLD.
+    """Return the fernet key of a generated secret, or the two keys of ``NEW,OLD`` during a rotation.
 
-    Raises BadInputError when it is none.
+    A key ends with ``=``, which Secrets Manager does not generate. Raises BadInputError for any other text.
     """
     keys = [f"{part.rstrip('=')}=" for part in secret.split(",")]
     try:
@@ -146,11 +143,14 @@ def fernet_key(secret: str) -> str:
             return ",".join(keys)
     except ValueError:
         pass
-    raise BadInputError("the fernet secret is not 43 letters, digits, - and _. Put its former value in again.")
+    raise BadInputError("the fernet secret is not 43 letters, digits, - and _. Store its previous value again.")
 
 
 def authorized_key(connection: str) -> str | None:
-    """The line that lets Airflow's SSH connection in, for nothing but barflow's commands; None without a key."""
+    """Return the authorized_keys line of Airflow's SSH connection, or None if the connection has no private key.
+
+    The line allows the two `barflow` commands of only_barflow.sh, from the host itself.
+    """
     try:
         extra = json.loads(connection)["extra"]
         private = (json.loads(extra) if isinstance(extra, str) else extra)["private_key"].encode()
@@ -162,15 +162,20 @@ def authorized_key(connection: str) -> str | None:
 
 
 def env_file(values: Mapping[str, str]) -> str:
-    """As systemd and a shell read it alike. Raises BadInputError for a value that they would not."""
+    """Return an environment file that systemd and a shell read in the same way.
+
+    Raises BadInputError for a value that they would read differently.
+    """
     for name, value in values.items():
         if re.search(r"['\n\\]", value):
-            raise BadInputError(f"{name} has a quote, a backslash or a line break: the host cannot pass it on")
+            raise BadInputError(
+                f"{name} contains a quote, a backslash or a line break, which an environment file cannot pass on"
+            )
     return "".join(f"{name}='{value}'\n" for name, value in values.items())
 
 
 def write(path: Path, text: str, mode: int, owner: pwd.struct_passwd | None = None) -> None:
-    """Puts a whole file in place of the old one; nobody but its owner ever has it open before it has its mode."""
+    """Replace a file atomically. Until its mode and owner are set, only the present user can open the new one."""
     unfinished = path.with_name(f".{path.name}.new")
     unfinished.unlink(missing_ok=True)
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -182,9 +187,12 @@ def write(path: Path, text: str, mode: int, owner: pwd.struct_passwd | None = No
 
 
 def write_all(contract: RuntimeContract, to: Path, owner: pwd.struct_passwd, read: Read, home: str = HOME) -> None:
-    """All files of the host's services, below a folder that lies in memory. Raises BarflowError."""
+    """Write all files of the host's services to an in-memory folder. Raise BarflowError if a secret is missing.
+
+    ``owner`` is Airflow's user, ``home`` Airflow's home folder.
+    """
     folder = to / "airflow"
-    secrets = airflow_secrets(contract, read)  # before anything is written
+    secrets = airflow_secrets(contract, read)  # first: if it fails, nothing is written
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     key = authorized_key(read(secret_reference(f"{contract.airflow.connections_prefix}/barflow_ssh")))
     write(to / "airflow.env", env_file(airflow_settings(contract, folder, home, memory)), 0o644)
@@ -196,14 +204,15 @@ def write_all(contract: RuntimeContract, to: Path, owner: pwd.struct_passwd, rea
         os.chown(folder, owner.pw_uid, owner.pw_gid)
     write(to / "authorized_keys", key or "", 0o644)
     if not key:
-        print("Airflow's SSH connection has no private key yet: put it in as the runbook says", file=sys.stderr)
+        print("Airflow's SSH connection has no private key yet. Store one as the runbook describes.", file=sys.stderr)
 
 
 def main() -> int:
+    """Write the files. Return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--to", type=Path, default=Path("/run/barflow"))
-    parser.add_argument("--airflow-user", default="airflow")
-    parser.add_argument("--airflow-home", default=HOME)
+    parser.add_argument("--to", type=Path, default=Path("/run/barflow"), help="folder for the files")
+    parser.add_argument("--airflow-user", default="airflow", help="owner of Airflow's secrets")
+    parser.add_argument("--airflow-home", default=HOME, help="AIRFLOW_HOME of the services")
     given = parser.parse_args()
     try:
         contract = read_contract(os.environ["BARFLOW_ENV"])
@@ -212,7 +221,7 @@ def main() -> int:
     except BarflowError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"settings of {contract.env} written to {given.to}", file=sys.stderr)
+    print(f"wrote the settings of {contract.env} to {given.to}", file=sys.stderr)
     return 0
 
 

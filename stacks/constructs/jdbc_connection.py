@@ -20,7 +20,6 @@ def jdbc_connection(
     user: secretsmanager.ISecret,
 ) -> glue.Connection:
     """``user``: the secret with the user's name and password. Whoever connects also needs the right to read it."""
-    found = database.contract
     return glue.Connection(
         stack,
         construct_id,
@@ -29,7 +28,7 @@ def jdbc_connection(
         network=glue.ConnectionNetwork.subnet(platform.vpc.private_subnets[0]),
         security_groups=[platform.groups.glue],
         properties={
-            "JDBC_CONNECTION_URL": f"jdbc:postgresql://{found.host}:{found.port}/{found.database}",
+            "JDBC_CONNECTION_URL": database.jdbc_url,
             "JDBC_ENFORCE_SSL": "true",
         },
         secret=user,

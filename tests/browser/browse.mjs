@@ -1,10 +1,10 @@
-// What does a real browser make of a page? A request (JSON) a line on stdin, an answer (JSON) a line on stdout.
+// Opens pages in a real browser. It reads one request (JSON) per line on stdin, and writes one answer per line.
 //
 // request: { url, until: "load" | "networkidle", width, height, scheme: "light" | "dark", print: bool,
 //            scale: device pixels a CSS pixel, run: body of an async function of the Playwright page,
 //            screenshot: path, fullPage: bool }
-// answer:  { errors: what the console and the page complained of, outside: requests that wanted to leave the page's
-//            origin (none is let out), value: what `run` returned }, or { failed: why the page or `run` broke off }
+// answer:  { errors: warnings and errors of the console and the page, outside: requests to another origin (all are
+//            blocked), value: what `run` returned }, or { failed: why the page or `run` failed }
 
 import { inflate } from "@sparticuz/chromium";
 import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -15,16 +15,16 @@ import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
 const MODULES = join(dirname(fileURLToPath(import.meta.url)), "../../node_modules");
-const PARTS = ["chromium.br", "fonts.tar.br", "swiftshader.tar.br", "al2023.tar.br"]; // the last: system libraries
+const PARTS = ["chromium.br", "fonts.tar.br", "swiftshader.tar.br", "al2023.tar.br"]; // the last one holds system libraries
 
-/** Unpacks the browser once, into a folder that appears whole: of two runs that unpack at once, one wins. */
+/** Unpack the browser once. A rename publishes the folder, so two runs at the same time do not collide. */
 async function unpacked() {
   const home = join(MODULES, ".cache", "chromium");
   if (existsSync(home)) return home;
   mkdirSync(dirname(home), { recursive: true });
   const unfinished = mkdtempSync(`${home}-`);
   const { TMPDIR = tmpdir() } = process.env;
-  process.env.TMPDIR = unfinished; // where the package unpacks to
+  process.env.TMPDIR = unfinished; // the package unpacks into it
   for (const part of PARTS) await inflate(join(MODULES, "@sparticuz/chromium/bin", part));
   process.env.TMPDIR = TMPDIR;
   const fonts = `<fontconfig><dir>${join(home, "fonts")}</dir><cachedir>${join(home, "cache")}</cachedir></fontconfig>`;
@@ -37,12 +37,12 @@ async function unpacked() {
   return home;
 }
 
-/** Where a URL leads: every request of a page must stay there. A file's page is a place of its own. */
-const place = (url) => (url.protocol === "file:" ? url.pathname : url.host);
+/** The origin that every request of a page must stay in. A file is an origin of its own. */
+const origin = (url) => (url.protocol === "file:" ? url.pathname : url.host);
 
 async function open(page, request) {
   const seen = { errors: [], outside: [], value: null };
-  const inside = (text) => place(new URL(text)) === place(new URL(request.url));
+  const inside = (text) => origin(new URL(text)) === origin(new URL(request.url));
   page.on("console", (message) => {
     if (["error", "warning"].includes(message.type())) seen.errors.push(message.text());
   });
@@ -66,7 +66,7 @@ const home = await unpacked();
 const browser = await chromium.launch({
   executablePath: join(home, "chromium"),
   args: ["--no-sandbox", "--font-render-hinting=none"],
-  // Its own fonts and libraries: the same picture on every machine, and none of them to install.
+  // Bundled fonts and libraries: the same picture on every host, and nothing to install.
   env: { ...process.env, FONTCONFIG_FILE: join(home, "fonts.conf"), LD_LIBRARY_PATH: join(home, "al2023/lib") },
 });
 try {
@@ -77,7 +77,7 @@ try {
       colorScheme: request.scheme ?? "light",
       deviceScaleFactor: request.scale ?? 1,
       locale: "en-US",
-      timezoneId: "Asia/Tokyo", // a page that shows New York's time must not depend on the reader's
+      timezoneId: "Asia/Tokyo", // New York times on a page must not depend on the reader's time zone
     });
     const answer = await open(page, request).catch((error) => ({ failed: error.stack }));
     process.stdout.write(`${JSON.stringify(answer)}\n`);

@@ -1,53 +1,65 @@
-"""What do the tests of pages share? A browser, and a warehouse that holds two ordinary symbols and a hostile one."""
+"""A browser that looks at the analysts' page."""
 
 from __future__ import annotations
 
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 from browsing import BrowserShot
-from pages import NOW
+from pages import NOW, stage
 from pymongo.database import Database
 
-from barflow.staging.connection import Document
-from barflow.warehouse.migrations import migrate
+from barflow.staging.connection import Document, connect
 from dashboard.app import create_app
 from dashboard.server import serving
-from local.services import Services
-from local.state import State
+
+Look = Callable[..., Any]
 
 
-@pytest.fixture(scope="session")
-def warehouse_dsn() -> Iterator[str]:
-    """The DSN of a warehouse without rows. Not under pytest's own folder: PostgreSQL's user must be let into it."""
-    with tempfile.TemporaryDirectory(prefix="barflow-pages-", ignore_cleanup_errors=True) as folder:
-        state = State.create(Path(folder) / "state", source={"kind": "synthetic"}, as_of=None)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.delenv("BARFLOW_WAREHOUSE_DSN", raising=False)  # never the one that a developer works with
-            with Services(state, print, mongo=False) as services:
-                migrate(services.warehouse_dsn, Path(__file__).parents[2] / "sql")
-                yield services.warehouse_dsn
+@contextmanager
+def served(
+    database: Database[Document], dsn: str, now: datetime = NOW, act: Callable[[], None] | None = None
+) -> Iterator[str]:
+    """Serve the page on two stores at a moment, and yield its URL. The URL /act calls ``act``."""
+    app = create_app(database, dsn, clock=lambda: now, poll_seconds=0.1)
+    if act:
+        app.add_api_route("/act", act, include_in_schema=False)
+    with serving(app, "127.0.0.1", 0) as url:
+        assert app.state.live.wait(20)
+        yield url
+
+
+def value_of(browser_shot: BrowserShot, url: str, run: str, **options: object) -> Any:
+    """Return what the script returned on the page, which must log no error and send no request to another host."""
+    seen = browser_shot(url, run=run, **options)
+    assert (seen.errors, seen.outside) == ([], [])
+    return seen.value
 
 
 @pytest.fixture
-def look(browser_shot: BrowserShot, database: Database[Document], warehouse_dsn: str) -> Callable[..., Any]:
-    """Opens the page over the test's stores at a moment, and gives what the browser made of it.
+def look(browser_shot: BrowserShot, database: Database[Document], module_warehouse_dsn: str) -> Look:
+    """``look(script, now=…, act=…, width=…)``: what the script returned on the page over the test's own MongoDB.
 
-    ``act`` is done when the page's script says ACT.
+    The script calls ``act`` where it says ACT.
     """
 
     def open_page(run: str, now: datetime = NOW, act: Callable[[], None] | None = None, **options: object) -> Any:
-        app = create_app(database, warehouse_dsn, clock=lambda: now, poll_seconds=0.1)
-        if act:
-            app.add_api_route("/act", act, include_in_schema=False)
-        with serving(app, "127.0.0.1", 0) as url:
-            assert app.state.live.wait(20)
-            seen = browser_shot(url, run=run, **options)
-        assert (seen.errors, seen.outside) == ([], [])
-        return seen.value
+        with served(database, module_warehouse_dsn, now, act) as url:
+            return value_of(browser_shot, url, run, **options)
 
     return open_page
+
+
+@pytest.fixture(scope="module")
+def look_at_two(browser_shot: BrowserShot, mongodb_uri: str, module_warehouse_dsn: str) -> Iterator[Look]:
+    """``look`` at one page for all tests of a file: 18 bars of AAPL and MSFT, which no test changes."""
+    database = connect(mongodb_uri, f"test_{uuid.uuid4().hex[:12]}")
+    for symbol in ("AAPL", "MSFT"):
+        stage(database, symbol, 18)
+    with served(database, module_warehouse_dsn) as url:
+        yield lambda run, **options: value_of(browser_shot, url, run, **options)
+    database.client.close()

@@ -1,4 +1,4 @@
-"""What do the tests of the analysts' page put into its stores, and when is it?"""
+"""What the browser tests of the page store, and the pieces of script that they share."""
 
 from __future__ import annotations
 
@@ -12,24 +12,47 @@ from barflow.market.sessions import last_sessions, session
 from barflow.staging.connection import Document
 from barflow.staging.sessions import Staging
 
+# Thursday, July 17, 2025, 11:00 New York: the newest session has 18 closed bars.
 NOW = datetime(2025, 7, 17, 15, 0, tzinfo=UTC)
 READY = "await page.waitForSelector('#chart-panel[data-shown]');"
-# It listens to the events, and has read everything once more since (health comes last): what follows is news to it.
+# The page listens to the events and has read everything once more since (health last): later changes come as events.
 FOLLOWING = READY + (
     "await page.waitForFunction(() => performance.getEntriesByType('resource')"
     ".filter(({ name }) => name.endsWith('/api/health')).length > 1);"
 )
-# `(await late(url, n)).held` comes to a function that gives the n-th answer, which the server gives at once.
-LATE = (
-    "const late = async (url, nth = 1) => { let count = 0, hold; const held = new Promise((done) => { hold = done; });"
-    " await page.route(url, async (route) => { if (++count !== nth) return route.continue();"
-    " const response = await route.fetch(); hold(() => route.fulfill({ response })); }); return { held }; };"
-)
-ACT = "await page.evaluate(() => fetch('/act'));"  # what a test has happen while the page is open
+# `const { held } = await late(url, n)` holds the n-th answer of that URL back; the server gives it at once.
+# `const answer = await held` waits for it, and `await answer()` returns once the page has processed it.
+LATE = """
+const watchAnswers = () => {
+  const parse = Response.prototype.json;
+  Response.prototype.json = function () {
+    const body = parse.call(this), name = this.headers.get('x-held');
+    if (name) body.then(() => setTimeout(() => { window.processed = name; }));
+    return body;
+  };
+};
+await page.addInitScript(watchAnswers);
+await page.evaluate(watchAnswers);
+const late = async (url, nth = 1) => {
+  let count = 0, hold;
+  const held = new Promise((done) => { hold = done; });
+  const name = `${url} ${nth}`;
+  await page.route(url, async (route) => {
+    if (++count !== nth) return route.continue();
+    const response = await route.fetch();
+    hold(async () => {
+      await route.fulfill({ response, headers: { ...response.headers(), 'x-held': name } });
+      await page.waitForFunction((held) => window.processed === held, name);
+    });
+  });
+  return { held };
+};
+"""
+ACT = "await page.evaluate(() => fetch('/act'));"  # runs the test's `act` while the page is open
 
 
 def stage(database: Database[Document], symbol: str, bars: int, day: date | None = None, first: float = 100) -> None:
-    """The first bars of a session, the one of NOW unless told, from this price on (dollars)."""
+    """Store the first bars of a session, by default NOW's. The first one closes at ``first`` dollars."""
     traded = session(day) if day else last_sessions(NOW, 1)[0]
     assert traded is not None
     closes = [first + at / 100 for at in range(bars)]

@@ -1,4 +1,4 @@
-"""What is in the warehouse of the report's tests? Rows that look like a market's, and their SQL inserts."""
+"""The rows that the report's tests insert into the warehouse."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from barflow.market.sessions import last_sessions, new_york
 from barflow.pipeline.status import SymbolStatus
 from local.report.chart import Candle
 
-# Thursday, after the close; the 20 sessions before hold a half day (July 3).
+# Thursday, after the close. The 20 sessions up to it include a half day (July 3).
 NOW = datetime(2025, 7, 17, 20, 30, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 HOSTILE = """<img src=x onerror="alert(1)">&'</script>"""
@@ -34,24 +34,24 @@ METRICS: dict[str, Any] = {
 
 
 def hourly(symbol: str, sessions: int, price: float) -> list[Candle]:
-    """Hourly bars up to NOW that rise and fall: session by session, from each one's open."""
+    """Return hourly bars up to NOW that rise and fall. They count from each session's open."""
     made: list[Candle] = []
     for traded in last_sessions(NOW, sessions):
         start = traded.opens
         while start < traded.closes:
-            turn = len(made)
-            opened = price * (1 + 0.02 * math.sin(turn / 9))
-            closed = price * (1 + 0.02 * math.sin((turn + 1) / 9)) + (0.7 if turn % 4 == 0 else -0.3)
-            high, low = max(opened, closed) + 0.4 + turn % 3, min(opened, closed) - 0.2 - turn % 2
+            count = len(made)
+            opened = price * (1 + 0.02 * math.sin(count / 9))
+            closed = price * (1 + 0.02 * math.sin((count + 1) / 9)) + (0.7 if count % 4 == 0 else -0.3)
+            high, low = max(opened, closed) + 0.4 + count % 3, min(opened, closed) - 0.2 - count % 2
             expected = min(HOUR, traded.closes - start) // timedelta(minutes=5)
             day = new_york(start).date()
-            made.append(Candle(symbol, start, day, opened, high, low, closed, 1000 + 37 * turn, expected, expected))
+            made.append(Candle(symbol, start, day, opened, high, low, closed, 1000 + 37 * count, expected, expected))
             start += HOUR
     return made
 
 
 def insert(dsn: str, candles: list[Candle], metrics: dict[str, Any] | None = None) -> None:
-    """Puts hourly bars and, for their last session, a row of metrics into the warehouse."""
+    """Insert hourly bars and, for their last session, a row of metrics."""
     with psycopg.connect(dsn) as connection:
         bar = "insert into market.bar_1h ({}, load_id) values ({}, 'test')"
         names = list(vars(candles[0]))
@@ -67,7 +67,7 @@ def insert(dsn: str, candles: list[Candle], metrics: dict[str, Any] | None = Non
 
 
 def status(symbol: str, candles: list[Candle], **changes: Any) -> SymbolStatus:
-    """What `barflow status` would say of a symbol whose every bar is at every hop."""
+    """Return the status of a symbol whose bars are all at every hop."""
     bars = sum(candle.bar_count for candle in candles)
     days: set[date] = {candle.session_date for candle in candles}
     newest = candles[-1].bar_start
@@ -76,7 +76,7 @@ def status(symbol: str, candles: list[Candle], **changes: Any) -> SymbolStatus:
 
 
 def outcome(counts: dict[str, dict[str, int]], *, balanced: bool = True) -> dict[str, Any]:
-    """The part of `barflow demo --json` that the report reads."""
+    """Return the part of `barflow demo --json` that the report reads."""
     names = ("received", "stored", "revised", "unchanged", "rejected", "forming")
     symbols = {symbol: dict.fromkeys(names, 0) | found for symbol, found in counts.items()}
     return {"symbols": symbols, "balanced": balanced, "seconds": {"ingest": 1.25, "process": 12.0, "aggregate": 9.96}}

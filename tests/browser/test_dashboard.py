@@ -1,4 +1,4 @@
-"""The analysts' page shows what is stored, follows what arrives, and talks to nobody else."""
+"""The analysts' page shows the stored bars and alerts, follows new ones, and sends requests to its own server only."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from pages import ACT, FOLLOWING, LATE, NOW, READY, stage
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from pymongo.database import Database
 
 from barflow.alerts.message import Message
@@ -15,13 +18,18 @@ from barflow.alerts.outbox import Outbox
 from barflow.market.sessions import BAR, last_sessions
 from barflow.staging.connection import Document
 
+Look = Callable[..., Any]
 SHOWN = "await page.waitForSelector('#chart-panel[data-shown=\"%s\"]');"
-# The server's events end as they begin: the page connects again every three seconds, and reads everything.
-CUT_OFF = "await page.route(/api.events/, (route) => route.fulfill({ contentType: 'text/event-stream', body: '' }));"
+# The event stream ends as soon as it begins: the page reconnects every 200 ms, and reads everything each time.
+CUT_OFF = (
+    "await page.route(/api.events/, (route) =>"
+    " route.fulfill({ contentType: 'text/event-stream', body: 'retry: 200\\n\\n' }));"
+)
 MARKED = "await page.waitForSelector('#chart[aria-label$=\"alerts marked: %d\"]');"
 
 
-def alert(database: Database[Document]) -> None:
+def fire_alert(database: Database[Document]) -> None:
+    """Store an alert of AAPL, two bars before NOW."""
     moment = datetime.now(UTC)
     message = Message(
         schema_version=1, id="r|AAPL|x", rule="level_101", kind="level", symbol="AAPL", severity="critical",
@@ -33,23 +41,19 @@ def alert(database: Database[Document]) -> None:
 
 @pytest.fixture
 def arrive(database: Database[Document]) -> Callable[[], None]:
-    """Has a bar more, and an alert, arrive at a page that shows 17 bars."""
+    """Store 17 bars of AAPL; the returned function stores one more, and an alert."""
     stage(database, "AAPL", 17)
 
     def act() -> None:
         stage(database, "AAPL", 18)
-        alert(database)
+        fire_alert(database)
 
     return act
 
 
 @pytest.mark.parametrize("width", [390, 1440])
-def test_symbol_and_interval_are_switched_by_keys_and_pointer(
-    look: Callable[..., Any], database: Database[Document], width: int
-) -> None:
-    stage(database, "AAPL", 18)
-    stage(database, "MSFT", 18)
-    shown = look(
+def test_keys_change_the_symbol_and_the_pointer_changes_the_interval(look_at_two: Look, width: int) -> None:
+    shown = look_at_two(
         READY
         + "await page.focus('#rows'); await page.keyboard.press('ArrowDown');"
         + "await page.click('[data-value=\"1h\"]');"
@@ -61,7 +65,7 @@ def test_symbol_and_interval_are_switched_by_keys_and_pointer(
     assert shown == [width, "MSFT"]
 
 
-def test_a_candle_and_an_alert_arrive_without_a_reload(look: Callable[..., Any], arrive: Callable[[], None]) -> None:
+def test_a_candle_and_an_alert_appear_without_a_reload(look: Look, arrive: Callable[[], None]) -> None:
     text = look(
         FOLLOWING
         + "await page.evaluate(() => { window.same = true });"
@@ -76,20 +80,20 @@ def test_a_candle_and_an_alert_arrive_without_a_reload(look: Callable[..., Any],
 
 
 @pytest.mark.parametrize(("bars", "first", "last"), [(18, 100, "100.17"), (17, 105, "105.16")])
-def test_what_comes_while_the_page_reads_stays_on_it(
-    look: Callable[..., Any], database: Database[Document], bars: int, first: float, last: str
+def test_a_change_and_an_alert_that_arrive_during_a_read_stay_on_the_page(
+    look: Look, database: Database[Document], bars: int, first: float, last: str
 ) -> None:
-    """A bar more, or another price of the same one, and an alert."""
+    """The change is one more bar, or another price of the same bar."""
     stage(database, "AAPL", 17)
 
     def act() -> None:
         stage(database, "AAPL", bars, first=first)
-        alert(database)
+        fire_alert(database)
 
     seen = look(
         FOLLOWING
         + LATE
-        # The second reads, of once the page listens, are answered when all has arrived.
+        # The page reads a second time once it listens. Those answers come after the change and the alert.
         + "const reads = [await late(/api.watchlist/, 2), await late(/api.alerts.limit=100/, 2)];"
         + "await page.reload(); const answers = await Promise.all(reads.map(({ held }) => held));"
         + ACT
@@ -103,9 +107,7 @@ def test_what_comes_while_the_page_reads_stays_on_it(
     assert "level_101" in seen[1]
 
 
-def test_an_alert_that_comes_while_a_chart_is_opened_is_marked_on_it(
-    look: Callable[..., Any], database: Database[Document]
-) -> None:
+def test_an_alert_that_arrives_while_a_chart_opens_gets_a_marker(look: Look, database: Database[Document]) -> None:
     stage(database, "AAPL", 17)
     stage(database, "MSFT", 17)
     look(
@@ -122,14 +124,11 @@ def test_an_alert_that_comes_while_a_chart_is_opened_is_marked_on_it(
         + "await page.click('[data-symbol=MSFT]');"
         + SHOWN % "MSFT 5min"
         + MARKED % 0,
-        act=lambda: alert(database),
+        act=lambda: fire_alert(database),
     )
 
 
-def test_what_comes_while_the_connection_is_lost_is_on_the_page_once_it_is_back(
-    look: Callable[..., Any], arrive: Callable[[], None]
-) -> None:
-    """Its marks, too."""
+def test_a_change_during_a_lost_connection_is_shown_after_the_reconnect(look: Look, arrive: Callable[[], None]) -> None:
     look(
         READY
         + CUT_OFF
@@ -145,7 +144,41 @@ def test_what_comes_while_the_connection_is_lost_is_on_the_page_once_it_is_back(
     )
 
 
-def test_a_late_answer_does_not_bring_an_old_price_back(look: Callable[..., Any], arrive: Callable[[], None]) -> None:
+def test_an_outage_of_the_warehouse_is_reported_and_the_page_catches_up_after_it(
+    look: Look, database: Database[Document], postgres_dsn: str, module_warehouse_dsn: str
+) -> None:
+    name = conninfo_to_dict(module_warehouse_dsn)["dbname"]
+    stage(database, "AAPL", 17)
+
+    def accept_connections(accept: bool) -> None:
+        with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+            alter = sql.SQL("alter database {} with allow_connections {}")
+            connection.execute(alter.format(sql.Identifier(name), accept))
+            if not accept:
+                terminate = "select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = %s"
+                connection.execute(terminate, [name])
+                stage(database, "AAPL", 18)
+
+    acts = iter((False, True))
+    try:
+        banner, last = look(
+            FOLLOWING
+            + "await page.route(/api.health/, () => {});"  # the browser would log its failed answer as an error
+            + ACT
+            + "await page.waitForSelector('#banner:visible'); const banner = await page.textContent('#banner');"
+            + ACT
+            + "await page.waitForFunction(() => document.querySelector('#legend').textContent.includes('100.17'));"
+            + "await page.waitForSelector('#banner', { state: 'hidden' });"
+            + "return [banner, await page.textContent('.row .last')]",
+            act=lambda: accept_connections(next(acts)),
+        )
+    finally:
+        accept_connections(True)
+    assert "the warehouse could not" in banner
+    assert last == "100.17"
+
+
+def test_a_late_answer_does_not_restore_an_old_price(look: Look, arrive: Callable[[], None]) -> None:
     last = look(
         FOLLOWING
         + LATE
@@ -154,15 +187,13 @@ def test_a_late_answer_does_not_bring_an_old_price_back(look: Callable[..., Any]
         + "await page.reload(); const answer = await held;"
         + ACT
         + "await page.waitForFunction(() => document.querySelector('.row .last')?.textContent === '100.17');"
-        + "await answer(); await page.waitForTimeout(300); return page.textContent('.row .last')",
+        + "await answer(); return page.textContent('.row .last')",
         act=arrive,
     )
     assert last == "100.17"
 
 
-def test_a_late_answer_does_not_bring_an_old_candle_back(
-    look: Callable[..., Any], database: Database[Document]
-) -> None:
+def test_a_late_answer_does_not_restore_an_old_candle(look: Look, database: Database[Document]) -> None:
     stage(database, "AAPL", 17)
     prices = iter((105, 110))
     legend = look(
@@ -173,16 +204,14 @@ def test_a_late_answer_does_not_bring_an_old_candle_back(
         + "const answer = await held;"
         + ACT
         + "await page.waitForFunction(() => document.querySelector('#legend').textContent.includes('110.16'));"
-        + "await answer(); await page.waitForTimeout(300); return page.textContent('#legend')",
+        + "await answer(); return page.textContent('#legend')",
         act=lambda: stage(database, "AAPL", 17, first=next(prices)),
     )
     assert "110.16" in legend
 
 
-def test_an_outage_of_days_leaves_no_hole_between_the_candles(
-    look: Callable[..., Any], database: Database[Document]
-) -> None:
-    """The newest candles that an event has the page read do not reach back as far as those at hand."""
+def test_an_outage_of_days_leaves_no_gap_between_the_candles(look: Look, database: Database[Document]) -> None:
+    """The newest candles that the page reads after an event do not reach back to the candles that it shows."""
     *missed, _ = last_sessions(NOW, 7)
     stage(database, "AAPL", 78, missed.pop(0).session_date)
 
@@ -194,7 +223,7 @@ def test_an_outage_of_days_leaves_no_hole_between_the_candles(
         FOLLOWING
         + "const asked = page.waitForRequest(/api.bars.AAPL.*limit=600/), held = [];"
         + "const hold = (route) => { held.push(route); }; await page.route(/limit=240/, hold);"
-        + ACT  # of which the page must not see a part
+        + ACT  # the page must not read a part of it
         + "await page.unroute(/limit=240/, hold); for (const route of held) await route.continue();"
         + "const shown = await (await (await asked).response()).json(); return shown.time.length;",
         act=act,
@@ -202,8 +231,8 @@ def test_an_outage_of_days_leaves_no_hole_between_the_candles(
     assert candles == 6 * 78
 
 
-def test_candles_are_not_laid_over_those_of_another_symbol_whose_own_are_late(
-    look: Callable[..., Any], database: Database[Document]
+def test_new_candles_are_not_added_to_the_chart_of_the_previous_symbol(
+    look: Look, database: Database[Document]
 ) -> None:
     stage(database, "AAPL", 17)
     stage(database, "MSFT", 17)
@@ -219,18 +248,52 @@ def test_candles_are_not_laid_over_those_of_another_symbol_whose_own_are_late(
     )
 
 
-def test_late_data_are_marked_stale(look: Callable[..., Any], database: Database[Document]) -> None:
+@pytest.mark.parametrize(
+    ("late", "request_it"),
+    [
+        (
+            "/api.bars.AAPL.*limit=600/",
+            "await page.click('[data-symbol=MSFT]'); await page.click('[data-symbol=AAPL]');",
+        ),
+        ("/api.bars.AAPL.*limit=240/", ACT),
+    ],
+    ids=["of a chart that opens", "of an event"],
+)
+def test_late_candles_of_another_symbol_are_not_shown(
+    look: Look, database: Database[Document], late: str, request_it: str
+) -> None:
+    """The reader has chosen MSFT before the candles of AAPL arrive."""
+    stage(database, "AAPL", 17)
+    stage(database, "MSFT", 17, first=200)
+    shown = look(
+        FOLLOWING
+        + LATE
+        + f"const {{ held }} = await late({late});"
+        + request_it
+        + "const answer = await held;"
+        + "const chosen = await late(/api.bars.MSFT.*limit=600/);"
+        + "await page.click('[data-symbol=MSFT]'); await (await chosen.held)();"
+        + SHOWN % "MSFT 5min"
+        + "await answer();"
+        + "return [await page.getAttribute('#chart-panel', 'data-shown'), await page.textContent('#legend')]",
+        act=lambda: stage(database, "AAPL", 18),
+    )
+    assert shown[0] == "MSFT 5min"
+    assert "200.16" in shown[1]
+
+
+def test_late_data_are_marked_stale(look: Look, database: Database[Document]) -> None:
     stage(database, "AAPL", 10)
     text = look(READY + "return await page.textContent('#quote') + await page.textContent('.row .age')")
     assert "stale: newest bar" in text
     assert "stale 40 min" in text
 
 
-def test_a_closed_market_is_marked_closed(look: Callable[..., Any], database: Database[Document]) -> None:
+def test_a_closed_market_is_marked_closed(look: Look, database: Database[Document]) -> None:
     stage(database, "AAPL", 78)
     text = look(READY + "return page.textContent('#market')", now=NOW + timedelta(hours=8))
     assert "Market closed" in text
 
 
-def test_without_data_the_page_says_what_to_do(look: Callable[..., Any]) -> None:
+def test_without_data_the_page_names_the_command_to_run(look: Look) -> None:
     assert "barflow demo" in look("await page.waitForSelector('#empty:visible'); return page.textContent('#empty')")

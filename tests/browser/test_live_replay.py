@@ -1,4 +1,4 @@
-"""A recording that is replayed live shows its candles and fires its alert on an open page, without a reload."""
+"""A live replay of a recording shows its candles and its alert on an open page, without a reload."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from local.live import LiveClock, keep_ticking, live_start
 
 @pytest.fixture
 def recording(tmp_path: Path) -> Recording:
-    """Seven quiet sessions of TSLA; the last one opens 8 % lower."""
+    """Seven sessions of TSLA at one price; the last one opens 8 % lower."""
     lines = ["datetime,open,high,low,close,volume,symbol"]
     sessions = last_sessions(NOW, 7)
     for traded in sessions:
@@ -36,8 +36,12 @@ def recording(tmp_path: Path) -> Recording:
     return Recording.load(tmp_path / "bars.csv")
 
 
-def test_the_recorded_gap_is_told_to_an_open_page(
-    recording: Recording, browser_shot: BrowserShot, database: Database[Document], mongodb_uri: str, warehouse_dsn: str
+def test_the_alert_of_a_recorded_gap_appears_on_an_open_page(
+    recording: Recording,
+    browser_shot: BrowserShot,
+    database: Database[Document],
+    mongodb_uri: str,
+    module_warehouse_dsn: str,
 ) -> None:
     assert recording.as_of is not None
     clock = LiveClock(live_start(recording, ["TSLA"], load_rules(None), recording.as_of))
@@ -46,8 +50,8 @@ def test_the_recorded_gap_is_told_to_an_open_page(
         settings = load_settings(mongodb_uri=mongodb_uri, mongodb_database=database.name, history_sessions=3, **found)
         stores = Stores(settings, clock)
         ingest.run(stores, ["TSLA"], print)
-        ticking = threading.Thread(target=go_on, args=[stores, clock, recording])
-        app = create_app(database, warehouse_dsn, clock=clock, poll_seconds=0.1)
+        ticking = threading.Thread(target=tick_into_the_gap, args=[stores, clock])
+        app = create_app(database, module_warehouse_dsn, clock=clock, poll_seconds=0.1)
         app.add_api_route("/act", ticking.start, include_in_schema=False)
         with serving(app, "127.0.0.1", 0) as url:
             assert app.state.live.wait(20)
@@ -70,9 +74,8 @@ def test_the_recorded_gap_is_told_to_an_open_page(
     assert "8.00 % below the previous close of 100.00" in alert
 
 
-def go_on(stores: Stores, clock: LiveClock, recording: Recording) -> None:
-    """Half a second a bar, a few bars into the last session; nothing is loaded at the close."""
+def tick_into_the_gap(stores: Stores, clock: LiveClock) -> None:
+    """Tick every 100 ms, until a few bars of the last session are stored. Nothing is loaded at the close."""
     end = last_sessions(NOW, 1)[0].slots[4]
-    keep_ticking(
-        ingest.open_ingest(stores, print).tick, clock, ["TSLA"], end=end, speed=600, at_close=lambda: None, log=print
-    )
+    tick = ingest.open_ingest(stores, print).tick
+    keep_ticking(tick, clock, ["TSLA"], end=end, speed=3000, at_close=lambda: None, log=print)

@@ -1,4 +1,4 @@
-"""The picture of the analysts' page in the documentation: a made-up market in the middle of its session."""
+"""The documentation's picture of the analysts' page: a synthetic market in the middle of a session."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.minutes
 SYMBOLS = ("AAPL", "GOOGL", "TSLA", "MSFT", "NVDA")
 
 
-def test_picture_of_a_session_with_candles_marks_and_alerts(
+def test_picture_of_a_session_with_candles_markers_and_alerts(
     browser_shot: BrowserShot, picture: Callable[[str], Path]
 ) -> None:
     before, today, _ = last_sessions(utc_now(), 3)

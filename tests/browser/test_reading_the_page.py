@@ -1,4 +1,4 @@
-"""Readers find the page right and usable: its indicators against pandas, colours, times, and the keyboard alone."""
+"""The page is right and usable: indicators against pandas, colours, times, and the keyboard alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from pages import NOW, READY, stage
+from pages import NOW, READY
 from pymongo.database import Database
 
 from barflow.market.bars import SessionBars
@@ -23,19 +23,19 @@ BACKGROUND = "await page.evaluate(() => getComputedStyle(document.body).backgrou
 
 @pytest.fixture
 def frame(database: Database[Document]) -> pd.DataFrame:
-    """The bars of two sessions of AAPL that are staged, the newer one as far as NOW: a random walk."""
-    dice, price = random.Random(7), 100.0
+    """Stage two sessions of AAPL, a random walk up to NOW, and return their bars."""
+    random_walk, price = random.Random(7), 100.0
     rows: list[dict[str, Any]] = []
     staging = Staging(database)
     staging.ensure()
     for traded in last_sessions(NOW, 2):
         made = SessionBars("AAPL", traded.session_date)
         for ts in (slot for slot in traded.slots if slot + BAR <= NOW):
-            opened, price = price, price * dice.uniform(0.99, 1.01)
+            opened, price = price, price * random_walk.uniform(0.99, 1.01)
             row = {
-                "ts": ts, "open": opened, "high": max(opened, price) + dice.random(),
-                "low": min(opened, price) - dice.random(), "close": price, "volume": dice.randrange(1, 9000),
-                "revision": 0,
+                "ts": ts, "open": opened, "high": max(opened, price) + random_walk.random(),
+                "low": min(opened, price) - random_walk.random(), "close": price,
+                "volume": random_walk.randrange(1, 9000), "revision": 0,
             }  # fmt: skip
             for name, value in row.items():
                 getattr(made, name).append(value)
@@ -45,7 +45,7 @@ def frame(database: Database[Document]) -> pd.DataFrame:
 
 
 def rsi(closes: pd.Series) -> pd.Series:
-    """Cutler's: simple averages of 14 gains and losses."""
+    """Return Cutler's RSI: simple averages of 14 gains and losses."""
     change = closes.diff()
     gains, losses = change.clip(lower=0).rolling(14).mean(), (-change.clip(upper=0)).rolling(14).mean()
     return 100 - 100 / (1 + gains / losses)
@@ -57,16 +57,16 @@ def session_vwap(frame: pd.DataFrame) -> pd.Series:
     return by_day["turnover"].cumsum() / by_day["volume"].cumsum()
 
 
-def test_what_is_drawn_is_what_pandas_finds(look: Look, frame: pd.DataFrame) -> None:
+def test_the_indicators_equal_those_of_pandas(look: Look, frame: pd.DataFrame) -> None:
     shown = look(
         READY
         + "return page.evaluate(async () => {"
-        + "const { average, sessionVwap, strength } = await import('/static/indicators.js');"
+        + "const { movingAverage, relativeStrength, sessionVwap } = await import('/static/indicators.js');"
         + "const bars = await (await fetch('/api/bars/AAPL?interval=5min')).json();"
         + "const days = bars.time.map((at) => new Date(at * 1000).toISOString().slice(0, 10));"
         + "const text = (kind) => document.querySelector('#legend .of-' + kind).lastChild.textContent;"
-        + "return { ma20: average(bars.close, 20), ma50: average(bars.close, 50), rsi: strength(bars.close),"
-        + " vwap: sessionVwap(bars.vwap, bars.volume, days),"
+        + "return { ma20: movingAverage(bars.close, 20), ma50: movingAverage(bars.close, 50),"
+        + " rsi: relativeStrength(bars.close), vwap: sessionVwap(bars.vwap, bars.volume, days),"
         + " legend: ['ma20', 'ma50', 'vwap', 'rsi'].map(text) } })"
     )
     expected = {
@@ -87,12 +87,11 @@ def dark(colour: str) -> bool:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours_are_the_readers_until_others_are_chosen_which_a_reload_keeps(
-    look: Look, database: Database[Document], scheme: str
+def test_the_page_follows_the_readers_colour_scheme_until_another_is_chosen_and_keeps_the_choice(
+    look_at_two: Look, scheme: str
 ) -> None:
-    stage(database, "AAPL", 18)
     other = "light" if scheme == "dark" else "dark"
-    colours = look(
+    colours = look_at_two(
         READY
         + f"const before = {BACKGROUND};"
         + f"await page.click('#theme [data-value={other}]'); const chosen = {BACKGROUND};"
@@ -103,26 +102,23 @@ def test_colours_are_the_readers_until_others_are_chosen_which_a_reload_keeps(
     assert [dark(colour) for colour in colours] == [scheme == "dark", other == "dark", other == "dark"]
 
 
-def test_times_are_new_yorks_or_the_readers(look: Look, database: Database[Document]) -> None:
-    stage(database, "AAPL", 18)
+def test_times_are_new_york_times_or_the_readers(look_at_two: Look) -> None:
     legend = "await page.textContent('#legend time')"
     market = "await page.textContent('#market')"
-    times = look(
+    times = look_at_two(
         READY
-        + f"const there = [{legend}, {market}]; await page.click('#zone [data-value=local]');"
-        + f"return [...there, {legend}, {market}]"
+        + f"const before = [{legend}, {market}]; await page.click('#zone [data-value=local]');"
+        + f"return [...before, {legend}, {market}]"
     )
-    there, open_there, here, open_here = times  # the reader sits in Tokyo
-    assert there == "Thu, 17 Jul 2025, 10:55"
-    assert here == "Thu, 17 Jul 2025, 23:55"
-    assert "11:00 New York" in open_there
-    assert "18 Jul, 00:00 local" in open_here
+    bar_in_new_york, market_in_new_york, bar_here, market_here = times  # the reader is in Tokyo
+    assert bar_in_new_york == "Thu, 17 Jul 2025, 10:55"
+    assert bar_here == "Thu, 17 Jul 2025, 23:55"
+    assert "11:00 New York" in market_in_new_york
+    assert "18 Jul, 00:00 local" in market_here
 
 
-def test_everything_is_reached_by_keys_alone(look: Look, database: Database[Document]) -> None:
-    stage(database, "AAPL", 18)
-    stage(database, "MSFT", 18)
-    reached, marked, filtered, interval = look(
+def test_the_keyboard_alone_reaches_everything(look_at_two: Look) -> None:
+    reached, marked, filtered, interval = look_at_two(
         READY
         + "const reached = [], marked = [];"
         + "for (let step = 0; step < 40; step++) {"
@@ -143,6 +139,6 @@ def test_everything_is_reached_by_keys_alone(look: Look, database: Database[Docu
     )
     assert reached[0] == "skip"
     assert {"zone", "theme", "filter", "rows", "interval", "shown", "alerts"} <= set(reached)
-    assert all(marked), "where the keyboard is can be seen"
+    assert all(marked), "the focus is visible on every element"
     assert filtered == ["MSFT"]
     assert interval == "AAPL 30min"

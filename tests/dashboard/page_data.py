@@ -1,7 +1,9 @@
-"""What do the tests of the page put into its stores, and when is it?"""
+"""What the page's tests store, and the server that shows it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import psycopg
@@ -11,14 +13,28 @@ from barflow.market.bars import SessionBars
 from barflow.market.sessions import BAR, last_sessions
 from barflow.staging.connection import Document
 from barflow.staging.sessions import Staging
+from dashboard.app import create_app
+from dashboard.server import serving
 
 # Thursday, July 17, 2025, 11:00 New York: the newest session has 18 closed bars.
 NOW = datetime(2025, 7, 17, 15, 0, tzinfo=UTC)
-TOKEN = "a-token-of-the-tests-alone"
+TOKEN = "token-of-the-page-tests"
+
+
+@contextmanager
+def serve(database: Database[Document], dsn: str, token: str | None = None) -> Iterator[str]:
+    """Serve the page on two stores at NOW, and yield its URL once it has read them."""
+    app = create_app(database, dsn, token=token, clock=lambda: NOW, poll_seconds=0.05)
+    with serving(app, "127.0.0.1", 0) as url:
+        assert app.state.live.wait(20)
+        yield url.rstrip("/")
 
 
 def session_bars(symbol: str, back: int = 0, until: datetime = NOW, price: float = 100.0) -> SessionBars:
-    """The bars of the session ``back`` sessions ago that had closed by ``until``; the nth closes n cents higher."""
+    """Return the bars of a session, ``back`` sessions before NOW's, that closed by ``until``.
+
+    The first one closes at ``price``, each later one a cent higher.
+    """
     traded = last_sessions(NOW, back + 1)[0]
     ts = [slot for slot in traded.slots if slot + BAR <= until]
     closes = [price + at / 100 for at in range(len(ts))]
@@ -28,13 +44,14 @@ def session_bars(symbol: str, back: int = 0, until: datetime = NOW, price: float
 
 
 def stage(database: Database[Document], *sessions: SessionBars) -> None:
+    """Store sessions in MongoDB."""
     staging = Staging(database)
     staging.ensure()
     staging.save([(bars, datetime.now(UTC)) for bars in sessions], "test-run")
 
 
 def load(dsn: str, symbol: str, sessions: int, price: float = 90.0) -> None:
-    """One daily row for each of the sessions before the newest one."""
+    """Insert one daily row for each of the sessions before the newest one."""
     insert = (
         "insert into market.bar_1d (symbol, bar_start, session_date, open, high, low, close, volume, vwap, bar_count, "
         "expected_bars, load_id) values (%s, %s, %s, %s, %s, %s, %s, 5000, %s, %s, %s, 'test')"
@@ -47,7 +64,7 @@ def load(dsn: str, symbol: str, sessions: int, price: float = 90.0) -> None:
 
 
 def record_load(dsn: str, load_id: str, finished_at: str = "2025-07-17T15:00Z") -> None:
-    """The row by which a load says that it is done."""
+    """Insert the row that records a finished load."""
     row = "insert into ops.load_run (load_id, started_at, finished_at, outcome) values (%s, %s, %s, 'loaded')"
     with psycopg.connect(dsn) as connection:
         connection.execute(row, [load_id, finished_at, finished_at])

@@ -1,106 +1,80 @@
-"""The page's API shows both stores as one, refuses what it cannot answer, lets in who may, and cannot write."""
+"""The page's API: it reads both stores as one, rejects bad requests, requires the login, and never writes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import closing
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 import requests
-from page_data import NOW, TOKEN, load, record_load, session_bars, stage
+from page_data import NOW, TOKEN, load, record_load, serve, session_bars, stage
 from pymongo.database import Database
 
 from barflow.alerts.message import Message
 from barflow.alerts.outbox import Outbox
 from barflow.errors import BadInputError, BarflowError
 from barflow.market.sessions import utc_now
-from barflow.staging.connection import Document
+from barflow.staging.connection import Document, connect
 from dashboard.queries import Warehouse
 from dashboard.security import HEADERS, Logins, checked_token
 
-Served = Callable[..., Any]
+Served = Callable[..., AbstractContextManager[str]]
 
 
-def noticed(name: str, moment: datetime) -> tuple[Message, list[str]]:
-    """An alert and the channels that it is for."""
-    message = Message(
-        schema_version=1, id=name, rule="level_101", kind="level", symbol="AAPL", severity="info",
-        session_date=NOW.date(), bar_start=NOW, direction="up", value=101, unit="dollars", reference=101,
-        price=101, text="AAPL rose to 101.00, through 101.00", created_at=moment,
-    )  # fmt: skip
-    return message, ["sse"]
+@pytest.fixture(scope="module")
+def aapl_url(mongodb_uri: str, module_warehouse_dsn: str) -> Iterator[str]:
+    """The page that shows ten loaded sessions of AAPL and a newer staged one. Tests only read it."""
+    database = connect(mongodb_uri, f"test_{uuid.uuid4().hex[:12]}")
+    load(module_warehouse_dsn, "AAPL", 10)
+    stage(database, session_bars("AAPL"))
+    with serve(database, module_warehouse_dsn) as url:
+        yield url
+    database.client.close()
 
 
 def get(url: str, **options: Any) -> requests.Response:
     return requests.get(url, timeout=20, **options)
 
 
-def test_a_forming_hour_is_made_of_the_staged_bars(served: Served, database: Database[Document]) -> None:
-    stage(database, session_bars("AAPL"))
-    with served() as url:
-        page = get(f"{url}/api/bars/AAPL", params={"interval": "1h"}).json()
+def alert(name: str, created_at: datetime) -> tuple[Message, list[str]]:
+    """Return an alert with its channels."""
+    message = Message(
+        schema_version=1, id=name, rule="level_101", kind="level", symbol="AAPL", severity="info",
+        session_date=NOW.date(), bar_start=NOW, direction="up", value=101, unit="dollars", reference=101,
+        price=101, text="AAPL rose to 101.00, through 101.00", created_at=created_at,
+    )  # fmt: skip
+    return message, ["sse"]
+
+
+def test_a_forming_hour_holds_the_staged_bars(aapl_url: str) -> None:
+    page = get(f"{aapl_url}/api/bars/AAPL", params={"interval": "1h"}).json()
     assert page["close"] == [100.11, 100.17]
     assert page["complete"] == [True, False]
     assert page["volume"] == [sum(range(1000, 1012)), sum(range(1012, 1018))]
 
 
-def test_the_newest_session_comes_from_staging_and_older_ones_from_the_warehouse(
-    served: Served, database: Database[Document], warehouse_dsn: str
-) -> None:
-    load(warehouse_dsn, "AAPL", 10)
-    stage(database, session_bars("AAPL"))
-    with served() as url:
-        page = get(f"{url}/api/bars/AAPL", params={"interval": "1d"}).json()
-        (row,) = get(f"{url}/api/watchlist").json()["rows"]
+def test_the_newest_session_comes_from_staging_and_older_ones_from_the_warehouse(aapl_url: str) -> None:
+    page = get(f"{aapl_url}/api/bars/AAPL", params={"interval": "1d"}).json()
+    (row,) = get(f"{aapl_url}/api/watchlist").json()["rows"]
     assert page["close"] == [90.0] * 10 + [100.17]
     assert (row["last"], row["prev_close"], row["freshness"]) == (100.17, 90.0, "fresh")
 
 
-def test_what_a_load_brings_is_shown_once_the_load_is_recorded(
-    served: Served, database: Database[Document], warehouse_dsn: str
-) -> None:
-    load(warehouse_dsn, "AAPL", 10)
-    with served() as url:
-        assert [row["symbol"] for row in get(f"{url}/api/watchlist").json()["rows"]] == ["AAPL"]
-        load(warehouse_dsn, "MSFT", 10)
-        record_load(warehouse_dsn, "load-1")
-        assert [row["symbol"] for row in get(f"{url}/api/watchlist").json()["rows"]] == ["AAPL", "MSFT"]
-        load(warehouse_dsn, "TSLA", 10)
-        record_load(warehouse_dsn, "load-2", finished_at="2020-01-01")  # by a clock that is behind
-        assert len(get(f"{url}/api/watchlist").json()["rows"]) == 3
-        assert get(f"{url}/api/health").json()["symbols"] == 3
-
-
-def test_the_newest_alerts_are_found_however_long_ago_they_were_noticed(
-    served: Served, database: Database[Document]
-) -> None:
-    now, ages = utc_now(), [89.0, 40.0, 3.0, 0.02, 0.0]
-    Outbox(database).add(noticed(f"a{age}", now - timedelta(days=age)) for age in ages)
-    with served() as url:
-        found = [get(f"{url}/api/alerts", params={"limit": limit}).json()["alerts"] for limit in (1, 2, 3, 100)]
-    told = [[item["message"]["id"] for item in alerts] for alerts in found]
-    newest = [f"a{age}" for age in sorted(ages)]
-    assert told == [newest[:1], newest[:2], newest[:3], newest]
-
-
-def test_pages_join_without_a_gap_or_an_overlap(
-    served: Served, database: Database[Document], warehouse_dsn: str
-) -> None:
-    load(warehouse_dsn, "AAPL", 10)
-    stage(database, session_bars("AAPL"))
+def test_pages_of_candles_join_without_a_gap_or_an_overlap(aapl_url: str) -> None:
+    url = f"{aapl_url}/api/bars/AAPL"
+    whole = get(url, params={"interval": "1d"}).json()["time"]
     times: list[int] = []
     before = None
-    with served() as url:
-        whole = get(f"{url}/api/bars/AAPL", params={"interval": "1d"}).json()["time"]
-        while True:
-            page = get(f"{url}/api/bars/AAPL", params={"interval": "1d", "limit": 3, "before": before}).json()
-            times = page["time"] + times
-            before = page["older"]
-            if before is None:
-                break
+    while True:
+        page = get(url, params={"interval": "1d", "limit": 3, "before": before}).json()
+        times = page["time"] + times
+        before = page["older"]
+        if before is None:
+            break
     assert times == whole
     assert len(times) == 11
 
@@ -116,26 +90,57 @@ def test_pages_join_without_a_gap_or_an_overlap(
         ("alerts?limit=0", 422),
     ],
 )
-def test_bad_input_is_refused_and_named(served: Served, database: Database[Document], path: str, status: int) -> None:
-    stage(database, session_bars("AAPL"))
-    with served() as url:
-        answer = get(f"{url}/api/{path}")
+def test_a_bad_request_is_rejected_with_a_reason(aapl_url: str, path: str, status: int) -> None:
+    answer = get(f"{aapl_url}/api/{path}")
     assert answer.status_code == status
     assert answer.json()["detail"]
 
 
-def test_every_answer_carries_the_headers(served: Served) -> None:
+@pytest.mark.parametrize("path", ["/", "/api/watchlist", "/api/nothing", "/static/app.js"])
+def test_every_response_has_the_security_headers(aapl_url: str, path: str) -> None:
+    assert HEADERS.items() <= dict(get(aapl_url + path).headers.lower_items()).items()
+
+
+def test_without_a_token_another_host_name_is_rejected(aapl_url: str) -> None:
+    assert get(f"{aapl_url}/api/watchlist", headers={"host": "evil.example"}).status_code == 400
+
+
+def test_loaded_data_is_shown_once_its_load_is_recorded(
+    served: Served, database: Database[Document], warehouse_dsn: str
+) -> None:
+    load(warehouse_dsn, "AAPL", 10)
     with served() as url:
-        for path in ("/", "/api/watchlist", "/api/nothing", "/static/app.js"):
-            assert HEADERS.items() <= dict(get(url + path).headers.lower_items()).items(), path
+        assert [row["symbol"] for row in get(f"{url}/api/watchlist").json()["rows"]] == ["AAPL"]
+        load(warehouse_dsn, "MSFT", 10)
+        record_load(warehouse_dsn, "load-1")
+        assert [row["symbol"] for row in get(f"{url}/api/watchlist").json()["rows"]] == ["AAPL", "MSFT"]
+        load(warehouse_dsn, "TSLA", 10)
+        record_load(warehouse_dsn, "load-2", finished_at="2020-01-01")  # the clock of the loading host is behind
+        assert len(get(f"{url}/api/watchlist").json()["rows"]) == 3
+        assert get(f"{url}/api/health").json()["symbols"] == 3
 
 
-def test_another_name_that_points_here_reads_nothing(served: Served) -> None:
+def test_the_newest_alerts_are_found_whatever_their_age(served: Served, database: Database[Document]) -> None:
+    now, ages = utc_now(), [89.0, 40.0, 3.0, 0.02, 0.0]
+    Outbox(database).add(alert(f"a{age}", now - timedelta(days=age)) for age in ages)
     with served() as url:
-        assert get(f"{url}/api/watchlist", headers={"host": "evil.example"}).status_code == 400
+        answers = [get(f"{url}/api/alerts", params={"limit": limit}).json()["alerts"] for limit in (1, 2, 3, 100)]
+    found = [[item["message"]["id"] for item in alerts] for alerts in answers]
+    newest = [f"a{age}" for age in sorted(ages)]
+    assert found == [newest[:1], newest[:2], newest[:3], newest]
 
 
-def test_with_a_token_data_need_a_login(served: Served) -> None:
+def test_a_tick_reaches_an_open_page(served: Served, database: Database[Document]) -> None:
+    stage(database, session_bars("AAPL", until=NOW.replace(hour=14, minute=0)))
+    with served() as url, requests.get(f"{url}/api/events", stream=True, timeout=20) as stream:
+        lines = stream.iter_lines(chunk_size=1, decode_unicode=True)
+        stage(database, session_bars("AAPL"))
+        body = next(lines for line in lines if line == "event: bars")
+        event = json.loads(next(body).removeprefix("data: "))
+    assert [(row["symbol"], row["last"]) for row in event["rows"]] == [("AAPL", 100.17)]
+
+
+def test_with_a_token_data_require_a_login(served: Served) -> None:
     with served(token=TOKEN) as url, requests.Session() as visitor:
         assert visitor.get(f"{url}/api/watchlist", timeout=20).status_code == 401
         assert visitor.post(f"{url}/api/session", json={"token": "wrong"}, timeout=20).status_code == 401
@@ -148,30 +153,20 @@ def test_with_a_token_data_need_a_login(served: Served) -> None:
         assert visitor.get(f"{url}/api/watchlist", timeout=20).status_code == 401
 
 
-def test_a_cookie_expires_and_cannot_be_made_longer() -> None:
-    then = Logins(TOKEN, lambda: 1000.0).cookie()
-    assert Logins(TOKEN, lambda: 1001.0).holds(then)
-    assert not Logins(TOKEN, lambda: 1000.0 + 13 * 3600).holds(then)
-    assert not Logins(TOKEN, lambda: 1001.0).holds(then.replace("4", "5", 1))
-    assert not Logins("another-token-of-16", lambda: 1001.0).holds(then)
+def test_a_cookie_expires_and_cannot_be_extended() -> None:
+    cookie = Logins(TOKEN, lambda: 1000.0).new_cookie()
+    assert Logins(TOKEN, lambda: 1001.0).is_valid(cookie)
+    assert not Logins(TOKEN, lambda: 1000.0 + 13 * 3600).is_valid(cookie)
+    assert not Logins(TOKEN, lambda: 1001.0).is_valid(cookie.replace("4", "5", 1))
+    assert not Logins("another-token-of-16", lambda: 1001.0).is_valid(cookie)
 
 
 @pytest.mark.parametrize(("token", "host"), [(None, "0.0.0.0"), ("short", "127.0.0.1")])
-def test_it_is_not_served_to_others_without_a_token_of_some_length(token: str | None, host: str) -> None:
+def test_the_page_is_not_served_to_others_without_a_long_token(token: str | None, host: str) -> None:
     with pytest.raises(BadInputError, match="Nothing was served"):
         checked_token(token, host)
 
 
-def test_a_tick_is_told_to_an_open_page(served: Served, database: Database[Document]) -> None:
-    stage(database, session_bars("AAPL", until=NOW.replace(hour=14, minute=0)))
-    with served() as url, requests.get(f"{url}/api/events", stream=True, timeout=20) as stream:
-        lines = stream.iter_lines(chunk_size=1, decode_unicode=True)
-        stage(database, session_bars("AAPL"))
-        told = next(lines for line in lines if line == "event: bars")
-        body = json.loads(next(told).removeprefix("data: "))
-    assert [(row["symbol"], row["last"]) for row in body["rows"]] == [("AAPL", 100.17)]
-
-
-def test_an_unmigrated_warehouse_says_what_to_run(empty_warehouse_dsn: str) -> None:
+def test_the_error_of_an_unmigrated_warehouse_names_the_command_to_run(empty_warehouse_dsn: str) -> None:
     with closing(Warehouse(empty_warehouse_dsn)) as warehouse, pytest.raises(BarflowError, match="barflow migrate"):
         warehouse.loaded()

@@ -12,7 +12,7 @@ import pytest
 
 from barflow.errors import BadInputError, BarflowError, UnavailableError
 from dashboard import connections
-from dashboard.connections import MOST_CONNECTIONS, Connections
+from dashboard.connections import MAX_CONNECTIONS, Connections
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_connection_is_in_utc_and_in_autocommit_and_stops_a_long_statement(poo
 def test_a_read_waits_while_every_connection_is_in_use(pool: Connections, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "WAIT_SECONDS", 0.5)
     with ExitStack() as held:
-        used = [held.enter_context(pool.reading()) for _ in range(MOST_CONNECTIONS)]
+        used = [held.enter_context(pool.reading()) for _ in range(MAX_CONNECTIONS)]
         with pytest.raises(UnavailableError, match="couldn't get a connection"), pool.reading():
             pass
     with pool.reading() as freed:
@@ -90,7 +90,7 @@ def test_a_read_that_waits_for_a_broken_pool_gets_a_connection_of_the_next_one(
 
     waiting = threading.Thread(target=read)
     with ExitStack() as held:
-        used = [held.enter_context(pool.reading()) for _ in range(MOST_CONNECTIONS)]
+        used = [held.enter_context(pool.reading()) for _ in range(MAX_CONNECTIONS)]
         waiting.start()
         while waiting.is_alive() and not (pool._pool and pool._pool.get_stats()["requests_waiting"]):
             waiting.join(0.01)

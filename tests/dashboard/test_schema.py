@@ -1,4 +1,4 @@
-"""Whatever is asked of the API, it answers as its OpenAPI document says, and nothing that is stored changes."""
+"""Every response of the API matches its OpenAPI document, and no request changes what is stored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHECKS = [not_a_server_error, status_code_conformance, response_schema_conforman
 READS = ("/api/watchlist", "/api/bars/{symbol}", "/api/alerts", "/api/health")
 
 
-def test_answers_are_as_documented_and_nothing_is_written(
+def test_responses_match_the_document_and_nothing_is_written(
     served: Callable[..., Any], database: Database[Document], warehouse_dsn: str
 ) -> None:
     load(warehouse_dsn, "AAPL", 10)
@@ -30,8 +30,8 @@ def test_answers_are_as_documented_and_nothing_is_written(
 
             @settings(max_examples=15, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
             @given(case=schema[path]["GET"].as_strategy())
-            def ask(case: Any) -> None:
+            def call(case: Any) -> None:
                 case.call_and_validate(base_url=url, checks=CHECKS)
 
-            ask()
+            call()
     assert {name: list(database[name].find()) for name in database.list_collection_names()} == before

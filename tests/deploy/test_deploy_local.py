@@ -1,4 +1,4 @@
-"""Does dev deploy, whole, by the CDK CLI: bootstrap, deploy, deploy again, tear down, against an emulator of AWS?"""
+"""`make deploy-local`: the CDK CLI bootstraps, deploys, deploys again and tears down dev on the AWS emulator."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import pytest
 from typer.testing import CliRunner
 
 from barflow.cli.main import main as cli
-from rehearsal.deploy import rehearse, unchanged
+from rehearsal.deploy import deploy_and_tear_down, is_unchanged
 from stacks.outputs import OUTPUTS
 
 
 @pytest.fixture(scope="module")
-def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """The outputs that the deployment wrote, and what was said of its steps."""
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """The outputs that the deployment wrote, and the log of its steps."""
     outputs: Path = tmp_path_factory.mktemp("deploy") / "cdk-outputs.json"
-    said: list[str] = []
-    rehearse("dev", outputs, said.append)
-    return json.loads(outputs.read_text()), said
+    log: list[str] = []
+    deploy_and_tear_down("dev", outputs, log.append)
+    return json.loads(outputs.read_text()), log
 
 
-def test_every_output_is_written_with_a_value(rehearsed: tuple[dict[str, dict[str, str]], list[str]]) -> None:
-    written, _ = rehearsed
+def test_every_output_is_written_with_a_value(deployment: tuple[dict[str, dict[str, str]], list[str]]) -> None:
+    written, _ = deployment
     values = {
         (stack.removeprefix("Barflow-dev-"), key): value
         for stack, found in written.items()
@@ -34,14 +34,14 @@ def test_every_output_is_written_with_a_value(rehearsed: tuple[dict[str, dict[st
     assert all(values.values())
 
 
-def test_the_runbook_is_made_from_what_the_deployment_wrote(
-    rehearsed: tuple[dict[str, dict[str, str]], list[str]], tmp_path: Path
+def test_the_runbook_is_generated_from_the_outputs(
+    deployment: tuple[dict[str, dict[str, str]], list[str]], tmp_path: Path
 ) -> None:
-    written, _ = rehearsed
+    written, _ = deployment
     outputs = tmp_path / "cdk-outputs.json"
     outputs.write_text(json.dumps(written))
-    made = CliRunner().invoke(cli.app, ["runbook", "--env", "dev", "--outputs", str(outputs), "--to", str(tmp_path)])
-    assert made.exit_code == 0, made.output
+    result = CliRunner().invoke(cli.app, ["runbook", "--env", "dev", "--outputs", str(outputs), "--to", str(tmp_path)])
+    assert result.exit_code == 0, result.output
     text = (tmp_path / "runbook-dev.md").read_text()
     assert f"aws ssm start-session --target {written['Barflow-dev-Orchestration']['HostId']}" in text
     assert written["Barflow-dev-Ingestion"]["FailedTicksQueue"] in text
@@ -49,16 +49,16 @@ def test_the_runbook_is_made_from_what_the_deployment_wrote(
     assert (tmp_path / "runbook-dev.html").read_text().startswith("<!doctype html>")
 
 
-def test_the_second_deployment_changed_nothing_and_data_was_protected_from_the_first_teardown(
-    rehearsed: tuple[dict[str, dict[str, str]], list[str]],
+def test_the_second_deployment_changed_nothing_and_the_first_teardown_was_rejected(
+    deployment: tuple[dict[str, dict[str, str]], list[str]],
 ) -> None:
-    """``rehearse`` raises when one of its steps is not as it should be."""
-    _, said = rehearsed
-    steps = [line.rsplit(maxsplit=2)[0].strip() for line in said[:-1]]
+    """``deploy_and_tear_down`` raises if a step is not as expected."""
+    _, log = deployment
+    steps = [line.rsplit(maxsplit=2)[0].strip() for line in log[:-1]]
     assert steps == [
         *("synthesize", "bootstrap the account", "deploy every stack", "deploy again: no stack changes"),
-        *("tear down: refused, data is protected", "synthesize with both keys to deletion"),
-        *("deploy with both keys", "tear down"),
+        *("tear down: rejected, data is protected", "synthesize with data deletion allowed"),
+        *("deploy with data deletion allowed", "tear down"),
     ]
 
 
@@ -70,5 +70,5 @@ def test_the_second_deployment_changed_nothing_and_data_was_protected_from_the_f
         ("nothing was deployed\n", False),
     ],
 )
-def test_a_deployment_without_changes_is_told_from_one_with_some(printed: str, expected: bool) -> None:
-    assert unchanged(printed) is expected
+def test_a_deployment_without_changes_is_recognized(printed: str, expected: bool) -> None:
+    assert is_unchanged(printed) is expected

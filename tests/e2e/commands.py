@@ -29,7 +29,7 @@ BARFLOW = str(Path(sys.executable).with_name("barflow"))
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit code and what it wrote."""
+    """How a command ended: its exit code, stdout and stderr."""
 
     code: int
     out: str
@@ -37,14 +37,14 @@ class Ended:
 
     @property
     def object(self) -> dict[str, Any]:
-        """The one JSON object of a command that was done."""
+        """Return the one JSON object that a successful command printed."""
         assert self.code == 0, self.err
         assert self.out.count("\n") == 1, self.out
         return dict(json.loads(self.out))
 
     @property
     def error(self) -> str:
-        """The one line that says why it was not."""
+        """Return the message of the error line, which must be the only one, and the last line."""
         assert "Traceback" not in self.err + self.out, self.err
         *before, last = self.err.splitlines()
         assert last.startswith("error: "), self.err
@@ -74,7 +74,7 @@ def ticked_again(recording: Path, symbol: str) -> dict[str, int]:
 
 
 def start(*arguments: object, settings: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """Starts `barflow ARGUMENTS` with these settings in its environment."""
+    """Start `barflow ARGUMENTS` with these settings in its environment."""
     return subprocess.Popen(
         [BARFLOW, *map(str, arguments)],
         env={**os.environ, **(settings or {})},
@@ -82,21 +82,23 @@ def start(*arguments: object, settings: Mapping[str, str] | None = None) -> subp
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell's background job, which the tests may be, ignores Ctrl-C and so would all that it starts.
+        # A background job of a shell ignores Ctrl-C, and so do its children. The tests may be one.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
 def barflow(*arguments: object, settings: Mapping[str, str] | None = None) -> Ended:
-    """Runs `barflow ARGUMENTS` to its end."""
+    """Run `barflow ARGUMENTS` to its end."""
     return ended(start(*arguments, settings=settings))
 
 
-def in_process(*arguments: object) -> Ended:
-    """The same in this process, by the command's entry point: for commands that start none of their own."""
+def in_process(*arguments: object, settings: Mapping[str, str] | None = None) -> Ended:
+    """Run `barflow ARGUMENTS` in this process, by its entry point. It is faster than a process of its own."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setattr(sys, "argv", ["barflow", *map(str, arguments)])
+        for name, value in (settings or {}).items():
+            patch.setenv(name, value)
         try:
             main()
             code: Any = 0
@@ -106,7 +108,7 @@ def in_process(*arguments: object) -> Ended:
 
 
 def ended(command: subprocess.Popen[str]) -> Ended:
-    """The end of a started command, with what nobody has heard of its stderr yet."""
+    """Wait for a started command. Its stderr lacks the lines that were read before."""
     with command:
         assert command.stderr is not None
         assert command.stdout is not None
@@ -114,33 +116,34 @@ def ended(command: subprocess.Popen[str]) -> Ended:
     return Ended(command.returncode, out, err)
 
 
-def heard(command: subprocess.Popen[str], word: str) -> list[str]:
-    """Waits until a command says a line with that word on stderr; returns what it said until then."""
+def read_until(command: subprocess.Popen[str], word: str) -> str:
+    """Read a command's stderr up to a line with that word, and return what was read."""
     assert command.stderr is not None
-    said = []
+    log = ""
     for line in command.stderr:
-        said.append(line)
+        log += line
         if word in line:
-            return said
-    raise AssertionError(f"it never said {word!r}: {said}")
+            return log
+    raise AssertionError(f"no line with {word!r}: {log}")
 
 
-def family(command: subprocess.Popen[str]) -> list[psutil.Process]:
-    """All that a command has started: servers, Spark, watchdog."""
+def descendants(command: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return every process that a command has started: servers, Spark, watchdog."""
     return psutil.Process(command.pid).children(recursive=True)
 
 
 def all_end(processes: list[psutil.Process], seconds: float = 60) -> bool:
-    """Whether these processes end, given time."""
+    """Return whether these processes end within so many seconds."""
     deadline = time.monotonic() + seconds
-    while any(map(lives, processes)):
+    while any(map(is_running, processes)):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)
     return True
 
 
-def lives(process: psutil.Process) -> bool:
+def is_running(process: psutil.Process) -> bool:
+    """Return whether a process still runs. A zombie does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -102,7 +102,7 @@ def test_status_is_balanced_and_names_the_gaps(command: Any, oracle: Oracle) -> 
     assert outcomes == {"ingest": "succeeded", "process": "succeeded", "aggregate": "loaded"}
     assert found["symbols"]["AAPL"]["missing_bars"] > 0, "the recording starts in the middle of a session"
     for symbol, item in found["symbols"].items():
-        bars, newest, sessions = oracle.one(
+        bars, newest, sessions = oracle.fetch_row(
             f"select count(*), max(bar_start), count(distinct session_date) from bar_5min where symbol = '{symbol}'"
         )
         assert {item[hop] for hop in ("staged", "parquet", "warehouse")} == {bars}
@@ -132,7 +132,7 @@ def test_status_fails_when_a_guarantee_is_broken_and_names_the_session(
     command: Any, replayed: Replayed, oracle: Oracle, days: list[date]
 ) -> None:
     lake, month = replayed.stores.lake, f"{days[0]:%Y-%m}"
-    (bars,) = oracle.one(f"select bar_count from bar_1d where symbol = 'AAPL' and session_date = '{days[0]}'")
+    (bars,) = oracle.fetch_row(f"select bar_count from bar_1d where symbol = 'AAPL' and session_date = '{days[0]}'")
     broken = f"{days[0]}: {bars} bars staged, parquet {bars - 1}"
     whole = lake.read("AAPL", month)
     assert whole is not None
@@ -161,13 +161,13 @@ def test_status_names_the_commands_that_take_pending_sessions(
     finally:
         bars.replace_one(key, whole)
     assert shown.code == 0
-    assert "pending sessions are taken by the next `barflow process` and `barflow aggregate`" in shown.out
+    assert "the next `barflow process` and `barflow aggregate` load the pending sessions" in shown.out
 
 
 def test_export_writes_what_the_archive_holds(command: Any, tmp_path: Path, oracle: Oracle, days: list[date]) -> None:
     first, last = days[:2]
     asked = ("--symbol", "AAPL", "--start", first, "--end", last)
-    count, opened = oracle.one(
+    count, opened = oracle.fetch_row(
         "select count(*), arg_min(open, bar_start) from bar_5min "
         f"where symbol = 'AAPL' and session_date between '{first}' and '{last}'"
     )
@@ -192,7 +192,7 @@ def test_export_writes_what_the_archive_holds(command: Any, tmp_path: Path, orac
         ("AAPL", "2024-07-02", "2024-07-03", "the archive has no bars of AAPL"),
         ("AAPL", "{saturday}", "{sunday}", "the archive has no bars of AAPL"),
         ("AAPL", "{second}", "{first}", "--end {first} is before --start"),
-        ("AAPL", "3 July", "{first}", "--start 3 July: give a day as 2025-01-02"),
+        ("AAPL", "3 July", "{first}", "--start 3 July: give a day such as 2025-01-02"),
         ("AAPL", "1999-07-01", "1999-07-02", "no exchange calendar for 1999-07-01"),
     ],
 )

@@ -1,5 +1,4 @@
-"""`barflow demo` goes on from wherever it was stopped, leaves no process behind, and says what is wrong with its input
-in one line."""
+"""`barflow demo` resumes wherever it was stopped, leaves no process running, and rejects bad input in one line."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
-from commands import all_end, barflow, ended, family, heard, in_process, start
+from commands import all_end, barflow, descendants, ended, in_process, read_until, start
 
 from emulators.twelvedata.server import TwelveDataEmulator
 from local.state import State
@@ -22,7 +21,7 @@ TWO = ("--symbols", "AAPL,BRK.B", "--days", "3")
 
 
 def processes_on(state: Path) -> list[psutil.Process]:
-    """Every process of this machine that has the folder in its command."""
+    """Return every process with the folder in its command line."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -34,7 +33,7 @@ def processes_on(state: Path) -> list[psutil.Process]:
 
 
 def check(printed: dict[str, Any]) -> None:
-    """That a demo of TWO came to a balanced end."""
+    """Check that a demo of TWO ended balanced."""
     assert (printed["balanced"], set(printed["symbols"])) == (True, {"AAPL", "BRK.B"})
     for counts in printed["symbols"].values():
         parts = ("stored", "revised", "unchanged", "rejected", "forming")
@@ -43,12 +42,12 @@ def check(printed: dict[str, Any]) -> None:
         assert counts["bar_1d"] in (2, 3), "the newest session may have no closed bar yet"
 
 
-def test_a_demo_that_is_interrupted_and_then_killed_goes_on_and_two_run_side_by_side(folder: Path) -> None:
-    state, beside = folder / "one", folder / "two"
+def test_a_demo_that_is_interrupted_and_then_killed_resumes_and_leaves_no_process(folder: Path) -> None:
+    state = folder / "state"
 
     first = start("demo", *TWO, "--state", state)
-    heard(first, "writing")  # Spark is at work on MongoDB's bars
-    children = family(first)
+    read_until(first, "writing")  # Spark is reading MongoDB
+    children = descendants(first)
     assert len(children) > 4, "the servers, their watchdog, the program and its JVM"
     first.send_signal(signal.SIGINT)
     stopped = ended(first)
@@ -61,22 +60,19 @@ def test_a_demo_that_is_interrupted_and_then_killed_goes_on_and_two_run_side_by_
     assert processes_on(state) == []
 
     second = start("demo", *TWO, "--state", state)
-    said = heard(second, "aggregating")
-    assert "died lately" not in "".join(said), "the interrupted run gave its lease back"
-    children = family(second)
+    log = read_until(second, "aggregating")
+    assert "waiting" not in log, "the interrupted run released its lease"
+    children = descendants(second)
     second.kill()
     second.communicate()
     assert all_end(children)
     assert processes_on(state) == []
 
-    third, other = (start("demo", *TWO, "--json", "--state", path) for path in (state, beside))
-    for command in (third, other):
-        check(ended(command).object)
-    assert [processes_on(path) for path in (state, beside)] == [[], []]
+    check(barflow("demo", *TWO, "--json", "--state", state).object)
+    assert processes_on(state) == []
 
 
-def test_a_state_is_used_by_its_own_source_alone(folder: Path) -> None:
-    """Bars of two sources are never mixed."""
+def test_a_state_takes_bars_of_one_source_only(folder: Path) -> None:
     state = folder / "state"
     State.create(state, source={"kind": "synthetic"}, as_of=None)
     recording = folder / "bars.csv"
@@ -99,7 +95,7 @@ def test_a_state_is_used_by_its_own_source_alone(folder: Path) -> None:
         ("datetime,open,high,low,close,volume,symbol\nnoon,1,1,1,1,1,AAPL\n", "'noon' is not a wall-clock datetime"),
     ],
 )
-def test_a_replay_that_cannot_be_read_is_refused_before_anything_is_made(
+def test_an_unreadable_recording_is_rejected_before_anything_is_created(
     folder: Path, content: str | None, message: str
 ) -> None:
     recording, state = folder / "bars.csv", folder / "state"
@@ -120,7 +116,7 @@ def damaged(state: Path) -> None:
     (state / "state.json").write_text('{"format": 1')
 
 
-def somebody_else_s(state: Path) -> None:
+def foreign_files(state: Path) -> None:
     state.mkdir()
     (state / "thesis.txt").write_text("mine")
 
@@ -136,13 +132,13 @@ def a_file(state: Path) -> None:
         ("status", other_version, "has format 99; this version of Barflow reads 1. Nothing in it was changed."),
         ("demo", damaged, "state.json is damaged. Nothing in it was changed."),
         ("status", damaged, "state.json is damaged. Nothing in it was changed."),
-        ("demo", somebody_else_s, "is not a Barflow state: it has no state.json. Nothing in it was changed."),
-        ("status", somebody_else_s, "holds no state. Run `barflow demo` first"),
+        ("demo", foreign_files, "is not a Barflow state: it has no state.json. Nothing in it was changed."),
+        ("status", foreign_files, "holds no state. Run `barflow demo` first"),
         ("demo", a_file, "is a file, not a folder. Pass a folder with --state."),
         ("status", a_file, "holds no state. Run `barflow demo` first"),
     ],
 )
-def test_a_folder_that_is_no_state_of_this_version_is_left_as_it_is(
+def test_a_folder_that_is_not_a_state_of_this_version_is_unchanged(
     folder: Path, command: str, make: Callable[[Path], None], message: str
 ) -> None:
     state = folder / "state"
@@ -153,7 +149,7 @@ def test_a_folder_that_is_no_state_of_this_version_is_left_as_it_is(
     assert {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")} == before
 
 
-def test_a_command_without_a_state_says_how_to_get_one(folder: Path) -> None:
+def test_a_command_without_a_state_names_the_ways_to_get_one(folder: Path) -> None:
     refused = in_process("status", "--state", folder / "none")
     assert refused.code == 2
     assert "holds no state. Run `barflow demo` first, pass --state FOLDER, or set BARFLOW_MONGODB_URI" in refused.error
@@ -177,26 +173,38 @@ def vendor() -> Iterator[TwelveDataEmulator]:
         yield running
 
 
-def test_a_wrong_key_is_refused_by_the_vendor_and_never_shown(folder: Path, vendor: TwelveDataEmulator) -> None:
+def test_a_wrong_key_is_refused_by_twelve_data_and_never_shown(folder: Path, vendor: TwelveDataEmulator) -> None:
     settings = {"TWELVEDATA_API_KEY": "s3cr3t-key", "BARFLOW_TWELVEDATA_URL": vendor.url}
     refused = barflow("demo", "--symbols", "AAPL", "--state", folder / "state", settings=settings)
     assert refused.code == 3
     assert "TWELVEDATA_API_KEY" in refused.error
     assert "s3cr3t-key" not in refused.err + refused.out
-    assert len(vendor.requests) == 1, "it is not asked twice"
+    assert len(vendor.requests) == 1, "the request is not repeated"
     assert processes_on(folder) == []
 
 
 @pytest.mark.parametrize(
-    ("setting", "address", "message"),
+    ("command", "setting", "address", "message"),
     [
-        ("BARFLOW_MONGODB_URI", "mongodb://me:s3cr3t@127.0.0.1:1/", "MongoDB could not be reached"),
-        ("BARFLOW_WAREHOUSE_DSN", "postgresql://me:s3cr3t@127.0.0.1:1/x", "the warehouse could not be reached"),
+        (
+            ["rejected", "list"],
+            "BARFLOW_MONGODB_URI",
+            "mongodb://me:s3cr3t@127.0.0.1:1/",
+            "MongoDB could not be reached",
+        ),
+        (
+            ["migrate"],
+            "BARFLOW_WAREHOUSE_DSN",
+            "postgresql://me:s3cr3t@127.0.0.1:1/x",
+            "the warehouse could not be reached",
+        ),
     ],
 )
-def test_a_database_that_does_not_answer_is_named(folder: Path, setting: str, address: str, message: str) -> None:
-    refused = barflow("demo", *TWO, "--state", folder / "state", settings={setting: address})
-    assert (refused.code, refused.error.startswith(message)) == (1, True)
-    assert f"Check {setting} and that the server answers, then run the same command again." in refused.error
-    assert "s3cr3t" not in refused.err
-    assert processes_on(folder) == []
+def test_a_database_that_does_not_answer_is_named(
+    folder: Path, command: list[str], setting: str, address: str, message: str
+) -> None:
+    settings = {setting: address, "BARFLOW_LAKE_URI": str(folder)}
+    failed = in_process(*command, settings=settings)
+    assert (failed.code, failed.error.startswith(message)) == (1, True)
+    assert f"Check {setting} and that the server answers, then run the same command again." in failed.error
+    assert "s3cr3t" not in failed.err

@@ -7,14 +7,14 @@ from commands import Replayed, ticked_again
 from recordings.reading import as_utc, in_session, overnight_gaps, rows_by_symbol, wall_clock
 
 from barflow.warehouse.load import TABLES
-from rehearsal.oracle import Oracle, differences, held
+from rehearsal.oracle import Oracle, differences, read_table
 
 
 def test_every_recorded_bar_is_stored_or_rejected_and_every_hop_holds_it(replayed: Replayed, oracle: Oracle) -> None:
     printed = replayed.printed[0]
 
     def counted(table: str, symbol: str) -> int:
-        (count,) = oracle.one(f"select count(*) from {table} where symbol = '{symbol}'")
+        (count,) = oracle.fetch_row(f"select count(*) from {table} where symbol = '{symbol}'")
         return int(count)
 
     for symbol in rows_by_symbol(replayed.recording):
@@ -46,8 +46,8 @@ def test_exactly_the_bars_outside_the_session_are_in_quarantine(replayed: Replay
 
 @pytest.mark.parametrize("table", TABLES)
 def test_a_recording_is_aggregated_as_the_oracle_does(replayed: Replayed, oracle: Oracle, table: str) -> None:
-    actual = held(replayed.stores.warehouse_dsn, table)
-    assert len(actual) == oracle.one(f"select count(*) from {table}")[0] > 0
+    actual = read_table(replayed.stores.warehouse_dsn, table)
+    assert len(actual) == oracle.fetch_row(f"select count(*) from {table}")[0] > 0
     assert differences(actual, oracle.table(table)) == []
 
 
@@ -60,9 +60,9 @@ def test_the_hour_in_which_a_recording_starts_opens_with_its_oldest_bar(replayed
     bars_of_day = sum(wall_clock(row).date() == clock.date() for row in rows)
     assert 0 < bars_of_day < 78
 
-    hour = held(replayed.stores.warehouse_dsn, "bar_1h")["AAPL", as_utc(clock)]
+    hour = read_table(replayed.stores.warehouse_dsn, "bar_1h")["AAPL", as_utc(clock)]
     assert (hour["open"], hour["bar_count"], hour["is_complete"]) == (float(oldest["open"]), 12, True)
-    day = held(replayed.stores.warehouse_dsn, "bar_1d")["AAPL", as_utc(clock.replace(hour=9, minute=30))]
+    day = read_table(replayed.stores.warehouse_dsn, "bar_1d")["AAPL", as_utc(clock.replace(hour=9, minute=30))]
     assert (day["open"], day["bar_count"]) == (float(oldest["open"]), bars_of_day)
     assert (day["expected_bars"], day["is_complete"]) == (78, False)
 
@@ -71,7 +71,7 @@ def test_a_real_jump_is_data(replayed: Replayed) -> None:
     """Flaw 12 of earlier systems: a fall of more than 5 % overnight is stored and measured, never rejected."""
     gaps = overnight_gaps(replayed.recording)
     assert min(gaps.values()) < -7
-    metrics = held(replayed.stores.warehouse_dsn, "daily_metrics")
+    metrics = read_table(replayed.stores.warehouse_dsn, "daily_metrics")
     measured = {key: row["gap_open"] * 100 for key, row in metrics.items() if abs(row["gap_open"] or 0) > 0.05}
     assert measured == pytest.approx(gaps)
 

@@ -1,4 +1,4 @@
-"""Does Athena's emulator answer from what the catalog knows, as Athena does, so that the archive counts by it?"""
+"""The Athena emulator: it answers from the partitions in the catalog, as Athena does."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 import boto3
 import pytest
-from aws_parts import Aws, eventually
+from aws_parts import Aws, wait_for
 
 from barflow.lake.athena import open_archive
 from barflow.lake.partitions import Lake
 from barflow.market.arrow import arrow_schema
 from barflow.market.bars import glue_columns
 from barflow.settings import load_settings
-from emulators.aws.machine import client_variables
+from emulators.aws.account import client_variables
 
 LAKE, DATABASE = "archive", "archive_dev"
 
@@ -30,7 +30,7 @@ def bars(day: date, count: int) -> Any:
 
 @pytest.fixture(scope="module")
 def lake(aws: Aws) -> Any:
-    """A lake on the emulator with a table, crawler and workgroup for it; every AWS client of this process finds it."""
+    """A lake on the emulator with its table, crawler and workgroup. AWS clients of this process use the emulator."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in client_variables(aws.url).items():
             patch.setenv(name, value)
@@ -45,33 +45,33 @@ def lake(aws: Aws) -> Any:
         glue.create_table(DatabaseName=DATABASE, TableInput=table | {"Parameters": {"classification": "parquet"}})
         targets = {"CatalogTargets": [{"DatabaseName": DATABASE, "Tables": ["bars_5min"]}]}
         glue.create_crawler(Name=DATABASE, Role="r", DatabaseName=DATABASE, Targets=targets)
-        place = {"ResultConfiguration": {"OutputLocation": f"s3://{LAKE}/queries/"}}
-        aws.client("athena").create_work_group(Name=DATABASE, Configuration=place)
+        results = {"ResultConfiguration": {"OutputLocation": f"s3://{LAKE}/queries/"}}
+        aws.client("athena").create_work_group(Name=DATABASE, Configuration=results)
         yield Lake(f"s3://{LAKE}")
     boto3.setup_default_session()
 
 
-def counted() -> list[tuple[str, str, int, datetime]]:
+def session_counts() -> list[tuple[str, str, int, datetime]]:
     settings = {"lake_uri": f"s3://{LAKE}", "athena_database": DATABASE, "athena_workgroup": DATABASE}
     return sorted(open_archive(load_settings(**settings)).session_counts())
 
 
-def test_the_archive_counts_what_a_crawler_has_entered(aws: Aws, lake: Lake) -> None:
+def test_a_query_sees_the_partitions_that_a_crawler_has_added(aws: Aws, lake: Lake) -> None:
     lake.replace("BRK/B", "2025-07", bars(date(2025, 7, 2), 3))
-    assert counted() == []
+    assert session_counts() == []
     glue = aws.client("glue")
     glue.start_crawler(Name=DATABASE)
-    eventually(lambda: glue.get_crawler(Name=DATABASE)["Crawler"]["State"], lambda state: state == "READY")
-    first = ("BRK/B", "2025-07-02", 3, datetime(2025, 7, 2, 14, 2, tzinfo=UTC))
-    assert counted() == [first]
+    wait_for(lambda: glue.get_crawler(Name=DATABASE)["Crawler"]["State"], lambda state: state == "READY")
+    expected = ("BRK/B", "2025-07-02", 3, datetime(2025, 7, 2, 14, 2, tzinfo=UTC))
+    assert session_counts() == [expected]
     lake.replace("AAPL", "2025-07", bars(date(2025, 7, 3), 1))
-    assert counted() == [first]
+    assert session_counts() == [expected]
 
 
-def test_a_query_that_is_wrong_fails_and_says_why(aws: Aws, lake: Lake) -> None:
+def test_a_wrong_query_fails_with_a_reason(aws: Aws, lake: Lake) -> None:
     athena = aws.client("athena")
-    asked = {"QueryString": "select nothing from nowhere", "QueryExecutionContext": {"Database": DATABASE}}
-    run = athena.start_query_execution(**asked, WorkGroup=DATABASE)["QueryExecutionId"]
+    request = {"QueryString": "select nothing from nowhere", "QueryExecutionContext": {"Database": DATABASE}}
+    run = athena.start_query_execution(**request, WorkGroup=DATABASE)["QueryExecutionId"]
     status = athena.get_query_execution(QueryExecutionId=run)["QueryExecution"]["Status"]
     assert status["State"] == "FAILED"
     assert "nowhere does not exist" in status["StateChangeReason"]

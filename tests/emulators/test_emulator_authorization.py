@@ -1,4 +1,4 @@
-"""Is a deployed program refused what its role does not allow, and given what it does?"""
+"""Authorization by the AWS emulator: a role's policies allow or deny each API call."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 from aws_parts import CODE, Aws, allow, zipped
 from botocore.exceptions import ClientError
 
-from emulators.aws.machine import ACCOUNT, REGION
+from emulators.aws.account import ACCOUNT, REGION
 
 VERSION = "2012-10-17"
 
 
 def denied(call: Any, **given: Any) -> str:
-    """The code and text of a call's refusal."""
-    with pytest.raises(ClientError) as refused:
+    """Return the error code and message of a call that is denied."""
+    with pytest.raises(ClientError) as error:
         call(**given)
-    return f"{refused.value.response['Error']['Code']}: {refused.value.response['Error']['Message']}"
+    return f"{error.value.response['Error']['Code']}: {error.value.response['Error']['Message']}"
 
 
-def test_a_role_reads_the_objects_that_it_may_and_no_other(aws: Aws) -> None:
-    aws.role("reader", allow("s3:GetObject", f"arn:aws:s3:::{CODE}/mine/*"))
+def test_a_role_reads_only_the_objects_that_its_policy_allows(aws: Aws) -> None:
+    aws.create_role("reader", allow("s3:GetObject", f"arn:aws:s3:::{CODE}/mine/*"))
     aws.put("mine/file", "mine")
     aws.put("other/file", "theirs")
     s3 = aws.client("s3", "reader")
@@ -37,15 +37,15 @@ def test_a_role_reads_the_objects_that_it_may_and_no_other(aws: Aws) -> None:
     assert aws.client("s3").get_object(Bucket=CODE, Key="mine/file")["Body"].read() == b"mine"
 
 
-def test_many_objects_go_only_where_each_may_and_a_copy_only_where_its_source_may_be_read(aws: Aws) -> None:
-    aws.role("keeper", allow(["s3:PutObject", "s3:DeleteObject", "s3:GetObject"], f"arn:aws:s3:::{CODE}/kept/*"))
+def test_a_deletion_needs_permission_for_each_object_and_a_copy_for_its_source(aws: Aws) -> None:
+    aws.create_role("keeper", allow(["s3:PutObject", "s3:DeleteObject", "s3:GetObject"], f"arn:aws:s3:::{CODE}/kept/*"))
     for name in ("kept/one", "kept/t&wo", "hidden/three"):
         aws.put(name, name)
     s3 = aws.client("s3", "keeper")
     some, all_ = ([{"Key": name} for name in names] for names in (("kept/one",), ("kept/t&wo", "hidden/three")))
     assert "hidden/three" in denied(s3.delete_objects, Bucket=CODE, Delete={"Objects": all_})
     assert s3.delete_objects(Bucket=CODE, Delete={"Objects": some})["Deleted"] == some
-    aws.role("of-one", allow("s3:DeleteObject", f"arn:aws:s3:::{CODE}/kept/t&wo"))
+    aws.create_role("of-one", allow("s3:DeleteObject", f"arn:aws:s3:::{CODE}/kept/t&wo"))
     aws.client("s3", "of-one").delete_objects(Bucket=CODE, Delete={"Objects": all_[:1]})
     aws.put("kept/t&wo", "again")
     copied = {"Bucket": CODE, "Key": "hidden/three"}
@@ -54,15 +54,15 @@ def test_many_objects_go_only_where_each_may_and_a_copy_only_where_its_source_ma
     assert "s3:ListAllMyBuckets" in denied(s3.list_buckets)
 
 
-def test_what_is_encrypted_takes_its_key_as_well(aws: Aws) -> None:
+def test_an_encrypted_secret_needs_its_key(aws: Aws) -> None:
     key = aws.client("kms").create_key()["KeyMetadata"]["Arn"]
     store = aws.client("secretsmanager")
     secret = store.create_secret(Name="locked", SecretString="kept", KmsKeyId=key)["ARN"]
     read = allow("secretsmanager:GetSecretValue", secret)
     by = {f"secretsmanager.{REGION}.amazonaws.com": "opener", f"s3.{REGION}.amazonaws.com": "by-another-way"}
-    aws.role("keyless", read)
+    aws.create_role("keyless", read)
     for service, name in by.items():
-        aws.role(name, read, allow("kms:Decrypt", key, StringEquals={"kms:ViaService": service}))
+        aws.create_role(name, read, allow("kms:Decrypt", key, StringEquals={"kms:ViaService": service}))
     for name in ("keyless", "by-another-way"):
         assert "kms:Decrypt on resource" in denied(
             aws.client("secretsmanager", name).get_secret_value, SecretId="locked"
@@ -71,7 +71,7 @@ def test_what_is_encrypted_takes_its_key_as_well(aws: Aws) -> None:
     assert found["SecretString"] == "kept"
 
 
-def test_the_objects_of_an_encrypted_bucket_take_its_key(aws: Aws) -> None:
+def test_the_objects_of_an_encrypted_bucket_need_its_key(aws: Aws) -> None:
     key = aws.client("kms").create_key()["KeyMetadata"]["Arn"]
     owner = aws.client("s3")
     owner.create_bucket(Bucket="locked")
@@ -81,34 +81,34 @@ def test_the_objects_of_an_encrypted_bucket_take_its_key(aws: Aws) -> None:
         ServerSideEncryptionConfiguration={"Rules": [{"ApplyServerSideEncryptionByDefault": default}]},
     )
     objects = allow(["s3:GetObject", "s3:PutObject"], "arn:aws:s3:::locked/*")
-    aws.role("writer-without-key", objects)
-    aws.role("writer-with-key", objects, allow(["kms:Decrypt", "kms:GenerateDataKey"], key))
+    aws.create_role("writer-without-key", objects)
+    aws.create_role("writer-with-key", objects, allow(["kms:Decrypt", "kms:GenerateDataKey"], key))
     aws.client("s3", "writer-with-key").put_object(Bucket="locked", Key="file", Body=b"x")
     without = aws.client("s3", "writer-without-key")
     assert "AccessDenied" in denied(without.put_object, Bucket="locked", Key="file", Body=b"x")
     assert "AccessDenied" in denied(without.get_object, Bucket="locked", Key="file")
 
 
-def test_a_cluster_takes_the_right_to_pass_its_roles_on(aws: Aws) -> None:
+def test_a_new_cluster_needs_permission_to_pass_its_roles(aws: Aws) -> None:
     tags = [{"Key": "barflow:env", "Value": "dev"}]
-    asked = {"Name": "n", "ReleaseLabel": "emr-7.13.0", "ServiceRole": "r", "JobFlowRole": "r", "Tags": tags}
-    asked["Instances"] = {"KeepJobFlowAliveWhenNoSteps": True}
+    request = {"Name": "n", "ReleaseLabel": "emr-7.13.0", "ServiceRole": "r", "JobFlowRole": "r", "Tags": tags}
+    request["Instances"] = {"KeepJobFlowAliveWhenNoSteps": True}
     tagged = {"elasticmapreduce:RequestTag/barflow:env": "dev"}
     start = allow(["elasticmapreduce:RunJobFlow", "elasticmapreduce:AddTags"], StringEquals=tagged)
     pass_on = allow("iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/r")
-    aws.role("starter", start)
-    aws.role("starter-of-others", start, pass_on | {"Resource": f"arn:aws:iam::{ACCOUNT}:role/another"})
-    aws.role("starter-of-this", start, pass_on)
+    aws.create_role("starter", start)
+    aws.create_role("starter-of-others", start, pass_on | {"Resource": f"arn:aws:iam::{ACCOUNT}:role/another"})
+    aws.create_role("starter-of-this", start, pass_on)
     for name in ("starter", "starter-of-others"):
-        assert "iam:PassRole" in denied(aws.client("emr", name).run_job_flow, **asked)
+        assert "iam:PassRole" in denied(aws.client("emr", name).run_job_flow, **request)
     emr = aws.client("emr", "starter-of-this")
-    cluster = emr.run_job_flow(**asked)["JobFlowId"]
-    assert "RunJobFlow" in denied(emr.run_job_flow, **{**asked, "Tags": []})
+    cluster = emr.run_job_flow(**request)["JobFlowId"]
+    assert "RunJobFlow" in denied(emr.run_job_flow, **{**request, "Tags": []})
     assert "TerminateJobFlows" in denied(emr.terminate_job_flows, JobFlowIds=[cluster])
     aws.client("emr").terminate_job_flows(JobFlowIds=[cluster])
 
 
-def test_a_function_works_by_its_role(aws: Aws) -> None:
+def test_a_function_has_the_permissions_of_its_role(aws: Aws) -> None:
     handler = (
         "import boto3\n"
         "def handler(event, context):\n"
@@ -116,7 +116,7 @@ def test_a_function_works_by_its_role(aws: Aws) -> None:
     )
     for name in ("/mine", "/other"):
         aws.client("ssm").put_parameter(Name=name, Type="String", Value=f"of {name}")
-    role = aws.role("of-function", allow("ssm:GetParameter", f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/mine"))
+    role = aws.create_role("of-function", allow("ssm:GetParameter", f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/mine"))
     functions = aws.client("lambda")
     functions.create_function(
         FunctionName="reads", Runtime="python3.13", Role=role, Handler="h.handler", Timeout=60,
@@ -130,8 +130,8 @@ def test_a_function_works_by_its_role(aws: Aws) -> None:
     assert "not authorized to perform: ssm:GetParameter on resource" in answers[1]["errorMessage"]
 
 
-def test_a_policy_that_is_attached_counts_as_the_roles_own(aws: Aws) -> None:
-    aws.role("attached-to", allow("ssm:GetParameter"))
+def test_an_attached_policy_counts_like_an_inline_one(aws: Aws) -> None:
+    aws.create_role("attached-to", allow("ssm:GetParameter"))
     document = json.dumps({"Version": VERSION, "Statement": [allow("elasticmapreduce:ListClusters")]})
     policy = aws.client("iam").create_policy(PolicyName="lists", PolicyDocument=document)["Policy"]["Arn"]
     emr = aws.client("emr", "attached-to")
@@ -140,7 +140,7 @@ def test_a_policy_that_is_attached_counts_as_the_roles_own(aws: Aws) -> None:
     assert "Clusters" in emr.list_clusters()
 
 
-def test_a_deployed_subscription_hands_messages_on_as_it_says(aws: Aws) -> None:
+def test_a_deployed_subscription_filters_messages(aws: Aws) -> None:
     queue = aws.client("sqs").create_queue(QueueName="subscribed")["QueueUrl"]
     topic = aws.client("sns").create_topic(Name="subscribed")["TopicArn"]
     properties = {
@@ -158,22 +158,22 @@ def test_a_deployed_subscription_hands_messages_on_as_it_says(aws: Aws) -> None:
     assert aws.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"] == []
 
 
-def test_a_call_that_nobody_thought_of_is_refused_to_whoever_has_all_rights(aws: Aws) -> None:
-    said = denied(aws.client("sqs", "r").list_queues)
-    assert "AccessDenied" in said
-    assert "emulators/aws/calls.py does not say what sqs:ListQueues takes" in said
+def test_a_call_without_listed_permissions_is_denied_to_every_role(aws: Aws) -> None:
+    message = denied(aws.client("sqs", "r").list_queues)
+    assert "AccessDenied" in message
+    assert "emulators/aws/permissions.py does not list the permissions of sqs:ListQueues" in message
     assert aws.client("sqs").list_queues()["ResponseMetadata"]["HTTPStatusCode"] == 200
 
 
-def test_refusals_are_noted_on_the_machine(aws: Aws) -> None:
-    aws.role("nobody", allow("rds:StartDBInstance"))
-    said = denied(aws.client("rds", "nobody").describe_db_instances, DBInstanceIdentifier="warehouse")
-    assert f"rds:DescribeDBInstances on resource: arn:aws:rds:{REGION}:{ACCOUNT}:db:warehouse" in said
-    assert said.split(": ", 1)[1] in aws.machine.refused
+def test_denied_calls_are_recorded(aws: Aws) -> None:
+    aws.create_role("nobody", allow("rds:StartDBInstance"))
+    message = denied(aws.client("rds", "nobody").describe_db_instances, DBInstanceIdentifier="warehouse")
+    assert f"rds:DescribeDBInstances on resource: arn:aws:rds:{REGION}:{ACCOUNT}:db:warehouse" in message
+    assert message.split(": ", 1)[1] in aws.runtime.denied_calls
 
 
-def test_a_deployed_role_has_its_policy_before_the_function_that_needs_it(aws: Aws) -> None:
-    """The function depends on the policy, and what comes first in the template asks for the function."""
+def test_a_role_gets_its_policy_before_the_function_that_depends_on_it(aws: Aws) -> None:
+    """The first resource of the template refers to the function, which depends on the policy."""
     trust = {
         "Version": VERSION,
         "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "lambda"}}],
@@ -198,7 +198,7 @@ def test_a_deployed_role_has_its_policy_before_the_function_that_needs_it(aws: A
             "Policy": {
                 "Type": "AWS::IAM::Policy",
                 "Properties": {
-                    "PolicyName": "rights",
+                    "PolicyName": "permissions",
                     "PolicyDocument": {"Version": VERSION, "Statement": [allow("ssm:GetParameter")]},
                     "Roles": [{"Ref": "Role"}],
                 },

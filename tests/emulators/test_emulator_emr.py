@@ -1,4 +1,4 @@
-"""Do clusters live as EMR's do, and do their steps run what was deployed, with what the step says and nothing else?"""
+"""The EMR emulator: clusters move through EMR's states, and their steps run the deployed programs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import json
 from typing import Any
 
 import pytest
-from aws_parts import CODE, Aws, allow, eventually, zipped
+from aws_parts import CODE, Aws, allow, wait_for, zipped
 
-from emulators.aws.machine import Trouble
+from emulators.aws.faults import Fault
 
 SCRIPT = """
 import json, os, sys
@@ -18,20 +18,22 @@ print(json.dumps({"args": sys.argv[1:], "library": barflow.WHERE, "files": sorte
                   "setting": os.environ.get("SETTING"), "given": os.environ.get("GIVEN"),
                   "of_tests": os.environ.get("PYTEST_CURRENT_TEST")}))
 """
-ENDLESS = "import time\nprint('at work', flush=True)\ntime.sleep(600)\n"
+ENDLESS = "import time\nprint('running', flush=True)\ntime.sleep(600)\n"
 ORDER = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING", "TERMINATING", "TERMINATED"]
 OVER = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 STEP_OVER = ("COMPLETED", "FAILED", "CANCELLED", "INTERRUPTED")
 
 
 class Cluster:
-    """A cluster on the emulator; ``states`` are those it was seen in."""
+    """A cluster on the emulator; ``states`` holds the states that it was seen in."""
 
     def __init__(self, aws: Aws, profile: str = "r", **more: Any) -> None:
         self._emr = aws.client("emr")
-        asked = {"Name": "test", "ReleaseLabel": "emr-7.13.0", "ServiceRole": "r", "JobFlowRole": profile}
-        kept = {"KeepJobFlowAliveWhenNoSteps": True}
-        self.id = self._emr.run_job_flow(**asked, LogUri=f"s3://{CODE}/logs/", Instances=kept, **more)["JobFlowId"]
+        request = {"Name": "test", "ReleaseLabel": "emr-7.13.0", "ServiceRole": "r", "JobFlowRole": profile}
+        instances = {"KeepJobFlowAliveWhenNoSteps": True}
+        self.id = self._emr.run_job_flow(**request, LogUri=f"s3://{CODE}/logs/", Instances=instances, **more)[
+            "JobFlowId"
+        ]
         self.states: list[str] = []
 
     def status(self) -> dict[str, Any]:
@@ -41,7 +43,7 @@ class Cluster:
         return status
 
     def becomes(self, *states: str) -> dict[str, Any]:
-        found: dict[str, Any] = eventually(self.status, lambda status: status["State"] in states)
+        found: dict[str, Any] = wait_for(self.status, lambda status: status["State"] in states)
         return found
 
     def add(self, *arguments: str) -> str:
@@ -56,7 +58,7 @@ class Cluster:
             status: dict[str, Any] = self._emr.describe_step(ClusterId=self.id, StepId=step)["Step"]["Status"]
             return status
 
-        return eventually(look, lambda status: status["State"] in states)
+        return wait_for(look, lambda status: status["State"] in states)
 
     def end(self) -> dict[str, Any]:
         self._emr.terminate_job_flows(JobFlowIds=[self.id])
@@ -68,27 +70,27 @@ def log_of(aws: Aws, cluster: Cluster, step: str) -> str:
     return gzip.decompress(body).decode()
 
 
-def test_a_step_runs_the_deployed_script_with_the_deployed_library_and_its_own_environment(aws: Aws) -> None:
-    script = aws.put("spark/say.py", SCRIPT)
+def test_a_step_runs_the_deployed_script_with_the_deployed_library_and_environment(aws: Aws) -> None:
+    script = aws.put("spark/print.py", SCRIPT)
     library = aws.put("spark/barflow.zip", zipped({"barflow/__init__.py": "WHERE = 'deployed'"}))
     cluster = Cluster(aws)
     settings = ["--conf", "spark.yarn.appMasterEnv.GIVEN=a=b", "--conf", "spark.yarn.maxAppAttempts=1"]
     step = cluster.add("--py-files", library, *settings, script, "--lake", "s3://lake")
     assert cluster.step(step, *STEP_OVER)["State"] == "COMPLETED"
-    (said,) = [line for line in log_of(aws, cluster, step).splitlines() if line.startswith("{")]
-    assert json.loads(said) == {
-        **{"args": ["--lake", "s3://lake"], "library": "deployed", "files": ["barflow.zip", "conf", "say.py"]},
+    (printed,) = [line for line in log_of(aws, cluster, step).splitlines() if line.startswith("{")]
+    assert json.loads(printed) == {
+        **{"args": ["--lake", "s3://lake"], "library": "deployed", "files": ["barflow.zip", "conf", "print.py"]},
         **{"setting": "here", "given": "a=b", "of_tests": None},
     }
     ended = cluster.end()
     assert ended["StateChangeReason"] == {"Code": "USER_REQUEST", "Message": "Terminated by user request"}
-    # It waits after its step, and before it where the step came late.
+    # It waits after its step, and also before it if the step came late.
     moved = [state for state in cluster.states if state != "WAITING"]
     assert moved == sorted(moved, key=ORDER.index)
     assert {"RUNNING", "TERMINATED"} <= {*moved}
 
 
-def test_a_step_that_fails_says_why_and_the_cluster_takes_the_next(aws: Aws) -> None:
+def test_a_failed_step_has_a_reason_and_the_next_step_runs(aws: Aws) -> None:
     wrong = aws.put("spark/wrong.py", "import sys\nsys.exit('error: the lake is gone')\n")
     right = aws.put("spark/right.py", "print('done')\n")
     cluster = Cluster(aws)
@@ -102,7 +104,7 @@ def test_a_step_that_fails_says_why_and_the_cluster_takes_the_next(aws: Aws) -> 
     cluster.end()
 
 
-def test_ending_a_cluster_interrupts_its_step_and_cancels_those_that_wait(aws: Aws) -> None:
+def test_terminating_a_cluster_interrupts_its_step_and_cancels_pending_ones(aws: Aws) -> None:
     script = aws.put("spark/endless.py", ENDLESS)
     cluster = Cluster(aws)
     working, waiting = cluster.add(script), cluster.add(script)
@@ -112,22 +114,22 @@ def test_ending_a_cluster_interrupts_its_step_and_cancels_those_that_wait(aws: A
     assert cluster.step(waiting, *STEP_OVER)["State"] == "CANCELLED"
 
 
-def test_a_step_can_be_killed_at_its_word(aws: Aws) -> None:
+def test_an_injected_fault_kills_a_step_at_a_printed_line(aws: Aws) -> None:
     script = aws.put("spark/endless.py", ENDLESS)
-    aws.machine.expect(Trouble.STEP_DIES, at="at work")
+    aws.runtime.inject(Fault.STEP_KILLED, at="running")
     cluster = Cluster(aws)
     failed = cluster.step(cluster.add(script), *STEP_OVER)
     assert (failed["State"], "137" in failed["FailureDetails"]["Message"]) == ("FAILED", True)
     cluster.end()
 
 
-def test_an_idle_cluster_ends_itself(aws: Aws) -> None:
+def test_an_idle_cluster_terminates(aws: Aws) -> None:
     cluster = Cluster(aws, AutoTerminationPolicy={"IdleTimeout": 300})
     assert "idle" in cluster.becomes(*OVER)["StateChangeReason"]["Message"]
 
 
 @pytest.mark.parametrize("wanted", ["script", "certificate"])
-def test_a_cluster_without_what_it_starts_with_fails(aws: Aws, wanted: str) -> None:
+def test_a_cluster_without_its_start_files_fails(aws: Aws, wanted: str) -> None:
     there, missing = aws.put("bootstrap.sh", "true"), f"s3://{CODE}/missing"
     script = missing if wanted == "script" else there
     encryption = {
@@ -143,28 +145,28 @@ def test_a_cluster_without_what_it_starts_with_fails(aws: Aws, wanted: str) -> N
     assert f"{missing} does not exist" in ended["StateChangeReason"]["Message"]
 
 
-def test_nodes_start_only_with_what_their_role_may_read_and_where_it_may_leave_logs(aws: Aws) -> None:
+def test_nodes_need_permission_to_read_their_files_and_to_write_logs(aws: Aws) -> None:
     script = aws.put("emr/setup.sh", "true")
     logs = allow("s3:PutObject", f"arn:aws:s3:::{CODE}/logs/*")
     actions = [{"Name": "b", "ScriptBootstrapAction": {"Path": script, "Args": []}}]
     for profile, wanted in (
-        (aws.profile("blind", logs), "s3:GetObject"),
-        (aws.profile("mute", allow("s3:GetObject")), "s3:PutObject"),
+        (aws.create_profile("blind", logs), "s3:GetObject"),
+        (aws.create_profile("mute", allow("s3:GetObject")), "s3:PutObject"),
     ):
         ended = Cluster(aws, profile, BootstrapActions=actions).becomes(*OVER)
         assert ended["State"] == "TERMINATED_WITH_ERRORS"
         assert f"not authorized to perform: {wanted}" in ended["StateChangeReason"]["Message"]
-    seeing = aws.profile("seeing", logs, allow("s3:GetObject", f"arn:aws:s3:::{CODE}/emr/*"))
+    seeing = aws.create_profile("seeing", logs, allow("s3:GetObject", f"arn:aws:s3:::{CODE}/emr/*"))
     cluster = Cluster(aws, seeing, BootstrapActions=actions)
-    step = cluster.add(aws.put("elsewhere/say.py", "print('done')"))
+    step = cluster.add(aws.put("elsewhere/print.py", "print('done')"))
     failed = cluster.step(step, *STEP_OVER)
     assert failed["State"] == "FAILED"
     assert "not authorized to perform: s3:GetObject" in failed["FailureDetails"]["Message"]
     cluster.end()
 
 
-def test_a_cluster_that_gets_no_machines_stays_starting_until_it_is_ended(aws: Aws) -> None:
-    aws.machine.expect(Trouble.CLUSTER_STUCK)
+def test_a_cluster_without_capacity_stays_in_starting_until_it_is_terminated(aws: Aws) -> None:
+    aws.runtime.inject(Fault.CLUSTER_STUCK)
     stuck, other = Cluster(aws), Cluster(aws)
     other.becomes("WAITING")
     assert stuck.status()["State"] == "STARTING"
@@ -173,8 +175,8 @@ def test_a_cluster_that_gets_no_machines_stays_starting_until_it_is_ended(aws: A
     other.end()
 
 
-def test_a_late_answer_comes_after_the_cluster_was_made(aws: Aws) -> None:
-    aws.machine.expect(Trouble.ANSWER_LATE, at="0.01")
+def test_a_late_answer_comes_after_the_cluster_was_created(aws: Aws) -> None:
+    aws.runtime.inject(Fault.LATE_ANSWER, at="0.01")
     cluster = Cluster(aws, Tags=[{"Key": "barflow:run", "Value": "late"}])
     found = aws.client("emr").describe_cluster(ClusterId=cluster.id)["Cluster"]
     assert found["Tags"] == [{"Key": "barflow:run", "Value": "late"}]

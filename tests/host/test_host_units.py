@@ -1,4 +1,4 @@
-"""Does systemd accept the units as the bootstrap installs them, and do they hold their services to what they need?"""
+"""Units of the host: systemd accepts them, and they restrict their services."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from machine import HOST, Machine
+from fake_host import HOST, FakeHost
 
 ANALYZE = shutil.which("systemd-analyze")
 UNITS = sorted(path.name for path in (HOST / "units").iterdir())
 SERVICES = [name for name in UNITS if name.endswith(".service")]
 RUNNING = [name for name in SERVICES if name not in ("airflow-migrate.service", "barflow-settings.service",
                                                      "barflow-health.service")]  # fmt: skip
-# What the machine brings; to be there is all that is asked of it.
+# Targets of the operating system, which only have to exist.
 TARGETS = ("sysinit", "basic", "shutdown", "network-online", "multi-user", "timers", "time-set", "time-sync")
 needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not on this machine")
 
 
 class Unit(configparser.RawConfigParser):
-    """A unit file, less what it says more than once."""
+    """A unit file. Of a repeated option it keeps the last value."""
 
     optionxform = staticmethod(str)  # type: ignore[assignment]
 
@@ -31,12 +31,12 @@ class Unit(configparser.RawConfigParser):
 
 
 @pytest.fixture(scope="module")
-def root(booted: tuple[Machine, list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The units where the bootstrap put them, and what they start."""
+def root(booted: tuple[FakeHost, list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a root folder with the installed units and empty programs for their commands."""
     made = tmp_path_factory.mktemp("root")
     shutil.copytree(booted[0].root / "etc/systemd", made / "etc/systemd")
     for target in TARGETS:
-        (made / f"etc/systemd/system/{target}.target").write_text("[Unit]\nDescription=of the machine\n")
+        (made / f"etc/systemd/system/{target}.target").write_text("[Unit]\nDescription=of the system\n")
     (made / "opt/barflow/venv/bin").mkdir(parents=True)
     for command in ("airflow", "barflow", "python"):
         shutil.copy("/bin/true", made / "opt/barflow/venv/bin" / command)
@@ -56,7 +56,7 @@ def test_systemd_accepts_each_unit(root: Path, unit: str) -> None:
 
 
 @needs_systemd
-def test_systemd_would_have_said_what_is_wrong(root: Path) -> None:
+def test_systemd_reports_a_wrong_unit(root: Path) -> None:
     wrong = (HOST / "units/barflow-dashboard.service").read_text().replace("RestartSec=", "RestartSeconds=")
     (root / "etc/systemd/system/barflow-wrong.service").write_text(wrong)
     assert "RestartSeconds" in analyze(root, "verify", "barflow-wrong.service").stderr
@@ -64,25 +64,25 @@ def test_systemd_would_have_said_what_is_wrong(root: Path) -> None:
 
 @needs_systemd
 @pytest.mark.parametrize("unit", SERVICES)
-def test_systemd_finds_little_that_a_service_could_do_to_the_machine(root: Path, unit: str) -> None:
-    """On its scale from 0, sealed off, to 100; a service that says nothing of it has 96."""
+def test_systemd_rates_every_service_as_well_restricted(root: Path, unit: str) -> None:
+    """The scale goes from 0 (fully restricted) to 100; a service without restrictions has 96."""
     done = analyze(root, "security", "--offline=yes", "--no-pager", "--threshold=25", unit)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("unit", RUNNING)
-def test_a_service_comes_back_whatever_ended_it(unit: str) -> None:
+def test_a_service_always_restarts(unit: str) -> None:
     found = Unit(unit)
     assert found["Service"]["Restart"] == "always"
-    assert found["Unit"]["StartLimitIntervalSec"] == "0", "else systemd gives it up after five tries"
+    assert found["Unit"]["StartLimitIntervalSec"] == "0", "otherwise systemd gives up after five tries"
     assert found["Install"]["WantedBy"] == "multi-user.target"
 
 
 @pytest.mark.parametrize("unit", SERVICES)
-def test_a_service_has_a_user_of_its_own_no_capability_and_a_bound_of_memory(unit: str) -> None:
+def test_a_service_has_its_own_user_no_capability_and_a_memory_limit(unit: str) -> None:
     service = Unit(unit)["Service"]
     if unit == "barflow-settings.service":
-        assert "User" not in service, "it gives files to another user"
+        assert "User" not in service, "it changes the owner of files"
         assert service["CapabilityBoundingSet"] == "CAP_CHOWN"
     else:
         assert service["User"] == service["Group"] == unit.split("-")[0]
@@ -91,7 +91,7 @@ def test_a_service_has_a_user_of_its_own_no_capability_and_a_bound_of_memory(uni
 
 
 @pytest.mark.parametrize("unit", [name for name in SERVICES if name != "barflow-settings.service"])
-def test_a_service_starts_after_its_settings_and_again_when_they_are_renewed(unit: str) -> None:
+def test_a_service_starts_after_the_settings_and_restarts_with_them(unit: str) -> None:
     found = Unit(unit)
     assert "barflow-settings.service" in found["Unit"]["After"]
     if unit in RUNNING:
@@ -101,7 +101,7 @@ def test_a_service_starts_after_its_settings_and_again_when_they_are_renewed(uni
 
 
 @pytest.mark.parametrize("unit", SERVICES)
-def test_no_unit_holds_a_secret(unit: str) -> None:
+def test_no_unit_contains_a_secret(unit: str) -> None:
     service = Unit(unit)["Service"]
     assert "Environment" not in service
     assert service["EnvironmentFile"] in (

@@ -1,4 +1,4 @@
-"""Does Airflow's way to the host work end to end? The DAG's own operator, a real SSH server, a real tick."""
+"""Airflow's SSH connection to the host: the DAG's own operator, a real SSH server, and real ticks."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import asyncssh
 import paramiko
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from fake_host import FakeHost
 from harness import ROOT, program
-from host_emulators import ssh_connection
-from machine import Machine
+from host_secrets import ssh_connection
 from pymongo.database import Database
 
 from barflow.staging.connection import Document
@@ -31,13 +32,13 @@ BARFLOW = Path(sys.executable).with_name("barflow")
 
 
 class HostSsh:
-    """The host's sshd: lets in the key of one line, and runs for it the command that stands there.
+    """An SSH server in place of the host's sshd. It accepts one key and runs only the command of the key's line.
 
-    ``host_key`` is the file of the key that it shows, ``command`` the file that is the line's command.
+    ``authorized_key`` is that line, ``host_key`` the file of the server's key, ``command`` the file of the command.
     """
 
     def __init__(self, authorized_key: str, host_key: Path, command: Path) -> None:
-        # asyncssh forgets what was asked for where the key's line names a command; sshd hands it on.
+        # asyncssh drops the requested command if the line has a command option; sshd passes it on.
         self._key = authorized_key.replace(f',command="{SETTINGS.ONLY_BARFLOW}"', "")
         assert self._key != authorized_key
         self._host_key, self._command = host_key, command
@@ -70,8 +71,8 @@ class HostSsh:
         self._server.close()
         await self._server.wait_closed()
 
-    async def _run(self, asked: asyncssh.SSHServerProcess[str]) -> None:
-        environment = {**self.environment, "PATH": os.environ["PATH"], "SSH_ORIGINAL_COMMAND": asked.command or ""}
+    async def _run(self, process: asyncssh.SSHServerProcess[str]) -> None:
+        environment = {**self.environment, "PATH": os.environ["PATH"], "SSH_ORIGINAL_COMMAND": process.command or ""}
         child = await asyncio.create_subprocess_exec(
             "bash",
             self._command,
@@ -79,15 +80,15 @@ class HostSsh:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        said, errors = await child.communicate()
-        asked.stdout.write(said.decode())
-        asked.stderr.write(errors.decode())
-        asked.exit(child.returncode or 0)
+        output, errors = await child.communicate()
+        process.stdout.write(output.decode())
+        process.stderr.write(errors.decode())
+        process.exit(child.returncode or 0)
 
 
 @pytest.fixture(scope="module")
 def ingest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The task by which a host's DAG ingests; ``ingest(command)`` has it ask for something else."""
+    """Yield a function that runs the DAG's task; ``ingest(command)`` runs another command with it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow-home")))
         patch.setenv("BARFLOW_ENV", "prod")
@@ -98,8 +99,8 @@ def ingest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         def run(command: str | None = None) -> dict[str, Any]:
             task = ingest_bars.on_host()
             task.command = command or task.command
-            said: dict[str, Any] = json.loads(base64.b64decode(task.execute({})))
-            return said
+            result: dict[str, Any] = json.loads(base64.b64decode(task.execute({})))
+            return result
 
         yield run
         for name in ("ingest_bars", "barflow_ssh", "barflow_tasks"):
@@ -107,20 +108,24 @@ def ingest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture
-def host(booted: tuple[Machine, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostSsh]:
-    """The host after its boot with the runbook's key let in, and its connection and home in Airflow's hands."""
-    machine, _ = booted
+def host(booted: tuple[FakeHost, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostSsh]:
+    """Yield an SSH server with the host's keys that accepts the runbook's key; Airflow has its connection.
+
+    The operator's retries do not wait.
+    """
+    monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=lambda seconds: None))
+    installed, _ = booted
     text, _ = ssh_connection(tmp_path)
     command = tmp_path / "only_barflow.sh"
-    script = machine.text(SETTINGS.ONLY_BARFLOW)
+    script = installed.text(SETTINGS.ONLY_BARFLOW)
     command.write_text(script.replace("/usr/local/bin/barflow", str(BARFLOW)))
     known = tmp_path / ".ssh/known_hosts"
     known.parent.mkdir()
-    with HostSsh(SETTINGS.authorized_key(text), machine.root / "etc/ssh/ssh_host_ed25519_key", command) as running:
+    with HostSsh(SETTINGS.authorized_key(text), installed.root / "etc/ssh/ssh_host_ed25519_key", command) as running:
         monkeypatch.setenv("AIRFLOW_CONN_BARFLOW_SSH", json.dumps(json.loads(text) | {"port": running.port}))
         monkeypatch.setenv("HOME", str(tmp_path))
-        # sshd's own port is not written in front of a key, any other is.
-        hosts = machine.text(f"{SETTINGS.HOME}/.ssh/known_hosts")
+        # known_hosts names any port but sshd's default.
+        hosts = installed.text(f"{SETTINGS.HOME}/.ssh/known_hosts")
         known.write_text(hosts.replace("127.0.0.1 ", f"[127.0.0.1]:{running.port} "))
         yield running
 
@@ -139,42 +144,42 @@ def variables(
     }
 
 
-def test_airflow_ticks_over_ssh_by_the_key_of_the_runbook(
+def test_airflow_runs_a_tick_over_ssh_with_the_runbooks_key(
     ingest: Any, host: HostSsh, mongodb_uri: str, database: Database[Document]
 ) -> None:
     with TwelveDataEmulator(SyntheticBars(), api_key=EMULATOR_KEY) as server:
         host.environment = variables(server, mongodb_uri, database, "AAPL,MSFT")
-        said = ingest()
+        result = ingest()
         stored = sum(len(session["ts"]) for session in database["bars"].find())
-        assert sum(counts["new"] for counts in said["symbols"].values()) == stored > 0
+        assert sum(counts["new"] for counts in result["symbols"].values()) == stored > 0
 
 
-def test_a_tick_that_the_vendor_refuses_fails_the_task(
+def test_a_refused_tick_fails_the_task_without_a_retry(
     ingest: Any, host: HostSsh, mongodb_uri: str, database: Database[Document]
 ) -> None:
     with TwelveDataEmulator(SyntheticBars(), api_key="another") as server:
         host.environment = variables(server, mongodb_uri, database, "AAPL")
-        with pytest.raises(AirflowFailException, match=r"ended with 3: Twelve Data refused AAPL \(error 401\)"):
+        with pytest.raises(
+            AirflowFailException, match=r"ended with exit code 3: Twelve Data refused AAPL \(error 401\)"
+        ):
             ingest()
 
 
-def test_a_tick_that_another_try_may_mend_is_tried_again(
-    ingest: Any, host: HostSsh, database: Database[Document]
-) -> None:
+def test_an_outage_fails_the_task_with_a_retry(ingest: Any, host: HostSsh, database: Database[Document]) -> None:
     with TwelveDataEmulator(SyntheticBars(), api_key=EMULATOR_KEY) as server:
         host.environment = variables(server, "mongodb://127.0.0.1:9/?timeoutMS=500", database, "AAPL")
-        with pytest.raises(AirflowException, match=r"ended with 1: MongoDB could not be reached") as failed:
+        with pytest.raises(AirflowException, match=r"ended with exit code 1: MongoDB could not be reached") as failed:
             ingest()
     assert not isinstance(failed.value, AirflowFailException)
 
 
-@pytest.mark.parametrize("asked", ["bash -c id", "barflow sql 'select 1'", "barflow rejected list"])
-def test_nothing_else_is_run_for_that_key(ingest: Any, host: HostSsh, asked: str) -> None:
-    with pytest.raises(AirflowFailException, match="ended with 2: this key is for `barflow ingest` and"):
-        ingest(asked)
+@pytest.mark.parametrize("command", ["bash -c id", "barflow sql 'select 1'", "barflow rejected list"])
+def test_the_key_may_run_no_other_command(ingest: Any, host: HostSsh, command: str) -> None:
+    with pytest.raises(AirflowFailException, match="ended with exit code 2: this key may run `barflow ingest` and"):
+        ingest(command)
 
 
-def test_another_key_is_not_let_in(ingest: Any, host: HostSsh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_key_is_rejected(ingest: Any, host: HostSsh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = tmp_path / "other"
     other.mkdir()
     text, _ = ssh_connection(other)
@@ -183,9 +188,7 @@ def test_another_key_is_not_let_in(ingest: Any, host: HostSsh, tmp_path: Path, m
         ingest()
 
 
-def test_a_machine_that_airflow_was_not_introduced_to_gets_nothing_from_it(
-    ingest: Any, host: HostSsh, tmp_path: Path
-) -> None:
+def test_airflow_rejects_an_unknown_host_key(ingest: Any, host: HostSsh, tmp_path: Path) -> None:
     known = tmp_path / ".ssh/known_hosts"
     kind, key = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().split()[:2]
     known.write_text(f"[127.0.0.1]:{host.port} {kind} {key}\n")

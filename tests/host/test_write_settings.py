@@ -1,4 +1,4 @@
-"""Do the host's services get the deployment's settings, and its secrets nobody else?"""
+"""Settings and secrets of the host's services: who gets which, and file modes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import boto3
 import pytest
 from contracts import contract_of
 from harness import program
-from host_emulators import put_secrets, ssh_connection
+from host_secrets import put_secrets, ssh_connection
 from moto import mock_aws
 
 from barflow.contract import RuntimeContract
@@ -28,7 +28,7 @@ ME = pwd.getpwuid(os.getuid())
 
 @pytest.fixture
 def contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RuntimeContract]:
-    """A deployment whose secrets have their values."""
+    """Yield the contract of a deployment whose secrets are stored."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with mock_aws():
         made = contract_of("prod")
@@ -53,7 +53,7 @@ def variables(text: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in shlex.split(text))
 
 
-def test_airflow_finds_everything_by_the_contract(contract: RuntimeContract, tmp_path: Path) -> None:
+def test_airflows_settings_follow_from_the_contract(contract: RuntimeContract, tmp_path: Path) -> None:
     found = variables(written(contract, tmp_path)["airflow.env"])
     assert found["BARFLOW_INGEST_RUNNER"] == contract.ingestion.runner
     assert found["BARFLOW_PROCESS_SCHEDULE"] == "5 10-15 * * MON-FRI;45 16 * * MON-FRI"
@@ -65,11 +65,11 @@ def test_airflow_finds_everything_by_the_contract(contract: RuntimeContract, tmp
 
 
 @pytest.mark.parametrize(("gigabytes", "tasks"), [(1.8, 3), (3.8, 4), (7.7, 8)])
-def test_a_larger_machine_runs_more_tasks_at_a_time(gigabytes: float, tasks: int) -> None:
+def test_a_larger_host_runs_more_tasks_at_a_time(gigabytes: float, tasks: int) -> None:
     assert SETTINGS.tasks_at_once(int(gigabytes * 2**30)) == tasks
 
 
-def test_look_ups_are_for_our_connections_and_nothing_else(contract: RuntimeContract, tmp_path: Path) -> None:
+def test_airflow_looks_up_only_the_known_connections(contract: RuntimeContract, tmp_path: Path) -> None:
     found = variables(written(contract, tmp_path)["airflow.env"])
     backend = json.loads(found["AIRFLOW__SECRETS__BACKEND_KWARGS"])
     assert backend["connections_prefix"] == contract.airflow.connections_prefix
@@ -78,7 +78,7 @@ def test_look_ups_are_for_our_connections_and_nothing_else(contract: RuntimeCont
     assert backend["config_prefix"] is None
 
 
-def test_a_secret_is_in_no_file_that_others_read(contract: RuntimeContract, tmp_path: Path) -> None:
+def test_no_file_that_others_can_read_contains_a_secret(contract: RuntimeContract, tmp_path: Path) -> None:
     files = written(contract, tmp_path)
     secrets = ["of-airflow", "of-reader", "of-mongo", "F" * 43, "of-jwt", "of-login", "of-page", "PRIVATE KEY"]
     for path, text in files.items():
@@ -91,7 +91,7 @@ def test_a_secret_is_in_no_file_that_others_read(contract: RuntimeContract, tmp_
     assert stat.S_IMODE((tmp_path / "airflow").stat().st_mode) == 0o700
 
 
-def test_airflow_reads_its_secrets_from_those_files(contract: RuntimeContract, tmp_path: Path) -> None:
+def test_airflow_reads_its_secrets_from_files(contract: RuntimeContract, tmp_path: Path) -> None:
     files = written(contract, tmp_path)
     found = variables(files["airflow.env"])
     values = {
@@ -110,15 +110,17 @@ def test_airflow_reads_its_secrets_from_those_files(contract: RuntimeContract, t
     assert found["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"] == str(tmp_path / "airflow/passwords.json")
 
 
-def test_commands_and_page_read_the_warehouse_and_do_not_load_it(contract: RuntimeContract, tmp_path: Path) -> None:
+def test_commands_and_page_get_the_reader_of_the_warehouse_and_not_the_loader(
+    contract: RuntimeContract, tmp_path: Path
+) -> None:
     found = variables(written(contract, tmp_path)["barflow.env"])
     assert found["BARFLOW_WAREHOUSE_DSN"] == f"secretsmanager:{contract.warehouse.reader_secret}#dsn"
-    assert contract.warehouse.loader_secret not in str(found)
+    assert contract.settings.warehouse_dsn not in found.values(), "it names the loader"
     assert found["BARFLOW_DASHBOARD_TOKEN"] == f"secretsmanager:{contract.dashboard.token_secret}"
     assert found["BARFLOW_SLACK_CHANNEL"] == "#barflow"
 
 
-def test_the_connections_key_is_let_in_for_barflow_alone(contract: RuntimeContract, tmp_path: Path) -> None:
+def test_the_connections_key_may_only_run_barflow(contract: RuntimeContract, tmp_path: Path) -> None:
     connection, public = ssh_connection(tmp_path)
     boto3.client("secretsmanager").put_secret_value(
         SecretId=f"{contract.airflow.connections_prefix}/barflow_ssh", SecretString=connection
@@ -137,40 +139,40 @@ def test_the_connections_key_is_let_in_for_barflow_alone(contract: RuntimeContra
 @pytest.mark.parametrize(
     "connection", ["random-as-generated", "{}", '{"extra": {"private_key": "no key"}}', '{"extra": "text"}', "[]"]
 )
-def test_until_a_key_is_put_in_nobody_is_let_in(connection: str) -> None:
+def test_without_a_private_key_there_is_no_authorized_key(connection: str) -> None:
     assert SETTINGS.authorized_key(connection) is None
 
 
-def test_a_key_inside_an_extra_that_is_text_is_found_too(tmp_path: Path) -> None:
+def test_a_key_in_an_extra_of_json_text_is_found(tmp_path: Path) -> None:
     private = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-m", "PEM", "-N", "", "-f", private], check=True)
     found = SETTINGS.authorized_key(json.dumps({"extra": json.dumps({"private_key": private.read_text()})}))
     assert " ssh-rsa " in found
 
 
-def test_while_fernet_keys_change_both_are_given() -> None:
+def test_during_a_rotation_both_fernet_keys_are_given() -> None:
     assert SETTINGS.fernet_key(f"{'N' * 43},{'O' * 43}=") == f"{'N' * 43}=,{'O' * 43}="
 
 
 @pytest.mark.parametrize("secret", ["too-short", "ü" * 43, ""])
-def test_a_fernet_secret_that_is_no_key_is_refused_without_being_shown(secret: str) -> None:
-    with pytest.raises(BadInputError, match="fernet secret is not 43") as refused:
+def test_an_invalid_fernet_secret_is_rejected_and_not_shown(secret: str) -> None:
+    with pytest.raises(BadInputError, match="fernet secret is not 43") as rejected:
         SETTINGS.fernet_key(secret)
-    assert not secret or secret not in str(refused.value)
+    assert not secret or secret not in str(rejected.value)
 
 
-def test_systemd_and_a_shell_read_an_environment_file_alike(tmp_path: Path) -> None:
+def test_a_shell_reads_the_environment_file_unchanged_and_ambiguous_values_are_rejected(tmp_path: Path) -> None:
     values = {"A": 'a "b" $HOME `id` #c', "B": ""}
     file = tmp_path / "env"
     file.write_text(SETTINGS.env_file(values))
     script = f'set -a; . {file}; printf "%s|" "$A" "$B"'
     assert subprocess.run(["bash", "-c", script], capture_output=True, text=True).stdout == 'a "b" $HOME `id` #c||'
     for wrong in ("it's", "two\nlines", "back\\slash"):
-        with pytest.raises(BadInputError, match="A has a quote, a backslash or a line break"):
+        with pytest.raises(BadInputError, match="A contains a quote, a backslash or a line break"):
             SETTINGS.env_file({"A": wrong})
 
 
-def test_without_a_secret_nothing_is_written(contract: RuntimeContract, tmp_path: Path) -> None:
+def test_if_a_secret_is_missing_nothing_is_written(contract: RuntimeContract, tmp_path: Path) -> None:
     boto3.client("secretsmanager").delete_secret(SecretId=contract.airflow.jwt_secret, ForceDeleteWithoutRecovery=True)
     from barflow.errors import UnavailableError
 

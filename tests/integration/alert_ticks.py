@@ -1,20 +1,11 @@
-"""How do the tests of alerts run a tick, in this process or in one that dies at a chosen point?
-
-As a program, ``python alert_ticks.py SETTINGS`` with JSON: uri, database, now, closes (by symbol and slot), and
-optionally slack (its address) and die: ["Class.method", "before" or "after"]. It prints "ready", waits for a line on
-its standard input, and ticks; with ``die`` it sends itself SIGKILL at that method's first call.
-"""
+"""Ticks for the tests of alerts: in the test's process, or in one that may kill itself at a chosen point."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
@@ -22,8 +13,8 @@ from pymongo.database import Database
 
 from barflow.alerts.channels import Channel, SlackChannel
 from barflow.alerts.delivery import Delivery
-from barflow.alerts.outbox import AlertStates, Intents, Outbox
-from barflow.alerts.rules import RuleBook, settle
+from barflow.alerts.outbox import AlertStates, Outbox, PendingEvaluations
+from barflow.alerts.rules import RuleBook, parse_rules
 from barflow.alerts.tick import Alerts
 from barflow.market.sessions import BAR, session
 from barflow.pipeline.ingest import Ingest
@@ -34,30 +25,30 @@ from barflow.twelvedata.client import Answer, SymbolError
 from emulators.slack.server import TOKEN
 
 DAY = date(2025, 7, 30)
-SLACK = "http://127.0.0.1:1/api/"
+NO_SLACK = "http://127.0.0.1:1/api/"
 LEVEL = {"id": "level_101", "kind": "level", "level": 101.0, "direction": "up", "cool_down_minutes": 0}
 Closes = Mapping[int, float] | Sequence[float]
 Result = Answer | SymbolError | BaseException
 
 
 def rules(*found: Mapping[str, Any]) -> RuleBook:
-    """A book of these rules; without any, of the one that fires where a close reaches 101 dollars."""
-    return settle({"rule": [dict(rule) for rule in found or (LEVEL,)]})
+    """Return a book of these rules, or of one rule that fires when a close reaches 101 dollars."""
+    return parse_rules({"rule": [dict(rule) for rule in found or (LEVEL,)]})
 
 
 def at(slot: int, day: date = DAY) -> datetime:
-    """The open of a session's bar (UTC)."""
+    """Return the open of a session's bar (UTC)."""
     traded = session(day)
     assert traded is not None
     return traded.opens + slot * BAR
 
 
 def answer(symbol: str, closes: Closes, now: datetime, day: date = DAY) -> Answer:
-    """The vendor's answer with these closes, by slot or from the open on; every price of a bar is its close."""
+    """Return an answer with these closes, by slot or from the open on. All prices of a bar are equal to its close."""
     by_slot = closes if isinstance(closes, Mapping) else dict(enumerate(closes))
     values = [
         {
-            "datetime": f"{at(int(slot), day):%Y-%m-%d %H:%M:%S}",
+            "datetime": f"{at(slot, day):%Y-%m-%d %H:%M:%S}",
             **dict.fromkeys(("open", "high", "low", "close"), f"{close}"),
             "volume": "1000",
         }
@@ -66,8 +57,8 @@ def answer(symbol: str, closes: Closes, now: datetime, day: date = DAY) -> Answe
     return Answer(symbol, {"symbol": symbol}, values, now)
 
 
-class Script:
-    """A client that gives these results, one after the other; an exception among them is raised in its turn."""
+class FakeClient:
+    """A client that returns these results one after the other. It raises an exception in its turn."""
 
     def __init__(self, results: Sequence[Result]) -> None:
         self.results = results
@@ -86,75 +77,58 @@ def hop(
     book: RuleBook | None = None,
     channels: Sequence[Channel] = (),
 ) -> Ingest:
-    """Ingest, with alerts, on a client that gives these results: nothing of it outlives the tick but the database."""
-    script: Any = Script(results)
+    """Return ingest with alerts and a fake client. Between two of them, only the database remains."""
+    client: Any = FakeClient(results)
     alerts = Alerts(database, book or rules(), channels, lambda: now)
-    return Ingest(script, database, history_sessions=20, revision_sessions=2, clock=lambda: now, alerts=alerts)
+    return Ingest(client, database, history_sessions=20, revision_sessions=2, clock=lambda: now, alerts=alerts)
 
 
-def slack(url: str = SLACK) -> SlackChannel:
+def slack(url: str = NO_SLACK) -> SlackChannel:
+    """Return the channel that posts to this address. No server listens at the default address."""
     return SlackChannel(Settings(slack_token=SecretStr(TOKEN), slack_channel="#alerts", slack_url=url))
 
 
 def ids(database: Database[Document]) -> list[str]:
+    """Return the ids of the alerts in the outbox, sorted."""
     return [item["_id"] for item in database["alerts"].find(sort=[("_id", 1)])]
 
 
-def later(database: Database[Document]) -> None:
-    """As if hours had gone by: what waits for another attempt, or for a dead deliverer's claim to run out, is due."""
+def make_due(database: Database[Document]) -> None:
+    """Make every undelivered alert due, as hours later: its next attempt, or its claim by a dead delivery."""
     for item in database["alerts"].find({"due_at": {"$exists": True}}):
         past = item["created_at"]
         states = {f"channels.{name}.next_at": past for name in item["channels"]}
         database["alerts"].update_one({"_id": item["_id"]}, {"$set": {"due_at": past, **states}})
 
 
-def start(uri: str, database: Database[Document], **settings: object) -> subprocess.Popen[str]:
-    """A process that is ready to tick."""
-    command = [sys.executable, str(Path(__file__)), json.dumps({"uri": uri, "database": database.name, **settings})]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    assert process.stdout.readline() == "ready\n"
-    return process
+def prepare(settings: Mapping[str, Any]) -> Callable[[], None]:
+    """Return a tick for a process of its own.
 
+    ``settings`` are uri, database, now, closes (by symbol and slot), and optionally slack (its address) and die:
+    ("Class.method", "before" or "after"). With it, the process sends itself SIGKILL at that method's first call.
+    """
+    now, closes = settings["now"], settings["closes"]
+    answers = [answer(symbol, by_slot, now) for symbol, by_slot in closes.items()]
+    channels = [slack(settings["slack"])] if "slack" in settings else []
+    tick = hop(connect(settings["uri"], settings["database"]), *answers, now=now, channels=channels)
+    if "die" in settings:
+        die_at(*settings["die"])
 
-def go(*processes: subprocess.Popen[str]) -> list[int]:
-    """Lets processes that are ready tick at the same time; returns their exit codes."""
-    for process in processes:
-        assert process.stdin
-        process.stdin.write("\n")
-        process.stdin.flush()
-    for process in processes:
-        process.communicate()
-    return [process.returncode for process in processes]
+    def run() -> None:
+        tick.tick(list(closes))
+
+    return run
 
 
 def die_at(method: str, when: str) -> None:
-    owner = {kind.__name__: kind for kind in (Staging, Outbox, AlertStates, Intents, Delivery)}[method.split(".")[0]]
-    name = method.split(".")[1]
-    original = getattr(owner, name)
+    """Kill this process before or after the first call of a method."""
+    owners = {kind.__name__: kind for kind in (Staging, Outbox, AlertStates, PendingEvaluations, Delivery)}
+    owner, name = method.split(".")
+    original = getattr(owners[owner], name)
 
     def dying(*arguments: Any, **options: Any) -> None:
         if when == "after":
             original(*arguments, **options)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    setattr(owner, name, dying)
-
-
-def main(settings: dict[str, Any]) -> None:
-    now = datetime.fromisoformat(settings["now"])
-    closes: dict[str, dict[str, float]] = settings["closes"]
-    answers = [
-        answer(symbol, {int(slot): close for slot, close in values.items()}, now) for symbol, values in closes.items()
-    ]
-    ways = [slack(settings["slack"])] if "slack" in settings else []
-    tick = hop(connect(settings["uri"], settings["database"]), *answers, now=now, channels=ways)
-    if "die" in settings:
-        die_at(*settings["die"])
-    print("ready", flush=True)
-    sys.stdin.readline()
-    tick.tick(list(closes))
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    setattr(owners[owner], name, dying)

@@ -1,4 +1,4 @@
-"""How do the tests of the client make one? On the emulator's clock, and with a sleep that moves that clock."""
+"""Clients for tests: on the emulator's clock, with a sleep that moves that clock instead of waiting."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ Emulators = Callable[..., TwelveDataEmulator]
 
 @dataclass
 class Waits:
-    """What a client was told to sleep, and what it told about it. Time passes only here."""
+    """Records the sleeps of a client and the reasons that it reported. Time passes only here."""
 
     seconds: list[float] = field(default_factory=list)
-    told: list[tuple[float, str]] = field(default_factory=list)
+    reported: list[tuple[float, str]] = field(default_factory=list)
 
     def sleep(self, seconds: float) -> None:
         self.seconds.append(seconds)
         CLOCK.now += timedelta(seconds=seconds)
 
-    def tell(self, seconds: float, why: str) -> None:
-        self.told.append((seconds, why))
+    def on_wait(self, seconds: float, reason: str) -> None:
+        self.reported.append((seconds, reason))
 
 
 def client(api: TwelveDataEmulator | str, waits: Waits | None = None, *, key: str | None = KEY, **options: Any) -> Any:
-    """A client of the emulator, or of an address, without limits; ``options`` are TwelveDataClient's."""
+    """Return a client of the emulator or of an address, without limits. ``options`` go to TwelveDataClient."""
     waits = waits or Waits()
     settings: dict[str, Any] = {"credits_per_minute": 10_000, "credits_per_day": None, "batch_size": 8}
-    settings |= {"clock": CLOCK, "sleep": waits.sleep, "on_wait": waits.tell} | options
+    settings |= {"clock": CLOCK, "sleep": waits.sleep, "on_wait": waits.on_wait} | options
     url = api if isinstance(api, str) else api.url
     return TwelveDataClient(url, SecretStr(key) if key else None, **settings)
 
@@ -54,7 +54,7 @@ def fetch(
     raw: list[RawResponse] | None = None,
     **options: Any,
 ) -> Results:
-    """One call of a new client: its results by symbol, each exactly one."""
+    """Return the results of one call of a new client by symbol, exactly one for each."""
     series = client(api, waits, **options).time_series(
         symbols.split(","), start, end, on_raw=None if raw is None else raw.append
     )
@@ -69,17 +69,17 @@ def by_symbol(series: Iterator[Answer | SymbolError]) -> Results:
 
 
 def rows(result: Answer | SymbolError) -> list[tuple[str, ...]]:
-    """The bars of an answer, oldest first: datetime, open, high, low, close, volume, as text."""
+    """Return the bars of an answer, oldest first: datetime, open, high, low, close, volume, as text."""
     assert isinstance(result, Answer), result
     return sorted(tuple(value.values()) for value in result.values)
 
 
-def printed(source: BarSource, symbol: str, start: datetime, end: datetime) -> list[tuple[str, ...]]:
-    """What the source printed from ``start`` to ``end``, both included: the oracle."""
+def expected(source: BarSource, symbol: str, start: datetime, end: datetime) -> list[tuple[str, ...]]:
+    """Return the bars of the source from ``start`` to ``end``, both included: the expected bars."""
     found = source.rows(symbol, start, end + timedelta(seconds=1))
     return [(f"{row[0]:%Y-%m-%d %H:%M:%S}", *(str(text) for text in row[1:])) for row in found]
 
 
-def asked(api: TwelveDataEmulator) -> list[tuple[str, ...]]:
-    """The symbols of each call that reached the emulator, in order."""
+def calls(api: TwelveDataEmulator) -> list[tuple[str, ...]]:
+    """Return the symbols of each call that reached the emulator, in order."""
     return [call.symbols for call in api.requests]

@@ -1,15 +1,16 @@
-"""One event is one alert (guarantee G6): whatever a tick dies of, however often and however many at once it runs."""
+"""One event is one alert (guarantee G6), wherever a tick dies and however many ticks run at once."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
+from typing import Any
 
+import alert_ticks
 import pytest
-from alert_ticks import LEVEL, answer, at, go, hop, ids, later, rules, slack, start
+from alert_ticks import LEVEL, answer, at, hop, ids, make_due, rules, slack
+from processes import Waiting, run, run_killed, start
 from pymongo.database import Database
 from ticks import everything
 
@@ -17,21 +18,21 @@ from barflow.alerts import delivery as alert_delivery
 from barflow.alerts.channels import Receipts
 from barflow.alerts.evaluate import NEWS_SESSIONS
 from barflow.alerts.message import Message
-from barflow.alerts.outbox import AlertStates, Intents, Outbox
+from barflow.alerts.outbox import AlertStates, Outbox, PendingEvaluations
 from barflow.alerts.tick import DEAD_AFTER
 from barflow.errors import UnavailableError
 from barflow.market.sessions import last_sessions, utc_now
+from barflow.pipeline.replay import replay_rejected
 from barflow.staging.connection import Document
 from barflow.staging.ledger import FAILED
 from barflow.staging.quarantine import Quarantine
-from barflow.staging.sessions import Staging
 from barflow.twelvedata.client import SymbolError
-from emulators.slack.server import TOKEN, SlackEmulator, Trouble
+from emulators.slack.server import TOKEN, Fault, SlackEmulator
 
 Mongo = Database[Document]
 FIRED = "level_101|AAPL|2025-07-30T13:40:00Z"
-CALM = {0: 100.0, 1: 100.0}
-FIRING = {**CALM, 2: 102.0}
+FLAT = {0: 100.0, 1: 100.0}
+FIRING = {**FLAT, 2: 102.0}
 
 
 @pytest.fixture
@@ -40,20 +41,25 @@ def slack_server() -> Iterator[SlackEmulator]:
         yield running
 
 
-def test_the_tick_that_stores_a_bar_leaves_its_alert_and_no_tick_after_it_another(database: Mongo) -> None:
-    hop(database, answer("AAPL", CALM, at(2)), now=at(2)).tick(["AAPL"])
+def ready(uri: str, database: Mongo, **settings: Any) -> Waiting:
+    """Return a process that is ready to tick."""
+    return start(alert_ticks.prepare, uri=uri, database=database.name, **settings)
+
+
+def test_a_bar_gives_one_alert_in_the_tick_that_stores_it_and_none_later(database: Mongo) -> None:
+    hop(database, answer("AAPL", FLAT, at(2)), now=at(2)).tick(["AAPL"])
     assert ids(database) == []
     for _ in range(3):
         hop(database, answer("AAPL", FIRING, at(3)), now=at(3)).tick(["AAPL"])
         assert ids(database) == [FIRED]
-    [kept] = database["alerts"].find()
-    assert kept["message"]["text"] == "AAPL rose to 102.00, through 101.00"
-    assert kept["channels"]["sse"]["delivered_at"] == kept["created_at"], "the outbox is a channel itself"
+    [stored] = database["alerts"].find()
+    assert stored["message"]["text"] == "AAPL rose to 102.00, through 101.00"
+    assert stored["channels"]["sse"]["delivered_at"] == stored["created_at"], "the outbox itself is a channel"
     assert database["alert_pending"].count_documents({}) == 0
 
 
-def test_a_correction_at_the_source_may_fire_and_never_twice(database: Mongo) -> None:
-    hop(database, answer("AAPL", CALM, at(2)), now=at(2)).tick(["AAPL"])
+def test_corrections_of_a_bar_fire_at_most_once(database: Mongo) -> None:
+    hop(database, answer("AAPL", FLAT, at(2)), now=at(2)).tick(["AAPL"])
     for slot, close in enumerate((102.0, 100.0, 103.0), start=2):
         hop(database, answer("AAPL", {0: 100.0, 1: close}, at(slot)), now=at(slot)).tick(["AAPL"])
     [document] = database["bars"].find()
@@ -61,7 +67,7 @@ def test_a_correction_at_the_source_may_fire_and_never_twice(database: Mongo) ->
     assert ids(database) == ["level_101|AAPL|2025-07-30T13:35:00Z"]
 
 
-def test_cool_down_and_judged_bars_outlive_the_process(database: Mongo) -> None:
+def test_cool_downs_and_evaluated_bars_survive_a_restart(database: Mongo) -> None:
     book = rules({**LEVEL, "cool_down_minutes": 20})
     closes = [100.0, 102, 100, 102, 100, 102, 100, 102, 100, 102]
     for count in range(1, len(closes) + 1):
@@ -69,7 +75,7 @@ def test_cool_down_and_judged_bars_outlive_the_process(database: Mongo) -> None:
     assert ids(database) == [f"level_101|AAPL|2025-07-30T{time}:00Z" for time in ("13:35", "13:55", "14:15")]
 
 
-def test_a_first_run_over_twenty_days_gives_alerts_of_the_newest_session_alone(database: Mongo) -> None:
+def test_a_first_run_over_twenty_sessions_fires_only_for_the_newest(database: Mongo) -> None:
     history = last_sessions(at(3), 20)
     answers = [answer("AAPL", [100.0, 102.0], at(3), item.session_date) for item in history]
     hop(database, *answers, now=at(3)).tick(["AAPL"])
@@ -77,8 +83,8 @@ def test_a_first_run_over_twenty_days_gives_alerts_of_the_newest_session_alone(d
     assert ids(database) == ["level_101|AAPL|2025-07-30T13:35:00Z"]
 
 
-def test_a_backfill_gives_no_alerts(database: Mongo) -> None:
-    hop(database, answer("AAPL", CALM, at(2)), now=at(2)).tick(["AAPL"])
+def test_a_backfill_fires_nothing(database: Mongo) -> None:
+    hop(database, answer("AAPL", FLAT, at(2)), now=at(2)).tick(["AAPL"])
     past = [answer("AAPL", [100.0, 102.0], at(2), item.session_date) for item in last_sessions(at(2), 30)[:-1]]
     hop(database, *past, now=at(2)).tick(["AAPL"], window=(at(0, date(2025, 6, 2)), at(1)))
     assert database["bars"].count_documents({}) == 30
@@ -91,12 +97,12 @@ WINDOWED = rules(
 )
 
 
-@pytest.mark.parametrize("known", ["bars stored before there were alerts", "rules that looked back less", "backfill"])
-def test_rules_see_the_history_they_look_at_wherever_it_came_from(database: Mongo, known: str) -> None:
+@pytest.mark.parametrize("known", ["bars stored without alerts", "rules that looked back less", "backfill"])
+def test_rules_see_their_history_however_it_was_stored(database: Mongo, known: str) -> None:
     history = last_sessions(at(3), 31)
     past = [answer("AAPL", [99.0 + place / 30], at(0), item.session_date) for place, item in enumerate(history[:-1])]
     today = answer("AAPL", [99.0, 98.0], at(2))
-    if known == "bars stored before there were alerts":
+    if known == "bars stored without alerts":
         first = hop(database, *past, today, now=at(2))
         first.alerts = None
         first.tick(["AAPL"])
@@ -109,30 +115,30 @@ def test_rules_see_the_history_they_look_at_wherever_it_came_from(database: Mong
     assert ids(database) == ["average|AAPL|2025-07-30T13:40:00Z", "high|AAPL|2025-07-30T13:40:00Z"]
 
 
-# Where a tick dies. After all of these the bars and the alert may be there or not; nobody has been told yet.
+# Where a tick is killed. Each is before the alert is sent; the bars and the alert may be stored or not.
 DIES = {
-    "before it says what it will store": ("Intents.add", "before"),
-    "before it stores": ("Intents.add", "after"),
-    "between storing and judging": ("Staging.save", "after"),
+    "before the pending evaluation is stored": ("PendingEvaluations.add", "before"),
+    "before the bars are stored": ("PendingEvaluations.add", "after"),
+    "between storing and evaluating": ("Staging.save", "after"),
     "before the outbox": ("Outbox.add", "before"),
-    "between outbox and state": ("Outbox.add", "after"),
-    "between state and its end": ("AlertStates.save", "after"),
-    "between outbox and sending": ("Delivery._claim", "after"),
+    "between the outbox and the state": ("Outbox.add", "after"),
+    "between the state and the end of the tick": ("AlertStates.save", "after"),
+    "between the outbox and sending": ("Delivery._claim", "after"),
 }
 
 
 @pytest.mark.parametrize("point", DIES)
-def test_a_tick_killed_anywhere_has_its_alert_sent_once_by_the_next(
+def test_a_tick_killed_anywhere_has_its_alert_sent_once_by_a_later_tick(
     database: Mongo, mongodb_uri: str, slack_server: SlackEmulator, point: str
 ) -> None:
-    hop(database, answer("AAPL", CALM, at(2)), now=at(2)).tick(["AAPL"])
-    tick = {"now": at(3).isoformat(), "closes": {"AAPL": FIRING}, "slack": slack_server.url}
-    assert go(start(mongodb_uri, database, die=DIES[point], **tick)) == [-signal.SIGKILL]
+    hop(database, answer("AAPL", FLAT, at(2)), now=at(2)).tick(["AAPL"])
+    tick = {"now": at(3), "closes": {"AAPL": FIRING}, "slack": slack_server.url}
+    run_killed(ready(mongodb_uri, database, die=DIES[point], **tick))
     stored = database["bars"].find_one()
     assert stored
     assert slack_server.posts == []
-    later(database)
-    # The vendor brings the bar again only where it is not stored: what was judged must not depend on it.
+    make_due(database)
+    # The answer holds the bar again only where it is not stored: the evaluation must not depend on the answer.
     results = [] if len(stored["ts"]) == 3 else [answer("AAPL", FIRING, at(4))]
     for _ in range(2):
         hop(database, *results, now=at(4), channels=[slack(slack_server.url)]).tick(["AAPL"])
@@ -140,24 +146,24 @@ def test_a_tick_killed_anywhere_has_its_alert_sent_once_by_the_next(
     assert len(slack_server.posts) == 1
 
 
-def test_killed_between_sending_and_noting_it_an_alert_is_sent_again_with_its_id(
+def test_a_tick_killed_between_sending_and_recording_sends_the_same_id_again(
     database: Mongo, mongodb_uri: str, slack_server: SlackEmulator
 ) -> None:
-    tick = {"now": at(3).isoformat(), "closes": {"AAPL": FIRING}, "slack": slack_server.url}
-    assert go(start(mongodb_uri, database, die=("Delivery._sent", "before"), **tick)) == [-signal.SIGKILL]
+    tick = {"now": at(3), "closes": {"AAPL": FIRING}, "slack": slack_server.url}
+    run_killed(ready(mongodb_uri, database, die=("Delivery._record_sent", "before"), **tick))
     assert len(slack_server.posts) == 1
     hop(database, now=at(4), channels=[slack(slack_server.url)]).tick(["AAPL"])
-    assert len(slack_server.posts) == 1, "the dead deliverer's claim still holds"
-    later(database)
+    assert len(slack_server.posts) == 1, "the claim of the dead delivery still holds"
+    make_due(database)
     hop(database, now=at(4), channels=[slack(slack_server.url)]).tick(["AAPL"])
     assert slack_server.posts[0] == slack_server.posts[1], "at least once"
     assert ids(database) == [FIRED]
 
 
-def test_what_a_dead_tick_said_it_would_store_is_forgotten_once_it_is_surely_dead(database: Mongo) -> None:
-    Intents(database).add("dead", ["AAPL|5min|2025-07-30"])
+def test_a_pending_evaluation_is_removed_once_its_run_must_be_dead(database: Mongo) -> None:
+    PendingEvaluations(database).add("dead", ["AAPL|5min|2025-07-30"])
     hop(database, now=at(2)).tick(["AAPL"])
-    assert database["alert_pending"].count_documents({}) == 1, "it may be alive"
+    assert database["alert_pending"].count_documents({}) == 1, "its run may be alive"
     database["alert_pending"].update_many({}, {"$set": {"since": utc_now() - DEAD_AFTER * 2}})
     hop(database, now=at(2)).tick(["AAPL"])
     assert database["alert_pending"].count_documents({}) == 0
@@ -166,17 +172,19 @@ def test_what_a_dead_tick_said_it_would_store_is_forgotten_once_it_is_surely_dea
 SYMBOLS = [f"S{number:02}" for number in range(40)]
 
 
-def test_two_ticks_at_once_in_two_processes_give_one_alert_an_event_sent_once(
+def test_two_ticks_at_once_send_one_alert_per_event(
     database: Mongo, mongodb_uri: str, slack_server: SlackEmulator
 ) -> None:
-    """In the second round, one of the two has a bar more than the other."""
+    """In the second round, one of the two ticks has one bar more than the other."""
 
-    def ready(bars: int) -> subprocess.Popen[str]:
+    def tick(bars: int) -> Waiting:
         closes = {symbol: {slot: 100.0 + 2 * (slot % 2) for slot in range(bars)} for symbol in SYMBOLS}
-        return start(mongodb_uri, database, now=at(bars).isoformat(), closes=closes, slack=slack_server.url)
+        return ready(mongodb_uri, database, now=at(bars), closes=closes, slack=slack_server.url)
 
     for one, other in ((2, 2), (3, 4)):
-        assert go(ready(one), ready(other)) == [0, 0]
+        ticks = tick(one), tick(other)
+        run(*ticks)
+        assert [item.process.exitcode for item in ticks] == [0, 0]
     expected = sorted(f"level_101|{symbol}|{at(slot):%Y-%m-%dT%H:%M:%SZ}" for symbol in SYMBOLS for slot in (1, 3))
     assert ids(database) == expected
     posted = [post["text"].split()[0] for post in slack_server.posts]
@@ -184,40 +192,40 @@ def test_two_ticks_at_once_in_two_processes_give_one_alert_an_event_sent_once(
     assert database["alert_pending"].count_documents({}) == 0
 
 
-def test_a_channel_that_is_down_fails_no_tick_and_gets_the_alert_when_it_is_back(
+def test_a_channel_that_is_down_fails_no_tick_and_gets_the_alert_later(
     database: Mongo, slack_server: SlackEmulator
 ) -> None:
-    slack_server.trouble = Trouble(500)
-    ways = [slack(slack_server.url)]
-    report = hop(database, answer("AAPL", FIRING, at(3)), now=at(3), channels=ways).tick(["AAPL"])
+    slack_server.fault = Fault(500)
+    channels = [slack(slack_server.url)]
+    report = hop(database, answer("AAPL", FIRING, at(3)), now=at(3), channels=channels).tick(["AAPL"])
     assert report.counts["AAPL"].new == 3
     [waiting] = database["alerts"].find()
-    assert ["HTTP 500" in note for note in report.notes["alerts"]] == [True], "the tick says so"
+    assert ["HTTP 500" in note for note in report.notes["alerts"]] == [True], "the tick notes it"
     assert report.alerts == 1
     state = waiting["channels"]["slack"]
     assert (state["delivered_at"], state["attempts"]) == (None, 1)
     assert "HTTP 500" in state["last_error"]
     attempts = slack_server.attempts
-    hop(database, now=at(4), channels=ways).tick(["AAPL"])
-    assert slack_server.attempts == attempts, "not before its time"
-    later(database)
-    hop(database, now=at(4), channels=ways).tick(["AAPL"])
+    hop(database, now=at(4), channels=channels).tick(["AAPL"])
+    assert slack_server.attempts == attempts, "not before the next attempt is due"
+    make_due(database)
+    hop(database, now=at(4), channels=channels).tick(["AAPL"])
     [waiting] = database["alerts"].find()
     assert waiting["channels"]["slack"]["attempts"] == 2
-    assert waiting["due_at"] == waiting["channels"]["slack"]["next_at"] > state["next_at"], "each time later"
-    slack_server.trouble = None
-    later(database)
-    hop(database, now=at(4), channels=ways).tick(["AAPL"])
-    hop(database, now=at(4), channels=ways).tick(["AAPL"])
+    assert waiting["due_at"] == waiting["channels"]["slack"]["next_at"] > state["next_at"], "the pause grows"
+    slack_server.fault = None
+    make_due(database)
+    hop(database, now=at(4), channels=channels).tick(["AAPL"])
+    hop(database, now=at(4), channels=channels).tick(["AAPL"])
     [sent] = database["alerts"].find()
     assert "due_at" not in sent
     assert len(slack_server.posts) == 1
     assert TOKEN not in everything(database)
 
 
-def test_a_feed_that_the_vendor_fails_goes_stale_and_the_tick_still_fails(database: Mongo) -> None:
+def test_a_silence_fires_also_in_ticks_that_fail(database: Mongo) -> None:
     book = rules({"id": "stale", "kind": "silence", "minutes": 20})
-    hop(database, answer("AAPL", CALM, at(2)), now=at(2), book=book).tick(["AAPL"])
+    hop(database, answer("AAPL", FLAT, at(2)), now=at(2), book=book).tick(["AAPL"])
     for slot in (4, 6, 7):
         broken = hop(database, UnavailableError("Twelve Data does not answer"), now=at(slot), book=book)
         with pytest.raises(UnavailableError, match="does not answer"):
@@ -226,26 +234,26 @@ def test_a_feed_that_the_vendor_fails_goes_stale_and_the_tick_still_fails(databa
     assert ids(database) == ["stale|AAPL|2025-07-30T13:40:00Z"]
 
 
-def test_a_symbol_without_a_new_bar_goes_stale_and_one_that_never_had_any_does_not(database: Mongo) -> None:
+def test_a_silence_fires_for_a_symbol_without_new_bars_and_not_for_one_that_never_had_any(database: Mongo) -> None:
     book = rules({"id": "stale", "kind": "silence", "minutes": 20})
-    first = [answer(symbol, CALM, at(2)) for symbol in ("AAPL", "MSFT")]
+    first = [answer(symbol, FLAT, at(2)) for symbol in ("AAPL", "MSFT")]
     hop(database, *first, now=at(2), book=book).tick(["AAPL", "MSFT", "NEWCO"])
-    going_on = answer("AAPL", [100.0] * 6, at(6))
+    with_news = answer("AAPL", [100.0] * 6, at(6))
     refused = SymbolError("NEWCO", 404, "no such symbol")
-    hop(database, going_on, answer("MSFT", CALM, at(6)), refused, now=at(6), book=book).tick(["AAPL", "MSFT", "NEWCO"])
+    hop(database, with_news, answer("MSFT", FLAT, at(6)), refused, now=at(6), book=book).tick(["AAPL", "MSFT", "NEWCO"])
     assert ids(database) == ["stale|MSFT|2025-07-30T13:40:00Z"]
 
 
-def test_a_bar_that_closed_after_its_answer_was_asked_for_is_not_missing(database: Mongo) -> None:
-    """Bars may wait in memory for a batch to fill while the clock goes on."""
+def test_a_bar_that_closed_after_its_answer_was_requested_is_not_missing(database: Mongo) -> None:
+    """Bars may wait in memory until a batch is full, while time passes."""
     book = rules({"id": "stale", "kind": "silence", "minutes": 20})
-    hop(database, answer("AAPL", CALM, at(2)), now=at(8), book=book).tick(["AAPL"])
+    hop(database, answer("AAPL", FLAT, at(2)), now=at(8), book=book).tick(["AAPL"])
     assert ids(database) == []
 
 
-def test_sessions_missed_in_an_outage_are_judged_when_they_come_and_older_ones_are_history(database: Mongo) -> None:
+def test_after_an_outage_only_the_last_five_sessions_fire(database: Mongo) -> None:
     recent = last_sessions(at(2), 8)
-    hop(database, answer("AAPL", CALM, recent[0].closes, recent[0].session_date), now=recent[0].closes).tick(["AAPL"])
+    hop(database, answer("AAPL", FLAT, recent[0].closes, recent[0].session_date), now=recent[0].closes).tick(["AAPL"])
     answers = [answer("AAPL", [100.0, 102.0], at(2), item.session_date) for item in recent[1:]]
     hop(database, *answers, now=at(2)).tick(["AAPL"])
     assert [name.split("|")[2][:10] for name in ids(database)] == [
@@ -253,8 +261,8 @@ def test_sessions_missed_in_an_outage_are_judged_when_they_come_and_older_ones_a
     ]
 
 
-def test_a_state_that_another_tick_changed_is_not_written_over(database: Mongo) -> None:
-    hop(database, answer("AAPL", CALM, at(2)), now=at(2)).tick(["AAPL"])
+def test_a_state_that_another_tick_changed_is_not_overwritten(database: Mongo) -> None:
+    hop(database, answer("AAPL", FLAT, at(2)), now=at(2)).tick(["AAPL"])
     states = AlertStates(database)
     before = states.load(["AAPL"])["AAPL"]
     assert states.save([(before, replace(before, fired={"one": at(1)}))]) == set()
@@ -262,17 +270,17 @@ def test_a_state_that_another_tick_changed_is_not_written_over(database: Mongo) 
     assert states.load(["AAPL"])["AAPL"].fired == {"one": at(1)}
 
 
-def test_a_tick_overtaken_while_it_judges_judges_again(database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The faster one stores and judges a bar more; the slower one must not put that back to unjudged."""
+def test_a_tick_that_is_overtaken_evaluates_again(database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The faster tick evaluates one bar more. The slower one must not undo that in the state."""
     rule = rules({**LEVEL, "cool_down_minutes": 60})
-    hop(database, answer("AAPL", CALM, at(2)), now=at(2), book=rule).tick(["AAPL"])
-    keep, overtaken = Outbox.add, []
+    hop(database, answer("AAPL", FLAT, at(2)), now=at(2), book=rule).tick(["AAPL"])
+    add, overtaken = Outbox.add, []
 
     def overtake(outbox: Outbox, messages: Iterable[tuple[Message, Sequence[str]]]) -> int:
         if not overtaken:
             overtaken.append(True)
             hop(database, answer("AAPL", {**FIRING, 3: 100.0, 4: 102.0}, at(5)), now=at(5), book=rule).tick(["AAPL"])
-        return keep(outbox, messages)
+        return add(outbox, messages)
 
     monkeypatch.setattr(Outbox, "add", overtake)
     hop(database, answer("AAPL", FIRING, at(3)), now=at(3), book=rule).tick(["AAPL"])
@@ -282,74 +290,73 @@ def test_a_tick_overtaken_while_it_judges_judges_again(database: Mongo, monkeypa
     assert state.fired == {"level_101": at(2)}
 
 
-class Recorder:
-    """A channel that takes everything."""
+class FakeChannel:
+    """A channel that accepts everything and records it."""
 
     name = "sns"
 
     def __init__(self) -> None:
-        self.taken: list[str] = []
+        self.accepted: list[str] = []
 
     def send(self, messages: Sequence[Message]) -> Iterator[Receipts]:
         for message in messages:
-            self.taken.append(message.id)
+            self.accepted.append(message.id)
             yield {message.id: None}
 
 
-def test_a_channel_that_has_an_alert_does_not_get_it_again_for_the_sake_of_one_that_is_down(
+def test_a_channel_gets_an_alert_once_although_another_channel_is_down(
     database: Mongo, slack_server: SlackEmulator
 ) -> None:
-    works = Recorder()
-    slack_server.trouble = Trouble("channel_not_found", times=2)
+    works = FakeChannel()
+    slack_server.fault = Fault("channel_not_found", times=2)
     hop(database, answer("AAPL", FIRING, at(3)), now=at(3), channels=[slack(slack_server.url), works]).tick(["AAPL"])
     for _ in range(3):
-        later(database)
+        make_due(database)
         hop(database, now=at(3), channels=[slack(slack_server.url), works]).tick(["AAPL"])
-    assert works.taken == [FIRED]
+    assert works.accepted == [FIRED]
     assert len(slack_server.posts) == 1
     [sent] = database["alerts"].find()
     assert {name: state["attempts"] for name, state in sent["channels"].items()} == {"sns": 1, "slack": 3, "sse": 1}
 
 
-def test_more_than_one_claim_holds_is_sent_in_one_tick(database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alert_delivery, "CLAIMED_AT_ONCE", 3)
-    works = Recorder()
+def test_one_tick_sends_more_alerts_than_fit_in_one_claim(database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alert_delivery, "CLAIM_SIZE", 3)
+    works = FakeChannel()
     fired = [answer(symbol, FIRING, at(3)) for symbol in SYMBOLS[:7]]
     hop(database, *fired, now=at(3), channels=[works]).tick(SYMBOLS[:7])
-    assert sorted(works.taken) == ids(database)
-    assert len(works.taken) == 7
+    assert sorted(works.accepted) == ids(database)
+    assert len(works.accepted) == 7
     assert Outbox(database).find(undelivered=True) == []
 
 
-def test_a_channel_that_is_no_longer_set_up_is_waited_for_without_a_hurry(database: Mongo) -> None:
+def test_an_alert_for_a_channel_that_is_not_set_up_is_due_rarely(database: Mongo) -> None:
     hop(database, answer("AAPL", FIRING, at(3)), now=at(3), channels=[slack()]).tick(["AAPL"])
-    later(database)
+    make_due(database)
     hop(database, now=at(3)).tick(["AAPL"])
     [waiting] = database["alerts"].find()
     assert waiting["due_at"] > utc_now() + timedelta(minutes=10)
     assert [item["_id"] for item in Outbox(database).find(undelivered=True)] == [FIRED]
 
 
-def test_a_message_that_another_version_wrote_waits_and_stops_nothing(database: Mongo) -> None:
+def test_a_message_of_another_version_waits_and_does_not_stop_others(database: Mongo) -> None:
     hop(database, answer("AAPL", FIRING, at(3)), now=at(3), channels=[slack()]).tick(["AAPL"])
     database["alerts"].update_one({}, {"$set": {"message.schema_version": 2}})
-    later(database)
-    works = Recorder()
+    make_due(database)
+    works = FakeChannel()
     works.name = "slack"
     report = hop(database, answer("MSFT", FIRING, at(3)), now=at(3), channels=[works]).tick(["MSFT"])
-    assert works.taken == ["level_101|MSFT|2025-07-30T13:40:00Z"]
+    assert works.accepted == ["level_101|MSFT|2025-07-30T13:40:00Z"]
     assert report.notes == {}
     [waiting] = Outbox(database).find(undelivered=True)
     assert "another version" in waiting["channels"]["slack"]["last_error"]
 
 
-def test_a_bar_that_comes_back_from_quarantine_is_judged_by_the_next_tick(database: Mongo) -> None:
-    """It was refused for the future, and a clock set right lets it pass."""
-    hop(database, answer("AAPL", CALM, at(2)), now=at(2)).tick(["AAPL"])
-    report = hop(database, answer("AAPL", {**CALM, 3: 102.0}, at(2)), now=at(2)).tick(["AAPL"])
+def test_a_replayed_bar_is_evaluated_by_the_next_tick(database: Mongo) -> None:
+    """It was rejected as a bar from the future, because the clock was slow."""
+    hop(database, answer("AAPL", FLAT, at(2)), now=at(2)).tick(["AAPL"])
+    report = hop(database, answer("AAPL", {**FLAT, 3: 102.0}, at(2)), now=at(2)).tick(["AAPL"])
     assert report.counts["AAPL"].rejected == 1
-    quarantine = Quarantine(database)
-    done = quarantine.replay(Staging(database), quarantine.find(), "replay", at(4))
+    done = replay_rejected(database, Quarantine(database).find(), at(4))
     assert done.stored == 1
     assert ids(database) == []
     hop(database, now=at(4)).tick(["AAPL"])

@@ -1,4 +1,4 @@
-"""Does the client bring every bar exactly once, whatever the vendor's manner and the size of its pages?"""
+"""The client returns every bar exactly once, for every variant of the API and every size of its pages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from clients import Emulators, Waits, asked, by_symbol, client, fetch, printed, rows
+from clients import Emulators, Waits, by_symbol, calls, client, expected, fetch, rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET
@@ -24,21 +24,21 @@ LONG_AGO = last_sessions(DAY_CLOSES, 130)[0].opens  # 10 000 bars and a few
 
 
 class TestOneAnswer:
-    def test_holds_the_bars_from_start_to_end_as_the_vendor_wrote_them(self, market: TwelveDataEmulator) -> None:
+    def test_holds_the_bars_from_start_to_end_as_received(self, market: TwelveDataEmulator) -> None:
         [answer] = fetch(market, end=LAST_BAR).values()
         assert isinstance(answer, Answer)
         assert answer.meta["symbol"] == answer.symbol == "AAPL"
-        assert rows(answer) == printed(MARKET, "AAPL", DAY_OPENS, LAST_BAR)
+        assert rows(answer) == expected(MARKET, "AAPL", DAY_OPENS, LAST_BAR)
         assert len(answer.values) == 78
         assert answer.requested_at == CLOCK.now
 
     @pytest.mark.parametrize("inclusive", [True, False])
-    def test_ends_with_the_bar_that_opens_at_its_end(self, market: TwelveDataEmulator, inclusive: bool) -> None:
+    def test_ends_with_the_bar_that_opens_at_the_end(self, market: TwelveDataEmulator, inclusive: bool) -> None:
         market.switches.end_date_inclusive = inclusive
         [answer] = fetch(market, end=DAY_OPENS + 3 * BAR).values()
         assert [row[0][11:] for row in rows(answer)] == ["13:30:00", "13:35:00", "13:40:00", "13:45:00"]
 
-    def test_asks_in_utc_with_the_key_in_the_header(self, market: TwelveDataEmulator) -> None:
+    def test_is_requested_in_utc_with_the_key_in_the_header(self, market: TwelveDataEmulator) -> None:
         fetch(market)
         [call] = market.requests
         assert call.key_in == "header"
@@ -51,12 +51,12 @@ class TestOneAnswer:
             "end_date": "2025-07-02 20:00:01",
         }
 
-    def test_is_empty_where_nothing_traded(self, market: TwelveDataEmulator) -> None:
+    def test_is_empty_when_nothing_traded(self, market: TwelveDataEmulator) -> None:
         saturday = datetime(2025, 6, 28, 13, 30, tzinfo=UTC)
         [answer] = fetch(market, start=saturday, end=saturday + timedelta(hours=6)).values()
         assert answer == Answer("AAPL", {}, [], CLOCK.now)
 
-    def test_is_told_as_received_before_it_is_used(self, market: TwelveDataEmulator) -> None:
+    def test_is_given_to_on_raw_as_received_before_it_is_used(self, market: TwelveDataEmulator) -> None:
         raw: list[RawResponse] = []
         series = client(market).time_series(["AAPL", "MSFT"], DAY_OPENS, LAST_BAR, on_raw=raw.append)
         next(series)
@@ -64,45 +64,43 @@ class TestOneAnswer:
         assert (body.symbols, body.requested_at, body.http_status) == (("AAPL", "MSFT"), CLOCK.now, 200)
         assert body.body.startswith(b'{"AAPL":{"meta":{"symbol":"AAPL"')
 
-    def test_without_a_key_is_the_public_one_s(self, emulator: Emulators) -> None:
+    def test_comes_with_the_public_key_when_no_key_is_set(self, emulator: Emulators) -> None:
         api = emulator(clock=CLOCK)
         assert isinstance(fetch(api, key=None)["AAPL"], Answer)
 
 
 class TestBatches:
-    def test_are_as_large_as_told(self, market: TwelveDataEmulator) -> None:
+    def test_have_the_given_size(self, market: TwelveDataEmulator) -> None:
         results = fetch(market, "A,B,C,D,E,F,G", batch_size=3)
-        assert asked(market) == [("A", "B", "C"), ("D", "E", "F"), ("G",)]
+        assert calls(market) == [("A", "B", "C"), ("D", "E", "F"), ("G",)]
         assert {symbol: rows(result) for symbol, result in results.items()} == {
-            symbol: printed(MARKET, symbol, DAY_OPENS, DAY_CLOSES) for symbol in "ABCDEFG"
+            symbol: expected(MARKET, symbol, DAY_OPENS, DAY_CLOSES) for symbol in "ABCDEFG"
         }
 
-    def test_are_never_above_the_vendors_largest(self, market: TwelveDataEmulator) -> None:
+    def test_never_exceed_the_limit_of_the_api(self, market: TwelveDataEmulator) -> None:
         fetch(market, ",".join(f"S{n}" for n in range(130)), start=LAST_BAR, batch_size=500)
-        assert [*map(len, asked(market))] == [120, 10]
+        assert [*map(len, calls(market))] == [120, 10]
 
-    def test_of_long_ranges_are_smaller_so_that_memory_does_not_follow_the_range(
-        self, market: TwelveDataEmulator
-    ) -> None:
+    def test_of_long_ranges_are_smaller_to_limit_memory(self, market: TwelveDataEmulator) -> None:
         fetch(market, ",".join(f"S{n}" for n in range(30)), start=DAY_CLOSES - timedelta(days=50), batch_size=120)
-        assert [*map(len, asked(market))] == [15, 15]
+        assert [*map(len, calls(market))] == [15, 15]
 
-    def test_ask_for_a_symbol_once(self, market: TwelveDataEmulator) -> None:
+    def test_request_each_symbol_once(self, market: TwelveDataEmulator) -> None:
         assert list(fetch(market, "AAPL,MSFT,AAPL")) == ["AAPL", "MSFT"]
-        assert asked(market) == [("AAPL", "MSFT")]
+        assert calls(market) == [("AAPL", "MSFT")]
 
-    def test_are_made_as_the_results_are_taken(self, market: TwelveDataEmulator) -> None:
+    def test_are_requested_only_as_results_are_consumed(self, market: TwelveDataEmulator) -> None:
         series = client(market, batch_size=1).time_series(["AAPL", "MSFT"], DAY_OPENS, DAY_CLOSES)
         next(series)
-        assert asked(market) == [("AAPL",)]
+        assert calls(market) == [("AAPL",)]
 
-    def test_of_no_symbols_ask_for_nothing(self, market: TwelveDataEmulator) -> None:
+    def test_of_no_symbols_make_no_call(self, market: TwelveDataEmulator) -> None:
         assert list(client(market).time_series([], DAY_OPENS, DAY_CLOSES)) == []
-        assert asked(market) == []
+        assert calls(market) == []
 
 
 class NewListing(SyntheticBars):
-    """A market in which NEW has traded for two sessions only."""
+    """A market where the symbol NEW has traded for only two sessions."""
 
     def rows(self, symbol: str, start: datetime, end: datetime) -> list[Row]:
         listed = last_sessions(DAY_CLOSES, 2)[0].opens if symbol == "NEW" else self.first
@@ -111,30 +109,32 @@ class NewListing(SyntheticBars):
 
 class TestPages:
     @pytest.mark.parametrize("inclusive", [True, False])
-    def test_beyond_5000_bars_all_come_once_and_in_order(self, market: TwelveDataEmulator, inclusive: bool) -> None:
+    def test_of_more_than_5000_bars_are_joined_once_and_in_order(
+        self, market: TwelveDataEmulator, inclusive: bool
+    ) -> None:
         market.switches.end_date_inclusive = inclusive
         results = fetch(market, "AAPL,MSFT", start=LONG_AGO, end=LAST_BAR)
         for symbol, result in results.items():
-            assert rows(result) == printed(MARKET, symbol, LONG_AGO, LAST_BAR)
+            assert rows(result) == expected(MARKET, symbol, LONG_AGO, LAST_BAR)
             assert isinstance(result, Answer)
             assert all(newer["datetime"] > older["datetime"] for newer, older in pairwise(result.values))
-        assert asked(market) == [("AAPL", "MSFT")] * 3
+        assert calls(market) == [("AAPL", "MSFT")] * 3
 
-    def test_only_the_symbols_whose_page_was_full_go_on(self, emulator: Emulators) -> None:
+    def test_go_on_only_for_symbols_with_a_full_page(self, emulator: Emulators) -> None:
         source = NewListing(seed=7)
         api = emulator(source, clock=CLOCK)
         CLOCK.now = DAY_CLOSES
         start = last_sessions(DAY_CLOSES, 5)[0].opens
         results = fetch(api, "AAPL,NEW,MSFT", start=start, end=LAST_BAR, page_rows=200)
-        assert asked(api) == [("AAPL", "NEW", "MSFT"), ("AAPL", "MSFT")]
+        assert calls(api) == [("AAPL", "NEW", "MSFT"), ("AAPL", "MSFT")]
         for symbol, result in results.items():
-            assert rows(result) == printed(source, symbol, start, LAST_BAR)
+            assert rows(result) == expected(source, symbol, start, LAST_BAR)
 
-    def test_a_page_that_ends_at_the_start_is_the_last(self, market: TwelveDataEmulator) -> None:
+    def test_end_with_a_page_that_reaches_the_start(self, market: TwelveDataEmulator) -> None:
         assert len(rows(fetch(market, end=LAST_BAR, page_rows=78)["AAPL"])) == 78
-        assert len(asked(market)) == 1
+        assert len(calls(market)) == 1
 
-    def test_pass_for_as_old_as_the_first_of_them(self, market: TwelveDataEmulator) -> None:
+    def test_have_the_request_time_of_the_first_page(self, market: TwelveDataEmulator) -> None:
         waits = Waits()
         [answer] = fetch(market, end=LAST_BAR, page_rows=50, credits_per_minute=1, waits=waits).values()
         assert isinstance(answer, Answer)
@@ -142,21 +142,21 @@ class TestPages:
         assert answer.requested_at == DAY_CLOSES
 
     @pytest.mark.parametrize("kind", ["outside_session", "off_grid", "bad_timestamp", "future_bar", "missing_field"])
-    def test_are_not_led_astray_by_a_spoiled_bar(self, market: TwelveDataEmulator, kind: Any) -> None:
-        """Its place in time is unknown; each other bar still comes once."""
+    def test_are_complete_although_a_bar_is_spoiled(self, market: TwelveDataEmulator, kind: Any) -> None:
+        """The time of the spoiled bar is unknown. Each other bar still comes once."""
         start = last_sessions(DAY_CLOSES, 3)[0].opens
         for ts in (LAST_BAR - 40 * BAR, LAST_BAR - 45 * BAR):  # the page's oldest bar is 49 before the last
             market.switches.clear()
             market.switches.fail(kind, ts=ts, times=None, field="datetime")
             [answer] = fetch(market, start=start, end=LAST_BAR, page_rows=50).values()
             assert isinstance(answer, Answer)
-            wanted = {row[0] for row in printed(MARKET, "AAPL", start, LAST_BAR)} - {f"{ts:%Y-%m-%d %H:%M:%S}"}
+            wanted = {row[0] for row in expected(MARKET, "AAPL", start, LAST_BAR)} - {f"{ts:%Y-%m-%d %H:%M:%S}"}
             stamps = [value.get("datetime") for value in answer.values]
             assert [stamps.count(stamp) for stamp in sorted(wanted)] == [1] * len(wanted)
 
-    def test_that_do_not_go_back_end_with_that_symbol_alone(self, emulator: Emulators) -> None:
+    def test_that_do_not_go_back_are_an_error_of_that_symbol_only(self, emulator: Emulators) -> None:
         class Stuck(SyntheticBars):
-            """A market that always shows its newest bars of STUCK, whatever end is asked for."""
+            """A market that returns its newest bars of STUCK for any end of the range."""
 
             def rows(self, symbol: str, start: datetime, end: datetime) -> list[Row]:
                 found = super().rows(symbol, start, end)
@@ -176,7 +176,7 @@ class TestPages:
         unordered=st.booleans(),
         batch_size=st.integers(1, 3),
     )
-    def test_each_bar_comes_once_for_any_size_and_order(
+    def test_return_each_bar_once_for_any_size_and_order(
         self,
         market: TwelveDataEmulator,
         page_rows: int,
@@ -193,4 +193,4 @@ class TestPages:
         series = client(market, page_rows=page_rows, batch_size=batch_size)
         results = by_symbol(series.time_series(["AAPL", "MSFT"], start, LAST_BAR))
         for symbol in ("AAPL", "MSFT"):
-            assert rows(results[symbol]) == printed(MARKET, symbol, start, LAST_BAR)
+            assert rows(results[symbol]) == expected(MARKET, symbol, start, LAST_BAR)

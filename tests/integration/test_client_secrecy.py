@@ -1,4 +1,4 @@
-"""Does the key stay where it belongs? In a header: in no URL, log, message, exception, repr or kept answer."""
+"""The key is in a header only: in no URL, log, message, exception, repr or stored answer (guarantee G7)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS
 
 from barflow.errors import BadInputError, BarflowError
 from barflow.twelvedata.client import RawResponse, SymbolError, TwelveDataClient
-from barflow.twelvedata.http import Http, NoAnswer
+from barflow.twelvedata.http import Http, NoAnswerError
 from emulators.twelvedata.server import TwelveDataEmulator
 
 KEY = "s3cr3t+Key/0123456789abcdef"
@@ -25,13 +25,13 @@ ECHO = f"apikey {KEY} ({quote(KEY, safe='')}) is "
 
 @pytest.fixture
 def api(emulator: Emulators) -> TwelveDataEmulator:
-    """An emulator that knows the key."""
+    """Return an emulator that accepts only this key."""
     CLOCK.now = DAY_CLOSES
     return emulator(clock=CLOCK, api_key=KEY)
 
 
-def everything_of(error: BaseException | None) -> str:
-    """All that an exception and those behind it show, and all that they hold."""
+def everything_in(error: BaseException | None) -> str:
+    """Return the text of everything that an exception and its causes show and hold."""
     shown = ""
     while error is not None:
         shown += "".join(traceback.format_exception(error)) + repr(error) + repr(error.args)
@@ -45,7 +45,9 @@ def hides(text: str) -> bool:
     return KEY not in text and quote(KEY, safe="") not in text and KEY[:8] not in text
 
 
-def test_it_is_in_no_log_of_ours_or_of_the_libraries(api: TwelveDataEmulator, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_key_is_in_no_log_of_barflow_or_a_library(
+    api: TwelveDataEmulator, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     api.switches.fail("http_error")
     api.switches.fail("dropped")
@@ -55,13 +57,13 @@ def test_it_is_in_no_log_of_ours_or_of_the_libraries(api: TwelveDataEmulator, ca
     assert hides(repr([vars(record) for record in caplog.records]))
 
 
-def test_it_is_in_the_header_alone(api: TwelveDataEmulator) -> None:
+def test_the_key_is_in_the_header_only(api: TwelveDataEmulator) -> None:
     fetch(api, key=KEY)
     [call] = api.requests
     assert (call.key_in, "apikey" in call.params) == ("header", False)
 
 
-def test_it_is_in_no_repr(api: TwelveDataEmulator) -> None:
+def test_the_key_is_in_no_repr(api: TwelveDataEmulator) -> None:
     own = client(api, key=KEY)
 
     def walk(thing: object, depth: int) -> str:
@@ -89,28 +91,28 @@ def test_it_is_in_no_repr(api: TwelveDataEmulator) -> None:
         ("timeout", {"seconds": 1.0}),
     ],
 )
-def test_it_is_in_no_error_that_ends_the_call(api: TwelveDataEmulator, kind: Any, options: dict[str, Any]) -> None:
-    """Not even when the vendor echoes it, and in nothing that the exception holds or follows from."""
+def test_the_key_is_in_no_error_that_ends_the_call(api: TwelveDataEmulator, kind: Any, options: dict[str, Any]) -> None:
+    """It is not there even when the answer repeats the key, nor in anything that the exception or its causes hold."""
     api.switches.fail(kind, times=None, **options)
     waits, raw = Waits(), list[RawResponse]()
     with pytest.raises(BarflowError) as error:
         fetch(api, key=KEY, waits=waits, raw=raw, attempts=2, timeout=(1.0, 0.1))
-    assert hides(everything_of(error.value))
-    assert hides(repr(waits.told))
+    assert hides(everything_in(error.value))
+    assert hides(repr(waits.reported))
     assert hides(repr(raw))
 
 
 @pytest.mark.parametrize("kind", ["broken_off", "dropped", "timeout"])
-def test_the_library_s_exceptions_which_hold_it_are_left_behind(api: TwelveDataEmulator, kind: Any) -> None:
+def test_the_librarys_exceptions_that_hold_the_key_are_not_chained(api: TwelveDataEmulator, kind: Any) -> None:
     api.switches.fail(kind, seconds=1.0)
     http = Http(api.url, SecretStr(KEY), timeout=(1.0, 0.1), clock=CLOCK, session=None)
-    with pytest.raises(NoAnswer) as error:
+    with pytest.raises(NoAnswerError) as error:
         http.get("/time_series", {"symbol": "AAPL", "interval": "5min"}, ("AAPL",), None)
     assert (error.value.__cause__, error.value.__context__) == (None, None)
 
 
 @pytest.mark.parametrize("code", [400, 404, 500])
-def test_it_is_in_no_error_of_a_symbol(api: TwelveDataEmulator, code: int) -> None:
+def test_the_key_is_in_no_error_of_a_symbol(api: TwelveDataEmulator, code: int) -> None:
     api.switches.fail("vendor_error", status=code, text=f"{ECHO}no good", symbol="MSFT", times=None)
     raw = list[RawResponse]()
     results = fetch(api, "AAPL,MSFT", key=KEY, raw=raw, attempts=2)
@@ -120,7 +122,9 @@ def test_it_is_in_no_error_of_a_symbol(api: TwelveDataEmulator, code: int) -> No
     assert hides(repr(refused) + repr(raw))
 
 
-def test_no_netrc_takes_its_place(api: TwelveDataEmulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_netrc_file_does_not_replace_the_key(
+    api: TwelveDataEmulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login somebody password else\n")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -128,7 +132,9 @@ def test_no_netrc_takes_its_place(api: TwelveDataEmulator, monkeypatch: pytest.M
     assert [(call.key_in, call.status) for call in api.requests] == [("header", 200)]
 
 
-def test_no_proxy_gets_it_on_the_way_to_this_machine(api: TwelveDataEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_gets_the_key_of_a_call_to_this_machine(
+    api: TwelveDataEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://user:pass@127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
@@ -137,19 +143,19 @@ def test_no_proxy_gets_it_on_the_way_to_this_machine(api: TwelveDataEmulator, mo
 
 
 @pytest.mark.parametrize("key", ["two words", "line\nbreak", "umlaut-ä", "tab\tbed", "null\0"])
-def test_what_cannot_be_a_key_is_refused_without_showing_it(key: str) -> None:
+def test_a_malformed_key_is_bad_input_and_is_not_shown(key: str) -> None:
     with pytest.raises(BadInputError, match="TWELVEDATA_API_KEY") as error:
         client("http://127.0.0.1:9", key=key)
-    assert key not in everything_of(error.value)
-    assert repr(key) not in everything_of(error.value)
+    assert key not in everything_in(error.value)
+    assert repr(key) not in everything_in(error.value)
 
 
-def test_a_line_break_behind_it_is_not_part_of_it(api: TwelveDataEmulator) -> None:
+def test_a_line_break_after_the_key_is_ignored(api: TwelveDataEmulator) -> None:
     fetch(api, key=f"{KEY}\n")
     assert [call.status for call in api.requests] == [200]
 
 
-def test_an_empty_key_is_none(api: TwelveDataEmulator) -> None:
+def test_an_empty_key_means_the_public_key(api: TwelveDataEmulator) -> None:
     options: dict[str, Any] = {"credits_per_minute": 8, "credits_per_day": None, "batch_size": 8}
     own = TwelveDataClient(api.url, SecretStr(""), **options)
     assert len(list(own.time_series(["AAPL"], DAY_OPENS, DAY_CLOSES))) == 1

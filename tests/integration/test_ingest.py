@@ -1,4 +1,4 @@
-"""One tick asks for what it needs, stores what it got, counts every bar, and changes nothing that did not change."""
+"""A tick requests what it needs, stores what it received, counts every bar, and rewrites nothing unchanged."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ticks import (
     as_value,
     counts,
     everything,
+    expected,
     ingest,
-    printed,
     scripted,
     stored,
     utc,
@@ -41,16 +41,16 @@ def requested_starts(api: TwelveDataEmulator) -> dict[str, str]:
     return {symbol: call.params["start_date"] for call in api.requests for symbol in call.symbols}
 
 
-def test_a_first_run_takes_the_past_twenty_sessions(market: TwelveDataEmulator, database: Mongo) -> None:
+def test_a_first_run_requests_the_last_twenty_sessions(market: TwelveDataEmulator, database: Mongo) -> None:
     report = ingest(market, database).tick(SYMBOLS)
     assert requested_starts(market) == dict.fromkeys(SYMBOLS, f"{HISTORY[0].opens:%Y-%m-%d %H:%M:%S}")
     for symbol in SYMBOLS:
         assert asdict(report.counts[symbol]) == counts(received=HISTORY_BARS, new=HISTORY_BARS)
-        assert stored(database, symbol) == printed(MARKET, symbol, HISTORY[0].opens, DAY_CLOSES)
+        assert stored(database, symbol) == expected(MARKET, symbol, HISTORY[0].opens, DAY_CLOSES)
     assert database["bars"].count_documents({}) == len(SYMBOLS) * len(HISTORY)
 
 
-def test_a_later_tick_takes_the_revision_window_only_at_one_credit_a_symbol(
+def test_a_later_tick_requests_only_the_revision_window_for_one_credit_a_symbol(
     market: TwelveDataEmulator, database: Mongo
 ) -> None:
     hop = ingest(market, database)
@@ -66,7 +66,7 @@ def test_a_later_tick_takes_the_revision_window_only_at_one_credit_a_symbol(
     assert asdict(report.counts["AAPL"]) == counts(received=241, unchanged=234, new=6, forming=1)
 
 
-def test_each_symbol_goes_on_from_its_own_newest_session(market: TwelveDataEmulator, database: Mongo) -> None:
+def test_each_symbol_continues_from_its_own_newest_session(market: TwelveDataEmulator, database: Mongo) -> None:
     hop = ingest(market, database)
     CLOCK.now = utc("2025-05-01 20:00")
     hop.tick(["AAPL"])
@@ -78,10 +78,10 @@ def test_each_symbol_goes_on_from_its_own_newest_session(market: TwelveDataEmula
     starts = {symbol: text[:10] for symbol, text in requested_starts(market).items()}
     assert starts == {"AAPL": "2025-04-29", "MSFT": "2025-06-27", "NVDA": str(HISTORY[0].session_date)}
     first = last_sessions(utc("2025-05-01 20:00"), 20)[0]
-    assert stored(database, "AAPL") == printed(MARKET, "AAPL", first.opens, DAY_CLOSES), "two months without a hole"
+    assert stored(database, "AAPL") == expected(MARKET, "AAPL", first.opens, DAY_CLOSES), "two months without a gap"
 
 
-def test_a_forming_bar_is_stored_by_the_next_tick_and_not_before(market: TwelveDataEmulator, database: Mongo) -> None:
+def test_a_forming_bar_is_stored_only_after_its_close(market: TwelveDataEmulator, database: Mongo) -> None:
     hop = ingest(market, database, history=3)
     CLOCK.now = DAY_OPENS + timedelta(minutes=7)
     first = hop.tick(["AAPL"])
@@ -90,18 +90,18 @@ def test_a_forming_bar_is_stored_by_the_next_tick_and_not_before(market: TwelveD
     CLOCK.now = DAY_OPENS + timedelta(minutes=10)
     second = hop.tick(["AAPL"])
     assert asdict(second.counts["AAPL"]) == counts(received=159, new=1, unchanged=157, forming=1)
-    assert stored(database, "AAPL") == printed(MARKET, "AAPL", HISTORY[-3].opens, DAY_OPENS + 2 * BAR)
-    assert all(not any(item["revision"]) for item in database["bars"].find()), "never stored before it was final"
+    assert stored(database, "AAPL") == expected(MARKET, "AAPL", HISTORY[-3].opens, DAY_OPENS + 2 * BAR)
+    assert all(not any(item["revision"]) for item in database["bars"].find()), "never stored before its close"
 
 
-def test_a_bar_that_closes_while_its_answer_is_on_its_way_is_still_forming(database: Mongo) -> None:
+def test_a_bar_that_closes_after_the_request_is_still_forming(database: Mongo) -> None:
     rows = MARKET.rows("AAPL", DAY_OPENS, DAY_OPENS + 2 * BAR)
     asked = DAY_OPENS + 2 * BAR - timedelta(milliseconds=50)
     hop = scripted(database, answer("AAPL", rows, asked), now=DAY_OPENS + 2 * BAR + timedelta(seconds=3))
     assert asdict(hop.tick(["AAPL"]).counts["AAPL"]) == counts(received=2, new=1, forming=1)
 
 
-def test_a_correction_at_the_source_raises_revision_and_version_of_its_session_alone(
+def test_a_correction_raises_the_revision_and_version_of_its_session_only(
     market: TwelveDataEmulator, database: Mongo
 ) -> None:
     hop = ingest(market, database)
@@ -127,7 +127,7 @@ def test_a_correction_at_the_source_raises_revision_and_version_of_its_session_a
     assert (again["version"], again["revision"][12]) == (3, 2)
 
 
-def test_a_tick_that_brings_nothing_new_writes_no_bar(market: TwelveDataEmulator, database: Mongo) -> None:
+def test_a_tick_without_news_writes_no_bar(market: TwelveDataEmulator, database: Mongo) -> None:
     hop = ingest(market, database)
     hop.tick(SYMBOLS)
     before = [*database["bars"].find(sort=[("_id", 1)])]
@@ -136,19 +136,17 @@ def test_a_tick_that_brings_nothing_new_writes_no_bar(market: TwelveDataEmulator
     assert report.total.received == report.total.unchanged == 2 * 3 * 78
 
 
-def test_an_unknown_symbol_stops_itself_alone(market: TwelveDataEmulator, database: Mongo) -> None:
-    heard: list[str] = []
+def test_an_unknown_symbol_does_not_stop_the_others(market: TwelveDataEmulator, database: Mongo) -> None:
+    reported: list[str] = []
     hop = ingest(market, database, history=1)
-    report = hop.tick(["AAPL", "UNKNOWN", "MSFT"], on_symbol=heard.append)
-    assert sorted(heard) == ["AAPL", "MSFT", "UNKNOWN"]
+    report = hop.tick(["AAPL", "UNKNOWN", "MSFT"], on_symbol=reported.append)
+    assert sorted(reported) == ["AAPL", "MSFT", "UNKNOWN"]
     assert {symbol: item.code for symbol, item in report.errors.items()} == {"UNKNOWN": 404}
     assert {symbol: item.new for symbol, item in report.counts.items()} == {"AAPL": 78, "MSFT": 78}
     assert report.outcome == PARTIAL
 
 
-def test_an_injected_error_in_a_batch_stops_its_symbol_until_the_next_tick(
-    market: TwelveDataEmulator, database: Mongo
-) -> None:
+def test_a_symbols_error_in_a_batch_leaves_it_to_the_next_tick(market: TwelveDataEmulator, database: Mongo) -> None:
     hop = ingest(market, database, history=1)
     market.switches.fail("vendor_error", symbol="MSFT", status=404, text="This symbol is available starting with Grow")
     assert hop.tick(SYMBOLS).outcome == PARTIAL
@@ -157,7 +155,7 @@ def test_an_injected_error_in_a_batch_stops_its_symbol_until_the_next_tick(
     assert len(stored(database, "MSFT")) == 78
 
 
-def test_a_tick_of_which_every_symbol_is_refused_has_failed(market: TwelveDataEmulator, database: Mongo) -> None:
+def test_a_tick_fails_when_every_symbol_is_refused(market: TwelveDataEmulator, database: Mongo) -> None:
     report = ingest(market, database).tick(["UNKNOWN", "BADNAME"])
     assert report.outcome == FAILED
     [run] = database["ledger"].find()
@@ -166,12 +164,16 @@ def test_a_tick_of_which_every_symbol_is_refused_has_failed(market: TwelveDataEm
 
 @pytest.mark.parametrize(
     "error",
-    [VendorRefusedError("credits are spent for the day"), UnavailableError("no answer"), ZeroDivisionError("secret")],
+    [
+        VendorRefusedError("the credits of the day are used up"),
+        UnavailableError("no answer"),
+        ZeroDivisionError("secret"),
+    ],
 )
-def test_a_call_that_fails_leaves_what_is_stored_and_fails_the_tick(
+def test_a_failed_call_fails_the_tick_and_leaves_the_stored_bars(
     market: TwelveDataEmulator, database: Mongo, error: Exception
 ) -> None:
-    """An earlier system dropped its store before it fetched, and stayed green when the fetch failed."""
+    """An earlier system emptied its store before it fetched, and reported success when the fetch failed."""
     ingest(market, database).tick(["AAPL", "MSFT"])
     before = {item["_id"]: item for item in database["bars"].find()}
     fresh = answer("NVDA", MARKET.rows("NVDA", DAY_OPENS, DAY_CLOSES))
@@ -185,22 +187,22 @@ def test_a_call_that_fails_leaves_what_is_stored_and_fails_the_tick(
     assert run["error"] == (str(error) if isinstance(error, BarflowError) else "ZeroDivisionError")
 
 
-def test_an_answer_may_come_in_parts_that_meet_within_a_session(database: Mongo) -> None:
+def test_an_answer_may_come_in_parts_that_overlap_within_a_session(database: Mongo) -> None:
     noon = DAY_OPENS + 30 * BAR
     newer, older = MARKET.rows("AAPL", noon, DAY_CLOSES), MARKET.rows("AAPL", DAY_OPENS, noon + BAR)
     hop = scripted(database, answer("AAPL", newer), answer("AAPL", older), now=DAY_CLOSES)
     report = hop.tick(["AAPL"])
     assert asdict(report.counts["AAPL"]) == counts(received=79, new=78, unchanged=1)
-    assert stored(database, "AAPL") == printed(MARKET, "AAPL", DAY_OPENS, DAY_CLOSES)
+    assert stored(database, "AAPL") == expected(MARKET, "AAPL", DAY_OPENS, DAY_CLOSES)
 
 
-def test_a_symbol_without_new_bars_counts_as_asked(database: Mongo) -> None:
+def test_a_symbol_without_bars_has_zero_counts(database: Mongo) -> None:
     report = scripted(database, Answer("AAPL", {}, [], utc_now()), now=DAY_CLOSES).tick(["AAPL"])
     assert (asdict(report.counts["AAPL"]), report.outcome) == (counts(), SUCCEEDED)
 
 
-def test_the_store_is_in_utc_on_both_sides_of_a_clock_change(market: TwelveDataEmulator, database: Mongo) -> None:
-    """An earlier system stored New York's wall time as if it were UTC."""
+def test_bars_are_stored_in_utc_before_and_after_a_clock_change(market: TwelveDataEmulator, database: Mongo) -> None:
+    """An earlier system stored New York time as if it were UTC."""
     CLOCK.now = utc("2025-11-03 21:00")
     ingest(market, database, history=2).tick(["AAPL"])
     assert all(call.params["timezone"] == "UTC" for call in market.requests)
@@ -211,20 +213,20 @@ def test_the_store_is_in_utc_on_both_sides_of_a_clock_change(market: TwelveDataE
     }
 
 
-def test_an_answer_in_new_york_time_does_not_pass_for_one_in_utc(database: Mongo) -> None:
+def test_an_answer_in_new_york_time_is_partly_rejected(database: Mongo) -> None:
     rows = MARKET.rows("AAPL", DAY_OPENS, DAY_CLOSES)
     local: list[Row] = [(row[0].astimezone(NEW_YORK), *row[1:]) for row in rows]
     hop = scripted(database, answer("AAPL", local), now=DAY_CLOSES)
     found = hop.tick(["AAPL"]).counts["AAPL"]
-    # 09:30 to 13:25 are no times of a session in UTC; from 13:30 on the text alone cannot tell.
+    # In UTC, 09:30 to 13:25 are outside the session. From 13:30 on, the text alone does not show the fault.
     assert (found.received, found.rejected) == (78, 48)
     assert {item["reasons"][0] for item in database["rejected_bars"].find()} == {"outside_session"}
 
 
-def test_of_two_versions_in_one_answer_neither_replaces_the_stored_bar(
+def test_conflicting_versions_in_one_answer_do_not_replace_the_stored_bar(
     market: TwelveDataEmulator, database: Mongo
 ) -> None:
-    """An earlier system dropped duplicates without an order and kept an arbitrary one."""
+    """An earlier system dropped duplicates without an order and stored an arbitrary one."""
     hop = ingest(market, database, history=3)
     hop.tick(["AAPL"])
     before = [*database["bars"].find()]
@@ -234,8 +236,8 @@ def test_of_two_versions_in_one_answer_neither_replaces_the_stored_bar(
     assert [*database["bars"].find()] == before
 
 
-def gap(rows: list[Row], day: date, factor: float) -> list[Row]:
-    """The same bars, those from a day on at another price level."""
+def with_jump(rows: list[Row], day: date, factor: float) -> list[Row]:
+    """Return the bars with the prices from a day on multiplied by a factor."""
 
     def scale(text: str | None) -> str:
         return f"{float(text or 0) * factor:.5f}"
@@ -249,11 +251,11 @@ def gap(rows: list[Row], day: date, factor: float) -> list[Row]:
 @pytest.mark.parametrize(
     ("factor", "flag"), [(1 / 10, "possible_split 10:1"), (3.0, "possible_split 1:3"), (0.924, "price_jump")]
 )
-def test_a_price_jump_is_flagged_in_the_ledger_and_every_bar_of_it_stored(
+def test_a_price_jump_is_flagged_in_the_ledger_and_every_bar_is_stored(
     emulator: Callable[..., TwelveDataEmulator], database: Mongo, factor: float, flag: str
 ) -> None:
     rows = MARKET.rows("AAPL", HISTORY[-2].opens, DAY_CLOSES)
-    bars = Recording(("AAPL", row) for row in gap(rows, HISTORY[-1].session_date, factor))
+    bars = Recording(("AAPL", row) for row in with_jump(rows, HISTORY[-1].session_date, factor))
     api = emulator(bars)
     hop = ingest(api, database, history=2, clock=lambda: DAY_CLOSES)
     report = hop.tick(["AAPL"])
@@ -265,7 +267,7 @@ def test_a_price_jump_is_flagged_in_the_ledger_and_every_bar_of_it_stored(
     assert note.endswith("at 2025-07-02 13:30 UTC")
 
 
-def test_the_answers_are_kept_as_received_and_no_key_with_them(market: TwelveDataEmulator, database: Mongo) -> None:
+def test_answers_are_stored_as_received_without_the_key(market: TwelveDataEmulator, database: Mongo) -> None:
     report = ingest(market, database, history=1).tick([*SYMBOLS, "UNKNOWN"])
     [raw] = database["raw_responses"].find()
     assert (raw["run_id"], raw["symbols"], raw["http_status"]) == (report.run_id, [*SYMBOLS, "UNKNOWN"], 200)
@@ -275,7 +277,7 @@ def test_the_answers_are_kept_as_received_and_no_key_with_them(market: TwelveDat
     assert KEY not in str(vars(report))
 
 
-def test_a_run_id_is_good_for_one_run(market: TwelveDataEmulator, database: Mongo) -> None:
+def test_a_run_id_is_used_once(market: TwelveDataEmulator, database: Mongo) -> None:
     hop = ingest(market, database, history=1)
     hop.tick(["AAPL"], run_id="once")
     with pytest.raises(BarflowError, match="the ledger has a run once already"):

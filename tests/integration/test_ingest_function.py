@@ -1,8 +1,7 @@
-"""Does the ingest function tick when it should, say what it did, and fail so that Lambda does the right thing?"""
+"""Ingest function: when it ticks, what it returns and logs, and which failures it raises for Lambda to retry."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -14,8 +13,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from harness import program
 from pymongo.database import Database
-from ticks import printed, stored, utc
+from ticks import expected, stored, utc
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, limit
 
 from barflow.errors import UnavailableError
@@ -35,7 +35,7 @@ Invoke = Callable[..., dict[str, Any]]
 def function(
     market: TwelveDataEmulator, mongodb_uri: str, database: Database[Document], monkeypatch: pytest.MonkeyPatch
 ) -> ModuleType:
-    """The handler's module as a new execution environment has it, on the market's clock."""
+    """Return the handler's module as in a new execution environment, with the market's clock."""
     for name, value in {
         "BARFLOW_ENV": "dev",
         "BARFLOW_SYMBOLS": "AAPL,MSFT",
@@ -48,12 +48,9 @@ def function(
         "BARFLOW_HISTORY_SESSIONS": str(HISTORY),
     }.items():
         monkeypatch.setenv(name, value)
-    spec = importlib.util.spec_from_file_location("ingest_handler", HANDLER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "Run", partial(Stores, clock=CLOCK))
+    module = program("lambda/ingest/handler.py")
+    module._stores.cache_clear()
+    monkeypatch.setattr(module, "Stores", partial(Stores, clock=CLOCK))
     return module
 
 
@@ -63,7 +60,7 @@ def invoke(function: ModuleType) -> Invoke:
 
 
 def metrics(output: str) -> dict[tuple[str, str | None], float]:
-    """Every metric of the lines that CloudWatch would read, by (name, symbol)."""
+    """Return the metrics of the EMF lines by (name, symbol)."""
     found = {}
     for line in map(json.loads, output.splitlines()):
         (directive,) = line["_aws"]["CloudWatchMetrics"]
@@ -74,12 +71,12 @@ def metrics(output: str) -> dict[tuple[str, str | None], float]:
     return found
 
 
-def test_a_tick_stores_every_closed_bar_and_counts_it(
+def test_a_tick_stores_and_counts_every_closed_bar(
     invoke: Invoke, database: Database[Document], capsys: pytest.CaptureFixture[str]
 ) -> None:
     CLOCK.now = DAY_OPENS + timedelta(hours=2, minutes=1)
     done = invoke()
-    printed_bars = printed(MARKET, "AAPL", utc("2025-06-30 13:30"), DAY_OPENS + timedelta(hours=2))
+    printed_bars = expected(MARKET, "AAPL", utc("2025-06-30 13:30"), DAY_OPENS + timedelta(hours=2))
     assert stored(database, "AAPL") == printed_bars
     assert (done["outcome"], done["new"], done["forming"]) == ("succeeded", 2 * len(printed_bars), 2)
     assert database["ledger"].find_one({"_id": done["run_id"]})["outcome"] == "succeeded"  # type: ignore[index]
@@ -89,7 +86,7 @@ def test_a_tick_stores_every_closed_bar_and_counts_it(
     assert (counted["Freshness", "AAPL"], counted["Freshness", "MSFT"]) == (60, 60)
 
 
-def test_what_was_stored_before_is_not_counted_as_ingested(invoke: Invoke, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unchanged_bars_are_not_counted_as_ingested(invoke: Invoke, capsys: pytest.CaptureFixture[str]) -> None:
     invoke()
     capsys.readouterr()
     assert invoke()["new"] == 0
@@ -106,14 +103,16 @@ def test_what_was_stored_before_is_not_counted_as_ingested(invoke: Invoke, capsy
         "2025-07-05 15:00",  # a Saturday
     ],
 )
-def test_a_closed_market_is_not_asked(invoke: Invoke, market: TwelveDataEmulator, moment: str) -> None:
+def test_while_the_market_is_closed_nothing_is_requested(
+    invoke: Invoke, market: TwelveDataEmulator, moment: str
+) -> None:
     CLOCK.now = utc(moment)
     assert invoke() == {"outcome": "closed"}
     assert market.requests == []
 
 
 @pytest.mark.parametrize(("moment", "bars"), [("2025-07-02 20:05", 78), ("2025-07-03 17:10", 42)])
-def test_the_closing_bars_are_taken_after_the_close(
+def test_the_closing_bars_are_stored_after_the_close(
     invoke: Invoke, database: Database[Document], moment: str, bars: int
 ) -> None:
     CLOCK.now = utc(moment)
@@ -129,7 +128,7 @@ def test_a_forced_tick_runs_while_the_market_is_closed(invoke: Invoke, database:
     assert database["bars"].count_documents({}) == 2 * HISTORY
 
 
-def test_a_symbol_that_the_vendor_refuses_does_not_fail_the_tick(
+def test_a_refused_symbol_does_not_fail_the_tick(
     invoke: Invoke, database: Database[Document], market: TwelveDataEmulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     market.switches.plan_symbols = {"MSFT"}
@@ -151,7 +150,7 @@ channels = ["slack"]
 """
 
 
-def test_alerts_are_counted_and_the_oldest_one_that_waits_tells_its_age(
+def test_fired_alerts_and_the_age_of_the_oldest_undelivered_one_are_metrics(
     invoke: Invoke,
     database: Database[Document],
     tmp_path: Path,
@@ -160,7 +159,7 @@ def test_alerts_are_counted_and_the_oldest_one_that_waits_tells_its_age(
 ) -> None:
     (tmp_path / "rules.toml").write_text(RULES)
     monkeypatch.setenv("BARFLOW_ALERTS_FILE", str(tmp_path / "rules.toml"))
-    monkeypatch.setenv("BARFLOW_SLACK_WEBHOOK", f"http://127.0.0.1:{free_port()}/")  # nobody answers there
+    monkeypatch.setenv("BARFLOW_SLACK_WEBHOOK", f"http://127.0.0.1:{free_port()}/")  # no server listens there
     invoke()
     counted = metrics(capsys.readouterr().out)
     fired = database["alerts"].count_documents({"due_at": {"$exists": True}})
@@ -172,12 +171,12 @@ def test_alerts_are_counted_and_the_oldest_one_that_waits_tells_its_age(
     counted = metrics(capsys.readouterr().out)
     assert counted["AlertsFired", None] == 0
     assert 3600 <= counted["UndeliveredAlertAge", None] < 3660
-    database["alerts"].update_many({}, {"$unset": {"due_at": ""}})  # as when the channels have them all
+    database["alerts"].update_many({}, {"$unset": {"due_at": ""}})  # as after delivery to every channel
     invoke()
     assert metrics(capsys.readouterr().out)["UndeliveredAlertAge", None] == 0
 
 
-def test_a_spent_day_is_counted_and_not_asked_for_again(
+def test_a_tick_without_credits_is_counted_as_refused_and_not_retried(
     invoke: Invoke, market: TwelveDataEmulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     limit(market, per_day=1)
@@ -189,7 +188,7 @@ def test_a_spent_day_is_counted_and_not_asked_for_again(
     assert len(market.requests) == 1
 
 
-def test_a_wrong_key_is_refused_once_and_never_shown(
+def test_a_wrong_key_is_sent_once_and_never_shown(
     invoke: Invoke, market: TwelveDataEmulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TWELVEDATA_API_KEY", "a-wrong-key")
@@ -199,7 +198,7 @@ def test_a_wrong_key_is_refused_once_and_never_shown(
     assert len(market.requests) == 1
 
 
-def test_a_dead_mongodb_is_raised_without_its_uri_and_the_next_try_starts_afresh(
+def test_an_unreachable_mongodb_raises_without_its_uri_and_the_next_try_opens_a_new_connection(
     invoke: Invoke, mongodb_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BARFLOW_MONGODB_URI", "mongodb://user:pass-word@127.0.0.1:9/?serverSelectionTimeoutMS=100")
@@ -210,14 +209,14 @@ def test_a_dead_mongodb_is_raised_without_its_uri_and_the_next_try_starts_afresh
     assert invoke()["outcome"] == "succeeded"
 
 
-def test_the_connection_is_kept_between_ticks(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_connection_is_reused_between_ticks(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     CLOCK.now = DAY_CLOSES
     invoke()
-    monkeypatch.setenv("BARFLOW_MONGODB_URI", "mongodb://127.0.0.1:9/")  # would be refused if it were opened
+    monkeypatch.setenv("BARFLOW_MONGODB_URI", "mongodb://127.0.0.1:9/")  # no server listens there
     assert invoke()["outcome"] == "succeeded"
 
 
-def test_the_function_imports_nothing_heavy() -> None:
+def test_the_function_imports_no_heavy_package() -> None:
     heavy = {"pandas", "numpy", "pyarrow", "pyspark", "psycopg", "boto3", "rich", "typer", "fastapi"}
     code = f"import handler, sys; print(*({heavy!r} & set(sys.modules)))"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HANDLER.parent)

@@ -1,4 +1,4 @@
-"""The ledger says of every run how it ended, and the lease keeps a hop to one run at a time."""
+"""The ledger records how every run ended, and the lease allows one run of a hop at a time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def last(database: Mongo) -> Document:
     return found
 
 
-def test_a_tick_is_accounted_for_symbol_by_symbol(market: TwelveDataEmulator, database: Mongo) -> None:
+def test_a_tick_is_recorded_symbol_by_symbol(market: TwelveDataEmulator, database: Mongo) -> None:
     CLOCK.now = DAY_OPENS + 10 * BAR + timedelta(minutes=1)
     market.switches.fail("off_grid", symbol="MSFT", ts=DAY_OPENS)
     before = utc_now() - timedelta(milliseconds=1)
@@ -45,15 +45,15 @@ def test_a_tick_is_accounted_for_symbol_by_symbol(market: TwelveDataEmulator, da
     assert run["outcome"] == PARTIAL
 
 
-def test_a_run_is_running_until_it_ends(market: TwelveDataEmulator, database: Mongo) -> None:
+def test_a_runs_outcome_is_running_until_it_ends(market: TwelveDataEmulator, database: Mongo) -> None:
     seen: list[Document] = []
     ingest(market, database, history=1).tick(["AAPL"], on_symbol=lambda _: seen.append(last(database)))
     assert [item["outcome"] for item in seen] == [RUNNING]
     assert last(database)["outcome"] == SUCCEEDED
 
 
-@pytest.mark.parametrize("error", [VendorRefusedError("the day's credits are spent"), KeyboardInterrupt()])
-def test_a_run_that_stops_says_why_and_what_it_had_done(database: Mongo, error: BaseException) -> None:
+@pytest.mark.parametrize("error", [VendorRefusedError("the credits of the day are used up"), KeyboardInterrupt()])
+def test_a_run_that_fails_records_the_error_and_what_it_did(database: Mongo, error: BaseException) -> None:
     hop = scripted(database, SymbolError("AAPL", 404, "unknown"), error, now=DAY_CLOSES)
     with pytest.raises(type(error)):
         hop.tick(["AAPL", "MSFT"])
@@ -62,30 +62,31 @@ def test_a_run_that_stops_says_why_and_what_it_had_done(database: Mongo, error: 
     assert [item["symbol"] for item in run["errors"]] == ["AAPL"]
 
 
-def test_the_first_error_is_the_one_that_is_told(database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When MongoDB is away the ledger cannot be closed either; that is no news."""
+def test_a_tick_raises_its_own_error_when_the_ledger_fails_too(
+    database: Mongo, monkeypatch: pytest.MonkeyPatch
+) -> None:
 
-    def away(*args: object, **facts: object) -> None:
-        raise UnavailableError("MongoDB could not close the ledger")
+    def fail(*args: object, **fields: object) -> None:
+        raise UnavailableError("MongoDB could not record the end of the run")
 
     hop = scripted(database, VendorRefusedError("wrong key"), now=DAY_CLOSES)
-    monkeypatch.setattr(hop.ledger, "finish", away)
+    monkeypatch.setattr(hop.ledger, "finish", fail)
     with pytest.raises(VendorRefusedError, match="wrong key"):
         hop.tick(["AAPL"])
     hop = scripted(database, now=DAY_CLOSES)
-    monkeypatch.setattr(hop.ledger, "finish", away)
+    monkeypatch.setattr(hop.ledger, "finish", fail)
     with pytest.raises(UnavailableError):
         hop.tick(["AAPL"])
 
 
-def test_a_run_id_names_its_hop_and_sorts_by_time() -> None:
+def test_run_ids_are_unique_name_their_hop_and_sort_by_time() -> None:
     ids = [new_run_id("ingest") for _ in range(50)]
     assert len({*ids}) == 50
     assert all(item[16:24] == "-ingest-" for item in ids)
     assert [item[:16] for item in ids] == sorted(item[:16] for item in ids)
 
 
-def test_runs_are_found_by_hop_by_fact_and_by_time(database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_are_found_by_hop_field_and_time(database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = itertools.count()
     monkeypatch.setattr("barflow.staging.ledger.utc_now", lambda: DAY_CLOSES + timedelta(seconds=next(seconds)))
     ledger = Ledger(database)
@@ -103,23 +104,23 @@ def test_runs_are_found_by_hop_by_fact_and_by_time(database: Mongo, monkeypatch:
     assert {item["_id"] for item in ledger.finished_since("process", DAY_CLOSES + timedelta(seconds=2))} == {"b"}
 
 
-def test_a_lease_is_held_by_one_and_freed_by_its_holder_alone(database: Mongo) -> None:
+def test_a_lease_has_one_holder_and_only_it_can_release_the_lease(database: Mongo) -> None:
     one, two = Lease(database, "process", "one", 30), Lease(database, "process", "two", 30)
     assert one.take()
-    assert one.take(), "its holder renews it"
+    assert one.take(), "its holder may take it again"
     assert not two.take()
     two.release()
     assert not two.take()
-    assert Lease(database, "aggregate", "two", 30).take(), "each hop has its own"
+    assert Lease(database, "aggregate", "two", 30).take(), "each hop has its own lease"
     one.release()
     assert two.take()
 
 
-def test_a_dead_holders_lease_expires_and_the_holder_that_stalled_is_told(database: Mongo) -> None:
+def test_a_dead_holders_lease_expires_and_a_stalled_holder_raises(database: Mongo) -> None:
     stalled, next_one = Lease(database, "process", "stalled", -1), Lease(database, "process", "next", 30)
     assert stalled.take()
     assert next_one.take()
-    with pytest.raises(BusyError, match="this run stalled and another took over"):
+    with pytest.raises(BusyError, match="this run stalled and another run took over"):
         stalled.check()
     next_one.check()
 
@@ -137,21 +138,21 @@ def test_a_lease_is_renewed_while_it_is_held(database: Mongo) -> None:
     assert database["leases"].count_documents({}) == 0
 
 
-def test_who_waits_for_a_lease_says_so_once_and_gives_up_or_gets_it(database: Mongo) -> None:
-    said: list[str] = []
+def test_a_wait_for_a_lease_is_logged_once_and_ends_with_the_lease_or_an_error(database: Mongo) -> None:
+    logged: list[str] = []
     holder = Lease(database, "process", "one", 30)
     assert holder.take()
     with (
-        pytest.raises(BusyError, match=r"another run is at work\. Nothing was changed"),
-        Lease(database, "process", "two", 0.2).held(1.5, said.append),
+        pytest.raises(BusyError, match=r"another run is active\. Nothing was changed"),
+        Lease(database, "process", "two", 0.2).held(0.3, logged.append),
     ):
         pytest.fail("two hold the lease")
-    assert len(said) == 1
+    assert len(logged) == 1
     threading.Timer(0.2, holder.release).start()
-    with Lease(database, "process", "two", 0.2).held(30, said.append):
+    with Lease(database, "process", "two", 0.2).held(30, logged.append):
         assert (database["leases"].find_one({}) or {})["holder"] == "two"
 
 
-def test_counts_add_up_over_symbols(market: TwelveDataEmulator, database: Mongo) -> None:
+def test_the_total_adds_up_the_symbols_counts(market: TwelveDataEmulator, database: Mongo) -> None:
     report = ingest(market, database, history=1).tick(SYMBOLS)
     assert asdict(report.total) == counts(received=156, new=156)

@@ -1,4 +1,4 @@
-"""Is a tick on the host counted as one of the function's is? The command against moto's CloudWatch."""
+"""CloudWatch metrics of the host: a tick of the command, and a process run, with moto."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BARFLOW = Path(sys.executable).with_name("barflow")
 
 @pytest.fixture
 def aws() -> Iterator[dict[str, str]]:
-    """The variables by which a program finds an account of moto's."""
+    """Return the environment variables of an account in moto."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     _, port = server.get_host_and_port()
@@ -58,7 +58,7 @@ def tick(mongodb_uri: str, database: str, url: str, variables: dict[str, str]) -
 
 
 def counted(aws: dict[str, str]) -> dict[str, set[str]]:
-    """The names of metrics there are, each with the symbols it is of ('' for the environment)."""
+    """Return the names of the stored metrics, each with its symbols ('' for the environment)."""
     keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
     client = boto3.client("cloudwatch", endpoint_url=aws["AWS_ENDPOINT_URL"], region_name=REGION, **keys)
     found: dict[str, set[str]] = {}
@@ -69,7 +69,7 @@ def counted(aws: dict[str, str]) -> dict[str, set[str]]:
     return found
 
 
-def test_a_tick_on_a_deployed_host_is_counted_and_one_on_a_laptop_is_not(
+def test_a_tick_on_a_deployed_host_publishes_metrics_and_one_on_a_laptop_does_not(
     mongodb_uri: str, aws: dict[str, str], tmp_path: Path
 ) -> None:
     with TwelveDataEmulator(SyntheticBars(), api_key=EMULATOR_KEY) as server:
@@ -92,16 +92,16 @@ def test_a_tick_on_a_deployed_host_is_counted_and_one_on_a_laptop_is_not(
         assert found[name] == {""}, name
 
 
-def test_metrics_that_nobody_takes_are_a_warning_and_the_tick_stands(mongodb_uri: str, aws: dict[str, str]) -> None:
+def test_if_cloudwatch_fails_the_tick_warns_and_succeeds(mongodb_uri: str, aws: dict[str, str]) -> None:
     with TwelveDataEmulator(SyntheticBars(), api_key=EMULATOR_KEY) as server:
         unreachable = {**aws, "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1", "BARFLOW_ENV": "dev"}
         done = tick(mongodb_uri, f"test_unmetered_{os.getpid()}", server.url, unreachable)
     assert done.returncode == 0, done.stderr
-    assert "warning: CloudWatch took no metrics (EndpointConnectionError)" in done.stderr
+    assert "warning: CloudWatch accepted no metrics (EndpointConnectionError)" in done.stderr
     assert '"new"' in done.stdout or '"stored"' in done.stdout
 
 
-def test_a_run_is_counted_by_rows_and_dollars_and_many_symbols_go_in_calls_of_a_thousand(
+def test_a_run_publishes_rows_and_dollars_and_a_call_has_at_most_1000_values(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
@@ -116,8 +116,8 @@ def test_a_run_is_counted_by_rows_and_dollars_and_many_symbols_go_in_calls_of_a_
 
     monkeypatch.setattr(BaseClient, "_make_api_call", counting)
     with mock_aws():
-        assert metrics.put([metrics.of_run("dev", 1000, 0.2)], now) is None
-        many = [metrics.Measured({names.SYMBOL: f"S{n}"}, {names.FRESHNESS: (1.0, "Seconds")}) for n in range(1001)]
+        assert metrics.put([metrics.run_metrics("dev", 1000, 0.2)], now) is None
+        many = [metrics.MetricSet({names.SYMBOL: f"S{n}"}, {names.FRESHNESS: (1.0, "Seconds")}) for n in range(1001)]
         assert metrics.put(many, now) is None
         assert sizes[1:] == [1000, 1]
         client = boto3.client("cloudwatch")

@@ -1,6 +1,6 @@
-"""Does the migration function make the warehouse's users and schema, as often as it is run, and say why it cannot?
+"""Migration function: the warehouse's users, schema and privileges, repeated runs, and its errors.
 
-Against a real PostgreSQL in which the owner is no superuser, as on RDS, and with the secrets in moto.
+It runs on a real PostgreSQL server whose owner is no superuser, as on RDS, with the secrets in moto.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import boto3
 import psycopg
 import pytest
+from harness import program
 from moto import mock_aws
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -33,7 +33,7 @@ COLUMNS = "(symbol, bar_start, session_date, open, high, low, close, volume, vwa
 
 
 class Server:
-    """The warehouse as deployed: an empty database of an owner who may make roles and databases, no more."""
+    """The warehouse as deployed: an empty database whose owner may only create roles and databases."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
@@ -64,23 +64,19 @@ def server(empty_warehouse_dsn: str) -> Iterator[Server]:
 
 @pytest.fixture
 def function(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The handler's module with the environment and the secrets that the stack gives it."""
+    """Yield the handler's module with the environment variables and secrets of the stack."""
     where = conninfo_to_dict(server.dsn)
     for name, value in {
         "DATABASE_HOST": where["host"],
         "DATABASE_PORT": "5432",
         "DATABASE_NAME": where["dbname"],
-        "DATABASE_SSLMODE": "prefer",  # the embedded server speaks no TLS
+        "DATABASE_SSLMODE": "prefer",  # the embedded server has no TLS
         "ADMIN_SECRET": "owner",
         "USER_SECRETS": json.dumps(USERS),
         **{"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"},
     }.items():
         monkeypatch.setenv(name, value)
-    spec = importlib.util.spec_from_file_location("migrate_handler", ROOT / "lambda" / "migrate" / "handler.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = program("lambda/migrate/handler.py")
     monkeypatch.setattr(module, "SQL", ROOT / "sql")
     with mock_aws():
         for secret, user in {"owner": OWNER, **{name: name for name in USERS}}.items():
@@ -98,7 +94,7 @@ def put(secret: str, user: str, password: str) -> None:
 
 
 def accepts(server: Server, user: str, password: str) -> bool:
-    """Whether the password is the one that the server keeps, by the definition of SCRAM (RFC 5803)."""
+    """Return whether the server's stored verifier belongs to this password (SCRAM, RFC 5803)."""
     (kept,) = server.names(f"select rolpassword from pg_authid where rolname = '{user}'")
     _, rounds_and_salt, keys = kept.split("$")
     rounds, salt = rounds_and_salt.split(":")
@@ -107,7 +103,7 @@ def accepts(server: Server, user: str, password: str) -> bool:
     return base64.b64encode(hashlib.sha256(client_key).digest()).decode() == keys.split(":")[0]
 
 
-def test_one_run_makes_users_schema_and_airflows_database(function: ModuleType, server: Server) -> None:
+def test_one_run_creates_users_schema_and_airflows_database(function: ModuleType, server: Server) -> None:
     applied = function.handler({}, None)["applied"]
     assert applied == [path.stem for path in sorted((ROOT / "sql").glob("[0-9]*.sql")) if ".rollback" not in path.name]
     assert server.names("select rolname from pg_roles") >= {*USERS}
@@ -123,9 +119,7 @@ def test_a_second_run_changes_nothing(function: ModuleType) -> None:
     assert function.handler({}, None) == {"applied": []}
 
 
-def test_each_user_has_the_password_of_its_secret_also_after_that_was_renewed(
-    function: ModuleType, server: Server
-) -> None:
+def test_each_user_has_the_password_of_its_secret_also_after_a_renewal(function: ModuleType, server: Server) -> None:
     function.handler({}, None)
     assert all(accepts(server, user, f"pass of {user}") for user in USERS)
     put(LOADER, LOADER, "it's \\ new")
@@ -148,7 +142,7 @@ def test_no_password_is_in_a_statement(function: ModuleType, server: Server, mon
     assert not any("pass of" in statement for statement in statements)
 
 
-def test_the_loader_writes_rows_and_makes_its_staging_schema_and_does_not_change_the_tables(
+def test_the_loader_may_write_rows_and_create_its_staging_schema_but_not_alter_tables(
     function: ModuleType, server: Server
 ) -> None:
     function.handler({}, None)
@@ -165,7 +159,7 @@ def test_the_loader_writes_rows_and_makes_its_staging_schema_and_does_not_change
             connection.execute("create table market.own (x int)")
 
 
-def test_the_reader_reads_and_nothing_else(function: ModuleType, server: Server) -> None:
+def test_the_reader_may_only_read(function: ModuleType, server: Server) -> None:
     function.handler({}, None)
     with server.as_user(READER) as connection:
         assert connection.execute("select count(*) from market.bar_5min").fetchone() == (0,)
@@ -178,7 +172,7 @@ def test_the_reader_reads_and_nothing_else(function: ModuleType, server: Server)
             connection.execute("delete from market.bar_5min")
 
 
-def test_the_visual_jobs_user_writes_the_sandbox_and_only_reads_the_market(
+def test_the_visual_jobs_user_may_write_the_sandbox_and_only_read_the_market(
     function: ModuleType, server: Server
 ) -> None:
     function.handler({}, None)
@@ -201,7 +195,7 @@ def test_the_visual_jobs_user_writes_the_sandbox_and_only_reads_the_market(
         assert connection.execute("select x from sandbox.own").fetchone() == (1,)
 
 
-def test_rights_reach_the_tables_of_later_migrations(function: ModuleType, server: Server) -> None:
+def test_privileges_include_the_tables_of_later_migrations(function: ModuleType, server: Server) -> None:
     function.handler({}, None)
     with server.as_user(OWNER) as connection:
         connection.execute("create table market.later (x int)")
@@ -211,20 +205,20 @@ def test_rights_reach_the_tables_of_later_migrations(function: ModuleType, serve
         assert connection.execute("select x from market.later").fetchone() == (1,)
 
 
-def test_airflow_sees_nothing_of_the_warehouse(function: ModuleType, server: Server) -> None:
+def test_airflow_may_not_read_the_warehouse(function: ModuleType, server: Server) -> None:
     function.handler({}, None)
     with server.as_user(AIRFLOW) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
         connection.execute("select * from market.bar_5min")
 
 
-def test_a_migration_that_fails_fails_the_deployment_with_its_reason_and_changes_nothing(
+def test_a_failed_migration_raises_its_reason_and_changes_nothing(
     function: ModuleType, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for path in (ROOT / "sql").glob("*.sql"):
         (tmp_path / path.name).write_text(path.read_text())
     (tmp_path / "9999_wrong.sql").write_text("create table market.half (x int);\nselect * from market.nowhere;\n")
     monkeypatch.setattr(function, "SQL", tmp_path)
-    with pytest.raises(BarflowError, match=r'relation "market.nowhere" does not exist.*[Mm]end'):
+    with pytest.raises(BarflowError, match=r'relation "market.nowhere" does not exist.*Fix the file'):
         function.handler({}, None)
     tables = server.names("select table_name from information_schema.tables where table_schema = 'market'")
     assert "half" not in tables
@@ -233,7 +227,7 @@ def test_a_migration_that_fails_fails_the_deployment_with_its_reason_and_changes
     assert function.handler({}, None)["applied"] == ["9999_wrong"]
 
 
-def test_a_database_that_does_not_answer_is_named_as_the_reason(
+def test_an_unreachable_database_is_reported_without_its_password(
     function: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_HOST", "/nowhere")

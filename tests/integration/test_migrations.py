@@ -1,4 +1,4 @@
-"""The warehouse's schema is brought up to date once, whoever migrates, however often, and whatever it dies of."""
+"""Migrations bring the warehouse up to date once: repeated, run at the same time, or killed at any point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every refused bar is kept with its reasons and payload, the rest of its answer is stored, and it can come back."""
+"""Every rejected bar is stored with its reasons and payload, and can be replayed (guarantee G5)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymongo.database import Database
-from ticks import SYMBOLS, answer, as_value, counts, ingest, printed, scripted, stored, utc
+from ticks import SYMBOLS, answer, as_value, counts, expected, ingest, scripted, stored, utc
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, reset
 
 from barflow.market.sessions import BAR, sessions_between, utc_now
 from barflow.market.validation import REASONS
+from barflow.pipeline.replay import replay_rejected
 from barflow.staging.connection import Document, connect
-from barflow.staging.quarantine import Quarantine, received
-from barflow.staging.sessions import Staging
+from barflow.staging.quarantine import Quarantine, received_row
 from barflow.twelvedata.client import Answer
 from emulators.twelvedata.bar_source import Row
 from emulators.twelvedata.server import TwelveDataEmulator
@@ -29,8 +29,8 @@ Mongo = Database[Document]
 SPOILED = DAY_OPENS + 40 * BAR
 DAY = sessions_between(DAY_OPENS.date(), DAY_OPENS.date())[0]
 
-# What each fault of the emulator must end as: its reason code, and how many bars of a day of 78 it costs.
-ENDS_AS = {
+# By fault of the emulator: the reason code that it leads to, and how many of 78 bars are rejected.
+REASON_OF = {
     "missing_field": ("missing_field", 1),
     "null_price": ("missing_field", 1),
     "nan_price": ("not_a_number", 1),
@@ -48,41 +48,41 @@ ENDS_AS = {
 }
 
 
-def test_every_fault_of_a_value_and_every_reason_code_has_its_test() -> None:
-    assert set(ENDS_AS) | {"duplicate", "unordered"} == set(VALUE_KINDS)
-    assert {code for code, _ in ENDS_AS.values()} == set(REASONS)
+def test_every_fault_of_a_value_and_every_reason_code_is_tested() -> None:
+    assert set(REASON_OF) | {"duplicate", "unordered"} == set(VALUE_KINDS)
+    assert {code for code, _ in REASON_OF.values()} == set(REASONS)
 
 
-@pytest.mark.parametrize("kind", ENDS_AS)
-def test_a_refused_bar_is_kept_with_its_code_and_payload_and_the_others_are_stored(
+@pytest.mark.parametrize("kind", REASON_OF)
+def test_a_rejected_bar_is_stored_with_its_code_and_payload_and_the_others_as_bars(
     market: TwelveDataEmulator, database: Mongo, kind: str
 ) -> None:
-    reason, lost = ENDS_AS[kind]
+    reason, lost = REASON_OF[kind]
     market.switches.fail(kind, symbol="AAPL", ts=SPOILED)  # type: ignore[arg-type]
     report = ingest(market, database, history=1).tick(SYMBOLS)
     found = report.counts["AAPL"]
     assert (found.received, found.new) == (found.rejected + 78 - lost, 78 - lost)
     assert asdict(report.counts["MSFT"]) == counts(received=78, new=78)
-    kept = [*database["rejected_bars"].find()]
-    assert len(kept) == found.rejected
+    found_rejected = [*database["rejected_bars"].find()]
+    assert len(found_rejected) == found.rejected
     sent = orjson.loads(database["raw_responses"].find_one()["body"])["AAPL"]["values"]  # type: ignore[index]
-    for item in kept:
+    for item in found_rejected:
         assert reason in item["reasons"]
-        assert item["payload"] in sent, "word for word"
+        assert item["payload"] in sent, "exactly as received"
         assert (item["symbol"], item["run_id"], item["replayed_at"]) == ("AAPL", report.run_id, None)
-    bars = printed(MARKET, "AAPL", DAY_OPENS, DAY_CLOSES)
+    bars = expected(MARKET, "AAPL", DAY_OPENS, DAY_CLOSES)
     assert stored(database, "AAPL") == {} if lost == 78 else {ts: v for ts, v in bars.items() if ts != SPOILED}
 
 
 @pytest.mark.parametrize(("kind", "note"), [("duplicate", None), ("unordered", "unordered: the answer was sorted")])
-def test_what_is_only_untidy_is_stored_whole(
+def test_an_unordered_or_duplicated_answer_is_stored_completely(
     market: TwelveDataEmulator, database: Mongo, kind: Any, note: str | None
 ) -> None:
     market.switches.fail(kind, symbol="AAPL", ts=SPOILED)
     report = ingest(market, database, history=1).tick(["AAPL"])
     repeated = int(kind == "duplicate")
     assert asdict(report.counts["AAPL"]) == counts(received=78 + repeated, new=78, unchanged=repeated)
-    assert stored(database, "AAPL") == printed(MARKET, "AAPL", DAY_OPENS, DAY_CLOSES)
+    assert stored(database, "AAPL") == expected(MARKET, "AAPL", DAY_OPENS, DAY_CLOSES)
     assert report.notes.get("AAPL", []) == ([note] if note else [])
     assert not database["rejected_bars"].count_documents({})
 
@@ -100,40 +100,42 @@ ticks = st.lists(st.tuples(moments, st.lists(faults, max_size=2)), min_size=1, m
 
 @settings(max_examples=15, deadline=None)
 @given(ticks=ticks)
-def test_each_tick_balances_and_no_bar_is_lost_whatever_is_wrong_with_the_answers(
+def test_each_tick_balances_and_loses_no_bar_whatever_the_answers_hold(
     market_server: TwelveDataEmulator, mongodb_uri: str, ticks: list[tuple[datetime, list[dict[str, Any]]]]
 ) -> None:
     api, database = reset(market_server), connect(mongodb_uri, f"test_{uuid.uuid4().hex[:12]}")
     hop = ingest(api, database, history=1)
-    held = refused = 0
-    for moment, spoilers in sorted(ticks, key=lambda tick: tick[0]):
+    stored_bars = rejected = 0
+    for moment, faulty in sorted(ticks, key=lambda tick: tick[0]):
         CLOCK.now = moment
         api.switches.clear()
-        for spoiler in spoilers:
-            api.switches.fail(**spoiler)
+        for fault in faulty:
+            api.switches.fail(**fault)
         report = hop.tick(SYMBOLS)
         raw: dict[str, Any] = {}
         for answered in database["raw_responses"].find({"run_id": report.run_id}):
             body = orjson.loads(answered["body"])
-            # Symbols that go on from different sessions are asked for one by one, and then answered without their name.
+            # Symbols whose newest sessions differ are requested one by one, and such an answer has no symbol as key.
             raw |= body if len(answered["symbols"]) > 1 else {answered["symbols"][0]: body}
         for symbol in SYMBOLS:
             assert report.counts[symbol].received == len(raw[symbol]["values"])
             assert report.counts[symbol].balanced
-        now_held = sum(len(item["ts"]) for item in database["bars"].find())
-        now_refused = sum(item["times"] for item in database["rejected_bars"].find())
-        assert (report.total.new, report.total.rejected) == (now_held - held, now_refused - refused)
-        held, refused = now_held, now_refused
+        bars_now = sum(len(item["ts"]) for item in database["bars"].find())
+        rejected_now = sum(item["times"] for item in database["rejected_bars"].find())
+        assert (report.total.new, report.total.rejected) == (bars_now - stored_bars, rejected_now - rejected)
+        stored_bars, rejected = bars_now, rejected_now
     api.switches.clear()
     CLOCK.now = DAY_CLOSES + timedelta(hours=1)
     hop.tick(SYMBOLS)
     for symbol in SYMBOLS:
-        missing = printed(MARKET, symbol, DAY_OPENS, DAY_CLOSES).items() - stored(database, symbol).items()
-        assert not missing, "a good answer mends what the bad ones left out"
+        missing = expected(MARKET, symbol, DAY_OPENS, DAY_CLOSES).items() - stored(database, symbol).items()
+        assert not missing, "a good answer brings the bars that the bad ones lacked"
     database.client.close()
 
 
-def test_the_same_refusal_seen_again_is_one_document_that_counts(market: TwelveDataEmulator, database: Mongo) -> None:
+def test_the_same_rejection_in_a_later_tick_is_counted_in_one_document(
+    market: TwelveDataEmulator, database: Mongo
+) -> None:
     hop = ingest(market, database, history=3)
     market.switches.fail("zero_price", symbol="AAPL", ts=SPOILED, times=2)
     first, second = hop.tick(["AAPL"]), hop.tick(["AAPL"])
@@ -146,72 +148,68 @@ def test_the_same_refusal_seen_again_is_one_document_that_counts(market: TwelveD
 @pytest.mark.parametrize(
     "odd", [{"volume": 2**64 - 1}, {"nul\0": "x"}, {"$set": {"a.b": 1}}, {"deep": [[[["x"]]]]}, {"volume": "\0"}]
 )
-def test_a_row_that_bson_has_no_form_for_is_kept_all_the_same(database: Mongo, odd: dict[str, Any]) -> None:
+def test_a_row_that_bson_cannot_hold_is_stored_too(database: Mongo, odd: dict[str, Any]) -> None:
     good = [as_value(row) for row in MARKET.rows("AAPL", DAY_OPENS, DAY_CLOSES)]
     bad = {**good[7], **odd, "close": "n/a"}
     sent = Answer("AAPL", {"symbol": "AAPL"}, [*good[:7], bad, *good[8:]], utc_now())
     found = scripted(database, sent, now=DAY_CLOSES).tick(["AAPL"]).counts["AAPL"]
     assert asdict(found) == counts(received=78, new=77, rejected=1)
     [item] = database["rejected_bars"].find()
-    assert received(item) == bad
+    assert received_row(item) == bad
 
 
-def early(database: Mongo, *rows: Row) -> None:
-    """A tick whose clock is ten minutes slow: it takes good bars for bars from the future."""
+def reject_as_future(database: Mongo, *rows: Row) -> None:
+    """Run a tick whose clock is ten minutes slow, so that it rejects good bars as bars from the future."""
     asked = utc_now() - timedelta(minutes=1)
     report = scripted(database, answer("AAPL", rows, asked), now=DAY_OPENS - timedelta(minutes=10)).tick(["AAPL"])
     assert report.counts["AAPL"].rejected == len(rows)
 
 
 def replay(database: Mongo, **query: Any) -> dict[str, Any]:
-    quarantine = Quarantine(database)
-    return vars(quarantine.replay(Staging(database), quarantine.find(**query), "replayed", DAY_CLOSES))
+    return vars(replay_rejected(database, Quarantine(database).find(**query), DAY_CLOSES))
 
 
-def test_a_refused_bar_comes_back_once_its_reason_is_gone(database: Mongo) -> None:
+def test_a_rejected_bar_is_stored_by_a_replay_once_its_reason_is_gone(database: Mongo) -> None:
     rows = MARKET.rows("AAPL", DAY_OPENS, DAY_OPENS + 3 * BAR)
-    early(database, *rows)
+    reject_as_future(database, *rows)
     quarantine = Quarantine(database)
     assert quarantine.counts() == {"AAPL": 3}
     assert replay(database) == {"stored": 3, "unchanged": 0, "refused": {}}
-    assert stored(database, "AAPL") == printed(MARKET, "AAPL", DAY_OPENS, DAY_OPENS + 3 * BAR)
+    assert stored(database, "AAPL") == expected(MARKET, "AAPL", DAY_OPENS, DAY_OPENS + 3 * BAR)
     assert quarantine.find() == []
     assert quarantine.counts() == {}
     assert [bool(item["replayed_at"]) for item in quarantine.find(waiting=False)] == [True] * 3
     assert replay(database) == {"stored": 0, "unchanged": 0, "refused": {}}
 
 
-def test_a_replay_fills_gaps_and_does_not_undo_what_was_fetched_since(
-    market: TwelveDataEmulator, database: Mongo
-) -> None:
+def test_a_replay_fills_gaps_and_does_not_undo_newer_bars(market: TwelveDataEmulator, database: Mongo) -> None:
     first, second, third = MARKET.rows("AAPL", DAY_OPENS, DAY_OPENS + 3 * BAR)
-    early(database, (*first[:5], "1"), third)
+    reject_as_future(database, (*first[:5], "1"), third)
     hop = scripted(database, answer("AAPL", [first, second]), now=DAY_CLOSES)
     hop.tick(["AAPL"])
     assert replay(database) == {"stored": 1, "unchanged": 1, "refused": {}}
-    assert stored(database, "AAPL") == printed(MARKET, "AAPL", DAY_OPENS, DAY_OPENS + 3 * BAR)
+    assert stored(database, "AAPL") == expected(MARKET, "AAPL", DAY_OPENS, DAY_OPENS + 3 * BAR)
 
 
 def test_a_replayed_correction_is_a_revision(market: TwelveDataEmulator, database: Mongo) -> None:
     first = MARKET.rows("AAPL", DAY_OPENS, DAY_OPENS + BAR)[0]
     before = answer("AAPL", [first], utc_now() - timedelta(minutes=5))
     scripted(database, before, now=DAY_CLOSES).tick(["AAPL"])
-    early(database, (*first[:5], "1"))
+    reject_as_future(database, (*first[:5], "1"))
     assert replay(database)["stored"] == 1
     [document] = database["bars"].find()
     assert (document["volume"], document["revision"], document["version"]) == ([1], [1], 2)
 
 
-def test_a_replay_that_was_cut_off_may_be_repeated(database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
-    early(database, *MARKET.rows("AAPL", DAY_OPENS, DAY_OPENS + 3 * BAR))
-    quarantine = Quarantine(database)
-    waiting = quarantine.find()
-    quarantine.replay(Staging(database), waiting[:1], "cut off", DAY_CLOSES)
-    database["rejected_bars"].update_many({}, {"$set": {"replayed_at": None}})  # stored, and not marked yet
+def test_an_interrupted_replay_may_be_repeated(database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
+    reject_as_future(database, *MARKET.rows("AAPL", DAY_OPENS, DAY_OPENS + 3 * BAR))
+    waiting = Quarantine(database).find()
+    replay_rejected(database, waiting[:1], DAY_CLOSES)
+    database["rejected_bars"].update_many({}, {"$set": {"replayed_at": None}})  # stored, but not marked as replayed
     assert replay(database) == {"stored": 2, "unchanged": 1, "refused": {}}
 
 
-def test_what_the_row_alone_cannot_clear_stays_refused(market: TwelveDataEmulator, database: Mongo) -> None:
+def test_a_reason_that_depends_on_the_whole_answer_stays(market: TwelveDataEmulator, database: Mongo) -> None:
     market.switches.fail("conflicting_duplicate", symbol="AAPL")
     market.switches.fail("wrong_symbol", symbol="MSFT")
     ingest(market, database, history=1).tick(SYMBOLS)
@@ -223,7 +221,7 @@ def test_what_the_row_alone_cannot_clear_stays_refused(market: TwelveDataEmulato
     assert Quarantine(database).counts() == {"AAPL": 2, "MSFT": 78}
 
 
-def test_refused_bars_are_found_by_symbol_by_reason_and_by_the_start_of_their_id(
+def test_rejected_bars_are_found_by_symbol_reason_and_start_of_their_id(
     market: TwelveDataEmulator, database: Mongo
 ) -> None:
     market.switches.fail("zero_price", symbol="AAPL")
@@ -235,19 +233,20 @@ def test_refused_bars_are_found_by_symbol_by_reason_and_by_the_start_of_their_id
     assert off_grid["symbol"] == "MSFT"
     assert quarantine.find(["AAPL"], "off_grid") == []
     assert len(quarantine.find(limit=1)) == 1
-    assert quarantine.one(off_grid["_id"][:8]) == off_grid
-    assert quarantine.one("") is None, "two bars start so"
-    assert quarantine.one("no such id") is None
+    assert quarantine.get(off_grid["_id"][:8]) == off_grid
+    assert quarantine.get("") is None, "two ids start with it"
+    assert quarantine.get("no such id") is None
 
 
-def test_a_bar_refused_under_an_old_calendar_comes_back_with_its_session(
+def test_a_bar_rejected_under_an_old_calendar_is_stored_after_an_update(
     database: Mongo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = MARKET.rows("AAPL", DAY_OPENS, DAY_CLOSES)
+    end = DAY_OPENS + 10 * BAR
+    rows = MARKET.rows("AAPL", DAY_OPENS, end)
     with monkeypatch.context() as patch:
-        patch.setattr("barflow.market.validation.slots_named", {}.__getitem__)
-        patch.setattr("barflow.market.validation.slot_named", lambda text: None)
+        patch.setattr("barflow.market.validation.parse_slots", {}.__getitem__)
+        patch.setattr("barflow.market.validation.parse_slot", lambda text: None)
         report = scripted(database, answer("AAPL", rows), now=utc("2025-07-30 20:00")).tick(["AAPL"])
-    assert report.counts["AAPL"].rejected == 78
-    assert replay(database, reason="outside_session")["stored"] == 78
-    assert stored(database, "AAPL") == printed(MARKET, "AAPL", DAY_OPENS, DAY_CLOSES)
+    assert report.counts["AAPL"].rejected == 10
+    assert replay(database, reason="outside_session")["stored"] == 10
+    assert stored(database, "AAPL") == expected(MARKET, "AAPL", DAY_OPENS, end)

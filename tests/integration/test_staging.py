@@ -1,4 +1,4 @@
-"""Staging refuses what is malformed, merges what races, and loses nothing that MongoDB acknowledged."""
+"""Staging rejects malformed documents, merges concurrent writes, and loses nothing that MongoDB acknowledged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import OperationFailure, WriteError
-from ticks import end_state, ingest, printed, stored, utc
+from ticks import end_state, expected, ingest, stored, utc
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET
 
 from barflow.errors import BadInputError, BarflowError, UnavailableError
@@ -38,7 +38,7 @@ DAY = DAY_OPENS.date()
 
 
 def session_bars(symbol: str = "AAPL", day: date = DAY, first: int = 0, last: int = 78, **changes: Any) -> SessionBars:
-    """Some bars of a session of the synthetic market; ``changes`` give a column one value in all of them."""
+    """Return bars of a session of the synthetic market. ``changes`` set a column to one value in all of them."""
     [traded] = [item for item in last_sessions(DAY_CLOSES, 30) if item.session_date == day]
     rows = MARKET.rows(symbol, traded.opens, traded.closes)[first:last]
     names = ("open", "high", "low", "close", "volume")
@@ -54,9 +54,7 @@ def staging(database: Mongo) -> Staging:
     return made
 
 
-def test_the_collections_their_validator_and_indexes_exist_after_first_use(
-    market: TwelveDataEmulator, database: Mongo
-) -> None:
+def test_the_first_tick_creates_collections_validator_and_indexes(market: TwelveDataEmulator, database: Mongo) -> None:
     ingest(market, database, history=1).tick(["AAPL"])
     assert set(database.list_collection_names()) >= {"bars", "raw_responses", "ledger"}
     [bars] = database.list_collections(filter={"name": "bars"})
@@ -73,15 +71,15 @@ def indexes(database: Mongo, collection: str) -> dict[tuple[str, ...], Document]
     return {tuple(index["key"]): index for index in database[collection].list_indexes()}
 
 
-def test_a_database_of_an_older_version_gets_todays_validator(database: Mongo) -> None:
+def test_the_validator_of_an_older_version_is_replaced(database: Mongo) -> None:
     database.create_collection("bars", validator={"$jsonSchema": {"bsonType": "object"}})
     Staging(database).ensure()
     with pytest.raises(WriteError, match="validation"):
         database["bars"].insert_one({"_id": "AAPL|5min|2025-07-02"})
 
 
-def test_two_ticks_may_prepare_an_empty_database_at_once(database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the look and the creation the other may have been faster: the server then says so, or nothing."""
+def test_two_ticks_may_create_the_collections_at_once(database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another tick may create a collection between the check and the creation. Some servers report that, some not."""
     Staging(database).ensure()
     [before] = database.list_collections(filter={"name": "bars"})
     monkeypatch.setattr(Database, "list_collections", lambda self, **options: iter(()))
@@ -96,7 +94,7 @@ def test_two_ticks_may_prepare_an_empty_database_at_once(database: Mongo, monkey
     monkeypatch.setattr(Database, "create_collection", answers(48))
     Staging(database).ensure()
     monkeypatch.setattr(Database, "create_collection", answers(13))
-    with pytest.raises(UnavailableError, match="MongoDB could not prepare its collections: no"):
+    with pytest.raises(UnavailableError, match="MongoDB could not create its collections and indexes: no"):
         Staging(database).ensure()
     monkeypatch.undo()
     assert [*database.list_collections(filter={"name": "bars"})] == [before]
@@ -122,7 +120,7 @@ def test_two_ticks_may_prepare_an_empty_database_at_once(database: Mongo, monkey
     ],
     ids=str,
 )
-def test_mongodb_itself_refuses_a_malformed_document(staging: Staging, wrong: Document) -> None:
+def test_mongodb_rejects_a_malformed_document(staging: Staging, wrong: Document) -> None:
     staging.save([(session_bars(last=1), utc_now())], "run")
     document = staging.bars.find_one({}) or {}
     [name] = wrong
@@ -133,13 +131,15 @@ def test_mongodb_itself_refuses_a_malformed_document(staging: Staging, wrong: Do
     assert [*staging.bars.find()] == [document]
 
 
-def test_a_refused_write_is_one_clear_line(staging: Staging) -> None:
+def test_the_error_of_a_rejected_write_is_one_line(staging: Staging) -> None:
     broken = replace(session_bars(last=2), high=["a price", "another"])
-    with pytest.raises(BarflowError, match=r"^MongoDB refused to store the bars: [^\n]+unchanged[.]$"):
+    with pytest.raises(
+        BarflowError, match=r"^MongoDB could not store the bars, since it rejected a write: [^\n]+unchanged[.] [^\n]+$"
+    ):
         staging.save([(broken, utc_now())], "run")
 
 
-def test_the_volume_is_a_long_and_the_prices_are_exact(staging: Staging) -> None:
+def test_volumes_are_stored_as_longs_and_prices_exactly(staging: Staging) -> None:
     staging.save([(session_bars(last=3, volume=7, high=210.0050049), utc_now())], "run")
     document = staging.bars.find_one({}) or {}
     assert document["volume"] == [7, 7, 7]
@@ -148,7 +148,7 @@ def test_the_volume_is_a_long_and_the_prices_are_exact(staging: Staging) -> None
 
 
 class Interrupted(Staging):
-    """Staging that lets another run go first between its read and its write."""
+    """Staging in which another run writes between the read and the write."""
 
     def __init__(self, database: Mongo, *others: SessionBars) -> None:
         super().__init__(database)
@@ -161,14 +161,14 @@ class Interrupted(Staging):
         return iter(found)
 
 
-def test_a_first_write_that_lost_the_race_is_merged_into_the_winners(staging: Staging) -> None:
+def test_a_first_write_that_lost_a_race_is_merged(staging: Staging) -> None:
     slow = Interrupted(staging.database, session_bars(first=0, last=50))
     saved = slow.save([(session_bars(first=40, last=78), utc_now())], "slow")["AAPL"]
     assert (saved.new, saved.revised, saved.unchanged) == (28, 0, 10)
-    assert stored(staging.database, "AAPL") == printed(MARKET, "AAPL", DAY_OPENS, DAY_CLOSES)
+    assert stored(staging.database, "AAPL") == expected(MARKET, "AAPL", DAY_OPENS, DAY_CLOSES)
 
 
-def test_a_change_that_lost_the_race_is_merged_and_the_rest_of_its_save_stands(staging: Staging) -> None:
+def test_a_change_that_lost_a_race_is_merged_and_the_other_sessions_are_stored_once(staging: Staging) -> None:
     days = [item.session_date for item in last_sessions(DAY_CLOSES, 4)]
     staging.save([(session_bars(day=day, last=10), utc_now()) for day in days], "first")
     # Two other runs change the second session, each between a read and a write of the slow one.
@@ -192,13 +192,13 @@ def test_a_slow_older_answer_cannot_undo_a_correction(staging: Staging) -> None:
     assert document["volume"][:10] == [424242] * 10
     assert len(document["ts"]) == 12, "it may fill gaps"
     other = staging.save([(session_bars(last=10), early + timedelta(seconds=9))], "slow too")["AAPL"]
-    assert other.revised == 0, "filling a gap did not make the session pass for older than it is"
+    assert other.revised == 0, "filling a gap left the session's request time as it was"
     newer = staging.save([(session_bars(last=10), late + timedelta(seconds=1))], "newer")["AAPL"]
     assert newer.revised == 10
 
 
-def test_every_answer_of_a_save_keeps_its_own_moment(staging: Staging) -> None:
-    """Were they stored under the oldest of them, an answer from in between could undo the newest."""
+def test_each_session_of_a_save_has_its_own_request_time(staging: Staging) -> None:
+    """With the oldest time for all of them, an answer from in between could undo the newest."""
     start = utc_now()
     moments = [start, start + timedelta(seconds=20)]
     staging.save([(session_bars("MSFT", last=5), moments[0]), (session_bars(last=5, volume=1), moments[1])], "batch")
@@ -208,7 +208,7 @@ def test_every_answer_of_a_save_keeps_its_own_moment(staging: Staging) -> None:
 
 
 def test_sessions_are_written_oldest_first(staging: Staging, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next tick starts from the newest stored one, so that what a kill left out is asked for again."""
+    """The next tick starts from the newest stored session, so it requests again what a killed tick left out."""
     days = [item.session_date for item in last_sessions(DAY_CLOSES, 5)]
     written: list[str] = []
     bulk_write = Collection.bulk_write
@@ -234,7 +234,7 @@ def test_the_newest_session_of_each_symbol_is_found_however_old_it_is(staging: S
     assert staging.newest_sessions([*newest, "NEVER"], []) == newest
 
 
-def test_a_symbols_sessions_are_read_from_one_day_to_another(staging: Staging) -> None:
+def test_a_symbols_sessions_are_read_by_a_range_of_days(staging: Staging) -> None:
     days = [item.session_date for item in last_sessions(DAY_CLOSES, 5)]  # three of June, two of July
     staging.save([(session_bars(name, day, last=2), utc_now()) for name in ("A", "B", "C") for day in days], "run")
 
@@ -246,7 +246,7 @@ def test_a_symbols_sessions_are_read_from_one_day_to_another(staging: Staging) -
     assert read("NEVER", "2025-07-01", "2025-07-31") == read("B", "2025-08-01", "2025-08-31") == set()
 
 
-def test_documents_are_counted_by_symbol_by_day_and_by_when_they_changed(staging: Staging) -> None:
+def test_documents_are_counted_by_symbol_day_and_time_of_change(staging: Staging) -> None:
     days = [item.session_date for item in last_sessions(DAY_CLOSES, 2)]
     staging.save([(session_bars(name, day, last=3), utc_now()) for name in ("A", "B") for day in days], "run")
     moment = utc_now()
@@ -264,32 +264,32 @@ def test_documents_are_counted_by_symbol_by_day_and_by_when_they_changed(staging
     assert (changed["_id"], changed["last"]) == ("B|5min|2025-07-02", DAY_OPENS + timedelta(minutes=20))
 
 
-def test_an_answer_too_large_for_a_document_is_kept_whole_in_parts(
+def test_an_answer_too_large_for_a_document_is_stored_in_parts(
     staging: Staging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("barflow.staging.sessions.PLAIN_BODY_BYTES", 100)
     monkeypatch.setattr("barflow.staging.sessions.PART_BYTES", 300)
     body = str([*range(1000)]).encode()
-    staging.keep_raw(RawResponse(body, ("AAPL",), utc_now(), 200), "run")
+    staging.store_raw(RawResponse(body, ("AAPL",), utc_now(), 200), "run")
     parts = [*staging.database["raw_responses"].find(sort=[("part", 1)])]
     assert len(parts) > 1
     assert {(part["parts"], part["encoding"], part["run_id"]) for part in parts} == {(len(parts), "zlib", "run")}
     assert zlib.decompress(b"".join(part["body"] for part in parts)) == body
 
 
-def test_an_answer_that_is_not_text_is_kept_too(staging: Staging) -> None:
-    staging.keep_raw(RawResponse(b'{"status": \xff', ("AAPL",), utc_now(), 502), "run")
+def test_an_answer_that_is_not_text_is_stored_too(staging: Staging) -> None:
+    staging.store_raw(RawResponse(b'{"status": \xff', ("AAPL",), utc_now(), 502), "run")
     assert staging.database["raw_responses"].count_documents({"http_status": 502}) == 1
 
 
-def test_nobody_listening_is_one_clear_line_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("barflow.staging.connection.ANSWER_MS", 1500)
+def test_the_error_without_a_server_is_one_line_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("barflow.staging.connection.SERVER_SELECTION_MS", 300)
     with pytest.raises(UnavailableError) as caught:
         connect(f"mongodb://reader:hunter2@127.0.0.1:{free_port()}/")
     text = str(caught.value)
     assert text.startswith("MongoDB could not be reached: 127.0.0.1:")
     assert "BARFLOW_MONGODB_URI" in text
-    assert "Topology" not in text, "nothing of the driver's internals"
+    assert "Topology" not in text, "no internals of the driver"
     assert "\n" not in text
     assert "hunter2" not in text
     assert caught.value.__cause__ is None
@@ -300,14 +300,14 @@ def test_nobody_listening_is_one_clear_line_without_the_password(monkeypatch: py
     "uri",
     ["postgresql://u:hunter2@h/", "mongodb://u:hunter2@", "mongodb://u:hunter2@h:port", "mongodb://u:hun/ter2@h/"],
 )
-def test_a_malformed_uri_is_bad_input_and_is_not_repeated(uri: str) -> None:
+def test_a_malformed_uri_is_bad_input_and_is_not_shown(uri: str) -> None:
     with pytest.raises(BadInputError, match="BARFLOW_MONGODB_URI is not a MongoDB URI") as caught:
         connect(uri)
     assert "ter2" not in str(caught.value)
 
 
 class Server:
-    """A MongoDB server that a test may kill."""
+    """A MongoDB server that a test can kill."""
 
     def __init__(self, state: Path) -> None:
         (state / "logs").mkdir()
@@ -315,7 +315,7 @@ class Server:
 
     def start(self) -> Mongo:
         uri = start_mongo(self.state, self._remember, print)
-        client: MongoClient[Document] = MongoClient(uri, serverSelectionTimeoutMS=2000)
+        client: MongoClient[Document] = MongoClient(uri, serverSelectionTimeoutMS=1000)
         return client.get_database("barflow", codec_options=UTC_AWARE)
 
     def _remember(self, process: subprocess.Popen[bytes], number: int) -> None:
@@ -333,16 +333,18 @@ def server(tmp_path: Path) -> Iterator[Server]:
     made.kill()
 
 
-def test_mongodb_killed_in_the_middle_of_a_tick_loses_nothing_and_the_next_tick_repairs(
+def test_mongodb_killed_during_a_tick_loses_nothing_and_the_next_tick_completes_it(
     server: Server, market: TwelveDataEmulator, database: Mongo
 ) -> None:
     symbols = ["AAPL", "MSFT", "NVDA", "GOOGL", "TSLA", "AMD"]
     opened = server.start()
     ingest(market, opened).tick(symbols[:2])
     acknowledged = {item["_id"]: item for item in opened["bars"].find()}
-    CLOCK.now = utc("2025-07-03 17:00")  # the half day's close: a session to add, others to write for the first time
+    CLOCK.now = utc(
+        "2025-07-03 17:00"
+    )  # the close of a half day: one new session, and other symbols for the first time
     hop = ingest(market, opened)
-    hop.staging = ToBeKilled(opened, server)
+    hop.staging = KilledServerStaging(opened, server)
     with pytest.raises(UnavailableError, match=r"^MongoDB could not [^\n]+, then run the same command again[.]$"):
         hop.tick(symbols)
 
@@ -351,8 +353,10 @@ def test_mongodb_killed_in_the_middle_of_a_tick_loses_nothing_and_the_next_tick_
     assert {key: value for key, value in found.items() if key in acknowledged} == acknowledged
     for symbol in symbols[2:]:
         stored_keys = sorted(key for key, item in found.items() if item["symbol"] == symbol)
-        assert stored_keys == asked_for(symbol)[: len(stored_keys)], "no session is left out before the newest"
-    assert restarted["ledger"].count_documents({"outcome": "running"}) == 1, "it shows as a run that died"
+        assert stored_keys == requested_keys(symbol)[: len(stored_keys)], (
+            "no session before the newest stored one is missing"
+        )
+    assert restarted["ledger"].count_documents({"outcome": "running"}) == 1, "the run that died"
     ingest(market, restarted).tick(symbols)
 
     CLOCK.now = DAY_CLOSES
@@ -362,12 +366,12 @@ def test_mongodb_killed_in_the_middle_of_a_tick_loses_nothing_and_the_next_tick_
     assert end_state(restarted) == end_state(database)
 
 
-def asked_for(symbol: str) -> list[str]:
-    """The sessions of a first run, oldest first."""
+def requested_keys(symbol: str) -> list[str]:
+    """Return the keys of the sessions that a first run requests, oldest first."""
     return [document_key(symbol, item.session_date) for item in last_sessions(CLOCK(), 20)]
 
 
-class ToBeKilled(Staging):
+class KilledServerStaging(Staging):
     """Staging whose server is killed while it writes."""
 
     def __init__(self, database: Mongo, server: Server) -> None:
@@ -375,5 +379,5 @@ class ToBeKilled(Staging):
         self.server = server
 
     def save(self, sessions: Any, run_id: str) -> Any:
-        Timer(0.1, self.server.process.kill).start()  # this process: another may be the server by then
+        Timer(0.1, self.server.process.kill).start()  # this process, since self.server may have another one by then
         return super().save(sessions, run_id)

@@ -1,4 +1,4 @@
-"""Does the emulator refuse, and count credits, as Twelve Data does?"""
+"""The Twelve Data emulator refuses requests and counts credits like the API."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def server() -> Iterator[TwelveDataEmulator]:
 
 @pytest.fixture
 def api(server: TwelveDataEmulator) -> TwelveDataEmulator:
-    """The server of this module, set back to its defaults."""
+    """The server of this module, reset to its defaults."""
     return reset(server)
 
 
 class TestRefusals:
     @pytest.mark.parametrize(
-        ("params", "code", "says"),
+        ("params", "code", "text"),
         [
             ({"interval": "1min"}, 400, "Invalid **interval** provided: 1min. Supported intervals: 1min, 5min"),
             ({"interval": None}, 400, "Invalid **interval**"),
@@ -46,17 +46,17 @@ class TestRefusals:
             ({"symbol": ",".join(f"S{n}" for n in range(121))}, 414, "120"),
         ],
     )
-    def test_a_bad_parameter(self, api: TwelveDataEmulator, params: dict[str, Any], code: int, says: str) -> None:
+    def test_a_bad_parameter(self, api: TwelveDataEmulator, params: dict[str, Any], code: int, text: str) -> None:
         answer = ask(api, **params)
         assert answer.status_code == answer.json()["code"] == code
         assert answer.json()["status"] == "error"
-        assert says in answer.json()["message"]
+        assert text in answer.json()["message"]
         assert api.requests[-1].credits == 0
 
-    def test_120_symbols_are_not_too_many(self, api: TwelveDataEmulator) -> None:
+    def test_120_symbols_are_accepted(self, api: TwelveDataEmulator) -> None:
         assert len(ask(api, ",".join(f"S{n}" for n in range(120)), outputsize=1).json()) == 120
 
-    def test_an_error_may_come_with_status_200(self, api: TwelveDataEmulator) -> None:
+    def test_an_error_has_status_200_by_switch(self, api: TwelveDataEmulator) -> None:
         api.switches.error_status_is_200 = True
         answer = ask(api, "UNKNOWN")
         assert (answer.status_code, answer.json()["code"]) == (200, 404)
@@ -67,7 +67,7 @@ class TestRefusals:
         assert answer.status_code == 403
         assert "/time_series is available exclusively with" in answer.json()["message"]
 
-    def test_a_batch_carries_the_errors_of_its_symbols(self, api: TwelveDataEmulator) -> None:
+    def test_a_batch_contains_the_errors_of_its_symbols(self, api: TwelveDataEmulator) -> None:
         api.switches.plan_symbols = {"PLAN"}
         answer = ask(api, "AAPL,UNKNOWN,PLAN,MSFT")
         assert answer.status_code == 200
@@ -77,25 +77,25 @@ class TestRefusals:
 
     def test_a_batch_is_keyed_as_requested(self, api: TwelveDataEmulator) -> None:
         answer = ask(api, "aapl, MSFT:NASDAQ").json()
-        assert {asked: body["meta"]["symbol"] for asked, body in answer.items()} == {
+        assert {symbol: body["meta"]["symbol"] for symbol, body in answer.items()} == {
             "aapl": "AAPL",
             "MSFT:NASDAQ": "MSFT",
         }
 
 
 class TestTheKey:
-    def test_in_the_header_or_in_the_url_and_the_log_says_which_but_not_what(self, api: TwelveDataEmulator) -> None:
+    def test_is_accepted_in_header_or_url_and_only_its_place_is_recorded(self, api: TwelveDataEmulator) -> None:
         assert ask(api).status_code == 200
         assert ask(api, key=None, apikey="emulator-key").status_code == 200
         assert ask(api, key=None).status_code == 401
         assert [call.key_in for call in api.requests] == ["header", "url", None]
         assert "emulator-key" not in repr(api.requests)
 
-    def test_demo_is_good_for_apple_only(self, api: TwelveDataEmulator) -> None:
+    def test_demo_is_valid_for_apple_only(self, api: TwelveDataEmulator) -> None:
         assert ask(api, "AAPL", key="demo").status_code == 200
         assert ask(api, "AAPL,MSFT", key="demo").status_code == 401
 
-    def test_the_log_tells_what_was_asked_and_answered(self, api: TwelveDataEmulator) -> None:
+    def test_a_request_is_recorded_with_its_answer(self, api: TwelveDataEmulator) -> None:
         ask(api, "AAPL,MSFT", outputsize=5)
         [call] = api.requests
         assert (call.path, call.symbols, call.credits, call.status) == ("/time_series", ("AAPL", "MSFT"), 2, 200)
@@ -109,18 +109,18 @@ class TestCredits:
         limit(api, per_minute=8, per_day=800)
         return api
 
-    def test_one_for_each_symbol_whatever_the_size(self, basic: TwelveDataEmulator) -> None:
+    def test_one_credit_per_symbol_for_any_outputsize(self, basic: TwelveDataEmulator) -> None:
         answer = ask(basic, "AAPL,MSFT,NVDA", outputsize=5000)
         assert (answer.headers["api-credits-used"], answer.headers["api-credits-left"]) == ("3", "5")
 
-    def test_they_come_back_with_the_clock_minute(self, basic: TwelveDataEmulator) -> None:
+    def test_the_minutes_credits_are_restored_at_the_next_clock_minute(self, basic: TwelveDataEmulator) -> None:
         CLOCK.now = DAY_CLOSES + timedelta(seconds=59)
         ask(basic, ",".join(f"S{n}" for n in range(8)))
         assert ask(basic).status_code == 429
         CLOCK.now += timedelta(seconds=1)
         assert ask(basic).status_code == 200
 
-    def test_the_days_come_back_at_midnight_utc(self, basic: TwelveDataEmulator) -> None:
+    def test_the_days_credits_are_restored_at_midnight_utc(self, basic: TwelveDataEmulator) -> None:
         limit(basic, per_minute=8, per_day=1)
         CLOCK.now = datetime(2025, 7, 2, 23, 59, 59, tzinfo=UTC)
         assert ask(basic).status_code == 200
@@ -128,13 +128,13 @@ class TestCredits:
         CLOCK.now += timedelta(seconds=1)
         assert ask(basic).status_code == 200
 
-    def test_a_batch_above_the_rest_is_refused_whole(self, basic: TwelveDataEmulator) -> None:
+    def test_a_batch_above_the_credits_left_is_refused_entirely(self, basic: TwelveDataEmulator) -> None:
         ask(basic, "AAPL,MSFT,NVDA")
         answer = ask(basic, "A,B,C,D,E,F")
         assert answer.status_code == 429
         assert "9 API credits were used, with the current limit being 8" in answer.json()["message"]
 
-    def test_or_answered_in_part(self, basic: TwelveDataEmulator) -> None:
+    def test_a_batch_above_the_credits_left_is_answered_in_part_by_switch(self, basic: TwelveDataEmulator) -> None:
         basic.switches.partial_batches = True
         ask(basic, "AAPL,MSFT,NVDA")
         answer = ask(basic, "A,B,C,D,E,F")
@@ -143,17 +143,17 @@ class TestCredits:
         assert ask(basic, "A,B").status_code == 429
 
     @pytest.mark.parametrize(("count", "after"), [(True, 429), (False, 200)])
-    def test_refused_calls_count_or_not(self, basic: TwelveDataEmulator, count: bool, after: int) -> None:
+    def test_refused_calls_use_credits_by_switch(self, basic: TwelveDataEmulator, count: bool, after: int) -> None:
         basic.switches.refused_calls_count = count
         ask(basic, "A,B,C")
         ask(basic, "A,B,C,D,E,F")
         assert ask(basic, "AAPL").status_code == after
 
-    def test_the_headers_may_be_absent(self, basic: TwelveDataEmulator) -> None:
+    def test_credit_headers_are_absent_by_switch(self, basic: TwelveDataEmulator) -> None:
         basic.switches.credit_headers = False
         assert "api-credits-left" not in ask(basic).headers
 
-    def test_usage_tells_the_plan(self, basic: TwelveDataEmulator) -> None:
+    def test_api_usage_describes_the_plan(self, basic: TwelveDataEmulator) -> None:
         ask(basic, "AAPL,MSFT")
         headers = {"Authorization": "apikey emulator-key"}
         usage = requests.get(f"{basic.url}/api_usage", headers=headers, timeout=10)

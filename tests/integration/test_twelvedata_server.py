@@ -1,4 +1,4 @@
-"""The emulator answers as Twelve Data was seen to answer, under every setting of its switches."""
+"""The Twelve Data emulator answers like the recorded API, under every setting of its switches."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def server() -> Iterator[TwelveDataEmulator]:
 
 @pytest.fixture
 def api(server: TwelveDataEmulator) -> TwelveDataEmulator:
-    """The server of this module, set back to its defaults."""
+    """The server of this module, reset to its defaults."""
     return reset(server)
 
 
 def shape(body: Any) -> Any:
-    """Return the keys of a body in their order, with the types of their values; of a list, its first element's."""
+    """Return keys in their order with the types of their values; a list by its first element."""
     if isinstance(body, dict):
         return [(key, shape(value)) for key, value in body.items()]
     return [shape(body[0])] if isinstance(body, list) else type(body).__name__
 
 
-class TestAnswersAgreeWithTheRecordedOnes:
+class TestAnswersEqualRecordedAnswers:
     def test_one_symbol(self, api: TwelveDataEmulator, recordings: Recordings) -> None:
         answer = ask(api)
         assert shape(answer.json()) == shape(recordings.bodies["one_symbol"])
@@ -54,10 +54,10 @@ class TestAnswersAgreeWithTheRecordedOnes:
         with TwelveDataEmulator(Recording.load(recordings.answers)) as replayed:
             for symbol in replayed.source.symbols:
                 (file,) = recordings.answers.glob(f"time_series_{symbol}_5min_*.json")
-                assert ask(replayed, symbol, timezone="Exchange", outputsize=1500).content == file.read_bytes()
+                assert ask(replayed, symbol, timezone="Exchange", outputsize=5000).content == file.read_bytes()
 
     @pytest.mark.parametrize(
-        ("body", "request_of"),
+        ("body", "request_options"),
         [
             ("bad_key", {"key": "wrong"}),
             ("unknown_symbol", {"symbol": "UNKNOWN"}),
@@ -65,10 +65,10 @@ class TestAnswersAgreeWithTheRecordedOnes:
         ],
     )
     def test_errors(
-        self, api: TwelveDataEmulator, recordings: Recordings, body: str, request_of: dict[str, str]
+        self, api: TwelveDataEmulator, recordings: Recordings, body: str, request_options: dict[str, str]
     ) -> None:
         api.switches.plan_symbols = {"PLAN"}
-        theirs, answer = recordings.bodies[body], ask(api, **request_of)
+        theirs, answer = recordings.bodies[body], ask(api, **request_options)
         assert list(answer.json().items()) == list(theirs.items())
         assert answer.status_code == theirs["code"]
 
@@ -88,7 +88,7 @@ class TestAnswersAgreeWithTheRecordedOnes:
         assert answer.status_code == 429
         assert list(answer.json().items()) == list(recordings.bodies[f"{window}_credits_spent"].items())
 
-    def test_the_unknown_symbol_of_a_batch_in_its_other_wording(
+    def test_the_other_recorded_error_of_an_unknown_symbol_in_a_batch(
         self, api: TwelveDataEmulator, recordings: Recordings
     ) -> None:
         theirs = recordings.bodies["unknown_in_batch"]["NIKK"]
@@ -98,36 +98,38 @@ class TestAnswersAgreeWithTheRecordedOnes:
         assert ours["message"] == theirs["message"].replace("NIKK", "UNKNOWN")
 
 
-class TestWhichBarsAreInAnAnswer:
-    def test_thirty_without_dates_and_newest_first(self, api: TwelveDataEmulator) -> None:
+class TestTheBarsOfAnAnswer:
+    def test_thirty_bars_without_dates_newest_first(self, api: TwelveDataEmulator) -> None:
         newest = DAY_CLOSES - BAR
         assert stamps(ask(api)) == [text(newest - BAR * n) for n in range(30)]
 
-    def test_order_asc_is_the_same_from_the_other_end(self, api: TwelveDataEmulator) -> None:
+    def test_order_asc_reverses_the_same_bars(self, api: TwelveDataEmulator) -> None:
         assert stamps(ask(api, order="asc")) == stamps(ask(api))[::-1]
 
-    def test_text_and_values_are_the_sources(self, api: TwelveDataEmulator) -> None:
+    def test_values_are_the_text_of_the_source(self, api: TwelveDataEmulator) -> None:
         values = ask(api, order="asc", start_date="2025-07-02").json()["values"]
         assert values == as_values(MARKET.rows("AAPL", DAY_OPENS, DAY_CLOSES))
 
     @pytest.mark.parametrize("form", ["2025-07-02 15:30:00", "2025-07-02T15:30:00"])
-    def test_both_forms_of_a_date_with_time(self, api: TwelveDataEmulator, form: str) -> None:
+    def test_both_formats_of_a_date_with_time(self, api: TwelveDataEmulator, form: str) -> None:
         assert stamps(ask(api, start_date=form))[-1] == "2025-07-02 15:30:00"
 
     @pytest.mark.parametrize("zone", [{"timezone": "Exchange"}, {"timezone": "America/New_York"}, {"timezone": None}])
-    def test_dates_and_stamps_are_in_the_asked_time_zone(self, api: TwelveDataEmulator, zone: dict[str, Any]) -> None:
+    def test_dates_and_timestamps_are_in_the_requested_time_zone(
+        self, api: TwelveDataEmulator, zone: dict[str, Any]
+    ) -> None:
         assert stamps(ask(api, start_date="2025-07-02 09:30:00", end_date="2025-07-02 09:35:00", **zone)) == [
             "2025-07-02 09:35:00",
             "2025-07-02 09:30:00",
         ]
 
-    def test_the_end_is_in_the_answer_or_not(self, api: TwelveDataEmulator) -> None:
+    def test_end_date_is_inclusive_or_exclusive_by_switch(self, api: TwelveDataEmulator) -> None:
         dates = {"start_date": "2025-07-02 14:00:00", "end_date": "2025-07-02 14:10:00"}
         assert len(ask(api, **dates).json()["values"]) == 3
         api.switches.end_date_inclusive = False
         assert len(ask(api, **dates).json()["values"]) == 2
 
-    def test_an_end_without_time_is_its_midnight(self, api: TwelveDataEmulator) -> None:
+    def test_an_end_date_without_time_is_its_midnight(self, api: TwelveDataEmulator) -> None:
         CLOCK.now = HALF_DAY_CLOSES
         assert stamps(ask(api, start_date="2025-07-02", end_date="2025-07-03"))[0] == "2025-07-02 19:55:00"
 
@@ -147,7 +149,7 @@ class TestWhichBarsAreInAnAnswer:
             {"start_date": "9999-12-31 23:59:59.999999", "end_date": "9999-12-31 23:59:59.999999"},
         ],
     )
-    def test_nothing_in_range_is_the_400_of_no_data(self, api: TwelveDataEmulator, dates: dict[str, str]) -> None:
+    def test_a_range_without_bars_is_error_400(self, api: TwelveDataEmulator, dates: dict[str, str]) -> None:
         CLOCK.now = datetime(2025, 7, 6, tzinfo=UTC)
         answer = ask(api, **dates)
         assert (answer.status_code, answer.json()["message"]) == (400, NO_DATA)
@@ -160,7 +162,7 @@ class TestWhichBarsAreInAnAnswer:
         inclusive=st.booleans(),
     )
     @settings(max_examples=15, deadline=None)
-    def test_paging_back_loses_nothing(
+    def test_paging_backwards_returns_every_bar(
         self, server: TwelveDataEmulator, size: int, start: datetime, inclusive: bool
     ) -> None:
         reset(server).switches.end_date_inclusive = inclusive
@@ -174,15 +176,15 @@ class TestWhichBarsAreInAnAnswer:
                 break
             oldest = datetime.fromisoformat(values[-1]["datetime"])
             end = text(oldest if inclusive else oldest + BAR)
-        wanted = as_values(MARKET.rows("AAPL", start.replace(tzinfo=UTC), DAY_CLOSES))
-        assert sorted(seen.values(), key=lambda value: value["datetime"]) == wanted
+        expected = as_values(MARKET.rows("AAPL", start.replace(tzinfo=UTC), DAY_CLOSES))
+        assert sorted(seen.values(), key=lambda value: value["datetime"]) == expected
 
-    def test_decimals_are_rounded_when_asked(self, api: TwelveDataEmulator) -> None:
+    def test_dp_rounds_prices(self, api: TwelveDataEmulator) -> None:
         assert all(len(value["close"].partition(".")[2]) == 2 for value in ask(api, dp=2).json()["values"])
 
 
 class TestTheFormingBar:
-    def test_is_there_with_less_than_its_volume(self, api: TwelveDataEmulator) -> None:
+    def test_has_its_first_price_and_a_part_of_its_volume(self, api: TwelveDataEmulator) -> None:
         CLOCK.now = DAY_OPENS + timedelta(minutes=62)
         [final] = as_values(MARKET.rows("AAPL", DAY_OPENS + BAR * 12, DAY_OPENS + BAR * 13))
         forming = ask(api, outputsize=1).json()["values"][0]
@@ -196,11 +198,11 @@ class TestTheFormingBar:
         CLOCK.now, api.switches.forming_bar = DAY_OPENS + timedelta(minutes=62), False
         assert stamps(ask(api))[0] == "2025-07-02 14:25:00"
 
-    def test_the_future_is_never_served(self, api: TwelveDataEmulator) -> None:
+    def test_bars_of_the_future_are_never_served(self, api: TwelveDataEmulator) -> None:
         CLOCK.now = DAY_OPENS + timedelta(minutes=1)
         assert stamps(ask(api, start_date="2025-07-02", end_date="2025-07-09")) == ["2025-07-02 13:30:00"]
 
-    def test_a_replay_stands_still_after_its_last_bar(self) -> None:
+    def test_the_clock_of_a_replay_stops_after_its_last_bar(self) -> None:
         rows = MARKET.rows("AAPL", DAY_OPENS, DAY_OPENS + BAR * 5)
         with TwelveDataEmulator(Recording(("AAPL", row) for row in rows)) as replayed:
             assert replayed.clock() == DAY_OPENS + BAR * 5
@@ -208,7 +210,7 @@ class TestTheFormingBar:
 
 
 class TestCorrections:
-    def test_a_corrected_bar_is_served_from_then_on(self, api: TwelveDataEmulator) -> None:
+    def test_a_correction_changes_later_answers(self, api: TwelveDataEmulator) -> None:
         day = {"order": "asc", "start_date": "2025-07-02"}
         before = ask(api, **day).json()["values"]
         api.switches.correct("AAPL", DAY_OPENS + BAR * 3, close="1.50000", volume=7)
@@ -219,14 +221,14 @@ class TestCorrections:
         api.switches.corrections = {}
         assert ask(api, **day).json()["values"] == before
 
-    def test_a_correction_of_nothing_is_a_mistake(self) -> None:
+    def test_a_correction_of_an_unknown_field_or_a_naive_time_raises(self) -> None:
         with pytest.raises(ValueError, match="cannot correct"):
             Switches().correct("AAPL", DAY_OPENS, price="1")
         with pytest.raises(ValueError, match="cannot correct"):
             Switches().correct("AAPL", datetime(2025, 7, 2, 9, 30), close="1")
 
 
-def test_it_starts_on_its_own_port_and_leaves_it() -> None:
+def test_a_server_has_its_own_port_and_frees_it() -> None:
     with TwelveDataEmulator(MARKET) as one, TwelveDataEmulator(MARKET) as other:
         assert one.url != other.url
         assert ask(one).status_code == ask(other).status_code == 200

@@ -1,4 +1,4 @@
-"""How do the tests of ingestion run a tick, and how do they see what it left?"""
+"""Ticks for the tests of ingest, and the state that they leave in MongoDB."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from emulators.twelvedata.server import TwelveDataEmulator
 
 KEY = "emulator-key"
 SYMBOLS = ("AAPL", "MSFT")
-# What differs between two runs that end in the same state.
-OF_THE_RUN = ("run_id", "first_seen_at", "updated_at", "requested_at", "seen_at", "last_seen_at", "times")
+# Fields that may differ between two runs that end in the same state.
+RUN_FIELDS = ("run_id", "first_seen_at", "updated_at", "requested_at", "seen_at", "last_seen_at", "times")
 
 
 def ingest(
@@ -34,13 +34,13 @@ def ingest(
     revision: int = 2,
     clock: Callable[[], datetime] = CLOCK,
 ) -> Ingest:
-    """The hop against an emulator, with the vendor's largest batches and no limit of credits."""
+    """Return ingest against an emulator, with the API's largest batches and no limit of credits."""
     client = TwelveDataClient(api.url, SecretStr(KEY), credits_per_minute=10_000, credits_per_day=None, batch_size=120)
     return Ingest(client, database, history_sessions=history, revision_sessions=revision, clock=clock)
 
 
-class Script:
-    """A client that gives these results, one after the other; an exception among them is raised in its turn."""
+class FakeClient:
+    """A client that returns these results one after the other. It raises an exception in its turn."""
 
     def __init__(self, *results: Answer | SymbolError | BaseException) -> None:
         self.results = results
@@ -53,17 +53,18 @@ class Script:
 
 
 def scripted(database: Database[Document], *results: Answer | SymbolError | BaseException, now: datetime) -> Ingest:
-    """The hop on a client that gives these results."""
-    script: Any = Script(*results)
-    return Ingest(script, database, history_sessions=20, revision_sessions=2, clock=lambda: now)
+    """Return ingest with a fake client that returns these results."""
+    client: Any = FakeClient(*results)
+    return Ingest(client, database, history_sessions=20, revision_sessions=2, clock=lambda: now)
 
 
 def answer(symbol: str, rows: Sequence[Row], requested_at: datetime | None = None, **meta: str) -> Answer:
-    """A symbol's answer made of these bars."""
+    """Return a symbol's answer with these bars."""
     return Answer(symbol, {"symbol": symbol, **meta}, [as_value(row) for row in rows], requested_at or utc_now())
 
 
 def as_value(row: Row) -> dict[str, Any]:
+    """Return a bar as it is in an answer."""
     names = ("open", "high", "low", "close", "volume")
     return {"datetime": f"{row[0]:%Y-%m-%d %H:%M:%S}", **dict(zip(names, row[1:], strict=True))}
 
@@ -72,7 +73,7 @@ Values = tuple[float, float, float, float, int]
 
 
 def stored(database: Database[Document], symbol: str) -> dict[datetime, Values]:
-    """Every stored bar of a symbol by its open (UTC): dollars and shares."""
+    """Return every stored bar of a symbol by its open (UTC), in dollars and shares."""
     bars: dict[datetime, Values] = {}
     for document in database["bars"].find({"symbol": symbol}):
         for ts, *values in zip(*(document[name] for name in ARRAYS[:-1]), strict=True):
@@ -81,8 +82,8 @@ def stored(database: Database[Document], symbol: str) -> dict[datetime, Values]:
     return bars
 
 
-def printed(source: BarSource, symbol: str, start: datetime, end: datetime) -> dict[datetime, Values]:
-    """What the source's market printed in [start, end): the oracle of what must be stored."""
+def expected(source: BarSource, symbol: str, start: datetime, end: datetime) -> dict[datetime, Values]:
+    """Return the source's bars in [start, end): the bars that must be stored."""
     return {
         row[0]: (float(row[1] or 0), float(row[2] or 0), float(row[3] or 0), float(row[4] or 0), int(row[5] or 0))
         for row in source.rows(symbol, start, end)
@@ -90,25 +91,25 @@ def printed(source: BarSource, symbol: str, start: datetime, end: datetime) -> d
 
 
 def end_state(database: Database[Document], *collections: str) -> dict[str, Document]:
-    """All documents by ``_id``, without what two runs of the same work may differ in."""
+    """Return all documents by ``_id``, without the fields that may differ between runs."""
     names = collections or ("bars", "rejected_bars")
     return {
-        document["_id"]: {name: value for name, value in document.items() if name not in OF_THE_RUN}
+        document["_id"]: {name: value for name, value in document.items() if name not in RUN_FIELDS}
         for name in names
         for document in database[name].find()
     }
 
 
 def counts(**values: int) -> dict[str, int]:
-    """The counts of a symbol, those that are not named being zero."""
+    """Return the counts of a symbol. Those that are not given are zero."""
     return {**asdict(Counts()), **values}
 
 
 def utc(text: str) -> datetime:
-    """``"2025-07-02 13:30"`` as a moment in UTC."""
+    """Return the moment of a text such as ``2025-07-02 13:30`` in UTC."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 def everything(database: Database[Document]) -> str:
-    """The whole database as text, for a search of what must not be in it."""
+    """Return the whole database as text, to search it for secrets."""
     return re.sub(r"\s+", " ", str([[*database[name].find()] for name in database.list_collection_names()]))

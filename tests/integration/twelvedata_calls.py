@@ -1,4 +1,4 @@
-"""How do the tests of the API emulator talk to it? One market, one clock, one call."""
+"""Helpers of the Twelve Data emulator's tests: one market, one clock, one call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MARKET = SyntheticBars(seed=7)
 
 
 class Clock:
-    """The emulator's clock, which a test moves."""
+    """The emulator's clock, which a test can move."""
 
     def __init__(self) -> None:
         self.now = DAY_CLOSES
@@ -31,7 +31,7 @@ CLOCK = Clock()
 
 
 def reset(server: TwelveDataEmulator) -> TwelveDataEmulator:
-    """A running server as if it had just started: default switches, no limits, no credits used, an empty log."""
+    """Reset a running server: default switches, no limits, no credits used, no recorded requests."""
     CLOCK.now = DAY_CLOSES
     vars(server.switches).update({name: value for name, value in vars(Switches()).items() if name != "_lock"})
     limit(server)
@@ -40,7 +40,7 @@ def reset(server: TwelveDataEmulator) -> TwelveDataEmulator:
 
 
 def limit(server: TwelveDataEmulator, per_minute: int | None = None, per_day: int | None = None) -> None:
-    """Another plan, with all its credits."""
+    """Give the server these limits, with all credits left."""
     credits = server._answers.credits
     credits.per_minute, credits.per_day, credits._minute = per_minute, per_day, None
 
@@ -52,10 +52,10 @@ def ask(
     timeout: float = 10,
     **params: object,
 ) -> Any:
-    """One request for a time series, in UTC and with the key in the header unless told otherwise."""
-    asked = {"symbol": symbol, "interval": "5min", "timezone": "UTC", **params}
+    """Request a time series, by default in UTC and with the key in the header."""
+    query = {"symbol": symbol, "interval": "5min", "timezone": "UTC", **params}
     headers = {"Authorization": f"apikey {key}"} if key else {}
-    return requests.get(f"{api.url}/time_series", params=asked, headers=headers, timeout=timeout)
+    return requests.get(f"{api.url}/time_series", params=query, headers=headers, timeout=timeout)
 
 
 def stamps(response: Any) -> list[str]:

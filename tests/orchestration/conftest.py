@@ -1,25 +1,42 @@
-"""Which DAGs do the tests look at? Those of each kind of environment, as Airflow reads them, each once."""
+"""Fixtures of the DAG tests: the DAGs of each kind of environment, read once."""
 
 from __future__ import annotations
 
 import pytest
 from reading import Structure, read_dags
 
-
-@pytest.fixture(scope="session")
-def deployed(tmp_path_factory: pytest.TempPathFactory) -> Structure:
-    """The DAGs of a deployment whose ingestion is a function."""
-    return read_dags(tmp_path_factory.mktemp("airflow"), {"BARFLOW_ENV": "dev"})
-
-
-@pytest.fixture(scope="session")
-def on_host(tmp_path_factory: pytest.TempPathFactory) -> Structure:
-    """Those of one whose host ingests, and that processes hourly."""
-    schedule = "40 10-15 * * MON-FRI;45 16 * * 1-5"
-    variables = {"BARFLOW_ENV": "prod", "BARFLOW_INGEST_RUNNER": "host", "BARFLOW_PROCESS_SCHEDULE": schedule}
-    return read_dags(tmp_path_factory.mktemp("airflow"), variables)
+# A deployment whose function ingests, one whose host ingests and that processes hourly, and a laptop.
+ENVIRONMENTS = {
+    "deployed": {"BARFLOW_ENV": "dev"},
+    "on_host": {
+        "BARFLOW_ENV": "prod",
+        "BARFLOW_INGEST_RUNNER": "host",
+        "BARFLOW_PROCESS_SCHEDULE": "40 10-15 * * MON-FRI;45 16 * * 1-5",
+    },
+    "on_laptop": {"BARFLOW_ENV": "local"},
+}
 
 
 @pytest.fixture(scope="session")
-def on_laptop(tmp_path_factory: pytest.TempPathFactory) -> Structure:
-    return read_dags(tmp_path_factory.mktemp("airflow"), {"BARFLOW_ENV": "local"})
+def structures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Structure]:
+    return read_dags(tmp_path_factory.mktemp("airflow"), ENVIRONMENTS)
+
+
+@pytest.fixture
+def deployed(structures: dict[str, Structure]) -> Structure:
+    return structures["deployed"]
+
+
+@pytest.fixture
+def on_host(structures: dict[str, Structure]) -> Structure:
+    return structures["on_host"]
+
+
+@pytest.fixture
+def on_laptop(structures: dict[str, Structure]) -> Structure:
+    return structures["on_laptop"]
+
+
+@pytest.fixture(params=ENVIRONMENTS)
+def structure(structures: dict[str, Structure], request: pytest.FixtureRequest) -> Structure:
+    return structures[request.param]

@@ -1,4 +1,4 @@
-"""How does Airflow read the DAGs? As its DAG processor does, in a process with the environment's variables."""
+"""Read the DAGs as Airflow's DAG processor does: in a forked process with an environment's variables."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from typing import Any
 DAGS = Path(__file__).parents[2] / "orchestration" / "dags"
 Structure = dict[str, Any]
 
+# Airflow is imported once, and a forked child parses the DAGs of each environment.
 READ = """
-import json, sys
+import json, os, sys
+from multiprocessing import get_context
 sys.path.insert(0, sys.argv[1])
 from airflow.dag_processing.dagbag import DagBag
-opened = []
 EVENTS = ("socket.connect", "subprocess.Popen")
-sys.addaudithook(lambda event, given: event in EVENTS and opened.append(f"{event} {given[:2]}"))
-bag = DagBag(sys.argv[1])
 def callbacks(task):
     found = task.on_failure_callback or ()
     return [item.__name__ for item in (found if isinstance(found, (list, tuple)) else [found])]
@@ -32,26 +31,39 @@ def about(task):
         "fails_run": bool(getattr(task, "on_failure_fail_dagrun", False)), "trigger_rule": task.trigger_rule.value,
         "command": getattr(task, "command", None), "connection": getattr(task, "ssh_conn_id", None),
     }
-dags = {
-    name: {
-        "tasks": {task.task_id: about(task) for task in dag.tasks},
-        "schedules": [item.expression for item in getattr(dag.timetable, "timetables", [])], "tags": sorted(dag.tags),
-        "doc": dag.doc_md, "active": dag.max_active_runs, "catchup": dag.catchup,
-        "params": {name: dag.params.get_param(name).schema for name in dag.params},
-        "defaults": dict(dag.params.dump()),
+def read(variables):
+    os.environ.update(variables)
+    opened = []
+    sys.addaudithook(lambda event, given: event in EVENTS and opened.append(f"{event} {given[:2]}"))
+    bag = DagBag(sys.argv[1])
+    dags = {
+        name: {
+            "tasks": {task.task_id: about(task) for task in dag.tasks},
+            "schedules": [item.expression for item in getattr(dag.timetable, "timetables", [])],
+            "tags": sorted(dag.tags), "doc": dag.doc_md, "active": dag.max_active_runs, "catchup": dag.catchup,
+            "params": {name: dag.params.get_param(name).schema for name in dag.params},
+            "defaults": dict(dag.params.dump()),
+        }
+        for name, dag in bag.dags.items()
     }
-    for name, dag in bag.dags.items()
-}
-print(json.dumps({"errors": bag.import_errors, "dags": dags, "opened": opened}, default=str))
+    return json.dumps({"errors": bag.import_errors, "dags": dags, "opened": opened}, default=str)
+environments = json.loads(sys.argv[2])
+with get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+    found = pool.map(read, environments.values(), chunksize=1)
+print(json.dumps(dict(zip(environments, map(json.loads, found)))))
 """
 
 
-def read_dags(home: Path, variables: dict[str, str]) -> Structure:
-    """The DAGs under these variables: errors, what parsing opened, and of each its tasks, schedules and form."""
-    environment = {**os.environ, **variables, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+def read_dags(home: Path, environments: dict[str, dict[str, str]]) -> dict[str, Structure]:
+    """Return the DAGs of each environment: import errors, what parsing opened, tasks, schedules and forms."""
+    variables = {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
     done = subprocess.run(
-        [sys.executable, "-c", READ, str(DAGS)], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", READ, str(DAGS), json.dumps(environments)],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    found: Structure = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Structure] = json.loads(done.stdout.splitlines()[-1])
     return found

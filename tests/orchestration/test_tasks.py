@@ -1,4 +1,4 @@
-"""Does a retry find what its run left at work, and do people hear why a task failed? moto stands in for AWS."""
+"""Tasks of the DAGs, with moto as AWS: what a retry reuses, what Slack gets after a failure, and backfills."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from barflow.contract import RuntimeContract, parameter_name
 from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
 from barflow.staging.connection import Document
-from emulators.slack.server import TOKEN, SlackEmulator, Trouble
+from emulators.slack.server import TOKEN, Fault, SlackEmulator
 from emulators.twelvedata.server import TwelveDataEmulator
 from local.embedded import EMULATOR_KEY
 from local.synthetic import SyntheticBars
@@ -33,11 +33,10 @@ ACCOUNT, RUN = "123456789012", "scheduled__2026-11-25T21:45:00+00:00"
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The DAGs' shared module, as tasks of the environment dev import it."""
+    """Yield the DAGs' functions and operators, as tasks of the environment dev import them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow-home")))
         patch.setenv("BARFLOW_ENV", "dev")
-        patch.setenv("BARFLOW_POLL_SECONDS", "1")
         patch.setenv("AIRFLOW_CONN_AWS_DEFAULT", "aws://")
         patch.syspath_prepend(str(DAGS))
         import backfill_bars
@@ -46,14 +45,14 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
         names = ("CreateCluster", "ClusterIsUp", "BarsToParquet", "BarsToWarehouse")
         operators = {name: getattr(barflow_operators, name) for name in names}
-        yield SimpleNamespace(tell_failure=barflow_tasks.tell_failure, backfill=backfill_bars, **operators)
+        yield SimpleNamespace(report_failure=barflow_tasks.report_failure, backfill=backfill_bars, **operators)
         for name in ("backfill_bars", "barflow_operators", "barflow_tasks"):
             sys.modules.pop(name, None)
 
 
 @pytest.fixture
 def contract(monkeypatch: pytest.MonkeyPatch) -> Iterator[RuntimeContract]:
-    """A deployment's contract in the account of moto's."""
+    """Yield a deployment's contract, stored in moto."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     made = contract_of("dev", emr={"log_uri": "s3://logs/emr/"})
     with mock_aws():
@@ -63,7 +62,7 @@ def contract(monkeypatch: pytest.MonkeyPatch) -> Iterator[RuntimeContract]:
 
 
 def context(attempt: int = 1, error: BaseException | None = None, run: str = RUN) -> dict[str, Any]:
-    """What Airflow hands to an operator, as far as these look."""
+    """Return the part of Airflow's context that the operators read."""
     ti = SimpleNamespace(
         dag_id="process_bars",
         task_id="bars_to_parquet",
@@ -84,7 +83,7 @@ def create(tasks: Any, **given: Any) -> str:
     return str(operator.execute(context(**given)))
 
 
-def test_a_retry_uses_the_cluster_that_the_first_try_made(tasks: Any, contract: RuntimeContract) -> None:
+def test_a_retry_reuses_the_cluster_of_the_first_try(tasks: Any, contract: RuntimeContract) -> None:
     first = create(tasks)
     assert create(tasks, attempt=2) == first
     assert len(clusters()) == 1
@@ -95,7 +94,7 @@ def test_a_retry_uses_the_cluster_that_the_first_try_made(tasks: Any, contract: 
     assert tags["barflow:env"] == "dev"
 
 
-def test_a_cluster_that_ended_or_belongs_to_another_run_is_not_used(tasks: Any, contract: RuntimeContract) -> None:
+def test_a_terminated_cluster_and_one_of_another_run_are_not_reused(tasks: Any, contract: RuntimeContract) -> None:
     first = create(tasks)
     other = create(tasks, run="manual__2026-11-25T20:00:00+00:00")
     assert other != first
@@ -103,40 +102,40 @@ def test_a_cluster_that_ended_or_belongs_to_another_run_is_not_used(tasks: Any, 
     assert create(tasks, attempt=2) not in (first, other)
 
 
-def test_clusters_of_others_in_the_account_are_not_looked_into(
+def test_clusters_of_others_in_the_account_are_not_described(
     tasks: Any, contract: RuntimeContract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The role may describe what bears its environment's tag, and nothing else."""
+    """The role may describe only clusters with its environment's tag."""
     emr = boto3.client("emr")
     for name in ("theirs", "barflow-prod-run"):
         emr.run_job_flow(Name=name, Instances={"KeepJobFlowAliveWhenNoSteps": True}, JobFlowRole="p", ServiceRole="r")
     call = BaseClient._make_api_call
-    looked_into: list[str] = []
+    described: list[str] = []
 
-    def listening(client: BaseClient, operation: str, given: dict[str, Any]) -> Any:
+    def recording(client: BaseClient, operation: str, given: dict[str, Any]) -> Any:
         if operation == "DescribeCluster":
-            looked_into.append(given["ClusterId"])
+            described.append(given["ClusterId"])
         return call(client, operation, given)
 
-    monkeypatch.setattr(BaseClient, "_make_api_call", listening)
+    monkeypatch.setattr(BaseClient, "_make_api_call", recording)
     ours = create(tasks)
     assert create(tasks, attempt=2) == ours
-    assert set(looked_into) == {ours}
+    assert set(described) == {ours}
 
 
-def is_up(tasks: Any, cluster: str) -> None:
+def wait_until_up(tasks: Any, cluster: str) -> None:
     sensor = tasks.ClusterIsUp(task_id="cluster_is_up", job_flow_id=cluster, poke_interval=0.1, timeout=0.3)
-    sensor.mode = "poke"  # to another time, only a scheduler could put it off
+    sensor.mode = "poke"  # a reschedule needs a scheduler
     sensor.execute(context())
 
 
-def test_a_cluster_that_does_not_start_is_told_by_its_state(tasks: Any, contract: RuntimeContract) -> None:
+def test_a_cluster_that_does_not_start_is_reported_with_its_state(tasks: Any, contract: RuntimeContract) -> None:
     cluster = create(tasks)
     clusters()[cluster].state = "WAITING"
-    is_up(tasks, cluster)
+    wait_until_up(tasks, cluster)
     clusters()[cluster].state = "STARTING"
     with pytest.raises(Exception, match=rf"the cluster {cluster} is STARTING after 0 minutes"):
-        is_up(tasks, cluster)
+        wait_until_up(tasks, cluster)
 
 
 def run_step(tasks: Any, cluster: str, attempt: int = 1) -> list[str]:
@@ -147,9 +146,9 @@ def run_step(tasks: Any, cluster: str, attempt: int = 1) -> list[str]:
 
 @pytest.fixture
 def steps_end(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """moto's steps never end by themselves; here they do so while they are waited for, as ``state`` says.
+    """Make moto's steps end in ``state`` during a wait; by themselves they never end.
 
-    Only the waiter's ``time`` is replaced: ``time.sleep`` is every thread's, and another's would end them too early.
+    Only the operators' ``time`` is replaced, because other threads use ``time.sleep`` too.
     """
     ends = {"state": "COMPLETED"}
 
@@ -158,11 +157,11 @@ def steps_end(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
             for step in cluster.steps:
                 step.state = ends["state"]
 
-    monkeypatch.setattr("botocore.waiter.time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr("barflow_operators.time", SimpleNamespace(sleep=sleep))
     return ends
 
 
-def test_each_try_of_the_step_has_an_id_of_its_own(
+def test_each_try_of_the_step_has_its_own_run_id(
     tasks: Any, contract: RuntimeContract, steps_end: dict[str, str]
 ) -> None:
     cluster = create(tasks)
@@ -175,7 +174,7 @@ def test_each_try_of_the_step_has_an_id_of_its_own(
 
 
 @pytest.mark.parametrize("state", ["PENDING", "RUNNING", "COMPLETED"])
-def test_a_step_that_a_dead_try_left_is_taken_and_not_done_again(
+def test_a_step_of_an_earlier_try_is_reused(
     tasks: Any, contract: RuntimeContract, steps_end: dict[str, str], state: str
 ) -> None:
     from barflow.operations.clusters import step_request
@@ -189,7 +188,7 @@ def test_a_step_that_a_dead_try_left_is_taken_and_not_done_again(
     assert len(clusters()[cluster].steps) == 1
 
 
-def test_a_failed_step_says_so_and_where_its_logs_are(
+def test_a_failed_step_is_reported_with_the_place_of_its_logs(
     tasks: Any, contract: RuntimeContract, steps_end: dict[str, str]
 ) -> None:
     steps_end["state"] = "FAILED"
@@ -198,7 +197,7 @@ def test_a_failed_step_says_so_and_where_its_logs_are(
         run_step(tasks, cluster)
 
 
-def test_a_failed_job_says_why(tasks: Any, contract: RuntimeContract) -> None:
+def test_a_failed_job_is_reported_with_its_reason(tasks: Any, contract: RuntimeContract) -> None:
     boto3.client("glue").create_job(Name=contract.glue.job, Role="role", Command={"Name": "glueetl"})
     job = glue_backends[ACCOUNT][REGION].jobs[contract.glue.job]
     start = job.start_job_run
@@ -207,25 +206,28 @@ def test_a_failed_job_says_why(tasks: Any, contract: RuntimeContract) -> None:
         run_id = str(start(*given, **named))
         (run,) = (item for item in job.job_runs if item.job_run_id == run_id)
         run._status = "FAILED"
-        run.error_message = "the warehouse did not answer"
         run.advance = lambda: None
+        described = run.as_dict()
+        run.as_dict = lambda: described | {"ErrorMessage": "the warehouse did not answer"}
         return run_id
 
     job.start_job_run = fail
     operator = tasks.BarsToWarehouse(task_id="bars_to_warehouse", job_name=contract.glue.job, durable=False)
-    with pytest.raises(Exception, match=r"the Glue job is FAILED: .*Run "):
+    with pytest.raises(Exception, match=r"the Glue job is FAILED: the warehouse did not answer"):
         operator.execute(context())
 
 
-def test_slack_hears_of_a_failed_task_once_with_all_that_is_needed(
+def test_a_failed_task_posts_one_complete_message_to_slack(
     tasks: Any, contract: RuntimeContract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with SlackEmulator() as slack:
         monkeypatch.setenv("BARFLOW_SLACK_URL", slack.url)
-        tasks.tell_failure(context(3, RuntimeError("postgresql://loader:hunter2@db/barflow did not answer\nat line 3")))
+        tasks.report_failure(
+            context(3, RuntimeError("postgresql://loader:hunter2@db/barflow did not answer\nat line 3"))
+        )
     (post,) = slack.posts
     assert post["channel"] == "#barflow"
-    for said in (
+    for part in (
         "process_bars.bars_to_parquet",
         "dev",
         "try 3",
@@ -234,34 +236,35 @@ def test_slack_hears_of_a_failed_task_once_with_all_that_is_needed(
         "|log>",
         RUN,
     ):
-        assert said in post["text"], said
+        assert part in post["text"], part
     assert "hunter2" not in post["text"]
     assert "line 3" not in post["text"]
 
 
-def test_slack_being_down_fails_nothing(
+def test_an_unavailable_slack_does_not_raise(
     tasks: Any, contract: RuntimeContract, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with SlackEmulator(Trouble(500)) as slack:
+    with SlackEmulator(Fault(500)) as slack:
         monkeypatch.setenv("BARFLOW_SLACK_URL", slack.url)
-        tasks.tell_failure(context(error=RuntimeError("why")))
+        tasks.report_failure(context(error=RuntimeError("why")))
     assert slack.attempts == 1
-    tasks.tell_failure(context(error=RuntimeError("why")))  # and now nobody listens there
+    assert "Slack message was not sent: Slack" in caplog.text
+    tasks.report_failure(context(error=RuntimeError("why")))  # now no server listens there
 
 
-def test_an_account_that_cannot_be_asked_keeps_slack_from_hearing_and_fails_nothing(
+def test_a_missing_contract_prevents_the_message_and_does_not_raise(
     tasks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
-    with mock_aws():  # nothing was ever deployed here
-        tasks.tell_failure(context())
+    with mock_aws():  # nothing is deployed in this account
+        tasks.report_failure(context())
 
 
 @pytest.fixture
 def backfill(
     tasks: Any, mongodb_uri: str, database: Database[Document], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Any]]:
-    """``backfill("fetch", credits_per_day=2, days=1)`` runs that task of the DAG for three symbols of one session."""
+    """Yield a function that runs a task of the DAG for three symbols of one session: ``backfill("fetch", 2, 1)``."""
     with TwelveDataEmulator(SyntheticBars(), api_key=EMULATOR_KEY) as server:
 
         def run(task: str, credits_per_day: int | None, days: int, symbols: tuple[str, ...] = SYMBOLS) -> Any:
@@ -277,7 +280,7 @@ def backfill(
         yield run
 
 
-def test_a_backfill_that_takes_more_days_than_allowed_is_refused_before_anything_is_fetched(
+def test_a_backfill_that_needs_more_days_than_allowed_fails_before_it_fetches(
     backfill: Callable[..., Any], database: Database[Document]
 ) -> None:
     with pytest.raises(AirflowFailException, match=r"3 credits on 2 days, and 1 are allowed. Nothing was fetched"):
@@ -286,7 +289,7 @@ def test_a_backfill_that_takes_more_days_than_allowed_is_refused_before_anything
     assert database["bars"].count_documents({}) == 0
 
 
-def test_a_backfill_waits_where_the_days_credits_end_and_goes_on_with_the_rest(
+def test_a_backfill_without_credits_waits_and_then_fetches_the_rest(
     backfill: Callable[..., Any], database: Database[Document]
 ) -> None:
     assert backfill("fetch", credits_per_day=2, days=2) is False

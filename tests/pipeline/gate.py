@@ -1,6 +1,6 @@
 """How does a test catch a load in the middle of its work? By a gate before a table of the warehouse.
 
-While it is closed, whoever inserts into the table waits at its first row, in the server itself: in the COPY of a task
+While it is closed, every insert into the table waits at its first row, in the server itself: in the COPY of a task
 (``load.TABLE``) or within the transaction that readers must see nothing of (``market.TABLE``).
 """
 

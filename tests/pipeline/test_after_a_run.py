@@ -80,10 +80,10 @@ def test_a_session_that_changed_since_it_was_loaded_stays(pipeline: Pipeline) ->
 def test_a_session_that_changes_while_it_is_judged_stays(pipeline: Pipeline) -> None:
     stage(pipeline, OLD[0])
     staging = Staging(pipeline.database)
-    judged = list(staging.counts())
+    counted = list(staging.counts())
     bars = made_up("AAPL", OLD[0])
     pipeline.stage([revised(bars, 3, close=bars.low[3])])
-    assert staging.expire(judged) == 1
+    assert staging.expire(counted) == 1
     assert [item["_id"] for item in pipeline.database["bars"].find()] == [bars.key]
 
 

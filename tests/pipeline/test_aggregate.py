@@ -16,7 +16,7 @@ from barflow.lake.manifests import Manifest, Partition
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import sessions_between
 from barflow.warehouse.load import TABLES
-from rehearsal.oracle import Oracle, disagreements, held
+from rehearsal.oracle import Oracle, disagreements, read_table
 
 DAYS = [str(item.session_date) for item in sessions_between(date(2025, 9, 2), date(2025, 12, 31))]
 BAR_TABLES = TABLES[:-1]
@@ -76,7 +76,7 @@ def test_a_correction_reaches_its_day_and_the_metrics_that_depend_on_it_and_no_o
         loads = pipeline.load_ids(table)
         assert loads.pop(key) == {second}
         assert {load for found in loads.values() for load in found} == {first}
-    assert held(pipeline.warehouse_dsn, "daily_metrics")[key]["close"] == aapl[day].high[3]
+    assert read_table(pipeline.warehouse_dsn, "daily_metrics")[key]["close"] == aapl[day].high[3]
     rewritten = [str(day) for (symbol, day), loads in pipeline.load_ids("daily_metrics").items() if loads == {second}]
     # Fifty sessions: the last whose sma_50 looks back as far as the corrected day.
     assert sorted(rewritten) == DAYS[7:57]
@@ -92,7 +92,7 @@ def test_the_second_load_of_the_same_lake_changes_nothing(pipeline: Pipeline) ->
     pipeline.aggregate()
     before = pipeline.warehouse(), pipeline.rows("ops.load_run")
     ran = pipeline.run(AGGREGATE)
-    assert (ran.code, ran.result["outcome"], ran.said) == (
+    assert (ran.code, ran.result["outcome"], ran.stderr) == (
         0,
         "nothing new",
         "nothing was published since the last load\n",
@@ -145,7 +145,7 @@ def test_open_and_close_do_not_depend_on_the_order_of_rows(pipeline: Pipeline) -
         pipeline.lake.replace("AAPL", "2025-07", table.take(pa.array(order)))
         pipeline.aggregate("--full")
         assert disagreements(pipeline.warehouse_dsn, Oracle.of_sessions([bars])) == {}
-    whole_day = held(pipeline.warehouse_dsn, "bar_1d")["AAPL", bars.ts[0]]
+    whole_day = read_table(pipeline.warehouse_dsn, "bar_1d")["AAPL", bars.ts[0]]
     assert (whole_day["open"], whole_day["close"]) == (bars.open[0], bars.close[-1])
 
 
@@ -158,7 +158,7 @@ def test_buckets_never_mix_symbols(pipeline: Pipeline) -> None:
     pipeline.process()
     pipeline.aggregate()
     for table in BAR_TABLES:
-        rows = held(pipeline.warehouse_dsn, table)
+        rows = read_table(pipeline.warehouse_dsn, table)
         for bars in (cheap, dear):
             mine = [row for (symbol, _), row in rows.items() if symbol == bars.symbol]
             assert sum(row["volume"] for row in mine) == sum(bars.volume)
@@ -172,14 +172,14 @@ def test_a_session_opens_at_its_own_utc_hour_on_both_sides_of_the_change_of_cloc
     pipeline.process()
     pipeline.aggregate()
     starts: dict[date, list[tuple[int, int]]] = {}
-    for (_, start), row in sorted(held(pipeline.warehouse_dsn, "bar_1h").items()):
+    for (_, start), row in sorted(read_table(pipeline.warehouse_dsn, "bar_1h").items()):
         starts.setdefault(row["session_date"], []).append((start.astimezone(UTC).hour, start.minute))
     assert starts == {
         date(2025, 10, 31): [(hour, 30) for hour in range(13, 20)],
         date(2025, 11, 3): [(hour, 30) for hour in range(14, 21)],
         date(2025, 11, 28): [(hour, 30) for hour in range(14, 18)],
     }
-    expected = [row["expected_bars"] for _, row in sorted(held(pipeline.warehouse_dsn, "bar_1h").items())]
+    expected = [row["expected_bars"] for _, row in sorted(read_table(pipeline.warehouse_dsn, "bar_1h").items())]
     assert expected == [12, 12, 12, 12, 12, 12, 6] * 2 + [12, 12, 12, 6]
 
 

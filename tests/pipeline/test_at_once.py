@@ -57,7 +57,7 @@ def test_a_run_that_stalled_does_not_publish_over_the_one_that_took_over(
     monkeypatch.setattr(Lease, "_renew", lambda lease: None)
     monkeypatch.setattr(process, "stage_partitions", stalled)
     ran = pipeline.run(PROCESS)
-    assert (ran.code, "this run stalled and another took over" in ran.error) == (1, True)
+    assert (ran.code, "this run stalled and another run took over" in ran.error) == (1, True)
     table = pipeline.lake.read("AAPL", "2025-07")
     assert table is not None
     assert table["close"].to_pylist()[:78] == newer.close
@@ -72,9 +72,9 @@ def test_a_run_waits_for_the_one_at_work_and_says_so(pipeline: Pipeline) -> None
     assert other.take()
     ran = pipeline.run(PROCESS)
     assert (ran.code, ran.result) == (1, {})
-    waits, error = ran.said.splitlines()
-    assert "another run is at work or died lately; waiting up to 2 s for it" in waits
-    assert error.endswith("another run is at work. Nothing was changed. Wait for it to end, then run again.")
+    waits, error = ran.stderr.splitlines()
+    assert "another run is active or died recently; waiting up to 2 s for it" in waits
+    assert error.endswith("another run is active. Nothing was changed. Wait until it ends, then run again.")
     other.release()
     assert pipeline.process()["outcome"] == "published"
 

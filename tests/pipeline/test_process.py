@@ -70,7 +70,7 @@ def test_a_run_without_news_starts_no_spark_and_publishes_nothing(pipeline: Pipe
     before = files(pipeline.lake)
     ran = pipeline.run(PROCESS)
     assert (ran.code, ran.result["outcome"], ran.result["manifest"]) == (0, "nothing changed", None)
-    assert ran.said == "nothing changed since the last run\n"
+    assert ran.stderr == "nothing changed since the last run\n"
     assert files(pipeline.lake) == before
 
 

@@ -1,4 +1,4 @@
-"""Readers see the old data until a load commits, whatever breaks before: a connection, a task, a disk, MongoDB."""
+"""Readers see the old data until a load commits, also when a connection, a task, a disk or MongoDB fails before."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from harness import Pipeline, received
 from recordings import Recordings
 
-from rehearsal.oracle import IBKR, YFINANCE, Oracle, disagreements, held
+from rehearsal.oracle import IBKR, YFINANCE, Oracle, disagreements, read_table
 
 
 def test_months_in_two_loads_with_revisions_equal_the_oracle(pipeline: Pipeline, recordings: Recordings) -> None:
@@ -29,7 +29,7 @@ def test_months_in_two_loads_with_revisions_equal_the_oracle(pipeline: Pipeline,
 
     rejected = {symbol: [item.reasons for item in found.rejected] for symbol, found in checked.items()}
     for symbol, reasons in rejected.items():
-        (surplus,) = oracle.one(
+        (surplus,) = oracle.fetch_row(
             f"select count(*) from bars anti join bar_5min as b on b.symbol = bars.symbol "
             f"and b.bar_start = timezone('America/New_York', clock) where symbol = '{symbol}'"
         )
@@ -37,18 +37,18 @@ def test_months_in_two_loads_with_revisions_equal_the_oracle(pipeline: Pipeline,
         assert reasons == [("outside_session",)] * surplus
     assert disagreements(pipeline.warehouse_dsn, oracle) == {}
 
-    hours = held(pipeline.warehouse_dsn, "bar_1h")
+    hours = read_table(pipeline.warehouse_dsn, "bar_1h")
     half_day = [row for (symbol, _), row in sorted(hours.items()) if row["session_date"] == date(2025, 11, 28)]
     assert [row["expected_bars"] for row in half_day] == [12, 12, 12, 6] * 2
-    opens = {row["session_date"]: key[1].hour for key, row in held(pipeline.warehouse_dsn, "bar_1d").items()}
+    opens = {row["session_date"]: key[1].hour for key, row in read_table(pipeline.warehouse_dsn, "bar_1d").items()}
     assert [opens[day] for day in (date(2025, 10, 31), date(2025, 11, 3), date(2026, 3, 6), date(2026, 3, 9))] == [
         13,
         14,
         14,
         13,
     ]
-    full = [row for row in held(pipeline.warehouse_dsn, "daily_metrics").values() if row["sma_50"] is not None]
-    (sessions,) = oracle.one("select count(distinct session_date) from bar_1d")
+    full = [row for row in read_table(pipeline.warehouse_dsn, "daily_metrics").values() if row["sma_50"] is not None]
+    (sessions,) = oracle.fetch_row("select count(distinct session_date) from bar_1d")
     assert len(full) == 2 * (sessions - 49) > 0
 
 
@@ -64,10 +64,10 @@ def test_gaps_and_idle_bars_equal_the_oracle(pipeline: Pipeline, recordings: Rec
     oracle = Oracle.of_files(YFINANCE, files)
     assert disagreements(pipeline.warehouse_dsn, oracle) == {}
 
-    hours = held(pipeline.warehouse_dsn, "bar_1h")
+    hours = read_table(pipeline.warehouse_dsn, "bar_1h")
     gap = hours["TSLA", datetime(2024, 5, 3, 14, 30, tzinfo=UTC)]
     assert (gap["bar_count"], gap["expected_bars"], gap["is_complete"]) == (11, 12, False)
     incomplete = sum(not row["is_complete"] for row in hours.values())
     assert incomplete == 2 * 2
-    idle = held(pipeline.warehouse_dsn, "bar_5min")["AAPL", datetime(2024, 5, 6, 16, 35, tzinfo=UTC)]
+    idle = read_table(pipeline.warehouse_dsn, "bar_5min")["AAPL", datetime(2024, 5, 6, 16, 35, tzinfo=UTC)]
     assert (idle["volume"], idle["vwap"], idle["is_complete"]) == (0, None, True)

@@ -31,7 +31,7 @@ def test_what_the_user_got_wrong_is_named(
 ) -> None:
     stores.settings |= settings
     ran = stores.run(path, *arguments)
-    assert (ran.code, ran.result, len(ran.said.splitlines())) == (code, {}, 1)
+    assert (ran.code, ran.result, len(ran.stderr.splitlines())) == (code, {}, 1)
     assert message in ran.error
 
 
@@ -76,7 +76,7 @@ MALFORMED = [
 def test_a_malformed_dsn_is_refused_without_showing_any_of_it(stores: Pipeline, dsn: str) -> None:
     stores.warehouse_dsn = dsn
     ran = stores.run(AGGREGATE)
-    assert (ran.code, SECRET in ran.said) == (2, False)
+    assert (ran.code, SECRET in ran.stderr) == (2, False)
     assert ran.error.startswith("BARFLOW_WAREHOUSE_DSN is not a PostgreSQL DSN: it looks like postgresql://USER")
 
 
@@ -94,7 +94,7 @@ def test_a_malformed_dsn_is_refused_without_showing_any_of_it(stores: Pipeline, 
 def test_a_malformed_uri_of_mongodb_is_refused_without_showing_any_of_it(stores: Pipeline, uri: str) -> None:
     stores.mongodb_uri = uri
     ran = stores.run(PROCESS)
-    assert (ran.code, SECRET in ran.said) == (2, False)
+    assert (ran.code, SECRET in ran.stderr) == (2, False)
     assert ran.error.startswith("BARFLOW_MONGODB_URI is not a MongoDB URI")
 
 
@@ -111,7 +111,7 @@ def test_a_server_that_does_not_answer_is_named_and_its_password_is_not(
 ) -> None:
     setattr(stores, setting, address)
     ran = stores.run(path)
-    assert (ran.code, SECRET in ran.said, ran.error.startswith(name)) == (1, False, True)
+    assert (ran.code, SECRET in ran.stderr, ran.error.startswith(name)) == (1, False, True)
     assert f"Check BARFLOW_{setting.upper()} and that the server answers, then run the same command again." in ran.error
 
 
@@ -130,7 +130,7 @@ def test_a_password_is_in_no_output_no_ledger_and_no_process_list(
     with psycopg.connect(pipeline.warehouse_dsn, autocommit=True) as server:
         for broken in ("market.bar_1h", "market.daily_metrics"):
             server.execute(f"alter table {broken} rename to gone")
-            said.append(pipeline.run(AGGREGATE).said)
+            said.append(pipeline.run(AGGREGATE).stderr)
             server.execute(f"alter table market.gone rename to {broken.split('.')[1]}")
     listed: list[str] = []
     check = load.Load.check
@@ -147,7 +147,7 @@ def test_a_password_is_in_no_output_no_ledger_and_no_process_list(
     assert done.code == 0
     assert len(listed) > 3
     assert any("java" in line for line in listed)
-    for text in (*said, done.said, str(done.result), *listed, str(pipeline.rows("ops.load_run"))):
+    for text in (*said, done.stderr, str(done.result), *listed, str(pipeline.rows("ops.load_run"))):
         assert SECRET not in text
     assert SECRET not in str([*pipeline.database["ledger"].find(), *pipeline.database["leases"].find()])
 
@@ -155,5 +155,5 @@ def test_a_password_is_in_no_output_no_ledger_and_no_process_list(
 def test_an_address_as_an_argument_is_refused_and_not_shown(stores: Pipeline) -> None:
     """Arguments are in the process list, and in the logs of EMR and Glue."""
     ran = stores.run(AGGREGATE, "--warehouse", f"postgresql://me:{SECRET}@host/db")
-    assert (ran.code, SECRET in ran.said) == (2, False)
+    assert (ran.code, SECRET in ran.stderr) == (2, False)
     assert "a secret was given as an argument: give a reference" in ran.error

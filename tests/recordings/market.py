@@ -78,15 +78,14 @@ def walk(symbol: str, days: Sequence[date], dollars: int, nights: Mapping[date, 
 
 
 def outside(symbol: str, bars: Sequence[Bar], per_day: Mapping[date, int]) -> list[Bar]:
-    """Return bars that trade when the exchange is closed, so many a day, at prices near the session's."""
+    """Return bars from 08:00 to 17:00 outside the session, at most so many a day, at prices near the session's."""
     dice = random.Random(f"bars outside the session of {symbol}")
     found = []
     for day, count in per_day.items():
         session = [bar for bar in bars if bar.clock.date() == day]
-        before = list(slots(day, time(8), OPENS))
-        after = list(slots(day, closes(day), time(17)))
-        for clock in sorted(dice.sample(before + after, count)):
-            price = session[0].open if clock in before else session[-1].close
+        closed = [*slots(day, time(8), OPENS), *slots(day, closes(day), time(17))]
+        for clock in sorted(dice.sample(closed, min(count, len(closed)))):
+            price = session[0].open if clock.time() < OPENS else session[-1].close
             found.append(_bar(dice, clock, price, dice.randrange(1, 5_000)))
     return found
 

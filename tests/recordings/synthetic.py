@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from datetime import date, datetime, time
 from pathlib import Path
@@ -29,6 +29,11 @@ LONG = (
     *sessions(date(2025, 10, 20), date(2025, 12, 31)),
     *sessions(date(2026, 2, 23), date(2026, 3, 13)),
 )
+# Every slot outside the session trades on the first session after each change of daylight saving time, and on a half
+# day: code with wrong hours of these sessions stores one of the bars.
+UNUSUAL = (date(2025, 11, 3), date(2025, 12, 24), date(2026, 3, 9))
+EVERY_SLOT = 24 * 12
+LATE_MONTHS = [day for day in LONG if day >= date(2025, 11, 28)]
 # What changed in these months after it was first seen: closes and highs, a volume, and a bar that came late.
 REVISED_PRICES = {datetime(2025, 10, 27, 10), datetime(2025, 12, 9, 15, 55), datetime(2025, 12, 10, 9, 30)}
 REVISED_VOLUME = datetime(2025, 11, 28, 12, 55)
@@ -44,7 +49,10 @@ def synthetic(folder: Path) -> Recordings:
     for symbol, rows in watched.items():
         (answers / f"time_series_{symbol}_5min_{len(rows)}.json").write_bytes(answer(symbol, rows))
     watch_list = _written(folder / "watch_list.csv", watch_list_csv(watched))
-    final = {"AAPL": _long("AAPL", 205, 1), "NVDA": _long("NVDA", 150, 9)}
+    final = {
+        "AAPL": _long("AAPL", 205, dict.fromkeys(LATE_MONTHS, 1)),
+        "NVDA": _long("NVDA", 150, dict.fromkeys(LATE_MONTHS, 4) | dict.fromkeys(UNUSUAL, EVERY_SLOT)),
+    }
     first_seen = {symbol: broker_csv(_as_first_seen(bars)) for symbol, bars in final.items()}
     return Recordings(
         origin="synthetic",
@@ -74,16 +82,15 @@ def _watched() -> dict[str, list[Bar]]:
     missing |= {bar.clock for bar in whole if bar.clock.date() == HALTED}
     # A single slot, and a whole half hour.
     idle = {datetime(2025, 11, 10, 12, 35), *(datetime(2025, 11, 20, 12, minute) for minute in range(0, 30, 5))}
-    surplus = outside("NVDA", whole, {day: 5 for day in WATCHED[8:] if day != HALTED})
+    surplus = outside("NVDA", whole, {day: 5 for day in WATCHED[8:] if day != HALTED} | {UNUSUAL[0]: EVERY_SLOT})
     walks["NVDA"] = _in_order([*_idle(_without(whole, missing), idle), *surplus])
     return {symbol: [bar for bar in bars if bar.clock >= RECORDING_STARTS] for symbol, bars in walks.items()}
 
 
-def _long(symbol: str, dollars: int, surplus: int) -> list[Bar]:
-    """Return the bars of months, some outside the session; the last session is unfinished and trades little."""
+def _long(symbol: str, dollars: int, surplus: Mapping[date, int]) -> list[Bar]:
+    """Return the bars of months, so many a day outside the session; the last session is unfinished, with few shares."""
     bars = walk(f"{symbol} for months", LONG, dollars)
-    late = [day for day in LONG if day >= date(2025, 11, 28)]
-    bars = _in_order([*bars, *outside(symbol, bars, dict.fromkeys(late, surplus))])
+    bars = _in_order([*bars, *outside(symbol, bars, surplus)])
     fragments = LONG[-3]
     bars = [bar if bar.clock.date() < fragments else replace(bar, volume=1 + bar.volume // 50) for bar in bars]
     return [bar for bar in bars if bar.clock < datetime.combine(LONG[-1], time(10, 35))]

@@ -6,6 +6,8 @@ import platform
 import shutil
 import subprocess
 import sys
+import tomllib
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,8 @@ from pathlib import Path
 import pytest
 import typing_extensions
 
-from stacks.bundles import BUNDLES, Bundle, BundleError
+from stacks.archives import ROOT, ZippedPackage
+from stacks.bundles import BUNDLES, INGEST, MIGRATE, RELEASE, Bundle, BundleError
 
 FUNCTIONS = [bundle for bundle in BUNDLES if bundle.requirements]
 # Lambda brings boto3. What is added to the path holds what the function's Python has and an older one has not.
@@ -48,6 +51,39 @@ def test_a_bundle_holds_no_byte_code_tests_or_installers_records(bundle: Bundle)
         path for path in files(bundle) if path.suffix == ".pyc" or {"tests", "__pycache__", "bin"} & {*path.parts}
     ]
     assert not [path for path in files(bundle) if any(part.endswith(".dist-info") for part in path.parts)]
+
+
+def package_data() -> set[str]:
+    """Return the data files that the wheel of barflow holds, such as the calendar and the default alert rules."""
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for package, names in patterns.items()
+        for name in names
+        for path in (ROOT / package.replace(".", "/")).glob(name)
+    }
+    return found - {"barflow/py.typed"}
+
+
+def test_every_bundle_of_the_library_holds_its_data(tmp_path: Path) -> None:
+    assert {"barflow/alerts/alerts.toml", "barflow/market/sessions_xnys.csv"} <= package_data()
+    for bundle, folder in ((INGEST, ""), (MIGRATE, ""), (RELEASE, "release/")):
+        assert {folder + name for name in package_data()} <= bundle.places
+    ZippedPackage("barflow").write(library := tmp_path / "barflow.zip")
+    assert package_data() <= {*zipfile.ZipFile(library).namelist()}
+
+
+def test_the_default_alert_rules_are_found_in_the_zipped_library(tmp_path: Path) -> None:
+    ZippedPackage("barflow").write(library := tmp_path / "barflow.zip")
+    code = "from barflow.alerts.rules import DEFAULT_RULES, load_rules; print(DEFAULT_RULES, len(load_rules().all))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(library)!r}); {code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert done.stdout.split() == [f"{library}/barflow/alerts/alerts.toml", "6"]
 
 
 @pytest.mark.parametrize("bundle", FUNCTIONS, ids=lambda bundle: bundle.name)

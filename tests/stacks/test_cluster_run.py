@@ -1,4 +1,4 @@
-"""Does one run on AWS end its cluster whatever happens, and say why it failed? moto stands in for EMR and Glue."""
+"""A process run by `barflow run`, with moto as EMR and Glue: its cluster always terminates, and errors have reasons."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ACCOUNT = "123456789012"
 
 @pytest.fixture
 def contract(monkeypatch: pytest.MonkeyPatch) -> Iterator[RuntimeContract]:
-    """A deployment's contract, and its job and crawlers in moto."""
+    """Yield a deployment's contract, with its job and crawlers in moto."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     made = contract_of("dev", glue={"lake_crawler": "lake", "warehouse_crawler": "warehouse"})
     with mock_aws():
@@ -39,8 +39,8 @@ def cluster() -> Any:
     return found
 
 
-def moving(step: str) -> Callable[[float], None]:
-    """What happens while the run waits: the step gets to its state. Jobs of moto's end by themselves."""
+def sleep_until(step: str) -> Callable[[float], None]:
+    """Return a sleep function that sets the state of the step. moto's jobs end by themselves."""
 
     def sleep(seconds: float) -> None:
         cluster().steps[0].state = step
@@ -48,24 +48,27 @@ def moving(step: str) -> Callable[[float], None]:
     return sleep
 
 
-def test_a_run_takes_step_and_job_and_ends_its_cluster(contract: RuntimeContract) -> None:
-    said: list[str] = []
-    done = run_once(contract, Clients.of(REGION), said.append, moving("COMPLETED"))
+def test_a_run_completes_step_and_job_and_terminates_its_cluster(contract: RuntimeContract) -> None:
+    lines: list[str] = []
+    done = run_once(contract, Clients.of(REGION), lines.append, sleep_until("COMPLETED"))
     assert done["outcome"] == "loaded"
     assert cluster().state == "TERMINATED"
     assert cluster().steps[0].args[-1] == done["run_id"]
-    assert any("Spark step: COMPLETED" in line for line in said)
+    (job,) = glue_backends[ACCOUNT][REGION].jobs.values()
+    assert [item.arguments for item in job.job_runs] == [{"--run-id": done["run_id"]}]
+    assert "Spark step: COMPLETED" in lines
+    assert "Glue job: SUCCEEDED" in lines
     assert [crawler["State"] for crawler in boto3.client("glue").get_crawlers()["Crawlers"]] == ["RUNNING", "RUNNING"]
 
 
-def test_a_step_that_fails_ends_the_cluster_starts_no_job_and_says_where_to_look(contract: RuntimeContract) -> None:
-    with pytest.raises(BarflowError, match=r"the Spark step ended as FAILED.*Its logs: .*/steps/"):
-        run_once(contract, Clients.of(REGION), lambda text: None, moving("FAILED"))
+def test_a_failed_step_terminates_the_cluster_starts_no_job_and_names_its_logs(contract: RuntimeContract) -> None:
+    with pytest.raises(BarflowError, match=r"the Spark step is FAILED.*Its logs: .*/steps/"):
+        run_once(contract, Clients.of(REGION), lambda text: None, sleep_until("FAILED"))
     assert cluster().state == "TERMINATED"
     assert not any(job.job_runs for job in glue_backends[ACCOUNT][REGION].jobs.values())
 
 
-def test_ctrl_c_while_a_step_runs_ends_the_cluster(contract: RuntimeContract) -> None:
+def test_ctrl_c_during_the_step_terminates_the_cluster(contract: RuntimeContract) -> None:
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
@@ -74,7 +77,7 @@ def test_ctrl_c_while_a_step_runs_ends_the_cluster(contract: RuntimeContract) ->
     assert cluster().state == "TERMINATED"
 
 
-def test_a_step_that_never_starts_is_given_up_and_its_cluster_ended(contract: RuntimeContract) -> None:
+def test_a_step_that_never_starts_fails_the_run_and_its_cluster_terminates(contract: RuntimeContract) -> None:
     waited: list[float] = []
     with pytest.raises(BarflowError, match=r"was not done in 120 minutes"):
         run_once(contract, Clients.of(REGION), lambda text: None, waited.append)
@@ -82,10 +85,10 @@ def test_a_step_that_never_starts_is_given_up_and_its_cluster_ended(contract: Ru
     assert cluster().state == "TERMINATED"
 
 
-def test_a_job_that_fails_is_reported_with_its_reason(contract: RuntimeContract) -> None:
+def test_a_failed_job_is_reported_with_its_reason(contract: RuntimeContract) -> None:
     clients = Clients.of(REGION)
     failed = {"JobRunState": "FAILED", "ErrorMessage": "error: the warehouse could not be reached"}
     clients.glue.get_job_run = lambda **given: {"JobRun": failed}
-    with pytest.raises(BarflowError, match=r"the Glue job ended as FAILED: error: the warehouse could not be reached"):
-        run_once(contract, clients, lambda text: None, moving("COMPLETED"))
+    with pytest.raises(BarflowError, match=r"the Glue job is FAILED: error: the warehouse could not be reached"):
+        run_once(contract, clients, lambda text: None, sleep_until("COMPLETED"))
     assert cluster().state == "TERMINATED"

@@ -122,7 +122,7 @@ def test_the_function_sits_in_the_private_subnets(dev_deployment: Deployment) ->
 
 
 def test_the_function_is_given_every_setting_that_a_tick_reads_and_no_other(dev_deployment: Deployment) -> None:
-    read = settings_read("lambda/ingest/handler.py") | settings_read("barflow/operations/counted_tick.py")
+    read = settings_read("lambda/ingest/handler.py") | settings_read("barflow/operations/ticks.py")
     read |= settings_read("barflow/pipeline/stores.py", "ingest", "database")
     # Left to their defaults: they do not differ between deployments.
     read -= {"mongodb_database", "batch_size", "alerts_file"}

@@ -1,6 +1,6 @@
-"""How do the tests of alerts make sessions, and what would a plain reading of each rule fire on them?
+"""Sessions for the tests of alerts, and a reference implementation of each rule.
 
-``plainly`` is the oracle: whole lists of bars, exact fractions, nothing remembered, nothing fast.
+``reference_alerts`` is the oracle. It is simple and slow: whole lists of bars, exact fractions, no stored state.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NEWEST_DAY = date(2025, 7, 30)
 
 
 def days(count: int) -> list[Session]:
-    """The last so many sessions up to 30 July 2025, oldest first."""
+    """Return the last ``count`` sessions up to 30 July 2025, oldest first."""
     return last_sessions(datetime.fromisoformat("2025-07-30T20:00:00+00:00"), count)
 
 
@@ -40,8 +40,11 @@ def traded(day: date) -> Session:
 def bars_of(
     day: date, closes: Mapping[int, float] | Sequence[float], symbol: str = "AAPL", **columns: object
 ) -> SessionBars:
-    """A session with these closes, by slot or from its open on. A bar opens at the close before it, the first one at
-    its own; ``open``, ``high``, ``low`` and ``volume`` may be given by slot."""
+    """Return a session with these closes, by slot or from its open on.
+
+    A bar opens at the close before it, the first one at its own close. ``columns`` are ``open``, ``high``, ``low`` and
+    ``volume`` by slot.
+    """
     by_slot = dict(closes) if isinstance(closes, Mapping) else dict(enumerate(closes))
     given: dict[str, dict[int, float]] = {name: dict(values) for name, values in columns.items()}  # type: ignore[call-overload]
     bars, before = [], by_slot[min(by_slot)]
@@ -59,8 +62,8 @@ Fired = tuple[datetime, str | None, float]
 Held = dict[str, Fraction]
 
 
-def plainly(rule: Rule, sessions: Sequence[SessionBars], until: date) -> list[Fired]:
-    """Every alert of one symbol's sessions, each judged when it has closed: bar, side and value."""
+def reference_alerts(rule: Rule, sessions: Sequence[SessionBars], until: date) -> list[Fired]:
+    """Return every alert of one symbol's sessions, each evaluated after its close: bar, side and value."""
     by_day = {item.session_date: item.bars() for item in sessions}
     fired: list[Fired] = []
     first = min(by_day)

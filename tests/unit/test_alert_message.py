@@ -1,4 +1,4 @@
-"""The message says in fields and in words what happened, in the form that its published schema promises."""
+"""The message describes an alert in fields and in a sentence, in the format of its published schema."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from pathlib import Path
 import pytest
 from alert_bars import NEWEST_DAY, bars_of, days, traded
 
-from barflow.alerts.evaluate import judge_history
+from barflow.alerts.evaluate import evaluate_history
 from barflow.alerts.message import Message, schema
-from barflow.alerts.rules import RuleBook, settle
+from barflow.alerts.rules import RuleBook, parse_rules
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "alert-message.schema.json"
-NOTICED = datetime(2025, 7, 30, 20, 0, 1, tzinfo=UTC)
-CALM = [100.0] * 78
-PAST = [bars_of(item.session_date, CALM[: item.expected_bars]) for item in days(6)[:-1]]
+CREATED_AT = datetime(2025, 7, 30, 20, 0, 1, tzinfo=UTC)
+FLAT = [100.0] * 78
+PAST = [bars_of(item.session_date, FLAT[: item.expected_bars]) for item in days(6)[:-1]]
 
 
-def one(closes: list[float], **rule: object) -> Message:
-    """The message of the one alert that this rule fires on a session after five calm ones at 100."""
+def only_message(closes: list[float], **rule: object) -> Message:
+    """Return the message of the only alert that a rule fires on a session after five sessions at 100 dollars."""
     columns = {name: rule.pop(name) for name in ("open", "high", "low", "volume") if name in rule}
-    book: RuleBook = settle({"rule": [{"id": "rule", **rule}]})
+    book: RuleBook = parse_rules({"rule": [{"id": "rule", **rule}]})
     today = bars_of(NEWEST_DAY, closes, **columns)
-    (event,) = judge_history(book, [*PAST, today], traded(NEWEST_DAY).closes)
-    return Message.of(event, NOTICED)
+    (event,) = evaluate_history(book, [*PAST, today], traded(NEWEST_DAY).closes)
+    return Message.of(event, CREATED_AT)
 
 
-def test_the_published_schema_is_that_of_the_message() -> None:
-    assert json.loads(SCHEMA.read_text()) == schema(), "write it anew: python -m barflow.alerts.message"
+def test_the_published_schema_matches_the_message() -> None:
+    assert json.loads(SCHEMA.read_text()) == schema(), "update it with python -m barflow.alerts.message"
 
 
-def test_a_message_is_what_a_bot_needs_and_keeps_through_json() -> None:
-    message = one(CALM, kind="gap", percent=5.0, open={0: 93.0}, low={0: 93.0}, severity="critical")
+def test_a_message_has_the_fields_that_a_bot_needs_and_survives_json() -> None:
+    message = only_message(FLAT, kind="gap", percent=5.0, open={0: 93.0}, low={0: 93.0}, severity="critical")
     assert json.loads(message.model_dump_json()) == {
         "schema_version": 1,
         "id": "rule|AAPL|2025-07-30T13:30:00Z",
@@ -69,7 +69,7 @@ def test_a_message_is_what_a_bot_needs_and_keeps_through_json() -> None:
             "AAPL opened 89.90 % below the previous close of 100.00; that looks like a 10:1 split",
         ),
         (
-            CALM,
+            FLAT,
             {"kind": "volume", "times": 5, "sessions": 5, "volume": {7: 12_345}},
             "AAPL traded 12.3 times its usual volume for the time of day (1,000 shares)",
         ),
@@ -85,13 +85,11 @@ def test_a_message_is_what_a_bot_needs_and_keeps_through_json() -> None:
         ),
         ([102.0] * 78, {"kind": "extreme", "sessions": 5}, "AAPL reached 102.00, above its 5-session high of 100.00"),
         (
-            CALM[:70],
+            FLAT[:70],
             {"kind": "silence", "minutes": 30},
             "AAPL has had no bar for 40 min of the open session; its last close was 100.00",
         ),
     ],
 )
-def test_each_kind_of_alert_says_in_words_what_happened(
-    closes: list[float], rule: dict[str, object], text: str
-) -> None:
-    assert one(closes, **rule).text == text
+def test_each_kind_of_alert_has_a_sentence(closes: list[float], rule: dict[str, object], text: str) -> None:
+    assert only_message(closes, **rule).text == text

@@ -1,4 +1,4 @@
-"""Rules are data: each value is checked, and an error names the rule, the field and what is allowed."""
+"""Rules are data: each value is validated, and an error names the rule, the field and the allowed values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def rules_file(tmp_path: Path) -> Path:
     return tmp_path / "alerts.toml"
 
 
-def test_the_shipped_rules_hold_what_the_documentation_names() -> None:
+def test_the_default_rules_are_those_of_the_documentation() -> None:
     rules = {rule.id: rule for rule in load_rules().all}
     assert list(rules) == [
         "gap_5pct",
@@ -35,7 +35,7 @@ def test_the_shipped_rules_hold_what_the_documentation_names() -> None:
     assert (move.percent, move.minutes) == (3, 30)
 
 
-def test_the_setting_names_another_file(rules_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_setting_alerts_file_overrides_the_default_rules(rules_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rules_file.write_text(GAP + "percent = 1.0")
     monkeypatch.setenv("BARFLOW_ALERTS_FILE", str(rules_file))
     assert [rule.id for rule in load_rules(load_settings().alerts_file).all] == ["gap"]
@@ -43,7 +43,7 @@ def test_the_setting_names_another_file(rules_file: Path, monkeypatch: pytest.Mo
     assert load_settings().alerts_file is None
 
 
-def test_a_value_of_the_rule_for_a_symbol_wins_over_the_rules_own_and_that_over_the_defaults(rules_file: Path) -> None:
+def test_a_rules_value_for_a_symbol_wins_over_the_rules_own_and_over_the_defaults(rules_file: Path) -> None:
     rules_file.write_text(
         """
         [defaults."*"]
@@ -68,54 +68,61 @@ def test_a_value_of_the_rule_for_a_symbol_wins_over_the_rules_own_and_that_over_
     )
     book = load_rules(rules_file)
 
-    def settled(symbol: str) -> list[tuple[str, float, str, int, tuple[str, ...]]]:
+    def values_of(symbol: str) -> list[tuple[str, float, str, int, tuple[str, ...]]]:
         return [
             (rule.id, getattr(rule, "percent", 0), rule.severity, rule.cool_down_minutes, rule.channels)
             for rule in book.rules(symbol)
         ]
 
     every = ("sns", "slack", "sse")
-    assert settled("AAPL") == [("move", 3, "warning", 30, every)]
-    assert settled("NVDA") == [("move", 3, "warning", 30, every), ("gap", 5, "critical", 30, every)]
-    assert settled("TSLA") == [("move", 5, "warning", 240, ("slack",)), ("gap", 5, "critical", 240, ("slack",))]
+    assert values_of("AAPL") == [("move", 3, "warning", 30, every)]
+    assert values_of("NVDA") == [("move", 3, "warning", 30, every), ("gap", 5, "critical", 30, every)]
+    assert values_of("TSLA") == [("move", 5, "warning", 240, ("slack",)), ("gap", 5, "critical", 240, ("slack",))]
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         (GAP + "percent = -5", "rule gap: percent = -5: allowed is greater than 0"),
         (GAP + 'percent = "x"', "rule gap: percent = 'x': allowed is a valid number"),
         (GAP, "rule gap: percent is missing"),
-        (GAP + "percent = 5\nfoo = 1", "rule gap: foo: not a field of it; allowed are severity, cool_down_minutes"),
+        (GAP + "percent = 5\nfoo = 1", "rule gap: foo: unknown field; allowed are severity, cool_down_minutes"),
         (GAP + 'percent = 5\nseverity = "loud"', "severity = 'loud': allowed is 'info', 'warning' or 'critical'"),
         (GAP + 'percent = 5\nchannels = ["fax"]', "channels = 'fax': allowed is 'sns', 'slack' or 'sse'"),
         (GAP + "percent = 5\ncool_down_minutes = -1", "rule gap: cool_down_minutes = -1: allowed is greater than or"),
         (GAP + "percent = 5\nsymbols = 3", "rule gap: symbols = 3: allowed is a list"),
         (GAP + "percent = 5\nper_symbol.TSLA.percent = 0", "rule gap for TSLA: percent = 0: allowed is greater than 0"),
-        (GAP + "percent = 5\nper_symbol = 3", "rule gap: per_symbol: allowed are tables by symbol"),
+        (GAP + "percent = 5\nper_symbol = 3", "rule gap: per_symbol: not tables by symbol"),
         (GAP + "percent = 5\n" + GAP + "percent = 6", "rule gap: id: two rules have it"),
         ('[[rule]]\nid = "a"\nkind = "jump"', "rule a: kind = 'jump': allowed are level, move, gap, volume, average"),
-        ('[[rule]]\nid = "A|b"\nkind = "gap"\npercent = 5', "rule A|b: id = 'A|b': allowed is small letters, digits"),
+        (
+            '[[rule]]\nid = "A|b"\nkind = "gap"\npercent = 5',
+            "id = 'A|b': allowed is lower-case letters, digits and _",
+        ),
         ('[[rule]]\nkind = "gap"\npercent = 5', "rule number 1: id is missing"),
+        (
+            '[[rule]]\nid = "a"\nkind = "volume"',
+            "rule a: times is missing: The bar's volume is more than x times",
+        ),
         ('[[rule]]\nid = "a"\nkind = "average"', "rule a: give either sessions (2 to 250 daily closes) or bars"),
         ('[[rule]]\nid = "a"\nkind = "level"\nlevel = inf', "rule a: level = inf: allowed is a finite number"),
         ('[[rule]]\nid = "a"\nkind = "silence"\nminutes = 7', "rule a: minutes = 7: allowed is a multiple of 5"),
-        ("[defaults.TSLA]\npercent = 5", "defaults of TSLA: percent: not a field of it; allowed are severity"),
-        ("defaults = 3", "defaults: allowed are tables by symbol"),
-        ("rule = [3]", "rule: allowed are tables of their own, [[rule]]"),
-        ("rules = 3", "rules is not known here: allowed are"),
+        ("[defaults.TSLA]\npercent = 5", "defaults of TSLA: percent: unknown field; allowed are severity"),
+        ("defaults = 3", "defaults: not tables by symbol"),
+        ("rule = [3]", "rule: not a list of tables; write each rule as a table [[rule]]"),
+        ("rules = 3", "rules: unknown; allowed are"),
         ("[[rule", "are not TOML"),
     ],
 )
-def test_an_error_names_the_rule_the_field_and_what_is_allowed(rules_file: Path, text: str, says: str) -> None:
+def test_an_error_names_the_rule_the_field_and_the_allowed_values(rules_file: Path, text: str, message: str) -> None:
     rules_file.write_text(text)
     with pytest.raises(BadInputError) as error:
         load_rules(rules_file)
-    assert says in str(error.value)
+    assert message in str(error.value)
     assert str(rules_file) in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_is_not_there_is_named_with_its_setting(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_file_names_the_file_and_the_setting(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"missing\.toml cannot be read .*BARFLOW_ALERTS_FILE"):
         load_rules(tmp_path / "missing.toml")

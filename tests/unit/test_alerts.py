@@ -1,4 +1,4 @@
-"""Every rule fires where a plain reading of it does, once, in whatever portions its bars come."""
+"""Each rule fires where its reference implementation does, once, however its bars are split over ticks."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from alert_bars import FIVE, NEWEST_DAY, bars_of, days, plainly, traded
+from alert_bars import FIVE, NEWEST_DAY, bars_of, days, reference_alerts, traded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import Recordings
 from recordings.market import OPENS
 from recordings.reading import as_utc, overnight_gaps
 
-from barflow.alerts.evaluate import NEWS_SESSIONS, Evaluator, Event, judge_history
+from barflow.alerts.evaluate import NEWS_SESSIONS, Evaluator, Event, evaluate_history
 from barflow.alerts.history import SymbolState
 from barflow.alerts.rules import (
     AverageRule,
@@ -39,7 +39,7 @@ def rule_of(model: type[Rule], **values: st.SearchStrategy[object]) -> st.Search
 
 
 SLOTS = 7
-# Half dollars, so that sums and thresholds are met exactly and often.
+# Half dollars, so that sums and thresholds are often met exactly.
 prices = st.integers(190, 210).map(lambda halves: halves / 2)
 DIRECTED = {"direction": st.sampled_from(["up", "down", "both"])}
 KINDS: dict[str, st.SearchStrategy[Rule]] = {
@@ -58,7 +58,7 @@ KINDS: dict[str, st.SearchStrategy[Rule]] = {
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[SessionBars]:
-    """Some sessions up to the newest day, whole days and bars of them missing."""
+    """Draw sessions up to the newest day, with missing sessions and missing bars."""
     found = []
     for item in days(6):
         slots = draw(st.sets(st.integers(0, SLOTS - 1), max_size=SLOTS))
@@ -73,24 +73,24 @@ def histories(draw: st.DrawFn) -> list[SessionBars]:
     return found
 
 
-def told(events: Sequence[Event]) -> list[tuple[datetime, str | None, float]]:
+def as_alerts(events: Sequence[Event]) -> list[tuple[datetime, str | None, float]]:
     return sorted((event.bar_start, event.direction, pytest.approx(event.value, abs=1e-4)) for event in events)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=50, deadline=None)
 @given(history=histories(), data=st.data())
-def test_each_rule_fires_where_a_plain_reading_of_it_does(
+def test_each_rule_fires_where_its_reference_implementation_does(
     kind: str, history: list[SessionBars], data: st.DataObject
 ) -> None:
     rule = data.draw(KINDS[kind])
-    events = judge_history(RuleBook.of([rule]), history, traded(NEWEST_DAY).closes)
-    expected = plainly(rule, history, NEWEST_DAY) if history else []
-    assert told(events) == sorted(expected)
+    events = evaluate_history(RuleBook.of([rule]), history, traded(NEWEST_DAY).closes)
+    expected = reference_alerts(rule, history, NEWEST_DAY) if history else []
+    assert as_alerts(events) == sorted(expected)
 
 
 class Outbox(dict[str, Event]):
-    """What the store keeps: the first event of each id."""
+    """Holds the first event of each id, as the collection does."""
 
     def add(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -99,29 +99,29 @@ class Outbox(dict[str, Event]):
 
 @settings(max_examples=75, deadline=None)
 @given(st.one_of(*KINDS.values()), histories(), st.data())
-def test_killed_anywhere_and_in_any_portions_the_same_alerts_come_out(
+def test_splitting_bars_over_ticks_and_killing_ticks_does_not_change_the_alerts(
     rule: Rule, history: list[SessionBars], data: st.DataObject
 ) -> None:
-    """A tick brings some bars; a kill leaves the outbox written and the state not."""
+    """A tick brings some bars. A killed tick has written the outbox but not the state."""
     book, outbox, state, version = RuleBook.of([rule]), Outbox(), None, 0
     for item in days(6):
         whole = next((bars for bars in history if bars.session_date == item.session_date), None)
-        taken = 0
-        while whole is not None and taken < len(whole):
-            taken += data.draw(st.integers(1, len(whole) - taken))
+        arrived = 0
+        while whole is not None and arrived < len(whole):
+            arrived += data.draw(st.integers(1, len(whole) - arrived))
             version += 1
-            part = SessionBars.of(whole.symbol, whole.session_date, whole.bars()[:taken])
+            part = SessionBars.of(whole.symbol, whole.session_date, whole.bars()[:arrived])
             evaluator = Evaluator(book, part.ts[-1] + FIVE)
-            state = state or evaluator.start(whole.symbol)
-            after, events = evaluator.advance(state, [StoredSession(part, version)])
+            state = state or evaluator.new_state(whole.symbol)
+            after, events = evaluator.evaluate(state, [StoredSession(part, version)])
             outbox.add(events)
             state = state if data.draw(st.booleans()) else after
         if state is not None:
             evaluator = Evaluator(book, item.closes)
             changed = [StoredSession(whole, version)] if whole is not None else []
-            state, events = evaluator.advance(state, changed)
+            state, events = evaluator.evaluate(state, changed)
             outbox.add(events)
-    expected = plainly(rule, history, NEWEST_DAY) if history else []
+    expected = reference_alerts(rule, history, NEWEST_DAY) if history else []
     assert sorted((event.bar_start, event.direction) for event in outbox.values()) == sorted(
         item[:2] for item in expected
     )
@@ -132,7 +132,7 @@ def level(price: float, **values: object) -> LevelRule:
 
 
 class Feed:
-    """One symbol under one rule: portions of bars in, ids out."""
+    """The ticks of one symbol: each gets bars and returns the ids of the alerts."""
 
     def __init__(self, *rules: Rule) -> None:
         self.book = RuleBook.of(rules)
@@ -140,12 +140,12 @@ class Feed:
 
     def tick(self, bars: SessionBars, version: int = 1, now: datetime | None = None) -> list[str]:
         evaluator = Evaluator(self.book, now or bars.ts[-1] + FIVE)
-        state = self.state or evaluator.start(bars.symbol)
-        self.state, events = evaluator.advance(state, [StoredSession(bars, version)])
+        state = self.state or evaluator.new_state(bars.symbol)
+        self.state, events = evaluator.evaluate(state, [StoredSession(bars, version)])
         return [event.id for event in events]
 
 
-def test_a_rule_that_goes_on_holding_fires_once_and_again_after_it_let_go() -> None:
+def test_a_rule_that_still_holds_fires_again_only_after_it_stopped_holding() -> None:
     rule = MoveRule(id="move", kind="move", percent=3, minutes=30, cool_down_minutes=0)
     feed = Feed(rule)
     closes = [100.0, 104, 104, 104, 104, 104, 104, 104, 104, 104, 109]
@@ -153,7 +153,7 @@ def test_a_rule_that_goes_on_holding_fires_once_and_again_after_it_let_go() -> N
     assert found == [[], ["move|AAPL|2025-07-30T13:35:00Z"], *([[]] * 8), ["move|AAPL|2025-07-30T14:20:00Z"]]
 
 
-def test_the_same_bars_judged_again_fire_nothing() -> None:
+def test_evaluating_the_same_bars_again_fires_nothing() -> None:
     feed = Feed(level(101))
     bars = bars_of(NEWEST_DAY, [100, 102])
     assert feed.tick(bars) == ["level|AAPL|2025-07-30T13:35:00Z"]
@@ -161,14 +161,14 @@ def test_the_same_bars_judged_again_fire_nothing() -> None:
     assert feed.tick(bars, version=2) == [], "a new version without another bar"
 
 
-def test_within_the_cool_down_nothing_fires_and_an_edge_in_it_is_gone_for_good() -> None:
+def test_a_crossing_within_the_cool_down_never_fires() -> None:
     rule = level(101, cool_down_minutes=20)
     closes = [100.0, 102, 100, 102, 102, 102, 100, 102]
     bars = bars_of(NEWEST_DAY, closes)
     assert Feed(rule).tick(bars) == ["level|AAPL|2025-07-30T13:35:00Z", "level|AAPL|2025-07-30T14:00:00Z"]
 
 
-def test_a_revision_may_make_a_bar_fire_once_and_never_twice() -> None:
+def test_revisions_of_a_bar_fire_at_most_once() -> None:
     feed = Feed(level(101))
     assert feed.tick(bars_of(NEWEST_DAY, [100, 100.5]), 1) == []
     revised = bars_of(NEWEST_DAY, [100, 102])
@@ -179,7 +179,7 @@ def test_a_revision_may_make_a_bar_fire_once_and_never_twice() -> None:
     assert feed.tick(again, 3) == []
 
 
-def test_a_revision_of_an_old_bar_judges_that_bar_alone() -> None:
+def test_a_revision_of_an_old_bar_evaluates_only_that_bar() -> None:
     feed = Feed(level(101, direction="up"))
     feed.tick(bars_of(NEWEST_DAY, [100, 100, 100, 100]), 1)
     revised = bars_of(NEWEST_DAY, [100, 102, 100, 102])
@@ -187,13 +187,13 @@ def test_a_revision_of_an_old_bar_judges_that_bar_alone() -> None:
     assert feed.tick(revised, 2) == ["level|AAPL|2025-07-30T13:35:00Z"]
 
 
-def test_a_bar_that_comes_late_is_judged_when_it_comes() -> None:
+def test_a_late_bar_is_evaluated_when_it_arrives() -> None:
     feed = Feed(level(101))
     assert feed.tick(bars_of(NEWEST_DAY, {0: 100, 2: 100}), 1) == []
     assert feed.tick(bars_of(NEWEST_DAY, [100, 102, 100]), 2) == ["level|AAPL|2025-07-30T13:35:00Z"]
 
 
-def test_a_slower_tick_with_an_older_version_changes_nothing() -> None:
+def test_a_slow_tick_with_an_older_version_changes_nothing() -> None:
     feed = Feed(level(101))
     feed.tick(bars_of(NEWEST_DAY, [100, 100, 100]), 2)
     before = feed.state
@@ -201,11 +201,11 @@ def test_a_slower_tick_with_an_older_version_changes_nothing() -> None:
     assert feed.state == before
 
 
-def test_a_first_run_brings_history_and_only_its_newest_session_is_news() -> None:
+def test_a_first_run_fires_only_for_its_newest_session() -> None:
     rule = level(101, direction="up")
     stored = [StoredSession(bars_of(item.session_date, [100, 102, 100, 102]), 1) for item in days(20)]
     evaluator = Evaluator(RuleBook.of([rule]), traded(NEWEST_DAY).closes)
-    _, events = evaluator.advance(evaluator.start("AAPL"), stored)
+    _, events = evaluator.evaluate(evaluator.new_state("AAPL"), stored)
     assert {event.session_date for event in events} == {NEWEST_DAY}
     assert len(events) == 2
 
@@ -218,7 +218,7 @@ def test_a_backfill_of_older_sessions_fires_nothing() -> None:
         assert feed.tick(bars_of(item.session_date, [100, 102]), 1, now) == []
 
 
-def test_after_an_outage_the_sessions_since_are_news_and_older_than_five_are_not() -> None:
+def test_after_an_outage_only_the_last_five_sessions_fire() -> None:
     feed = Feed(level(101, direction="up"))
     recent = days(9)
     feed.tick(bars_of(recent[0].session_date, [100, 100]), 1)
@@ -228,8 +228,8 @@ def test_after_an_outage_the_sessions_since_are_news_and_older_than_five_are_not
 
 
 @pytest.mark.parametrize("sessions", [5, 20, 60])
-def test_a_rule_over_n_sessions_is_given_n_sessions_however_long_they_have_been_stored(sessions: int) -> None:
-    """A window shorter than the rule would never fire; one that is not by edge would fire at every bar."""
+def test_a_rule_over_n_sessions_sees_n_sessions(sessions: int) -> None:
+    """With fewer sessions a rule never fires. Without edge triggering it fires at every bar."""
     average = AverageRule(id="average", kind="average", sessions=sessions, direction="up")
     extreme = ExtremeRule(id="extreme", kind="extreme", sessions=sessions, direction="up")
     volume = VolumeRule(id="volume", kind="volume", sessions=sessions, times=3)
@@ -246,8 +246,8 @@ def test_a_rule_over_n_sessions_is_given_n_sessions_however_long_they_have_been_
 
 
 @pytest.mark.parametrize("sessions", [7, 14])
-def test_a_price_that_never_changes_crosses_no_average(sessions: int) -> None:
-    """1.21 is a price whose mean of seven is another double than itself."""
+def test_a_constant_price_crosses_no_average(sessions: int) -> None:
+    """The mean of seven times 1.21 is another double than 1.21."""
     feed = Feed(
         AverageRule(id="days", kind="average", sessions=sessions), AverageRule(id="bars", kind="average", bars=sessions)
     )
@@ -258,27 +258,27 @@ def test_a_price_that_never_changes_crosses_no_average(sessions: int) -> None:
 @pytest.mark.parametrize(
     ("closes", "fired"),
     [
-        ([100, 101], ["13:35"]),  # reached is crossed
+        ([100, 101], ["13:35"]),  # reaching the level is enough
         ([100, 102, 100, 102], ["13:35", "13:40", "13:45"]),
-        ([101, 102], []),  # it was there before
-        ([100, 101, 102], ["13:35"]),  # not again on the way out
+        ([101, 102], []),  # it was there already
+        ([100, 101, 102], ["13:35"]),  # not again when it rises further
         ([102, 101, 102], ["13:35"]),
     ],
 )
-def test_a_level_is_crossed_by_reaching_it(closes: list[float], fired: list[str]) -> None:
+def test_a_level_fires_when_the_close_reaches_it(closes: list[float], fired: list[str]) -> None:
     found = Feed(level(101)).tick(bars_of(NEWEST_DAY, closes))
     assert found == [f"level|AAPL|2025-07-30T{time}:00Z" for time in fired]
 
 
 @pytest.mark.parametrize(("minutes", "fired"), [(15, False), (20, True)])
-def test_a_move_within_n_minutes_counts_prices_no_older_than_that(minutes: int, fired: bool) -> None:
-    """The session opened at 100, 20 minutes before the fourth bar closed; it closed no bar below 103."""
+def test_a_move_within_n_minutes_ignores_older_prices(minutes: int, fired: bool) -> None:
+    """The session opens at 100, 20 minutes before the fourth bar closes. No bar closes below 103."""
     rule = MoveRule(id="move", kind="move", percent=5, minutes=minutes)
     bars = bars_of(NEWEST_DAY, [103, 103, 103, 105], open={0: 100})
     assert bool(Feed(rule).tick(bars)) == fired
 
 
-def test_silence_is_noticed_by_the_clock_once_for_each_first_missing_bar() -> None:
+def test_a_silence_fires_once_for_its_first_missing_bar() -> None:
     rule = SilenceRule(id="stale", kind="silence", minutes=20, cool_down_minutes=0)
     feed, opens = Feed(rule), traded(NEWEST_DAY).opens
     bars = bars_of(NEWEST_DAY, [100, 100])
@@ -290,14 +290,14 @@ def test_silence_is_noticed_by_the_clock_once_for_each_first_missing_bar() -> No
     ]
 
 
-def test_a_closed_market_is_not_silent() -> None:
+def test_a_closed_market_fires_no_silence() -> None:
     feed = Feed(SilenceRule(id="stale", kind="silence", minutes=5))
     friday = date(2025, 7, 25)
     assert feed.tick(bars_of(friday, [100.0] * 78)) == []
     assert feed.tick(bars_of(friday, [100.0] * 78), 1, traded(friday).closes + timedelta(hours=40)) == []
 
 
-def test_the_state_is_no_larger_for_a_longer_history() -> None:
+def test_the_state_does_not_grow_with_the_history() -> None:
     book = load_rules()
     sizes = []
     for count in (60, 120):
@@ -305,7 +305,7 @@ def test_the_state_is_no_larger_for_a_longer_history() -> None:
         for item in days(count):
             feed.tick(bars_of(item.session_date, [100.0] * item.expected_bars))
         assert feed.state is not None
-        sizes.append(sum(len(seen.closes) + len(seen.volumes) for seen in feed.state.sessions.values()))
+        sizes.append(sum(len(item.closes) + len(item.volumes) for item in feed.state.sessions.values()))
     assert sizes[0] == sizes[1]
 
 
@@ -313,7 +313,7 @@ def test_on_a_recording_gap_5pct_fires_for_exactly_the_overnight_gaps_of_five_pe
     gaps = overnight_gaps(recordings.watch_list)
     assert min(gaps.values()) < -7
     sessions = recorded(recordings.watch_list)
-    events = judge_history(load_rules().only("gap_5pct"), sessions, max(bars.ts[-1] for bars in sessions) + FIVE)
+    events = evaluate_history(load_rules().only("gap_5pct"), sessions, max(bars.ts[-1] for bars in sessions) + FIVE)
     assert {(event.symbol, event.session_date): event.value for event in events} == {
         key: round(gap, 4) for key, gap in gaps.items()
     }

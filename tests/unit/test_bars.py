@@ -1,4 +1,4 @@
-"""The Bar is defined once, and keeps its invariants."""
+"""The Bar is defined once, and its invariants hold."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ GOOD: dict[str, Any] = {"ts": TS, "open": 10.0, "high": 11.0, "low": 9.0, "close
         {"ts": datetime(2025, 7, 2, 13, 30)},
     ],
 )
-def test_what_is_not_a_bar_cannot_be_made(wrong: dict[str, Any]) -> None:
+def test_values_that_are_no_bar_raise(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         Bar(**{**GOOD, **wrong})
 
 
-def test_a_session_keeps_its_bars_in_time_order() -> None:
+def test_the_bars_of_a_session_are_in_time_order() -> None:
     later = Bar(**{**GOOD, "ts": TS.replace(hour=14)})
     columns = SessionBars.of("AAPL", date(2025, 7, 2), [later, Bar(**GOOD)])
     assert columns.key == "AAPL|5min|2025-07-02"

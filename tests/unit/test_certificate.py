@@ -1,8 +1,7 @@
-"""Does the certificate of EMR's nodes let them trust each other, and nobody else?"""
+"""The certificate of EMR's nodes: they trust each other and nobody else."""
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import ssl
 import zipfile
@@ -12,25 +11,20 @@ from types import ModuleType
 
 import boto3
 import pytest
+from harness import program
 from moto import mock_aws
 
-HANDLER = Path(__file__).parents[2] / "lambda" / "certificate" / "handler.py"
 NODE = "ip-10-20-1-7.eu-west-1.compute.internal"
 
 
 @pytest.fixture(scope="module")
 def function() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("certificate_handler", HANDLER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program("lambda/certificate/handler.py")
 
 
 @pytest.fixture
 def published(function: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the files that a node finds in the bucket after a deployment to Ireland."""
+    """Return a folder with the files that the function stores in a deployment to eu-west-1."""
     for name, value in {
         "AWS_REGION": "eu-west-1",
         "AWS_DEFAULT_REGION": "eu-west-1",
@@ -48,7 +42,7 @@ def published(function: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def shake_hands(folder: Path, name: str) -> None:
-    """A TLS handshake between two nodes, in memory; the caller asks for the host of that name."""
+    """Do a TLS handshake of two nodes in memory. The client expects the host ``name``."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(folder / "certificateChain.pem", folder / "privateKey.pem")
     client = ssl.create_default_context(cafile=str(folder / "trustedCertificates.pem"))
@@ -74,19 +68,19 @@ def test_a_host_outside_the_region_is_not_trusted(published: Path) -> None:
 
 
 def test_another_deployments_certificate_is_not_trusted(published: Path, function: ModuleType, tmp_path: Path) -> None:
-    _, archive = function.make("eu-west-1.compute.internal", datetime.now(UTC))
+    _, archive = function.create_certificate("eu-west-1.compute.internal", datetime.now(UTC))
     with zipfile.ZipFile(io.BytesIO(archive)) as other:
         (tmp_path / "trustedCertificates.pem").write_bytes(other.read("trustedCertificates.pem"))
     with pytest.raises(ssl.SSLCertVerificationError):
         shake_hands(published, NODE)
 
 
-def test_it_outlives_the_release_that_uses_it(function: ModuleType) -> None:
+def test_it_is_valid_for_more_than_five_years(function: ModuleType) -> None:
     now = datetime.now(UTC)
-    certificate, _ = function.make("ec2.internal", now)
+    certificate, _ = function.create_certificate("ec2.internal", now)
     assert certificate.not_valid_after_utc > now + timedelta(days=5 * 365)
 
 
-def test_virginia_has_names_of_its_own(function: ModuleType) -> None:
+def test_us_east_1_has_its_own_domain(function: ModuleType) -> None:
     assert function.domain_of("us-east-1") == "ec2.internal"
     assert function.domain_of("us-east-2") == "us-east-2.compute.internal"

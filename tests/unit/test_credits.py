@@ -1,4 +1,4 @@
-"""Credits are spent by the clock minute and the UTC day, never more than the plan has, whatever was told or refused."""
+"""Credits count by clock minute and UTC day. No more are spent than the plan has."""
 
 from __future__ import annotations
 
@@ -35,34 +35,34 @@ def test_a_day_has_its_credits_until_midnight_utc() -> None:
     assert credits.left(MIDNIGHT) == 8
 
 
-def test_without_a_daily_cap_no_day_is_spent() -> None:
+def test_without_a_daily_cap_the_day_is_never_used_up() -> None:
     credits = Credits(10**6)
     credits.spend(10**6, NOON)
     assert not credits.day_is_spent(NOON)
 
 
 @pytest.mark.parametrize(
-    ("per_day", "resumes"), [(None, NEXT_MINUTE), (9, NEXT_MINUTE), (8, MIDNIGHT)], ids=["no cap", "a rest", "none"]
+    ("per_day", "resumes"),
+    [(None, NEXT_MINUTE), (9, NEXT_MINUTE), (8, MIDNIGHT)],
+    ids=["no cap", "day left", "day used up"],
 )
-def test_they_resume_a_second_after_the_vendor_s_clock_should_have_turned(
-    per_day: int | None, resumes: datetime
-) -> None:
+def test_calls_resume_one_second_after_the_minute_or_the_day_ends(per_day: int | None, resumes: datetime) -> None:
     credits = Credits(8, per_day)
     credits.spend(8, NOON)
     assert credits.resume_at(NOON) == resumes + timedelta(seconds=1)
 
 
-def test_the_vendor_s_own_count_lowers_ours_and_never_raises_it() -> None:
+def test_the_vendors_count_lowers_ours_and_never_raises_it() -> None:
     credits = Credits(8)
     credits.spend(2, NOON)
-    credits.told(3, NOON)
+    credits.limit_to(3, NOON)
     assert credits.left(NOON) == 3
-    credits.told(600, NOON)  # a plan larger than the setting
+    credits.limit_to(600, NOON)  # a plan larger than the setting
     assert credits.left(NOON) == 3
     assert credits.left(NEXT_MINUTE) == 8
 
 
-def test_a_refusal_leaves_nothing_of_the_minute_and_teaches_the_plan_s_limit() -> None:
+def test_a_refusal_ends_the_minutes_credits_and_sets_the_plans_limit() -> None:
     credits = Credits(610)
     credits.refused_for_minute(NOON, 8)
     assert credits.left(NOON) == 0
@@ -73,7 +73,7 @@ def test_a_refusal_leaves_nothing_of_the_minute_and_teaches_the_plan_s_limit() -
     assert credits.left(NEXT_MINUTE + timedelta(minutes=1)) == 8
 
 
-def test_a_refusal_for_the_day_holds_until_midnight() -> None:
+def test_a_refusal_for_the_day_lasts_until_midnight_utc() -> None:
     credits = Credits(8)
     credits.refused_for_day(NOON)
     assert (credits.left(NEXT_MINUTE), credits.day_is_spent(NEXT_MINUTE)) == (0, True)
@@ -87,18 +87,18 @@ steps = st.lists(
 
 
 @given(st.integers(1, 20), st.one_of(st.none(), st.integers(1, 100)), steps)
-def test_who_spends_what_is_left_never_exceeds_a_minute_or_a_day(
+def test_spending_what_is_left_never_exceeds_a_minute_or_a_day(
     per_minute: int, per_day: int | None, steps: list[tuple[int, int, int | None]]
 ) -> None:
     credits, now = Credits(per_minute, per_day), NOON
     minutes, days = Counter[datetime](), Counter[object]()
-    for seconds, wanted, told in steps:
+    for seconds, wanted, reported in steps:
         now += timedelta(milliseconds=seconds * 10)
         count = min(wanted, credits.left(now))
         credits.spend(count, now)
-        if told is not None:
-            credits.told(told, now)
-            assert credits.left(now) <= told
+        if reported is not None:
+            credits.limit_to(reported, now)
+            assert credits.left(now) <= reported
         minutes[now.replace(second=0, microsecond=0)] += count
         days[now.date()] += count
         if not credits.left(now):

@@ -1,4 +1,4 @@
-"""Do commands find what a deployment wrote, and say clearly when there is nothing?"""
+"""Reading the runtime contract: what commands report when it is missing, unreadable or of another version."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def test_an_environment_that_was_never_deployed_is_named_with_what_to_do() -> None:
+def test_an_environment_without_a_deployment_is_reported_with_the_command() -> None:
     with pytest.raises(BadInputError, match=r"no /barflow/dev/runtime: deploy it with .*env=dev"):
         read_contract("dev")
 
 
-def test_an_account_that_cannot_be_asked_is_not_taken_for_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_account_is_not_reported_as_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     monkeypatch.delenv("AWS_REGION", raising=False)
     with pytest.raises(UnavailableError, match=r"cannot be read \(NoRegionError\)"):
         read_contract("dev")
 
 
-def test_a_parameter_of_another_version_is_refused_by_its_fields() -> None:
+def test_a_contract_of_another_version_is_rejected_with_its_fields() -> None:
     boto3.client("ssm").put_parameter(Name=parameter_name("dev"), Type="String", Value='{"env": "dev"}')
     with pytest.raises(BadInputError, match=r"does not fit this version .*fields: .*settings"):
         read_contract("dev")

@@ -1,4 +1,4 @@
-"""Are policies judged as IAM judges them?"""
+"""Evaluation of policies, as IAM evaluates them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from emulators.aws.iam_policies import Call, allowed
+from emulators.aws.iam_policies import Permission, is_allowed
 
 OBJECT = "arn:aws:s3:::lake/bars/symbol=AAPL/part.parquet"
 
@@ -16,7 +16,7 @@ def statement(effect: str = "Allow", action: Any = "s3:GetObject", resource: Any
 
 
 @pytest.mark.parametrize(
-    ("given", "answer"),
+    ("statements", "expected"),
     [
         ([], False),
         ([statement()], True),
@@ -36,12 +36,12 @@ def statement(effect: str = "Allow", action: Any = "s3:GetObject", resource: Any
         ([{"Effect": "Allow", "Action": "*", "NotResource": "arn:aws:s3:::lake/*"}], False),
     ],
 )
-def test_an_action_on_a_resource(given: list[dict[str, Any]], answer: bool) -> None:
-    assert allowed(given, Call("s3:GetObject", OBJECT)) is answer
+def test_an_action_on_a_resource(statements: list[dict[str, Any]], expected: bool) -> None:
+    assert is_allowed(statements, Permission("s3:GetObject", OBJECT)) is expected
 
 
 @pytest.mark.parametrize(
-    ("condition", "answer"),
+    ("condition", "expected"),
     [
         ({"StringEquals": {"kms:ViaService": "s3.amazonaws.com"}}, True),
         ({"StringEquals": {"KMS:viaservice": ["other", "s3.amazonaws.com"]}}, True),
@@ -65,18 +65,18 @@ def test_an_action_on_a_resource(given: list[dict[str, Any]], answer: bool) -> N
         ({"StringEquals": {"kms:ViaService": "s3.amazonaws.com"}, "Bool": {"aws:SecureTransport": "false"}}, False),
     ],
 )
-def test_a_condition(condition: dict[str, Any], answer: bool) -> None:
+def test_a_condition(condition: dict[str, Any], expected: bool) -> None:
     context = {
         "kms:ViaService": ("s3.amazonaws.com",),
         "aws:TagKeys": ("a", "b"),
         "aws:SecureTransport": ("true",),
         "source": ("arn:aws:lambda:us-east-1:1:function:x",),
     }
-    call = Call("s3:GetObject", OBJECT, context)
-    assert allowed([statement(Condition=condition)], call) is answer
+    permission = Permission("s3:GetObject", OBJECT, context)
+    assert is_allowed([statement(Condition=condition)], permission) is expected
 
 
-def test_a_condition_that_is_not_known_is_not_passed_over() -> None:
+def test_an_unsupported_condition_operator_raises() -> None:
     given = [statement(Condition={"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}})]
-    with pytest.raises(ValueError, match="IpAddress on aws:SourceIp is not known here"):
-        allowed(given, Call("s3:GetObject", OBJECT, {"aws:SourceIp": ("10.0.0.1",)}))
+    with pytest.raises(ValueError, match="IpAddress on aws:SourceIp is not supported"):
+        is_allowed(given, Permission("s3:GetObject", OBJECT, {"aws:SourceIp": ("10.0.0.1",)}))

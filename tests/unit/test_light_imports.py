@@ -1,4 +1,4 @@
-"""Does ingestion stay light? It runs in a Lambda every five minutes, where each import is paid for."""
+"""Ingest stays light: it runs every five minutes in a Lambda function, where every import costs time and memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 HEAVY = {"pandas", "numpy", "pyarrow", "pyspark", "psycopg", "boto3", "slack_sdk", "rich", "typer", "fastapi"}
 
 
-def test_the_ingest_path_imports_nothing_heavy() -> None:
+def test_the_ingest_path_imports_no_heavy_package() -> None:
     code = f"import barflow.pipeline.ingest, sys; print(*({HEAVY!r} & set(sys.modules)))"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert child.stdout.split() == []

@@ -1,4 +1,4 @@
-"""Merging an answer into a stored session keeps every bar, counts every change and never goes back in time."""
+"""Merging an answer into a stored session loses no bar, counts every change and never restores an older value."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_incoming_bar_is_new_revised_or_unchanged(stored: SessionBars, inc
 
 
 @given(sessions, sessions)
-def test_the_same_answer_twice_changes_nothing_the_second_time(stored: SessionBars, incoming: SessionBars) -> None:
+def test_merging_the_same_answer_again_changes_nothing(stored: SessionBars, incoming: SessionBars) -> None:
     once = merge_session(stored, incoming).bars
     twice = merge_session(once, incoming)
     assert not twice.changed
@@ -49,14 +49,14 @@ def test_the_same_answer_twice_changes_nothing_the_second_time(stored: SessionBa
 
 
 @given(sessions, sessions)
-def test_an_outdated_answer_fills_gaps_and_undoes_nothing(stored: SessionBars, incoming: SessionBars) -> None:
+def test_an_outdated_answer_fills_gaps_and_revises_nothing(stored: SessionBars, incoming: SessionBars) -> None:
     merge = merge_session(stored, incoming, outdated=True)
     assert merge.revised == 0
     assert values(merge.bars) == values(incoming) | values(stored)
 
 
 @given(sessions, sessions, sessions)
-def test_disjoint_answers_may_arrive_in_any_order(a: SessionBars, b: SessionBars, c: SessionBars) -> None:
+def test_the_order_of_disjoint_answers_does_not_matter(a: SessionBars, b: SessionBars, c: SessionBars) -> None:
     seen: set[datetime] = set()
     parts = []
     for part in (a, b, c):
@@ -72,7 +72,7 @@ def test_disjoint_answers_may_arrive_in_any_order(a: SessionBars, b: SessionBars
     assert forward == backward
 
 
-def test_a_revision_counts_up_each_time_the_source_changes_the_bar() -> None:
+def test_each_change_at_the_source_raises_the_bars_revision_by_one() -> None:
     first = session_of({0: 10.0, 1: 10.0})
     second = merge_session(first, session_of({1: 11.0})).bars
     third = merge_session(second, session_of({1: 9.0, 2: 9.0})).bars

@@ -1,4 +1,4 @@
-"""Are secret settings resolved to what Secrets Manager holds, and never shown when they cannot be?"""
+"""Secret settings are resolved with Secrets Manager, and no error message shows them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ USER = {"username": "loader", "password": "p@ss/w:rd?", "host": "db.example", "p
 
 @pytest.fixture(autouse=True)
 def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An AWS account of moto's with three secrets."""
+    """Set up an account in moto with three secrets."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with mock_aws():
         client = boto3.client("secretsmanager")
@@ -33,13 +33,13 @@ def value(text: str) -> str:
     return resolve(SecretStr(text), "BARFLOW_SETTING")
 
 
-def test_a_value_is_itself_and_a_reference_is_what_the_secret_holds() -> None:
+def test_a_value_is_returned_and_a_reference_is_resolved() -> None:
     assert value("mongodb://host/") == "mongodb://host/"
-    assert value("secretsmanager:plain") == "a-key"  # as pasted, without the line's end
+    assert value("secretsmanager:plain") == "a-key"  # without the trailing newline
     assert value("secretsmanager:user#host") == "db.example"
 
 
-def test_the_dsn_of_a_database_user_is_made_of_what_rds_keeps_and_asks_for_tls() -> None:
+def test_the_dsn_is_built_from_the_secrets_keys_and_requires_tls() -> None:
     parts = psycopg.conninfo.conninfo_to_dict(value("secretsmanager:user#dsn"))
     assert parts == {
         "user": USER["username"],
@@ -52,17 +52,15 @@ def test_the_dsn_of_a_database_user_is_made_of_what_rds_keeps_and_asks_for_tls()
 
 
 @pytest.mark.parametrize(
-    ("reference", "error", "words"),
+    ("reference", "error", "message"),
     [
         ("secretsmanager:absent", UnavailableError, "absent cannot be read"),
         ("secretsmanager:plain#dsn", BadInputError, "plain is not a JSON object"),
         ("secretsmanager:half#dsn", BadInputError, "half has no JSON key 'dbname'"),
     ],
 )
-def test_a_secret_that_does_not_serve_is_named_and_not_shown(
-    reference: str, error: type[Exception], words: str
-) -> None:
-    with pytest.raises(error, match=words) as raised:
+def test_an_unusable_secret_is_named_and_not_shown(reference: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message) as raised:
         value(reference)
     assert "hidden" not in str(raised.value)
     assert "a-key" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""The sessions are the exchange's: holidays, half days and both clock changes, against the calendar they came from."""
+"""The sessions match exchange_calendars: holidays, half days and both changes of daylight saving time."""
 
 from __future__ import annotations
 
@@ -13,28 +13,27 @@ from barflow.errors import BadInputError
 from barflow.market.sessions import (
     last_sessions,
     new_york,
+    parse_slot,
+    parse_slots,
     previous_session,
     session,
     session_at,
     sessions_between,
-    slot_named,
-    slots_named,
 )
 
 
-def test_every_session_of_the_table_is_the_calendars() -> None:
+def test_every_session_of_the_table_matches_exchange_calendars() -> None:
     calendar = exchange_calendars.get_calendar("XNYS", start="2008-01-01", end="2031-12-31")
-    theirs = [
+    expected = [
         (day.date(), opens.to_pydatetime(), closes.to_pydatetime())
         for day, opens, closes in zip(
             calendar.schedule.index, calendar.schedule["open"], calendar.schedule["close"], strict=True
         )
     ]
-    ours = [
-        (found.session_date, found.opens, found.closes)
-        for found in sessions_between(date(2008, 1, 1), date(2031, 12, 31))
+    found = [
+        (item.session_date, item.opens, item.closes) for item in sessions_between(date(2008, 1, 1), date(2031, 12, 31))
     ]
-    assert ours == theirs
+    assert found == expected
 
 
 @pytest.mark.parametrize(
@@ -49,7 +48,7 @@ def test_every_session_of_the_table_is_the_calendars() -> None:
         (date(2026, 3, 9), 78, "13:30"),
     ],
 )
-def test_a_session_has_its_own_hours(day: date, bars: int, opens: str) -> None:
+def test_hours_follow_half_days_and_daylight_saving_time(day: date, bars: int, opens: str) -> None:
     found = session(day)
     assert found is not None
     assert found.expected_bars == bars == len(found.slots) == len(found.slot_by_text)
@@ -63,36 +62,36 @@ def test_the_exchange_is_closed_on_weekends_and_holidays() -> None:
     assert session(date(2025, 12, 25)) is None
 
 
-def test_a_year_outside_the_table_is_an_error_and_not_a_guess() -> None:
+def test_a_year_outside_the_table_raises() -> None:
     with pytest.raises(BadInputError, match="covers 2008 to 2031"):
         session(date(2040, 1, 3))
 
 
-def test_the_past_twenty_sessions_of_the_recorded_july() -> None:
+def test_the_last_twenty_sessions_up_to_the_end_of_july() -> None:
     found = last_sessions(datetime(2025, 7, 30, 20, 0, tzinfo=UTC), 20)
     assert [found[0].session_date, found[-1].session_date, len(found)] == [date(2025, 7, 2), date(2025, 7, 30), 20]
 
 
-def test_a_session_counts_from_its_open_and_not_from_midnight() -> None:
+def test_a_session_is_the_newest_from_its_open_on() -> None:
     before = last_sessions(datetime(2025, 7, 30, 13, 29, tzinfo=UTC), 1)[0]
     after = last_sessions(datetime(2025, 7, 30, 13, 30, tzinfo=UTC), 1)[0]
     assert (before.session_date, after.session_date) == (date(2025, 7, 29), date(2025, 7, 30))
 
 
-def test_going_back_counts_sessions_and_not_days() -> None:
+def test_previous_session_counts_sessions_and_not_days() -> None:
     found = previous_session(date(2025, 7, 7), 2)
     assert found is not None
     assert found.session_date == date(2025, 7, 2)
     assert previous_session(date(2008, 1, 2)) is None
 
 
-def test_the_market_is_open_from_the_open_to_just_before_the_close() -> None:
+def test_the_market_is_closed_from_the_moment_of_the_close() -> None:
     half_day_close = datetime(2025, 7, 3, 17, 0, tzinfo=UTC)
     assert session_at(half_day_close - timedelta(seconds=1)) is not None
     assert session_at(half_day_close) is None
 
 
-def test_buckets_count_from_the_session_open() -> None:
+def test_buckets_count_from_the_sessions_open() -> None:
     found = session(date(2025, 7, 2))
     assert found is not None
     assert [f"{new_york(found.bucket_start(ts, 60)):%H:%M}" for ts in found.slots][::12] == [
@@ -100,7 +99,7 @@ def test_buckets_count_from_the_session_open() -> None:
     ]  # fmt: skip
 
 
-def test_a_naive_moment_is_refused() -> None:
+def test_a_naive_datetime_raises() -> None:
     with pytest.raises(ValueError, match="naive"):
         new_york(datetime(2025, 7, 2))
 
@@ -113,12 +112,12 @@ def test_the_calendar_needs_no_pandas() -> None:
     assert ast.literal_eval(found.stdout) == []
 
 
-def test_every_bar_is_known_by_its_text_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("barflow.market.sessions.MOST_SLOTS", 200)  # so that some are forgotten, and found again
+def test_only_the_texts_of_a_sessions_bars_are_parsed_as_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("barflow.market.sessions.MAX_CACHED_SLOTS", 200)  # so that the cache is cleared in between
     days = sessions_between(date(2025, 6, 25), date(2025, 7, 9))
     for traded in [*days, *days]:
         texts = [f"{slot:%Y-%m-%d %H:%M:%S}" for slot in traded.slots]
-        assert slots_named(texts) == list(traded.slots)
-        assert slot_named(texts[-1]) == traded.slots[-1]
+        assert parse_slots(texts) == list(traded.slots)
+        assert parse_slot(texts[-1]) == traded.slots[-1]
     for other in ("2025-07-04 13:30:00", "2025-07-02 13:31:00", "2025-07-02", "1990-01-02 14:30:00", "", None, 5, []):
-        assert slot_named(other) is None
+        assert parse_slot(other) is None

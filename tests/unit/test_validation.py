@@ -1,4 +1,4 @@
-"""Validation refuses what it must, with every reason, and nothing else."""
+"""Validation rejects bad bars with every reason, and no other bar."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def clean_answer() -> list[dict[str, Any]]:
         (row("2025-07-30 13:31:00", open="x", volume="-3"), ["off_grid", "not_a_number", "negative_volume"]),
     ],
 )
-def test_a_bad_bar_is_refused_with_all_its_reasons_and_its_payload(bad: Any, reasons: list[str]) -> None:
+def test_a_bad_bar_is_rejected_with_all_its_reasons_and_its_payload(bad: Any, reasons: list[str]) -> None:
     answer = [*clean_answer()[5:], bad]
     result = validate("AAPL", META, answer, NOW)
     assert [sorted(item.reasons) for item in result.rejected] == [sorted(reasons)]
@@ -71,7 +71,7 @@ def test_a_bad_bar_is_refused_with_all_its_reasons_and_its_payload(bad: Any, rea
     assert set(reasons) <= set(REASONS)
 
 
-def test_a_clean_answer_is_accepted_whole_in_either_order() -> None:
+def test_a_clean_answer_is_accepted_completely_in_either_order() -> None:
     oldest_first = validate("AAPL", META, clean_answer(), NOW)
     newest_first = validate("AAPL", META, clean_answer()[::-1], NOW)
     assert oldest_first.accepted == 78
@@ -87,7 +87,7 @@ def test_an_unordered_answer_is_sorted_and_noted() -> None:
     assert result.notes == ["unordered: the answer was sorted"]
 
 
-def test_numbers_may_come_as_text_or_as_numbers() -> None:
+def test_numbers_are_read_from_text_and_from_json_numbers() -> None:
     result = validate(
         "AAPL", META, [row(open=10, high=10.5, volume=1200), row("2025-07-30 13:35:00", volume="12.0")], NOW
     )
@@ -100,18 +100,18 @@ def test_a_volume_is_exact_beyond_what_a_double_holds() -> None:
     assert result.sessions[date(2025, 7, 30)].volume == [9007199254740993]
 
 
-def test_the_same_bar_twice_counts_as_repeated_and_is_kept_once() -> None:
+def test_an_identical_duplicate_counts_as_repeated_and_is_accepted_once() -> None:
     result = validate("AAPL", META, [*clean_answer(), clean_answer()[7]], NOW)
     assert (result.accepted, result.repeated, result.rejected) == (78, 1, [])
 
 
-def test_of_two_versions_of_a_bar_neither_is_stored() -> None:
+def test_conflicting_versions_of_a_bar_are_all_rejected() -> None:
     result = validate("AAPL", META, [*clean_answer(), {**clean_answer()[7], "close": "10.3"}], NOW)
     assert result.accepted == 77
     assert [item.reasons for item in result.rejected] == [("conflicting_duplicate",)] * 2
 
 
-def test_an_answer_about_another_symbol_is_refused_whole() -> None:
+def test_an_answer_for_another_symbol_is_rejected_completely() -> None:
     result = validate("AAPL", {"symbol": "MSFT"}, clean_answer(), NOW)
     assert {item.reasons for item in result.rejected} == {("wrong_symbol",)}
     assert result.accepted == 0
@@ -131,12 +131,12 @@ def test_a_bar_is_forming_until_five_minutes_after_its_open(now: str, accepted: 
     assert (result.accepted, result.forming) == (accepted, forming)
 
 
-def test_the_vendors_clock_may_be_a_little_ahead() -> None:
+def test_a_bar_of_a_clock_that_is_a_little_ahead_is_forming() -> None:
     result = validate("AAPL", META, clean_answer(), datetime(2025, 7, 30, 19, 54, 30, tzinfo=UTC))
     assert (result.forming, result.rejected) == (2, [])
 
 
-def test_real_jumps_pass_and_splits_are_recognised() -> None:
+def test_price_jumps_are_flagged_and_splits_recognised() -> None:
     days = sessions_between(date(2025, 7, 3), date(2025, 7, 7))
     ts = [days[0].slots[-1], days[1].slots[0]]
     assert price_jumps(ts, [315.0, 291.4], [315.35, 292.0]) == ["price_jump: -7.59% at 2025-07-07 13:30 UTC"]
@@ -147,7 +147,7 @@ def test_real_jumps_pass_and_splits_are_recognised() -> None:
     assert price_jumps(ts, [100.0, 104.9], [100.0, 105.0]) == []
 
 
-def test_both_sides_of_a_clock_change_open_at_half_past_nine_in_new_york() -> None:
+def test_sessions_open_at_0930_new_york_before_and_after_a_clock_change() -> None:
     before, after = row("2025-10-31 13:30:00"), row("2025-11-03 14:30:00")
     now = datetime(2025, 11, 4, tzinfo=UTC)
     assert validate("AAPL", META, [before, after], now).accepted == 2
@@ -175,7 +175,7 @@ plausible = st.builds(
 
 
 @given(st.lists(st.one_of(junk, plausible), max_size=30))
-def test_whatever_arrives_every_row_is_accounted_for(answer: list[Any]) -> None:
+def test_every_row_is_accounted_for_whatever_it_holds(answer: list[Any]) -> None:
     result = validate("AAPL", META, answer, NOW)
     assert result.received == result.accepted + result.repeated + result.forming + len(result.rejected)
     for day, bars in result.sessions.items():
@@ -183,18 +183,18 @@ def test_whatever_arrives_every_row_is_accounted_for(answer: list[Any]) -> None:
         assert traded is not None
         assert set(bars.ts) <= set(traded.slots)
         assert bars.ts == sorted(set(bars.ts))
-        assert bars.bars(), "every stored row satisfies the Bar's own invariants"
+        assert bars.bars(), "every accepted row satisfies the Bar's invariants"
 
 
 @given(st.lists(plausible, max_size=40, unique_by=lambda value: value["datetime"]))
-def test_the_fast_path_says_what_the_slow_path_says(answer: list[dict[str, Any]]) -> None:
-    together = validate("AAPL", META, answer, NOW)
-    alone = [check_row(value, NOW) for value in answer]
-    good = sorted((bar for _, bar in alone if bar), key=lambda bar: bar.ts)
-    stored: list[Bar] = [bar for part in together.sessions.values() for bar in part.bars()]
-    assert stored == good[: len(stored)]
-    assert together.forming == len(good) - len(stored)
-    assert len(together.rejected) == sum(bar is None for _, bar in alone)
+def test_checking_by_columns_gives_the_same_result_as_row_by_row(answer: list[dict[str, Any]]) -> None:
+    by_columns = validate("AAPL", META, answer, NOW)
+    by_rows = [check_row(value, NOW) for value in answer]
+    valid = sorted((bar for _, bar in by_rows if bar), key=lambda bar: bar.ts)
+    accepted: list[Bar] = [bar for part in by_columns.sessions.values() for bar in part.bars()]
+    assert accepted == valid[: len(accepted)]
+    assert by_columns.forming == len(valid) - len(accepted)
+    assert len(by_columns.rejected) == sum(bar is None for _, bar in by_rows)
 
 
 decimals = st.one_of(
@@ -206,7 +206,7 @@ decimals = st.one_of(
 
 
 @given(st.lists(st.tuples(decimals, decimals, decimals, decimals, st.integers(0, 2**63 - 1)), min_size=1, max_size=78))
-def test_the_fast_path_reads_each_number_as_float_and_int_do(bars: list[tuple[str, str, str, str, int]]) -> None:
+def test_checking_by_columns_reads_numbers_as_float_and_int_do(bars: list[tuple[str, str, str, str, int]]) -> None:
     answer = []
     for slot, (*prices, volume) in zip(WEDNESDAY.slots, bars, strict=False):
         low, first, last, high = sorted(prices, key=float)
@@ -224,7 +224,7 @@ def test_the_fast_path_reads_each_number_as_float_and_int_do(bars: list[tuple[st
     "text", ["10.0", "1,2", "1,", ",", "10.0],[10.0", "[1]", "1 ", "010.2", "1e1", "+10.2", ".5e2", "10."]
 )
 @pytest.mark.parametrize("name", ["open", "volume"])
-def test_what_json_reads_otherwise_is_read_row_by_row(name: str, text: str) -> None:
+def test_a_text_that_json_reads_differently_is_checked_row_by_row(name: str, text: str) -> None:
     answer = clean_answer()
     answer[7][name] = text
     result = validate("AAPL", META, answer, NOW)

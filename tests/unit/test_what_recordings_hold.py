@@ -21,15 +21,15 @@ from recordings.reading import in_session, overnight_gaps, rows_by_symbol, wall_
 
 KNOWN: dict[str, dict[str, Any]] = {
     "synthetic": {
-        "rows of the watch list": {"AAPL": 1500, "TSLA": 1500, "NVDA": 1474},
-        "of them outside the session": {"AAPL": 0, "TSLA": 0, "NVDA": 55},
+        "rows of the watch list": {"AAPL": 1500, "TSLA": 1500, "NVDA": 1504},
+        "of them outside the session": {"AAPL": 0, "TSLA": 0, "NVDA": 85},
         "its sessions": ("2025-10-31", "2025-11-28", 20),
         "the first bar of AAPL": ("2025-10-31 11:30:00", "209.47000"),
         "the last close of AAPL": "205.100006",
         "overnight gaps": {"TSLA 2025-11-05": -7.6, "TSLA 2025-11-18": -6.9, "TSLA 2025-11-24": 5.6},
-        "rows of the long files": {"AAPL": 5714, "NVDA": 6017},
-        "of them outside 09:30 to 16:00": {"AAPL": 36, "NVDA": 328},
-        "of them after the close of a half day": {"AAPL": 1, "NVDA": 12},
+        "rows of the long files": {"AAPL": 5714, "NVDA": 5944},
+        "of them outside 09:30 to 16:00": {"AAPL": 36, "NVDA": 229},
+        "of them after the close of a half day": {"AAPL": 1, "NVDA": 38},
         "their sessions": {"AAPL": ("2025-06-30", "2026-03-13", 75), "NVDA": ("2025-06-30", "2026-03-13", 75)},
         "rows of the files with gaps": {"AAPL": 466, "TSLA": 466},
         "their sessions by number of bars": {"AAPL": {77: 2, 78: 4}, "TSLA": {77: 2, 78: 4}},

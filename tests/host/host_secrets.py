@@ -1,4 +1,4 @@
-"""What do the secrets hold that a host under test reads?"""
+"""Secrets of a host under test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PASSWORDS = {"airflow": "of-airflow", "barflow_reader": "of-reader"}
 
 
 def put_secrets(contract: RuntimeContract, database: Mapping[str, object], mongodb_uri: str) -> None:
-    """Puts a value into each secret that the host reads. ``database`` is where its server is."""
+    """Store a value in each secret that the host reads. ``database`` is the address of its server."""
     client = boto3.client("secretsmanager")
     users = {"airflow": ("airflow", contract.warehouse.airflow_secret),
              "barflow_reader": ("barflow", contract.warehouse.reader_secret)}  # fmt: skip
@@ -37,9 +37,9 @@ def put_secrets(contract: RuntimeContract, database: Mapping[str, object], mongo
 
 
 def ssh_connection(folder: Path) -> tuple[str, str]:
-    """Airflow's connection as the runbook has it made and put in, and its public key.
+    """Return Airflow's connection as the runbook's commands create it, and its public key.
 
-    ``folder`` gets an emulator for `aws` that keeps what it is given.
+    ``folder`` gets a fake `aws` that stores the connection in a file.
     """
     runbook = (ROOT / "barflow/operations/runbook.md.j2").read_text()
     (block,) = [block for block in re.findall(r"^```\n(.*?)^```$", runbook, re.M | re.S) if "ssh-keygen" in block]

@@ -1,6 +1,6 @@
-"""A folder that is an instance to the bootstrap: the release lies in it, and what only root on AWS may do is recorded.
+"""Fake host: a folder in which bootstrap.sh sets up the release, with fakes of the commands that need root or AWS.
 
-One emulator plays every such command, and remembers what was done, so that a second run finds it done.
+One script is the fake of every such command. It records the calls and remembers their effect for a second run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stacks.bundles import RELEASE
 
 ROOT = Path(__file__).parents[2]
 HOST = ROOT / "orchestration" / "host"
-EMULATOR = r"""#!/usr/bin/env bash
+FAKE = r"""#!/usr/bin/env bash
 set -eu
 name=${0##*/} done=$BARFLOW_ROOT/../done
 echo "$name $*" >>"$BARFLOW_ROOT/../calls"
@@ -57,11 +57,11 @@ COMMANDS = (
 
 
 @dataclass
-class Machine:
-    """``root`` is its file system. ``pretended`` are the commands that are stood in for."""
+class FakeHost:
+    """A host below ``folder``: ``root`` is its file system, ``faked`` are the commands that the script replaces."""
 
     folder: Path
-    pretended: tuple[str, ...] = (*COMMANDS, "python3.11")
+    faked: tuple[str, ...] = (*COMMANDS, "python3.11")
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -71,11 +71,11 @@ class Machine:
         (self.root / "etc/fstab").touch()
         shutil.copytree(RELEASE.build() / "release", self.release)
         (self.folder / "bin").mkdir()
-        emulator = self.folder / "bin" / "emulator"
-        emulator.write_text(EMULATOR)
-        emulator.chmod(0o755)
-        for name in self.pretended:
-            (self.folder / "bin" / name).symlink_to(emulator)
+        fake = self.folder / "bin" / "fake"
+        fake.write_text(FAKE)
+        fake.chmod(0o755)
+        for name in self.faked:
+            (self.folder / "bin" / name).symlink_to(fake)
 
     @property
     def root(self) -> Path:
@@ -87,7 +87,7 @@ class Machine:
 
     @property
     def environment(self) -> dict[str, str]:
-        # Where packages come from is this machine's to say; accounts and settings are the test's.
+        # pip and uv need this machine's settings; AWS accounts and barflow's settings are the test's.
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "BARFLOW_"))}
         return kept | {
             "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
@@ -99,7 +99,7 @@ class Machine:
         }
 
     def boot(self) -> list[str]:
-        """Runs the bootstrap to its success; returns the calls that it made of commands stood in for."""
+        """Run the setup, which must succeed. Return the calls of the faked commands."""
         (self.folder / "calls").unlink(missing_ok=True)
         script = self.release / "orchestration/host/bootstrap.sh"
         done = subprocess.run(["bash", script], env=self.environment, capture_output=True, text=True, check=False)
@@ -107,7 +107,7 @@ class Machine:
         return (self.folder / "calls").read_text().replace(str(self.root), "").splitlines()
 
     def files(self) -> dict[str, tuple[int, str]]:
-        """Every file by its path: when it was written, and a digest of it."""
+        """Return the modification time and digest of every file, by path."""
         return {
             str(path.relative_to(self.root)): (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
             for path in sorted(self.root.rglob("*"))

@@ -1,0 +1,55 @@
+"""Ticks with metrics: run one tick and publish what it did, for the ingest function and for the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from barflow.errors import VendorRefusedError
+from barflow.market.sessions import last_sessions
+from barflow.operations import cloudwatch as metrics
+from barflow.pipeline import ingest
+from barflow.pipeline.ingest import IngestReport
+from barflow.pipeline.stores import Stores
+from barflow.progress import Log
+
+Publish = Callable[[metrics.MetricSet], None]
+
+
+def run_tick(
+    stores: Stores,
+    symbols: Sequence[str],
+    log: Log,
+    publish: Publish,
+    on_symbol: Callable[[str], None] = lambda symbol: None,
+) -> IngestReport:
+    """Run one tick and pass its metrics to ``publish``.
+
+    A tick that the vendor refuses also publishes its metrics; then VendorRefusedError is raised.
+    """
+    env, now = stores.settings.env, stores.clock()
+    try:
+        report = ingest.run(stores, symbols, log, on_symbol=on_symbol)
+    except VendorRefusedError:
+        publish(metrics.refused_tick_metrics(env))
+        _publish_alerts(stores, publish)
+        raise
+    for measured in metrics.tick_metrics(env, report, _newest(stores, symbols, now), now):
+        publish(measured)
+    _publish_alerts(stores, publish)
+    return report
+
+
+def _publish_alerts(stores: Stores, publish: Publish) -> None:
+    """Publish the metrics of the tick's alerts. A refused tick also has some: rules report a silent feed."""
+    publish(metrics.alert_metrics(stores.settings.env, stores.alerts.found, stores.alerts.outbox.undelivered_age()))
+
+
+def _newest(stores: Stores, symbols: Sequence[str], now: datetime) -> dict[str, datetime]:
+    """Return the open of the newest stored bar (UTC) by symbol, within the history that a tick fetches."""
+    since = last_sessions(now, stores.settings.history_sessions)[0].session_date
+    newest: dict[str, datetime] = {}
+    for document in stores.staging.counts(symbols, since):
+        symbol, last = document["symbol"], document["last"]
+        newest[symbol] = max(last, newest.get(symbol, last))
+    return newest
