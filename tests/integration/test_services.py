@@ -210,7 +210,7 @@ def a_folder(path: Path) -> None:
 
 def foreign_files(path: Path) -> None:
     path.mkdir()
-    (path / "thesis.txt").write_text("three years of work")
+    (path / "thesis.txt").write_text("a foreign file")
 
 
 def a_file(path: Path) -> None:
@@ -267,7 +267,7 @@ def test_an_empty_folder_becomes_a_state(tmp_path: Path) -> None:
     made = State.create(tmp_path / "state", source=SYNTHETIC, as_of=None)
     assert State.open(tmp_path / "state") == made == State.create(tmp_path / "state", source=SYNTHETIC, as_of=None)
     assert State.source_at(tmp_path / "state") == SYNTHETIC
-    assert State.source_at(tmp_path / "nothing here") is None
+    assert State.source_at(tmp_path / "absent") is None
 
 
 @pytest.mark.parametrize("step", ["mkdir", "write_text", "replace"])
