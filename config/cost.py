@@ -40,6 +40,7 @@ LOG_GB = 1.0
 LOG_GB_PER_SYMBOL = 0.004
 NAT_GB = 1.0
 NAT_GB_PER_SYMBOL = 0.02
+HOST_METRICS = 7  # that detailed monitoring of an EC2 instance bills
 
 
 class HourPrices(Config, title="prices.hour"):
@@ -60,6 +61,7 @@ class MonthPrices(Config, title="prices.month"):
 
     secret: float
     kms_key: float
+    parameter: float
     alarm: float
     dashboard: float
     metric: float
@@ -103,6 +105,7 @@ class Inventory:
     kms_keys: int = 2
     alarms: int = 14
     dashboards: int = 2
+    parameters: int = 1  # of the advanced tier
     metrics: int = 6
     metrics_per_symbol: int = 1
 
@@ -190,7 +193,7 @@ def estimate(
         ),
         _storage(load),
         _secrets(pieces),
-        _observability(pieces, load),
+        _observability(settings, pieces, load),
     )
     return Estimate(
         environment=settings.name,
@@ -275,13 +278,15 @@ def _storage(load: Workload) -> Line:
 
 def _secrets(pieces: Inventory) -> Line:
     month = list_prices().month
-    dollars = pieces.secrets * month.secret + pieces.kms_keys * month.kms_key
-    return Line("Secrets and keys", dollars, f"{pieces.secrets} secrets, {pieces.kms_keys} KMS keys")
+    dollars = pieces.secrets * month.secret + pieces.kms_keys * month.kms_key + pieces.parameters * month.parameter
+    basis = f"{pieces.secrets} secrets, {pieces.kms_keys} KMS keys, {pieces.parameters} advanced parameter"
+    return Line("Secrets and keys", dollars, basis)
 
 
-def _observability(pieces: Inventory, load: Workload) -> Line:
+def _observability(settings: Environment, pieces: Inventory, load: Workload) -> Line:
     prices = list_prices()
     metrics = pieces.metrics + pieces.metrics_per_symbol * load.symbols
+    metrics += HOST_METRICS if settings.host.detailed_monitoring else 0
     gigabytes = LOG_GB + LOG_GB_PER_SYMBOL * load.symbols
     dollars = pieces.alarms * prices.month.alarm + pieces.dashboards * prices.month.dashboard
     dollars += metrics * prices.month.metric + gigabytes * prices.use.log_gb

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from config import versions
+from config.aws import checks, facts
 from config.schedule import ProcessConfig
 from config.validation import Config, Once, OnceNotEmpty
 
@@ -50,9 +51,31 @@ def _insights_days(days: int) -> int:
     return days
 
 
+def _emr_instance(instance_type: str) -> str:
+    problem = checks.instance_type_problem(instance_type)
+    if problem:
+        raise ValueError(f"allowed is a Graviton type of the release, such as m6g.xlarge: {problem}")
+    return instance_type
+
+
+def _rds_version(version: str) -> str:
+    known = facts.rds()
+    if version not in known.engine_versions or version in known.deprecated_versions:
+        allowed = [item for item in known.engine_versions if item not in known.deprecated_versions]
+        raise ValueError(f"allowed is a version that RDS creates: {', '.join(allowed)}")
+    return version
+
+
+def _rds_class(instance_class: str) -> str:
+    known = facts.rds()
+    if not known.offers_class(instance_class):
+        raise ValueError(f"allowed is a Graviton class of RDS, of {', '.join(known.classes)}, such as db.t4g.small")
+    return instance_class
+
+
 # The retentions that CloudWatch Logs offers, in days.
 LogDays = Literal[
-    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3653
+    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
 ]  # fmt: skip
 EndpointService = Literal[
     "athena", "ec2messages", "elasticmapreduce", "glue", "kms", "lambda", "logs", "monitoring", "secretsmanager",
@@ -60,6 +83,7 @@ EndpointService = Literal[
 ]  # fmt: skip
 Visitors = Annotated[str, AfterValidator(_visitors)]
 Instance = Annotated[str, Field(pattern=f"^{GRAVITON}$")]
+EmrInstance = Annotated[Instance, AfterValidator(_emr_instance)]
 Email = Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
 Symbol = Annotated[str, Field(pattern=r"^[A-Z0-9.:/-]{1,24}$")]
 Bot = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
@@ -88,10 +112,10 @@ class NetworkConfig(Config, title="network"):
 class DatabaseConfig(Config, title="database"):
     """RDS for PostgreSQL: the warehouse, and Airflow's metadata in a database of its own."""
 
-    instance_class: str = Field(
+    instance_class: Annotated[str, AfterValidator(_rds_class)] = Field(
         "db.t4g.micro", pattern=rf"^db\.{GRAVITON}$", description="a Graviton class such as db.t4g.small"
     )
-    engine_version: str = Field(
+    engine_version: Annotated[str, AfterValidator(_rds_version)] = Field(
         versions.POSTGRESQL,
         pattern=rf"^({'|'.join(versions.POSTGRESQL_MAJORS)})(\.\d+)?$",
         description=f"a version of PostgreSQL {' or '.join(versions.POSTGRESQL_MAJORS)}",
@@ -115,8 +139,8 @@ class DatabaseConfig(Config, title="database"):
 class EmrConfig(Config, title="emr"):
     """The cluster that a process run creates and terminates."""
 
-    primary_instance: Instance = Field("m7g.large", description="a Graviton class such as m7g.large")
-    core_instance: Instance = Field("m7g.large", description="a Graviton class such as m7g.large")
+    primary_instance: EmrInstance = Field("m6g.xlarge", description="a Graviton type such as m6g.xlarge")
+    core_instance: EmrInstance = Field("m6g.xlarge", description="a Graviton type such as m6g.xlarge")
     core_count: int = Field(1, ge=1, le=100, description="instances")
     task_count: int = Field(0, ge=0, le=100, description="instances")
     # The primary node is always on demand.
@@ -139,6 +163,8 @@ class HostConfig(Config, title="host"):
 
     instance_type: Instance = Field("t4g.medium", description="a Graviton class such as t4g.medium")
     data_volume_gb: int = Field(20, ge=8, le=1000, description="GB")
+    # EC2's metrics every minute instead of every five minutes, for 2 dollars a month. Status checks are free.
+    detailed_monitoring: bool = True
 
 
 class PlanConfig(Config, title="plan"):
@@ -248,6 +274,18 @@ class Environment(Config):
     def _account_with_region(self) -> Environment:
         if (self.account is None) != (self.region is None):
             raise ValueError("account and region: give both, or neither to use those of the caller's profile")
+        return self
+
+    @model_validator(mode="after")
+    def _region_has_it(self) -> Environment:
+        problems = checks.region_problems(
+            self.region,
+            host=self.host.instance_type,
+            emr=(self.emr.primary_instance, self.emr.core_instance),
+            database=self.database.instance_class,
+        )
+        if problems:
+            raise ValueError(f"region is {self.region!r}: {'; '.join(problems)}")
         return self
 
     @model_validator(mode="after")

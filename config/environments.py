@@ -23,7 +23,8 @@ def dev() -> Environment:
         allow_data_deletion=True,
         database=DatabaseConfig(deletion_protection=False, backup_days=1),
         emr=EmrConfig(spot_percent=100),
-        host=HostConfig(instance_type="t4g.small"),  # with swap, for a few tasks at a time
+        # The host has swap, for a few tasks at a time.
+        host=HostConfig(instance_type="t4g.small", detailed_monitoring=False),
         retention=RetentionConfig(logs_days=30),
         network=NetworkConfig(flow_log_days=7),
         alarms=AlarmConfig(budget_usd=90),

@@ -81,7 +81,8 @@ class DatabaseStack(BarflowStack):
                 parameters={
                     "rds.force_ssl": "1",
                     "timezone": "UTC",
-                    "log_connections": "1",
+                    # PostgreSQL 18 made it a list; the value means what 1 means to PostgreSQL 17.
+                    "log_connections": "1" if major == "17" else "receipt,authentication,authorization",
                     "log_min_duration_statement": "2000",
                     # A dead program's load lets go of its lock in a minute, not in two hours.
                     "tcp_keepalives_idle": "30",

@@ -128,6 +128,8 @@ class NetworkStack(BarflowStack):
             for other in nodes:
                 for port in (ec2.Port.all_tcp(), ec2.Port.all_udp(), ec2.Port.all_icmp()):
                     one.connections.allow_from(other, port, "EMR's nodes among themselves")
+                    if one is other:  # allow_from leaves out the egress rule of a group to itself
+                        one.add_egress_rule(one, port, "EMR's nodes among themselves")
             one.connections.allow_from(groups.emr_service, ec2.Port.tcp(8443), "EMR's service to the nodes")
         groups.emr_service.connections.allow_from(groups.emr_primary, ec2.Port.tcp(9443), "primary to EMR's service")
 

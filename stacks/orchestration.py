@@ -184,7 +184,7 @@ class OrchestrationStack(BarflowStack):
             role=self.role,
             http_tokens=ec2.HttpTokens.REQUIRED,
             http_put_response_hop_limit=1,
-            detailed_monitoring=True,
+            detailed_monitoring=config.detailed_monitoring,
             disable_api_termination=False,
             block_devices=[self._disk(ROOT_DEVICE, HOST_ROOT_GB), self._disk(DATA_DEVICE, config.data_volume_gb)],
             user_data=ec2.UserData.for_linux(),
@@ -203,6 +203,13 @@ class OrchestrationStack(BarflowStack):
             "NIST.800.53.R5-EC2EBSOptimizedInstance",
         )
         acknowledge(instance, "its disk holds nothing to restore", "NIST.800.53.R5-EC2EBSInBackupPlan")
+        if not config.detailed_monitoring:
+            acknowledge(
+                instance,
+                "the alarms use the status checks, which are free every minute, and Barflow's own metrics",
+                "AwsSolutions-EC28",
+                "NIST.800.53.R5-EC2InstanceDetailedMonitoringEnabled",
+            )
         if public:
             acknowledge(
                 instance,

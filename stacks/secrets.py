@@ -108,7 +108,7 @@ class SecretsStack(BarflowStack):
             iam.PolicyStatement(
                 sid="LogGroupsOfThisAccount",
                 principals=[iam.ServicePrincipal(f"logs.{self.region}.{self.url_suffix}")],
-                actions=["kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:DescribeKey"],
+                actions=["kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*"],
                 resources=["*"],
                 conditions={
                     "ArnLike": {
@@ -122,17 +122,21 @@ class SecretsStack(BarflowStack):
                 },
             )
         )
-        key.add_to_resource_policy(
-            iam.PolicyStatement(
-                sid="AlarmsAndEventsOfThisAccount",
-                principals=[
-                    iam.ServicePrincipal(f"{name}.amazonaws.com") for name in ("cloudwatch", "events", "budgets", "sns")
-                ],
-                actions=["kms:Decrypt", "kms:GenerateDataKey*"],
-                resources=["*"],
-                conditions={"StringEquals": {"aws:SourceAccount": self.account}},
+        own = {"StringEquals": {"aws:SourceAccount": self.account}}
+        for sid, services, conditions in (
+            ("AlarmsOfThisAccount", ("cloudwatch", "budgets", "sns"), own),
+            # EventBridge gives a key no source, so no condition on the source can hold.
+            ("Events", ("events",), None),
+        ):
+            key.add_to_resource_policy(
+                iam.PolicyStatement(
+                    sid=sid,
+                    principals=[iam.ServicePrincipal(f"{name}.amazonaws.com") for name in services],
+                    actions=["kms:Decrypt", "kms:GenerateDataKey*"],
+                    resources=["*"],
+                    conditions=conditions,
+                )
             )
-        )
 
     def _secret(
         self, construct_id: str, name: str, holds: str, unrotated: str, **value: object

@@ -25,7 +25,7 @@ from barflow.warehouse.migrations import migrate
 from local.services import Services
 from local.state import State
 
-# No test depends on the speed of the host.
+# No test depends on the speed of the machine.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 

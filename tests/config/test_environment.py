@@ -71,8 +71,8 @@ WRONG: list[tuple[type[Config], dict[str, Any], str]] = [
     (DatabaseConfig, {"insights_days": 8}, r"database\.insights_days is 8: allowed is 7, a multiple of 31 up to 713"),
     (DatabaseConfig, {"insights_days": 744}, r"database\.insights_days is 744: .*or 731 days"),
     (DatabaseConfig, {"rotation_days": 0}, r"database\.rotation_days is 0: .* from 1 to 1,000 days"),
-    (EmrConfig, {"primary_instance": "m5.xlarge"}, r"emr\.primary_instance is 'm5\.xlarge': .* such as m7g\.large"),
-    (EmrConfig, {"core_instance": "m5.xlarge"}, r"emr\.core_instance is 'm5\.xlarge': .* such as m7g\.large"),
+    (EmrConfig, {"primary_instance": "m5.xlarge"}, r"emr\.primary_instance is 'm5\.xlarge': .* such as m6g\.xlarge"),
+    (EmrConfig, {"core_instance": "m5.xlarge"}, r"emr\.core_instance is 'm5\.xlarge': .* such as m6g\.xlarge"),
     (EmrConfig, {"core_count": 0}, r"emr\.core_count is 0: .* from 1 to 100 instances"),
     (EmrConfig, {"task_count": -1}, r"emr\.task_count is -1: .* from 0 to 100 instances"),
     (

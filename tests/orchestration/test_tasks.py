@@ -248,6 +248,7 @@ def test_an_unavailable_slack_does_not_raise(
         monkeypatch.setenv("BARFLOW_SLACK_URL", slack.url)
         tasks.report_failure(context(error=RuntimeError("why")))
     assert slack.attempts == 1
+    assert "Slack message was not sent: Slack" in caplog.text
     tasks.report_failure(context(error=RuntimeError("why")))  # now no server listens there
 
 

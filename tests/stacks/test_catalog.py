@@ -90,7 +90,6 @@ def test_the_job_runs_once_at_a_time_in_bounds_and_leaves_retrying_to_airflow(
     assert job["Timeout"] == config.timeout_minutes
     assert (job["WorkerType"], job["NumberOfWorkers"]) == (config.worker_type, config.max_workers)
     assert arguments["--enable-auto-scaling"] == "true"
-    assert arguments["--enable-continuous-cloudwatch-log"] == "true"
     assert "--enable-metrics" in arguments
 
 

@@ -129,7 +129,8 @@ def test_without_the_function_there_are_no_alarms_of_its_ticks(synthesize: Calla
 
 
 @pytest.mark.parametrize(
-    "name", ["AWS::CloudWatch::Alarm", "AWS::CloudWatch::Dashboard", "AWS::SecretsManager::Secret"]
+    "name",
+    ["AWS::CloudWatch::Alarm", "AWS::CloudWatch::Dashboard", "AWS::SSM::Parameter", "AWS::SecretsManager::Secret"],
 )
 def test_the_estimate_counts_what_the_templates_hold(dev_deployment: Deployment, name: str) -> None:
     from config.cost import Inventory
@@ -137,6 +138,7 @@ def test_the_estimate_counts_what_the_templates_hold(dev_deployment: Deployment,
     counted = {
         "AWS::CloudWatch::Alarm": Inventory().alarms,
         "AWS::CloudWatch::Dashboard": Inventory().dashboards,
+        "AWS::SSM::Parameter": Inventory().parameters,
         "AWS::SecretsManager::Secret": Inventory().secrets - 1,  # RDS makes that of the owner
     }
     there = sum(len(dev_deployment.resources(part, name)) for part in dev_deployment.templates)

@@ -1,4 +1,4 @@
-"""A replay serves recorded bars with their text untouched, and refuses files that hold none in one clear line."""
+"""Recorded bars keep their text, and a file that cannot be read is rejected in one clear line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def load_csv(path: Path, *lines: str) -> Recording:
     return Recording.load(path)
 
 
-def complaint(path: Path) -> str:
+def message_of(path: Path) -> str:
     with pytest.raises(BadInputError) as caught:
         Recording.load(path)
     text = str(caught.value)
@@ -120,19 +120,19 @@ def test_an_answer_is_read_in_its_own_time_zone(tmp_path: Path) -> None:
         "2025-07-05 03:00:00,1,1,1,1,1,AAPL",
     ],
 )
-def test_a_bar_that_is_merely_wrong_is_served(csv_file: Path, bad: str) -> None:
+def test_an_invalid_bar_is_kept(csv_file: Path, bad: str) -> None:
     rows = load_csv(csv_file, HEADER, GOOD, bad).rows("AAPL", *ALWAYS)
     assert list(rows[1][1:]) == bad.split(",")[1:6]
 
 
-def test_duplicates_and_nulls_are_served(tmp_path: Path, csv_file: Path) -> None:
+def test_duplicates_and_nulls_are_kept(tmp_path: Path, csv_file: Path) -> None:
     assert len(load_csv(csv_file, HEADER, GOOD, GOOD.replace("686900", "1")).rows("AAPL", *ALWAYS)) == 2
     answer = tmp_path / "time_series_AAPL.json"
     answer.write_text(BODY.replace('"211.75"', "null").replace('"686900"', "686900"))
     assert Recording.load(answer).rows("AAPL", *ALWAYS) == [(*ROW[:2], None, *ROW[3:])]
 
 
-def test_columns_may_emulator_any_order_beside_others(csv_file: Path) -> None:
+def test_columns_may_be_in_any_order_and_beside_others(csv_file: Path) -> None:
     bars = load_csv(
         csv_file, "\ufeffsymbol,Datetime,note,close,open,high,low,volume", "aapl,2025-07-02 11:30:00,x,4,1,2,3,5", ""
     )
@@ -140,7 +140,7 @@ def test_columns_may_emulator_any_order_beside_others(csv_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         ("", "is empty"),
         ("\n \n", "is empty"),
@@ -162,13 +162,13 @@ def test_columns_may_emulator_any_order_beside_others(csv_file: Path) -> None:
         ((HEADER + "\n\0").encode(), "is not a UTF-8 text file"),
     ],
 )
-def test_a_csv_that_is_none_is_refused_in_one_line(csv_file: Path, content: str | bytes, says: str) -> None:
+def test_an_unreadable_csv_is_rejected_in_one_line(csv_file: Path, content: str | bytes, message: str) -> None:
     csv_file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert says in complaint(csv_file)
+    assert message in message_of(csv_file)
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (BODY[:100], "is broken JSON"),
         ("[1, 2]", "is not one symbol's answer"),
@@ -180,18 +180,18 @@ def test_a_csv_that_is_none_is_refused_in_one_line(csv_file: Path, content: str 
         (BODY.replace('[{"datetime"', '[7,{"datetime"'), "value 1: not an object"),
     ],
 )
-def test_an_answer_that_is_none_is_refused_in_one_line(tmp_path: Path, content: str, says: str) -> None:
+def test_an_unreadable_answer_is_rejected_in_one_line(tmp_path: Path, content: str, message: str) -> None:
     answer = tmp_path / "time_series_AAPL.json"
     answer.write_text(content)
-    assert says in complaint(answer)
+    assert message in message_of(answer)
 
 
-def test_a_missing_path_and_a_folder_without_answers_are_refused(tmp_path: Path) -> None:
-    assert "does not exist" in complaint(tmp_path / "nothing.csv")
+def test_a_missing_path_and_a_folder_without_answers_are_rejected(tmp_path: Path) -> None:
+    assert "does not exist" in message_of(tmp_path / "nothing.csv")
     (tmp_path / "notes.txt").write_text("x")
-    assert "has no time_series_*.json" in complaint(tmp_path)
+    assert "has no time_series_*.json" in message_of(tmp_path)
 
 
-def test_answers_without_a_bar_are_refused(tmp_path: Path) -> None:
+def test_answers_without_a_bar_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "time_series_AAPL.json").write_text(BODY[: BODY.index("[")] + '[],"status":"ok"}')
-    assert "has no bars" in complaint(tmp_path)
+    assert "has no bars" in message_of(tmp_path)

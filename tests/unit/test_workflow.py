@@ -1,4 +1,4 @@
-"""The workflow of the checks: pinned actions, least privilege, no shell injection, and every test selected once."""
+"""The workflows: pinned actions, least privilege, no shell injection; and the checks select every test once."""
 
 from __future__ import annotations
 
@@ -10,30 +10,38 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / ".github" / "workflows" / "checks.yml").read_text()
-JOBS: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["jobs"]
-STEPS = [(name, step) for name, job in JOBS.items() for step in job["steps"]]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+CHECKS: dict[str, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / "checks.yml").read_text())
+JOBS: dict[str, dict[str, Any]] = CHECKS["jobs"]
+each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
 
-def test_every_action_is_pinned_by_its_commit_with_the_version_as_comment() -> None:
-    actions = re.findall(r"uses: (.*)", TEXT)
-    assert len(actions) == sum("uses" in step for _, step in STEPS) > 0
+def steps(path: Path) -> list[dict[str, Any]]:
+    return [step for job in yaml.safe_load(path.read_text())["jobs"].values() for step in job["steps"]]
+
+
+@each_workflow
+def test_every_action_is_pinned_by_its_commit_with_the_version_as_comment(path: Path) -> None:
+    actions = re.findall(r"uses: (.*)", path.read_text())
+    assert len(actions) == sum("uses" in step for step in steps(path)) > 0
     assert [item for item in actions if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", item)] == []
 
 
-def test_no_expression_is_expanded_inside_a_shell_script() -> None:
-    assert [step["run"] for _, step in STEPS if "${{" in step.get("run", "")] == []
+@each_workflow
+def test_no_expression_is_expanded_inside_a_shell_script(path: Path) -> None:
+    assert [step["run"] for step in steps(path) if "${{" in step.get("run", "")] == []
 
 
-def test_a_checkout_leaves_no_credentials_behind() -> None:
-    checkouts = [step for _, step in STEPS if step.get("uses", "").startswith("actions/checkout@")]
-    assert len(checkouts) == len(JOBS)
+@each_workflow
+def test_a_checkout_leaves_no_credentials_behind(path: Path) -> None:
+    checkouts = [step for step in steps(path) if step.get("uses", "").startswith("actions/checkout@")]
+    assert checkouts
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
 def test_only_a_job_that_assumes_a_role_may_get_an_identity_token() -> None:
-    assert yaml.safe_load(TEXT)["permissions"] == {"contents": "read"}
-    assuming = {name for name, step in STEPS if "role-to-assume" in step.get("with", {})}
+    assert CHECKS["permissions"] == {"contents": "read"}
+    assuming = {name for name, job in JOBS.items() for step in job["steps"] if "role-to-assume" in step.get("with", {})}
     assert {name for name, job in JOBS.items() if "id-token" in job.get("permissions", {})} == assuming
 
 
