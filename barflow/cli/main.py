@@ -75,7 +75,7 @@ def main() -> None:
         os._exit(0)
     except SystemExit as end:
         if end.code in STOPPED:
-            log("stopped; what was stored stays, and the same command goes on from there")
+            log("stopped; what was stored stays, and the same command resumes from there")
         raise
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""

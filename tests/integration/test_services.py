@@ -118,7 +118,7 @@ def test_no_process_remains_however_the_owner_ends_and_the_next_command_starts_a
         children = owner.children
         assert len(children) > 6, "MongoDB, PostgreSQL with its workers, the watchdog"
         owner.process.send_signal(number)
-        # Until this file is gone, the next command would use services that are about to stop.
+        # Until this file is removed, the next command would use services that are about to stop.
         while (folder / "state" / "services.json").exists():
             time.sleep(0.01)
         # It waits until the servers of the ended owner have released the data.

@@ -154,7 +154,7 @@ def test_open_and_close_do_not_depend_on_the_order_of_rows(pipeline: Pipeline) -
 
 
 def test_buckets_never_mix_symbols(pipeline: Pipeline) -> None:
-    """Flaw 2 of earlier systems: a bucket without the symbol in its key."""
+    """Check flaw 2 of earlier systems: a bucket without the symbol in its key."""
     cheap, expensive = random_session("PENNY", "2025-07-02"), random_session("GOLD", "2025-07-02")
     for name in ("open", "high", "low", "close"):
         setattr(expensive, name, [price * 1000 for price in getattr(expensive, name)])

@@ -1,4 +1,4 @@
-"""Killed runs: a run killed at any point publishes everything or nothing, and the next run completes the work.
+"""Killed runs: readers see all of a killed run's changes or none, and the next run completes its work.
 
 The end state equals that of one clean run.
 """
