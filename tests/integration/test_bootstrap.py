@@ -1,4 +1,4 @@
-"""The EMR bootstrap installs exactly what the lock names.
+"""The EMR bootstrap installs exactly the packages of the lock.
 
 The script runs unchanged. `aws` and `sudo` are fakes, and the test builds the wheel.
 """
