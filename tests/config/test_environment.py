@@ -133,7 +133,9 @@ WRONG: list[tuple[type[Config], dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "given", "line"), WRONG, ids=lambda value: getattr(value, "__name__", str(value)[:40]))
+@pytest.mark.parametrize(
+    ("kind", "given", "line"), WRONG, ids=lambda value: getattr(value, "__name__", str(value)[:40])
+)
 def test_a_wrong_setting_is_rejected_with_one_line(kind: type[Config], given: dict[str, Any], line: str) -> None:
     with pytest.raises(ConfigError, match=f"^{line}[^\n]*$"):
         kind(**given)

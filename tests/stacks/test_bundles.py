@@ -60,5 +60,5 @@ def test_a_functions_requirements_are_pinned_with_their_hashes(bundle: Bundle) -
 
 
 def test_a_recipe_that_names_a_missing_file_says_so(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"bundle b: nowhere\.py is not there"):
+    with pytest.raises(BundleError, match=r"bundle b: nowhere\.py does not exist"):
         _ = Bundle(name="b", files={"x.py": "nowhere.py"}, root=tmp_path).digest

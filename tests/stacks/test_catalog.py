@@ -173,7 +173,7 @@ def logical_id(deployment: Deployment) -> str:
 def test_who_may_run_the_job_may_run_this_one_and_these_crawlers_alone(dev_deployment: Deployment) -> None:
     catalog = dev_deployment.stacks["Catalog"]
     host = iam.Role(catalog, "Tester", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"))
-    catalog.let_run(host)
+    catalog.allow_run(host)
     allowed = rights_of(host)
     assert {right.action for right in allowed if right.resource == "*"} == {"glue:GetCrawlerMetrics"}
     started = {right.resource for right in allowed if right.action in ("glue:StartJobRun", "glue:StartCrawler")}

@@ -83,8 +83,8 @@ def test_the_release_holds_all_that_the_host_runs() -> None:
     ):
         names = {path.name for path in (ROOT / folder).iterdir() if path.is_file()} - {"py.typed"}
         assert names
-        assert {f"release/{folder}/{name}" for name in names} <= RELEASE.places
-    assert "release/config/alerts.toml" in RELEASE.places
+        assert {f"release/{folder}/{name}" for name in names} <= RELEASE.paths
+    assert "release/config/alerts.toml" in RELEASE.paths
 
 
 def test_another_contract_is_another_instance(synthesize: Callable[[Environment], Deployment]) -> None:

@@ -91,7 +91,7 @@ def test_who_may_run_clusters_may_run_those_of_this_environment_with_these_roles
 ) -> None:
     processing = dev_deployment.stacks["Processing"]
     host = iam.Role(processing, "Tester", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"))
-    processing.let_run(host)
+    processing.allow_run(host)
     allowed = {right.action: right for right in rights_of(host) if right.action != "iam:PassRole"}
     tag = "Tag/barflow:env"
     for action, condition in {

@@ -191,5 +191,5 @@ def test_the_function_knows_every_place_and_may_change_this_job_alone(dev_deploy
 def test_the_calendar_that_it_reads_is_published(dev_deployment: Deployment) -> None:
     release = dev_deployment.stacks["Storage"].release
     header = (ROOT / "barflow" / "sessions_xnys.csv").read_text().split("\n", 1)[0]
-    assert "barflow/sessions_xnys.csv" in release.places
+    assert "barflow/sessions_xnys.csv" in release.paths
     assert header == "session_date,open_utc,close_utc"
