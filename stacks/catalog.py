@@ -36,7 +36,7 @@ TYPES = {
 
 
 class CatalogStack(BarflowStack):
-    """The Glue ``database``, and what works on it. ``contract`` names all of it."""
+    """The Glue ``database``. ``contract`` names it with the job, the crawlers, the rules and the workgroup."""
 
     def __init__(
         self,
@@ -269,7 +269,7 @@ class CatalogStack(BarflowStack):
 
 
 def bars_rules() -> str:
-    """Return the rules as DQDL: the invariants of barflow.bars.Bar, and no bar twice."""
+    """Return the rules as DQDL: the invariants of a Bar, and no bar twice."""
     rules = [
         "RowCount > 0",
         'IsPrimaryKey "symbol" "ts"',

@@ -210,6 +210,11 @@ class OrchestrationStack(BarflowStack):
                 "the environment's settings open a page of the host to these public addresses",
                 "NIST.800.53.R5-EC2InstanceNoPublicIp",
             )
+            acknowledge(
+                instance,
+                "its network interface has the subnet of the VPC; the rule reads only the instance's own property",
+                "NIST.800.53.R5-EC2InstancesInVPC",
+            )
         return instance
 
     def _disk(self, device: str, size_gb: int) -> ec2.BlockDevice:

@@ -94,14 +94,14 @@ class StorageStack(BarflowStack):
         environment, keys = platform.environment, platform.keys
         super().__init__(scope, environment, description="lake, code and logs", stateful=True)
         self._data_key = keys.data
-        keep = environment.retention
+        retention = environment.retention
         self.logs = secure_bucket(
             self,
             "Logs",
             key=None,
             access_logs=None,
             versioned=False,
-            rules=[s3.LifecycleRule(id="old-logs", expiration=cdk.Duration.days(keep.logs_days))],
+            rules=[s3.LifecycleRule(id="old-logs", expiration=cdk.Duration.days(retention.logs_days))],
         )
         acknowledge(
             self.logs,
@@ -119,7 +119,7 @@ class StorageStack(BarflowStack):
         )
         old_versions = s3.LifecycleRule(
             id="old-versions",
-            noncurrent_version_expiration=cdk.Duration.days(keep.old_versions_days),
+            noncurrent_version_expiration=cdk.Duration.days(retention.old_versions_days),
             expired_object_delete_marker=True,
         )
         self.lake = secure_bucket(
@@ -134,12 +134,12 @@ class StorageStack(BarflowStack):
                     id="archive",
                     prefix=f"{BARS}/",
                     transitions=[
-                        _to(s3.StorageClass.INFREQUENT_ACCESS, keep.archive_infrequent_days),
+                        _to(s3.StorageClass.INFREQUENT_ACCESS, retention.archive_infrequent_days),
                         # With instant retrieval Athena and Spark read it like any other object.
-                        _to(s3.StorageClass.GLACIER_INSTANT_RETRIEVAL, keep.archive_glacier_days),
+                        _to(s3.StorageClass.GLACIER_INSTANT_RETRIEVAL, retention.archive_glacier_days),
                     ],
                 ),
-                _expire("query-answers", QUERIES, keep.queries_days),
+                _expire("query-answers", QUERIES, retention.queries_days),
                 _expire("staged", STAGED, 7),
             ],
         )

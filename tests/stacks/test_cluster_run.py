@@ -1,4 +1,4 @@
-"""Does one run on AWS end its cluster whatever happens, and say why it failed? moto stands in for EMR and Glue."""
+"""A run on AWS always terminates its cluster and reports why it failed. moto emulates EMR and Glue."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ACCOUNT = "123456789012"
 
 @pytest.fixture
 def contract(monkeypatch: pytest.MonkeyPatch) -> Iterator[RuntimeContract]:
-    """A deployment's contract, and its job and crawlers in moto."""
+    """The contract of dev, with its job and crawlers in moto."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     made = contract_of("dev", glue={"lake_crawler": "lake", "warehouse_crawler": "warehouse"})
     with mock_aws():
@@ -39,33 +39,33 @@ def cluster() -> Any:
     return found
 
 
-def moving(step: str) -> Callable[[float], None]:
-    """What happens while the run waits: the step gets to its state. Jobs of moto's end by themselves."""
+def step_ends(state: str) -> Callable[[float], None]:
+    """Return a ``sleep`` that sets the state of the step. moto ends jobs without help."""
 
     def sleep(seconds: float) -> None:
-        cluster().steps[0].state = step
+        cluster().steps[0].state = state
 
     return sleep
 
 
-def test_a_run_takes_step_and_job_and_ends_its_cluster(contract: RuntimeContract) -> None:
-    said: list[str] = []
-    done = run_once(contract, Clients.of(REGION), said.append, moving("COMPLETED"))
+def test_a_run_runs_step_and_job_and_terminates_its_cluster(contract: RuntimeContract) -> None:
+    lines: list[str] = []
+    done = run_once(contract, Clients.of(REGION), lines.append, step_ends("COMPLETED"))
     assert done["outcome"] == "loaded"
     assert cluster().state == "TERMINATED"
     assert cluster().steps[0].args[-1] == done["run_id"]
-    assert any("Spark step: COMPLETED" in line for line in said)
+    assert any("Spark step: COMPLETED" in line for line in lines)
     assert [crawler["State"] for crawler in boto3.client("glue").get_crawlers()["Crawlers"]] == ["RUNNING", "RUNNING"]
 
 
-def test_a_step_that_fails_ends_the_cluster_starts_no_job_and_says_where_to_look(contract: RuntimeContract) -> None:
+def test_a_failed_step_terminates_the_cluster_starts_no_job_and_names_its_logs(contract: RuntimeContract) -> None:
     with pytest.raises(BarflowError, match=r"the Spark step ended as FAILED.*Its logs: .*/steps/"):
-        run_once(contract, Clients.of(REGION), lambda text: None, moving("FAILED"))
+        run_once(contract, Clients.of(REGION), lambda text: None, step_ends("FAILED"))
     assert cluster().state == "TERMINATED"
     assert not any(job.job_runs for job in glue_backends[ACCOUNT][REGION].jobs.values())
 
 
-def test_ctrl_c_while_a_step_runs_ends_the_cluster(contract: RuntimeContract) -> None:
+def test_ctrl_c_during_a_step_terminates_the_cluster(contract: RuntimeContract) -> None:
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
@@ -74,7 +74,7 @@ def test_ctrl_c_while_a_step_runs_ends_the_cluster(contract: RuntimeContract) ->
     assert cluster().state == "TERMINATED"
 
 
-def test_a_step_that_never_starts_is_given_up_and_its_cluster_ended(contract: RuntimeContract) -> None:
+def test_a_step_that_never_starts_times_out_and_its_cluster_is_terminated(contract: RuntimeContract) -> None:
     waited: list[float] = []
     with pytest.raises(BarflowError, match=r"was not done in 120 minutes"):
         run_once(contract, Clients.of(REGION), lambda text: None, waited.append)
@@ -82,10 +82,10 @@ def test_a_step_that_never_starts_is_given_up_and_its_cluster_ended(contract: Ru
     assert cluster().state == "TERMINATED"
 
 
-def test_a_job_that_fails_is_reported_with_its_reason(contract: RuntimeContract) -> None:
+def test_a_failed_job_is_reported_with_its_reason(contract: RuntimeContract) -> None:
     clients = Clients.of(REGION)
     failed = {"JobRunState": "FAILED", "ErrorMessage": "error: the warehouse could not be reached"}
     clients.glue.get_job_run = lambda **given: {"JobRun": failed}
     with pytest.raises(BarflowError, match=r"the Glue job ended as FAILED: error: the warehouse could not be reached"):
-        run_once(contract, clients, lambda text: None, moving("COMPLETED"))
+        run_once(contract, clients, lambda text: None, step_ends("COMPLETED"))
     assert cluster().state == "TERMINATED"
