@@ -43,7 +43,7 @@ def sleep_until(step: str) -> Callable[[float], None]:
     """Return a sleep function that sets the state of the step. moto's jobs end by themselves."""
 
     def sleep(seconds: float) -> None:
-        cluster().steps[0].state = state
+        cluster().steps[0].state = step
 
     return sleep
 
