@@ -80,10 +80,12 @@ def protected(deployment: Deployment) -> set[str]:
     }
 
 
-def test_cdk_nag_has_no_finding_without_an_acknowledgement(
-    deployments: list[Deployment], opened: Deployment, customized: Deployment, host_ingests: Deployment
-) -> None:
-    assert {finding for item in (*deployments, opened, customized, host_ingests) for finding in item.findings} == set()
+@pytest.mark.parametrize(
+    "name", ["dev", "staging", "prod", "dev_with_flag", "prod_with_flag", "opened", "customized", "host_ingests"]
+)
+def test_cdk_nag_has_no_finding_without_an_acknowledgement(name: str, request: pytest.FixtureRequest) -> None:
+    deployment: Deployment = request.getfixturevalue(f"{name}_deployment" if name in ENVIRONMENTS else name)
+    assert deployment.findings == set()
 
 
 def test_cdk_nag_has_findings_when_they_are_not_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
