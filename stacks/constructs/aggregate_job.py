@@ -13,9 +13,8 @@ from barflow.contract import PipelineSettings
 from config import versions
 from stacks.base import BarflowStack
 from stacks.bundles import GLUE_PACKAGES, LIBRARY
-from stacks.constructs.glue_role import LOG_GROUPS, glue_role
+from stacks.constructs.glue_role import LOG_PREFIX, glue_role, job_log_groups
 from stacks.constructs.grants import allow, allow_reading_secrets
-from stacks.constructs.logs import encrypted_log_group
 from stacks.database import DatabaseStack
 from stacks.platform import Platform
 from stacks.storage import StorageStack
@@ -43,14 +42,7 @@ class AggregateJob(Construct):
         self._storage, self._platform = storage, platform
         network = self._network()
         self.role = self._role(stack, database, network)
-        log = encrypted_log_group(
-            self,
-            "Log",
-            key=platform.keys.data,
-            days=environment.retention.logs_days,
-            removal_policy=cdk.RemovalPolicy.DESTROY,
-            name=f"{LOG_GROUPS}barflow/{environment.name}",
-        )
+        logs = job_log_groups(self, self.role, security=security, platform=platform)
         sql = sorted(path for path in storage.release.paths if PurePath(path).match("glue/*.sql"))
         self.job = glue.PySparkEtlJob(
             self,
@@ -75,7 +67,7 @@ class AggregateJob(Construct):
             connections=[network],
             default_arguments={
                 "--enable-auto-scaling": "true",
-                "--custom-logGroup-prefix": log.log_group_name,
+                LOG_PREFIX: logs,
                 "--additional-python-modules": storage.packages.uri(GLUE_PACKAGES),
                 "--python-modules-installer-option": "--no-index",
                 "--TempDir": f"{storage.logs_uri('glue')}temporary/",

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import aws_cdk as cdk
+from aws_cdk import aws_glue as glue
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
+from constructs import Construct
 
 from stacks.base import BarflowStack, acknowledge
 from stacks.constructs.grants import allow, arn_in_finding
+from stacks.constructs.logs import encrypted_log_group
+from stacks.platform import Platform
 
 GLUE = "glue.amazonaws.com"
 # EC2 has no narrower resource for describing networks and for the network interfaces of Glue in a VPC.
@@ -24,6 +28,7 @@ NETWORK = [
     "ec2:DescribeVpcEndpoints",
 ]
 LOG_GROUPS = "/aws-glue/"
+LOG_PREFIX = "--custom-logGroup-prefix"
 
 
 def glue_role(stack: BarflowStack, construct_id: str, *, key: kms.IKey) -> iam.Role:
@@ -55,6 +60,28 @@ def glue_role(stack: BarflowStack, construct_id: str, *, key: kms.IKey) -> iam.R
         f"AwsSolutions-IAM5[Resource::{arn_in_finding(stack, groups)}]",
     )
     return role
+
+
+def job_log_groups(
+    scope: Construct, role: iam.IRole, *, security: glue.SecurityConfiguration, platform: Platform
+) -> str:
+    """Create the log groups of a job, encrypted and with retention. Return the value of its LOG_PREFIX argument.
+
+    Glue 5 writes to PREFIX/error and PREFIX/output. With a security configuration it adds the names of that and of the
+    role. It would create the groups itself, without retention.
+    """
+    environment = platform.environment
+    prefix = f"{LOG_GROUPS}barflow/{environment.name}"
+    for kind in ("error", "output"):
+        encrypted_log_group(
+            scope,
+            f"{kind.title()}Log",
+            key=platform.keys.data,
+            days=environment.retention.logs_days,
+            removal_policy=cdk.RemovalPolicy.DESTROY,
+            name=f"{prefix}/{security.security_configuration_name}-role/{role.role_name}/{kind}",
+        )
+    return prefix
 
 
 def allow_catalog(role: iam.IRole, database: str, actions: Sequence[str], *, tables: Sequence[str] = ("*",)) -> None:

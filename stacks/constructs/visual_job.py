@@ -13,7 +13,7 @@ from constructs import Construct
 from config import versions
 from stacks.base import BarflowStack
 from stacks.bundles import VISUAL_JOB
-from stacks.constructs.glue_role import GLUE, LOG_GROUPS, allow_catalog, glue_role
+from stacks.constructs.glue_role import GLUE, LOG_PREFIX, allow_catalog, glue_role, job_log_groups
 from stacks.constructs.grants import allow, allow_reading_secrets
 from stacks.constructs.jdbc_connection import jdbc_connection
 from stacks.constructs.python_function import PythonFunction
@@ -74,7 +74,7 @@ class VisualJob(Construct):
                 "--job-language": "python",
                 "--enable-auto-scaling": "true",
                 "--enable-glue-datacatalog": "true",
-                "--custom-logGroup-prefix": f"{LOG_GROUPS}barflow/{environment.name}",
+                LOG_PREFIX: job_log_groups(self, self.role, security=security, platform=platform),
                 "--conf": "spark.sql.session.timeZone=UTC",
                 "--TempDir": f"{storage.logs_uri('glue')}temporary/",
             },
