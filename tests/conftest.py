@@ -46,6 +46,17 @@ def pytest_report_header() -> str:
     return f"recordings: synthetic only: {ABSENT}" if ABSENT else f"recordings: synthetic, and real from {REAL_DATA}"
 
 
+# Folders whose tests share expensive fixtures: Spark's JVM, or the synthesized templates.
+SHARED = ("pipeline", "stacks")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share fixtures in one process: those of a folder in ``SHARED``, else those of a file."""
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        item.add_marker(pytest.mark.xdist_group(folder if folder in SHARED else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def synthetic_recordings(tmp_path_factory: pytest.TempPathFactory) -> Recordings:
     """Return the recordings that this repository makes."""
