@@ -55,7 +55,7 @@ PSEUDO = {"AWS::Partition": "aws", "AWS::Region": "us-east-1", "AWS::AccountId":
           "AWS::URLSuffix": "amazonaws.com", "AWS::StackName": "STACK"}  # fmt: skip
 # KMS keys that encrypt a topic to which EventBridge publishes: no condition on the source is supported there.
 NO_SOURCE_CONDITION = {("kms", "events.amazonaws.com")}
-NAME = "\0"  # a wildcard for a name that holds no slash
+NAME = "\0"  # a wildcard for text without a slash or a colon
 Values = Mapping[str, Any]
 
 
@@ -236,7 +236,8 @@ def _required(action: str) -> list[str]:
 
 def _can_have(action: str, kind: str, resources: set[str]) -> bool:
     """Return whether one of the resources can be of the resource type."""
-    arn = _services()[_prefix(action)]["resources"][kind]["arn"].replace("${BucketName}", NAME)
+    arn = _services()[_prefix(action)]["resources"][kind]["arn"]
+    arn = re.sub(r"\$\{(Partition|Region|Account|BucketName)\}", NAME, arn)
     pattern = re.sub(r"\$\{.+?\}", "*", arn)
     return any(resource == "*" or overlap(pattern, resource) for resource in resources)
 
@@ -245,7 +246,7 @@ def _can_have(action: str, kind: str, resources: set[str]) -> bool:
 def overlap(one: str, other: str) -> bool:
     """Return whether some text matches both patterns, in which ``*`` stands for any text.
 
-    NAME in the first pattern stands for any text without a slash.
+    NAME in the first pattern stands for any text without a slash or a colon.
     """
     reached = {(0, 0)}
     seen: set[tuple[int, int]] = set()
@@ -258,7 +259,7 @@ def overlap(one: str, other: str) -> bool:
             return True
         if left < len(one) and one[left] in ("*", NAME):
             reached.add((left + 1, right))
-            if right < len(other) and (one[left], other[right]) != (NAME, "/"):
+            if right < len(other) and not (one[left] == NAME and other[right] in "/:"):
                 reached.add((left, right + 1))
         if right < len(other) and other[right] == "*":
             reached.add((left, right + 1))

@@ -1,4 +1,4 @@
-"""The Glue job that aggregates and loads: glue/aggregate_bars.py with its SQL, library and packages, as published."""
+"""The Glue job that aggregates bars and loads the warehouse: glue/aggregate_bars.py, as published."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from barflow.contract import PipelineSettings
 from config import versions
 from stacks.base import BarflowStack
 from stacks.bundles import GLUE_PACKAGES, LIBRARY
-from stacks.constructs.glue_role import LOG_GROUPS, glue_role
+from stacks.constructs.glue_role import LOG_PREFIX, glue_role, job_log_groups
 from stacks.constructs.grants import allow, allow_reading_secrets
-from stacks.constructs.logs import encrypted_log_group
 from stacks.database import DatabaseStack
 from stacks.platform import Platform
 from stacks.storage import StorageStack
@@ -24,7 +23,7 @@ SCRIPT = "glue/aggregate_bars.py"
 
 
 class AggregateJob(Construct):
-    """``job``, and its ``role``, which reads the archive and its programs and writes the warehouse."""
+    """The ``job`` and its ``role``, which reads the archive and the published programs, and loads the warehouse."""
 
     def __init__(
         self,
@@ -37,28 +36,22 @@ class AggregateJob(Construct):
         security: glue.SecurityConfiguration,
         settings: PipelineSettings,
     ) -> None:
+        """Create the job. ``security`` encrypts its logs and temporary files."""
         super().__init__(stack, construct_id)
         environment = platform.environment
         self._storage, self._platform = storage, platform
         network = self._network()
         self.role = self._role(stack, database, network)
-        log = encrypted_log_group(
-            self,
-            "Log",
-            key=platform.keys.data,
-            days=environment.retention.logs_days,
-            removal_policy=cdk.RemovalPolicy.DESTROY,
-            name=f"{LOG_GROUPS}barflow/{environment.name}",
-        )
-        sql = sorted(place for place in storage.release.places if PurePath(place).match("glue/*.sql"))
+        logs = job_log_groups(self, self.role, security=security, platform=platform)
+        sql = sorted(path for path in storage.release.paths if PurePath(path).match("glue/*.sql"))
         self.job = glue.PySparkEtlJob(
             self,
             "Job",
             description="Aggregates the published partitions and loads the warehouse",
-            role=self.role.without_policy_updates(),  # it has the rights it needs, not those that CDK would add
+            role=self.role.without_policy_updates(),  # it has its permissions; CDK would add broader ones
             glue_version=glue.GlueVersion[f"V{versions.GLUE.replace('.', '_')}"],
             script=self._code(SCRIPT),
-            extra_files=[self._code(place) for place in sql],
+            extra_files=[self._code(path) for path in sql],
             extra_python_files=[self._code(LIBRARY)],
             worker_configuration=glue.WorkerConfiguration(
                 worker_type=glue.WorkerType[environment.glue.worker_type.replace(".", "_")],
@@ -66,7 +59,7 @@ class AggregateJob(Construct):
             ),
             timeout=cdk.Duration.minutes(environment.glue.timeout_minutes),
             max_concurrent_runs=1,
-            max_retries=0,  # Airflow retries, and knows what a retry means
+            max_retries=0,  # Airflow retries
             enable_metrics=True,
             enable_observability_metrics=True,
             continuous_logging=glue.ContinuousLoggingProps(enabled=False),  # Glue 5 always logs continuously
@@ -74,7 +67,7 @@ class AggregateJob(Construct):
             connections=[network],
             default_arguments={
                 "--enable-auto-scaling": "true",
-                "--custom-logGroup-prefix": log.log_group_name,
+                LOG_PREFIX: logs,
                 "--additional-python-modules": storage.packages.uri(GLUE_PACKAGES),
                 "--python-modules-installer-option": "--no-index",
                 "--TempDir": f"{storage.logs_uri('glue')}temporary/",
@@ -84,7 +77,10 @@ class AggregateJob(Construct):
         )
 
     def _network(self) -> glue.Connection:
-        """By which the job is in the VPC. Whom it loads as is in its arguments, not here."""
+        """Return the network connection that places the job in the VPC.
+
+        The database user comes from the job's arguments.
+        """
         return glue.Connection(
             self,
             "Network",
@@ -103,5 +99,5 @@ class AggregateJob(Construct):
         allow(role, ["glue:GetConnection"], [catalog, connection])
         return role
 
-    def _code(self, place: str) -> glue.Code:
-        return glue.Code.from_bucket(self._storage.code, self._storage.release.key(place))
+    def _code(self, path: str) -> glue.Code:
+        return glue.Code.from_bucket(self._storage.code, self._storage.release.key(path))

@@ -171,3 +171,29 @@ def test_the_default_instance_types_are_in_every_region_that_has_the_templates_t
 def test_a_region_that_lacks_something_is_rejected(region: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         Environment(name="dev", account="123456789012", region=region)
+
+
+def test_the_log_groups_of_each_glue_job_exist_before_it_runs(dev_deployment: Deployment) -> None:
+    """With a security configuration, Glue names them after it and the job's role."""
+    resources = dev_deployment.templates["Catalog"]["Resources"].values()
+    groups = [item["Properties"] for item in resources if item["Type"] == "AWS::Logs::LogGroup"]
+    jobs = [item["Properties"] for item in resources if item["Type"] == "AWS::Glue::Job"]
+    assert len(jobs) == 2
+    for job in jobs:
+        prefix, security = job["DefaultArguments"]["--custom-logGroup-prefix"], job["SecurityConfiguration"]
+        role = {"Ref": job["Role"]["Fn::GetAtt"][0]}
+        for kind in ("error", "output"):
+            parts = [f"{prefix}/", security, "-role/", role, f"/{kind}"]
+            names = [group.get("LogGroupName", {}) for group in groups]
+            assert _flat(parts) in [_flat(name["Fn::Join"][1]) for name in names if "Fn::Join" in name]
+
+
+def _flat(parts: list[Any]) -> list[Any]:
+    """Return the parts of a joined text, neighbouring strings as one."""
+    found: list[Any] = []
+    for part in parts:
+        if isinstance(part, str) and found and isinstance(found[-1], str):
+            found[-1] += part
+        else:
+            found.append(part)
+    return found
