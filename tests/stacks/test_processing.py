@@ -145,7 +145,7 @@ def test_the_program_parses_every_argument_of_the_step(contract: RuntimeContract
 
 
 def test_the_step_gets_every_setting_that_its_program_reads(contract: RuntimeContract) -> None:
-    read = settings_read("spark/bars_to_parquet.py") - {"mongodb_database", "lease_seconds"}  # these have defaults
+    read = settings_read("barflow/pipeline/process.py") - {"mongodb_database", "lease_seconds"}  # these have defaults
     (step,) = clusters.step_request(contract, RUN)
     prefix = "spark.yarn.appMasterEnv."
     given = dict(
