@@ -24,8 +24,6 @@ const alerts = new AlertList((symbol) => {
 let chart;
 
 async function start() {
-  setUpSwitches();
-  setUpLogin();
   const session = await guarded(api.session);
   if (!session) return setTimeout(start, 3000);
   if (session.login_required && !session.signed_in) return showOnly("login");
@@ -270,4 +268,6 @@ function showOnly(name) {
   if (name === "login") byId("token").focus();
 }
 
+setUpSwitches();
+setUpLogin();
 start();

@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 import pytest
 from browsing import BrowserShot
-from pages import NOW, stage
+from pages import NOW, served, stage
 from pymongo.database import Database
 
 from barflow.staging.connection import Document, connect
-from dashboard.app import create_app
-from dashboard.server import serving
 
 Look = Callable[..., Any]
-
-
-@contextmanager
-def served(
-    database: Database[Document], dsn: str, now: datetime = NOW, act: Callable[[], None] | None = None
-) -> Iterator[str]:
-    """Serve the page on two stores at a moment, and yield its URL. The URL /act calls ``act``."""
-    app = create_app(database, dsn, clock=lambda: now, poll_seconds=0.1)
-    if act:
-        app.add_api_route("/act", act, include_in_schema=False)
-    with serving(app, "127.0.0.1", 0) as url:
-        assert app.state.live.wait(20)
-        yield url
 
 
 def value_of(browser_shot: BrowserShot, url: str, run: str, **options: object) -> Any:

@@ -1,7 +1,9 @@
-"""What the browser tests of the page store, and the pieces of script that they share."""
+"""What the browser tests of the page share: its server, its data and pieces of script."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -11,6 +13,8 @@ from barflow.market.bars import SessionBars
 from barflow.market.sessions import last_sessions, session
 from barflow.staging.connection import Document
 from barflow.staging.sessions import Staging
+from dashboard.app import create_app
+from dashboard.server import serving
 
 # Thursday, July 17, 2025, 11:00 New York: the newest session has 18 closed bars.
 NOW = datetime(2025, 7, 17, 15, 0, tzinfo=UTC)
@@ -49,6 +53,19 @@ const late = async (url, nth = 1) => {
 };
 """
 ACT = "await page.evaluate(() => fetch('/act'));"  # runs the test's `act` while the page is open
+
+
+@contextmanager
+def served(
+    database: Database[Document], dsn: str, now: datetime = NOW, act: Callable[[], None] | None = None
+) -> Iterator[str]:
+    """Serve the page on two stores at a moment, and yield its URL. The URL /act calls ``act``."""
+    app = create_app(database, dsn, clock=lambda: now, poll_seconds=0.1)
+    if act:
+        app.add_api_route("/act", act, include_in_schema=False)
+    with serving(app, "127.0.0.1", 0) as url:
+        assert app.state.live.wait(20)
+        yield url
 
 
 def stage(database: Database[Document], symbol: str, bars: int, day: date | None = None, first: float = 100) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from pages import ACT, FOLLOWING, LATE, NOW, READY, stage
+from browsing import BrowserShot
+from pages import ACT, FOLLOWING, LATE, NOW, READY, served, stage
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from pymongo.database import Database
@@ -308,6 +309,24 @@ def test_a_symbol_without_a_5_minute_bar_is_marked_stale(look_at_two: Look) -> N
         + "return [await page.textContent('#quote .stale-mark'), await page.textContent('.row .age')]"
     )
     assert texts == ["stale: no 5-minute bar", "stale"]
+
+
+def test_the_arrow_keys_move_one_step_after_a_failed_start(
+    browser_shot: BrowserShot, database: Database[Document], module_warehouse_dsn: str
+) -> None:
+    stage(database, "AAPL", 18)
+    with served(database, module_warehouse_dsn) as url:
+        seen = browser_shot(
+            url,
+            run="await page.clock.install();"
+            "await page.route(/api.session/, (route) => route.fulfill({ status: 503, body: '{}' }), { times: 1 });"
+            "await page.reload(); await page.waitForSelector('#banner:visible'); await page.clock.fastForward(3000);"
+            + READY
+            + "await page.focus('#interval [aria-checked=true]'); await page.keyboard.press('ArrowRight');"
+            + "return page.getAttribute('#interval [aria-checked=true]', 'data-value')",
+        )
+    assert seen.value == "30min"
+    assert ["503" in error for error in seen.errors] == [True]
 
 
 def test_late_data_are_marked_stale(look: Look, database: Database[Document]) -> None:
