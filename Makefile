@@ -6,6 +6,8 @@ BIN := .venv/bin
 UV_VERSION := 0.13.9
 ARGS ?=
 ENV ?= dev
+# Test processes at a time. Tests of one group share fixtures, so a group stays in one process (tests/conftest.py).
+WORKERS ?= 2
 
 .PHONY: help setup demo dashboard airflow test test-host test-all pictures lint docs bench synth diff deploy-local rehearse clean lock
 
@@ -50,11 +52,11 @@ dashboard: setup ## the analysts' page on what the demo stored; ARGS="--port 808
 airflow: .venv/.airflow ## Airflow's page with the project's DAGs on embedded services; ARGS="--port 8081"
 	@$(BIN)/python -m local.airflow_demo $(ARGS)
 
-test: lint ## lint, types, import rules and the tests; ARGS="-k sessions"
-	@$(BIN)/python -m pytest $(ARGS)
+test: lint ## lint, types, import rules and the tests, two processes at a time; ARGS="-k sessions"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 test-all: lint ## make test, and what takes minutes: Airflow itself, the host, the rehearsal
-	@$(BIN)/python -m pytest -m "minutes or not minutes" $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "minutes or not minutes" $(ARGS)
 
 test-host: setup .venv/.airflow ## install and start all that the host on AWS runs, on this machine
 	@$(BIN)/python -m pytest -m minutes tests/host $(ARGS)
@@ -62,9 +64,10 @@ test-host: setup .venv/.airflow ## install and start all that the host on AWS ru
 pictures: setup .venv/.airflow ## remake the documentation's pictures with the browser of the tests
 	@PICTURES_TO="$(CURDIR)/docs/images" $(BIN)/python -m pytest -q -m "minutes or not minutes" -k "picture or green_run or recovers_from_faults" tests/browser tests/deploy
 
-lint: setup .venv/.airflow ## ruff, mypy and import-linter
+lint: setup .venv/.airflow ## ruff, codespell with the glossary, mypy and import-linter
 	@$(BIN)/ruff format --check -q . || { echo "run .venv/bin/ruff format ." >&2; exit 1; }
 	@$(BIN)/ruff check -q .
+	@$(BIN)/codespell
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
 

@@ -1,1 +1,1 @@
-"""Settings of each environment, and the versions that work together."""
+"""Settings of each environment, and compatible versions."""

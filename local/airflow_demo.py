@@ -76,7 +76,7 @@ def main() -> int:
             log(f"Airflow is at {airflow.url}: open the DAG process_bars and press Trigger.  Ctrl-C stops it")
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
-            log("stopping; what was stored stays")
+            log("stopping; what was stored is kept")
     except BarflowError as error:
         log(f"error: {error}")
         return error.exit_code

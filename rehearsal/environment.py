@@ -151,7 +151,7 @@ class RehearsedEnvironment:
         return f"{len(names)} secrets"
 
     def variables(self, **more: str) -> dict[str, str]:
-        """Return the environment of a program that works on the deployment from outside."""
+        """Return the environment of a program that uses the deployment from outside."""
         kept = {name: value for name, value in self.aws.environment().items() if not name.startswith("BARFLOW_")}
         return {**kept, "BARFLOW_ENV": self.env, "BARFLOW_POLL_SECONDS": "0.5", **self.runtime.settings, **more}
 

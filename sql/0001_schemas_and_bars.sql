@@ -24,7 +24,7 @@ create table if not exists market.bar_30min (like market.bar_5min including all)
 create table if not exists market.bar_1h (like market.bar_5min including all);
 create table if not exists market.bar_1d (like market.bar_5min including all);
 
--- No index on a session of the other tables: their keys find it, for a session is within one day of UTC.
+-- The other tables need no index on session_date: a session is within one UTC day, so their primary keys find it.
 create unique index if not exists bar_1d_session on market.bar_1d (symbol, session_date);
 
 comment on table market.bar_5min is 'Bars as the vendor gives them, not adjusted for splits';

@@ -50,4 +50,4 @@ cross join lateral (
     select b.bar_start from market.bar_5min as b where b.symbol = m.symbol order by b.bar_start desc limit 1
 ) as newest;
 comment on view market.latest_trend is
-    'Per symbol the last close, its change on the day, where it stands against its averages, and how old it is';
+    'Per symbol the last close, its change on the day, its distance from its averages, and the age of its data';

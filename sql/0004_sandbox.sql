@@ -1,8 +1,8 @@
 -- depends: 0003_load_ledger
--- Where the visual job writes: tables like those of market, which the programs neither read nor write. Glue can only
--- append, so a row that comes again takes the place of the one before it: a second run leaves what the first one did.
+-- The visual job's tables, with the columns of market's. No program reads or writes them. Glue can only append, so a
+-- trigger deletes the old row of the same key: a second run leaves the same rows.
 create schema if not exists sandbox;
-comment on schema sandbox is 'Trials of analysts; nothing of the pipeline reads it, and all of it may be deleted';
+comment on schema sandbox is 'Experiments of analysts; the pipeline does not read it, and all of it can be deleted';
 
 create table if not exists sandbox.bar_30min (like market.bar_30min including all);
 create table if not exists sandbox.bar_1h (like market.bar_1h including all);
@@ -20,7 +20,7 @@ begin
     return new;
 end
 $$;
-comment on function sandbox.take_place() is 'Deletes the row of the same symbol and the same value of the column named';
+comment on function sandbox.take_place() is 'Deletes the row with the same symbol and the same value of the named column';
 
 create or replace trigger take_place before insert on sandbox.bar_30min
 for each row execute function sandbox.take_place('bar_start');

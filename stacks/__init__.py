@@ -1,17 +1,18 @@
-"""The stacks of an environment, in the order in which they build on each other.
+"""The stacks of an environment, each after those that it builds on.
 
-| stack         | gives to those after it                                                                    |
+| stack         | gives                                                                                      |
 |---------------|--------------------------------------------------------------------------------------------|
-| Secrets       | ``keys`` (data, secrets), a construct per secret, ``name(secret)``                         |
-| Network       | ``vpc``, ``groups`` (security groups of all who talk), NAT addresses                       |
-| Storage       | buckets, ``release`` and ``packages`` (URIs of programs), ``grant(role, who)``             |
-| Database      | ``instance``, a secret per user; the schema is up to date when it is deployed              |
-| Ingestion     | ``contract``, the function and its dead-letter queue (when runner is lambda)               |
-| Processing    | ``contract``, EMR's roles                                                                  |
-| Catalog       | ``contract``, the Glue job, crawlers, Athena workgroup                                     |
-| Orchestration | the host; writes the runtime contract                                                      |
-| Observability | alarms, dashboards, budget over all of them                                                |
+| Secrets       | ``keys`` (for data and for secrets), the secrets, ``name(secret)``                         |
+| Network       | ``vpc``, ``groups`` (security groups)                                                      |
+| Storage       | buckets, ``release`` and ``packages`` (published programs), ``grant(role, user)``          |
+| Database      | ``instance``, one secret per user; a deployment migrates the schema                        |
+| Alerts        | ``topic``, a queue per bot, ``allow_publish(role)``                                        |
+| Ingestion     | the function and its schedule (when the runner is lambda), the dead-letter queue           |
+| Processing    | EMR's roles and security configuration, ``allow_run(role)``                                |
+| Catalog       | the Glue jobs, crawlers, rules and Athena workgroup, ``allow_run(role)``                   |
+| Orchestration | Airflow's host, and the runtime contract in an SSM parameter                               |
+| Observability | alarms, dashboards and the budget                                                          |
 
-Each gives its section of the runtime contract as ``contract``; Orchestration puts them together.
-A stack takes the stacks it builds on as typed constructor arguments; only app.py knows all of them.
+A stack takes the stacks that it builds on as typed arguments; app.py connects them. Secrets and Network come as one
+``Platform``. The ``contract`` of a stack is its section of the runtime contract.
 """

@@ -1,8 +1,8 @@
-"""How do price alerts reach bots? A topic that takes each alert once, and a queue of its own for every bot.
+"""Price alerts for bots: one topic, and a queue for each bot.
 
-Topic and queues are first in, first out by symbol, and drop by its stable id what comes twice in five minutes; a bot
-drops the rest by the same id (examples/bot.py). What a bot fails at five times, and what the topic cannot put into its
-queue, waits in its dead-letter queue.
+The topic and the queues are FIFO per symbol. They drop an alert whose id repeats within five minutes; a bot drops later
+repeats by the same id (examples/bot.py). An alert goes to the bot's dead-letter queue when the bot failed to handle it
+five times, or when the topic could not deliver it to the queue.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from constructs import Construct
 
 from stacks import outputs
 from stacks.base import BarflowStack, acknowledge
-from stacks.constructs.grants import allow
+from stacks.constructs.grants import allow, allow_key, through_service
 from stacks.platform import Platform
 
-TRIES = 5
-KEPT = cdk.Duration.days(14)
-SEEN = cdk.Duration.seconds(60)  # how long a bot may take for one alert
+MAX_RECEIVES = 5
+RETENTION = cdk.Duration.days(14)
+VISIBILITY_TIMEOUT = cdk.Duration.seconds(60)  # the time that a bot has for one alert
 
 
 class AlertsStack(BarflowStack):
-    """``topic``, and by bot its ``queues``, ``failed`` ones and ``policies``. ``let_publish(role)`` lets it send."""
+    """The ``topic``, and by bot the ``queues``, the ``failed`` (dead-letter) queues and the ``policies``."""
 
     def __init__(self, scope: Construct, platform: Platform) -> None:
+        """Create the topic, and the queues and policy of each bot."""
         environment = platform.environment
         super().__init__(scope, environment, description="price alerts for bots")
         self._keys = keys = platform.keys
@@ -46,23 +47,22 @@ class AlertsStack(BarflowStack):
             outputs.BOT_POLICIES, ",".join(policy.managed_policy_arn for policy in self.policies.values()) or "none"
         )
 
-    def let_publish(self, role: iam.IRole) -> None:
-        """Lets the role send alerts, and use the topic's key through SNS only."""
+    def allow_publish(self, role: iam.IRole) -> None:
+        """Allow the role to publish alerts, and to use the topic's key through SNS only."""
         allow(role, ["sns:Publish"], [self.topic.topic_arn])
-        through = {"StringEquals": {"kms:ViaService": f"sns.{self.region}.{self.url_suffix}"}}
-        allow(role, ["kms:Decrypt", "kms:GenerateDataKey"], [self._keys.data.key_arn], through)
+        allow_key(role, self._keys.data, ["kms:Decrypt", "kms:GenerateDataKey"], service="sns")
 
     def _failed(self, bot: str) -> sqs.Queue:
         failed = self._fifo(f"{_id(bot)}Failed", f"{bot}-failed")
-        acknowledge(failed, "it is where a bot's failures end; people read it", "AwsSolutions-SQS3")
+        acknowledge(failed, "it is a dead-letter queue itself; people read it", "AwsSolutions-SQS3")
         return failed
 
     def _queue(self, bot: str, failed: sqs.Queue) -> sqs.Queue:
         queue = self._fifo(
             _id(bot),
             bot,
-            visibility_timeout=SEEN,
-            dead_letter_queue=sqs.DeadLetterQueue(queue=failed, max_receive_count=TRIES),
+            visibility_timeout=VISIBILITY_TIMEOUT,
+            dead_letter_queue=sqs.DeadLetterQueue(queue=failed, max_receive_count=MAX_RECEIVES),
         )
         self.topic.add_subscription(
             subscriptions.SqsSubscription(queue, raw_message_delivery=True, dead_letter_queue=failed)
@@ -70,21 +70,25 @@ class AlertsStack(BarflowStack):
         return queue
 
     def _policy(self, bot: str, queue: sqs.Queue) -> iam.ManagedPolicy:
-        """What a bot's role takes, wherever the bot runs: its alerts and nothing else."""
-        through = {"StringEquals": {"kms:ViaService": f"sqs.{self.region}.{self.url_suffix}"}}
-        takes = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes"]
+        """Return the policy for a bot's role: it can read its own queue and nothing else."""
+        receive = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes"]
         return iam.ManagedPolicy(
             self,
             f"{_id(bot)}Policy",
+            # CloudFormation replaces a managed policy whose description changes; bots' roles have it attached.
             description=f"Barflow {self.environment_config.name}: what the bot {bot} takes to read its price alerts",
             statements=[
-                iam.PolicyStatement(actions=takes, resources=[queue.queue_arn]),
-                iam.PolicyStatement(actions=["kms:Decrypt"], resources=[self._keys.data.key_arn], conditions=through),
+                iam.PolicyStatement(actions=receive, resources=[queue.queue_arn]),
+                iam.PolicyStatement(
+                    actions=["kms:Decrypt"],
+                    resources=[self._keys.data.key_arn],
+                    conditions=through_service(self, "sqs"),
+                ),
             ],
         )
 
     def _fifo(self, name: str, bot: str, **more: Any) -> sqs.Queue:
-        """Named, because a first in, first out queue is known by the end of its name."""
+        """Return a queue with a name of its own: SQS requires the suffix .fifo."""
         return sqs.Queue(
             self,
             name,
@@ -93,7 +97,7 @@ class AlertsStack(BarflowStack):
             encryption=sqs.QueueEncryption.KMS,
             encryption_master_key=self._keys.data,
             enforce_ssl=True,
-            retention_period=KEPT,
+            retention_period=RETENTION,
             **more,
         )
 

@@ -1,4 +1,4 @@
-"""What every stack has: its name, tags, outputs by key, and the two keys to deleting data."""
+"""The base of every stack: its name, its tags, its outputs, and the rule for deleting data."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ DELETION_FLAG = "allow_data_deletion"
 
 
 class BarflowStack(cdk.Stack):
-    """A stack of one environment, named Barflow-ENV-NAME by its class, NAMEStack."""
+    """A stack of one environment. The class NAMEStack has the stack name Barflow-ENV-NAME."""
 
     def __init__(self, scope: Construct, environment: Environment, *, description: str, stateful: bool = False) -> None:
+        """Create the stack. A stateful one has termination protection, unless its data may be deleted."""
         self.part = type(self).__name__.removesuffix("Stack")
         self.environment_config = environment
         super().__init__(
@@ -28,24 +29,24 @@ class BarflowStack(cdk.Stack):
         self._outputs = Construct(self, "Outputs")
         acknowledge(
             self,
-            "a role's own policy lives and dies with it, and is attached to nothing else: narrower than a managed one",
+            "an inline policy belongs to one role and is deleted with it; a managed policy could be attached elsewhere",
             "NIST.800.53.R5-IAMNoInlinePolicy",
         )
 
     @property
     def availability_zones(self) -> list[str]:
-        """The region's own, resolved on deployment: asking for them while synthesizing would be a look-up."""
+        """The first three zones of the region, resolved on deployment: synthesis looks nothing up."""
         return [cdk.Fn.select(index, cdk.Fn.get_azs()) for index in range(3)]
 
     @property
     def data_removal_policy(self) -> cdk.RemovalPolicy:
-        """DESTROY with both keys, else RETAIN."""
+        """DESTROY when the data may be deleted, else RETAIN."""
         if data_may_be_deleted(self, self.environment_config):
             return cdk.RemovalPolicy.DESTROY
         return cdk.RemovalPolicy.RETAIN
 
     def output(self, output: Output, value: str) -> None:
-        """Creates the output under exactly its key."""
+        """Create the output under exactly its key. Raise ValueError for an output of another stack."""
         if output.stack != self.part:
             raise ValueError(f"output {output.key} belongs to {output.stack}, not to {self.part}")
         made = cdk.CfnOutput(self._outputs, output.key, value=value, description=output.meaning)
@@ -53,11 +54,11 @@ class BarflowStack(cdk.Stack):
 
 
 def data_may_be_deleted(scope: IConstruct, environment: Environment) -> bool:
-    """Whether both keys are turned: the environment's policy, and -c allow_data_deletion=true."""
+    """Return whether both the environment and the flag -c allow_data_deletion=true allow it."""
     flag = scope.node.try_get_context(DELETION_FLAG)
     return environment.allow_data_deletion and str(flag).lower() == "true"
 
 
 def acknowledge(construct: IConstruct, reason: str, *rules: str) -> None:
-    """Accepts findings of cdk-nag on one construct, for a reason. A wildcard's finding names the wildcard."""
+    """Accept findings of cdk-nag on one construct, with a reason. The id of a wildcard finding names the wildcard."""
     cdk.Validations.of(construct).acknowledge(*(cdk.Acknowledgment(id=rule, reason=reason) for rule in rules))

@@ -1,8 +1,8 @@
-"""What is published, and how is it built? One recipe for each function, and one for the code bucket.
+"""The recipes of everything that a deployment publishes: one bundle per function, and those of the code bucket.
 
-A bundle is named by its content (sources, pinned requirements, platform), so equal content is one asset and a
-rollback finds the old one. It is built without Docker, by uv, into build/bundles, once per content.
-`python -m stacks.bundles` builds all of them, so that synthesizing needs no network.
+A bundle is named by its content (sources, pinned requirements, platform). So equal content is one asset, and a rollback
+finds the old one. uv builds a bundle without Docker into build/bundles, once per content.
+`python -m stacks.bundles` builds all of them, so that synthesis needs no network.
 """
 
 from __future__ import annotations
@@ -19,26 +19,27 @@ from functools import cached_property
 from pathlib import Path
 
 from config import versions
-from stacks.archives import LEFT_OUT, Archive, Wheels, ZippedPackage, published_files
+from stacks.zip_files import EXCLUDED, Wheels, ZipFile, ZippedPackage, published_files
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "build" / "bundles"
 
 
 class BundleError(RuntimeError):
-    """A bundle could not be built."""
+    """A bundle cannot be built."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """``files``: place in the bundle → file or folder of the repository; ``archives``: place → file to make.
+    """The recipe of a bundle.
 
-    ``requirements``: a lock with hashes, installed into the bundle.
+    ``files`` maps a path in the bundle to a file or folder of the repository, ``zip_files`` to a file that is made.
+    ``requirements`` is a lock file with hashes, whose packages are installed into the bundle.
     """
 
     name: str
     files: Mapping[str, str]
-    archives: Mapping[str, Archive] = field(default_factory=dict)
+    zip_files: Mapping[str, ZipFile] = field(default_factory=dict)
     requirements: str | None = None
     platform: str = versions.LAMBDA_PLATFORM
     python: str = versions.LAMBDA_PYTHON
@@ -46,34 +47,38 @@ class Bundle:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of everything that decides the content, in 64 hexadecimal digits."""
+        """A SHA-256 of everything that decides the content."""
         digest = hashlib.sha256(f"1 {self.requirements and (self.platform, self.python)}".encode())
-        for place, source in sorted(self._sources()):
-            digest.update(f"\0{place}\0{hashlib.sha256(source.read_bytes()).hexdigest()}".encode())
-        for place, archive in sorted(self.archives.items()):
-            digest.update(f"\0{place}\0{archive.digest}".encode())
+        for path, source in sorted(self._sources()):
+            digest.update(f"\0{path}\0{hashlib.sha256(source.read_bytes()).hexdigest()}".encode())
+        for path, zip_file in sorted(self.zip_files.items()):
+            digest.update(f"\0{path}\0{zip_file.digest}".encode())
         if self.requirements:
             digest.update((self.root / self.requirements).read_bytes())
         return digest.hexdigest()
 
     @cached_property
-    def places(self) -> frozenset[str]:
-        """The files of the bundle, less those of installed packages."""
-        return frozenset([*(place for place, _ in self._sources()), *self.archives])
+    def paths(self) -> frozenset[str]:
+        """The paths in the bundle, without those of installed packages."""
+        return frozenset([*(path for path, _ in self._sources()), *self.zip_files])
 
     def _sources(self) -> Iterator[tuple[str, Path]]:
-        for place, name in self.files.items():
+        for target, name in self.files.items():
             source = self.root / name
             if source.is_file():
-                yield place, source
+                yield target, source
                 continue
             if not source.is_dir():
-                raise BundleError(f"bundle {self.name}: {name} is not there")
+                raise BundleError(f"bundle {self.name}: {name} does not exist")
             for path in published_files(source):
-                yield str(Path(place) / path.relative_to(source)), path
+                yield str(Path(target) / path.relative_to(source)), path
 
     def build(self) -> Path:
-        """The folder of the built bundle, from the cache when this content was built before. Raises BundleError."""
+        """Return the folder of the bundle. Build it unless the cache has this content.
+
+        Raises:
+            BundleError: A file does not exist, or uv cannot install the packages.
+        """
         built = CACHE / f"{self.name}-{self.digest[:16]}"
         if built.is_dir():
             return built
@@ -83,16 +88,16 @@ class Bundle:
             unfinished.mkdir()
             if self.requirements:
                 self._install(self.requirements, unfinished)
-            for place, source in self._sources():
-                target = unfinished / place
+            for path, source in self._sources():
+                target = unfinished / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
-            for place, archive in self.archives.items():
-                archive.write(unfinished / place)
+            for path, zip_file in self.zip_files.items():
+                zip_file.write(unfinished / path)
             try:
                 unfinished.rename(built)
             except OSError:
-                if not built.is_dir():  # else another process was quicker, with the same content
+                if not built.is_dir():  # else another process has built the same content
                     raise
         return built
 
@@ -102,16 +107,16 @@ class Bundle:
             "--target", str(target), "--python-platform", self.platform, "--python-version", self.python,
             "--only-binary", ":all:", "--requirements", str(self.root / requirements),
         ]  # fmt: skip
-        # What uv has at hand is enough when the lock did not change; only then may the network be away.
+        # uv's cache is enough when the lock has not changed. Then the build needs no network.
         done = subprocess.run([*command, "--offline"], capture_output=True, text=True, check=False)
         if done.returncode:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise BundleError(
-                f"bundle {self.name}: the packages of {requirements} could not be installed: "
-                f"{done.stderr.strip()[-500:]}. The first build of a lock needs the package index; run `make setup`."
+                f"bundle {self.name}: cannot install the packages of {requirements}: {done.stderr.strip()[-500:]}. "
+                "Check the connection to the package index, then run `make setup`."
             )
-        for pattern in LEFT_OUT:
+        for pattern in EXCLUDED:
             for path in list(target.rglob(pattern)):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
@@ -143,7 +148,7 @@ NOTIFY = Bundle(
     files={"handler.py": "lambda/notify/handler.py"},
     requirements="lambda/notify/requirements.txt",
 )
-# What the code bucket holds, and the function that puts it there: it carries the files itself.
+# The programs in the code bucket. The function that publishes them carries them.
 LIBRARY = "barflow.zip"
 CHARTS = Path("node_modules/lightweight-charts/dist/lightweight-charts.standalone.production.mjs")
 RELEASE = Bundle(
@@ -158,14 +163,14 @@ RELEASE = Bundle(
         "release/dashboard": "dashboard",
         f"release/dashboard/static/vendor/{CHARTS.name}": str(CHARTS),
     },
-    archives={f"release/{LIBRARY}": ZippedPackage("barflow")},
+    zip_files={f"release/{LIBRARY}": ZippedPackage("barflow")},
 )
-# Apart from the programs, since they are large and change seldom. By its name's end Glue knows a zip of wheels.
+# Packages are apart from the programs: they are large and seldom change. Glue requires the suffix gluewheels.zip.
 EMR_PACKAGES, GLUE_PACKAGES = "emr.gluewheels.zip", "glue.gluewheels.zip"
 PACKAGES = Bundle(
     name="publish-packages",
     files={"handler.py": "lambda/publish/handler.py"},
-    archives={
+    zip_files={
         f"release/{EMR_PACKAGES}": Wheels("spark/requirements.txt", versions.EMR_PLATFORM),
         f"release/{GLUE_PACKAGES}": Wheels("glue/requirements.txt", versions.GLUE_PLATFORM),
     },
@@ -174,6 +179,7 @@ BUNDLES = (MIGRATE, INGEST, CERTIFICATE, VISUAL_JOB, NOTIFY, RELEASE, PACKAGES)
 
 
 def main() -> None:
+    """Build every bundle, and print its size."""
     for bundle in BUNDLES:
         built = bundle.build()
         size = sum(path.stat().st_size for path in built.rglob("*") if path.is_file())

@@ -1,4 +1,4 @@
-"""What knows the data's shape, and what aggregates it? Glue's catalog, crawlers and job; Athena for the archive."""
+"""The Glue catalog, its crawlers, data quality rules and jobs, and Athena for queries of the archive."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from stacks import outputs
 from stacks.base import BarflowStack, acknowledge
 from stacks.constructs.aggregate_job import AggregateJob
 from stacks.constructs.glue_role import GLUE, allow_catalog, glue_role
-from stacks.constructs.grants import allow, allow_reading_secrets, as_found
+from stacks.constructs.grants import allow, allow_reading_secrets, arn_in_finding
 from stacks.constructs.jdbc_connection import jdbc_connection
 from stacks.constructs.visual_job import VisualJob
 from stacks.database import DATABASE, DatabaseStack
 from stacks.platform import Platform
 from stacks.storage import BARS, QUERIES, StorageStack
 
-WAREHOUSE_PREFIX = "warehouse_"  # of the tables that the warehouse's crawler enters
-# Of the archive, 10 GB is more than a thousand symbols in ten years; a query beyond it has forgotten its filter.
+WAREHOUSE_PREFIX = "warehouse_"  # of the tables that the warehouse's crawler adds
+# A thousand symbols over ten years take less than 10 GB. A query that reads more lacks a filter.
 QUERY_BYTES = 10 * 1024**3
 TYPES = {
     "timestamp": glue.Schema.TIMESTAMP,
@@ -36,7 +36,7 @@ TYPES = {
 
 
 class CatalogStack(BarflowStack):
-    """``contract`` names all of it; ``let_run(role)`` gives the right to start job and crawlers and to query."""
+    """The Glue ``database``. ``contract`` names it with the job, the crawlers, the rules and the workgroup."""
 
     def __init__(
         self,
@@ -47,11 +47,12 @@ class CatalogStack(BarflowStack):
         database: DatabaseStack,
         settings: contract.PipelineSettings,
     ) -> None:
+        """Create the catalog, the crawlers, the rules, the jobs and the workgroup."""
         environment = platform.environment
         super().__init__(scope, environment, description="Glue catalog, job, crawlers and Athena")
         self._keys = platform.keys
         self._storage, self._warehouse = storage, database
-        # It describes the data and holds none. Left behind, its fixed name would keep the stack from coming back.
+        # It contains no data. If it were retained, its fixed name would prevent a new deployment.
         self.database = glue.Database(
             self, "Catalog", database_name=f"barflow_{environment.name}", removal_policy=cdk.RemovalPolicy.DESTROY
         )
@@ -91,8 +92,8 @@ class CatalogStack(BarflowStack):
         ):
             self.output(output, value)
 
-    def let_run(self, role: iam.IRole) -> None:
-        """Lets the role start job, crawlers and the evaluation of the rules, and query the archive."""
+    def allow_run(self, role: iam.IRole) -> None:
+        """Allow the role to start the job, the crawlers and the evaluation of the rules, and to query the archive."""
         found = self.contract
         for resource, name, actions in (
             ("job", found.job, ["BatchStopJobRun", "GetJob", "GetJobRun", "GetJobRuns", "StartJobRun"]),
@@ -110,7 +111,7 @@ class CatalogStack(BarflowStack):
         ):
             arn = self.format_arn(service="glue", resource=resource, resource_name=name)
             allow(role, [f"glue:{action}" for action in actions], [arn])
-        allow(role, ["glue:GetCrawlerMetrics"], ["*"])  # it knows no narrower resource
+        allow(role, ["glue:GetCrawlerMetrics"], ["*"])  # it has no narrower resource
         allow(role, ["iam:PassRole"], [self.reader.role_arn], {"StringEquals": {"iam:PassedToService": GLUE}})
         allow_catalog(role, found.database, ["GetDatabase", "GetPartitions", "GetTable"], tables=[BARS])
         workgroup = self.format_arn(service="athena", resource="workgroup", resource_name=found.athena_workgroup)
@@ -130,17 +131,17 @@ class CatalogStack(BarflowStack):
         )
 
     def _reader(self) -> iam.Role:
-        """Who looks and enters what it finds into the catalog: both crawlers, and the judge of the rules."""
+        """Return the role of the crawlers and of the evaluation of the rules: it reads data and writes the catalog."""
         role = glue_role(self, "Reader", key=self._keys.data)
         self._storage.grant(role, "crawler")
         allow_reading_secrets(role, self._keys.secrets, self._warehouse.reader_secret)
-        look = ["BatchGetPartition", "GetDatabase", "GetPartition", "GetPartitions", "GetTable", "GetTables"]
-        enter = ["BatchCreatePartition", "BatchUpdatePartition", "CreatePartition", "CreateTable", "UpdatePartition"]
-        allow_catalog(role, self.database.database_name, [*look, *enter, "UpdateTable"])
+        read = ["BatchGetPartition", "GetDatabase", "GetPartition", "GetPartitions", "GetTable", "GetTables"]
+        write = ["BatchCreatePartition", "BatchUpdatePartition", "CreatePartition", "CreateTable", "UpdatePartition"]
+        allow_catalog(role, self.database.database_name, [*read, *write, "UpdateTable"])
         return role
 
     def _bars_table(self) -> glue.S3Table:
-        """The archive as the Bar's definition has it; the crawler adds months and symbols, never a column."""
+        """Return the table of the archive, with the columns of a Bar. The crawler adds partitions, never a column."""
         return glue.S3Table(
             self,
             "Bars",
@@ -155,37 +156,37 @@ class CatalogStack(BarflowStack):
         )
 
     def _ruleset(self, bars: glue.S3Table) -> str:
-        """The rules, and the reader's right to judge by them. Returns their name."""
+        """Create the rules, and allow the reader to evaluate them. Return their name."""
         name = f"barflow-{self.environment_config.name}-bars"
         glue.DataQualityRuleset(
             self,
             "BarsRuleset",
             ruleset_name=name,
-            description="What holds of every bar of the archive",
+            description="Rules that every bar of the archive meets",
             target_table=glue.DataQualityTargetTable.from_table(self.database, bars),
             dqdl=glue.Dqdl.from_string(bars_rules()),
             removal_policy=cdk.RemovalPolicy.DESTROY,
         )
-        judge = ["GetDataQualityResult", "GetDataQualityRuleset", "GetDataQualityRulesetEvaluationRun"]
+        evaluate = ["GetDataQualityResult", "GetDataQualityRuleset", "GetDataQualityRulesetEvaluationRun"]
         rules = self.format_arn(service="glue", resource="dataQualityRuleset", resource_name=name)
-        allow(self.reader, [f"glue:{action}" for action in (*judge, "PublishDataQuality")], [rules])
+        allow(self.reader, [f"glue:{action}" for action in (*evaluate, "PublishDataQuality")], [rules])
         programs = f"arn:{self.partition}:s3:::aws-glue-ml-data-quality-assets-{self.region}/*"
         allow(self.reader, ["s3:GetObject"], [programs])
         acknowledge(
             self.reader,
-            "the programs by which AWS itself judges data, as it publishes them for this region",
-            f"AwsSolutions-IAM5[Resource::{as_found(self, programs)}]",
+            "programs for data quality that AWS publishes for this region",
+            f"AwsSolutions-IAM5[Resource::{arn_in_finding(self, programs)}]",
         )
         return name
 
     def _lake_crawler(self, bars: glue.S3Table) -> glue.CfnCrawler:
-        """Looks at the table's own place alone, so neither manifests nor staged files become tables."""
+        """Return the crawler of the archive. It reads the table's own prefix, so manifests do not become tables."""
         target = glue.CfnCrawler.CatalogTargetProperty(
             database_name=self.database.database_name, tables=[bars.table_name]
         )
         crawler = self._crawler(
             "LakeCrawler",
-            "enters new months and symbols of the archive",
+            "adds new months and symbols of the archive",
             glue.CfnCrawler.TargetsProperty(catalog_targets=[target]),
             configuration={
                 "Version": 1.0,
@@ -206,7 +207,7 @@ class CatalogStack(BarflowStack):
         target = glue.CfnCrawler.JdbcTargetProperty(connection_name=connection.connection_name, path=path)
         return self._crawler(
             "WarehouseCrawler",
-            "enters the warehouse's tables",
+            "adds the warehouse's tables",
             glue.CfnCrawler.TargetsProperty(jdbc_targets=[target]),
             table_prefix=WAREHOUSE_PREFIX,
         )
@@ -214,18 +215,18 @@ class CatalogStack(BarflowStack):
     def _crawler(
         self,
         construct_id: str,
-        does: str,
+        purpose: str,
         targets: glue.CfnCrawler.TargetsProperty,
         *,
         configuration: dict[str, object] | None = None,
         table_prefix: str | None = None,
     ) -> glue.CfnCrawler:
-        """Started by Airflow after each run, never by a schedule of its own. What is gone is logged, not removed."""
+        """Return a crawler that Airflow starts after each run. It logs a deleted table and does not remove it."""
         crawler = glue.CfnCrawler(
             self,
             construct_id,
             role=self.reader.role_arn,
-            description=f"Barflow {self.environment_config.name}: {does}",
+            description=f"Barflow {self.environment_config.name}: {purpose}",
             database_name=self.database.database_name,
             targets=targets,
             table_prefix=table_prefix,
@@ -239,14 +240,14 @@ class CatalogStack(BarflowStack):
         return crawler
 
     def _workgroup(self) -> str:
-        """For queries of the archive: answers encrypted beside it, and no query without end. Returns its name."""
+        """Create the workgroup for queries of the archive: encrypted results and a limit of bytes. Return its name."""
         name = f"barflow-{self.environment_config.name}"
         athena.CfnWorkGroup(
             self,
             "Workgroup",
             name=name,
             description=f"Barflow {self.environment_config.name}: the archive",
-            recursive_delete_option=True,  # its history of queries; the answers lie in the lake's bucket
+            recursive_delete_option=True,  # deletes its query history; the results are in the lake's bucket
             work_group_configuration=athena.CfnWorkGroup.WorkGroupConfigurationProperty(
                 enforce_work_group_configuration=True,
                 publish_cloud_watch_metrics_enabled=True,
@@ -266,7 +267,7 @@ class CatalogStack(BarflowStack):
 
 
 def bars_rules() -> str:
-    """What holds of every bar, as DQDL: the invariants of barflow.market.bars.Bar, and each bar there once."""
+    """Return the rules as DQDL: the invariants of a Bar, and no bar twice."""
     rules = [
         "RowCount > 0",
         'IsPrimaryKey "symbol" "ts"',

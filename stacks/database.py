@@ -1,4 +1,4 @@
-"""The warehouse: RDS for PostgreSQL, its users, and the schema that each deployment brings up to date."""
+"""The warehouse: RDS for PostgreSQL, one secret per user, and the migrations that each deployment runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_rds as rds
 from aws_cdk import aws_secretsmanager as secretsmanager
-from aws_cdk import triggers
 from constructs import Construct
 
 from barflow import contract
@@ -18,20 +17,21 @@ from stacks import outputs
 from stacks.base import BarflowStack, acknowledge, data_may_be_deleted
 from stacks.bundles import MIGRATE
 from stacks.constructs.grants import allow_reading_secrets
-from stacks.constructs.python_function import PythonFunction, runs_on_deployment
+from stacks.constructs.python_function import PythonFunction
 from stacks.network import POSTGRESQL
 from stacks.platform import Platform
 
 DATABASE = "barflow"
 OWNER = "barflow_owner"
-# As barflow.warehouse.users has them.
+# The names in barflow.warehouse.users.
 LOADER, READER, SANDBOX, AIRFLOW = "barflow_loader", "barflow_reader", "barflow_sandbox", "airflow"
 
 
 class DatabaseStack(BarflowStack):
-    """The instance, a secret per user, and the migrations."""
+    """The ``instance``, and one secret per user."""
 
     def __init__(self, scope: Construct, platform: Platform) -> None:
+        """Create the instance and the secrets. The migrations run on deployment."""
         super().__init__(scope, platform.environment, description="warehouse", stateful=True)
         self._platform = platform
         self.instance = self._instance(platform.environment)
@@ -43,7 +43,7 @@ class DatabaseStack(BarflowStack):
         self.sandbox_secret = self._user("Sandbox", SANDBOX, DATABASE)
         self.airflow_secret = self._user("Airflow", AIRFLOW, AIRFLOW, rotated=False)
         users = [self.loader_secret, self.reader_secret, self.sandbox_secret, self.airflow_secret]
-        self.migrations = self._migrations(users)
+        self._migrate_on_deployment(users)
         self.contract = contract.Warehouse(
             instance_id=self.instance.instance_identifier,
             reader_secret=self.secret_name(READER),
@@ -84,7 +84,7 @@ class DatabaseStack(BarflowStack):
                     # PostgreSQL 18 made it a list; the value means what 1 means to PostgreSQL 17.
                     "log_connections": "1" if major == "17" else "receipt,authentication,authorization",
                     "log_min_duration_statement": "2000",
-                    # A dead program's load lets go of its lock in a minute, not in two hours.
+                    # The lock of a dead program's load is released in a minute, not in two hours.
                     "tcp_keepalives_idle": "30",
                 },
             ),
@@ -123,7 +123,7 @@ class DatabaseStack(BarflowStack):
         return f"barflow/{self.environment_config.name}/database/{user}"
 
     def _user(self, name: str, user: str, database: str, *, rotated: bool = True) -> secretsmanager.ISecret:
-        """A generated password, and beside it all that connecting takes: host, port, database, user."""
+        """Return the secret of a user: a generated password, with host, port, database and user name."""
         secret = secretsmanager.Secret(
             self,
             f"{name}Secret",
@@ -144,14 +144,14 @@ class DatabaseStack(BarflowStack):
         else:
             acknowledge(
                 secret,
-                "Airflow reads it when it starts: it is renewed by hand, with a restart, as the runbook says",
+                "Airflow reads it when it starts: the runbook describes how to renew it by hand, with a restart",
                 "AwsSolutions-SMG4",
                 "NIST.800.53.R5-SecretsManagerRotationEnabled",
             )
         return attached
 
     def _rotate(self, secret: secretsmanager.ISecret, function_name: str) -> None:
-        """AWS's own rotation function renews the password; programs read the secret at each run."""
+        """Renew the password with AWS's rotation function. Programs read the secret at each run."""
         secret.add_rotation_schedule(
             "Rotation",
             hosted_rotation=secretsmanager.HostedRotation.postgre_sql_single_user(
@@ -162,15 +162,15 @@ class DatabaseStack(BarflowStack):
                 exclude_characters=string.punctuation,
             ),
             automatically_after=cdk.Duration.days(self.environment_config.database.rotation_days),
-            rotate_immediately_on_update=False,  # the first migration makes the user
+            rotate_immediately_on_update=False,  # the first migration creates the user
         )
 
-    def _migrations(self, users: list[secretsmanager.ISecret]) -> triggers.Trigger:
+    def _migrate_on_deployment(self, users: list[secretsmanager.ISecret]) -> None:
         migrate = PythonFunction(
             self,
             "Migrate",
             bundle=MIGRATE,
-            description="Brings the warehouse's users and schema up to date, on deployment",
+            description="Migrates the warehouse's schema and creates its users, on deployment",
             platform=self._platform,
             memory_mb=512,
             timeout=cdk.Duration.minutes(10),
@@ -184,44 +184,37 @@ class DatabaseStack(BarflowStack):
             },
         )
         allow_reading_secrets(migrate.role, self._platform.keys.secrets, self.owner_secret, *users)
-        runs_on_deployment(migrate)
+        migrate.run_on_deployment(self, "Migrations", after=[self.instance])
         self.output(outputs.MIGRATE_FUNCTION, migrate.function.function_name)
-        return triggers.Trigger(
-            self,
-            "Migrations",
-            handler=migrate.function,
-            timeout=cdk.Duration.minutes(11),
-            execute_after=[self.instance],
-        )
 
 
 def _acknowledge_instance(instance: rds.DatabaseInstance, multi_az: bool, protected: bool) -> None:
     acknowledge(
         instance,
-        "a port is no secret: security groups decide who reaches it, and every tool knows PostgreSQL's",
+        "security groups decide who reaches the port, and tools expect the default port of PostgreSQL",
         "AwsSolutions-RDS11",
     )
     acknowledge(
         instance,
-        "RDS keeps backups of its own, to the second, for the environment's days; the lake can load it again",
+        "RDS makes backups with point-in-time recovery, and the warehouse can be loaded again from the lake",
         "NIST.800.53.R5-RDSInBackupPlan",
     )
     acknowledge(
         instance,
-        "AWS maintains it, and RDS may do with it what its monitoring needs",
+        "AWS maintains the managed policy for RDS monitoring",
         "AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AmazonRDSEnhancedMonitoringRole]",
     )
     if not multi_az:
         acknowledge(
             instance,
-            "outside production a zone's failure may cost some hours; the lake can fill the warehouse again",
+            "outside production an outage of some hours is acceptable; the warehouse can be loaded again from the lake",
             "AwsSolutions-RDS3",
             "NIST.800.53.R5-RDSMultiAZSupport",
         )
     if not protected:
         acknowledge(
             instance,
-            "the environment may be torn down with its data",
+            "the environment may be deleted with its data",
             "AwsSolutions-RDS10",
             "NIST.800.53.R5-RDSInstanceDeletionProtectionEnabled",
         )

@@ -1,7 +1,7 @@
-"""Who fetches, and when? A function that a schedule invokes, unless the host does it; and where failed ticks go.
+"""Ingestion: the function that runs a tick, its schedule, and the queue of failed ticks.
 
-The function gets its settings as environment variables of the contract's making, not from the SSM parameter: they
-change together with its code, and a change of them starts it afresh.
+The function gets its settings as environment variables, not from the SSM parameter. They are deployed together with its
+code, and a change of them restarts it. With ``host`` as the runner, Airflow's host runs the ticks.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from stacks.constructs.python_function import PythonFunction
 from stacks.platform import Platform
 
 NEW_YORK = cdk.TimeZone.of("America/New_York")
-# What a tick has nothing to do with.
+# Settings that a tick does not read.
 OF_OTHER_HOPS = ("BARFLOW_WAREHOUSE_DSN", "BARFLOW_LAKE_URI", "BARFLOW_STAGING_DAYS")
-LAST_MINUTE = 10  # of the hour of the close: the tick that takes the closing bars for certain
+LAST_MINUTE = 10  # after 16:00: the last tick, which takes the closing bars
 
 
 class IngestionStack(BarflowStack):
-    """The queue of failed ticks always; function and schedule only where ``ingest.runner`` is lambda."""
+    """The queue of ``failed_ticks``, and the ``function`` when ``ingest.runner`` is lambda."""
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class IngestionStack(BarflowStack):
         alerts: AlertsStack,
         settings: contract.PipelineSettings,
     ) -> None:
+        """Create the queue. Create the function and its schedules when the runner is lambda."""
         environment = platform.environment
         super().__init__(scope, environment, description="ingestion")
         self._platform, self._alerts = platform, alerts
@@ -49,7 +50,7 @@ class IngestionStack(BarflowStack):
             enforce_ssl=True,
             retention_period=cdk.Duration.days(14),
         )
-        acknowledge(self.failed_ticks, "it is where failed ticks end; nothing consumes it", "AwsSolutions-SQS3")
+        acknowledge(self.failed_ticks, "it is a dead-letter queue itself; an operator redrives it", "AwsSolutions-SQS3")
         self.function = self._function(settings) if environment.ingest.runner == "lambda" else None
         if self.function:
             self._schedules(self.function.function, environment.ingest.every_minutes)
@@ -67,29 +68,32 @@ class IngestionStack(BarflowStack):
             self,
             "Ingest",
             bundle=INGEST,
-            description="One tick: fetches, validates and stages the newest bars",
+            description="Runs a tick: fetches, validates and stages the newest bars",
             platform=self._platform,
             memory_mb=config.memory_mb,
             timeout=cdk.Duration.seconds(config.timeout_seconds),
             environment=variables,
             reserved_concurrent_executions=1,
             retry_attempts=2,
-            max_event_age=cdk.Duration.minutes(15),  # by then a later tick has fetched what it would have
+            max_event_age=cdk.Duration.minutes(15),  # after that, a later tick has fetched the same bars
             dead_letter_queue=self.failed_ticks,
         )
         secrets = self._platform.secrets
         allow_reading_secrets(
             made.role, self._platform.keys.secrets, secrets.twelvedata, secrets.mongodb, secrets.slack
         )
-        self._alerts.let_publish(made.role)
+        self._alerts.allow_publish(made.role)
         return made
 
     def _schedules(self, function: lambda_.IFunction, every: int) -> None:
-        """Ticks from 09:30 to 16:10 New York time on weekdays. Holidays, half days and the first bar: the handler."""
+        """Schedule ticks from 09:30 to 16:10 New York time on weekdays.
+
+        The handler skips holidays, the rest of half days, and ticks before the first bar.
+        """
         logical_id, _ = self.resolve(function.function_arn)["Fn::GetAtt"]
         acknowledge(
             self,
-            "the scheduler may invoke this one function, in any version of it",
+            "the scheduler invokes this one function, in any of its versions",
             f"AwsSolutions-IAM5[Resource::<{logical_id}.Arn>:*]",
         )
         closing = sorted({*range(0, LAST_MINUTE, every), LAST_MINUTE})

@@ -1,6 +1,6 @@
-"""Who may reach whom? The VPC, its way out, and the security groups of all who talk.
+"""The VPC, its NAT gateways, and the security groups.
 
-All groups are here, so that every rule between two of them is in one file.
+All security groups are here, so every rule between two of them is in one file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ AIRFLOW, DASHBOARD = 8080, 8050  # the pages of the host
 
 @dataclass(frozen=True)
 class Groups:
-    """A security group for each who talks. EMR asks for three: primary, core (with task nodes) and service access."""
+    """The security groups. EMR requires three: the primary node's, the core and task nodes', and service access."""
 
     database: ec2.SecurityGroup
     functions: ec2.SecurityGroup
@@ -36,9 +36,10 @@ class Groups:
 
 
 class NetworkStack(BarflowStack):
-    """VPC over the zones, NAT with addresses of its own, S3 without NAT, flow logs, security groups."""
+    """The ``vpc`` with NAT gateways, a gateway endpoint for S3 and flow logs, and the security ``groups``."""
 
     def __init__(self, scope: Construct, environment: Environment, *, keys: Keys) -> None:
+        """Create the network. ``keys.data`` encrypts the flow logs."""
         super().__init__(scope, environment, description="network and security groups")
         config = environment.network
         addresses = [
@@ -86,7 +87,7 @@ class NetworkStack(BarflowStack):
         for subnet in self.vpc.public_subnets:
             acknowledge(
                 subnet,
-                "a public subnet is what its route to the internet gateway makes it; NAT alone lives there",
+                "a public subnet has this route by definition; it is for NAT gateways and public pages",
                 "NIST.800.53.R5-VPCNoUnrestrictedRouteToIGW",
             )
 
@@ -115,14 +116,14 @@ class NetworkStack(BarflowStack):
         )
 
     def _rules(self, groups: Groups) -> None:
-        talkers = (groups.functions, groups.emr_primary, groups.emr_core, groups.glue, groups.host)
-        for group in talkers:
+        clients = (groups.functions, groups.emr_primary, groups.emr_core, groups.glue, groups.host)
+        for group in clients:
             group.connections.allow_to(groups.database, ec2.Port.tcp(POSTGRESQL), "the warehouse")
             group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "AWS, Twelve Data, Slack, packages")
         for group in (groups.functions, groups.emr_primary, groups.emr_core, groups.host):
             group.add_egress_rule(ec2.Peer.any_ipv4(), MONGODB, "MongoDB")
         groups.glue.connections.allow_internally(ec2.Port.all_tcp(), "Glue's workers among themselves")
-        # What EMR would add by itself, were it not here: then the template would not say who reaches whom.
+        # EMR adds these rules if they are missing. Here, the template shows them.
         nodes = (groups.emr_primary, groups.emr_core)
         for one in nodes:
             for other in nodes:

@@ -1,4 +1,4 @@
-"""Who hears of what? Alarms and failures to a topic, the topic to Slack and e-mail, two dashboards, a budget."""
+"""Alarms and failures, posted to Slack and e-mail through one topic; two dashboards and a budget."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CLUSTER_PREFIX = "barflow"
 
 
 class ObservabilityStack(BarflowStack):
-    """``topic`` takes alarms and failures."""
+    """The ``topic`` of alarms and failures, and the dashboards."""
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class ObservabilityStack(BarflowStack):
         catalog: CatalogStack,
         orchestration: OrchestrationStack,
     ) -> None:
+        """Create the topic, the alarms, the rules for failures, the dashboards and the budget."""
         environment = platform.environment
         super().__init__(scope, environment, description="alarms, dashboards and budget")
         self._platform, self._ingestion = platform, ingestion
@@ -88,7 +89,7 @@ class ObservabilityStack(BarflowStack):
             self,
             "TellSlack",
             bundle=NOTIFY,
-            description="Tells Slack what the operations topic says",
+            description="Posts the messages of the operations topic to Slack",
             platform=self._platform,
             memory_mb=256,
             timeout=cdk.Duration.seconds(30),
@@ -101,7 +102,7 @@ class ObservabilityStack(BarflowStack):
         self.topic.add_subscription(subscriptions.LambdaSubscription(made.function))
 
     def _failures(self, job: str) -> None:
-        """What AWS itself says of a failed job, step or cluster, whoever started it."""
+        """Send the failure events of AWS for jobs, steps and clusters to the topic."""
         for name, source, detail_type, detail in (
             ("GlueFailure", "aws.glue", "Glue Job State Change", {"jobName": [job], "state": ["FAILED", "TIMEOUT"]}),
             ("StepFailure", "aws.emr", "EMR Step Status Change", {"state": ["FAILED"], "name": ["bars to Parquet"]}),
@@ -124,7 +125,7 @@ class ObservabilityStack(BarflowStack):
             )
 
     def _business_dashboard(self, env: str) -> None:
-        """What the pipeline is for: bars that came, how fresh they are, what was loaded, fired and paid."""
+        """Create the dashboard of bars, their freshness, loads, alerts and costs."""
         by_symbol = ",".join((metrics.NAMESPACE, metrics.ENVIRONMENT, metrics.SYMBOL))
         search = f'{{{by_symbol}}} MetricName="{metrics.FRESHNESS}" {metrics.ENVIRONMENT}="{env}"'
         freshness = cloudwatch.SearchExpression(expression=f"SEARCH('{search}', 'Maximum', 300)", label="", period=TICK)
@@ -143,7 +144,7 @@ class ObservabilityStack(BarflowStack):
     def _technical_dashboard(
         self, database: DatabaseStack, catalog: CatalogStack, orchestration: OrchestrationStack
     ) -> None:
-        """What it runs on. The alarms are this project's own; the widgets are the library's."""
+        """Create the dashboard of the resources, with widgets of cdk-monitoring-constructs."""
         name = f"Barflow-{self.environment_config.name}-Technical"
         facade = monitoring.MonitoringFacade(
             self,
@@ -173,7 +174,7 @@ class ObservabilityStack(BarflowStack):
         self.output(outputs.TECHNICAL_DASHBOARD, name)
 
     def _budget(self, environment: Environment) -> None:
-        """Told at 80 percent of what is spent, and when a month looks like going over."""
+        """Notify at 80 % of the budget, and when the forecast of a month exceeds it."""
         subscribers = [
             budgets.CfnBudget.SubscriberProperty(subscription_type="SNS", address=self.topic.topic_arn),
             *(
@@ -218,7 +219,7 @@ def _graph(title: str, env: str, *names: str, width: int = 12) -> cloudwatch.Gra
 
 
 def _glue_tasks(job: str) -> list[cloudwatch.Metric]:
-    """The job's tasks, done and failed. The library's own widget cannot take a job that CDK names."""
+    """Return the metrics of a Glue job's tasks. The library's widget does not accept a name that is a token."""
     return [
         cloudwatch.Metric(
             namespace="Glue",

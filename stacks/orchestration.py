@@ -1,7 +1,7 @@
-"""Who runs it all? The host of Airflow, what it may do, and the runtime contract that it and others read.
+"""Airflow's host, its permissions, and the runtime contract.
 
-The instance keeps nothing that cannot be lost: Airflow's metadata lies in the warehouse's server, logs and programs in
-S3. A deployment that changes it puts a new one in its place and waits until that says it is up.
+The instance can be replaced at any time: Airflow's metadata is in the database server, logs and programs are in S3. A
+deployment that changes the programs or the contract creates a new instance, and waits for its signal.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from stacks.storage import StorageStack
 DATA_DEVICE, ROOT_DEVICE = "/dev/xvdb", "/dev/xvda"
 START_MINUTES = 20
 BOOTSTRAP = "orchestration/host/bootstrap.sh"
-HERE = "/opt/barflow/release/"  # where the host has the release
+RELEASE_FOLDER = "/opt/barflow/release/"  # on the host
 
 
 class OrchestrationStack(BarflowStack):
-    """``instance``, its ``role``, and ``contract``, whole."""
+    """The ``instance`` with its ``role``, and the whole runtime ``contract``."""
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class OrchestrationStack(BarflowStack):
         alerts: AlertsStack,
         settings: contract.PipelineSettings,
     ) -> None:
+        """Create the instance, and write the contract to its SSM parameter."""
         environment, secrets = platform.environment, platform.secrets
         super().__init__(scope, environment, description="Airflow's host and the runtime contract")
         self._platform, self._storage = platform, storage
@@ -95,9 +96,9 @@ class OrchestrationStack(BarflowStack):
         self.role = self._role(parameter, ingestion, database)
         allow_reading_secrets(self.role, platform.keys.secrets, *self._secrets(secrets, database))
         storage.grant(self.role, "host")
-        alerts.let_publish(self.role)
-        processing.let_run(self.role)
-        catalog.let_run(self.role)
+        alerts.allow_publish(self.role)
+        processing.allow_run(self.role)
+        catalog.allow_run(self.role)
         self.instance = self._instance(environment)
         self.instance.node.add_dependency(parameter)
         self.output(outputs.HOST_ID, self.instance.instance_id)
@@ -105,12 +106,12 @@ class OrchestrationStack(BarflowStack):
         self.output(outputs.RUNTIME_CONTRACT, contract.parameter_name(environment.name))
 
     def _parameter(self) -> ssm.StringParameter:
-        """Two kilobytes more than the standard tier takes."""
+        """Return the contract's parameter. It is larger than the standard tier allows."""
         return ssm.StringParameter(
             self,
             "Runtime",
             parameter_name=contract.parameter_name(self.environment_config.name),
-            description="What this deployment tells its programs: barflow.contract.RuntimeContract",
+            description="Runtime contract of this deployment: barflow.contract.RuntimeContract",
             string_value=self.to_json_string(self.contract.model_dump(mode="json")),
             tier=ssm.ParameterTier.ADVANCED,
         )
@@ -132,13 +133,13 @@ class OrchestrationStack(BarflowStack):
         )
         acknowledge(
             role,
-            "Session Manager's own policy: it is the way in, and changes with the agent",
+            "Session Manager is the access to the host, and AWS maintains its policy with the agent",
             f"AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/{session_manager}]",
         )
         self.log.grant_write(role)
         allow(role, ["ssm:GetParameter"], [parameter.parameter_arn])
         allow(role, ["rds:DescribeDBInstances"], [database.instance.instance_arn])
-        # A metric has no ARN; the namespace is what narrows it.
+        # A metric has no ARN. The condition limits the namespace.
         own = {"StringEquals": {"cloudwatch:namespace": metrics.NAMESPACE}}
         allow(role, ["cloudwatch:PutMetricData"], ["*"], own)
         if ingestion.function:
@@ -147,12 +148,12 @@ class OrchestrationStack(BarflowStack):
         allow(role, ["cloudformation:SignalResource"], [self.format_arn(service="cloudformation", resource=stack)])
         acknowledge(
             role,
-            "metrics, clusters to be and crawlers' states have no ARN: namespace, tag or nothing narrows them",
+            "metrics, new clusters and crawlers' metrics have no ARN; a condition limits the first two",
             "AwsSolutions-IAM5[Resource::*]",
         )
         acknowledge(
             role,
-            "the rest of an ARN that is made when the thing is: clusters of this tag, this stack, this role's like",
+            "these ARNs end in an id that AWS creates: clusters with this tag, this stack, service-linked roles",
             *self._wildcards(stack),
         )
         return role
@@ -173,7 +174,7 @@ class OrchestrationStack(BarflowStack):
             self,
             "Host",
             vpc=self._platform.vpc,
-            # Only a page that is opened to public addresses needs one itself.
+            # The host needs a public address only when a page is open to public addresses.
             vpc_subnets=ec2.SubnetSelection(
                 subnet_type=ec2.SubnetType.PUBLIC if public else ec2.SubnetType.PRIVATE_WITH_EGRESS
             ),
@@ -193,16 +194,16 @@ class OrchestrationStack(BarflowStack):
         self._boot(instance)
         acknowledge(
             instance,
-            "it keeps nothing that may not be lost, and a deployment puts a new one in its place",
+            "it has no data to lose, and a deployment replaces it",
             "AwsSolutions-EC29",
             "NIST.800.53.R5-EC2InTerminationProtected",
         )
         acknowledge(
             instance,
-            "gp3 gives a t4g all the throughput it can use",
+            "gp3 has the throughput that a t4g can use",
             "NIST.800.53.R5-EC2EBSOptimizedInstance",
         )
-        acknowledge(instance, "its disk holds nothing to restore", "NIST.800.53.R5-EC2EBSInBackupPlan")
+        acknowledge(instance, "its disks contain nothing to restore", "NIST.800.53.R5-EC2EBSInBackupPlan")
         if not config.detailed_monitoring:
             acknowledge(
                 instance,
@@ -213,8 +214,13 @@ class OrchestrationStack(BarflowStack):
         if public:
             acknowledge(
                 instance,
-                "the environment opens a page of the host to public addresses, by name",
+                "the environment's settings open a page of the host to these public addresses",
                 "NIST.800.53.R5-EC2InstanceNoPublicIp",
+            )
+            acknowledge(
+                instance,
+                "its network interface has the subnet of the VPC; the rule reads only the instance's own property",
+                "NIST.800.53.R5-EC2InstancesInVPC",
             )
         return instance
 
@@ -225,28 +231,28 @@ class OrchestrationStack(BarflowStack):
         return ec2.BlockDevice(device_name=device, volume=volume)
 
     def _boot(self, instance: ec2.Instance) -> None:
-        """Fetches its setup as this deployment publishes it, runs it, and says how that ended."""
+        """Set the script that fetches and runs the published setup, and signals its result to CloudFormation."""
         release = self._storage.release
-        release.key(BOOTSTRAP)  # KeyError, should it not be published
+        release.key(BOOTSTRAP)  # raises KeyError if it is not published
         resource = instance.node.default_child
         assert isinstance(resource, ec2.CfnInstance)
-        # Other programs or another contract, other instance: the old one would go on with what it read. Its name must
-        # be known before the script that signals for it.
-        told = json.dumps([release.prefix, self.resolve(self.contract.model_dump(mode="json"))], sort_keys=True)
-        logical_id = f"Host{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+        # Other programs or another contract need a new instance, because a running one has read the old ones.
+        # The logical id is set first, because the script signals for it.
+        content = json.dumps([release.prefix, self.resolve(self.contract.model_dump(mode="json"))], sort_keys=True)
+        logical_id = f"Host{hashlib.sha256(content.encode()).hexdigest()[:8]}"
         resource.override_logical_id(logical_id)
         signal = f"/opt/aws/bin/cfn-signal --stack {self.stack_name} --resource {logical_id} --region {self.region}"
         instance.user_data.add_commands(
             "set -euo pipefail",
             f"trap 'code=$?; {signal} --exit-code $code' EXIT",
             "dnf install -y --quiet aws-cfn-bootstrap",
-            f"aws s3 cp --quiet --recursive {release.uri()} {HERE}",
+            f"aws s3 cp --quiet --recursive {release.uri()} {RELEASE_FOLDER}",
             f"export BARFLOW_ENV={self.environment_config.name} AWS_DEFAULT_REGION={self.region}",
             f"export BARFLOW_HOST_LOG={self.log.log_group_name}",
-            f"bash {HERE}{BOOTSTRAP}",
+            f"bash {RELEASE_FOLDER}{BOOTSTRAP}",
         )
 
 
 def _listen(visitors: tuple[str, ...]) -> str:
-    """Without visitors from elsewhere, a page is for this machine alone, and whoever forwards its port."""
+    """Return the address that a page listens on: without visitors only the host's own, for forwarded ports."""
     return "0.0.0.0" if visitors else "127.0.0.1"  # noqa: S104

@@ -1,6 +1,6 @@
-"""What may EMR do, and who may have it do so? Roles, security configuration and certificate of the clusters.
+"""EMR's roles, security configuration and certificate.
 
-No cluster stands here: Airflow's host makes one for a run and ends it, by the contract of this stack.
+There is no cluster here: Airflow's host creates one for a run and terminates it, with what this stack's contract names.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import aws_cdk as cdk
 from aws_cdk import aws_emr as emr
 from aws_cdk import aws_iam as iam
-from aws_cdk import triggers
 from constructs import Construct
 
 from barflow import contract
@@ -18,12 +17,12 @@ from config.environment import Environment
 from stacks import outputs
 from stacks.base import BarflowStack, acknowledge
 from stacks.bundles import CERTIFICATE, EMR_PACKAGES, LIBRARY
-from stacks.constructs.grants import allow, allow_reading_secrets, as_found
-from stacks.constructs.python_function import PythonFunction, runs_on_deployment
+from stacks.constructs.grants import allow, allow_key, allow_reading_secrets, arn_in_finding
+from stacks.constructs.python_function import PythonFunction
 from stacks.platform import Platform
 from stacks.storage import CERTIFICATES, StorageStack
 
-# By this tag AWS's own policy for EMR knows what it may touch.
+# AWS's managed policy for EMR is limited to resources with this tag.
 MANAGED = "for-use-with-amazon-emr-managed-policies"
 ENVIRONMENT_TAG = "barflow:env"
 CERTIFICATE_KEY = f"{CERTIFICATES}/emr.zip"
@@ -31,7 +30,7 @@ EMR, EC2 = "elasticmapreduce.amazonaws.com", "ec2.amazonaws.com"
 
 
 class ProcessingStack(BarflowStack):
-    """``contract`` is all that making a cluster takes; ``let_run(role)`` gives the right to."""
+    """The ``node_role`` and ``service_role`` of clusters. ``contract`` names everything that a cluster needs."""
 
     def __init__(
         self,
@@ -40,41 +39,43 @@ class ProcessingStack(BarflowStack):
         *,
         storage: StorageStack,
     ) -> None:
+        """Create the roles, the security configuration and the certificate."""
         environment = platform.environment
         super().__init__(scope, environment, description="EMR roles and security")
         self._platform, self._storage = platform, storage
         self._tags = {ENVIRONMENT_TAG: environment.name, MANAGED: "true"}
-        self._open_network_to_emr()
+        self._tag_network()
         self.node_role, profile = self._nodes()
         self.service_role = self._service()
-        self._certificate()
+        self._create_certificate_on_deployment()
         self.contract = self._contract(environment, profile, self._security_configuration())
         self.output(outputs.EMR_SERVICE_ROLE, self.service_role.role_name)
         self.output(outputs.EMR_NODE_ROLE, self.node_role.role_name)
 
-    def let_run(self, role: iam.IRole) -> None:
-        """Lets the role make clusters with this environment's tag and these roles, and run and end those it made."""
+    def allow_run(self, role: iam.IRole) -> None:
+        """Allow the role to create clusters with this environment's tag and these roles, and to run and end them."""
         cluster = self.format_arn(service="elasticmapreduce", resource="cluster", resource_name="*")
-        made, of_ours = (f"elasticmapreduce:{kind}Tag/{ENVIRONMENT_TAG}" for kind in ("Request", "Resource"))
+        requested, existing = (f"elasticmapreduce:{kind}Tag/{ENVIRONMENT_TAG}" for kind in ("Request", "Resource"))
         name = self.environment_config.name
         for actions, resources, conditions in (
-            (["RunJobFlow"], ["*"], {"StringEquals": {made: name}}),
-            (["AddTags"], [cluster], {"StringEquals": {made: name}}),
+            (["RunJobFlow"], ["*"], {"StringEquals": {requested: name}}),
+            (["AddTags"], [cluster], {"StringEquals": {requested: name}}),
             (
                 ["AddJobFlowSteps", "CancelSteps", "DescribeCluster", "DescribeStep", "ListSteps", "TerminateJobFlows"],
                 [cluster],
-                {"StringEquals": {of_ours: name}},
+                {"StringEquals": {existing: name}},
             ),
             (["ListClusters"], ["*"], None),
         ):
             allow(role, [f"elasticmapreduce:{action}" for action in actions], resources, conditions)
         for passed, service in ((self.service_role, EMR), (self.node_role, EC2)):
             allow(role, ["iam:PassRole"], [passed.role_arn], {"StringEquals": {"iam:PassedToService": service}})
-        # The roles by which EMR cleans up and EC2 sells spare capacity; each is made once in an account.
+        # The service-linked roles of EMR's clean-up and of Spot. They are created once in an account.
         linked = {"StringEquals": {"iam:AWSServiceName": [EMR, "spot.amazonaws.com"]}}
         allow(role, ["iam:CreateServiceLinkedRole"], [self._role_arn("aws-service-role/*")], linked)
 
-    def _open_network_to_emr(self) -> None:
+    def _tag_network(self) -> None:
+        """Tag the network that EMR's service role uses."""
         cdk.Tags.of(self._platform.vpc).add(MANAGED, "true", include_resource_types=["AWS::EC2::VPC"])
         groups = (self._platform.groups.emr_primary, self._platform.groups.emr_core, self._platform.groups.emr_service)
         for part in (*self._platform.vpc.private_subnets, *groups):
@@ -83,23 +84,23 @@ class ProcessingStack(BarflowStack):
             )
 
     def _nodes(self) -> tuple[iam.Role, iam.InstanceProfile]:
-        """The role of primary, core and task nodes: its prefixes and its secret."""
+        """Return the role and profile of all nodes. It allows their prefixes of the buckets and the MongoDB secret."""
         role = iam.Role(self, "NodeRole", assumed_by=iam.ServicePrincipal(EC2))
         self._storage.grant(role, "emr")
         allow_reading_secrets(role, self._platform.keys.secrets, self._platform.secrets.mongodb)
-        # For disks that come with an instance; those of EBS the service role unlocks.
+        # For instance store disks. The service role decrypts EBS disks.
         allow(role, ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey"], [self._platform.keys.data.key_arn])
         published = f"arn:{self.partition}:s3:::{self.region}.elasticmapreduce/*"
         allow(role, ["s3:GetObject"], [published])
         acknowledge(
             role,
-            "what AWS itself publishes for clusters of this region",
-            f"AwsSolutions-IAM5[Resource::{as_found(self, published)}]",
+            "files that AWS publishes for the clusters of this region",
+            f"AwsSolutions-IAM5[Resource::{arn_in_finding(self, published)}]",
         )
         return role, iam.InstanceProfile(self, "NodeProfile", role=role)
 
     def _service(self) -> iam.Role:
-        """EMR's own role. AWS's policy for it is kept up with EMR, and limited to what bears its tag."""
+        """Return EMR's service role. AWS maintains its managed policy, which is limited to tagged resources."""
         principal = iam.ServicePrincipal(
             EMR,
             conditions={
@@ -116,7 +117,7 @@ class ProcessingStack(BarflowStack):
         )
         acknowledge(
             role,
-            "what EMR needs changes with EMR; this policy follows it and reaches tagged things alone",
+            "AWS maintains this policy with EMR, and it is limited to tagged resources",
             f"AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/{policy}]",
         )
         allow(
@@ -125,27 +126,26 @@ class ProcessingStack(BarflowStack):
             [self.node_role.role_arn],
             {"StringEquals": {"iam:PassedToService": EC2}},
         )
-        through_disks = {"StringEquals": {"kms:ViaService": f"ec2.{self.region}.{self.url_suffix}"}}
-        used = ["Decrypt", "DescribeKey", "Encrypt", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo"]
-        allow(role, [f"kms:{action}" for action in used], [self._platform.keys.data.key_arn], through_disks)
-        granted = {**through_disks, "Bool": {"kms:GrantIsForAWSResource": "true"}}
-        allow(role, ["kms:CreateGrant"], [self._platform.keys.data.key_arn], granted)
+        key = self._platform.keys.data
+        disks = ["Decrypt", "DescribeKey", "Encrypt", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo"]
+        allow_key(role, key, [f"kms:{action}" for action in disks], service="ec2")
+        for_aws_resources = {"Bool": {"kms:GrantIsForAWSResource": "true"}}
+        allow_key(role, key, ["kms:CreateGrant"], service="ec2", conditions=for_aws_resources)
         return role
 
-    def _certificate(self) -> None:
+    def _create_certificate_on_deployment(self) -> None:
         function = PythonFunction(
             self,
             "Certificate",
             bundle=CERTIFICATE,
-            description="Makes the certificate of EMR's nodes, on deployment",
+            description="Creates the certificate of EMR's nodes, on deployment",
             platform=self._platform,
             memory_mb=256,
             timeout=cdk.Duration.minutes(1),
             environment={"CODE_BUCKET": self._storage.code.bucket_name, "CERTIFICATE_KEY": CERTIFICATE_KEY},
         )
-        runs_on_deployment(function)
         self._storage.grant(function.role, "certificate")
-        triggers.Trigger(self, "MakeCertificate", handler=function.function, timeout=cdk.Duration.minutes(2))
+        function.run_on_deployment(self, "MakeCertificate")
 
     def _security_configuration(self) -> emr.CfnSecurityConfiguration:
         key = self._platform.keys.data.key_arn

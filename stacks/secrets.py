@@ -1,7 +1,7 @@
-"""Which secrets are there, and who encrypts what? Two keys, and a secret for each thing that must not be seen.
+"""Two KMS keys, and one secret per credential.
 
-Values from outside are put in after deployment (the runbook has the commands); Secrets Manager generates the others.
-No template holds a value.
+An operator sets the values from outside after deployment (the runbook has the commands). Secrets Manager generates the
+others. No template contains a value.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ from stacks.outputs import Output
 
 TWELVEDATA, MONGODB, SLACK, DASHBOARD = "twelvedata", "mongodb", "slack", "dashboard"
 FERNET, JWT, LOGIN = "airflow/fernet", "airflow/jwt", "airflow/login"
-FROM_OUTSIDE = "its value comes from outside AWS: whoever issued it renews it, and the runbook puts the new one in"
-SEALS = "it seals what is stored already: to change it, Airflow's own fernet rotation must run, as the runbook says"
-SESSIONS = "a new value signs everyone out and is made by hand, as the runbook says"
+# Why a secret has no automatic rotation.
+ISSUED_OUTSIDE = "its issuer outside AWS renews the value; the runbook describes how to set the new one"
+ENCRYPTS_STORED_DATA = (
+    "stored data is encrypted with it: the runbook describes Airflow's own rotation of the fernet key"
+)
+SIGNS_OUT = "a new value signs everyone out: the runbook describes how to set it by hand"
 
 
 @dataclass(frozen=True)
 class Keys:
-    """``data`` encrypts buckets, disks, databases and logs; ``secrets`` the secrets alone: reading a bucket must not
-    bring with it the means to read a secret.
+    """The encryption keys: ``data`` for buckets, disks, the database and logs, ``secrets`` for the secrets only.
 
-    Both by ARN, so that a grant goes into the policy of the role that asks for it and not back into this stack.
+    Permission to read a bucket therefore never decrypts a secret. Both keys are imported by ARN, so a grant goes into
+    the role's policy and not into the key's policy in this stack.
     """
 
     data: kms.IKey
@@ -39,57 +42,58 @@ class Keys:
 
 
 class SecretsStack(BarflowStack):
-    """The keys and secrets of one environment."""
+    """The keys and secrets of an environment."""
 
     def __init__(self, scope: Construct, environment: Environment) -> None:
+        """Create the keys and the secrets."""
         super().__init__(scope, environment, description="keys and secrets", stateful=True)
         data_key = self._key("DataKey", "Barflow's buckets, disks, database and logs")
         secrets_key = self._key("SecretsKey", "Barflow's secrets")
-        self._let_services_encrypt(data_key)
+        self._allow_services(data_key)
         self.keys = Keys(
             data=kms.Key.from_key_arn(self, "DataKeyArn", data_key.key_arn),
             secrets=kms.Key.from_key_arn(self, "SecretsKeyArn", secrets_key.key_arn),
         )
         connections = environment.airflow_connections_prefix
 
-        self.twelvedata = self._put_in(
+        self.twelvedata = self._set_by_operator(
             "TwelveData", self.name(TWELVEDATA), "Twelve Data API key", outputs.TWELVEDATA_SECRET
         )
-        self.mongodb = self._put_in(
+        self.mongodb = self._set_by_operator(
             "MongoDb", self.name(MONGODB), "MongoDB URI, with user and password", outputs.MONGODB_SECRET
         )
-        self.slack = self._put_in("Slack", self.name(SLACK), "Slack bot token", outputs.SLACK_SECRET)
-        self.ssh_connection = self._put_in(
+        self.slack = self._set_by_operator("Slack", self.name(SLACK), "Slack bot token", outputs.SLACK_SECRET)
+        self.ssh_connection = self._set_by_operator(
             "AirflowSsh",
             f"{connections}/barflow_ssh",
             "Airflow connection: SSH to the host",
             outputs.SSH_CONNECTION_SECRET,
         )
-        self.slack_connection = self._put_in(
+        self.slack_connection = self._set_by_operator(
             "AirflowSlack",
             f"{connections}/slack_api_default",
             "Airflow connection: Slack",
             outputs.SLACK_CONNECTION_SECRET,
         )
-        # Names the region and no more: its rights are the host's role.
+        # It contains only the region. The permissions are those of the host's role.
         self.aws_connection = self._secret(
             "AirflowAws",
             f"{connections}/aws_default",
-            "Airflow connection: AWS, by the host's role",
-            "it holds the region's name, nothing secret",
+            "Airflow connection: AWS, with the host's role",
+            "it contains only the region's name",
             secret_string_value=cdk.SecretValue.unsafe_plain_text(
                 self.to_json_string({"conn_type": "aws", "extra": {"region_name": self.region}})
             ),
         )
-        self.fernet = self._generated("AirflowFernet", self.name(FERNET), "Airflow's fernet key, less '='", 43)
-        self.jwt = self._generated("AirflowJwt", self.name(JWT), "what Airflow's processes sign with", 64)
-        self.login = self._generated("AirflowLogin", self.name(LOGIN), "password of Airflow's page", 32)
-        self.dashboard = self._generated("Dashboard", self.name(DASHBOARD), "token of the analysts' page", 48)
+        self.fernet = self._generated("AirflowFernet", self.name(FERNET), "Airflow's fernet key without its '='", 43)
+        self.jwt = self._generated("AirflowJwt", self.name(JWT), "key that signs the tokens of Airflow's processes", 64)
+        self.login = self._generated("AirflowLogin", self.name(LOGIN), "password for Airflow's page", 32)
+        self.dashboard = self._generated("Dashboard", self.name(DASHBOARD), "token for the analysts' page", 48)
         self.output(outputs.AIRFLOW_LOGIN_SECRET, self.name(LOGIN))
         self.output(outputs.DASHBOARD_SECRET, self.name(DASHBOARD))
 
     def name(self, secret: str) -> str:
-        """The name, in Secrets Manager, of one of the secrets of this environment, such as MONGODB."""
+        """Return the name in Secrets Manager of a secret of this environment, such as MONGODB."""
         return f"barflow/{self.environment_config.name}/{secret}"
 
     def _key(self, name: str, description: str) -> kms.Key:
@@ -102,8 +106,8 @@ class SecretsStack(BarflowStack):
             pending_window=cdk.Duration.days(30),
         )
 
-    def _let_services_encrypt(self, key: kms.Key) -> None:
-        """Services that write on their own behalf: log groups of this account, and alarms into the topic."""
+    def _allow_services(self, key: kms.Key) -> None:
+        """Allow services to use the key: CloudWatch Logs, and those that publish to encrypted topics."""
         key.add_to_resource_policy(
             iam.PolicyStatement(
                 sid="LogGroupsOfThisAccount",
@@ -139,31 +143,31 @@ class SecretsStack(BarflowStack):
             )
 
     def _secret(
-        self, construct_id: str, name: str, holds: str, unrotated: str, **value: object
+        self, construct_id: str, name: str, content: str, no_rotation: str, **value: object
     ) -> secretsmanager.Secret:
         secret = secretsmanager.Secret(
             self,
             construct_id,
             secret_name=name,
-            description=f"Barflow {self.environment_config.name}: {holds}",
+            description=f"Barflow {self.environment_config.name}: {content}",
             encryption_key=self.keys.secrets,
             removal_policy=self.data_removal_policy,
             **value,  # type: ignore[arg-type]
         )
-        acknowledge(secret, unrotated, "AwsSolutions-SMG4", "NIST.800.53.R5-SecretsManagerRotationEnabled")
+        acknowledge(secret, no_rotation, "AwsSolutions-SMG4", "NIST.800.53.R5-SecretsManagerRotationEnabled")
         return secret
 
-    def _put_in(self, construct_id: str, name: str, holds: str, output: Output) -> secretsmanager.Secret:
-        """A secret whose value an operator puts in; until then it holds a random one that nothing accepts."""
+    def _set_by_operator(self, construct_id: str, name: str, content: str, output: Output) -> secretsmanager.Secret:
+        """Return a secret whose value an operator sets. Until then it has a random value that nothing accepts."""
         self.output(output, name)
-        return self._secret(construct_id, name, holds, FROM_OUTSIDE)
+        return self._secret(construct_id, name, content, ISSUED_OUTSIDE)
 
-    def _generated(self, construct_id: str, name: str, holds: str, length: int) -> secretsmanager.Secret:
+    def _generated(self, construct_id: str, name: str, content: str, length: int) -> secretsmanager.Secret:
         return self._secret(
             construct_id,
             name,
-            holds,
-            SEALS if "Fernet" in construct_id else SESSIONS,
+            content,
+            ENCRYPTS_STORED_DATA if "Fernet" in construct_id else SIGNS_OUT,
             generate_secret_string=secretsmanager.SecretStringGenerator(
                 password_length=length, exclude_punctuation=True
             ),

@@ -1,4 +1,4 @@
-"""Which settings does a deployment decide? The contract's, out of the environment and its stacks."""
+"""The pipeline's settings that a deployment decides, from its environment and stacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stacks.storage import StorageStack
 def pipeline_settings(
     platform: Platform, *, storage: StorageStack, database: DatabaseStack, alerts: AlertsStack
 ) -> PipelineSettings:
-    """Secrets as references, by name. The warehouse is that of the user who loads it."""
+    """Return the settings. Credentials are references to secrets; the warehouse's user is the loader."""
     environment, secrets = platform.environment, platform.secrets
     return PipelineSettings(
         env=environment.name,

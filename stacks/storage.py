@@ -1,6 +1,6 @@
-"""What lies in S3, and who may write it? The buckets of the lake, of code and of logs.
+"""The buckets of the lake, of code and of logs, and the list of who reads and writes them.
 
-ACCESS is the inventory: grants are made from it and from nothing else.
+Permissions for objects are made from ACCESS, and from nothing else.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from stacks.constructs.grants import allow_objects
 from stacks.constructs.release import Release
 from stacks.platform import Platform
 
-# "sandbox" is the visual job. The last three are functions that a deployment runs: one publishes programs, one makes
-# EMR's certificate, one gives the visual job its graph, for which Glue writes a script.
-Who = Literal["emr", "glue", "sandbox", "crawler", "host", "publisher", "certificate", "graph"]
+# "sandbox" is the visual job. The last three are functions that a deployment runs: they publish programs, create EMR's
+# certificate, and set the graph of the visual job, for which Glue writes a script.
+User = Literal["emr", "glue", "sandbox", "crawler", "host", "publisher", "certificate", "graph"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """Who reads and who writes what lies under a prefix of a bucket."""
+    """The users that read and write the objects under a prefix of a bucket."""
 
     bucket: Literal["lake", "code", "logs"]
     prefix: str
-    holds: str
-    reads: tuple[Who, ...] = ()
-    writes: tuple[Who, ...] = ()
+    content: str
+    reads: tuple[User, ...] = ()
+    writes: tuple[User, ...] = ()
 
 
 BARS, STAGED, MANIFESTS, QUERIES = "bars_5min", "_staged", "manifests", "queries"
@@ -44,73 +44,82 @@ ACCESS = (
     Access(
         bucket="lake",
         prefix=BARS,
-        holds="the archive, Parquet",
+        content="the archive, Parquet",
         reads=("emr", "glue", "sandbox", "crawler", "host"),
         writes=("emr",),
     ),
-    Access(bucket="lake", prefix=STAGED, holds="partitions not yet in place", reads=("emr",), writes=("emr",)),
     Access(
-        bucket="lake", prefix=MANIFESTS, holds="what each run published", reads=("emr", "glue", "host"), writes=("emr",)
+        bucket="lake", prefix=STAGED, content="partitions that are not published yet", reads=("emr",), writes=("emr",)
     ),
-    Access(bucket="lake", prefix=QUERIES, holds="answers of Athena", reads=("host",), writes=("host",)),
+    Access(
+        bucket="lake",
+        prefix=MANIFESTS,
+        content="the published partitions of each run",
+        reads=("emr", "glue", "host"),
+        writes=("emr",),
+    ),
+    Access(bucket="lake", prefix=QUERIES, content="query results of Athena", reads=("host",), writes=("host",)),
     Access(
         bucket="code",
         prefix=RELEASES,
-        holds="published programs",
+        content="published programs",
         reads=("emr", "glue", "sandbox", "host"),
         writes=("publisher",),
     ),
     Access(
         bucket="code",
         prefix=CERTIFICATES,
-        holds="what EMR's nodes prove themselves with",
+        content="the certificate of EMR's nodes",
         reads=("emr",),
         writes=("certificate",),
     ),
-    Access(bucket="code", prefix=VISUAL, holds="the script of the visual job", reads=("sandbox",), writes=("graph",)),
-    Access(bucket="logs", prefix="emr", holds="logs of clusters", reads=("host",), writes=("emr",)),
+    Access(bucket="code", prefix=VISUAL, content="the script of the visual job", reads=("sandbox",), writes=("graph",)),
+    Access(bucket="logs", prefix="emr", content="logs of clusters", reads=("host",), writes=("emr",)),
     Access(
         bucket="logs",
         prefix="glue",
-        holds="temporary files and event logs",
+        content="temporary files and event logs",
         reads=("glue", "sandbox"),
         writes=("glue", "sandbox"),
     ),
-    Access(bucket="logs", prefix="airflow", holds="logs of tasks", reads=("host",), writes=("host",)),
+    Access(bucket="logs", prefix="airflow", content="logs of tasks", reads=("host",), writes=("host",)),
 )
 
 
 class StorageStack(BarflowStack):
-    """Three buckets, the published code, and the one way to be granted access."""
+    """The buckets ``lake``, ``code`` and ``logs``, and the published programs in ``release`` and ``packages``."""
 
     def __init__(self, scope: Construct, platform: Platform) -> None:
+        """Create the buckets, and publish the programs."""
         environment, keys = platform.environment, platform.keys
         super().__init__(scope, environment, description="lake, code and logs", stateful=True)
         self._data_key = keys.data
-        keep = environment.retention
+        retention = environment.retention
         self.logs = secure_bucket(
             self,
             "Logs",
             key=None,
             access_logs=None,
             versioned=False,
-            rules=[s3.LifecycleRule(id="old-logs", expiration=cdk.Duration.days(keep.logs_days))],
+            rules=[s3.LifecycleRule(id="old-logs", expiration=cdk.Duration.days(retention.logs_days))],
         )
         acknowledge(
             self.logs,
-            "it takes the access logs, and logging its own accesses into itself would never end",
+            "it receives the access logs; a log of its own accesses would never end",
             "AwsSolutions-S1",
             "NIST.800.53.R5-S3BucketLoggingEnabled",
         )
         acknowledge(
             self.logs,
-            "S3 delivers access logs only into a bucket under S3's own encryption",
+            "S3 delivers access logs only to a bucket that S3 encrypts with its own key",
             "NIST.800.53.R5-S3DefaultEncryptionKMS",
         )
-        acknowledge(self.logs, "a log is written once and never changed", "NIST.800.53.R5-S3BucketVersioningEnabled")
+        acknowledge(
+            self.logs, "a log object is written once and never changes", "NIST.800.53.R5-S3BucketVersioningEnabled"
+        )
         old_versions = s3.LifecycleRule(
             id="old-versions",
-            noncurrent_version_expiration=cdk.Duration.days(keep.old_versions_days),
+            noncurrent_version_expiration=cdk.Duration.days(retention.old_versions_days),
             expired_object_delete_marker=True,
         )
         self.lake = secure_bucket(
@@ -125,12 +134,12 @@ class StorageStack(BarflowStack):
                     id="archive",
                     prefix=f"{BARS}/",
                     transitions=[
-                        _to(s3.StorageClass.INFREQUENT_ACCESS, keep.archive_infrequent_days),
-                        # Instant retrieval: Athena and Spark read it as any other object.
-                        _to(s3.StorageClass.GLACIER_INSTANT_RETRIEVAL, keep.archive_glacier_days),
+                        _to(s3.StorageClass.INFREQUENT_ACCESS, retention.archive_infrequent_days),
+                        # With instant retrieval Athena and Spark read it like any other object.
+                        _to(s3.StorageClass.GLACIER_INSTANT_RETRIEVAL, retention.archive_glacier_days),
                     ],
                 ),
-                _expire("query-answers", QUERIES, keep.queries_days),
+                _expire("query-answers", QUERIES, retention.queries_days),
                 _expire("staged", STAGED, 7),
             ],
         )
@@ -161,19 +170,19 @@ class StorageStack(BarflowStack):
 
     @property
     def lake_uri(self) -> str:
-        """BARFLOW_LAKE_URI of this environment."""
+        """The URI of the lake, for BARFLOW_LAKE_URI."""
         return f"s3://{self.lake.bucket_name}"
 
     def logs_uri(self, prefix: str) -> str:
-        """Where logs of that prefix of ACCESS go, ending in a slash."""
+        """Return the URI of a prefix of the bucket of logs, with a slash at its end."""
         return f"s3://{self.logs.bucket_name}/{prefix}/"
 
-    def grant(self, role: iam.IRole, who: Who) -> None:
-        """Lets the role read and write what ACCESS says of it."""
+    def grant(self, role: iam.IRole, user: User) -> None:
+        """Allow the role to read and write what ACCESS lists for the user."""
         buckets: dict[str, s3.Bucket] = {"lake": self.lake, "code": self.code, "logs": self.logs}
         for name, bucket in buckets.items():
-            reads = [item.prefix for item in ACCESS if item.bucket == name and who in item.reads]
-            writes = [item.prefix for item in ACCESS if item.bucket == name and who in item.writes]
+            reads = [item.prefix for item in ACCESS if item.bucket == name and user in item.reads]
+            writes = [item.prefix for item in ACCESS if item.bucket == name and user in item.writes]
             if reads or writes:
                 allow_objects(role, bucket, self._data_key, reads=reads, writes=writes)
 

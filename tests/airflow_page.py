@@ -1,4 +1,4 @@
-"""How does a visitor look at a run in Airflow's page? As graph or grid, with times as the exchange has them."""
+"""Open a DAG run in Airflow's web UI, as graph or grid, with times in New York time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from browsing import BrowserShot
 
-# Whether a graph of so many tasks is drawn, to the page.
+# JavaScript: whether the page shows a graph of at least that many tasks.
 GRAPH_OF = "document.querySelectorAll('.react-flow__node').length >= {tasks}"
 CHOOSE = """
 await page.evaluate(() => {
@@ -19,7 +19,7 @@ await page.evaluate(() => {
 await page.reload();
 await page.waitForFunction(() => (DRAWN) && /success/i.test(document.body.innerText)
   && !/no status/i.test(document.body.innerText), null, { timeout: 60000 });
-await page.waitForTimeout(2000);  // it glides into place
+await page.waitForTimeout(2000);  // the layout is animated
 return await page.evaluate(() => document.body.innerText);
 """
 
@@ -27,8 +27,8 @@ return await page.evaluate(() => document.body.innerText);
 def look_at_run(
     shot: BrowserShot, url: str, run: str, view: str, drawn: str, to: Path, width: int = 1400, height: int = 860
 ) -> str:
-    """The text of the page of a run of process_bars, in lower case, and its picture. ``view``: graph or grid."""
+    """Save a picture of a run of process_bars and return the page's text in lower case. ``view``: graph or grid."""
     script = CHOOSE.replace("VIEW", json.dumps(view)).replace("DRAWN", drawn)
-    seen = shot(f"{url}/dags/process_bars/runs/{run}", run=script, screenshot=to, width=width, height=height)
-    assert seen.outside == []
-    return str(seen.value).lower()
+    page = shot(f"{url}/dags/process_bars/runs/{run}", run=script, screenshot=to, width=width, height=height)
+    assert page.outside == []
+    return str(page.value).lower()

@@ -1,6 +1,6 @@
-"""Fixtures of several test files: one MongoDB and one PostgreSQL server, Spark's Java, a browser, and recordings.
+"""Shared fixtures: one MongoDB and one PostgreSQL server, Spark's Java, a browser, and recordings.
 
-Every test gets databases of its own. The embedded services' watchdog stops the servers, however the test run ends.
+Every test gets its own databases. The embedded services' watchdog stops the servers, also when the test run is killed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from local.state import State
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-# As the interpreter ends, Spark's gateway logs to a stream that is already closed.
+# Spark's gateway logs at interpreter exit, when its log stream is already closed.
 logging.getLogger("py4j").setLevel(logging.WARNING)
 
 # Use the Node that make setup installs for the CDK engine, not one from PATH.
@@ -37,13 +37,24 @@ os.environ.setdefault("JSII_NODE", str(Path(sys.executable).with_name("node")))
 
 ROOT = Path(__file__).parents[1]
 SPARK_SETTINGS = ("JAVA_HOME", "PYSPARK_PYTHON", "SPARK_LOCAL_IP")
-# Two tasks at a time and one retry of a failed task, as on a cluster; a JVM that starts fast.
+# Run two tasks at a time, retry a failed task once as on a cluster, and use a JIT compiler that starts fast.
 SPARK_ARGUMENTS = '--master local[2,2] --driver-java-options "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" pyspark-shell'
 
 
 def pytest_report_header() -> str:
     """Return which recordings the tests run on, and why not on the real ones."""
     return f"recordings: synthetic only: {ABSENT}" if ABSENT else f"recordings: synthetic, and real from {REAL_DATA}"
+
+
+# Folders whose tests share expensive fixtures: Spark's JVM, or the synthesized templates.
+SHARED = ("pipeline", "stacks")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share fixtures in one process: those of a folder in ``SHARED``, else those of a file."""
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        item.add_marker(pytest.mark.xdist_group(folder if folder in SHARED else str(item.path)))
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +80,7 @@ def recordings(request: pytest.FixtureRequest) -> Recordings:
 
 @pytest.fixture(scope="session")
 def browser_shot() -> Iterator[BrowserShot]:
-    """Return ``browser_shot(page, run="return page.title()", width=390, scheme="dark", screenshot=…)``."""
+    """Yield ``browser_shot(page, run="return page.title()", width=390, scheme="dark", screenshot=…)``."""
     if not CAN_BROWSE:
         pytest.skip("the browser of the tests runs on Linux on x86-64 only")
     with browser() as shot:
@@ -78,19 +89,19 @@ def browser_shot() -> Iterator[BrowserShot]:
 
 @pytest.fixture
 def picture(tmp_path: Path) -> Callable[[str], Path]:
-    """Return the path of a picture by its name: in the test's folder, or under `make pictures` in the documentation."""
+    """Return a function from a picture's name to its path: in the test's folder, or in docs under `make pictures`."""
     folder = Path(os.environ.get("PICTURES_TO", tmp_path))
     return lambda name: folder / name
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_settings_from_outside() -> Iterator[None]:
-    """Remove the developer's settings: the tests drop databases, and never those that the environment names."""
+def no_developer_settings() -> Iterator[None]:
+    """Remove the developer's settings from the environment: the tests drop databases."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [*os.environ]:
             if name.startswith("BARFLOW_") or name == "TWELVEDATA_API_KEY":
                 patch.delenv(name)
-        for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):  # nor the developer's AWS account
+        for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):  # nor use the developer's AWS account
             patch.setenv(name, os.devnull)
         for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ENDPOINT_URL"):
             patch.delenv(name, raising=False)
@@ -98,15 +109,15 @@ def no_settings_from_outside() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def state(no_settings_from_outside: None) -> Iterator[State]:
-    """Return the state of the session's servers, outside pytest's folder: PostgreSQL's user needs access to it."""
+def state(no_developer_settings: None) -> Iterator[State]:
+    """Yield the state of the session's servers, outside pytest's folder: PostgreSQL's user needs access to it."""
     with tempfile.TemporaryDirectory(prefix="barflow-tests-", ignore_cleanup_errors=True) as folder:
         yield State.create(Path(folder) / "state", source={"kind": "synthetic"}, as_of=None)
 
 
 @pytest.fixture(scope="session")
-def mongodb_uri(tmp_path_factory: pytest.TempPathFactory, no_settings_from_outside: None) -> Iterator[str]:
-    """Return the URI of the session's MongoDB server."""
+def mongodb_uri(tmp_path_factory: pytest.TempPathFactory, no_developer_settings: None) -> Iterator[str]:
+    """Yield the URI of the session's MongoDB server."""
     state = State.create(tmp_path_factory.mktemp("mongo") / "state", source={"kind": "synthetic"}, as_of=None)
     with Services(state, print, postgres=False) as services:
         yield services.mongodb_uri
@@ -114,7 +125,7 @@ def mongodb_uri(tmp_path_factory: pytest.TempPathFactory, no_settings_from_outsi
 
 @pytest.fixture
 def database(mongodb_uri: str) -> Iterator[Database[Document]]:
-    """Return an empty MongoDB database of this test. Its server's URI is ``mongodb_uri``."""
+    """Yield an empty MongoDB database for one test, on the server of ``mongodb_uri``."""
     opened = connect(mongodb_uri, f"test_{uuid.uuid4().hex[:12]}")
     yield opened
     opened.client.close()
@@ -122,41 +133,41 @@ def database(mongodb_uri: str) -> Iterator[Database[Document]]:
 
 @pytest.fixture(scope="session")
 def postgres_dsn(state: State) -> Iterator[str]:
-    """Return the DSN of the session's PostgreSQL server, and of a database in it that no test changes."""
+    """Yield the DSN of the session's PostgreSQL server and of a database that no test uses."""
     with Services(state, print, mongo=False) as services:
         yield services.warehouse_dsn
 
 
 @pytest.fixture(scope="session")
 def migrated_template(postgres_dsn: str) -> str:
-    """Return the name of a database with every migration applied: the template of warehouses."""
+    """Create a database with every migration applied, and return its name. Tests copy it."""
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         connection.execute("create database migrated")
-    migrate(named(postgres_dsn, "migrated"), ROOT / "sql")
+    migrate(dsn_of(postgres_dsn, "migrated"), ROOT / "sql")
     return "migrated"
 
 
 @pytest.fixture
 def empty_warehouse_dsn(postgres_dsn: str) -> Iterator[str]:
-    """Return the DSN of an empty database of this test."""
-    yield from _own_warehouse(postgres_dsn, "template1")
+    """Yield the DSN of an empty database for one test."""
+    yield from _create_warehouse(postgres_dsn, "template1")
 
 
 @pytest.fixture
 def warehouse_dsn(postgres_dsn: str, migrated_template: str) -> Iterator[str]:
-    """Return the DSN of a migrated warehouse of this test."""
-    yield from _own_warehouse(postgres_dsn, migrated_template)
+    """Yield the DSN of a migrated warehouse for one test."""
+    yield from _create_warehouse(postgres_dsn, migrated_template)
 
 
 @pytest.fixture(scope="module")
 def module_warehouse_dsn(postgres_dsn: str, migrated_template: str) -> Iterator[str]:
-    """Return the DSN of a migrated warehouse that the tests of one file share."""
-    yield from _own_warehouse(postgres_dsn, migrated_template)
+    """Yield the DSN of a migrated warehouse for all tests of one file."""
+    yield from _create_warehouse(postgres_dsn, migrated_template)
 
 
 @pytest.fixture(scope="session")
 def spark_environment(state: State) -> Iterator[None]:
-    """Set the variables of Spark: the wheel's Java and its options. Child programs inherit them."""
+    """Set Spark's environment variables, which child programs inherit. Java comes from a wheel."""
     settings = Services(state, print).environment()
     with pytest.MonkeyPatch.context() as patch:
         for name in SPARK_SETTINGS:
@@ -165,14 +176,14 @@ def spark_environment(state: State) -> Iterator[None]:
         yield
 
 
-def _own_warehouse(postgres_dsn: str, template: str) -> Iterator[str]:
+def _create_warehouse(postgres_dsn: str, template: str) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         connection.execute(f"create database {name} template {template}")
-        yield named(postgres_dsn, name)
+        yield dsn_of(postgres_dsn, name)
         connection.execute(f"drop database {name} with (force)")
 
 
-def named(dsn: str, database: str) -> str:
+def dsn_of(dsn: str, database: str) -> str:
     """Return the DSN of another database of the embedded server."""
     return dsn.replace("/barflow?", f"/{database}?")

@@ -1,4 +1,4 @@
-"""Which deployment do programs under test belong to? Its contract as the template has it, a word for each token."""
+"""Runtime contracts for tests: those of the snapshot templates, with placeholders for deployment tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _template(env: str) -> str:
 
 
 def contract_of(env: str, **changes: Mapping[str, Any]) -> RuntimeContract:
-    """The contract of an environment; ``airflow={"port": 1}`` changes that field of that section."""
+    """Return the contract of an environment. ``airflow={"port": 1}`` changes that field of that section."""
     made = parse(_template(env))
     fields = {name: getattr(made, name).model_copy(update=dict(values)) for name, values in changes.items()}
     return made.model_copy(update={"region": REGION, **fields})

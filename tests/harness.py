@@ -42,7 +42,7 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class Ran:
+class ProgramResult:
     """How a program ended: its exit code, the JSON object it printed, and its stderr."""
 
     code: int
@@ -117,12 +117,12 @@ class Pipeline:
         """Run aggregate, which must succeed, and return its result."""
         return succeeded(self.run(AGGREGATE, *arguments))
 
-    def run(self, path: str, *arguments: str) -> Ran:
+    def run(self, path: str, *arguments: str) -> ProgramResult:
         """Run a program in this process, on the shared Spark."""
-        stderr, printed = io.StringIO(), io.StringIO()
-        with self.in_environment(), contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(printed):
+        stderr, stdout = io.StringIO(), io.StringIO()
+        with self.in_environment(), contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(stdout):
             code = program(path).main(list(arguments))
-        return Ran(code, _last_object(printed.getvalue()), stderr.getvalue())
+        return ProgramResult(code, _last_object(stdout.getvalue()), stderr.getvalue())
 
     def run_at_once(self, path: str, count: int) -> list[int]:
         """Run a program several times at once, in threads of this process. Return the exit codes."""
@@ -178,24 +178,24 @@ class Pipeline:
         return held
 
 
-def succeeded(ran: Ran) -> dict[str, Any]:
+def succeeded(ran: ProgramResult) -> dict[str, Any]:
     """Return the result of a program that must have succeeded."""
     assert ran.code == 0, ran.stderr
     return ran.result
 
 
-def finished(child: subprocess.Popen[str], seconds: float = 120) -> Ran:
+def finished(child: subprocess.Popen[str], seconds: float = 120) -> ProgramResult:
     """Wait for a started program."""
-    printed, stderr = child.communicate(timeout=seconds)
-    return Ran(child.returncode, _last_object(printed), stderr)
+    stdout, stderr = child.communicate(timeout=seconds)
+    return ProgramResult(child.returncode, _last_object(stdout), stderr)
 
 
-def _last_object(printed: str) -> dict[str, Any]:
-    lines = printed.splitlines()
+def _last_object(stdout: str) -> dict[str, Any]:
+    lines = stdout.splitlines()
     return dict(json.loads(lines[-1])) if lines else {}
 
 
-def made_up(symbol: str, day: str, *, bars: int | None = None, seed: int = 0) -> SessionBars:
+def random_session(symbol: str, day: str, *, bars: int | None = None, seed: int = 0) -> SessionBars:
     """Return a session's random walk, for its first ``bars`` slots or all. Equal arguments give equal bars."""
     traded = session(date.fromisoformat(day))
     assert traded is not None, f"{day} is not a session"

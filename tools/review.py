@@ -1,15 +1,15 @@
-"""What does this change do to a deployment? The synthesized templates against the committed ones, sorted by danger.
+"""Compare the synthesized templates with the committed ones, and list the changes by danger.
 
-    .venv/bin/python tools/review.py dev             # cdk.out against tests/snapshots/dev as committed
+    .venv/bin/python tools/review.py dev             # cdk.out against the committed tests/snapshots/dev
     .venv/bin/python tools/review.py dev --update    # accept: write the templates as the new baseline
 
-Kinds, worst first: `data` (a stateful resource is replaced, deleted or loses its protection), `access` (IAM allows
-more or denies less), `network` (a security group lets more through), `other`. Exits 1 on `data` and `access` unless the
-change itself acknowledges each in tests/snapshots/acknowledged.toml:
+The kinds, worst first: `data` (a stateful resource is replaced, deleted or less protected), `access` (IAM allows more
+or denies less), `network` (a security group allows more), `other`. The exit code is 1 for changes of `data` and
+`access`, unless the same change acknowledges each in tests/snapshots/acknowledged.toml:
 
     [[acknowledged]]
     kind = "access"
-    resource = "Barflow-dev-Processing/StepRole"      # the start of it is enough
+    resource = "Barflow-dev-Processing/StepRole"      # or only its start
     reason = "the step reads a second secret"
 """
 
@@ -44,7 +44,7 @@ STATEFUL = {
     "AWS::SQS::Queue",
     "AWS::Glue::Database",
 }
-# Where an IAM statement can stand in a resource's properties.
+# The properties of resources that contain IAM statements.
 POLICIES = (
     "PolicyDocument",
     "AssumeRolePolicyDocument",
@@ -53,7 +53,7 @@ POLICIES = (
     "Policies",
     "ManagedPolicyArns",
 )
-# What differs from build to build: hashes of assets, of releases and of the host and versions that follow from them.
+# What differs between builds: hashes of assets and releases, and of the host and function versions that depend on them.
 HASH = re.compile(
     r"\b[0-9a-f]{64}\b|(?<=releases/)[0-9a-f]{16}|(?<=\bHost)[0-9a-f]{8}\b|(?<=RefHost)[0-9a-f]{8}[0-9A-F]{8}"
     r"|(?<=CurrentVersion)[0-9A-F]{8}[0-9a-f]{32}"
@@ -63,7 +63,7 @@ Template = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Change:
-    """One difference: its kind, ``STACK/LOGICAL_ID (type)``, and what happens."""
+    """A difference: its kind, the resource as ``STACK/LOGICAL_ID (type)``, and what happens."""
 
     kind: str
     resource: str
@@ -71,7 +71,7 @@ class Change:
 
 
 def normalised(template: Template) -> dict[str, Any]:
-    """The template without what differs from build to build, and without the paths of constructs."""
+    """Return the template without what differs between builds, and without the metadata of resources."""
     made: dict[str, Any] = json.loads(HASH.sub("HASH", json.dumps(template, sort_keys=True)))
     for resource in made.get("Resources", {}).values():
         resource.pop("Metadata", None)
@@ -79,7 +79,7 @@ def normalised(template: Template) -> dict[str, Any]:
 
 
 def compare(stack: str, old: Template, new: Template) -> list[Change]:
-    """All changes of one stack's resources, worst kind first."""
+    """Return the changes of one stack, worst kind first."""
     before, after = old.get("Resources", {}), new.get("Resources", {})
     changes: list[Change] = []
     for name in sorted({*before, *after}):
@@ -93,19 +93,19 @@ def compare(stack: str, old: Template, new: Template) -> list[Change]:
 def _compare_resource(stack: str, name: str, old: Template | None, new: Template | None) -> list[Change]:
     if old == new:
         return []
-    kept = new or old or {}
-    label = f"{stack}/{name} ({kept['Type']})"
+    resource = new or old or {}
+    label = f"{stack}/{name} ({resource['Type']})"
     changes = []
     danger = _data_danger(old, new)
     if danger:
         changes.append(Change(DATA, label, danger))
-    allowed = sorted(_grants(new) - _grants(old))
-    changes += [Change(ACCESS, label, f"now allows {grant}") for grant in allowed]
+    allowed = sorted(_permissions(new) - _permissions(old))
+    changes += [Change(ACCESS, label, f"now allows {permission}") for permission in allowed]
     changes += [
-        Change(ACCESS, label, f"no longer denies {grant}")
-        for grant in sorted(_grants(old, "Deny") - _grants(new, "Deny"))
+        Change(ACCESS, label, f"no longer denies {permission}")
+        for permission in sorted(_permissions(old, "Deny") - _permissions(new, "Deny"))
     ]
-    changes += [Change(NETWORK, label, f"now lets through {rule}") for rule in sorted(_rules(new) - _rules(old))]
+    changes += [Change(NETWORK, label, f"now allows traffic {rule}") for rule in sorted(_rules(new) - _rules(old))]
     if not changes:
         verb = "added" if old is None else "removed" if new is None else "changed"
         changes.append(Change(OTHER, label, verb + _changed_properties(old, new)))
@@ -113,12 +113,12 @@ def _compare_resource(stack: str, name: str, old: Template | None, new: Template
 
 
 def _data_danger(old: Template | None, new: Template | None) -> str:
-    """How a stateful resource's data is in danger, or an empty string."""
+    """Return how the change endangers the data of a stateful resource, or an empty string."""
     if old is None or old["Type"] not in STATEFUL:
         return ""
     if new is None:
-        kept = old.get("DeletionPolicy") in ("Retain", "Snapshot")
-        return f"deleted{' from the stack; its policy keeps the resource' if kept else ' with its data'}"
+        retained = old.get("DeletionPolicy") in ("Retain", "Snapshot")
+        return f"deleted {'from the stack, and retained by its policy' if retained else 'with its data'}"
     if old["Type"] != new["Type"]:
         return f"replaced by a {new['Type']}"
     fixed = [name for name in create_only(old["Type"]) if _at(old, name) != _at(new, name)]
@@ -133,7 +133,7 @@ def _data_danger(old: Template | None, new: Template | None) -> str:
 
 
 def create_only(kind: str) -> list[str]:
-    """The properties of a resource type whose change replaces it, as CloudFormation's own schema lists them."""
+    """Return the properties whose change replaces a resource, from the CloudFormation schema of its type."""
     schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema
     return [path.removeprefix("/properties/") for path in schema.get("createOnlyProperties") or []]
 
@@ -145,15 +145,15 @@ def _at(resource: Template, path: str) -> Any:
     return found
 
 
-def _grants(resource: Template | None, effect: str = "Allow") -> set[str]:
-    """Every single thing that a resource's policies allow (or deny), as text."""
+def _permissions(resource: Template | None, effect: str = "Allow") -> set[str]:
+    """Return every permission that a resource's policies allow (or deny), as text."""
     if resource is None:
         return set()
     properties = resource.get("Properties", {})
     found = set()
     for statement in _statements({name: properties[name] for name in POLICIES if name in properties}):
         if isinstance(statement, str):
-            found |= {f"what {statement} does"} if effect == "Allow" else set()
+            found |= {f"all of {statement}"} if effect == "Allow" else set()
             continue
         if statement["Effect"] != effect:
             continue
@@ -171,7 +171,7 @@ def _grants(resource: Template | None, effect: str = "Allow") -> set[str]:
 
 
 def _statements(value: Any) -> Iterator[Any]:
-    """The statements within a policy document, a list of inline policies, or the ARNs of managed ones."""
+    """Yield the statements of a policy document or of inline policies, and the ARNs of managed policies."""
     if isinstance(value, Mapping):
         if "Effect" in value:
             yield value
@@ -196,7 +196,7 @@ def _texts(value: Any) -> list[str]:
 
 
 def _rules(resource: Template | None) -> set[str]:
-    """Every rule by which a security group lets traffic in or out, as text."""
+    """Return every rule of a security group, as text."""
     if resource is None:
         return set()
     properties = resource.get("Properties", {})
@@ -219,25 +219,25 @@ def _changed_properties(old: Template | None, new: Template | None) -> str:
 
 
 def synthesized(env: str, assembly: Path) -> dict[str, dict[str, Any]]:
-    """The templates of an environment in a cloud assembly, normalised, by stack."""
+    """Return the normalised templates of an environment in a cloud assembly, by stack."""
     found = sorted(assembly.glob(f"Barflow-{env}-*.template.json"))
     if not found:
-        raise SystemExit(f"error: {assembly} holds no templates of {env}: run make synth ENV={env} first")
+        raise SystemExit(f"error: {assembly} has no templates of {env}. Run `make synth ENV={env}`, then try again.")
     return {path.name.split(".")[0]: normalised(json.loads(path.read_text())) for path in found}
 
 
 def committed(env: str, base: str) -> dict[str, dict[str, Any]]:
-    """The baseline as it stands in a git revision."""
+    """Return the templates of the baseline in a git revision, by stack."""
     listed = _git("ls-tree", "--name-only", base, f"{SNAPSHOTS / env}/").splitlines()
     return {Path(name).stem: json.loads(_git("show", f"{base}:{name}")) for name in listed}
 
 
 def acknowledged(base: str) -> list[dict[str, str]]:
-    """The acknowledgements that this change adds: those of the work tree that the base does not have."""
+    """Return the acknowledgements of the work tree that the base does not have."""
     path = ROOT / ACKNOWLEDGED
     mine = tomllib.loads(path.read_text()).get("acknowledged", []) if path.exists() else []
-    held = _git("show", f"{base}:{ACKNOWLEDGED}", missing="")
-    theirs = tomllib.loads(held).get("acknowledged", [])
+    committed_text = _git("show", f"{base}:{ACKNOWLEDGED}", missing="")
+    theirs = tomllib.loads(committed_text).get("acknowledged", [])
     for entry in mine:
         if entry.get("kind") not in KINDS or not entry.get("resource") or not entry.get("reason", "").strip():
             raise SystemExit(f"error: {ACKNOWLEDGED}: each entry needs kind ({', '.join(KINDS)}), resource and reason")
@@ -254,7 +254,7 @@ def _git(*arguments: str, missing: str | None = None) -> str:
 
 
 def unacknowledged(changes: list[Change], entries: list[dict[str, str]]) -> list[Change]:
-    """The dangerous changes that nobody put a reason to."""
+    """Return the changes that need an acknowledgement and have none."""
     return [
         change
         for change in changes
@@ -264,31 +264,31 @@ def unacknowledged(changes: list[Change], entries: list[dict[str, str]]) -> list
 
 
 def review(env: str, assembly: Path, base: str) -> int:
-    """Prints the changes by kind. Returns the exit code."""
+    """Print the changes by kind. Return the exit code."""
     old, new = committed(env, base), synthesized(env, assembly)
     changes = [
         change for stack in sorted({*old, *new}) for change in compare(stack, old.get(stack, {}), new.get(stack, {}))
     ]
     if not changes:
-        print(f"{env}: nothing changes")
+        print(f"{env}: no changes")
         return 0
     for kind in KINDS:
         found = [change for change in changes if change.kind == kind]
         if found:
             print(f"{kind}: {len(found)}")
             print("".join(f"  {change.resource}: {change.what}\n" for change in found), end="")
-    open_ = unacknowledged(changes, acknowledged(base))
-    if open_:
+    missing = unacknowledged(changes, acknowledged(base))
+    if missing:
         print(
-            f"error: {len(open_)} changes of the kinds {' and '.join(MUST_BE_ACKNOWLEDGED)} are not acknowledged. "
-            f"Undo them, or give each a reason in {ACKNOWLEDGED}.",
+            f"error: {len(missing)} changes of {' and '.join(MUST_BE_ACKNOWLEDGED)} are not acknowledged. "
+            f"Undo them, or add each with a reason to {ACKNOWLEDGED}.",
             file=sys.stderr,
         )
-    return 1 if open_ else 0
+    return 1 if missing else 0
 
 
 def update(env: str, assembly: Path) -> None:
-    """Writes the synthesized templates as the baseline."""
+    """Write the synthesized templates as the baseline."""
     folder = ROOT / SNAPSHOTS / env
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.json"):
@@ -298,6 +298,7 @@ def update(env: str, assembly: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command. Return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("env", help="dev, staging or prod")
     parser.add_argument("--assembly", type=Path, default=ROOT / "cdk.out", help="the cloud assembly (default: cdk.out)")

@@ -57,7 +57,7 @@ def opened(state: Path | None, *, mongo: bool = True, postgres: bool = True, api
     """Open the stores that a command runs on and yield them as a Run.
 
     They are the stores that the settings name, or those of a deployed environment (BARFLOW_ENV), or else the embedded
-    services of a state folder. ``mongo``, ``postgres`` and ``api`` say what the command uses.
+    services of a state folder. ``mongo``, ``postgres`` and ``api`` select what the command uses.
     """
     from barflow.pipeline.stores import Stores
 

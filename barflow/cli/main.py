@@ -75,11 +75,11 @@ def main() -> None:
         os._exit(0)
     except SystemExit as end:
         if end.code in STOPPED:
-            log("stopped; what was stored stays, and the same command goes on from there")
+            log("stopped. What was stored is kept. Run the same command again to resume.")
         raise
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        what_next = "What was stored stays. Free space or fix the permissions, then run the same command again."
+        what_next = "What was stored is kept. Free space or fix the permissions, then run the same command again."
         _stop(f"{error.strerror or error}{where}. {what_next}", 1)
     except Exception as error:
         if os.environ.get("BARFLOW_DEBUG"):

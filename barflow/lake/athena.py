@@ -1,6 +1,6 @@
 """The archive on AWS: partitions read from S3 and counts from Athena, both through awswrangler.
 
-Athena counts bars without fetching the files: it reads two columns of each where it is.
+Athena counts bars from two columns of each file, so no file is downloaded.
 """
 
 from __future__ import annotations

@@ -81,9 +81,9 @@ class BackfillPlan:
         if self.days > 1:
             lines.append(
                 f"calls on {self.days} UTC days: it stops when a day's credits are used up; "
-                "run the same command again after 00:00 UTC, and it goes on where it stopped"
+                "run the same command again after 00:00 UTC, and it resumes where it stopped"
             )
-        lines.append("Sessions that are stored whole are not asked for again, so it may be less.")
+        lines.append("Sessions that are stored whole are not fetched again, so it may take less.")
         return "\n".join(lines)
 
 

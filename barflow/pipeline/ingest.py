@@ -280,9 +280,9 @@ class Ingest:
 
     def _store(self, waiting: list[Checked], report: IngestReport) -> None:
         """Write the rejected bars first, then the valid ones: a crash in between loses neither."""
-        for asked, checked in waiting:
-            self.quarantine.add(checked.rejected, report.run_id, asked)
-        sessions = [(part, asked) for asked, checked in waiting for part in checked.sessions.values()]
+        for requested_at, checked in waiting:
+            self.quarantine.add(checked.rejected, report.run_id, requested_at)
+        sessions = [(part, requested_at) for requested_at, checked in waiting for part in checked.sessions.values()]
         saved = self._save(sessions, report.run_id)
         for _, checked in waiting:
             counts = Counts(
@@ -305,5 +305,5 @@ class Ingest:
         if self.alerts is None:
             return self.staging.save(sessions, run_id)
         keys = [bars.key for bars, _ in sessions]
-        asked = min((asked for _, asked in sessions), default=self.clock())
-        return self.alerts.save(keys, run_id, asked, lambda: self.staging.save(sessions, run_id))
+        earliest = min((requested_at for _, requested_at in sessions), default=self.clock())
+        return self.alerts.save(keys, run_id, earliest, lambda: self.staging.save(sessions, run_id))

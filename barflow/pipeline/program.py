@@ -1,7 +1,7 @@
 """The protocol between the Spark programs and the commands that run them.
 
 A program writes progress to stderr, one JSON object as the last line of stdout, and returns an exit code. An error is
-one line, also when it was raised in a Spark task and comes back inside a Java stack trace.
+one line, also when it was raised in a Spark task and arrives inside a Java stack trace.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _IN_TASK = re.compile(r"^(?:barflow\.errors|barflow\.twelvedata)\.(\w+): (.*)$",
 def run_program(
     parser: argparse.ArgumentParser, argv: list[str] | None, work: Callable[[argparse.Namespace, Log], dict[str, Any]]
 ) -> int:
-    """Parse the arguments, run the work, print its result. Return the exit code: 0, or that of the error.
+    """Parse the arguments, run the work and print its result. Return the exit code: 0, or that of the error.
 
     SIGTERM stops the work as Ctrl-C does, so the run releases its lease or lock.
     """
@@ -44,7 +44,7 @@ def run_program(
     try:
         result = work(parse_arguments(parser, argv), _log)
     except KeyboardInterrupt:
-        print("error: stopped. What is stored stays, and the next run goes on from there.", file=sys.stderr, flush=True)
+        print("error: stopped. What is stored stays, and the next run resumes from there.", file=sys.stderr, flush=True)
         return 130
     except Exception as error:
         known = as_known(error)

@@ -1,4 +1,4 @@
-"""Connections to the warehouse: how they are opened, locked, and how their errors read."""
+"""Connections to the warehouse: open them, lock them, and report their errors in one line."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def migrate(dsn: str, directory: Path = SQL, log: Log = lambda line: None) -> li
             except (psycopg.Error, BadMigration) as error:
                 first = str(error).splitlines()[0]
                 raise BarflowError(
-                    f"migration {item.id} failed and was rolled back: {first}. The warehouse is as it was before it. "
+                    f"migration {item.id} failed and was rolled back: {first}. The migrations before it are kept. "
                     "Fix the file in sql/ or the database, then run `barflow migrate` again."
                 ) from None
             log(f"migrated {item.id}")

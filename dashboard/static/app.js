@@ -152,9 +152,13 @@ function drawQuote() {
   byId("quote").replaceChildren(
     element("b", "", format.price(row.last)),
     element("span", way, shape(way), `${format.signed(row.change)} (${format.signed(row.change_pct, " %")})`),
-    ...(row.freshness === "stale" ? [element("span", "stale-mark", `stale: newest bar ${format.dayTime(row.newest_bar)}`)] : []),
+    row.freshness === "stale" ? element("span", "stale-mark", shape("warn"), staleText(row)) : "",
   );
   byId("chart-panel").classList.toggle("is-stale", row.freshness === "stale");
+}
+
+function staleText(row) {
+  return row.newest_bar ? `stale: newest bar ${format.dayTime(row.newest_bar)}` : "stale: no 5-minute bar";
 }
 
 /** Show the values of the bar under the pointer, or of the newest bar. */
@@ -166,12 +170,12 @@ function drawLegend(bar) {
   byId("legend").replaceChildren(
     element("time", "", at.when), part("O", format.price(at.open)), part("H", format.price(at.high)),
     part("L", format.price(at.low)), part("C", format.price(at.close), way), part("V", format.volume(at.volume)),
-    ...[["ma20", "MA 20"], ["ma50", "MA 50"], ["vwap", "VWAP"]]
-      .filter(([key]) => shown.has(key))
-      .map(([key, name]) => part(name, format.price(at.indicators[key]), `of-${key}`)),
-    ...(shown.has("rsi") ? [part("RSI", format.rsi(at.indicators.rsi), "of-rsi")] : []),
-    ...(at.complete ? [] : [element("span", "forming", "forming or incomplete")]),
+    at.complete ? "" : element("span", "forming", "forming or incomplete"),
   );
+  for (const box of byId("shown").querySelectorAll("input")) {
+    const write = box.value === "rsi" ? format.rsi : format.price;
+    byId(`value-${box.value}`).textContent = box.checked ? write(at.indicators[box.value]) : "";
+  }
 }
 
 function setUpSwitches() {

@@ -21,21 +21,23 @@ export class Chart {
     this.chart = createChart(element, {
       autoSize: true,
       layout: { attributionLogo: false }, // the logo needs an inline style; the footer names TradingView
-      localization: { timeFormatter: (time) => this.barTime(time), priceFormatter: format.price },
+      localization: { timeFormatter: (time) => this.barTime(time) },
       crosshair: { mode: CrosshairMode.Normal },
       rightPriceScale: { minimumWidth: 68 },
       timeScale: { timeVisible: true, secondsVisible: false, rightOffset: 4, minBarSpacing: 1.5, tickMarkFormatter: axisLabel },
       handleScroll: { vertTouchDrag: false },
     });
+    const priceFormat = { type: "custom", minMove: 0.01, formatter: format.price };
     const quiet = { priceLineVisible: false, lastValueVisible: false, crosshairMarkerVisible: false };
-    this.candles = this.chart.addSeries(CandlestickSeries, { priceLineStyle: LineStyle.Dotted }, 0);
+    this.candles = this.chart.addSeries(CandlestickSeries, { priceFormat, priceLineVisible: false, lastValueVisible: false }, 0);
+    this.lastPrice = this.candles.createPriceLine({ price: 0, lineWidth: 1, lineStyle: LineStyle.Dotted, lineVisible: false });
     this.volume = this.chart.addSeries(
       HistogramSeries, { ...quiet, priceFormat: { type: "volume" }, priceScaleId: "volume" }, 0,
     );
     this.volume.priceScale().applyOptions({ scaleMargins: { top: 0.84, bottom: 0 } });
     this.candles.priceScale().applyOptions({ scaleMargins: { top: 0.08, bottom: 0.2 } });
     this.lines = Object.fromEntries(
-      LINES.map((key) => [key, this.chart.addSeries(LineSeries, { ...quiet, lineWidth: 1.5 }, 0)]),
+      LINES.map((key) => [key, this.chart.addSeries(LineSeries, { ...quiet, priceFormat, lineWidth: 1.5 }, 0)]),
     );
     this.markers = createSeriesMarkers(this.candles, []);
     this.quiet = quiet;
@@ -137,7 +139,16 @@ export class Chart {
     for (const key of ["ma20", "ma50"]) this.lines[key].setData(points(this.values[key]));
     this.lines.vwap.setData(vwapPoints);
     this.rsi?.setData(points(this.values.rsi));
+    this.drawLastPrice();
     this.drawMarkers();
+  }
+
+  /** Draw the newest close. The series' own price line would take the colour of a hollow candle, the background's. */
+  drawLastPrice() {
+    const last = this.bars.at(-1);
+    if (!last) return;
+    const color = last.close < last.open ? this.colours.down : this.colours.up;
+    this.lastPrice.applyOptions({ price: last.close, color, axisLabelColor: color, lineVisible: true });
   }
 
   /** Draw one marker per candle and direction; its text shows how many alerts it stands for. */

@@ -119,7 +119,7 @@ function facts(health) {
   const listed = gaps.reduce((sum, gap) => sum + gap.missing, 0);
   const sessions = `${missing > listed ? "over " : ""}${format.amount(gaps.length, "session")}`;
   if (missing) line("warn", `${format.amount(missing, "bar")} missing in ${sessions}`, gaps.map(
-    (gap) => `${gap.symbol}  ${format.sessionDay(gap.session_date)}: ${gap.missing} of ${gap.expected}`,
+    (gap) => `${gap.symbol}  ${format.sessionDay(gap.session_date)}: ${gap.missing} of ${format.amount(gap.expected, "bar")}`,
   ));
   else line("ok", "No missing bar in the last 20 sessions");
   if (rejectedBars) line("warn", `${format.amount(rejectedBars, "rejected bar")} in quarantine`, rejected.map(({ symbol, count }) => `${symbol}: ${count}`));

@@ -68,7 +68,7 @@ export class Watchlist {
       if (!row.newest_bar) continue;
       row.age_minutes = (Date.parse(now) - Date.parse(row.newest_bar)) / 60000 - 5;
       const age = this.lines.get(row.symbol).querySelector(".age");
-      if (row.freshness !== "closed") age.textContent = freshnessText(row);
+      if (row.freshness !== "closed") age.replaceChildren(...freshness(row));
     }
   }
 
@@ -91,7 +91,7 @@ export class Watchlist {
       element("span", "last", format.price(row.last)),
       element("span", `change ${way}`, shape(way), format.signed(row.change_pct, " %")),
       element("span", "state", trend, strength),
-      element("span", `age ${row.freshness}`, freshnessText(row)),
+      element("span", `age ${row.freshness}`, ...freshness(row)),
     );
     return line;
   }
@@ -103,6 +103,9 @@ export class Watchlist {
   applyFilter() {
     const wanted = this.filter.value.trim().toUpperCase();
     for (const [symbol, line] of this.lines) line.hidden = !symbol.includes(wanted);
+    const none = byId("no-match");
+    none.hidden = this.visible().length > 0;
+    none.textContent = none.hidden ? "" : `No symbol contains ${wanted}.`;
   }
 
   choose(symbol) {
@@ -130,10 +133,10 @@ export class Watchlist {
   }
 }
 
-function freshnessText(row) {
-  if (row.freshness === "closed") return "closed";
-  const age = format.age(row.age_minutes);
-  return row.freshness === "stale" ? `stale ${age}` : age;
+function freshness(row) {
+  if (row.freshness === "closed") return ["closed"];
+  const age = row.age_minutes == null ? "" : format.age(row.age_minutes);
+  return row.freshness === "stale" ? [shape("warn"), `stale ${age}`.trim()] : [age];
 }
 
 function trendTitle(row) {

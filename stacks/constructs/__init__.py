@@ -1,1 +1,1 @@
-"""Parts that more than one stack is made of."""
+"""Parts that several stacks share."""

@@ -1,4 +1,4 @@
-"""The Glue job that aggregates and loads: glue/aggregate_bars.py with its SQL, library and packages, as published."""
+"""The Glue job that aggregates bars and loads the warehouse: glue/aggregate_bars.py, as published."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCRIPT = "glue/aggregate_bars.py"
 
 
 class AggregateJob(Construct):
-    """``job``, and its ``role``, which reads the archive and its programs and writes the warehouse."""
+    """The ``job`` and its ``role``, which reads the archive and the published programs, and loads the warehouse."""
 
     def __init__(
         self,
@@ -36,21 +36,22 @@ class AggregateJob(Construct):
         security: glue.SecurityConfiguration,
         settings: PipelineSettings,
     ) -> None:
+        """Create the job. ``security`` encrypts its logs and temporary files."""
         super().__init__(stack, construct_id)
         environment = platform.environment
         self._storage, self._platform = storage, platform
         network = self._network()
         self.role = self._role(stack, database, network)
         logs = job_log_groups(self, self.role, security=security, platform=platform)
-        sql = sorted(place for place in storage.release.places if PurePath(place).match("glue/*.sql"))
+        sql = sorted(path for path in storage.release.paths if PurePath(path).match("glue/*.sql"))
         self.job = glue.PySparkEtlJob(
             self,
             "Job",
             description="Aggregates the published partitions and loads the warehouse",
-            role=self.role.without_policy_updates(),  # it has the rights it needs, not those that CDK would add
+            role=self.role.without_policy_updates(),  # it has its permissions; CDK would add broader ones
             glue_version=glue.GlueVersion[f"V{versions.GLUE.replace('.', '_')}"],
             script=self._code(SCRIPT),
-            extra_files=[self._code(place) for place in sql],
+            extra_files=[self._code(path) for path in sql],
             extra_python_files=[self._code(LIBRARY)],
             worker_configuration=glue.WorkerConfiguration(
                 worker_type=glue.WorkerType[environment.glue.worker_type.replace(".", "_")],
@@ -58,7 +59,7 @@ class AggregateJob(Construct):
             ),
             timeout=cdk.Duration.minutes(environment.glue.timeout_minutes),
             max_concurrent_runs=1,
-            max_retries=0,  # Airflow retries, and knows what a retry means
+            max_retries=0,  # Airflow retries
             enable_metrics=True,
             enable_observability_metrics=True,
             continuous_logging=glue.ContinuousLoggingProps(enabled=False),  # Glue 5 always logs continuously
@@ -76,7 +77,10 @@ class AggregateJob(Construct):
         )
 
     def _network(self) -> glue.Connection:
-        """By which the job is in the VPC. Whom it loads as is in its arguments, not here."""
+        """Return the network connection that places the job in the VPC.
+
+        The database user comes from the job's arguments.
+        """
         return glue.Connection(
             self,
             "Network",
@@ -95,5 +99,5 @@ class AggregateJob(Construct):
         allow(role, ["glue:GetConnection"], [catalog, connection])
         return role
 
-    def _code(self, place: str) -> glue.Code:
-        return glue.Code.from_bucket(self._storage.code, self._storage.release.key(place))
+    def _code(self, path: str) -> glue.Code:
+        return glue.Code.from_bucket(self._storage.code, self._storage.release.key(path))

@@ -1,4 +1,4 @@
-"""The alarms: each says what is wrong and where to look, and tells the operations topic when it comes and goes."""
+"""The alarms. Each describes the fault and where to look, and notifies the operations topic when it starts and ends."""
 
 from __future__ import annotations
 
@@ -21,32 +21,33 @@ MISSING_IS_FINE = cloudwatch.TreatMissingData.NOT_BREACHING
 MISSING_IS_BAD = cloudwatch.TreatMissingData.BREACHING
 ABOVE = cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD
 BELOW = cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD
-# The hours of the day (UTC) within every session, in summer and in winter.
+# Hours (UTC) that are within a session in summer and in winter.
 FIRST_HOUR, LAST_HOUR = 15, 19
 
 
 class Alarms:
-    """Makes the alarms of a stack. What counts as too much stands in the environment's AlarmConfig."""
+    """Creates the alarms of a stack. The thresholds are in the environment's AlarmConfig."""
 
     def __init__(self, stack: BarflowStack, config: AlarmConfig, topic: sns.ITopic) -> None:
+        """Take the thresholds from ``config``. The alarms notify ``topic``."""
         self._stack, self._config = stack, config
-        self._tell = actions.SnsAction(topic)
+        self._notify = actions.SnsAction(topic)
 
     def of_bars(self, env: str) -> None:
-        """Bars that do not come, bars that are refused, ticks that the vendor refuses: whoever ticks counts them."""
+        """Create alarms of late bars, rejected bars and refused ticks. The ticks count them."""
         stale = self._config.stale_minutes
         self._alarm(
             "StaleBars",
-            _of(env, metrics.STALEST, "Maximum"),
+            _metric(env, metrics.STALEST, "Maximum"),
             stale * 60,
-            f"A symbol has had no bar for {stale} minutes of an open session. See the runbook: bars stopped coming.",
+            f"A symbol had no new bar for {stale} minutes of an open session. See the runbook: bars stopped coming.",
         )
         share = cloudwatch.MathExpression(
             expression="100 * rejected / received",
             label="rejected, percent",
             using_metrics={
-                "rejected": _of(env, metrics.BARS_REJECTED, "Sum"),
-                "received": _of(env, metrics.BARS_RECEIVED, "Sum"),
+                "rejected": _metric(env, metrics.BARS_REJECTED, "Sum"),
+                "received": _metric(env, metrics.BARS_RECEIVED, "Sum"),
             },
             period=cdk.Duration.minutes(15),
         )
@@ -54,25 +55,25 @@ class Alarms:
             "RejectedShare",
             share,
             self._config.rejected_percent,
-            f"Over {self._config.rejected_percent:g} % of the received bars were refused. `barflow rejected list` "
-            "shows them with their reasons; `barflow rejected replay` takes them back after a fix.",
+            f"More than {self._config.rejected_percent:g} % of the received bars were rejected. "
+            "`barflow rejected list` shows them with their reason codes. After a fix, run `barflow rejected replay`.",
         )
         self._alarm(
             "TicksRefused",
-            _of(env, metrics.TICKS_REFUSED, "Sum"),
+            _metric(env, metrics.TICKS_REFUSED, "Sum"),
             0,
-            "Twelve Data refused a whole tick: key, plan or the day's credits. The tick's log has its words.",
+            "Twelve Data refused a tick entirely: the key, the plan or the day's credits. See the log of the tick.",
         )
 
     def of_function(self, function: lambda_.IFunction) -> None:
-        """Ticks that fail, ticks that are not even tried."""
+        """Create alarms of ticks that fail and of a schedule that stops."""
         self._alarm(
             "TickErrors",
             function.metric_errors(period=cdk.Duration.minutes(5)),
             0,
-            "A tick failed. Lambda tries twice more; what fails then waits in the queue of failed ticks.",
+            "A tick failed. Lambda retries twice. A tick that still fails goes to the queue of failed ticks.",
         )
-        tried = cloudwatch.MathExpression(
+        ticks = cloudwatch.MathExpression(
             expression=f"IF(HOUR(m) >= {FIRST_HOUR} AND HOUR(m) <= {LAST_HOUR} AND DAY(m) <= 5, FILL(m, 0), 1)",
             label="ticks tried",
             using_metrics={"m": function.metric_invocations(period=cdk.Duration.minutes(15))},
@@ -80,22 +81,23 @@ class Alarms:
         )
         self._alarm(
             "NoTicks",
-            tried,
+            ticks,
             1,
-            "The schedule has not invoked the ingest function for 15 minutes of a session. Is it enabled?",
+            "The ingest function was not invoked for 15 minutes of a session. Check that its schedules are enabled.",
             comparison=BELOW,
         )
 
     def of_failed_ticks(self, queue: sqs.IQueue) -> None:
+        """Create the alarm of ticks that failed three times."""
         self._alarm(
             "FailedTicks",
             queue.metric_approximate_number_of_messages_visible(period=cdk.Duration.minutes(5)),
             0,
-            "Ticks failed three times and wait in the queue. The runbook has the redrive.",
+            "Ticks that failed three times are in the queue. See the runbook: failed ticks.",
         )
 
     def of_bots(self, queues: Mapping[str, sqs.IQueue]) -> None:
-        """``queues`` are the dead-letter queues of the bots, by bot."""
+        """Create the alarm of alerts that a bot failed to handle. ``queues`` are the dead-letter queues by bot."""
         if not queues:
             return
         waiting = {
@@ -112,38 +114,40 @@ class Alarms:
             "FailedAlerts",
             together,
             0,
-            f"Alerts wait in a bot's dead-letter queue ({', '.join(queues)}): it failed at them five times, or the "
-            "topic could not put them into its queue. See the runbook: price alerts.",
+            f"Alerts are in a bot's dead-letter queue ({', '.join(queues)}). The bot failed to handle them five times, "
+            "or the topic could not deliver them to its queue. See the runbook: price alerts.",
         )
 
     def of_database(self, instance: rds.IDatabaseInstance) -> None:
+        """Create alarms of the warehouse's storage, CPU and connections."""
         config, period = self._config, cdk.Duration.minutes(5)
         self._alarm(
             "DatabaseStorage",
             instance.metric_free_storage_space(period=period, statistic="Minimum"),
             config.database_free_gb * 1024**3,
-            f"The warehouse has less than {config.database_free_gb:g} GB free. It grows by itself up to its maximum.",
+            f"The warehouse has less than {config.database_free_gb:g} GB free. Its storage grows automatically "
+            "up to its maximum.",
             comparison=BELOW,
         )
         self._alarm(
             "DatabaseCpu",
             instance.metric_cpu_utilization(period=period),
             config.database_cpu_percent,
-            f"The warehouse has been over {config.database_cpu_percent:g} % busy for 15 minutes.",
+            f"The warehouse's CPU was above {config.database_cpu_percent:g} % for 15 minutes.",
             periods=3,
         )
         self._alarm(
             "DatabaseConnections",
             instance.metric_database_connections(period=period, statistic="Maximum"),
             config.database_connections,
-            f"The warehouse has over {config.database_connections} connections.",
+            f"The warehouse has more than {config.database_connections} connections.",
         )
 
     def of_host(self, instance: ec2.Instance) -> None:
-        """The hardware's failure moves the host to other hardware; its own is for people."""
-        for name, metric, words, extra in (
-            ("HostHardware", "StatusCheckFailed_System", "EC2 moves it to other hardware by itself.", [_recover()]),
-            ("HostDown", "StatusCheckFailed_Instance", "Restart it; if it stays down, deploy the host again.", []),
+        """Create alarms of the host's status checks. EC2 recovers a host whose hardware fails."""
+        for name, metric, advice, extra in (
+            ("HostHardware", "StatusCheckFailed_System", "EC2 recovers it on other hardware.", [_recover()]),
+            ("HostDown", "StatusCheckFailed_Instance", "Restart it. If it stays down, deploy the host again.", []),
         ):
             alarm = self._alarm(
                 name,
@@ -155,7 +159,7 @@ class Alarms:
                     period=cdk.Duration.minutes(1),
                 ),
                 0,
-                f"Airflow's host fails its status check. {words}",
+                f"Airflow's host fails its status check. {advice}",
                 periods=3,
                 missing=MISSING_IS_BAD,
             )
@@ -163,22 +167,22 @@ class Alarms:
                 alarm.add_alarm_action(action)
 
     def of_host_parts(self, env: str) -> None:
-        """What the host's own check counts every five minutes; a check that is not made counts as the worst."""
+        """Create alarms of what the host checks every five minutes. A missing check raises the alarm."""
         self._alarm(
             "HostParts",
-            _of(env, metrics.HOST_PARTS_DOWN, "Minimum"),
+            _metric(env, metrics.HOST_PARTS_DOWN, "Minimum"),
             0,
-            "For 15 minutes a part of Airflow or the analysts' page has not answered, or the host's check was not "
-            "made. The host's log names it; see the runbook: the host, and Airflow's page.",
+            "For 15 minutes a part of Airflow or the analysts' page did not answer, or the host's check did not run. "
+            "The host's log names the part. See the runbook: the host, Airflow's page and the analysts' page.",
             periods=3,
             missing=MISSING_IS_BAD,
         )
         self._alarm(
             "UndeliveredAlerts",
-            _of(env, metrics.UNDELIVERED_ALERT_AGE, "Maximum"),
+            _metric(env, metrics.UNDELIVERED_ALERT_AGE, "Maximum"),
             self._config.undelivered_minutes * 60,
-            f"A price alert has waited for {self._config.undelivered_minutes} minutes for a channel to take it. "
-            "`barflow alerts list --undelivered` on the host says which and why; the runbook has what to do.",
+            f"A price alert was not delivered for {self._config.undelivered_minutes} minutes. `barflow alerts list "
+            "--undelivered` on the host shows the alert and the reason. See the runbook: price alerts.",
         )
 
     def _alarm(
@@ -186,7 +190,7 @@ class Alarms:
         name: str,
         metric: cloudwatch.IMetric,
         threshold: float,
-        words: str,
+        description: str,
         *,
         comparison: cloudwatch.ComparisonOperator = ABOVE,
         periods: int = 1,
@@ -196,19 +200,19 @@ class Alarms:
             self._stack,
             name,
             alarm_name=f"Barflow-{self._stack.environment_config.name}-{name}",
-            alarm_description=words,
+            alarm_description=description,
             metric=metric,
             threshold=threshold,
             comparison_operator=comparison,
             evaluation_periods=periods,
             treat_missing_data=missing,
         )
-        alarm.add_alarm_action(self._tell)
-        alarm.add_ok_action(self._tell)
+        alarm.add_alarm_action(self._notify)
+        alarm.add_ok_action(self._notify)
         return alarm
 
 
-def _of(env: str, name: str, statistic: str) -> cloudwatch.Metric:
+def _metric(env: str, name: str, statistic: str) -> cloudwatch.Metric:
     return cloudwatch.Metric(
         namespace=metrics.NAMESPACE,
         metric_name=name,

@@ -1,4 +1,4 @@
-"""A bucket as it should be: private, TLS only, encrypted, logged, and kept unless both keys are turned."""
+"""Buckets: private, TLS only, encrypted, with access logs, and retained unless their data may be deleted."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from aws_cdk import aws_s3 as s3
 
 from stacks.base import BarflowStack, acknowledge
 
-# One copy in one region, versioned: what is lost with the region is fetched again from the vendor or built again.
-ONE_REGION = "one region is enough: bars can be fetched again from the vendor and code built again from the repository"
-
 
 def secure_bucket(
     stack: BarflowStack,
@@ -23,7 +20,7 @@ def secure_bucket(
     versioned: bool,
     rules: Sequence[s3.LifecycleRule] = (),
 ) -> s3.Bucket:
-    """``key`` None: S3's own encryption, for the bucket that S3 itself logs into."""
+    """Create a bucket. Without ``key`` S3 encrypts it with a key of its own, as a bucket of access logs requires."""
     bucket = s3.Bucket(
         stack,
         construct_id,
@@ -44,5 +41,9 @@ def secure_bucket(
             *rules,
         ],
     )
-    acknowledge(bucket, ONE_REGION, "NIST.800.53.R5-S3BucketReplicationEnabled")
+    acknowledge(
+        bucket,
+        "one region is enough: the vendor has the bars and the repository has the code",
+        "NIST.800.53.R5-S3BucketReplicationEnabled",
+    )
     return bucket

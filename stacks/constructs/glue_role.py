@@ -1,4 +1,4 @@
-"""A role for what Glue runs, in place of AWS's broad one: in the VPC, logging and measuring, and no data by itself."""
+"""A role for Glue jobs and crawlers, narrower than AWS's managed policy. It has no permission for data."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from stacks.base import BarflowStack, acknowledge
-from stacks.constructs.grants import allow, as_found
+from stacks.constructs.grants import allow, arn_in_finding
 from stacks.constructs.logs import encrypted_log_group
 from stacks.platform import Platform
 
 GLUE = "glue.amazonaws.com"
-# EC2 knows no narrower resource for looking at networks and for the addresses that Glue takes in a VPC.
+# EC2 has no narrower resource for describing networks and for the network interfaces of Glue in a VPC.
 NETWORK = [
     "ec2:CreateNetworkInterface",
     "ec2:DeleteNetworkInterface",
@@ -32,7 +32,7 @@ LOG_PREFIX = "--custom-logGroup-prefix"
 
 
 def glue_role(stack: BarflowStack, construct_id: str, *, key: kms.IKey) -> iam.Role:
-    """``key`` encrypts the logs, as the security configuration says. Whoever asks adds the rights to data."""
+    """Create the role. ``key`` encrypts the logs. The caller adds permissions for data."""
     role = iam.Role(stack, construct_id, assumed_by=iam.ServicePrincipal(GLUE))
     allow(role, [*NETWORK, "glue:GetSecurityConfiguration"], ["*"])
     interface = stack.format_arn(service="ec2", resource="network-interface", resource_name="*")
@@ -50,14 +50,14 @@ def glue_role(stack: BarflowStack, construct_id: str, *, key: kms.IKey) -> iam.R
     allow(role, ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey"], [key.key_arn])
     acknowledge(
         role,
-        "EC2's and CloudWatch's actions for this know no narrower resource, nor does a security configuration's",
+        "EC2, CloudWatch and Glue have no narrower resource for these actions",
         "AwsSolutions-IAM5[Resource::*]",
     )
     acknowledge(
         role,
-        "Glue names its network interfaces and log groups itself; tags and the prefix are what can be held to",
-        f"AwsSolutions-IAM5[Resource::{as_found(stack, interface)}]",
-        f"AwsSolutions-IAM5[Resource::{as_found(stack, groups)}]",
+        "Glue names its network interfaces and log groups; a tag and a prefix are the narrowest conditions",
+        f"AwsSolutions-IAM5[Resource::{arn_in_finding(stack, interface)}]",
+        f"AwsSolutions-IAM5[Resource::{arn_in_finding(stack, groups)}]",
     )
     return role
 
@@ -85,7 +85,7 @@ def job_log_groups(
 
 
 def allow_catalog(role: iam.IRole, database: str, actions: Sequence[str], *, tables: Sequence[str] = ("*",)) -> None:
-    """Lets the role do these things with a database of the catalog and with these of its tables."""
+    """Allow the role these actions of Glue on a catalog database and on these of its tables."""
     stack = cdk.Stack.of(role)
     resources = [
         stack.format_arn(service="glue", resource="catalog"),
@@ -96,6 +96,6 @@ def allow_catalog(role: iam.IRole, database: str, actions: Sequence[str], *, tab
     if "*" in tables:
         acknowledge(
             role,
-            "the crawler names the tables that it finds in this database",
-            f"AwsSolutions-IAM5[Resource::{as_found(stack, resources[-1])}]",
+            "the crawler names the tables that it finds for this database",
+            f"AwsSolutions-IAM5[Resource::{arn_in_finding(stack, resources[-1])}]",
         )

@@ -1,4 +1,4 @@
-"""By which Glue speaks with the warehouse: over TLS, from the VPC, as the user of a secret."""
+"""Glue's connections to the warehouse: over TLS, from the VPC, as the user of a secret."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def jdbc_connection(
     stack: BarflowStack,
     construct_id: str,
     *,
-    purpose: str,
     platform: Platform,
+    purpose: str,
     database: DatabaseStack,
     user: secretsmanager.ISecret,
 ) -> glue.Connection:
-    """``user``: the secret with the user's name and password. Whoever connects also needs the right to read it."""
+    """Create a connection. ``user`` is the secret of the user; the role that connects needs permission to read it."""
     return glue.Connection(
         stack,
         construct_id,

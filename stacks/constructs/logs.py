@@ -1,4 +1,4 @@
-"""A log group as it should be: encrypted with the environment's key, kept for as long as was decided."""
+"""Log groups, encrypted with the environment's key and kept for a configured time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def encrypted_log_group(
     removal_policy: cdk.RemovalPolicy,
     name: str | None = None,
 ) -> logs.LogGroup:
-    """``days`` is one of the retentions that CloudWatch knows. ``name`` only where a service fixes it."""
+    """Create a log group. ``days`` is a retention that CloudWatch offers; ``name`` is for services that require it."""
     group = logs.LogGroup(scope, construct_id, encryption_key=key, log_group_name=name, removal_policy=removal_policy)
     resource = group.node.default_child
     assert isinstance(resource, logs.CfnLogGroup)

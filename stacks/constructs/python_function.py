@@ -1,25 +1,26 @@
-"""A Python function as it should be: arm64, bundled, in the VPC, with its own encrypted log and only its own rights."""
+"""Python functions: arm64, bundled, in the VPC, each with an encrypted log and a role of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
+from aws_cdk import triggers
 from constructs import Construct
 
 from config import versions
 from stacks.base import BarflowStack, acknowledge
 from stacks.bundles import Bundle
-from stacks.constructs.bundled import function_code
+from stacks.constructs.function_code import function_code
 from stacks.constructs.logs import encrypted_log_group
 from stacks.platform import Platform
 
 RUNTIME = lambda_.Runtime(f"python{versions.LAMBDA_PYTHON}", lambda_.RuntimeFamily.PYTHON)
-# EC2 knows no narrower resource for the addresses that a function in a VPC takes.
+# EC2 has no narrower resource for the network interfaces of a function in a VPC.
 NETWORK_INTERFACES = [
     "ec2:CreateNetworkInterface",
     "ec2:DescribeNetworkInterfaces",
@@ -31,22 +32,22 @@ NETWORK_INTERFACES = [
 
 
 class PythonFunction(Construct):
-    """``function``, ``role`` and ``log``. The handler is ``handler.handler`` of the bundle."""
+    """A function with its ``role`` and ``log``. The handler is ``handler.handler`` of the bundle."""
 
     def __init__(
         self,
         stack: BarflowStack,
         construct_id: str,
         *,
+        platform: Platform,
         bundle: Bundle,
         description: str,
-        platform: Platform,
         memory_mb: int,
         timeout: cdk.Duration,
         environment: Mapping[str, str],
         **more: Any,
     ) -> None:
-        """``more`` goes to the function as it is: concurrency, retries, dead-letter queue."""
+        """Create the function. ``more`` are properties of lambda.Function: concurrency, retries, dead-letter queue."""
         super().__init__(stack, construct_id)
         self.log = encrypted_log_group(
             self,
@@ -58,8 +59,8 @@ class PythonFunction(Construct):
         self.role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         self.log.grant_write(self.role)
         self.role.add_to_policy(iam.PolicyStatement(actions=NETWORK_INTERFACES, resources=["*"]))
-        # Lambda may do this for the function; the function's own code may not.
-        own = stack.format_arn(
+        # Lambda uses these permissions for the function. The function's own code is denied them.
+        functions = stack.format_arn(
             service="lambda",
             resource="function",
             resource_name=f"{stack.stack_name}-*",
@@ -70,7 +71,7 @@ class PythonFunction(Construct):
                 effect=iam.Effect.DENY,
                 actions=NETWORK_INTERFACES,
                 resources=["*"],
-                conditions={"ArnLike": {"lambda:SourceFunctionArn": own}},
+                conditions={"ArnLike": {"lambda:SourceFunctionArn": functions}},
             )
         )
         self.function = lambda_.Function(
@@ -93,17 +94,29 @@ class PythonFunction(Construct):
         )
         acknowledge(
             self.role,
-            "EC2 knows no narrower resource for the addresses that a function in a VPC takes",
+            "EC2 has no narrower resource for the network interfaces of a function in a VPC",
             "AwsSolutions-IAM5[Resource::*]",
         )
-        acknowledge(self.function, f"Python {versions.LAMBDA_PYTHON} is what the tests run", "AwsSolutions-L1")
+        acknowledge(
+            self.function, f"the tests run Python {versions.LAMBDA_PYTHON}, not the newest runtime", "AwsSolutions-L1"
+        )
 
+    def run_on_deployment(self, scope: Construct, trigger_id: str, *, after: Sequence[Construct] = ()) -> None:
+        """Invoke the function in each deployment that changes it, after these constructs.
 
-def runs_on_deployment(function: PythonFunction) -> None:
-    """Accepts what does not fit a function that deployments alone invoke, one at a time, and wait for."""
-    acknowledge(
-        function.function,
-        "a deployment invokes it, waits for it and fails with it",
-        "NIST.800.53.R5-LambdaConcurrency",
-        "NIST.800.53.R5-LambdaDLQ",
-    )
+        If the function fails, the deployment fails.
+        """
+        acknowledge(
+            self.function,
+            "only deployments invoke it, one at a time; they wait for it and fail with it",
+            "NIST.800.53.R5-LambdaConcurrency",
+            "NIST.800.53.R5-LambdaDLQ",
+        )
+        assert self.function.timeout is not None
+        triggers.Trigger(
+            scope,
+            trigger_id,
+            handler=self.function,
+            timeout=self.function.timeout.plus(cdk.Duration.minutes(1)),
+            execute_after=list(after) or None,
+        )

@@ -1,61 +1,60 @@
-"""The programs of a deployment, put into the code bucket under a place named by their content.
+"""The programs of a deployment, published in the code bucket under a prefix that is named by their content.
 
-Older places stay, so that rolling a deployment back, which only names the old place again, brings its code back.
+Earlier prefixes stay. So a rollback, which names an earlier prefix again, also brings its code back.
 """
 
 from __future__ import annotations
 
 import aws_cdk as cdk
 from aws_cdk import aws_s3 as s3
-from aws_cdk import triggers
 from constructs import Construct
 
 from stacks.base import BarflowStack
 from stacks.bundles import Bundle
 from stacks.constructs.grants import allow_objects
-from stacks.constructs.python_function import PythonFunction, runs_on_deployment
+from stacks.constructs.python_function import PythonFunction
 from stacks.platform import Platform
 
-INSIDE = "release/"
+INSIDE = "release/"  # the folder of a bundle that is published
 
 
 class Release(Construct):
-    """``uri("spark/bars_to_parquet.py")`` is that file as this deployment publishes it."""
+    """The published files of a bundle. ``uri("spark/bars_to_parquet.py")`` is the address of one."""
 
     def __init__(
         self,
         stack: BarflowStack,
         construct_id: str,
         *,
+        platform: Platform,
         bundle: Bundle,
         bucket: s3.Bucket,
         prefix: str,
-        platform: Platform,
     ) -> None:
+        """Publish the files when the bundle's content changes."""
         super().__init__(stack, construct_id)
         self.bucket = bucket
         self.prefix = f"{prefix}/{bundle.digest[:16]}"
-        self.places = {place.removeprefix(INSIDE) for place in bundle.places if place.startswith(INSIDE)}
+        self.paths = {path.removeprefix(INSIDE) for path in bundle.paths if path.startswith(INSIDE)}
         publish = PythonFunction(
             stack,
             f"Publish{construct_id}",
-            bundle=bundle,
-            description="Puts the programs of a deployment into the code bucket",
             platform=platform,
+            bundle=bundle,
+            description="Publishes the programs of a deployment in the code bucket",
             memory_mb=512,
             timeout=cdk.Duration.minutes(5),
             environment={"CODE_BUCKET": bucket.bucket_name, "RELEASE_PREFIX": self.prefix},
         )
-        runs_on_deployment(publish)
         allow_objects(publish.role, bucket, platform.keys.data, writes=[prefix])
-        triggers.Trigger(self, "Run", handler=publish.function, timeout=cdk.Duration.minutes(6), execute_after=[bucket])
+        publish.run_on_deployment(self, "Run", after=[bucket])
 
-    def uri(self, place: str = "") -> str:
-        """The address of a file of the release, or of its folder with a slash at the end. Raises KeyError."""
-        return f"s3://{self.bucket.bucket_name}/{self.key(place)}"
+    def uri(self, path: str = "") -> str:
+        """Return the S3 URI of a published file, or of the folder. Raise KeyError if the file is not published."""
+        return f"s3://{self.bucket.bucket_name}/{self.key(path)}"
 
-    def key(self, place: str) -> str:
-        """The same within the bucket. Raises KeyError."""
-        if place and place not in self.places:
-            raise KeyError(f"{place} is not among the published programs: {sorted(self.places)}")
-        return f"{self.prefix}/{place}"
+    def key(self, path: str) -> str:
+        """Return the S3 key of a published file. Raise KeyError if it is not published."""
+        if path and path not in self.paths:
+            raise KeyError(f"{path} is not among the published programs: {sorted(self.paths)}")
+        return f"{self.prefix}/{path}"

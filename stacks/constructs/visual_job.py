@@ -1,14 +1,13 @@
-"""The job to look at in Glue Studio: the graph of glue/visual_job.json, started by hand, writing the sandbox alone.
+"""The visual job for Glue Studio: the graph of glue/visual_job.json. It is started by hand and writes only the sandbox.
 
-AWS::Glue::Job has no property for a graph. So the stack has the job, and a function gives it the graph; what the stack
-says of the job in an update leaves the graph alone.
+AWS::Glue::Job has no property for a graph. So the stack creates the job, and a function sets its graph. An update of
+the job by CloudFormation keeps the graph.
 """
 
 from __future__ import annotations
 
 import aws_cdk as cdk
 from aws_cdk import aws_glue as glue
-from aws_cdk import triggers
 from constructs import Construct
 
 from config import versions
@@ -17,7 +16,7 @@ from stacks.bundles import VISUAL_JOB
 from stacks.constructs.glue_role import GLUE, LOG_PREFIX, allow_catalog, glue_role, job_log_groups
 from stacks.constructs.grants import allow, allow_reading_secrets
 from stacks.constructs.jdbc_connection import jdbc_connection
-from stacks.constructs.python_function import PythonFunction, runs_on_deployment
+from stacks.constructs.python_function import PythonFunction
 from stacks.database import DatabaseStack
 from stacks.platform import Platform
 from stacks.storage import BARS, VISUAL, StorageStack
@@ -26,7 +25,7 @@ CALENDAR = "barflow/market/sessions_xnys.csv"
 
 
 class VisualJob(Construct):
-    """``job``, and its ``role``, which reads the archive and writes the warehouse's sandbox."""
+    """The ``job`` and its ``role``, which reads the archive and writes the warehouse's sandbox."""
 
     def __init__(
         self,
@@ -39,7 +38,7 @@ class VisualJob(Construct):
         catalog: str,
         security: glue.SecurityConfiguration,
     ) -> None:
-        """``catalog``: the name of the catalog's database."""
+        """Create the job. ``catalog`` is the name of the Glue database."""
         super().__init__(stack, construct_id)
         environment, keys = platform.environment, platform.keys
         connection = jdbc_connection(
@@ -55,7 +54,7 @@ class VisualJob(Construct):
         self.job = glue.CfnJob(
             self,
             "Job",
-            description="To look at and to try in Glue Studio; writes the schema sandbox alone. A release resets it",
+            description="Visual job for Glue Studio. It writes only the schema sandbox. A release resets it",
             job_mode="VISUAL",
             role=self.role.role_arn,
             command=glue.CfnJob.JobCommandProperty(
@@ -84,7 +83,7 @@ class VisualJob(Construct):
             stack,
             "Graph",
             bundle=VISUAL_JOB,
-            description="Gives the visual job its graph, on deployment",
+            description="Sets the graph of the visual job, on deployment",
             platform=platform,
             memory_mb=256,
             timeout=cdk.Duration.minutes(1),
@@ -96,9 +95,8 @@ class VisualJob(Construct):
                 "SESSIONS": storage.release.uri(CALENDAR),
             },
         )
-        runs_on_deployment(graph)
         storage.grant(graph.role, "graph")
         job = stack.format_arn(service="glue", resource="job", resource_name=self.job.ref)
         allow(graph.role, ["glue:GetJob", "glue:UpdateJob"], [job])
         allow(graph.role, ["iam:PassRole"], [self.role.role_arn], {"StringEquals": {"iam:PassedToService": GLUE}})
-        triggers.Trigger(self, "GiveGraph", handler=graph.function, timeout=cdk.Duration.minutes(2))
+        graph.run_on_deployment(self, "GiveGraph")

@@ -40,8 +40,13 @@ async function unpacked() {
 /** The origin that every request of a page must stay in. A file is an origin of its own. */
 const origin = (url) => (url.protocol === "file:" ? url.pathname : url.host);
 
+let current;
+// A route handler of `run` that fails must fail its own test, not end the browser of all.
+process.on("unhandledRejection", (error) => current.errors.push(String(error)));
+
 async function open(page, request) {
   const seen = { errors: [], outside: [], value: null };
+  current = seen;
   const inside = (text) => origin(new URL(text)) === origin(new URL(request.url));
   page.on("console", (message) => {
     if (["error", "warning"].includes(message.type())) seen.errors.push(message.text());
@@ -79,8 +84,9 @@ try {
       locale: "en-US",
       timezoneId: "Asia/Tokyo", // New York times on a page must not depend on the reader's time zone
     });
-    const answer = await open(page, request).catch((error) => ({ failed: error.stack }));
+    const answer = await open(page, request).catch((error) => ({ failed: [error.stack, ...current.errors].join("\n") }));
     process.stdout.write(`${JSON.stringify(answer)}\n`);
+    await page.unrouteAll({ behavior: "ignoreErrors" }); // a handler may still wait for an answer
     await page.close();
   }
 } finally {

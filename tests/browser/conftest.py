@@ -42,13 +42,19 @@ def value_of(browser_shot: BrowserShot, url: str, run: str, **options: object) -
 
 @pytest.fixture
 def look(browser_shot: BrowserShot, database: Database[Document], module_warehouse_dsn: str) -> Look:
-    """``look(script, now=…, act=…, width=…)``: what the script returned on the page over the test's own MongoDB.
+    """``look(script, now=…, act=…, dsn=…, width=…)``: what the script returned on the page over the test's own MongoDB.
 
     The script calls ``act`` where it says ACT.
     """
 
-    def open_page(run: str, now: datetime = NOW, act: Callable[[], None] | None = None, **options: object) -> Any:
-        with served(database, module_warehouse_dsn, now, act) as url:
+    def open_page(
+        run: str,
+        now: datetime = NOW,
+        act: Callable[[], None] | None = None,
+        dsn: str = module_warehouse_dsn,
+        **options: object,
+    ) -> Any:
+        with served(database, dsn, now, act) as url:
             return value_of(browser_shot, url, run, **options)
 
     return open_page

@@ -1,4 +1,4 @@
-"""Does a newcomer who triggers process_bars see it go green? Airflow itself on embedded services, and its page."""
+"""Airflow's web UI on embedded services: triggered DAGs succeed, and the page shows the run in green."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.minutes
 
 @pytest.fixture(scope="module")
 def airflow(browser_shot: BrowserShot) -> Iterator[tuple[LocalAirflow, Stores]]:
-    """Not under pytest's own folder: PostgreSQL's user must be let into it."""
+    """Start Airflow in a folder outside pytest's own, because PostgreSQL's user needs access to it."""
     with (
         tempfile.TemporaryDirectory(prefix="barflow-airflow-", ignore_cleanup_errors=True) as folder,
         airflow_on(Path(folder) / "state", symbols=SYMBOLS, history_sessions=5) as started,
@@ -34,7 +34,7 @@ def airflow(browser_shot: BrowserShot) -> Iterator[tuple[LocalAirflow, Stores]]:
 
 @pytest.fixture(scope="module")
 def run(airflow: tuple[LocalAirflow, Stores]) -> str:
-    """A run of process_bars, once it has ended."""
+    """Trigger process_bars, wait until the run has succeeded, and return its id."""
     page, _ = airflow
     run = page.trigger("process_bars")
     assert page.wait("process_bars", run, 420) == "success", page.tasks("process_bars", run)
@@ -49,7 +49,7 @@ def test_every_task_of_the_run_succeeds_and_the_hops_reconcile(airflow: tuple[Lo
     for item in stores.staging.counts(SYMBOLS):
         bars[item["symbol"]] += item["bars"]
     assert {symbol: item.warehouse for symbol, item in status.items()} == bars
-    # The newest session may be going on.
+    # The newest session may still be open.
     at_least = sum(traded.expected_bars for traded in last_sessions(utc_now(), 5)[:4])
     assert all(bars[symbol] > at_least for symbol in SYMBOLS)
     assert stores.pending() == set()
@@ -78,19 +78,21 @@ def test_the_page_shows_the_green_run(
     assert all(word not in shown for word in ("failed", "running", "no status")), shown
 
 
-def test_ticks_backfills_and_the_sweep_work_by_hand(airflow: tuple[LocalAirflow, Stores]) -> None:
+def test_ticks_backfills_and_the_sweep_can_be_triggered_by_hand(airflow: tuple[LocalAirflow, Stores]) -> None:
     page, stores = airflow
 
-    def done(dag: str, **form: object) -> dict[str, str | None]:
+    def tasks_of(dag: str, **form: object) -> dict[str, str | None]:
         run = page.trigger(dag, **form)
         page.wait(dag, run, 240)
         return page.tasks(dag, run)
 
-    assert set(done("ingest_bars").values()) == {"success"}
-    assert set(done("sweep").values()) == {"success"}
-    assert set(done("backfill_bars", symbols=["NVDA"], start="2025-07-07", end="2025-07-11").values()) == {"success"}
+    assert set(tasks_of("ingest_bars").values()) == {"success"}
+    assert set(tasks_of("sweep").values()) == {"success"}
+    assert set(tasks_of("backfill_bars", symbols=["NVDA"], start="2025-07-07", end="2025-07-11").values()) == {
+        "success"
+    }
     assert [item["bars"] for item in stores.staging.counts(["NVDA"])] == [78] * 5
-    weekend = done("backfill_bars", symbols=["NVDA"], start="2025-07-12", end="2025-07-13")
+    weekend = tasks_of("backfill_bars", symbols=["NVDA"], start="2025-07-12", end="2025-07-13")
     assert weekend == {"plan": "failed", "fetch": "upstream_failed"}
     with pytest.raises(BarflowError, match="should be non-empty"):
         page.trigger("backfill_bars", symbols=[], start="2025-07-07", end="2025-07-11")

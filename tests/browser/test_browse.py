@@ -27,6 +27,18 @@ def test_a_script_that_fails_does_not_end_the_browser(browser_shot: BrowserShot,
     assert browser_shot(page, run="return page.title()").value == "A page"
 
 
+def test_a_route_handler_that_fails_is_reported(browser_shot: BrowserShot, page: Path) -> None:
+    page.write_text("<title>A page</title>")
+    run = (
+        "await new Promise(async (called) => {"
+        " await page.route(/image/, () => { called(); throw new Error('no answer'); });"
+        " await page.evaluate(() => { new Image().src = 'image' }); });"
+        "return page.title()"
+    )
+    seen = browser_shot(page, run=run)
+    assert (seen.errors, seen.value) == (["Error: no answer"], "A page")
+
+
 def test_it_blocks_and_reports_every_request_to_another_host(browser_shot: BrowserShot, page: Path) -> None:
     page.write_text(
         '<img src="https://example.com/image"><link rel="stylesheet" href="https://example.com/style">'

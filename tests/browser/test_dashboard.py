@@ -28,12 +28,13 @@ CUT_OFF = (
 MARKED = "await page.waitForSelector('#chart[aria-label$=\"alerts marked: %d\"]');"
 
 
-def fire_alert(database: Database[Document]) -> None:
+def fire_alert(database: Database[Document], name: str = "x") -> None:
     """Store an alert of AAPL, two bars before NOW."""
     moment = datetime.now(UTC)
     message = Message(
-        schema_version=1, id="r|AAPL|x", rule="level_101", kind="level", symbol="AAPL", severity="critical",
-        session_date=NOW.date(), bar_start=NOW - 2 * BAR, direction="up", value=101, unit="dollars", reference=101,
+        schema_version=1, id=f"level_101|AAPL|{name}", rule="level_101", kind="level", symbol="AAPL",
+        severity="critical", session_date=NOW.date(), bar_start=NOW - 2 * BAR, direction="up", value=101,
+        unit="dollars", reference=101,
         price=101, text="AAPL rose to 101.00, through 101.00", created_at=moment,
     )  # fmt: skip
     Outbox(database).add([(message, ["sse"])])
@@ -145,9 +146,9 @@ def test_a_change_during_a_lost_connection_is_shown_after_the_reconnect(look: Lo
 
 
 def test_an_outage_of_the_warehouse_is_reported_and_the_page_catches_up_after_it(
-    look: Look, database: Database[Document], postgres_dsn: str, module_warehouse_dsn: str
+    look: Look, database: Database[Document], postgres_dsn: str, warehouse_dsn: str
 ) -> None:
-    name = conninfo_to_dict(module_warehouse_dsn)["dbname"]
+    name = conninfo_to_dict(warehouse_dsn)["dbname"]
     stage(database, "AAPL", 17)
 
     def accept_connections(accept: bool) -> None:
@@ -171,6 +172,7 @@ def test_an_outage_of_the_warehouse_is_reported_and_the_page_catches_up_after_it
             + "await page.waitForSelector('#banner', { state: 'hidden' });"
             + "return [banner, await page.textContent('.row .last')]",
             act=lambda: accept_connections(next(acts)),
+            dsn=warehouse_dsn,
         )
     finally:
         accept_connections(True)
@@ -280,6 +282,32 @@ def test_late_candles_of_another_symbol_are_not_shown(
     )
     assert shown[0] == "MSFT 5min"
     assert "200.16" in shown[1]
+
+
+def test_a_long_list_of_alerts_scrolls_in_its_panel(look: Look, database: Database[Document]) -> None:
+    stage(database, "AAPL", 18)
+    for number in range(40):
+        fire_alert(database, str(number))
+    heights = look(
+        READY + "return page.evaluate(() => [document.documentElement.scrollHeight,"
+        " document.querySelector('#alerts').scrollHeight > document.querySelector('#alerts').clientHeight])",
+        width=1440,
+        height=900,
+    )
+    assert heights == [900, True]
+
+
+def test_a_symbol_without_a_5_minute_bar_is_marked_stale(look_at_two: Look) -> None:
+    texts = look_at_two(
+        "await page.route(/api.watchlist/, async (route) => {"
+        " const response = await route.fetch(), json = await response.json();"
+        " for (const row of json.rows) Object.assign(row, { newest_bar: null, age_minutes: null, freshness: 'stale' });"
+        " await route.fulfill({ response, json }); });"
+        + "await page.reload();"
+        + READY
+        + "return [await page.textContent('#quote .stale-mark'), await page.textContent('.row .age')]"
+    )
+    assert texts == ["stale: no 5-minute bar", "stale"]
 
 
 def test_late_data_are_marked_stale(look: Look, database: Database[Document]) -> None:

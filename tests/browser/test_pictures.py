@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from browsing import BrowserShot
+from pages import READY
 
 from barflow.market.sessions import BAR, last_sessions, utc_now
 from barflow.pipeline.children import run_script
@@ -44,8 +45,11 @@ def test_picture_of_a_session_with_candles_markers_and_alerts(
             with page_of(stores) as url:
                 seen = browser_shot(
                     url,
-                    run="await page.waitForSelector('#alerts li'); await page.waitForTimeout(1500);"
-                    "return await page.evaluate(() => [document.querySelectorAll('.row').length,"
+                    run=READY
+                    + "await page.waitForSelector('#health table');"
+                    + "await page.evaluate(() => new Promise((drawn) => "
+                    + "requestAnimationFrame(() => setTimeout(drawn))));"
+                    + "return await page.evaluate(() => [document.querySelectorAll('.row').length,"
                     " document.querySelectorAll('#alerts li').length, document.querySelector('#market').textContent])",
                     screenshot=picture("dashboard.png"),
                     width=1440,

@@ -64,7 +64,7 @@ def test_the_indicators_equal_those_of_pandas(look: Look, frame: pd.DataFrame) -
         + "const { movingAverage, relativeStrength, sessionVwap } = await import('/static/indicators.js');"
         + "const bars = await (await fetch('/api/bars/AAPL?interval=5min')).json();"
         + "const days = bars.time.map((at) => new Date(at * 1000).toISOString().slice(0, 10));"
-        + "const text = (kind) => document.querySelector('#legend .of-' + kind).lastChild.textContent;"
+        + "const text = (kind) => document.querySelector('#value-' + kind).textContent;"
         + "return { ma20: movingAverage(bars.close, 20), ma50: movingAverage(bars.close, 50),"
         + " rsi: relativeStrength(bars.close), vwap: sessionVwap(bars.vwap, bars.volume, days),"
         + " legend: ['ma20', 'ma50', 'vwap', 'rsi'].map(text) } })"
@@ -118,7 +118,7 @@ def test_times_are_new_york_times_or_the_readers(look_at_two: Look) -> None:
 
 
 def test_the_keyboard_alone_reaches_everything(look_at_two: Look) -> None:
-    reached, marked, filtered, interval = look_at_two(
+    reached, marked, filtered, no_match, interval = look_at_two(
         READY
         + "const reached = [], marked = [];"
         + "for (let step = 0; step < 40; step++) {"
@@ -132,13 +132,15 @@ def test_the_keyboard_alone_reaches_everything(look_at_two: Look) -> None:
         + "await page.keyboard.press('/'); await page.keyboard.type('ms');"
         + "const filtered = await page.evaluate(() => [...document.querySelectorAll('.row')]"
         + " .filter((row) => !row.hidden).map((row) => row.dataset.symbol));"
+        + "await page.keyboard.type('z'); const no_match = await page.textContent('#no-match');"
         + "await page.focus('#interval [aria-checked=true]'); await page.keyboard.press('ArrowRight');"
         + "await page.keyboard.press('Enter');"
         + "await page.waitForFunction(() => document.querySelector('#chart-panel').dataset.shown?.endsWith('30min'));"
-        + "return [reached, marked, filtered, await page.getAttribute('#chart-panel', 'data-shown')]"
+        + "return [reached, marked, filtered, no_match, await page.getAttribute('#chart-panel', 'data-shown')]"
     )
     assert reached[0] == "skip"
     assert {"zone", "theme", "filter", "rows", "interval", "shown", "alerts"} <= set(reached)
     assert all(marked), "the focus is visible on every element"
     assert filtered == ["MSFT"]
+    assert no_match == "No symbol contains MSZ."
     assert interval == "AAPL 30min"

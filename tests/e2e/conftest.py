@@ -25,7 +25,7 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", params=ORIGINS)
-def replayed(request: pytest.FixtureRequest, no_settings_from_outside: None) -> Iterator[Replayed]:
+def replayed(request: pytest.FixtureRequest, no_developer_settings: None) -> Iterator[Replayed]:
     """Run two demos of a recording on one state, and keep its services up for the commands of the tests."""
     recordings: Recordings = request.getfixturevalue(f"{request.param}_recordings")
     with tempfile.TemporaryDirectory(prefix="barflow-e2e-", ignore_cleanup_errors=True) as folder:

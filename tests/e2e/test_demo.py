@@ -53,7 +53,7 @@ def test_a_demo_that_is_interrupted_and_then_killed_resumes_and_leaves_no_proces
     stopped = ended(first)
     assert (stopped.code, stopped.err.splitlines()[-1]) == (
         130,
-        "stopped; what was stored stays, and the same command goes on from there",
+        "stopped. What was stored is kept. Run the same command again to resume.",
     )
     assert "Traceback" not in stopped.err
     assert all_end(children)

@@ -1,4 +1,4 @@
-"""A replayed recording arrives whole, and every aggregate equals the oracle's to 1e-9."""
+"""A replayed recording arrives completely, and every aggregate equals the oracle's to 1e-9."""
 
 from __future__ import annotations
 

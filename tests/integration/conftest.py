@@ -1,4 +1,4 @@
-"""Which API emulators do these tests talk to? The servers come from the tests' own conftest."""
+"""Fixtures that start Twelve Data API emulators. MongoDB and PostgreSQL come from tests/conftest.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from emulators.twelvedata.server import TwelveDataEmulator
 
 @pytest.fixture
 def emulator() -> Iterator[Emulators]:
-    """Starts an API emulator: ``emulator(source, clock=…)``. Synthetic sessions unless told otherwise."""
+    """Return a function that starts an API emulator: ``emulator(source, clock=…)``. The default source is synthetic."""
     with ExitStack() as running:
 
         def start(source: BarSource = MARKET, **options: object) -> TwelveDataEmulator:
@@ -32,5 +32,5 @@ def market_server() -> Iterator[TwelveDataEmulator]:
 
 @pytest.fixture
 def market(market_server: TwelveDataEmulator) -> TwelveDataEmulator:
-    """An emulator with synthetic sessions as if it had just started. Its clock is ``twelvedata_calls.CLOCK``."""
+    """Return a reset emulator with synthetic sessions. Its clock is ``twelvedata_calls.CLOCK``."""
     return reset(market_server)

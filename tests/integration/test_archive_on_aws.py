@@ -1,6 +1,6 @@
-"""Does the archive on S3 give the same bars and counts as one on a disk? Against moto's S3 and Athena, over HTTP.
+"""The archive on S3 returns the same bars and counts as one on a disk, tested on moto's S3 and Athena over HTTP.
 
-moto does not run queries: DuckDB does, on the same files, and moto hands its answer out as Athena's.
+moto does not run queries. DuckDB runs them on the same files, and moto returns its result as Athena's.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from barflow.market.arrow import arrow_schema
 from barflow.market.sessions import session
 from barflow.settings import load_settings
 
-# One with a slash, which is quoted in its path.
+# BRK/B has a slash, which its path percent-encodes.
 SYMBOLS = ("AAPL", "BRK/B")
 DAYS = (date(2025, 6, 30), date(2025, 7, 2), date(2025, 7, 3))
 
 
 def bars(symbol: str, *days: date) -> pa.Table:
-    """Made-up bars of whole sessions."""
+    """Return synthetic bars of whole sessions."""
     rows: dict[str, list[Any]] = {name: [] for name in arrow_schema().names}
     for day in days:
         traded = session(day)
@@ -49,7 +49,7 @@ def bars(symbol: str, *days: date) -> pa.Table:
     return pa.table(rows, arrow_schema())
 
 
-def filled(lake: Lake) -> Lake:
+def fill(lake: Lake) -> Lake:
     for symbol in SYMBOLS:
         lake.replace(symbol, "2025-06", bars(symbol, DAYS[0]))
         lake.replace(symbol, "2025-07", bars(symbol, *DAYS[1:]))
@@ -58,7 +58,7 @@ def filled(lake: Lake) -> Lake:
 
 @pytest.fixture(scope="module")
 def aws() -> Iterator[str]:
-    """The endpoint of an emulator with a bucket and a workgroup, which every AWS client of this process then uses."""
+    """Start moto with a bucket and a workgroup for every AWS client of this process. Yield its endpoint."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -74,12 +74,12 @@ def aws() -> Iterator[str]:
             patch.setenv(name, value)
         boto3.setup_default_session()
         boto3.client("s3").create_bucket(Bucket="lake")
-        answers = {"OutputLocation": "s3://lake/queries/"}
+        results = {"OutputLocation": "s3://lake/queries/"}
         boto3.client("athena").create_work_group(
             Name="barflow-dev",
-            Configuration={"ResultConfiguration": answers, "EnforceWorkGroupConfiguration": True},
+            Configuration={"ResultConfiguration": results, "EnforceWorkGroupConfiguration": True},
         )
-        filled(Lake("s3://lake"))
+        fill(Lake("s3://lake"))
         yield f"http://{host}:{port}"
     boto3.setup_default_session()
     server.stop()
@@ -93,13 +93,13 @@ def archive(aws: str) -> Lake:
 
 @pytest.fixture
 def on_disk(tmp_path: Path) -> Lake:
-    return filled(Lake(str(tmp_path / "lake")))
+    return fill(Lake(str(tmp_path / "lake")))
 
 
-def answer_as_athena(endpoint: str, query: str, lake: Lake, symbol: Callable[[str], str] = str) -> None:
-    """Has DuckDB answer the query on the files of a lake on a disk, and moto give that answer to the next query.
+def set_athena_result(endpoint: str, query: str, lake: Lake, symbol: Callable[[str], str] = str) -> None:
+    """Run the query in DuckDB on the files of a lake on a disk. moto returns the result for the next query.
 
-    ``symbol``: how the catalog writes the name of a partition.
+    ``symbol`` converts a symbol to its spelling in the catalog.
     """
     duckdb.sql("set timezone = 'UTC'")
     files = duckdb.read_parquet(f"{lake.root}/bars_5min/*/*/*.parquet", hive_partitioning=True)  # noqa: F841
@@ -109,8 +109,8 @@ def answer_as_athena(endpoint: str, query: str, lake: Lake, symbol: Callable[[st
         {"Name": name, "Label": name, "Type": kinds[name], "Precision": 0, "Scale": 0, "Nullable": "UNKNOWN"}
         for name in found.columns
     ]
-    answered = ([symbol(name), *map(_as_text, others)] for name, *others in found.fetchall())
-    rows = [found.columns, *answered]
+    symbol_rows = ([symbol(name), *map(_as_text, others)] for name, *others in found.fetchall())
+    rows = [found.columns, *symbol_rows]
     result = {"rows": [{"Data": [{"VarCharValue": value} for value in row]} for row in rows], "column_info": described}
     body = {"account_id": "123456789012", "region": "us-east-1", "results": [result]}
     requests.post(f"{endpoint}/moto-api/static/athena/query-results", json=body, timeout=10).raise_for_status()
@@ -120,18 +120,18 @@ def _as_text(value: Any) -> str:
     return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}.000" if isinstance(value, datetime) else str(value)
 
 
-@pytest.mark.parametrize("symbol", [str, partial(quote, safe="")], ids=["as it is", "as in its path"])
-def test_the_counts_of_athena_are_those_of_the_files(
+@pytest.mark.parametrize("symbol", [str, partial(quote, safe="")], ids=["plain", "percent-encoded"])
+def test_athena_counts_equal_the_counts_of_the_files(
     aws: str, archive: Lake, on_disk: Lake, symbol: Callable[[str], str]
 ) -> None:
-    answer_as_athena(aws, COUNTS, on_disk, symbol)
+    set_athena_result(aws, COUNTS, on_disk, symbol)
     counted = sorted(archive.session_counts())
     assert counted == sorted(on_disk.session_counts())
     assert ("BRK/B", "2025-07-03", 42, datetime(2025, 7, 3, 16, 55, tzinfo=UTC)) in counted
 
 
-def test_the_counts_of_some_symbols_are_of_those_alone(aws: str, archive: Lake, on_disk: Lake) -> None:
-    answer_as_athena(aws, COUNTS, on_disk)
+def test_counts_of_some_symbols_contain_no_others(aws: str, archive: Lake, on_disk: Lake) -> None:
+    set_athena_result(aws, COUNTS, on_disk)
     assert sorted(archive.session_counts(["BRK/B"])) == sorted(on_disk.session_counts(["BRK/B"]))
 
 
@@ -141,22 +141,20 @@ def test_an_archive_on_s3_without_athena_is_counted_all_the_same(aws: str, on_di
 
 
 @pytest.mark.parametrize("symbol", SYMBOLS)
-def test_an_export_from_s3_is_the_same_file_as_one_from_a_disk(
-    archive: Lake, on_disk: Lake, tmp_path: Path, symbol: str
-) -> None:
+def test_an_export_from_s3_equals_one_from_a_disk(archive: Lake, on_disk: Lake, tmp_path: Path, symbol: str) -> None:
     first, last = DAYS[0], DAYS[1]
     for name, lake in (("s3", archive), ("disk", on_disk)):
         assert export_bars(lake, symbol, first, last, tmp_path / f"{name}.parquet") == 2 * 78
     assert pq.read_table(tmp_path / "s3.parquet") == pq.read_table(tmp_path / "disk.parquet")
 
 
-def test_what_the_archive_does_not_have_is_said(archive: Lake, tmp_path: Path) -> None:
+def test_a_missing_month_or_symbol_is_reported(archive: Lake, tmp_path: Path) -> None:
     assert archive.read("AAPL", "2025-05") is None
     with pytest.raises(BadInputError, match="no bars of MSFT"):
         export_bars(archive, "MSFT", DAYS[0], DAYS[1], tmp_path / "msft.csv")
 
 
-def test_aws_out_of_reach_is_told_with_what_to_check(
+def test_an_unreachable_aws_raises_an_error_that_names_what_to_check(
     archive: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
@@ -167,7 +165,7 @@ def test_aws_out_of_reach_is_told_with_what_to_check(
         export_bars(archive, "AAPL", DAYS[1], DAYS[2], tmp_path / "aapl.csv")
 
 
-def test_a_partition_on_s3_is_staged_replaced_and_announced_as_on_a_disk(aws: str) -> None:
+def test_a_partition_on_s3_is_staged_replaced_and_published_as_on_a_disk(aws: str) -> None:
     lake = Lake("s3://lake/other")
     lake.stage("run-1", "AAPL", "2025-07", bars("AAPL", DAYS[1]))
     assert lake.read("AAPL", "2025-07") is None

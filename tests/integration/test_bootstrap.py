@@ -1,4 +1,4 @@
-"""The EMR bootstrap installs exactly what the lock names.
+"""The EMR bootstrap installs exactly the packages of the lock.
 
 The script runs unchanged. `aws` and `sudo` are fakes, and the test builds the wheel.
 """
@@ -82,17 +82,17 @@ def test_it_installs_from_the_bucket_alone(node: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("locked", "said"),
+    ("locked", "message"),
     [("as locked", "DO NOT MATCH THE HASHES"), (None, "Hashes are required in --require-hashes mode")],
 )
 def test_a_wheel_that_differs_from_the_lock_fails_the_bootstrap(
-    node: Path, tmp_path: Path, locked: str | None, said: str
+    node: Path, tmp_path: Path, locked: str | None, message: str
 ) -> None:
     subprocess.run([node / "bin" / "python", "-m", "pip", "uninstall", "-q", "-y", "tiny"], check=True)
     publish(tmp_path / "bucket", "tampered with", locked)
     done = bootstrap(node, tmp_path / "bucket", "s3://code/emr.gluewheels.zip")
     assert done.returncode != 0
-    assert said in done.stderr
+    assert message in done.stderr
     assert installed(node) == ""
 
 

@@ -33,7 +33,7 @@ COLUMNS = "(symbol, bar_start, session_date, open, high, low, close, volume, vwa
 
 
 class Server:
-    """The warehouse as deployed: an empty database whose owner may only create roles and databases."""
+    """The warehouse as deployed: an empty database whose owner can only create roles and databases."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
@@ -95,8 +95,8 @@ def put(secret: str, user: str, password: str) -> None:
 
 def accepts(server: Server, user: str, password: str) -> bool:
     """Return whether the server's stored verifier belongs to this password (SCRAM, RFC 5803)."""
-    (kept,) = server.names(f"select rolpassword from pg_authid where rolname = '{user}'")
-    _, rounds_and_salt, keys = kept.split("$")
+    (verifier,) = server.names(f"select rolpassword from pg_authid where rolname = '{user}'")
+    _, rounds_and_salt, keys = verifier.split("$")
     rounds, salt = rounds_and_salt.split(":")
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(salt), int(rounds))
     client_key = hmac.new(salted, b"Client Key", "sha256").digest()
@@ -119,7 +119,7 @@ def test_a_second_run_changes_nothing(function: ModuleType) -> None:
     assert function.handler({}, None) == {"applied": []}
 
 
-def test_each_user_has_the_password_of_its_secret_also_after_a_renewal(function: ModuleType, server: Server) -> None:
+def test_each_user_has_the_password_of_its_secret_also_after_a_rotation(function: ModuleType, server: Server) -> None:
     function.handler({}, None)
     assert all(accepts(server, user, f"pass of {user}") for user in USERS)
     put(LOADER, LOADER, "it's \\ new")
@@ -142,7 +142,7 @@ def test_no_password_is_in_a_statement(function: ModuleType, server: Server, mon
     assert not any("pass of" in statement for statement in statements)
 
 
-def test_the_loader_may_write_rows_and_create_its_staging_schema_but_not_alter_tables(
+def test_the_loader_can_write_rows_and_create_its_staging_schema_but_not_alter_tables(
     function: ModuleType, server: Server
 ) -> None:
     function.handler({}, None)
@@ -159,7 +159,7 @@ def test_the_loader_may_write_rows_and_create_its_staging_schema_but_not_alter_t
             connection.execute("create table market.own (x int)")
 
 
-def test_the_reader_may_only_read(function: ModuleType, server: Server) -> None:
+def test_the_reader_can_only_read(function: ModuleType, server: Server) -> None:
     function.handler({}, None)
     with server.as_user(READER) as connection:
         assert connection.execute("select count(*) from market.bar_5min").fetchone() == (0,)
@@ -172,9 +172,7 @@ def test_the_reader_may_only_read(function: ModuleType, server: Server) -> None:
             connection.execute("delete from market.bar_5min")
 
 
-def test_the_visual_jobs_user_may_write_the_sandbox_and_only_read_the_market(
-    function: ModuleType, server: Server
-) -> None:
+def test_the_visual_jobs_user_can_write_sandbox_and_only_read_market(function: ModuleType, server: Server) -> None:
     function.handler({}, None)
     bar, columns = BAR.replace(", 'test'", ""), COLUMNS.replace(", load_id", "")
     with server.as_user(SANDBOX) as connection:
@@ -205,7 +203,7 @@ def test_privileges_include_the_tables_of_later_migrations(function: ModuleType,
         assert connection.execute("select x from market.later").fetchone() == (1,)
 
 
-def test_airflow_may_not_read_the_warehouse(function: ModuleType, server: Server) -> None:
+def test_airflow_cannot_read_the_warehouse(function: ModuleType, server: Server) -> None:
     function.handler({}, None)
     with server.as_user(AIRFLOW) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
         connection.execute("select * from market.bar_5min")

@@ -19,7 +19,7 @@ from barflow.warehouse.migrations import migrate, pending
 
 SQL = Path(__file__).parents[2] / "sql"
 NAMES = [path.stem for path in sorted(SQL.glob("[0-9]*.sql")) if "rollback" not in path.name]
-# Everything that a migration makes, apart from yoyo's own tables.
+# Everything that a migration creates, except yoyo's own tables.
 SCHEMA = """
 select table_schema || '.' || table_name || '.' || column_name, data_type || ' ' || is_nullable || ' ' || is_generated
 from information_schema.columns where table_schema in ('market', 'ops')
@@ -42,11 +42,11 @@ def schema(dsn: str) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A copy of the migrations, to add to."""
+    """Return a copy of the migrations that a test can add files to."""
     return Path(shutil.copytree(SQL, tmp_path / "sql"))
 
 
-def test_twice_is_once(empty_warehouse_dsn: str) -> None:
+def test_a_second_run_changes_nothing(empty_warehouse_dsn: str) -> None:
     assert pending(empty_warehouse_dsn, SQL) == NAMES
     assert migrate(empty_warehouse_dsn, SQL) == NAMES
     first = schema(empty_warehouse_dsn)
@@ -54,7 +54,7 @@ def test_twice_is_once(empty_warehouse_dsn: str) -> None:
     assert schema(empty_warehouse_dsn) == first
 
 
-def test_two_at_once_is_once(empty_warehouse_dsn: str, warehouse_dsn: str) -> None:
+def test_two_concurrent_runs_apply_each_migration_once(empty_warehouse_dsn: str, warehouse_dsn: str) -> None:
     with ThreadPoolExecutor(2) as pool:
         one, two = pool.map(lambda _: migrate(empty_warehouse_dsn, SQL), range(2))
     assert sorted((one, two)) == [[], NAMES]
@@ -62,10 +62,10 @@ def test_two_at_once_is_once(empty_warehouse_dsn: str, warehouse_dsn: str) -> No
 
 
 @pytest.mark.parametrize("applied", range(1, len(NAMES) + 1))
-def test_a_migration_that_was_applied_and_not_marked_is_applied_again_without_harm(
+def test_a_migration_that_was_applied_but_not_marked_is_applied_again(
     empty_warehouse_dsn: str, warehouse_dsn: str, applied: int
 ) -> None:
-    """As a process leaves it that is killed between the two."""
+    """A process that is killed between the two transactions leaves this state."""
     with psycopg.connect(empty_warehouse_dsn) as connection:
         for name in NAMES[:applied]:
             connection.execute((SQL / f"{name}.sql").read_bytes())
@@ -73,14 +73,14 @@ def test_a_migration_that_was_applied_and_not_marked_is_applied_again_without_ha
     assert schema(empty_warehouse_dsn) == schema(warehouse_dsn)
 
 
-def test_the_lock_of_a_process_that_died_does_not_stop_the_next(empty_warehouse_dsn: str) -> None:
+def test_the_lock_of_a_dead_process_does_not_block_the_next_run(empty_warehouse_dsn: str) -> None:
     migrate(empty_warehouse_dsn, SQL)
     with psycopg.connect(empty_warehouse_dsn) as connection:
         connection.execute("insert into yoyo_lock (locked, ctime, pid) values (1, now(), 1)")
     assert migrate(empty_warehouse_dsn, SQL) == []
 
 
-def test_a_file_that_fails_is_named_and_leaves_nothing_of_itself(empty_warehouse_dsn: str, directory: Path) -> None:
+def test_a_failed_migration_is_named_and_rolled_back(empty_warehouse_dsn: str, directory: Path) -> None:
     (directory / "0098_good.sql").write_text(f"-- depends: {NAMES[-1]}\ncreate table if not exists ops.good (a int);\n")
     bad = directory / "0099_bad.sql"
     bad.write_text("-- depends: 0098_good\ncreate table ops.half (a int);\ncreate tabel ops.other (a int);\n")
@@ -94,7 +94,7 @@ def test_a_file_that_fails_is_named_and_leaves_nothing_of_itself(empty_warehouse
     assert migrate(empty_warehouse_dsn, directory) == ["0099_bad"]
 
 
-def test_who_may_not_make_tables_is_told_so(empty_warehouse_dsn: str) -> None:
+def test_a_user_without_permission_to_create_tables_gets_a_clear_error(empty_warehouse_dsn: str) -> None:
     with psycopg.connect(empty_warehouse_dsn, autocommit=True) as connection:
         connection.execute("drop role if exists reader")
         connection.execute("create role reader login")
@@ -103,7 +103,7 @@ def test_who_may_not_make_tables_is_told_so(empty_warehouse_dsn: str) -> None:
         migrate(reader, SQL)
 
 
-def test_a_migration_that_runs_elsewhere_is_waited_for(
+def test_a_run_waits_for_another_migration_and_then_fails(
     empty_warehouse_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migrations, "LOCK_SECONDS", 0.1)
@@ -113,12 +113,12 @@ def test_a_migration_that_runs_elsewhere_is_waited_for(
             migrate(empty_warehouse_dsn, SQL)
 
 
-def test_a_folder_without_migrations_is_no_checkout(empty_warehouse_dsn: str, tmp_path: Path) -> None:
+def test_a_folder_without_migrations_is_rejected(empty_warehouse_dsn: str, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="holds no migrations: run the command from a checkout"):
         migrate(empty_warehouse_dsn, tmp_path)
 
 
-def test_the_tables_hold_the_columns_of_a_bar(warehouse_dsn: str) -> None:
+def test_the_bar_tables_have_the_columns_of_a_bar(warehouse_dsn: str) -> None:
     with psycopg.connect(warehouse_dsn) as connection:
         for table in BAR_TABLES:
             found = connection.execute(
@@ -137,16 +137,16 @@ def test_the_tables_hold_the_columns_of_a_bar(warehouse_dsn: str) -> None:
             assert keys == [("PRIMARY KEY (symbol, bar_start)",)]
 
 
-def test_every_table_and_view_says_what_it_holds(warehouse_dsn: str) -> None:
+def test_every_table_and_view_has_a_comment(warehouse_dsn: str) -> None:
     with psycopg.connect(warehouse_dsn) as connection:
-        silent = connection.execute(
+        without_comment = connection.execute(
             "select oid::regclass::text from pg_class where relkind in ('r', 'v') and obj_description(oid) is null "
             "and relnamespace in ('market'::regnamespace, 'ops'::regnamespace)"
         ).fetchall()
-    assert silent == []
+    assert without_comment == []
 
 
-def test_a_row_that_is_no_bar_cannot_be_stored(warehouse_dsn: str) -> None:
+def test_an_invalid_bar_violates_a_check(warehouse_dsn: str) -> None:
     row = "insert into market.bar_1h values ('A', now(), now(), {}, {}, {}, {}, {}, null, {}, 12, default, 'x')"
     with psycopg.connect(warehouse_dsn, autocommit=True) as connection:
         connection.execute(row.format(10, 12, 9, 11, 5, 12))
@@ -155,7 +155,7 @@ def test_a_row_that_is_no_bar_cannot_be_stored(warehouse_dsn: str) -> None:
                 connection.execute(row.format(*wrong))
 
 
-def test_the_trend_shows_the_last_session_of_each_symbol_and_how_old_it_is(warehouse_dsn: str) -> None:
+def test_latest_trend_shows_the_last_session_of_each_symbol_and_its_age(warehouse_dsn: str) -> None:
     day = "('{}', '2025-07-0{}', {}, {}, 0.1, 0.1, 0.1, 0.1, 10, {}, null, null, 55, 1, null, 'x')"
     bar = "('{}', '2025-07-0{} 13:30Z', '2025-07-03', 1, 1, 1, 1, 1, 1, 1, 1, default, 'x')"
     with psycopg.connect(warehouse_dsn) as connection:
@@ -170,19 +170,19 @@ def test_the_trend_shows_the_last_session_of_each_symbol_and_how_old_it_is(wareh
     assert found == [("AAPL", 11, 2, 0.1, None, 55, True, True)]
 
 
-def test_what_is_rolled_back_can_be_applied_again(empty_warehouse_dsn: str, warehouse_dsn: str) -> None:
+def test_a_rolled_back_migration_can_be_applied_again(empty_warehouse_dsn: str, warehouse_dsn: str) -> None:
     migrate(empty_warehouse_dsn, SQL)
     with psycopg.connect(empty_warehouse_dsn) as connection:
         for name in reversed(NAMES):
             connection.execute((SQL / f"{name}.rollback.sql").read_bytes())
-        left = connection.execute("select 1 from pg_namespace where nspname in ('market', 'ops')").fetchall()
+        remaining = connection.execute("select 1 from pg_namespace where nspname in ('market', 'ops')").fetchall()
         connection.execute("delete from _yoyo_migration")
-    assert left == []
+    assert remaining == []
     assert migrate(empty_warehouse_dsn, SQL) == NAMES
     assert schema(empty_warehouse_dsn) == schema(warehouse_dsn)
 
 
-def test_metrics_have_one_row_a_symbol_and_session(warehouse_dsn: str) -> None:
+def test_daily_metrics_are_unique_per_symbol_and_session(warehouse_dsn: str) -> None:
     assert TABLES[-1] == "daily_metrics"
     with psycopg.connect(warehouse_dsn) as connection:
         (definition,) = connection.execute(

@@ -118,7 +118,7 @@ def test_no_process_remains_however_the_owner_ends_and_the_next_command_starts_a
         children = owner.children
         assert len(children) > 6, "MongoDB, PostgreSQL with its workers, the watchdog"
         owner.process.send_signal(number)
-        # Until this file is gone, the next command would use services that are about to stop.
+        # Until this file is removed, the next command would use services that are about to stop.
         while (folder / "state" / "services.json").exists():
             time.sleep(0.01)
         # It waits until the servers of the ended owner have released the data.
@@ -210,7 +210,7 @@ def a_folder(path: Path) -> None:
 
 def foreign_files(path: Path) -> None:
     path.mkdir()
-    (path / "thesis.txt").write_text("three years of work")
+    (path / "thesis.txt").write_text("a foreign file")
 
 
 def a_file(path: Path) -> None:
@@ -267,7 +267,7 @@ def test_an_empty_folder_becomes_a_state(tmp_path: Path) -> None:
     made = State.create(tmp_path / "state", source=SYNTHETIC, as_of=None)
     assert State.open(tmp_path / "state") == made == State.create(tmp_path / "state", source=SYNTHETIC, as_of=None)
     assert State.source_at(tmp_path / "state") == SYNTHETIC
-    assert State.source_at(tmp_path / "nothing here") is None
+    assert State.source_at(tmp_path / "absent") is None
 
 
 @pytest.mark.parametrize("step", ["mkdir", "write_text", "replace"])

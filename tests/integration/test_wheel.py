@@ -1,4 +1,4 @@
-"""The wheel holds `barflow` alone, and its commands of other rooms fail with one clear line."""
+"""The wheel holds `barflow` alone, and commands that other packages register fail with one clear line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pipeline does a test work on? One of its own, whose programs share one Spark in this process."""
+"""Pipeline fixtures: each test has its own stores. All tests of a process share one Spark session."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from local.starting import free_port
 
 @pytest.fixture(scope="session")
 def spark(spark_environment: None) -> Iterator[None]:
-    """The one Spark of the test process: the programs' own session, which they find and use."""
+    """Start the Spark session that the programs use. The process has only one."""
     session = spark_session("barflow tests")
     yield
     session.stop()
@@ -25,19 +25,19 @@ def spark(spark_environment: None) -> Iterator[None]:
 
 @pytest.fixture
 def stores(mongodb_uri: str, warehouse_dsn: str, tmp_path: Path) -> Pipeline:
-    """An empty pipeline of the test's own: staging, lake, warehouse."""
+    """Return an empty pipeline for one test: staging, lake and warehouse."""
     return Pipeline(mongodb_uri, f"test_{uuid.uuid4().hex[:12]}", warehouse_dsn, str(tmp_path / "lake"))
 
 
 @pytest.fixture
 def pipeline(stores: Pipeline, spark: None) -> Pipeline:
-    """The same, its programs run in this process on the shared Spark."""
+    """Return an empty pipeline whose programs run in this process on the shared Spark session."""
     return stores
 
 
 @pytest.fixture
 def own_mongo(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
-    """A MongoDB of the test's own: its URI, and how to kill it and to start it again on the same port and data."""
+    """Start a MongoDB server for one test. Yield its URI, a function that kills it, and one that restarts it."""
     (tmp_path / "logs").mkdir()
     (tmp_path / "mongo").mkdir()
     servers: list[subprocess.Popen[bytes]] = []

@@ -1,7 +1,7 @@
-"""How does a test catch a load in the middle of its work? By a gate before a table of the warehouse.
+"""Gate: a trigger that pauses a load at its first insert into one table of the warehouse.
 
-While it is closed, every insert into the table waits at its first row, in the server itself: in the COPY of a task
-(``load.TABLE``) or within the transaction that readers must see nothing of (``market.TABLE``).
+While the gate is closed, an insert waits on an advisory lock in the server: in the COPY of a Spark task
+(``load.TABLE``) or in the transaction that replaces what readers see (``market.TABLE``).
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any
 import psycopg
 
 KEY = 7007
-SECONDS = 300.0
-WAITS = f"""
-create function public.wait_at_the_gate() returns trigger language plpgsql as $$
+WAIT_SECONDS = 300.0
+WAIT_FUNCTION = f"""
+create function public.wait_at_gate() returns trigger language plpgsql as $$
 begin
     perform pg_advisory_xact_lock({KEY});
     return new;
 end $$
 """
-TRIGGER = "create trigger gate before insert on {table} for each row execute function public.wait_at_the_gate()"
-# The tables of the schema load come and go: each gets its trigger when it is made.
+TRIGGER = "create trigger gate before insert on {table} for each row execute function public.wait_at_gate()"
+# A load creates and drops the tables of the schema load, so an event trigger adds the gate to each new table.
 ON_CREATION = """
-create function public.build_the_gate() returns event_trigger language plpgsql as $$
+create function public.create_gate() returns event_trigger language plpgsql as $$
 begin
     if to_regclass('{table}') is not null
         and not exists (select from pg_trigger where tgname = 'gate' and tgrelid = to_regclass('{table}'))
@@ -32,50 +32,50 @@ begin
         {trigger};
     end if;
 end $$;
-create event trigger build_the_gate on ddl_command_end when tag in ('CREATE TABLE')
-    execute function public.build_the_gate()
+create event trigger create_gate on ddl_command_end when tag in ('CREATE TABLE')
+    execute function public.create_gate()
 """
 
 
 class Gate:
-    """``with Gate(dsn, "market.bar_1h") as gate: …; gate.wait(); …; gate.open()``. Leaving the block opens it."""
+    """A closed gate before one table: ``with Gate(dsn, "market.bar_1h") as gate``. Leaving the block opens it."""
 
     def __init__(self, dsn: str, table: str) -> None:
         self.table = table
-        self._keeper: psycopg.Connection[Any] = psycopg.connect(dsn, autocommit=True)
+        self._connection: psycopg.Connection[Any] = psycopg.connect(dsn, autocommit=True)
 
     def __enter__(self) -> Gate:
-        self._keeper.execute("select pg_advisory_lock(%s)", [KEY])
-        self._keeper.execute(WAITS)
+        self._connection.execute("select pg_advisory_lock(%s)", [KEY])
+        self._connection.execute(WAIT_FUNCTION)
         trigger = TRIGGER.format(table=self.table)
-        passing = self.table.startswith("load.")
-        self._keeper.execute(ON_CREATION.format(table=self.table, trigger=trigger) if passing else trigger)
+        is_staging = self.table.startswith("load.")
+        self._connection.execute(ON_CREATION.format(table=self.table, trigger=trigger) if is_staging else trigger)
         return self
 
     def wait(self) -> int:
-        """Until somebody stands before the gate; returns the process id of the server's backend that does."""
-        deadline = time.monotonic() + SECONDS
+        """Wait until an insert is blocked by the gate. Return the process id of its server backend."""
+        deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
-            waiting = self._keeper.execute(
+            waiting = self._connection.execute(
                 "select pid from pg_locks where locktype = 'advisory' and objid = %s and not granted", [KEY]
             ).fetchone()
             if waiting:
                 return int(waiting[0])
             time.sleep(0.02)
-        raise AssertionError(f"nobody came to {self.table}")
+        raise AssertionError(f"no insert into {self.table} within {WAIT_SECONDS:.0f} s")
 
     def terminate(self) -> None:
-        """Has the server end the connection that waits, and waits for that end."""
-        ended = self._keeper.execute("select pg_terminate_backend(%s, 60000)", [self.wait()]).fetchone()
+        """Terminate the backend that waits at the gate, and wait until it has ended."""
+        ended = self._connection.execute("select pg_terminate_backend(%s, 60000)", [self.wait()]).fetchone()
         assert ended == (True,)
 
     def open(self) -> None:
-        self._keeper.execute("select pg_advisory_unlock_all()")
+        self._connection.execute("select pg_advisory_unlock_all()")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.open()
-        self._keeper.execute("drop event trigger if exists build_the_gate")
-        self._keeper.execute("drop function public.wait_at_the_gate() cascade")
-        self._keeper.close()
+        self._connection.execute("drop event trigger if exists create_gate")
+        self._connection.execute("drop function public.wait_at_gate() cascade")
+        self._connection.close()

@@ -1,6 +1,6 @@
-"""How does a program die at a chosen point? It is run by ``python interrupted.py WHEN WHERE PROGRAM [ARGUMENTS…]``.
+"""Run a program that kills itself at a chosen point: ``python interrupted.py WHEN WHERE PROGRAM [ARGUMENTS…]``.
 
-The process sends itself SIGKILL ``before`` or ``after`` the first call of ``module:Class.function`` of the package.
+The process sends itself SIGKILL ``before`` or ``after`` (WHEN) the first call of ``module:Class.function`` (WHERE).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import sys
 from typing import Any
 
 
-def die(when: str, where: str) -> None:
-    """Has this process killed there."""
+def kill_at(when: str, where: str) -> None:
+    """Patch the function so that its first call kills this process."""
     module, _, path = where.partition(":")
     owner: Any = importlib.import_module(module)
     *parents, name = path.split(".")
@@ -22,16 +22,16 @@ def die(when: str, where: str) -> None:
         owner = getattr(owner, parent)
     original = getattr(owner, name)
 
-    def dying(*arguments: Any, **options: Any) -> None:
+    def killing(*arguments: Any, **options: Any) -> None:
         if when == "after":
             original(*arguments, **options)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    setattr(owner, name, dying)
+    setattr(owner, name, killing)
 
 
 if __name__ == "__main__":
     when, where, program, *arguments = sys.argv[1:]
-    die(when, where)
+    kill_at(when, where)
     sys.argv = [program, *arguments]
     runpy.run_path(program, run_name="__main__")

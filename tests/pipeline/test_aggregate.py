@@ -1,5 +1,7 @@
-"""Aggregate loads what was published and only that, counts buckets from the session's open, and lets corrections
-travel: after any sequence of changes the warehouse is what one load of everything would have made it."""
+"""Aggregate: what a load takes, how it buckets bars, and how corrections reach the warehouse.
+
+After any sequence of changes the warehouse equals one load of everything.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from harness import AGGREGATE, Pipeline, made_up, revised
+from harness import AGGREGATE, Pipeline, random_session, revised
 
 from barflow.lake.manifests import Manifest, Partition
 from barflow.market.bars import SessionBars
@@ -23,13 +25,15 @@ BAR_TABLES = TABLES[:-1]
 
 
 def first_bars(symbol: str, days: list[str], bars: int = 4) -> dict[str, SessionBars]:
-    """The first bars of those sessions, by day: light, and enough for every table."""
-    return {day: made_up(symbol, day, bars=bars) for day in days}
+    """Return the first bars of each session, by day. They fill every table and load fast."""
+    return {day: random_session(symbol, day, bars=bars) for day in days}
 
 
 def test_per_session_staged_bars_equal_parquet_rows_equal_the_sum_of_bar_count(pipeline: Pipeline) -> None:
-    sessions = [made_up(symbol, day) for symbol in ("AAPL", "BRK.B", "EUR/USD") for day in ("2025-07-02", "2025-07-03")]
-    pipeline.stage([*sessions, made_up("AAPL", "2025-07-07", bars=31)])
+    sessions = [
+        random_session(symbol, day) for symbol in ("AAPL", "BRK.B", "EUR/USD") for day in ("2025-07-02", "2025-07-03")
+    ]
+    pipeline.stage([*sessions, random_session("AAPL", "2025-07-07", bars=31)])
     pipeline.process()
     pipeline.aggregate()
     counts = pipeline.counts()
@@ -37,16 +41,16 @@ def test_per_session_staged_bars_equal_parquet_rows_equal_the_sum_of_bar_count(p
     assert {hop: found for hop, found in counts.items() if found != counts["staged"]} == {}
 
 
-def test_the_warehouse_equals_the_oracle_in_whatever_order_the_past_arrives(pipeline: Pipeline) -> None:
+def test_the_warehouse_equals_the_oracle_in_any_order_of_arrival(pipeline: Pipeline) -> None:
     aapl, msft = (first_bars(symbol, DAYS) for symbol in ("AAPL", "MSFT"))
     corrected = revised(aapl[DAYS[35]], 3, close=aapl[DAYS[35]].low[3], volume=9)
     steps: list[dict[str, list[SessionBars]]] = [
-        {"the middle": [source[day] for source in (aapl, msft) for day in DAYS[30:60]]},
-        {"what was before": [aapl[day] for day in DAYS[:10]]},
+        {"middle sessions": [source[day] for source in (aapl, msft) for day in DAYS[30:60]]},
+        {"earlier sessions": [aapl[day] for day in DAYS[:10]]},
         {"a correction": [corrected]},
-        {"what was left out between": [aapl[day] for day in DAYS[10:30]] + [msft[DAYS[29]]]},
-        {"the newest, begun": [aapl[day] for day in DAYS[60:]] + [made_up("MSFT", DAYS[60], bars=2)]},
-        {"the newest, grown": [made_up("MSFT", DAYS[60], bars=7)]},
+        {"sessions in the gap": [aapl[day] for day in DAYS[10:30]] + [msft[DAYS[29]]]},
+        {"newest sessions, partial": [aapl[day] for day in DAYS[60:]] + [random_session("MSFT", DAYS[60], bars=2)]},
+        {"newest session, more bars": [random_session("MSFT", DAYS[60], bars=7)]},
     ]
     stored: dict[tuple[str, date], SessionBars] = {}
     for step in steps:
@@ -58,7 +62,7 @@ def test_the_warehouse_equals_the_oracle_in_whatever_order_the_past_arrives(pipe
         assert disagreements(pipeline.warehouse_dsn, Oracle.of_sessions(stored.values())) == {}, next(iter(step))
 
 
-def test_a_correction_reaches_its_day_and_the_metrics_that_depend_on_it_and_no_other_row(pipeline: Pipeline) -> None:
+def test_a_correction_changes_its_session_and_dependent_metrics_and_no_other_row(pipeline: Pipeline) -> None:
     aapl = first_bars("AAPL", DAYS)
     pipeline.stage([*aapl.values(), *first_bars("MSFT", DAYS).values()])
     pipeline.process()
@@ -78,7 +82,7 @@ def test_a_correction_reaches_its_day_and_the_metrics_that_depend_on_it_and_no_o
         assert {load for found in loads.values() for load in found} == {first}
     assert read_table(pipeline.warehouse_dsn, "daily_metrics")[key]["close"] == aapl[day].high[3]
     rewritten = [str(day) for (symbol, day), loads in pipeline.load_ids("daily_metrics").items() if loads == {second}]
-    # Fifty sessions: the last whose sma_50 looks back as far as the corrected day.
+    # Fifty sessions: the sma_50 of the last one still includes the corrected day.
     assert sorted(rewritten) == DAYS[7:57]
     assert {symbol for (symbol, _), loads in pipeline.load_ids("daily_metrics").items() if loads == {second}} == {
         "AAPL"
@@ -86,7 +90,7 @@ def test_a_correction_reaches_its_day_and_the_metrics_that_depend_on_it_and_no_o
 
 
 def test_the_second_load_of_the_same_lake_changes_nothing(pipeline: Pipeline) -> None:
-    """Flaw 5 of earlier systems: a rerun appended its rows again."""
+    """Check flaw 5 of earlier systems: a rerun appended its rows again."""
     pipeline.stage(first_bars("AAPL", DAYS[:3]).values())
     pipeline.process()
     pipeline.aggregate()
@@ -99,19 +103,19 @@ def test_the_second_load_of_the_same_lake_changes_nothing(pipeline: Pipeline) ->
     )
     assert (pipeline.warehouse(), pipeline.rows("ops.load_run")) == before
     pipeline.aggregate("--full")
-    assert without_loads(pipeline.warehouse()) == without_loads(before[0])
+    assert without_load_ids(pipeline.warehouse()) == without_load_ids(before[0])
 
 
-def without_loads(warehouse: dict[str, list[tuple[Any, ...]]]) -> dict[str, list[tuple[Any, ...]]]:
-    """The rows without their last column, the load."""
+def without_load_ids(warehouse: dict[str, list[tuple[Any, ...]]]) -> dict[str, list[tuple[Any, ...]]]:
+    """Return the rows without their last column, load_id."""
     return {table: [row[:-1] for row in rows] for table, rows in warehouse.items()}
 
 
-def test_a_full_load_replaces_everything_and_takes_the_waiting_manifests(pipeline: Pipeline) -> None:
+def test_a_full_load_replaces_everything_and_consumes_the_waiting_manifests(pipeline: Pipeline) -> None:
     pipeline.stage([*first_bars("AAPL", DAYS[:3]).values(), *first_bars("MSFT", DAYS[:3]).values()])
     pipeline.process()
     old = pipeline.aggregate()["run_id"]
-    # The archive lost a session, and another was published meanwhile.
+    # The archive loses one session, and process publishes another.
     kept = pipeline.lake.read("AAPL", DAYS[0][:7])
     assert kept is not None
     pipeline.lake.replace("AAPL", DAYS[0][:7], kept.slice(4))
@@ -132,9 +136,9 @@ def test_a_full_load_replaces_everything_and_takes_the_waiting_manifests(pipelin
 
 
 def test_open_and_close_do_not_depend_on_the_order_of_rows(pipeline: Pipeline) -> None:
-    """Flaw 1 of earlier systems: `first` and `last` on newest-first rows swap open and close."""
+    """Check flaw 1 of earlier systems: `first` and `last` on newest-first rows swap open and close."""
     day = "2025-07-02"
-    bars = made_up("AAPL", day)
+    bars = random_session("AAPL", day)
     pipeline.stage([bars])
     pipeline.process()
     table = pipeline.lake.read("AAPL", "2025-07")
@@ -150,25 +154,31 @@ def test_open_and_close_do_not_depend_on_the_order_of_rows(pipeline: Pipeline) -
 
 
 def test_buckets_never_mix_symbols(pipeline: Pipeline) -> None:
-    """Flaw 2 of earlier systems: a bucket without the symbol in its key."""
-    cheap, dear = made_up("PENNY", "2025-07-02"), made_up("DEAR", "2025-07-02")
+    """Check flaw 2 of earlier systems: a bucket without the symbol in its key."""
+    cheap, expensive = random_session("PENNY", "2025-07-02"), random_session("GOLD", "2025-07-02")
     for name in ("open", "high", "low", "close"):
-        setattr(dear, name, [price * 1000 for price in getattr(dear, name)])
-    pipeline.stage([cheap, dear])
+        setattr(expensive, name, [price * 1000 for price in getattr(expensive, name)])
+    pipeline.stage([cheap, expensive])
     pipeline.process()
     pipeline.aggregate()
     for table in BAR_TABLES:
         rows = read_table(pipeline.warehouse_dsn, table)
-        for bars in (cheap, dear):
-            mine = [row for (symbol, _), row in rows.items() if symbol == bars.symbol]
-            assert sum(row["volume"] for row in mine) == sum(bars.volume)
-            assert max(row["high"] for row in mine) == max(bars.high)
-            assert min(row["low"] for row in mine) == min(bars.low)
+        for bars in (cheap, expensive):
+            own_rows = [row for (symbol, _), row in rows.items() if symbol == bars.symbol]
+            assert sum(row["volume"] for row in own_rows) == sum(bars.volume)
+            assert max(row["high"] for row in own_rows) == max(bars.high)
+            assert min(row["low"] for row in own_rows) == min(bars.low)
 
 
-def test_a_session_opens_at_its_own_utc_hour_on_both_sides_of_the_change_of_clocks(pipeline: Pipeline) -> None:
-    """Flaws 6 and 7 of earlier systems: wall time stored as UTC, a fixed session, buckets by the clock's hour."""
-    pipeline.stage([made_up("AAPL", "2025-10-31"), made_up("AAPL", "2025-11-03"), made_up("AAPL", "2025-11-28")])
+def test_a_session_opens_at_its_own_utc_hour_before_and_after_a_daylight_saving_change(pipeline: Pipeline) -> None:
+    """Check flaws 6 and 7 of earlier systems: local time stored as UTC, fixed session hours, buckets by clock hour."""
+    pipeline.stage(
+        [
+            random_session("AAPL", "2025-10-31"),
+            random_session("AAPL", "2025-11-03"),
+            random_session("AAPL", "2025-11-28"),
+        ]
+    )
     pipeline.process()
     pipeline.aggregate()
     starts: dict[date, list[tuple[int, int]]] = {}
@@ -183,12 +193,12 @@ def test_a_session_opens_at_its_own_utc_hour_on_both_sides_of_the_change_of_cloc
     assert expected == [12, 12, 12, 12, 12, 12, 6] * 2 + [12, 12, 12, 6]
 
 
-def test_symbols_that_go_without_full_are_refused(pipeline: Pipeline) -> None:
+def test_symbols_without_full_are_rejected(pipeline: Pipeline) -> None:
     ran = pipeline.run(AGGREGATE, "--symbols", "AAPL")
     assert (ran.code, "--symbols goes with --full" in ran.error) == (2, True)
 
 
-def test_a_symbol_that_the_lake_does_not_have_is_named(pipeline: Pipeline) -> None:
+def test_an_unknown_symbol_is_named_in_the_error(pipeline: Pipeline) -> None:
     pipeline.stage(first_bars("AAPL", DAYS[:1]).values())
     pipeline.process()
     ran = pipeline.run(AGGREGATE, "--full", "--symbols", "AAPL,NOPE")
@@ -196,7 +206,7 @@ def test_a_symbol_that_the_lake_does_not_have_is_named(pipeline: Pipeline) -> No
     assert pipeline.warehouse() == {table: [] for table in TABLES}
 
 
-def test_a_published_partition_that_is_gone_stops_the_load(pipeline: Pipeline) -> None:
+def test_a_missing_partition_stops_the_load(pipeline: Pipeline) -> None:
     pipeline.stage(first_bars("AAPL", DAYS[:1]).values())
     pipeline.process()
     Path(pipeline.lake.path("AAPL", DAYS[0][:7])).unlink()
@@ -208,7 +218,7 @@ def test_a_published_partition_that_is_gone_stops_the_load(pipeline: Pipeline) -
     assert pipeline.aggregate()["sessions"] == 1
 
 
-def test_a_damaged_file_stops_the_load_by_name(pipeline: Pipeline) -> None:
+def test_a_damaged_file_stops_the_load_and_is_named(pipeline: Pipeline) -> None:
     pipeline.stage(first_bars("AAPL", DAYS[:1]).values())
     pipeline.process()
     Path(pipeline.lake.path("AAPL", DAYS[0][:7])).write_bytes(b"PAR1 not really")
@@ -218,7 +228,7 @@ def test_a_damaged_file_stops_the_load_by_name(pipeline: Pipeline) -> None:
     assert pipeline.warehouse() == {table: [] for table in TABLES}
 
 
-def test_a_session_that_was_announced_and_is_not_in_the_file_stops_the_load(pipeline: Pipeline) -> None:
+def test_a_session_of_the_manifest_that_is_not_in_the_file_stops_the_load(pipeline: Pipeline) -> None:
     pipeline.stage(first_bars("AAPL", DAYS[:1]).values())
     pipeline.process()
     missing = Partition("AAPL", DAYS[0][:7], 4, {DAYS[1]: 1})
@@ -230,7 +240,7 @@ def test_a_session_that_was_announced_and_is_not_in_the_file_stops_the_load(pipe
 
 
 @pytest.mark.parametrize("text", ['{"run_id": "x"', '{"run_id": "x", "created_at": "2025-07-02", "partitions": [{}]}'])
-def test_a_damaged_manifest_stops_the_load_by_name(pipeline: Pipeline, text: str) -> None:
+def test_a_damaged_manifest_stops_the_load_and_is_named(pipeline: Pipeline, text: str) -> None:
     folder = Path(pipeline.lake.root) / "manifests"
     folder.mkdir(parents=True)
     (folder / "x.json").write_text(text)

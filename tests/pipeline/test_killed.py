@@ -1,5 +1,7 @@
-"""A run that is killed anywhere changes nothing that readers see, or all of it; the next run leaves the state of one
-clean run, and nothing else."""
+"""Killed runs: readers see all of a killed run's changes or none, and the next run completes its work.
+
+The end state equals that of one clean run.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ import psutil
 import psycopg
 import pytest
 from gate import Gate
-from harness import AGGREGATE, PROCESS, Pipeline, made_up
+from harness import AGGREGATE, PROCESS, Pipeline, random_session
 
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import sessions_between
@@ -28,19 +30,19 @@ NEW_DAYS = [str(item.session_date) for item in sessions_between(date(2025, 8, 4)
 
 @dataclass
 class Running:
-    """A pipeline with a past, and every session that it was given."""
+    """A pipeline with loaded sessions, and every session that was staged in it."""
 
     pipeline: Pipeline
-    given: dict[tuple[str, date], SessionBars] = field(default_factory=dict)
-    deliveries: int = 0
+    staged: dict[tuple[str, date], SessionBars] = field(default_factory=dict)
+    changes: int = 0
 
-    def news(self) -> None:
-        """Stages two revised days and a new one, in two months, of two symbols."""
-        self.deliveries += 1
-        days = ("2025-07-02", "2025-08-01", NEW_DAYS[self.deliveries])
-        made = [made_up(symbol, day, seed=self.deliveries) for symbol in ("AAPL", "MSFT") for day in days]
+    def stage_changes(self) -> None:
+        """Stage two revised days and a new one, in two months, of two symbols."""
+        self.changes += 1
+        days = ("2025-07-02", "2025-08-01", NEW_DAYS[self.changes])
+        made = [random_session(symbol, day, seed=self.changes) for symbol in ("AAPL", "MSFT") for day in days]
         self.pipeline.stage(made)
-        self.given |= {(bars.symbol, bars.session_date): bars for bars in made}
+        self.staged |= {(bars.symbol, bars.session_date): bars for bars in made}
 
 
 @pytest.fixture(scope="module")
@@ -48,34 +50,34 @@ def running(
     mongodb_uri: str, module_warehouse_dsn: str, spark: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Running:
     lake = str(tmp_path_factory.mktemp("killed") / "lake")
-    # A lease does not outlive a dead run for long.
+    # The lease of a killed run expires after one second.
     found = Running(
         Pipeline(mongodb_uri, f"killed_{uuid4().hex[:8]}", module_warehouse_dsn, lake, {"BARFLOW_LEASE_SECONDS": "1"})
     )
-    found.news()
+    found.stage_changes()
     found.pipeline.process()
     found.pipeline.aggregate()
     return found
 
 
-def family_of(child: Popen[str]) -> set[psutil.Process]:
-    """All that a running program has started: of a dead one they are no longer known."""
+def descendants_of(child: Popen[str]) -> set[psutil.Process]:
+    """Return all processes that a program has started. Call it while the program runs."""
     return set(psutil.Process(child.pid).children(recursive=True))
 
 
-def ends(child: Popen[str], family: set[psutil.Process]) -> None:
-    """Waits for a program that is killed, and for all that it had started: `family`, and what it starts meanwhile."""
+def wait_for_kill(child: Popen[str], descendants: set[psutil.Process]) -> None:
+    """Wait until a killed program and all its descendants have ended, including those that it still starts."""
     while child.poll() is None:
-        family |= family_of(child)
+        descendants |= descendants_of(child)
         time.sleep(0.05)
-    said = child.communicate()[1]
-    assert child.returncode == -signal.SIGKILL, said
-    assert family, "it had not started Spark"
-    assert psutil.wait_procs(family, timeout=60)[1] == []
+    stderr = child.communicate()[1]
+    assert child.returncode == -signal.SIGKILL, stderr
+    assert descendants, "the program had not started Spark"
+    assert psutil.wait_procs(descendants, timeout=60)[1] == []
 
 
 def archived(pipeline: Pipeline) -> dict[tuple[str, str], list[dict[str, object]]]:
-    """Every row of the lake, by partition."""
+    """Return every row of the lake, by partition."""
     found = {}
     for symbol, month, _ in pipeline.lake.partitions():
         table = pipeline.lake.read(symbol, month)
@@ -85,70 +87,72 @@ def archived(pipeline: Pipeline) -> dict[tuple[str, str], list[dict[str, object]
 
 
 def check_end_state(running: Running) -> None:
-    """That every store holds what was given, and nothing is left of the run that died."""
+    """Assert that every store holds the staged sessions, and that nothing of the killed run remains."""
     pipeline = running.pipeline
     expected: dict[tuple[str, str], list[dict[str, object]]] = {}
-    for bars in sorted(running.given.values(), key=lambda bars: bars.session_date):
+    for bars in sorted(running.staged.values(), key=lambda bars: bars.session_date):
         columns = {name: getattr(bars, name) for name in ("ts", "open", "high", "low", "close", "volume", "revision")}
-        columns["ts"] = [ts.replace(tzinfo=None) for ts in bars.ts]  # as a task reads them
+        columns["ts"] = [ts.replace(tzinfo=None) for ts in bars.ts]  # as a Spark task reads them
         rows = to_table([{"symbol": bars.symbol, "session_date": str(bars.session_date), **columns}])
         partition = expected.setdefault((bars.symbol, f"{bars.session_date:%Y-%m}"), [])
         partition += rows.drop_columns("revision").to_pylist()
     assert archived(pipeline) == expected
-    assert disagreements(pipeline.warehouse_dsn, Oracle.of_sessions(running.given.values())) == {}
+    assert disagreements(pipeline.warehouse_dsn, Oracle.of_sessions(running.staged.values())) == {}
     counts = pipeline.counts()
     assert {hop: found for hop, found in counts.items() if found != counts["staged"]} == {}
     assert [*Path(pipeline.lake.root).glob("_staged/*")] == []
     with psycopg.connect(pipeline.warehouse_dsn) as connection:
         assert connection.execute("select 1 from pg_namespace where nspname = 'load'").fetchone() is None
-        taken = connection.execute("select unnest(manifests) from ops.load_run order by 1").fetchall()
-    assert [run_id for (run_id,) in taken] == pipeline.lake.manifest_ids()
+        consumed = connection.execute("select unnest(manifests) from ops.load_run order by 1").fetchall()
+    assert [run_id for (run_id,) in consumed] == pipeline.lake.manifest_ids()
 
 
-PROCESS_DIES = {
-    "when all is staged and nothing in place": ("after", "barflow.pipeline.process:stage_partitions"),
-    "with one partition in place and the others not": ("after", "barflow.lake.partitions:Lake._promote"),
+KILL_POINTS = {
+    "all files staged, none in place": ("after", "barflow.pipeline.process:stage_partitions"),
+    "one partition in place": ("after", "barflow.lake.partitions:Lake._promote"),
     "between the manifest and the ledger": ("after", "barflow.lake.partitions:Lake.publish"),
 }
 
 
-@pytest.mark.parametrize("point", PROCESS_DIES)
-def test_process_killed_anywhere_is_completed_by_the_next_run(running: Running, point: str) -> None:
-    running.news()
+@pytest.mark.parametrize("point", KILL_POINTS)
+def test_the_next_run_completes_a_killed_process(running: Running, point: str) -> None:
+    running.stage_changes()
     pipeline = running.pipeline
     before = pipeline.warehouse(), pipeline.lake.manifest_ids(), archived(pipeline)
-    ends(pipeline.start(PROCESS, under=(str(INTERRUPTED), *PROCESS_DIES[point])), set())
+    wait_for_kill(pipeline.start(PROCESS, under=(str(INTERRUPTED), *KILL_POINTS[point])), set())
     assert pipeline.warehouse() == before[0]
     assert (pipeline.lake.manifest_ids() == before[1]) == (point != "between the manifest and the ledger")
-    assert (archived(pipeline) == before[2]) == (point == "when all is staged and nothing in place")
+    assert (archived(pipeline) == before[2]) == (point == "all files staged, none in place")
     pipeline.process()
     pipeline.aggregate()
     check_end_state(running)
 
 
-@pytest.mark.parametrize("table", ["load.bar_30min", "market.bar_1h"], ids=["in a copy", "between copies and commit"])
-def test_aggregate_killed_in_the_middle_of_a_write_is_completed_by_the_next_run(running: Running, table: str) -> None:
-    running.news()
+@pytest.mark.parametrize("table", ["load.bar_30min", "market.bar_1h"], ids=["during a COPY", "during the transaction"])
+def test_the_next_run_completes_an_aggregate_killed_during_a_write(running: Running, table: str) -> None:
+    running.stage_changes()
     pipeline = running.pipeline
     pipeline.process()
     before = pipeline.warehouse()
     with Gate(pipeline.warehouse_dsn, table) as gate:
         child = pipeline.start(AGGREGATE)
         gate.wait()
-        family = family_of(child)
+        descendants = descendants_of(child)
         child.kill()
-        ends(child, family)
+        wait_for_kill(child, descendants)
         assert pipeline.warehouse() == before
     assert pipeline.warehouse() == before
     assert pipeline.aggregate()["outcome"] == "loaded"
     check_end_state(running)
 
 
-def test_aggregate_killed_after_its_commit_has_nothing_left_to_do(running: Running) -> None:
-    running.news()
+def test_an_aggregate_killed_after_its_commit_needs_no_second_load(running: Running) -> None:
+    running.stage_changes()
     pipeline = running.pipeline
     pipeline.process()
-    ends(pipeline.start(AGGREGATE, under=(str(INTERRUPTED), "after", "barflow.warehouse.load:Load.commit")), set())
+    wait_for_kill(
+        pipeline.start(AGGREGATE, under=(str(INTERRUPTED), "after", "barflow.warehouse.load:Load.commit")), set()
+    )
     loaded = pipeline.warehouse()
     assert pipeline.aggregate()["outcome"] == "nothing new"
     assert pipeline.warehouse() == loaded

@@ -1,4 +1,4 @@
-"""Process writes what changed and only that, publishes only what agrees with MongoDB, and forgets no session."""
+"""Process: it writes changed partitions only, publishes only what agrees with MongoDB, and loses no session."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from harness import PROCESS, Pipeline, made_up, revised
+from harness import PROCESS, Pipeline, random_session, revised
 
 from barflow.errors import BarflowError
 from barflow.lake.partitions import Lake
@@ -17,21 +17,20 @@ from barflow.staging.sessions import Staging
 
 JULY = ("2025-07-29", "2025-07-30", "2025-07-31")
 AUGUST = ("2025-08-01", "2025-08-04")
-Stage = Any
 
 
 def market(*symbols: str, days: tuple[str, ...] = (*JULY, *AUGUST), bars: int | None = None) -> list[Any]:
-    return [made_up(symbol, day, bars=bars) for symbol in symbols for day in days]
+    return [random_session(symbol, day, bars=bars) for symbol in symbols for day in days]
 
 
 def files(lake: Lake) -> dict[str, tuple[int, int]]:
-    """Every file of the lake by its path, with what shows that it was replaced."""
+    """Return every file of the lake by path, with its inode and modification time: both change when it is replaced."""
     found = (path for path in Path(lake.root).rglob("*") if path.is_file())
     return {str(path.relative_to(lake.root)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
 
 
-def before_reading(monkeypatch: pytest.MonkeyPatch, act: Any) -> None:
-    """Has something happen after the changes were counted and before a task reads the bars."""
+def run_before_reading(monkeypatch: pytest.MonkeyPatch, act: Any) -> None:
+    """Call ``act`` after process has counted the changes and before a task reads the bars."""
     original = process.stage_partitions
 
     def late(*arguments: Any, **options: Any) -> list[Written]:
@@ -54,7 +53,7 @@ def test_only_changed_partitions_are_written_and_only_changed_sessions_announced
     pipeline.stage(market("AAPL", "MSFT"))
     pipeline.process()
     before = files(pipeline.lake)
-    bars = made_up("AAPL", JULY[1])
+    bars = random_session("AAPL", JULY[1])
     pipeline.stage([revised(bars, 3, close=bars.low[3])])
     done = pipeline.process()
     replaced = {path for path, mark in files(pipeline.lake).items() if before.get(path) != mark}
@@ -64,7 +63,7 @@ def test_only_changed_partitions_are_written_and_only_changed_sessions_announced
     assert (partition.sessions, partition.rows) == ([JULY[1]], 3 * 78)
 
 
-def test_a_run_without_news_starts_no_spark_and_publishes_nothing(pipeline: Pipeline) -> None:
+def test_a_run_without_changes_starts_no_spark_and_publishes_nothing(pipeline: Pipeline) -> None:
     pipeline.stage(market("AAPL"))
     pipeline.process()
     before = files(pipeline.lake)
@@ -75,7 +74,7 @@ def test_a_run_without_news_starts_no_spark_and_publishes_nothing(pipeline: Pipe
 
 
 def test_no_bar_passes_through_the_driver(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flaw 8 of earlier systems."""
+    """Check flaw 8 of earlier systems: the driver collected all bars."""
 
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("the driver read bars")
@@ -86,9 +85,9 @@ def test_no_bar_passes_through_the_driver(pipeline: Pipeline, monkeypatch: pytes
     assert pipeline.process()["rows"] == 5 * 78
 
 
-def test_the_newest_version_of_a_bar_is_the_only_one(pipeline: Pipeline) -> None:
-    """Flaw 9 of earlier systems: which of several versions is kept must not be chance."""
-    bars = made_up("AAPL", JULY[0], bars=3)
+def test_only_the_newest_version_of_a_bar_is_published(pipeline: Pipeline) -> None:
+    """Check flaw 9 of earlier systems: chance decided which of several versions was kept."""
+    bars = random_session("AAPL", JULY[0], bars=3)
     for close in (bars.low[1], bars.high[1], bars.open[1]):
         pipeline.stage([revised(bars, 1, close=close)])
         pipeline.process()
@@ -98,7 +97,7 @@ def test_the_newest_version_of_a_bar_is_the_only_one(pipeline: Pipeline) -> None
     assert table["revision"].to_pylist() == [0, 2, 0]
 
 
-def test_rows_lie_in_time_order(pipeline: Pipeline) -> None:
+def test_rows_are_sorted_by_time(pipeline: Pipeline) -> None:
     pipeline.stage(market("AAPL", days=(JULY[2],)))
     pipeline.process()
     pipeline.stage(market("AAPL", days=(JULY[0],)))
@@ -114,7 +113,7 @@ def test_the_archive_keeps_sessions_that_expired_in_mongodb(pipeline: Pipeline) 
     pipeline.process()
     counts, old = pipeline.counts()["parquet"], pipeline.lake.read("AAPL", "2025-07")
     pipeline.database["bars"].delete_many({"session_date": {"$lt": JULY[2]}})
-    pipeline.stage([revised(made_up("AAPL", JULY[2]), 0, volume=1)])
+    pipeline.stage([revised(random_session("AAPL", JULY[2]), 0, volume=1)])
     for arguments in ((), ("--full",), ("--full", "--symbols", "AAPL")):
         pipeline.process(*arguments)
         assert pipeline.counts()["parquet"] == counts, arguments
@@ -125,17 +124,17 @@ def test_the_archive_keeps_sessions_that_expired_in_mongodb(pipeline: Pipeline) 
     assert new["volume"][2 * 78].as_py() == 1
 
 
-def test_a_lost_file_comes_back_with_its_whole_month(pipeline: Pipeline) -> None:
+def test_a_lost_file_is_rewritten_with_its_whole_month(pipeline: Pipeline) -> None:
     pipeline.stage(market("AAPL"))
     pipeline.process()
     Path(pipeline.lake.path("AAPL", "2025-07")).unlink()
-    pipeline.stage([revised(made_up("AAPL", JULY[1]), 0, volume=1)])
+    pipeline.stage([revised(random_session("AAPL", JULY[1]), 0, volume=1)])
     pipeline.process()
     counts = pipeline.counts()
     assert counts["parquet"] == counts["staged"]
 
 
-def test_full_writes_every_partition_again(pipeline: Pipeline) -> None:
+def test_full_rewrites_every_partition(pipeline: Pipeline) -> None:
     pipeline.stage(market("AAPL", "MSFT"))
     pipeline.process()
     one = pipeline.process("--full", "--symbols", "MSFT")
@@ -144,24 +143,24 @@ def test_full_writes_every_partition_again(pipeline: Pipeline) -> None:
     assert pipeline.process()["outcome"] == "nothing changed"
 
 
-def test_some_symbols_first_leaves_the_others_for_the_next_run(pipeline: Pipeline) -> None:
+def test_a_run_of_some_symbols_leaves_the_others_to_the_next_run(pipeline: Pipeline) -> None:
     pipeline.stage(market("AAPL", "MSFT", "NVDA"))
     assert pipeline.process("--symbols", "MSFT")["partitions"] == 2
     done = pipeline.process()
     assert {item.symbol for item in pipeline.lake.manifest(done["manifest"]).partitions} >= {"AAPL", "NVDA"}
     assert pipeline.process()["outcome"] == "nothing changed"
-    pipeline.stage([made_up("NVDA", "2025-08-05")])
+    pipeline.stage([random_session("NVDA", "2025-08-05")])
     assert pipeline.process("--symbols", "AAPL")["outcome"] == "nothing changed"
     assert pipeline.process()["sessions"] == 1
 
 
-def test_a_document_of_uneven_columns_is_refused_by_name(pipeline: Pipeline) -> None:
+def test_a_document_of_uneven_arrays_is_rejected_and_named(pipeline: Pipeline) -> None:
     pipeline.stage(market("AAPL"))
     pipeline.process()
     before = files(pipeline.lake)
-    day = made_up("AAPL", JULY[1])
+    day = random_session("AAPL", JULY[1])
     pipeline.stage([revised(day, 0, volume=1)])
-    for key, columns in ((JULY[1], day.close[:-1]), (JULY[2], [*day.close, 1.0])):  # one makes up for the other
+    for key, columns in ((JULY[1], day.close[:-1]), (JULY[2], [*day.close, 1.0])):  # the sum of both is unchanged
         pipeline.database["bars"].update_one({"_id": f"AAPL|5min|{key}"}, {"$set": {"close": columns}})
     ran = pipeline.run(PROCESS, "--full")
     assert ran.code == 1
@@ -170,21 +169,21 @@ def test_a_document_of_uneven_columns_is_refused_by_name(pipeline: Pipeline) -> 
     assert {path: mark for path, mark in files(pipeline.lake).items() if "_staged" not in path} == before
 
 
-def test_bars_that_vanish_without_a_word_stop_the_run(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bars_removed_without_a_new_version_stop_the_run(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline.stage(market("AAPL"))
     shorter = {"$pop": dict.fromkeys(("ts", "open", "high", "low", "close", "volume", "revision"), 1)}
     key = {"_id": f"AAPL|5min|{JULY[0]}"}
-    before_reading(monkeypatch, lambda: pipeline.database["bars"].update_one(key, shorter))
+    run_before_reading(monkeypatch, lambda: pipeline.database["bars"].update_one(key, shorter))
     ran = pipeline.run(PROCESS)
     assert ran.code == 1
     assert f"AAPL {JULY[0]}: MongoDB counts 78 bars and 77 were written. Nothing was published" in ran.error
     assert (pipeline.lake.manifest_ids(), list(pipeline.lake.partitions())) == ([], [])
 
 
-def test_a_session_that_vanishes_stops_the_run(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_deleted_during_the_run_stops_it(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline.stage(market("AAPL"))
     key = {"_id": f"AAPL|5min|{JULY[0]}"}
-    before_reading(monkeypatch, lambda: pipeline.database["bars"].delete_one(key))
+    run_before_reading(monkeypatch, lambda: pipeline.database["bars"].delete_one(key))
     ran = pipeline.run(PROCESS)
     assert "MongoDB counts 78 bars and 0 were written" in ran.error
     assert pipeline.lake.manifest_ids() == []
@@ -192,11 +191,11 @@ def test_a_session_that_vanishes_stops_the_run(pipeline: Pipeline, monkeypatch: 
     assert pipeline.process()["rows"] == 4 * 78
 
 
-def test_a_tick_during_the_run_is_left_whole_to_the_next_run(
+def test_a_session_that_a_tick_changes_during_the_run_is_published_whole(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline.stage(market("AAPL", bars=10))
-    before_reading(monkeypatch, lambda: pipeline.stage([made_up("AAPL", JULY[0])]))
+    run_before_reading(monkeypatch, lambda: pipeline.stage([random_session("AAPL", JULY[0])]))
     first = pipeline.process()
     monkeypatch.undo()
     assert pipeline.counts()["parquet"] == pipeline.counts()["staged"]
@@ -204,7 +203,7 @@ def test_a_tick_during_the_run_is_left_whole_to_the_next_run(
     assert pipeline.process()["outcome"] == "nothing changed"
 
 
-def test_a_file_that_lacks_rows_is_not_taken_for_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_lacks_rows_raises_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = pq.write_table
     monkeypatch.setattr(pq, "write_table", lambda table, *where, **how: write(table.slice(1), *where, **how))
     with pytest.raises(BarflowError, match="AAPL 2025-07: 78 rows were written and 77 are in the file"):
@@ -212,18 +211,18 @@ def test_a_file_that_lacks_rows_is_not_taken_for_written(tmp_path: Path, monkeyp
 
 
 def document(symbol: str, day: str) -> dict[str, Any]:
-    """A session as MongoDB gives it to a task: naive dates in UTC."""
-    bars = made_up(symbol, day)
+    """Return a session as a task reads it from MongoDB: naive UTC datetimes."""
+    bars = random_session(symbol, day)
     columns = {name: getattr(bars, name) for name in ("open", "high", "low", "close", "volume", "revision")}
     ts = [moment.replace(tzinfo=None) for moment in bars.ts]
     return {"_id": f"{symbol}|5min|{day}", "symbol": symbol, "session_date": day, "version": 1, "ts": ts, **columns}
 
 
-def test_a_task_that_was_given_up_for_lost_and_writes_on_changes_nothing(
+def test_a_late_write_of_an_abandoned_task_attempt_changes_nothing(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Its older rows must not take the place of those that the second attempt wrote and the run counted."""
-    bars, note = made_up("AAPL", JULY[0]), str(tmp_path / "where the first attempt stages")
+    """Its older rows must not replace those that the second attempt wrote and the run counted."""
+    bars, note = random_session("AAPL", JULY[0]), str(tmp_path / "first-attempt.txt")
     pipeline.stage([bars])
     write = partition_tasks.write_partition
 

@@ -1,4 +1,4 @@
-"""Readers see the old data until a load commits, also when a connection, a task, a disk or MongoDB fails before."""
+"""Readers see the old data until a load commits, also when a connection, a task, a disk or MongoDB fails first."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import psycopg
 import pyarrow as pa
 import pytest
 from gate import Gate
-from harness import AGGREGATE, PROCESS, Pipeline, Ran, made_up
+from harness import AGGREGATE, PROCESS, Pipeline, ProgramResult, random_session
 
 from barflow.warehouse import load
 from barflow.warehouse.load import TABLES
 from rehearsal.oracle import Oracle, disagreements
 
 DAYS = ("2025-07-02", "2025-07-03")
-OLD = [made_up(symbol, day) for symbol in ("AAPL", "MSFT") for day in DAYS]
-NEW = [made_up("AAPL", day, seed=1) for day in ("2025-07-02", "2025-07-07")]
+OLD = [random_session(symbol, day) for symbol in ("AAPL", "MSFT") for day in DAYS]
+NEW = [random_session("AAPL", day, seed=1) for day in ("2025-07-02", "2025-07-07")]
 AFTER = [*OLD[1:], *NEW]
 
 
 @pytest.fixture
 def published(pipeline: Pipeline) -> Pipeline:
-    """A warehouse with some days, and a revised and a new one that are published and not loaded."""
+    """Return a pipeline with loaded days. One revised day and one new day are published but not loaded."""
     pipeline.stage(OLD)
     pipeline.process()
     pipeline.aggregate()
@@ -34,10 +34,10 @@ def published(pipeline: Pipeline) -> Pipeline:
 
 
 class Background:
-    """Runs a program of a pipeline while the test goes on."""
+    """A program of a pipeline that runs in a thread beside the test."""
 
     def __init__(self, pipeline: Pipeline, program: str) -> None:
-        self._ran: list[Ran] = []
+        self._ran: list[ProgramResult] = []
         self._thread = threading.Thread(target=lambda: self._ran.append(pipeline.run(program)))
         self._thread.start()
 
@@ -45,13 +45,13 @@ class Background:
     def running(self) -> bool:
         return self._thread.is_alive()
 
-    def result(self) -> Ran:
+    def result(self) -> ProgramResult:
         self._thread.join()
         return self._ran[0]
 
 
 def snapshot(connection: psycopg.Connection[Any]) -> dict[str, list[Any]]:
-    """All tables as one reader sees them at one moment."""
+    """Return all tables as one reader sees them in one snapshot."""
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         return {table: connection.execute(f"select * from market.{table} order by 1, 2").fetchall() for table in TABLES}
@@ -63,7 +63,7 @@ def test_a_reader_sees_the_old_data_or_the_new_and_never_a_mixture(published: Pi
         with Gate(published.warehouse_dsn, "market.daily_metrics") as gate:
             loading = Background(published, AGGREGATE)
             seen.append(snapshot(reader))
-            gate.wait()  # four tables are replaced, in a transaction that nobody sees
+            gate.wait()  # four tables are replaced in the open transaction
             seen.append(snapshot(reader))
         while loading.running:
             seen.append(snapshot(reader))
@@ -75,7 +75,7 @@ def test_a_reader_sees_the_old_data_or_the_new_and_never_a_mixture(published: Pi
 
 
 @pytest.mark.parametrize("table", ["load.bar_1h", "market.bar_5min", "market.daily_metrics"])
-def test_a_connection_that_the_server_ends_loads_nothing(published: Pipeline, table: str) -> None:
+def test_a_load_whose_connection_the_server_ends_changes_nothing(published: Pipeline, table: str) -> None:
     before = published.warehouse()
     with Gate(published.warehouse_dsn, table) as gate:
         loading = Background(published, AGGREGATE)
@@ -94,10 +94,10 @@ def test_a_connection_that_the_server_ends_loads_nothing(published: Pipeline, ta
     assert disagreements(published.warehouse_dsn, Oracle.of_sessions(AFTER)) == {}
 
 
-def test_the_load_s_own_connection_may_break_between_its_steps(
+def test_a_load_whose_own_connection_breaks_before_the_commit_changes_nothing(
     published: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lock goes with it: no other load may come in between and this one commit after all."""
+    """The server frees the lock with the connection, so this load must not commit after another one started."""
     before = published.warehouse()
     check = load.Load.check
 
@@ -114,8 +114,8 @@ def test_the_load_s_own_connection_may_break_between_its_steps(
     assert published.aggregate()["outcome"] == "loaded"
 
 
-def test_a_task_that_ran_twice_leaves_no_row_twice(published: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its first attempt copies all its rows and dies before it can say so; the second copies them again."""
+def test_a_task_that_ran_twice_loads_no_row_twice(published: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first attempt copies all its rows and fails before it reports them. The second copies them again."""
     copy = load.copy_batches
 
     def lost(dsn: str, statement: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -140,29 +140,29 @@ def test_a_task_that_ran_twice_leaves_no_row_twice(published: Pipeline, monkeypa
     assert disagreements(published.warehouse_dsn, Oracle.of_sessions(AFTER)) == {}
 
 
-def test_a_full_disk_of_the_warehouse_loads_nothing(published: Pipeline) -> None:
-    refuse = """
-    create function public.refuse() returns trigger language plpgsql as $$
+def test_a_full_disk_of_the_warehouse_changes_nothing(published: Pipeline) -> None:
+    disk_full = """
+    create function public.raise_disk_full() returns trigger language plpgsql as $$
     begin raise 'could not extend file: No space left on device' using errcode = 'disk_full'; end $$;
-    create trigger refuse before insert on market.bar_1d for each row execute function public.refuse()
+    create trigger disk_full before insert on market.bar_1d for each row execute function public.raise_disk_full()
     """
     before = published.warehouse()
     with psycopg.connect(published.warehouse_dsn, autocommit=True) as server:
-        server.execute(refuse)
+        server.execute(disk_full)
         ran = published.run(AGGREGATE)
-        server.execute("drop function public.refuse() cascade")
+        server.execute("drop function public.raise_disk_full() cascade")
     assert (ran.code, "No space left on device. What it held before is unchanged." in ran.error) == (1, True)
     assert published.warehouse() == before
     assert published.aggregate()["outcome"] == "loaded"
 
 
-Act = Callable[[], None]
+Action = Callable[[], None]
 
 
 def test_a_mongodb_that_dies_during_process_publishes_nothing(
-    pipeline: Pipeline, own_mongo: tuple[str, Act, Act], monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, own_mongo: tuple[str, Action, Action], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from test_process import before_reading, files
+    from test_process import files, run_before_reading
 
     uri, kill, restart = own_mongo
     pipeline.mongodb_uri = uri
@@ -171,7 +171,7 @@ def test_a_mongodb_that_dies_during_process_publishes_nothing(
     pipeline.process()
     before = files(pipeline.lake)
     pipeline.stage(NEW)
-    before_reading(monkeypatch, kill)
+    run_before_reading(monkeypatch, kill)
     ran = pipeline.run(PROCESS)
     assert (ran.code, ran.error.startswith("MongoDB could not be reached:")) == (1, True)
     assert files(pipeline.lake) == before

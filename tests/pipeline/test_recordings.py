@@ -1,4 +1,4 @@
-"""Long and untidy recordings arrive as DuckDB computes them from their files: every row and column, to 1e-9."""
+"""Long recordings with gaps and revisions: every loaded row and column equals DuckDB's result, to 1e-9."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rehearsal.oracle import IBKR, YFINANCE, Oracle, disagreements, read_table
 def test_months_in_two_loads_with_revisions_equal_the_oracle(pipeline: Pipeline, recordings: Recordings) -> None:
     """The months have half days, both changes of daylight saving time, and bars outside the session.
 
-    The second load finds the past of its windows in the warehouse, and replaces what was revised or came late.
+    The second load reads earlier sessions for its windows from the warehouse, and replaces revised and late bars.
     """
     symbols = ("AAPL", "NVDA")
     files = {symbol: recordings.long[symbol] for symbol in symbols}
@@ -53,7 +53,7 @@ def test_months_in_two_loads_with_revisions_equal_the_oracle(pipeline: Pipeline,
 
 
 def test_gaps_and_idle_bars_equal_the_oracle(pipeline: Pipeline, recordings: Recordings) -> None:
-    """A bar is missing on two days, and one of AAPL traded nothing."""
+    """A bar is missing on each of two days, and one bar of AAPL has no volume."""
     files = {symbol: recordings.with_gaps[symbol] for symbol in ("AAPL", "TSLA")}
     for symbol, file in files.items():
         checked = received(symbol, file)

@@ -1,35 +1,26 @@
-"""Which templates do the tests of the stacks look at? An environment's, synthesized once, assets left unbuilt."""
+"""The deployments that the tests of the stacks look at. Each environment is synthesized once per test process."""
 
 from __future__ import annotations
 
-import json
-from contextlib import suppress
+from functools import cache
 
-import aws_cdk as cdk
 import pytest
-from deployments import ROOT, Deployment, Synthesize
+from deployments import OFFICE, Deployment, Synthesize, changed, synthesized
 
-import app
-from config.environment import Environment
+from config.environment import AlarmConfig, Environment, IngestConfig, NetworkConfig
 from config.environments import dev, prod, staging
-from stacks.base import BarflowStack
+from config.schedule import ProcessConfig
 
 
 @pytest.fixture(scope="session")
 def synthesize(tmp_path_factory: pytest.TempPathFactory) -> Synthesize:
-    """Makes the templates of an environment, judged by cdk-nag; further context, such as a flag, by keyword."""
-    context = json.loads((ROOT / "cdk.json").read_text())["context"] | {"aws:cdk:bundling-stacks": []}
+    """Return the deployment of an environment. Context, such as a flag, is given by keyword."""
 
-    def make(environment: Environment, **flags: str) -> Deployment:
-        outdir = tmp_path_factory.mktemp(environment.name)
-        made = cdk.App(context=context | flags, outdir=str(outdir))
-        app.build(made, environment)
-        stacks = {stack.part: stack for stack in made.node.children if isinstance(stack, BarflowStack)}
-        with suppress(RuntimeError):  # a finding without an answer, which one test is about
-            made.synth()
-        return Deployment(environment, stacks, outdir)
+    @cache
+    def once(environment: Environment, **context: str) -> Deployment:
+        return synthesized(environment, tmp_path_factory.mktemp(environment.name), **context)
 
-    return make
+    return once
 
 
 @pytest.fixture(scope="session")
@@ -51,5 +42,38 @@ def prod_deployment(synthesize: Synthesize) -> Deployment:
 def deployments(
     dev_deployment: Deployment, staging_deployment: Deployment, prod_deployment: Deployment
 ) -> list[Deployment]:
-    """Every environment there is."""
+    """All environments of the project."""
     return [dev_deployment, staging_deployment, prod_deployment]
+
+
+@pytest.fixture(scope="session")
+def host_ingests(synthesize: Synthesize) -> Deployment:
+    """The environment dev, with Airflow's host as the runner of ticks."""
+    return synthesize(changed(dev(), ingest=IngestConfig(runner="host")))
+
+
+@pytest.fixture(scope="session")
+def two_bots(synthesize: Synthesize) -> Deployment:
+    """The environment dev with the bots trend and mean-reversion."""
+    return synthesize(changed(dev(), bots=("trend", "mean-reversion")))
+
+
+@pytest.fixture(scope="session")
+def opened(synthesize: Synthesize) -> Deployment:
+    """The environment dev with Airflow's page open to OFFICE, and two services behind interface endpoints."""
+    network = NetworkConfig(airflow_ui_cidrs=OFFICE, interface_endpoints=("secretsmanager", "glue"))
+    return synthesize(changed(dev(), network=network))
+
+
+@pytest.fixture(scope="session")
+def customized(synthesize: Synthesize) -> Deployment:
+    """The environment dev with settings that no environment of the project has, each for tests of its own."""
+    return synthesize(
+        changed(
+            dev(),
+            bots=(),
+            network=NetworkConfig(airflow_ui_cidrs=("203.0.114.0/24",), dashboard_cidrs=("10.1.0.0/16",)),
+            process=ProcessConfig(schedule=("5 10-16 * * MON-FRI",)),
+            alarms=AlarmConfig(emails=("data@example.com",), budget_usd=90),
+        )
+    )

@@ -1,24 +1,30 @@
-"""What is a deployment to a test of the stacks? An environment with its stacks, their templates and their contract."""
+"""A synthesized environment for tests: its stacks, their templates and the runtime contract."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import aws_cdk as cdk
+
+import app
 from barflow.contract import RuntimeContract
 from config.environment import Environment
+from stacks.base import BarflowStack
 
 ROOT = Path(__file__).parents[2]
+OFFICE = ("203.0.113.0/24", "198.51.100.7/32")  # networks for documentation, which are not public
 Template = Mapping[str, Any]
 
 
 @dataclass
 class Deployment:
-    """An environment's stacks by their part's name, and their templates."""
+    """An environment with its stacks by part, such as ``Network``, and the folder of its cloud assembly."""
 
     environment: Environment
     stacks: Mapping[str, Any]
@@ -26,23 +32,31 @@ class Deployment:
 
     @cached_property
     def templates(self) -> dict[str, Template]:
+        """The templates by part."""
         return {
             part: json.loads((self.assembly / f"{stack.stack_name}.template.json").read_text())
             for part, stack in self.stacks.items()
         }
 
     def resources(self, part: str, kind: str) -> list[Mapping[str, Any]]:
-        """The properties of a stack's resources of a kind, such as ``AWS::Lambda::Function``."""
+        """Return the properties of a stack's resources of a type, such as ``AWS::Lambda::Function``."""
         found = self.templates[part]["Resources"].values()
         return [resource.get("Properties", {}) for resource in found if resource["Type"] == kind]
 
     def only(self, part: str, kind: str) -> Mapping[str, Any]:
+        """Return the properties of the only resource of a type."""
         (found,) = self.resources(part, kind)
         return found
 
+    def logical_id(self, part: str, kind: str) -> str:
+        """Return the logical id of the only resource of a type."""
+        resources = self.templates[part]["Resources"]
+        (found,) = (name for name, resource in resources.items() if resource["Type"] == kind)
+        return str(found)
+
     @cached_property
     def findings(self) -> set[tuple[str, str]]:
-        """What cdk-nag found and nobody answered: (rule, construct)."""
+        """The findings of cdk-nag without an acknowledgement: (rule, construct)."""
         report = json.loads((self.assembly / "validation-report.json").read_text())
         return {
             (violation["ruleName"], construct["constructPath"])
@@ -53,7 +67,7 @@ class Deployment:
 
     @property
     def contract(self) -> RuntimeContract:
-        """The runtime contract as the stack of the host gives it, tokens and all, in a region that has a name."""
+        """The runtime contract with CDK's tokens, in a region that has a name."""
         found: RuntimeContract = self.stacks["Orchestration"].contract
         return found.model_copy(update={"region": "us-east-1"})
 
@@ -61,6 +75,34 @@ class Deployment:
 Synthesize = Callable[..., Deployment]
 
 
+def synthesized(environment: Environment, folder: Path, **context: str) -> Deployment:
+    """Synthesize an environment into a folder, without building assets."""
+    base = json.loads((ROOT / "cdk.json").read_text())["context"] | {"aws:cdk:bundling-stacks": []}
+    made = cdk.App(context=base | context, outdir=str(folder))
+    app.build(made, environment)
+    stacks = {stack.part: stack for stack in made.node.children if isinstance(stack, BarflowStack)}
+    with suppress(RuntimeError):  # a finding of cdk-nag, which a test checks
+        made.synth()
+    return Deployment(environment, stacks, folder)
+
+
 def changed(environment: Environment, **settings: Any) -> Environment:
     """Return the environment with other values of these settings."""
     return Environment(**dict(environment) | settings)
+
+
+def text_of(value: Any) -> str:
+    """Return a text of a template with ``<name>`` for each token."""
+    if isinstance(value, str):
+        return value
+    ((function, inner),) = value.items()
+    if function == "Fn::Join":
+        return "".join(text_of(part) for part in inner[1])
+    if function == "Fn::Base64":
+        return text_of(inner)
+    return f"<{inner if isinstance(inner, str) else inner[0]}>"
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return the value of a property that is either a list or a single item, as a list."""
+    return value if isinstance(value, list) else [value]

@@ -1,4 +1,4 @@
-"""What does a role allow? Its statements as a flat list, for tests that say what must be in it and what must not."""
+"""The permissions of a role in a template, as a flat set."""
 
 from __future__ import annotations
 
@@ -7,47 +7,36 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aws_cdk import aws_iam as iam
+from deployments import as_list
 
 
 @dataclass(frozen=True)
-class Right:
-    """One action on one resource, under a condition (JSON, sorted). A resource's tokens are JSON as well."""
+class Permission:
+    """One allowed action on one resource, under a condition. The condition, and a resource's tokens, are JSON."""
 
     action: str
     resource: str
     condition: str
 
 
-def rights(template: Mapping[str, Any], role: str) -> set[Right]:
-    """The rights that a template's policies give to the role whose logical id starts so."""
+def permissions(template: Mapping[str, Any], role: str) -> set[Permission]:
+    """Return what a template's policies allow the role whose logical id starts with ``role``."""
     found = set()
     for resource in template["Resources"].values():
         if resource["Type"] != "AWS::IAM::Policy":
             continue
         properties = resource["Properties"]
         if any(str(item.get("Ref", "")).startswith(role) for item in properties["Roles"]):
-            found |= set(_flat(properties["PolicyDocument"]))
+            found |= set(_allowed(properties["PolicyDocument"]))
     return found
 
 
-def rights_of(role: iam.Role) -> set[Right]:
-    """The rights of a role that is still being built, from its own policy."""
-    policy = role.node.find_child("DefaultPolicy")
-    assert isinstance(policy, iam.Policy)
-    return set(_flat(policy.stack.resolve(policy.document)))
-
-
-def _flat(document: Mapping[str, Any]) -> Iterator[Right]:
+def _allowed(document: Mapping[str, Any]) -> Iterator[Permission]:
     for statement in document["Statement"]:
         if statement["Effect"] != "Allow":
             continue
         condition = json.dumps(statement.get("Condition", {}), sort_keys=True)
-        for action in _list(statement["Action"]):
-            for resource in _list(statement["Resource"]):
+        for action in as_list(statement["Action"]):
+            for resource in as_list(statement["Resource"]):
                 text = resource if isinstance(resource, str) else json.dumps(resource, sort_keys=True)
-                yield Right(action, text, condition)
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+                yield Permission(action, text, condition)

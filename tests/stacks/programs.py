@@ -1,4 +1,4 @@
-"""What does a program ask for? Its arguments, settings and packages, to hold against what a stack provides."""
+"""What a program needs: its arguments, the settings that it reads and the packages that it imports."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def program(path: str) -> ModuleType:
-    """A program of the repository, as a module."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    """Return a program of the repository as a module."""
+    spec = importlib.util.spec_from_file_location(path.replace("/", "_").removesuffix(".py"), ROOT / path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -25,7 +25,7 @@ def program(path: str) -> ModuleType:
 
 
 def settings_read(source: str, *functions: str) -> set[str]:
-    """The fields of Settings that a file of the repository reads, or only these functions in it."""
+    """Return the fields of Settings that a file reads, or only these functions of it."""
     tree = ast.parse((ROOT / source).read_text())
     parts: list[ast.AST] = [tree]
     if functions:
@@ -50,12 +50,12 @@ def _is_settings(node: ast.expr) -> bool:
 
 
 def variable(field: str) -> str:
-    """The environment variable of a field of Settings."""
+    """Return the environment variable of a field of Settings."""
     return "TWELVEDATA_API_KEY" if field == "twelvedata_api_key" else f"BARFLOW_{field.upper()}"
 
 
 def third_party_imports(source: str) -> set[str]:
-    """The top-level names that a program and the modules of barflow under it import at run time, at any place."""
+    """Return the packages that a program imports at run time, directly or through modules of barflow."""
     found: set[str] = set()
     for path in _reached(ROOT / source):
         found |= {name.split(".")[0] for name in _imports(path)}
@@ -63,20 +63,27 @@ def third_party_imports(source: str) -> set[str]:
 
 
 def _reached(start: Path) -> set[Path]:
-    """The program, and the modules of barflow that it imports at any depth."""
+    """Return the program, and the modules of barflow that it imports at any depth."""
     found, waiting = {start}, [start]
     while waiting:
-        for name in _imports(waiting.pop()):
-            path = ROOT / f"{name.replace('.', '/')}.py"
-            if name.startswith("barflow.") and path.exists() and path not in found:
-                found.add(path)
-                waiting.append(path)
+        names = {name for name in _imports(waiting.pop()) if name.split(".")[0] == "barflow"}
+        new = {path for name in names for path in _files(name)} - found
+        found |= new
+        waiting += new
     return found
 
 
+def _files(module: str) -> Iterator[Path]:
+    """Yield the files that an import of the module runs: its own, and those of the packages that it is in."""
+    folder = ROOT
+    for part in module.split("."):
+        folder /= part
+        yield from (path for path in (folder.with_suffix(".py"), folder / "__init__.py") if path.exists())
+
+
 def _imports(path: Path) -> Iterator[str]:
-    """Every module that a file imports, less what it imports for its types alone."""
-    tree = _Running().visit(ast.parse(path.read_text()))
+    """Yield the modules that a file imports, except those for type checking."""
+    tree = _WithoutTypeChecking().visit(ast.parse(path.read_text()))
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -85,8 +92,8 @@ def _imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-class _Running(ast.NodeTransformer):
-    """Leaves out the blocks that only a type checker sees."""
+class _WithoutTypeChecking(ast.NodeTransformer):
+    """Removes the blocks that only a type checker reads."""
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
         self.generic_visit(node)

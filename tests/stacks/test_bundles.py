@@ -1,4 +1,4 @@
-"""Does each function's bundle hold all that the function imports, and nothing that differs between two builds?"""
+"""A function's bundle has all that the function imports, and nothing that differs between builds."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 import typing_extensions
-
 from stacks.archives import ROOT, ZippedPackage
+
 from stacks.bundles import BUNDLES, INGEST, MIGRATE, RELEASE, Bundle, BundleError
 
 FUNCTIONS = [bundle for bundle in BUNDLES if bundle.requirements]
-# Lambda brings boto3. What is added to the path holds what the function's Python has and an older one has not.
+# Lambda provides boto3. The extra path has typing_extensions, which packages need only on an older Python.
 IMPORT = """
 import sys, types
 sys.modules["boto3"] = types.ModuleType("boto3")
@@ -31,8 +31,8 @@ HERE = f"{'aarch64' if platform.machine() in ('arm64', 'aarch64') else 'x86_64'}
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the wheels of the locks are Linux ones")
 @pytest.mark.parametrize("bundle", FUNCTIONS, ids=lambda bundle: bundle.name)
-def test_a_function_imports_from_its_bundle_alone(bundle: Bundle, tmp_path: Path) -> None:
-    """The same lock, built for this machine's Python: the deployed one is for arm64."""
+def test_a_function_imports_only_from_its_bundle(bundle: Bundle, tmp_path: Path) -> None:
+    """Build the same lock for this machine: the deployed bundle is for arm64."""
     here = replace(bundle, name=f"{bundle.name}-here", platform=HERE, python=f"3.{sys.version_info.minor}")
     shutil.copy(typing_extensions.__file__, tmp_path)
     command = [sys.executable, "-I", "-S", "-B", "-c", IMPORT, str(tmp_path)]
@@ -46,7 +46,7 @@ def files(bundle: Bundle) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
-def test_a_bundle_holds_no_byte_code_tests_or_installers_records(bundle: Bundle) -> None:
+def test_a_bundle_has_no_byte_code_tests_or_installation_records(bundle: Bundle) -> None:
     assert not [
         path for path in files(bundle) if path.suffix == ".pyc" or {"tests", "__pycache__", "bin"} & {*path.parts}
     ]
@@ -87,7 +87,7 @@ def test_the_default_alert_rules_are_found_in_the_zipped_library(tmp_path: Path)
 
 
 @pytest.mark.parametrize("bundle", FUNCTIONS, ids=lambda bundle: bundle.name)
-def test_a_functions_requirements_are_pinned_with_their_hashes(bundle: Bundle) -> None:
+def test_a_functions_requirements_are_pinned_with_hashes(bundle: Bundle) -> None:
     assert bundle.requirements is not None
     lines = (bundle.root / bundle.requirements).read_text().splitlines()
     packages = [line for line in lines if line and not line.startswith((" ", "#"))]
@@ -95,6 +95,6 @@ def test_a_functions_requirements_are_pinned_with_their_hashes(bundle: Bundle) -
     assert all("==" in line and line.endswith("\\") for line in packages)
 
 
-def test_a_recipe_that_names_a_missing_file_says_so(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"bundle b: nowhere\.py is not there"):
+def test_a_missing_file_of_a_recipe_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"bundle b: nowhere\.py does not exist"):
         _ = Bundle(name="b", files={"x.py": "nowhere.py"}, root=tmp_path).digest

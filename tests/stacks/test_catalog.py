@@ -1,4 +1,4 @@
-"""Does the catalog say what the archive holds, and is the job that loads the warehouse run as its program asks?"""
+"""The catalog describes the archive, and the Glue job gets the arguments that its program parses."""
 
 from __future__ import annotations
 
@@ -9,42 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws_cdk import aws_iam as iam
-from deployments import ROOT, Deployment
-from permissions import rights, rights_of
+from deployments import ROOT, Deployment, text_of
+from permissions import permissions
 from programs import program, settings_read, variable
 
 from barflow.market.arrow import arrow_schema
 from barflow.operations.deployment import settings_of
 from barflow.pipeline.program import parse_arguments
 
-# What Glue puts before a job's own arguments.
+# Glue adds these before a job's own arguments.
 GLUES_OWN = ["--JOB_ID", "j_1", "--JOB_RUN_ID", "jr_1", "--JOB_NAME", "aggregate"]
 
 
 @pytest.fixture(scope="module")
 def arguments(dev_deployment: Deployment) -> dict[str, str]:
-    """The job's arguments by name; what AWS decides on deployment reads ``<name>``."""
+    """The arguments of the job by name, with ``<name>`` for CDK's tokens."""
     given = aggregate_job(dev_deployment)["DefaultArguments"]
-    return {name: text(value) for name, value in given.items()}
+    return {name: text_of(value) for name, value in given.items()}
 
 
 def aggregate_job(deployment: Deployment) -> Mapping[str, Any]:
-    """The job that loads the warehouse, not the one to look at."""
+    """Return the job that loads the warehouse, not the visual one."""
     (job,) = (item for item in deployment.resources("Catalog", "AWS::Glue::Job") if "JobMode" not in item)
     return job
 
 
-def text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if "Fn::Join" in value:
-        return "".join(text(part) for part in value["Fn::Join"][1])
-    (inner,) = value.values()
-    return f"<{inner if isinstance(inner, str) else inner[0]}>"
-
-
-def test_the_program_takes_every_argument_of_the_job(arguments: dict[str, str]) -> None:
+def test_the_program_parses_every_argument_of_the_job(arguments: dict[str, str]) -> None:
     argv = GLUES_OWN + [part for pair in arguments.items() for part in pair]
     parsed = parse_arguments(program("glue/aggregate_bars.py").parser(), argv)
     assert re.fullmatch(r"s3://<\S+Lake\S+>", parsed.lake)
@@ -52,35 +42,33 @@ def test_the_program_takes_every_argument_of_the_job(arguments: dict[str, str]) 
     assert (parsed.full, parsed.symbols, parsed.run_id) == (False, None, None)
 
 
-def test_the_program_refuses_an_argument_that_neither_it_nor_glue_knows(
-    arguments: dict[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_program_rejects_an_unknown_argument(arguments: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     argv = [part for pair in arguments.items() for part in pair]
     with pytest.raises(SystemExit):
         parse_arguments(program("glue/aggregate_bars.py").parser(), [*argv, "--symbls", "AAPL"])
     assert "unknown argument --symbls" in capsys.readouterr().err
 
 
-def test_the_job_is_given_every_setting_that_it_reads(arguments: dict[str, str]) -> None:
+def test_the_job_gets_every_setting_that_its_program_reads(arguments: dict[str, str]) -> None:
     given = {"--lake": "BARFLOW_LAKE_URI", "--warehouse": "BARFLOW_WAREHOUSE_DSN"}
     read = settings_read("glue/aggregate_bars.py")
     assert {variable(field) for field in read} == {given[name] for name in arguments if name in given}
 
 
-def test_the_job_finds_its_script_library_sql_and_packages_as_they_were_published(
+def test_script_library_sql_and_packages_of_the_job_are_the_published_ones(
     dev_deployment: Deployment, arguments: dict[str, str]
 ) -> None:
     job = aggregate_job(dev_deployment)
     release, packages = (getattr(dev_deployment.stacks["Storage"], name) for name in ("release", "packages"))
-    assert text(job["Command"]["ScriptLocation"]).endswith(release.key("glue/aggregate_bars.py"))
+    assert text_of(job["Command"]["ScriptLocation"]).endswith(release.key("glue/aggregate_bars.py"))
     assert arguments["--extra-py-files"].endswith(release.key("barflow.zip"))
     assert arguments["--additional-python-modules"].endswith(packages.key("glue.gluewheels.zip"))
-    assert arguments["--python-modules-installer-option"] == "--no-index"  # the code bucket's wheels or none
+    assert arguments["--python-modules-installer-option"] == "--no-index"  # only the wheels of the code bucket
     sql = {path.name for path in (ROOT / "glue").glob("*.sql")}
     assert {Path(uri).name for uri in arguments["--extra-files"].split(",")} == sql
 
 
-def test_the_job_runs_once_at_a_time_in_bounds_and_leaves_retrying_to_airflow(
+def test_the_job_runs_once_at_a_time_within_its_limits_and_without_retries(
     dev_deployment: Deployment, arguments: dict[str, str]
 ) -> None:
     job, config = aggregate_job(dev_deployment), dev_deployment.environment.glue
@@ -93,33 +81,33 @@ def test_the_job_runs_once_at_a_time_in_bounds_and_leaves_retrying_to_airflow(
     assert "--enable-metrics" in arguments
 
 
-def test_the_table_of_the_archive_has_the_columns_of_its_files(dev_deployment: Deployment) -> None:
+def test_the_table_of_the_archive_has_the_columns_of_the_parquet_files(dev_deployment: Deployment) -> None:
     table = dev_deployment.only("Catalog", "AWS::Glue::Table")["TableInput"]
     hive = {"timestamp": "timestamp[us, tz=UTC]", "date": "date32[day]", "bigint": "int64", "int": "int32"}
     columns = [(item["Name"], hive.get(item["Type"], item["Type"])) for item in table["StorageDescriptor"]["Columns"]]
     assert columns == [(field.name, str(field.type)) for field in arrow_schema()]
     assert [item["Name"] for item in table["PartitionKeys"]] == ["symbol", "month"]
-    assert text(table["StorageDescriptor"]["Location"]).endswith("/bars_5min/")
+    assert text_of(table["StorageDescriptor"]["Location"]).endswith("/bars_5min/")
 
 
-def test_the_rules_judge_every_column_of_the_archive(dev_deployment: Deployment) -> None:
+def test_the_rules_check_every_column_of_the_archive(dev_deployment: Deployment) -> None:
     ruleset = dev_deployment.only("Catalog", "AWS::Glue::DataQualityRuleset")
     for field in arrow_schema():
         assert f'IsComplete "{field.name}"' in ruleset["Ruleset"]
     assert 'IsPrimaryKey "symbol" "ts"' in ruleset["Ruleset"]
 
 
-def test_crawlers_look_at_the_archives_table_and_the_warehouses_schema_alone(dev_deployment: Deployment) -> None:
+def test_crawlers_read_only_the_archives_table_and_the_warehouses_schema(dev_deployment: Deployment) -> None:
     targets = {next(iter(item["Targets"])): item for item in dev_deployment.resources("Catalog", "AWS::Glue::Crawler")}
     (archive,) = targets["CatalogTargets"]["Targets"]["CatalogTargets"]
     assert len(archive["Tables"]) == 1
     (warehouse,) = targets["JdbcTargets"]["Targets"]["JdbcTargets"]
     assert warehouse["Path"] == "barflow/market/%"
-    assert all("Schedule" not in item for item in targets.values())  # Airflow starts them, after what they look for
+    assert all("Schedule" not in item for item in targets.values())  # Airflow starts them after a run
     assert all(item["SchemaChangePolicy"]["DeleteBehavior"] == "LOG" for item in targets.values())
 
 
-def test_the_crawler_reads_the_warehouse_over_tls_as_the_user_who_may_only_read(dev_deployment: Deployment) -> None:
+def test_the_crawler_connects_to_the_warehouse_over_tls_as_the_reader(dev_deployment: Deployment) -> None:
     inputs = [item["ConnectionInput"] for item in dev_deployment.resources("Catalog", "AWS::Glue::Connection")]
     both = [item["ConnectionProperties"] for item in inputs if item["ConnectionType"] == "JDBC"]
     assert [properties["JDBC_ENFORCE_SSL"] for properties in both] == ["true", "true"]
@@ -134,49 +122,42 @@ def test_the_crawler_reads_the_warehouse_over_tls_as_the_user_who_may_only_read(
 @pytest.mark.parametrize(
     ("role", "secret"), [("Loader", "LoaderSecret"), ("Reader", "ReaderSecret"), ("Sandbox", "SandboxSecret")]
 )
-def test_each_role_reads_one_secret_of_the_warehouse(dev_deployment: Deployment, role: str, secret: str) -> None:
-    allowed = rights(dev_deployment.templates["Catalog"], role)
-    (read,) = {right.resource for right in allowed if right.action == "secretsmanager:GetSecretValue"}
+def test_each_role_reads_only_its_users_secret(dev_deployment: Deployment, role: str, secret: str) -> None:
+    allowed = permissions(dev_deployment.templates["Catalog"], role)
+    (read,) = {item.resource for item in allowed if item.action == "secretsmanager:GetSecretValue"}
     assert secret in read
 
 
-def test_no_role_of_glue_writes_the_archive(dev_deployment: Deployment) -> None:
+def test_no_role_of_glue_writes_the_lake(dev_deployment: Deployment) -> None:
     for role in ("Loader", "Reader", "Sandbox"):
-        allowed = rights(dev_deployment.templates["Catalog"], role)
-        written = {right.resource for right in allowed if right.action in ("s3:PutObject", "s3:DeleteObject")}
+        allowed = permissions(dev_deployment.templates["Catalog"], role)
+        written = {item.resource for item in allowed if item.action in ("s3:PutObject", "s3:DeleteObject")}
         assert not any("Lake" in resource for resource in written)
 
 
-def test_queries_are_bounded_encrypted_and_answered_beside_the_archive(dev_deployment: Deployment) -> None:
+def test_queries_have_a_limit_of_bytes_and_encrypted_results_in_the_lake(dev_deployment: Deployment) -> None:
     workgroup: Mapping[str, Any] = dev_deployment.only("Catalog", "AWS::Athena::WorkGroup")["WorkGroupConfiguration"]
     assert workgroup["EnforceWorkGroupConfiguration"] is True
     assert workgroup["BytesScannedCutoffPerQuery"] <= 10 * 1024**3
-    answers = workgroup["ResultConfiguration"]
-    assert answers["EncryptionConfiguration"]["EncryptionOption"] == "SSE_KMS"
-    assert text(answers["OutputLocation"]).endswith("/queries/")
+    results = workgroup["ResultConfiguration"]
+    assert results["EncryptionConfiguration"]["EncryptionOption"] == "SSE_KMS"
+    assert text_of(results["OutputLocation"]).endswith("/queries/")
 
 
-def test_a_command_beside_a_deployment_counts_the_archive_by_its_workgroup(dev_deployment: Deployment) -> None:
+def test_commands_query_the_archive_with_the_deployments_workgroup(dev_deployment: Deployment) -> None:
     settings = settings_of(dev_deployment.contract)
     assert settings.athena_workgroup == dev_deployment.only("Catalog", "AWS::Athena::WorkGroup")["Name"]
     catalog = dev_deployment.stacks["Catalog"]
-    assert catalog.resolve(settings.athena_database) == {"Ref": logical_id(dev_deployment)}
+    assert catalog.resolve(settings.athena_database) == {
+        "Ref": dev_deployment.logical_id("Catalog", "AWS::Glue::Database")
+    }
 
 
-def logical_id(deployment: Deployment) -> str:
-    """Of the catalog's database, whose Ref is its name."""
-    found = deployment.templates["Catalog"]["Resources"].items()
-    return next(name for name, item in found if item["Type"] == "AWS::Glue::Database")
-
-
-def test_who_may_run_the_job_may_run_this_one_and_these_crawlers_alone(dev_deployment: Deployment) -> None:
-    catalog = dev_deployment.stacks["Catalog"]
-    host = iam.Role(catalog, "Tester", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"))
-    catalog.let_run(host)
-    allowed = rights_of(host)
-    assert {right.action for right in allowed if right.resource == "*"} == {"glue:GetCrawlerMetrics"}
-    started = {right.resource for right in allowed if right.action in ("glue:StartJobRun", "glue:StartCrawler")}
+def test_the_host_starts_only_this_job_and_these_crawlers(dev_deployment: Deployment) -> None:
+    allowed = permissions(dev_deployment.templates["Orchestration"], "HostRole")
+    of_glue = {item for item in allowed if item.action.startswith("glue:")}
+    assert {item.action for item in of_glue if item.resource == "*"} == {"glue:GetCrawlerMetrics"}
+    started = {item.resource for item in of_glue if item.action in ("glue:StartJobRun", "glue:StartCrawler")}
     assert len(started) == 3
-    (passed,) = [right for right in allowed if right.action == "iam:PassRole"]
-    assert "Reader" in passed.resource
-    assert "glue.amazonaws.com" in passed.condition
+    passed = [item for item in allowed if item.action == "iam:PassRole" and "glue.amazonaws.com" in item.condition]
+    assert ["Reader" in item.resource for item in passed] == [True]

@@ -1,4 +1,4 @@
-"""Is the warehouse closed, encrypted, backed up and owned as it should be, in each environment?"""
+"""The warehouse is private, encrypted, backed up and migrated, in each environment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def instance(deployment: Deployment) -> Any:
     return deployment.only("Database", "AWS::RDS::DBInstance")
 
 
-def test_it_is_reached_from_inside_alone(deployments: list[Deployment]) -> None:
+def test_it_is_reachable_only_from_the_vpc(deployments: list[Deployment]) -> None:
     for deployment in deployments:
         assert instance(deployment)["PubliclyAccessible"] is False
         subnets = deployment.only("Database", "AWS::RDS::DBSubnetGroup")["SubnetIds"]
@@ -27,14 +27,14 @@ def test_it_is_reached_from_inside_alone(deployments: list[Deployment]) -> None:
         assert "DatabaseGroup" in json.dumps(group)
 
 
-def test_it_speaks_tls_alone_and_in_utc(deployments: list[Deployment]) -> None:
+def test_it_requires_tls_and_runs_in_utc(deployments: list[Deployment]) -> None:
     for deployment in deployments:
         parameters = deployment.only("Database", "AWS::RDS::DBParameterGroup")["Parameters"]
         assert parameters["rds.force_ssl"] == "1"
         assert parameters["timezone"] == "UTC"
 
 
-def test_everything_it_stores_is_encrypted_by_the_key_of_data(deployments: list[Deployment]) -> None:
+def test_storage_and_insights_are_encrypted_with_the_key_for_data(deployments: list[Deployment]) -> None:
     for deployment in deployments:
         found = instance(deployment)
         assert found["StorageEncrypted"] is True
@@ -43,7 +43,7 @@ def test_everything_it_stores_is_encrypted_by_the_key_of_data(deployments: list[
             assert "DataKey" in json.dumps(found[key])
 
 
-def test_its_size_and_care_are_those_of_the_environment(deployments: list[Deployment]) -> None:
+def test_its_size_backups_and_standby_are_those_of_the_environment(deployments: list[Deployment]) -> None:
     for deployment in deployments:
         found, config = instance(deployment), deployment.environment.database
         assert found["DBInstanceClass"] == config.instance_class
@@ -55,14 +55,14 @@ def test_its_size_and_care_are_those_of_the_environment(deployments: list[Deploy
         assert found["PerformanceInsightsRetentionPeriod"] == config.insights_days
 
 
-def test_production_survives_a_zone_and_a_slip_of_the_hand(prod_deployment: Deployment) -> None:
+def test_production_has_a_standby_deletion_protection_and_long_backups(prod_deployment: Deployment) -> None:
     found = instance(prod_deployment)
     assert found["MultiAZ"] is True
     assert found["DeletionProtection"] is True
     assert found["BackupRetentionPeriod"] >= 30
 
 
-def test_the_owners_password_is_made_and_renewed_by_rds(deployments: list[Deployment]) -> None:
+def test_rds_generates_and_rotates_the_owners_password(deployments: list[Deployment]) -> None:
     for deployment in deployments:
         found = instance(deployment)
         assert found["ManageMasterUserPassword"] is True
@@ -70,7 +70,7 @@ def test_the_owners_password_is_made_and_renewed_by_rds(deployments: list[Deploy
         assert "SecretsKey" in json.dumps(found["MasterUserSecret"])
 
 
-def test_each_user_has_a_generated_password_and_programs_users_have_it_renewed(dev_deployment: Deployment) -> None:
+def test_each_user_has_a_generated_password_and_only_airflows_is_not_rotated(dev_deployment: Deployment) -> None:
     secrets = dev_deployment.resources("Database", "AWS::SecretsManager::Secret")
     made = {json.loads(item["GenerateSecretString"]["SecretStringTemplate"])["username"]: item for item in secrets}
     assert set(made) == {LOADER, READER, SANDBOX, AIRFLOW}
@@ -78,15 +78,15 @@ def test_each_user_has_a_generated_password_and_programs_users_have_it_renewed(d
         name: f"barflow/dev/database/{name}" for name in made
     }
     schedules = dev_deployment.resources("Database", "AWS::SecretsManager::RotationSchedule")
-    renewed = json.dumps([schedule["SecretId"] for schedule in schedules])
+    rotated = json.dumps([schedule["SecretId"] for schedule in schedules])
     assert len(schedules) == 3
-    assert "Loader" in renewed
-    assert "Reader" in renewed
-    assert "Sandbox" in renewed
+    assert "Loader" in rotated
+    assert "Reader" in rotated
+    assert "Sandbox" in rotated
     assert all(schedule["RotateImmediatelyOnUpdate"] is False for schedule in schedules)
 
 
-def test_the_contract_names_the_secrets_that_programs_read(dev_deployment: Deployment) -> None:
+def test_the_contract_names_the_secrets_of_all_users_but_the_sandboxs(dev_deployment: Deployment) -> None:
     made = {item["Name"] for item in dev_deployment.resources("Database", "AWS::SecretsManager::Secret")}
     contract = dev_deployment.stacks["Database"].contract
     assert {contract.reader_secret, contract.airflow_secret} == made - {
@@ -95,7 +95,7 @@ def test_the_contract_names_the_secrets_that_programs_read(dev_deployment: Deplo
 
 
 def needed_by(resources: Mapping[str, Any], key: str) -> set[str]:
-    """The resources that are made before this one: those it names, and those that they need."""
+    """Return the resources that CloudFormation creates before this one, directly or indirectly."""
     found: set[str] = set()
     waiting = [key]
     while waiting:
@@ -108,10 +108,10 @@ def needed_by(resources: Mapping[str, Any], key: str) -> set[str]:
     return found
 
 
-def test_migrations_run_when_they_changed_and_once_database_and_users_are_there(dev_deployment: Deployment) -> None:
+def test_migrations_run_after_database_and_secrets_and_again_when_they_change(dev_deployment: Deployment) -> None:
     resources = dev_deployment.templates["Database"]["Resources"]
     (trigger,) = (key for key, item in resources.items() if item["Type"] == "Custom::Trigger")
-    # A version of the function is another one as soon as its code or its settings are.
+    # A change of the function's code or settings creates another version, which runs the trigger.
     assert resources[resources[trigger]["Properties"]["HandlerArn"]["Ref"]]["Type"] == "AWS::Lambda::Version"
     kinds = Counter(resources[key]["Type"] for key in needed_by(resources, trigger))
     assert kinds["AWS::RDS::DBInstance"] == 1
@@ -119,7 +119,7 @@ def test_migrations_run_when_they_changed_and_once_database_and_users_are_there(
     assert kinds["AWS::IAM::Policy"] == 1
 
 
-def test_the_migration_function_knows_all_it_needs_and_may_do_no_more(dev_deployment: Deployment) -> None:
+def test_the_migration_function_has_its_settings_and_is_in_the_vpc(dev_deployment: Deployment) -> None:
     (function,) = (
         item
         for item in dev_deployment.resources("Database", "AWS::Lambda::Function")

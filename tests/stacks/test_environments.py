@@ -1,4 +1,4 @@
-"""What holds for every stack of every environment: clean under the checks, reproducible, and its data safe."""
+"""Every stack of every environment passes the checks, is reproducible, and retains its data."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployments import Deployment, Synthesize
+from deployments import Deployment, Synthesize, as_list, synthesized
 
 from config.environments import ENVIRONMENTS, dev, prod
 
-STATEFUL = ("Secrets", "Storage", "Database")
-KEPT = (
+STATEFUL_STACKS = ("Secrets", "Storage", "Database")
+STATEFUL = (
     *("AWS::KMS::Key", "AWS::S3::Bucket", "AWS::RDS::DBInstance", "AWS::SecretsManager::Secret"),
     *("AWS::EC2::Volume", "AWS::DynamoDB::Table", "AWS::EFS::FileSystem"),
 )
 FLAG = {"allow_data_deletion": "true"}
 
-# Where AWS offers nothing narrower than every resource: the actions, and why. EMR's RunJobFlow is bound by a tag.
+# The actions for which AWS has no narrower resource than all, by reason. A condition on a tag limits RunJobFlow.
 UNBOUND = {
-    "an interface of a function or a Glue worker in the VPC": {
+    "network interfaces of a function or a Glue worker in the VPC": {
         *("ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface"),
         "ec2:UnassignPrivateIpAddresses",
     },
-    "a question about what there is": {
+    "lists and descriptions": {
         *("ec2:DescribeNetworkInterfaces", "ec2:DescribeRouteTables", "ec2:DescribeSecurityGroups"),
         *("ec2:DescribeSubnets", "ec2:DescribeVpcAttribute", "ec2:DescribeVpcEndpoints"),
         *("elasticmapreduce:ListClusters", "glue:GetCrawlerMetrics", "glue:GetSecurityConfiguration"),
     },
-    "a cluster or a metric that does not exist yet, bound by a condition on its tag or namespace": {
+    "a new cluster or metric, with a condition on its tag or namespace": {
         *("elasticmapreduce:RunJobFlow", "cloudwatch:PutMetricData"),
     },
 }
@@ -56,7 +56,7 @@ def resources(deployment: Deployment, kinds: tuple[str, ...]) -> Iterator[tuple[
 
 
 def statements(deployment: Deployment) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every statement that allows something to a role, with where it is."""
+    """Yield every statement that allows a role something, with its resource."""
     for where, resource in resources(deployment, ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::Role")):
         properties = resource["Properties"]
         inline = [item["PolicyDocument"] for item in properties.get("Policies", [])]
@@ -64,24 +64,33 @@ def statements(deployment: Deployment) -> Iterator[tuple[str, Mapping[str, Any]]
             yield from ((where, item) for item in document["Statement"] if item["Effect"] == "Allow")
 
 
-def listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+def manifest(deployment: Deployment) -> dict[str, Any]:
+    """Return the manifest of the cloud assembly."""
+    found: dict[str, Any] = json.loads((deployment.assembly / "manifest.json").read_text())
+    return found
 
 
 def protected(deployment: Deployment) -> set[str]:
-    """The stacks under termination protection."""
-    artifacts = json.loads((deployment.assembly / "manifest.json").read_text())["artifacts"]
-    return {part for part, stack in deployment.stacks.items()
-            if artifacts[stack.stack_name]["properties"].get("terminationProtection")}  # fmt: skip
+    """Return the stacks with termination protection."""
+    artifacts = manifest(deployment)["artifacts"]
+    return {
+        part
+        for part, stack in deployment.stacks.items()
+        if artifacts[stack.stack_name]["properties"].get("terminationProtection")
+    }
 
 
-def test_cdk_nag_finds_nothing_that_was_not_answered(deployments: list[Deployment]) -> None:
-    assert {finding for deployment in deployments for finding in deployment.findings} == set()
+@pytest.mark.parametrize(
+    "name", ["dev", "staging", "prod", "dev_with_flag", "prod_with_flag", "opened", "customized", "host_ingests"]
+)
+def test_cdk_nag_has_no_finding_without_an_acknowledgement(name: str, request: pytest.FixtureRequest) -> None:
+    deployment: Deployment = request.getfixturevalue(f"{name}_deployment" if name in ENVIRONMENTS else name)
+    assert deployment.findings == set()
 
 
-def test_cdk_nag_did_look(synthesize: Synthesize, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cdk_nag_has_findings_when_they_are_not_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stacks.database.acknowledge", lambda *given: None)
-    found = {rule for rule, _ in synthesize(dev()).findings}
+    found = {rule for rule, _ in synthesized(dev(), tmp_path).findings}
     assert {"AwsSolutions-RDS10", "NIST.800.53.R5-RDSMultiAZSupport"} <= found
 
 
@@ -94,83 +103,81 @@ def test_cfn_lint_finds_no_error(deployments: list[Deployment]) -> None:
     assert (done.returncode, errors) == (0, []), done.stderr
 
 
-def test_nothing_is_looked_up_while_synthesizing(deployments: list[Deployment]) -> None:
+def test_synthesis_looks_nothing_up(deployments: list[Deployment]) -> None:
     for deployment in deployments:
-        assert "missing" not in json.loads((deployment.assembly / "manifest.json").read_text())
+        assert "missing" not in manifest(deployment)
 
 
-def test_the_same_environment_gives_the_same_templates(synthesize: Synthesize, dev_deployment: Deployment) -> None:
-    assert synthesize(dev()).templates == dev_deployment.templates
+def test_an_environment_always_gives_the_same_templates(tmp_path: Path, dev_deployment: Deployment) -> None:
+    assert synthesized(dev(), tmp_path).templates == dev_deployment.templates
 
 
-def test_stacks_are_named_by_environment_and_part_and_tagged(deployments: list[Deployment]) -> None:
+def test_stacks_have_the_name_and_the_tags_of_their_environment_and_part(deployments: list[Deployment]) -> None:
     assert [deployment.environment.name for deployment in deployments] == list(ENVIRONMENTS)
     for deployment in deployments:
         name = deployment.environment.name
-        assert {stack.stack_name for stack in deployment.stacks.values()} == {
-            f"Barflow-{name}-{part}" for part in deployment.stacks
-        }
-        manifest = json.loads((deployment.assembly / "manifest.json").read_text())["artifacts"]
+        artifacts = manifest(deployment)["artifacts"]
         for part, stack in deployment.stacks.items():
-            tags = manifest[stack.stack_name]["properties"]["tags"]
+            assert stack.stack_name == f"Barflow-{name}-{part}"
+            tags = artifacts[stack.stack_name]["properties"]["tags"]
             assert tags == {"barflow:env": name, "barflow:stack": part}
 
 
-def test_no_role_may_do_everything_of_anything(deployments: list[Deployment]) -> None:
+def test_no_role_is_allowed_a_wildcard_of_actions(deployments: list[Deployment]) -> None:
     wild = {
         (where, action)
         for deployment in deployments
         for where, statement in statements(deployment)
-        for action in listed(statement["Action"])
+        for action in as_list(statement["Action"])
         if "*" in action
     }
     assert wild == set()
 
 
-def test_a_right_on_every_resource_is_one_that_aws_cannot_bind(deployments: list[Deployment]) -> None:
+def test_an_action_is_allowed_on_every_resource_only_when_aws_has_no_narrower_one(
+    deployments: list[Deployment],
+) -> None:
     known = set().union(*UNBOUND.values())
     unbound = {
         (where, action, bool(statement.get("Condition")))
         for deployment in deployments
         for where, statement in statements(deployment)
-        for action in listed(statement["Action"])
-        if "*" in listed(statement["Resource"])
+        for action in as_list(statement["Action"])
+        if "*" in as_list(statement["Resource"])
     }
     assert {(where, action) for where, action, _ in unbound if action not in known} == set()
-    assert {action for _, action, _ in unbound} == known, "the list names what nobody needs any more"
+    assert {action for _, action, _ in unbound} == known, "the list has an action that no policy allows"
     needs_condition = {"elasticmapreduce:RunJobFlow", "cloudwatch:PutMetricData"}
     assert {item for item in unbound if item[1] in needs_condition and not item[2]} == set()
 
 
-def test_nobody_may_assume_a_role_but_a_service_of_aws(deployments: list[Deployment]) -> None:
+def test_only_services_of_aws_assume_a_role(deployments: list[Deployment]) -> None:
     for deployment in deployments:
         for where, role in resources(deployment, ("AWS::IAM::Role",)):
             for statement in role["Properties"]["AssumeRolePolicyDocument"]["Statement"]:
                 assert set(statement["Principal"]) == {"Service"}, where
 
 
-def test_data_outlives_its_stack_unless_both_keys_are_turned(
+def test_data_is_retained_unless_environment_and_flag_allow_its_deletion(
     deployments: list[Deployment], dev_with_flag: Deployment, prod_with_flag: Deployment
 ) -> None:
     for deployment in (*deployments, prod_with_flag):
-        kept = dict(resources(deployment, KEPT))
-        assert kept
-        assert {
-            where: item["DeletionPolicy"] for where, item in kept.items() if item["DeletionPolicy"] != "Retain"
-        } == {}
-        assert {item["UpdateReplacePolicy"] for item in kept.values()} == {"Retain"}
-    assert {item["DeletionPolicy"] for _, item in resources(dev_with_flag, KEPT)} == {"Delete"}
+        stateful = dict(resources(deployment, STATEFUL))
+        assert stateful
+        assert {where for where, item in stateful.items() if item["DeletionPolicy"] != "Retain"} == set()
+        assert {item["UpdateReplacePolicy"] for item in stateful.values()} == {"Retain"}
+    assert {item["DeletionPolicy"] for _, item in resources(dev_with_flag, STATEFUL)} == {"Delete"}
 
 
-def test_stacks_with_data_are_protected_unless_both_keys_are_turned(
+def test_stateful_stacks_are_protected_unless_environment_and_flag_allow_deletion(
     deployments: list[Deployment], dev_with_flag: Deployment, prod_with_flag: Deployment
 ) -> None:
     for deployment in (*deployments, prod_with_flag):
-        assert protected(deployment) >= set(STATEFUL)
+        assert protected(deployment) >= set(STATEFUL_STACKS)
     assert protected(dev_with_flag) == set()
 
 
-def test_only_both_keys_take_the_protection_off_the_database(
+def test_the_database_is_protected_unless_environment_and_flag_allow_deletion(
     dev_with_flag: Deployment, prod_with_flag: Deployment
 ) -> None:
     def deletable(deployment: Deployment) -> bool:
@@ -180,7 +187,7 @@ def test_only_both_keys_take_the_protection_off_the_database(
     assert not deletable(prod_with_flag)
 
 
-def test_every_log_group_is_encrypted_and_ends(deployments: list[Deployment]) -> None:
+def test_every_log_group_is_encrypted_and_expires(deployments: list[Deployment]) -> None:
     for deployment in deployments:
         for where, group in resources(deployment, ("AWS::Logs::LogGroup",)):
             assert "DataKey" in json.dumps(group["Properties"]["KmsKeyId"]), where

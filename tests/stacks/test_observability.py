@@ -1,17 +1,16 @@
-"""Who is told of what, and can an alarm come at all?"""
+"""Alarms, failures and the budget notify the operations topic, and the dashboards show the metrics."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from deployments import Deployment, changed
+from deployments import Deployment
 
 from barflow import metric_names as metrics
-from config.environment import AlarmConfig, Environment, IngestConfig
-from config.environments import dev
+from config.cost import Inventory
 
 OF_FUNCTION = {"TickErrors", "NoTicks"}
 ALARMS = OF_FUNCTION | {
@@ -26,7 +25,7 @@ def alarms(deployment: Deployment) -> dict[str, Mapping[str, Any]]:
     return {item["AlarmName"].removeprefix("Barflow-dev-"): item for item in found}
 
 
-def test_each_alarm_is_there_and_tells_the_topic_when_it_comes_and_goes(dev_deployment: Deployment) -> None:
+def test_every_alarm_notifies_the_topic_when_it_starts_and_ends(dev_deployment: Deployment) -> None:
     found = alarms(dev_deployment)
     assert set(found) == ALARMS
     for item in found.values():
@@ -35,85 +34,83 @@ def test_each_alarm_is_there_and_tells_the_topic_when_it_comes_and_goes(dev_depl
         assert any("Ref" in action for action in item["AlarmActions"])
 
 
-def test_what_any_bot_failed_at_is_an_alarm(synthesize: Callable[[Environment], Deployment]) -> None:
-    found = synthesize(changed(dev(), bots=("trend", "mean-reversion")))
-    expression, *queues = alarms(found)["FailedAlerts"]["Metrics"]
+def test_the_dead_letter_queues_of_all_bots_raise_one_alarm(two_bots: Deployment, customized: Deployment) -> None:
+    expression, *queues = alarms(two_bots)["FailedAlerts"]["Metrics"]
     assert expression["Expression"] == "bot0+bot1"
     names = json.dumps([item["MetricStat"]["Metric"]["Dimensions"] for item in queues])
     assert "TrendFailed" in names
     assert "MeanReversionFailed" in names
-    assert "FailedAlerts" not in alarms(synthesize(changed(dev(), bots=())))
+    assert "FailedAlerts" not in alarms(customized)
 
 
-def test_stale_bars_are_judged_by_the_environments_minutes(dev_deployment: Deployment) -> None:
+def test_the_alarm_of_stale_bars_has_the_environments_threshold(dev_deployment: Deployment) -> None:
     stale = alarms(dev_deployment)["StaleBars"]
     assert stale["MetricName"] == metrics.STALEST
     assert stale["Threshold"] == 60 * dev_deployment.environment.alarms.stale_minutes
     assert stale["Dimensions"] == [{"Name": metrics.ENVIRONMENT, "Value": "dev"}]
-    assert stale["TreatMissingData"] == "notBreaching", "outside sessions there is no tick and no alarm"
+    assert stale["TreatMissingData"] == "notBreaching", "there are no ticks outside sessions"
 
 
-def test_an_alert_that_nobody_takes_is_noticed_by_the_age_that_ticks_and_host_tell(dev_deployment: Deployment) -> None:
-    waiting = alarms(dev_deployment)["UndeliveredAlerts"]
-    assert waiting["MetricName"] == metrics.UNDELIVERED_ALERT_AGE
-    assert waiting["Threshold"] == 60 * dev_deployment.environment.alarms.undelivered_minutes
-    assert waiting["Statistic"] == "Maximum"
-    assert "barflow alerts list --undelivered" in waiting["AlarmDescription"]
+def test_the_alarm_of_undelivered_alerts_has_the_environments_threshold(dev_deployment: Deployment) -> None:
+    undelivered = alarms(dev_deployment)["UndeliveredAlerts"]
+    assert undelivered["MetricName"] == metrics.UNDELIVERED_ALERT_AGE
+    assert undelivered["Threshold"] == 60 * dev_deployment.environment.alarms.undelivered_minutes
+    assert undelivered["Statistic"] == "Maximum"
+    assert "barflow alerts list --undelivered" in undelivered["AlarmDescription"]
 
 
-def test_a_schedule_that_stops_is_noticed_though_it_leaves_no_metric(dev_deployment: Deployment) -> None:
+def test_a_schedule_that_stops_raises_an_alarm_though_it_sends_no_metric(dev_deployment: Deployment) -> None:
     expression = json.dumps(alarms(dev_deployment)["NoTicks"]["Metrics"])
     assert "FILL(m, 0)" in expression
     assert "HOUR(m)" in expression
 
 
-def test_broken_hardware_moves_the_host_to_other_hardware(dev_deployment: Deployment) -> None:
+def test_ec2_recovers_the_host_when_its_hardware_fails(dev_deployment: Deployment) -> None:
     assert "ec2:recover" in json.dumps(alarms(dev_deployment)["HostHardware"]["AlarmActions"])
     assert alarms(dev_deployment)["HostDown"]["TreatMissingData"] == "breaching"
 
 
-def test_what_the_hosts_own_check_counts_is_heard_of_and_so_is_its_silence(dev_deployment: Deployment) -> None:
+def test_a_failed_or_missing_check_of_the_host_raises_an_alarm(dev_deployment: Deployment) -> None:
     found = alarms(dev_deployment)["HostParts"]
     assert (found["MetricName"], found["Threshold"]) == (metrics.HOST_PARTS_DOWN, 0)
     assert found["TreatMissingData"] == "breaching"
-    assert found["EvaluationPeriods"] == 3, "a restart takes a minute and is no news"
+    assert found["EvaluationPeriods"] == 3, "a restart takes a minute and raises no alarm"
 
 
-def test_failed_jobs_steps_and_clusters_reach_the_topic_by_themselves(dev_deployment: Deployment) -> None:
+def test_events_of_failed_jobs_steps_and_clusters_go_to_the_topic(dev_deployment: Deployment) -> None:
     rules = dev_deployment.resources("Observability", "AWS::Events::Rule")
     kinds = {rule["EventPattern"]["detail-type"][0] for rule in rules}
     assert kinds == {"Glue Job State Change", "EMR Step Status Change", "EMR Cluster State Change"}
     assert all(rule["Targets"] for rule in rules)
 
 
-def test_the_step_that_is_watched_is_the_one_that_a_run_adds(dev_deployment: Deployment) -> None:
+def test_the_watched_step_and_cluster_are_those_of_a_run(dev_deployment: Deployment) -> None:
     from barflow.operations.clusters import cluster_request, step_request
 
     contract = dev_deployment.contract
-    watched = [rule["EventPattern"] for rule in dev_deployment.resources("Observability", "AWS::Events::Rule")]
-    (step,) = [item for item in watched if item["detail-type"] == ["EMR Step Status Change"]]
-    (cluster,) = [item for item in watched if item["detail-type"] == ["EMR Cluster State Change"]]
+    patterns = [rule["EventPattern"] for rule in dev_deployment.resources("Observability", "AWS::Events::Rule")]
+    (step,) = [item for item in patterns if item["detail-type"] == ["EMR Step Status Change"]]
+    (cluster,) = [item for item in patterns if item["detail-type"] == ["EMR Cluster State Change"]]
     assert step["detail"]["name"] == [step_request(contract, "run")[0]["Name"]]
     assert cluster_request(contract, "run")["Name"].startswith(cluster["detail"]["name"][0]["prefix"])
 
 
-def test_e_mail_slack_and_budget_hear_of_it(synthesize: Callable[[Environment], Deployment]) -> None:
-    told = synthesize(changed(dev(), alarms=AlarmConfig(emails=("data@example.com",), budget_usd=90)))
-    protocols = {item["Protocol"] for item in told.resources("Observability", "AWS::SNS::Subscription")}
+def test_alarms_go_to_e_mail_and_slack_and_the_budget_notifies_both(customized: Deployment) -> None:
+    protocols = {item["Protocol"] for item in customized.resources("Observability", "AWS::SNS::Subscription")}
     assert protocols == {"email", "lambda"}
-    budget = told.only("Observability", "AWS::Budgets::Budget")
+    budget = customized.only("Observability", "AWS::Budgets::Budget")
     assert budget["Budget"]["BudgetLimit"] == {"Amount": 90, "Unit": "USD"}
     for notification in budget["NotificationsWithSubscribers"]:
         assert {item["SubscriptionType"] for item in notification["Subscribers"]} == {"SNS", "EMAIL"}
 
 
-def test_the_topic_is_encrypted_and_takes_nothing_in_plain_text(dev_deployment: Deployment) -> None:
+def test_the_topic_is_encrypted_and_requires_tls(dev_deployment: Deployment) -> None:
     assert dev_deployment.only("Observability", "AWS::SNS::Topic")["KmsMasterKeyId"]
     policy = json.dumps(dev_deployment.resources("Observability", "AWS::SNS::TopicPolicy"))
     assert "aws:SecureTransport" in policy
 
 
-def test_a_business_and_a_technical_dashboard(dev_deployment: Deployment) -> None:
+def test_there_are_a_business_and_a_technical_dashboard_with_the_metrics(dev_deployment: Deployment) -> None:
     boards = {
         item["DashboardName"]: json.dumps(item)
         for item in dev_deployment.resources("Observability", "AWS::CloudWatch::Dashboard")
@@ -123,23 +120,20 @@ def test_a_business_and_a_technical_dashboard(dev_deployment: Deployment) -> Non
         assert name in boards["Barflow-dev-Business"]
 
 
-def test_without_the_function_there_are_no_alarms_of_its_ticks(synthesize: Callable[[Environment], Deployment]) -> None:
-    hosted = synthesize(changed(dev(), ingest=IngestConfig(runner="host")))
-    assert set(alarms(hosted)) == ALARMS - OF_FUNCTION
+def test_there_are_no_alarms_of_the_function_when_the_host_ingests(host_ingests: Deployment) -> None:
+    assert set(alarms(host_ingests)) == ALARMS - OF_FUNCTION
 
 
 @pytest.mark.parametrize(
     "name",
     ["AWS::CloudWatch::Alarm", "AWS::CloudWatch::Dashboard", "AWS::SSM::Parameter", "AWS::SecretsManager::Secret"],
 )
-def test_the_estimate_counts_what_the_templates_hold(dev_deployment: Deployment, name: str) -> None:
-    from config.cost import Inventory
-
+def test_the_estimate_counts_the_resources_of_the_templates(dev_deployment: Deployment, name: str) -> None:
     counted = {
         "AWS::CloudWatch::Alarm": Inventory().alarms,
         "AWS::CloudWatch::Dashboard": Inventory().dashboards,
         "AWS::SSM::Parameter": Inventory().parameters,
-        "AWS::SecretsManager::Secret": Inventory().secrets - 1,  # RDS makes that of the owner
+        "AWS::SecretsManager::Secret": Inventory().secrets - 1,  # RDS creates the owner's
     }
-    there = sum(len(dev_deployment.resources(part, name)) for part in dev_deployment.templates)
-    assert there == counted[name]
+    total = sum(len(dev_deployment.resources(part, name)) for part in dev_deployment.templates)
+    assert total == counted[name]

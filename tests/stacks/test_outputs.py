@@ -1,13 +1,12 @@
-"""Are the outputs those that operators rely on, each with a meaning, and each there?
+"""Every stack has the outputs that operators rely on, each with a meaning.
 
-To rename or remove one here is to break somebody's script: say so in the changelog.
+To rename or remove an output breaks scripts. Change this list in the same commit, and note it in the changelog.
 """
 
 from __future__ import annotations
 
-from deployments import Deployment, Synthesize
+from deployments import Deployment
 
-from config.environment import Environment, IngestConfig
 from stacks.outputs import OUTPUTS
 
 KEYS = {
@@ -34,7 +33,7 @@ KEYS = {
 
 
 def shown(deployment: Deployment) -> dict[tuple[str, str], str]:
-    """The outputs of the templates, less those by which CDK joins stacks: (stack, key) → description."""
+    """Return the description of each output by (stack, key), without the exports that CDK adds between stacks."""
     return {
         (part, key): output.get("Description", "")
         for part, template in deployment.templates.items()
@@ -43,7 +42,7 @@ def shown(deployment: Deployment) -> dict[tuple[str, str], str]:
     }
 
 
-def test_the_keys_are_those_that_operators_know() -> None:
+def test_the_keys_are_those_that_operators_rely_on() -> None:
     known: dict[str, set[str]] = {}
     for output in OUTPUTS:
         known.setdefault(output.stack, set()).add(output.key)
@@ -57,11 +56,11 @@ def test_every_output_has_a_meaning_of_its_own() -> None:
     assert len(set(meanings)) == len(meanings)
 
 
-def test_every_environment_has_each_output_under_its_key_with_its_meaning(deployments: list[Deployment]) -> None:
+def test_every_environment_has_every_output_with_its_key_and_meaning(deployments: list[Deployment]) -> None:
     for deployment in deployments:
         assert shown(deployment) == {(output.stack, output.key): output.meaning for output in OUTPUTS}
 
 
-def test_where_the_host_fetches_only_the_functions_name_is_away(synthesize: Synthesize) -> None:
-    by_host = synthesize(Environment(name="byhost", ingest=IngestConfig(runner="host")))
-    assert {(output.stack, output.key) for output in OUTPUTS} - set(shown(by_host)) == {("Ingestion", "IngestFunction")}
+def test_only_the_ingest_function_is_absent_when_the_host_ingests(host_ingests: Deployment) -> None:
+    missing = {(output.stack, output.key) for output in OUTPUTS} - set(shown(host_ingests))
+    assert missing == {("Ingestion", "IngestFunction")}

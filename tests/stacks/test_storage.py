@@ -1,4 +1,4 @@
-"""Are the buckets closed, kept and aged as they should be, and is the inventory of who may write what the truth?"""
+"""The buckets are private, encrypted and expire as configured, and ACCESS lists everyone who writes them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployments import Deployment
+from deployments import Deployment, as_list
 
 from stacks.bundles import RELEASE, Bundle
 from stacks.storage import ACCESS
 
 BUCKETS = ("Lake", "Code", "Logs")
-# By the name that a role has in a template: who it is in ACCESS.
+# The start of a role's logical id, and its user in ACCESS.
 ROLES = {
     **{"NodeRole": "emr", "Loader": "glue", "Reader": "crawler", "HostRole": "host"},
     **{"Publish": "publisher", "Certificate": "certificate", "Graph": "graph", "Sandbox": "sandbox"},
@@ -32,7 +32,7 @@ def rules(bucket: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {rule["Id"]: rule for rule in bucket["LifecycleConfiguration"]["Rules"]}
 
 
-def test_every_bucket_is_private_encrypted_and_owned_whole(deployments: list[Deployment]) -> None:
+def test_every_bucket_is_private_encrypted_and_without_acls(deployments: list[Deployment]) -> None:
     for deployment in deployments:
         found = buckets(deployment)
         assert set(found) == set(BUCKETS)
@@ -45,7 +45,7 @@ def test_every_bucket_is_private_encrypted_and_owned_whole(deployments: list[Dep
             assert name == "Logs" or "DataKey" in json.dumps(by_key["KMSMasterKeyID"])
 
 
-def test_every_bucket_refuses_what_comes_without_tls(dev_deployment: Deployment) -> None:
+def test_every_bucket_denies_requests_without_tls(dev_deployment: Deployment) -> None:
     policies = dev_deployment.resources("Storage", "AWS::S3::BucketPolicy")
     assert len(policies) == len(BUCKETS)
     for policy in policies:
@@ -55,42 +55,42 @@ def test_every_bucket_refuses_what_comes_without_tls(dev_deployment: Deployment)
         assert {"NumericLessThan": {"s3:TlsVersion": 1.2}} in conditions
 
 
-def test_the_archive_grows_cold_and_is_never_deleted(prod_deployment: Deployment) -> None:
+def test_the_archive_moves_to_colder_storage_and_never_expires(prod_deployment: Deployment) -> None:
     archive = rules(buckets(prod_deployment)["Lake"])["archive"]
-    keep = prod_deployment.environment.retention
+    retention = prod_deployment.environment.retention
     assert archive["Prefix"] == "bars_5min/"
     assert archive["Transitions"] == [
-        {"StorageClass": "STANDARD_IA", "TransitionInDays": keep.archive_infrequent_days},
-        {"StorageClass": "GLACIER_IR", "TransitionInDays": keep.archive_glacier_days},
+        {"StorageClass": "STANDARD_IA", "TransitionInDays": retention.archive_infrequent_days},
+        {"StorageClass": "GLACIER_IR", "TransitionInDays": retention.archive_glacier_days},
     ]
     assert "ExpirationInDays" not in archive
 
 
-def test_only_what_can_be_made_again_expires(dev_deployment: Deployment) -> None:
+def test_only_objects_that_can_be_made_again_expire(dev_deployment: Deployment) -> None:
     lake = rules(buckets(dev_deployment)["Lake"])
     expiring = {rule["Prefix"] for rule in lake.values() if "ExpirationInDays" in rule}
     assert expiring == {"_staged/", "queries/"}
     assert not [rule for rule in rules(buckets(dev_deployment)["Code"]).values() if "ExpirationInDays" in rule]
 
 
-def test_unfinished_uploads_go_and_what_is_replaced_is_kept_for_a_while(deployments: list[Deployment]) -> None:
+def test_unfinished_uploads_and_old_versions_expire(deployments: list[Deployment]) -> None:
     for deployment in deployments:
         for name, bucket in buckets(deployment).items():
             assert rules(bucket)["unfinished-uploads"]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
             if name != "Logs":
                 assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
-                kept = rules(bucket)["old-versions"]["NoncurrentVersionExpiration"]
-                assert kept == {"NoncurrentDays": deployment.environment.retention.old_versions_days}
+                expiration = rules(bucket)["old-versions"]["NoncurrentVersionExpiration"]
+                assert expiration == {"NoncurrentDays": deployment.environment.retention.old_versions_days}
 
 
-def test_the_accesses_to_lake_and_code_are_logged(dev_deployment: Deployment) -> None:
+def test_access_to_lake_and_code_is_logged(dev_deployment: Deployment) -> None:
     found = buckets(dev_deployment)
     logs = {name: bucket.get("LoggingConfiguration", {}).get("LogFilePrefix") for name, bucket in found.items()}
     assert logs == {"Lake": "access/lake/", "Code": "access/code/", "Logs": None}
 
 
 def written(deployment: Deployment) -> set[tuple[str, str, str]]:
-    """(role, bucket, prefix) of every right to put or delete objects of these buckets, in all stacks."""
+    """Return (role, bucket, prefix) of every permission to put or delete objects, in all stacks."""
     found = set()
     for template in deployment.templates.values():
         for resource in template["Resources"].values():
@@ -98,33 +98,30 @@ def written(deployment: Deployment) -> set[tuple[str, str, str]]:
                 continue
             roles = [json.dumps(role) for role in resource["Properties"]["Roles"]]
             for statement in resource["Properties"]["PolicyDocument"]["Statement"]:
-                if statement["Effect"] == "Allow" and {"s3:PutObject", "s3:DeleteObject"} & set(
-                    listed(statement["Action"])
-                ):
-                    found |= {(role, *place(arn)) for role in roles for arn in listed(statement["Resource"])}
+                writes = {"s3:PutObject", "s3:DeleteObject"} & set(as_list(statement["Action"]))
+                if statement["Effect"] == "Allow" and writes:
+                    found |= {
+                        (role, *bucket_and_prefix(arn)) for role in roles for arn in as_list(statement["Resource"])
+                    }
     return found
 
 
-def listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def place(arn: Any) -> tuple[str, str]:
-    """The bucket and the prefix that an ARN of objects means."""
+def bucket_and_prefix(arn: Any) -> tuple[str, str]:
+    """Return the bucket and the prefix of an ARN of objects."""
     bucket, objects = arn["Fn::Join"][1]
     name = next(name for name in BUCKETS if f"{name}" in json.dumps(bucket).replace("Storage", ""))
     return name.lower(), objects.removeprefix("/").removesuffix("*")
 
 
-def test_whoever_writes_is_in_the_inventory_and_the_inventory_is_whole(dev_deployment: Deployment) -> None:
-    def who(role: str) -> str:
+def test_roles_write_exactly_the_prefixes_that_access_lists(dev_deployment: Deployment) -> None:
+    def user(role: str) -> str:
         return next((name for start, name in ROLES.items() if start in role), role)
 
-    actual = {(who(role), bucket, prefix) for role, bucket, prefix in written(dev_deployment)}
-    assert actual == {(who, item.bucket, item.prefix) for item in ACCESS for who in item.writes}
+    allowed = {(user(role), bucket, prefix) for role, bucket, prefix in written(dev_deployment)}
+    assert allowed == {(name, item.bucket, item.prefix) for item in ACCESS for name in item.writes}
 
 
-def test_the_place_of_a_release_is_named_by_its_content(dev_deployment: Deployment) -> None:
+def test_the_prefix_of_a_release_contains_the_digest_of_its_content(dev_deployment: Deployment) -> None:
     release = dev_deployment.stacks["Storage"].release
     assert RELEASE.digest[:16] in release.prefix
     assert release.uri("spark/bars_to_parquet.py").endswith(f"/{release.prefix}/spark/bars_to_parquet.py")
@@ -132,7 +129,7 @@ def test_the_place_of_a_release_is_named_by_its_content(dev_deployment: Deployme
         release.uri("nowhere.py")
 
 
-def test_the_digest_of_a_bundle_follows_every_byte_and_every_name(tmp_path: Path) -> None:
+def test_the_digest_of_a_bundle_depends_on_every_content_name_and_lock(tmp_path: Path) -> None:
     def digest(text: str = "a = 1\n", name: str = "one.py", lock: str = "x==1\n") -> str:
         for old in tmp_path.rglob("*.py"):
             old.unlink()

@@ -1,8 +1,7 @@
-"""Is the visual job a graph that Glue takes, of the project's own SQL, that no table of the pipeline is a target of?"""
+"""The visual job is a graph that Glue accepts, with the project's SQL, and it writes only the sandbox."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from types import ModuleType
@@ -13,12 +12,13 @@ import pytest
 from botocore.stub import ANY, Stubber
 from botocore.validate import ParamValidator
 from deployments import ROOT, Deployment
-from permissions import rights
+from permissions import permissions
+from programs import program
 
 from stacks.bundles import VISUAL_JOB
 
 GRAPH = ROOT / "glue" / "visual_job.json"
-PLACES = {
+NAMES = {
     "CONNECTION": "sandbox",
     "DATABASE": "barflow_dev",
     "SESSIONS": "s3://code/sessions.csv",
@@ -26,23 +26,14 @@ PLACES = {
 }
 
 
-def module(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.replace("/", "_").removesuffix(".py"), ROOT / path)
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
 @pytest.fixture
 def function(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The function as deployed: the graph beside it, its places in the environment."""
-    for name, value in (PLACES | {"JOB": "visual", "AWS_DEFAULT_REGION": "us-east-1"}).items():
+    """The function as deployed: with its graph, and its variables in the environment."""
+    for name, value in (NAMES | {"JOB": "visual", "AWS_DEFAULT_REGION": "us-east-1"}).items():
         monkeypatch.setenv(name, value)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
-    found = module("lambda/visual_job/handler.py")
+    found = program("lambda/visual_job/handler.py")
     assert VISUAL_JOB.files[found.GRAPH.name] == str(GRAPH.relative_to(ROOT))
     monkeypatch.setattr(found, "GRAPH", GRAPH)
     return found
@@ -50,36 +41,37 @@ def function(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture
 def nodes(function: ModuleType) -> dict[str, dict[str, Any]]:
-    """The graph as the job gets it: node → its one kind and what that says."""
-    found: dict[str, dict[str, Any]] = function.nodes({name.lower(): value for name, value in PLACES.items()})
+    """The graph that the job gets: node → its one type and the properties."""
+    found: dict[str, dict[str, Any]] = function.nodes({name.lower(): value for name, value in NAMES.items()})
     return found
 
 
 def of_kind(nodes: Mapping[str, Mapping[str, Any]], kind: str) -> dict[str, Any]:
+    """Return the properties of the nodes of a type."""
     return {key: node[kind] for key, node in nodes.items() if kind in node}
 
 
-def test_the_graph_is_what_the_api_of_glue_takes(nodes: dict[str, Any]) -> None:
+def test_the_graph_is_valid_for_the_api_of_glue(nodes: dict[str, Any]) -> None:
     shape = boto3.client("glue", region_name="us-east-1").meta.service_model.shape_for("JobUpdate")
     report = ParamValidator().validate({"CodeGenConfigurationNodes": nodes}, shape)
     assert report.generate_report() == ""
-    assert all(len(node) == 1 for node in nodes.values())  # a node is of one kind
+    assert all(len(node) == 1 for node in nodes.values())  # a node has one type
 
 
-def test_a_graph_that_the_api_does_not_take_is_noticed(nodes: dict[str, Any]) -> None:
+def test_an_invalid_graph_is_found(nodes: dict[str, Any]) -> None:
     shape = boto3.client("glue", region_name="us-east-1").meta.service_model.shape_for("JobUpdate")
     del nodes["bar_1h"]["SparkSQL"]["SqlQuery"]
     report = ParamValidator().validate({"CodeGenConfigurationNodes": nodes}, shape).generate_report()
     assert 'Missing required parameter in CodeGenConfigurationNodes.bar_1h.SparkSQL: "SqlQuery"' in report
 
 
-def test_every_transform_runs_the_sql_of_its_file_to_the_letter(nodes: dict[str, Any]) -> None:
-    tool = module("tools/visual_job.py")
+def test_every_transform_has_exactly_the_sql_of_its_file(nodes: dict[str, Any]) -> None:
+    tool = program("tools/visual_job.py")
     for transform in of_kind(nodes, "SparkSQL").values():
         assert transform["SqlQuery"] == tool.sql(transform["Name"]), "run .venv/bin/python tools/visual_job.py"
 
 
-def test_every_sql_file_is_in_the_graph_but_the_copy_of_the_archive(nodes: dict[str, Any]) -> None:
+def test_every_sql_file_is_in_the_graph_except_the_copy_of_the_archive(nodes: dict[str, Any]) -> None:
     files = {path.stem for path in (ROOT / "glue").rglob("*.sql")}
     assert {transform["Name"] for transform in of_kind(nodes, "SparkSQL").values()} == files - {
         "bar_5min",
@@ -87,19 +79,18 @@ def test_every_sql_file_is_in_the_graph_but_the_copy_of_the_archive(nodes: dict[
     } | {"bar_30min", "bar_1h"}
 
 
-def test_a_node_takes_in_what_is_there_and_names_all_of_it(nodes: dict[str, Any]) -> None:
+def test_the_inputs_of_a_node_exist_and_all_have_an_alias(nodes: dict[str, Any]) -> None:
     for node in nodes.values():
-        (said,) = node.values()
-        assert set(said.get("Inputs", [])) <= set(nodes)
+        (properties,) = node.values()
+        assert set(properties.get("Inputs", [])) <= set(nodes)
     for transform in of_kind(nodes, "SparkSQL").values():
         assert [alias["From"] for alias in transform["SqlAliases"]] == transform["Inputs"]
 
 
-def test_it_writes_the_sandbox_through_the_jdbc_connection_and_nothing_else(nodes: dict[str, Any]) -> None:
-    fed = {name for node in nodes.values() for said in node.values() for name in said.get("Inputs", [])}
-    ends = {key: node for key, node in nodes.items() if key not in fed}
+def test_it_writes_only_the_sandbox_through_the_jdbc_connection(nodes: dict[str, Any]) -> None:
+    inputs = {name for node in nodes.values() for item in node.values() for name in item.get("Inputs", [])}
     targets = of_kind(nodes, "ConnectorDataTarget")
-    assert set(ends) == set(targets)
+    assert set(nodes) - inputs == set(targets)
     for target in targets.values():
         assert target["ConnectionType"] == "postgresql"
         assert target["Data"] == {
@@ -129,7 +120,7 @@ JOB = {
 
 @pytest.fixture
 def glue(monkeypatch: pytest.MonkeyPatch, function: ModuleType) -> Iterator[Stubber]:
-    """Glue as the function meets it; each call is judged by the model of the service."""
+    """A client of Glue that validates each call against the model of the service."""
     client = boto3.client("glue", region_name="us-east-1")
     monkeypatch.setattr(function.boto3, "client", lambda _: client)
     with Stubber(client) as stubber:
@@ -137,7 +128,7 @@ def glue(monkeypatch: pytest.MonkeyPatch, function: ModuleType) -> Iterator[Stub
         stubber.assert_no_pending_responses()
 
 
-def test_the_function_gives_the_job_its_graph_and_leaves_what_the_stack_has_said_of_it(
+def test_the_function_sets_the_graph_and_keeps_the_other_properties_of_the_job(
     function: ModuleType, glue: Stubber, nodes: dict[str, Any]
 ) -> None:
     kept = {key: JOB[key] for key in JOB if key not in ("Name", "MaxCapacity", "AllocatedCapacity")}
@@ -146,7 +137,7 @@ def test_the_function_gives_the_job_its_graph_and_leaves_what_the_stack_has_said
     assert function.handler({}, None) == {"job": "visual", "nodes": len(nodes)}
 
 
-def test_a_graph_that_glue_refuses_fails_the_deployment(function: ModuleType, glue: Stubber) -> None:
+def test_a_graph_that_glue_rejects_fails_the_deployment(function: ModuleType, glue: Stubber) -> None:
     glue.add_response("get_job", {"Job": JOB}, {"JobName": "visual"})
     glue.add_client_error(
         "update_job", "InvalidInputException", "no such node", expected_params={"JobName": "visual", "JobUpdate": ANY}
@@ -160,7 +151,7 @@ def job(deployment: Deployment) -> Mapping[str, Any]:
     return found
 
 
-def test_it_is_started_by_hand_alone_and_connects_as_the_sandboxs_user(deployments: list[Deployment]) -> None:
+def test_it_is_started_only_by_hand_and_connects_as_the_sandboxs_user(deployments: list[Deployment]) -> None:
     for deployment in deployments:
         found = job(deployment)
         assert "SandboxConnection" in json.dumps(found["Connections"])
@@ -175,24 +166,24 @@ def test_it_is_started_by_hand_alone_and_connects_as_the_sandboxs_user(deploymen
         assert "SandboxSecret" in json.dumps(connection["SECRET_ID"])
 
 
-def test_the_function_knows_every_place_and_may_change_this_job_alone(dev_deployment: Deployment) -> None:
+def test_the_function_gets_every_name_and_updates_only_this_job(dev_deployment: Deployment) -> None:
     (given,) = (
         item["Environment"]["Variables"]
         for item in dev_deployment.resources("Catalog", "AWS::Lambda::Function")
         if "JOB" in item.get("Environment", {}).get("Variables", {})
     )
-    assert set(given) == set(PLACES) | {"JOB"}
-    allowed = rights(dev_deployment.templates["Catalog"], "Graph")
-    changed = {right.action: right.resource for right in allowed if right.action.startswith("glue:")}
+    assert set(given) == set(NAMES) | {"JOB"}
+    allowed = permissions(dev_deployment.templates["Catalog"], "Graph")
+    changed = {item.action: item.resource for item in allowed if item.action.startswith("glue:")}
     assert set(changed) == {"glue:GetJob", "glue:UpdateJob"}
     assert all("VisualJob" in resource and "*" not in resource for resource in changed.values())
-    (passed,) = [right for right in allowed if right.action == "iam:PassRole"]
+    (passed,) = [item for item in allowed if item.action == "iam:PassRole"]
     assert "Sandbox" in passed.resource
     assert "glue.amazonaws.com" in passed.condition
 
 
-def test_the_calendar_that_it_reads_is_published(dev_deployment: Deployment) -> None:
+def test_the_calendar_of_sessions_is_published(dev_deployment: Deployment) -> None:
     release = dev_deployment.stacks["Storage"].release
     header = (ROOT / "barflow" / "market" / "sessions_xnys.csv").read_text().split("\n", 1)[0]
-    assert "barflow/market/sessions_xnys.csv" in release.places
+    assert "barflow/market/sessions_xnys.csv" in release.paths
     assert header == "session_date,open_utc,close_utc"

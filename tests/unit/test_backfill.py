@@ -185,7 +185,7 @@ class TestWhatIsPrinted:
             "6 calls for 20 credits, in 4 chunks of whole sessions",
             "3 minutes of calls at 8 credits a minute and 800 a day",
             "the credits allow it to finish by 2026-11-24 20:03 UTC",
-            "Sessions that are stored whole are not asked for again, so it may be less.",
+            "Sessions that are stored whole are not fetched again, so it may take less.",
         ]
 
     def test_for_a_person_when_it_takes_several_days(self) -> None:

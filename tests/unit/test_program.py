@@ -160,7 +160,7 @@ sys.exit(run_program(argparse.ArgumentParser(), [], work))
             program.send_signal(number)
             said = program.stderr.read()
         assert (program.returncode, said.splitlines()[0]) == (130, "given back")
-        assert said.splitlines()[1:] == ["error: stopped. What is stored stays, and the next run goes on from there."]
+        assert said.splitlines()[1:] == ["error: stopped. What is stored stays, and the next run resumes from there."]
 
 
 def test_sigterm_stops_also_what_a_shell_runs_in_the_background(tmp_path: Path) -> None:

@@ -1,7 +1,4 @@
-"""Files of a bundle that are made and not copied: the library as a zip, wheels for machines that have no index.
-
-Each knows a digest of all that decides its content, and how to write itself.
-"""
+"""Zip files that a bundle contains: a package of the repository, and wheels for hosts without a package index."""
 
 from __future__ import annotations
 
@@ -19,41 +16,45 @@ from config import versions
 
 ROOT = Path(__file__).parents[1]
 # Files that a program does not need to run, and files that differ from one build to the next.
-LEFT_OUT = ("__pycache__", "tests", "test", "*.dist-info", "*.pyc", "*.pyi", "bin", "*.lock", "py.typed")
+EXCLUDED = ("__pycache__", "tests", "test", "*.dist-info", "*.pyc", "*.pyi", "bin", "*.lock", "py.typed")
 
 
 def published_files(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder that are published: code and data, without those in ``LEFT_OUT``."""
+    """Yield the files of a folder that are published: code and data, without those in ``EXCLUDED``."""
     for path in folder.rglob("*"):
         parts = [Path(part) for part in path.relative_to(folder).parts]
-        if path.is_file() and not any(part.match(pattern) for part in parts for pattern in LEFT_OUT):
+        if path.is_file() and not any(part.match(pattern) for part in parts for pattern in EXCLUDED):
             yield path
 
 
-class Archive(Protocol):
-    """A file that can be made."""
+class ZipFile(Protocol):
+    """A zip file that can be written, and whose digest is known before it is."""
 
     @property
-    def digest(self) -> str: ...
+    def digest(self) -> str:
+        """A SHA-256 of everything that decides the content."""
 
-    def write(self, target: Path) -> None: ...
+    def write(self, target: Path) -> None:
+        """Write the zip file."""
 
 
 @dataclass(frozen=True)
 class ZippedPackage:
-    """A Python package of the repository with its data, as Spark's --py-files and Glue's --extra-py-files take it."""
+    """A Python package of the repository with its data, for Spark's --py-files and Glue's --extra-py-files."""
 
     package: str
 
     @property
     def digest(self) -> str:
+        """A SHA-256 of the names and contents of its files."""
         digest = hashlib.sha256()
-        for place, path in self._files():
-            digest.update(f"\0{place}\0{hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
+        for name, path in self._files():
+            digest.update(f"\0{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
         return digest.hexdigest()
 
     def write(self, target: Path) -> None:
-        _zip(target, self._files())
+        """Write the package as a zip file."""
+        _write_zip(target, self._files())
 
     def _files(self) -> list[tuple[str, Path]]:
         found = sorted(published_files(ROOT / self.package))
@@ -62,7 +63,7 @@ class ZippedPackage:
 
 @dataclass(frozen=True)
 class Wheels:
-    """The wheels of a lock (with hashes) for a platform, unopened, and the lock, in a folder ``wheels``."""
+    """The wheels of a lock file with hashes, for one platform. The zip file has them in ``wheels/``, with the lock."""
 
     lock: str
     platform: str
@@ -70,11 +71,16 @@ class Wheels:
 
     @property
     def digest(self) -> str:
+        """A SHA-256 of the lock, the platform and the Python version."""
         lock = (ROOT / self.lock).read_bytes()
         return hashlib.sha256(f"{self.platform} {self.python} ".encode() + lock).hexdigest()
 
     def write(self, target: Path) -> None:
-        """Fetches them from the package index by pip, since uv has no command for that. Raises RuntimeError."""
+        """Download the wheels with pip, because uv has no such command, and write them as a zip file.
+
+        Raises:
+            RuntimeError: pip failed.
+        """
         architecture, libc = self.platform.split("-", 1)
         with tempfile.TemporaryDirectory() as folder:
             command = [
@@ -85,14 +91,17 @@ class Wheels:
             ]  # fmt: skip
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
-                raise RuntimeError(f"the wheels of {self.lock} could not be fetched: {done.stderr.strip()[-500:]}")
+                raise RuntimeError(
+                    f"cannot download the wheels of {self.lock}: {done.stderr.strip()[-500:]}. "
+                    "Check the connection to the package index, then run `make setup`."
+                )
             wheels = [(f"wheels/{path.name}", path) for path in sorted(Path(folder).iterdir())]
-            _zip(target, [("wheels/requirements.txt", ROOT / self.lock), *wheels])
+            _write_zip(target, [("wheels/requirements.txt", ROOT / self.lock), *wheels])
 
 
-def _zip(target: Path, files: Iterable[tuple[str, Path]]) -> None:
-    """Zips files under their places; equal content gives an equal zip, since no time is written."""
+def _write_zip(target: Path, files: Iterable[tuple[str, Path]]) -> None:
+    """Write files under their names. Equal contents give equal zip files, because no timestamp is written."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(target, "w") as made:
-        for place, path in files:
-            made.writestr(zipfile.ZipInfo(place), path.read_bytes(), zipfile.ZIP_DEFLATED)
+        for name, path in files:
+            made.writestr(zipfile.ZipInfo(name), path.read_bytes(), zipfile.ZIP_DEFLATED)

@@ -1,4 +1,4 @@
-"""How a bundle becomes an asset: built on this machine, without Docker, and only when its stack is deployed."""
+"""A bundle as the code of a function, built on this machine without Docker, and only when its stack is deployed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stacks.bundles import ROOT, Bundle
 
 
 @jsii.implements(cdk.ILocalBundling)
-class _Locally:
+class _LocalBundling:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
 
@@ -23,10 +23,12 @@ class _Locally:
 
 
 def function_code(bundle: Bundle) -> lambda_.Code:
-    """The bundle as a function's code. Its hash is the recipe's, so it is known without building."""
+    """Return the bundle as a function's code. Its hash is the bundle's digest, which is known without a build."""
     return lambda_.Code.from_asset(
-        str(ROOT / "lambda"),  # asked for, and not read: the recipe says what goes in
+        str(ROOT / "lambda"),  # CDK requires a folder and does not read it: the recipe lists the files
         asset_hash=bundle.digest,
         asset_hash_type=cdk.AssetHashType.CUSTOM,
-        bundling=cdk.BundlingOptions(image=cdk.DockerImage.from_registry("no-docker-needed"), local=_Locally(bundle)),
+        bundling=cdk.BundlingOptions(
+            image=cdk.DockerImage.from_registry("no-docker-needed"), local=_LocalBundling(bundle)
+        ),
     )

@@ -1,4 +1,4 @@
-"""Two runs at once leave the state of one, and a run that stalled publishes nothing over the one that took over."""
+"""Concurrent runs leave the state of one run. A stalled run does not publish over the run that took its lease."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 import psycopg
 import pytest
-from harness import AGGREGATE, PROCESS, Pipeline, made_up
+from harness import AGGREGATE, PROCESS, Pipeline, random_session
 
 from barflow.pipeline import aggregate, process
 from barflow.staging.ledger import Lease
 from barflow.warehouse.load import LOCK
 from rehearsal.oracle import Oracle, disagreements
 
-SESSIONS = [made_up(symbol, day) for symbol in ("AAPL", "MSFT") for day in ("2025-07-02", "2025-07-03")]
+SESSIONS = [random_session(symbol, day) for symbol in ("AAPL", "MSFT") for day in ("2025-07-02", "2025-07-03")]
 
 
-def test_two_runs_of_each_hop_at_once_leave_the_state_of_one(pipeline: Pipeline) -> None:
+def test_two_concurrent_runs_of_each_hop_leave_the_state_of_one(pipeline: Pipeline) -> None:
     pipeline.stage(SESSIONS)
     assert pipeline.run_at_once(PROCESS, 2) == [0, 0]
     assert len(pipeline.lake.manifest_ids()) == 1, "the second run found nothing to do"
@@ -26,10 +26,8 @@ def test_two_runs_of_each_hop_at_once_leave_the_state_of_one(pipeline: Pipeline)
     assert disagreements(pipeline.warehouse_dsn, Oracle.of_sessions(SESSIONS)) == {}
 
 
-def test_every_way_to_write_a_lake_s_folder_names_the_same_lake(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Otherwise two runs on one lake would hold two leases, and each would start from nothing."""
+def test_every_spelling_of_a_lake_uri_names_the_same_lake(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise two runs on one lake would hold two leases, and neither would find the other's ledger entries."""
     pipeline.stage(SESSIONS)
     pipeline.process()
     folder = pipeline.lake_uri
@@ -38,20 +36,20 @@ def test_every_way_to_write_a_lake_s_folder_names_the_same_lake(
         assert pipeline.process("--lake", same)["outcome"] == "nothing changed", same
 
 
-def test_a_run_that_stalled_does_not_publish_over_the_one_that_took_over(
+def test_a_stalled_run_does_not_publish_over_the_run_that_took_its_lease(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline.settings["BARFLOW_LEASE_SECONDS"] = "0.5"
     pipeline.stage(SESSIONS)
     original = process.stage_partitions
-    newer = made_up("AAPL", "2025-07-02", seed=1)
+    newer = random_session("AAPL", "2025-07-02", seed=1)
 
     def stalled(*arguments: Any, **options: Any) -> Any:
         staged = original(*arguments, **options)
-        time.sleep(0.6)  # without a renewal: the lease is anybody's
+        time.sleep(0.6)  # the lease is not renewed, so it expires
         monkeypatch.setattr(process, "stage_partitions", original)
         pipeline.stage([newer])
-        pipeline.process()  # takes over, ends, and gives the lease back
+        pipeline.process()  # takes the lease over, ends, and releases it
         return staged
 
     monkeypatch.setattr(Lease, "_renew", lambda lease: None)
@@ -65,21 +63,21 @@ def test_a_run_that_stalled_does_not_publish_over_the_one_that_took_over(
     assert pipeline.process()["outcome"] == "nothing changed"
 
 
-def test_a_run_waits_for_the_one_at_work_and_says_so(pipeline: Pipeline) -> None:
+def test_a_run_waits_for_the_active_run_and_logs_it(pipeline: Pipeline) -> None:
     pipeline.settings["BARFLOW_LEASE_SECONDS"] = "1"
     pipeline.stage(SESSIONS)
     other = Lease(pipeline.database, f"process {pipeline.lake.uri}", "another run", 60)
     assert other.take()
     ran = pipeline.run(PROCESS)
     assert (ran.code, ran.result) == (1, {})
-    waits, error = ran.stderr.splitlines()
-    assert "another run is active or died recently; waiting up to 2 s for it" in waits
-    assert error.endswith("another run is active. Nothing was changed. Wait until it ends, then run again.")
+    wait_line, error_line = ran.stderr.splitlines()
+    assert "another run is active or died recently; waiting up to 2 s for it" in wait_line
+    assert error_line.endswith("another run is active. Nothing was changed. Wait until it ends, then run again.")
     other.release()
     assert pipeline.process()["outcome"] == "published"
 
 
-def test_a_load_waits_for_the_one_at_work(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_load_waits_for_the_active_load(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aggregate, "LOCK_WAIT_SECONDS", 0.3)
     with psycopg.connect(pipeline.warehouse_dsn, autocommit=True) as other:
         other.execute("select pg_advisory_lock(%s)", [LOCK])

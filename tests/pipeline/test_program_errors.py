@@ -1,4 +1,4 @@
-"""What stops a program is said in one line with what to do next, with its exit code, and never with a secret."""
+"""Program errors: one line that names the cause and the next command, the exit code of its kind, and no secret."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from harness import AGGREGATE, PROCESS, Pipeline, made_up
+from harness import AGGREGATE, PROCESS, Pipeline, random_session
 
 SECRET = "s3cr3t"
-NOBODY = "127.0.0.1:1"
+CLOSED_PORT = "127.0.0.1:1"
 
 
 @pytest.mark.parametrize("path", [PROCESS, AGGREGATE])
@@ -26,7 +26,7 @@ NOBODY = "127.0.0.1:1"
         ({"BARFLOW_MONGODB_URI": "", "BARFLOW_WAREHOUSE_DSN": ""}, (), 2, "is not set. Export it"),
     ],
 )
-def test_what_the_user_got_wrong_is_named(
+def test_a_wrong_setting_or_argument_is_named(
     stores: Pipeline, path: str, settings: dict[str, str], arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     stores.settings |= settings
@@ -36,25 +36,25 @@ def test_what_the_user_got_wrong_is_named(
 
 
 @pytest.mark.parametrize("arguments", [("--full",), ()])
-def test_a_symbol_of_which_nothing_is_staged_is_named(stores: Pipeline, arguments: tuple[str, ...]) -> None:
-    stores.stage([made_up("AAPL", "2025-07-02")])
+def test_a_symbol_without_staged_bars_is_named(stores: Pipeline, arguments: tuple[str, ...]) -> None:
+    stores.stage([random_session("AAPL", "2025-07-02")])
     ran = stores.run(PROCESS, "--symbols", "NOPE,AAPL", *arguments)
     assert (ran.code, "no bars of NOPE are staged" in ran.error) == (2, True)
 
 
 def test_a_lake_that_cannot_be_written_is_named(pipeline: Pipeline, tmp_path: Path) -> None:
-    in_the_way = tmp_path / "file"
-    in_the_way.write_text("mine")
-    pipeline.lake_uri = str(in_the_way / "lake")
-    pipeline.stage([made_up("AAPL", "2025-07-02")])
+    obstacle = tmp_path / "file"
+    obstacle.write_text("not a folder")
+    pipeline.lake_uri = str(obstacle / "lake")
+    pipeline.stage([random_session("AAPL", "2025-07-02")])
     ran = pipeline.run(PROCESS)
     assert ran.code == 1
-    assert f"could not write {in_the_way}/lake/_staged" in ran.error
+    assert f"could not write {obstacle}/lake/_staged" in ran.error
     assert "What readers see is unchanged. Free disk space or fix its permissions, then run the hop again." in ran.error
     assert pipeline.ledger.last("process")["error"] == ran.error  # type: ignore[index]
 
 
-def test_a_warehouse_without_its_schema_says_which_command_makes_it(stores: Pipeline, empty_warehouse_dsn: str) -> None:
+def test_a_missing_schema_names_the_command_that_creates_it(stores: Pipeline, empty_warehouse_dsn: str) -> None:
     stores.warehouse_dsn = empty_warehouse_dsn
     ran = stores.run(AGGREGATE)
     assert (ran.code, ran.error.endswith('"ops.load_run" does not exist. Run `barflow migrate` first.')) == (1, True)
@@ -73,7 +73,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("dsn", MALFORMED)
-def test_a_malformed_dsn_is_refused_without_showing_any_of_it(stores: Pipeline, dsn: str) -> None:
+def test_a_malformed_dsn_is_rejected_and_not_shown(stores: Pipeline, dsn: str) -> None:
     stores.warehouse_dsn = dsn
     ran = stores.run(AGGREGATE)
     assert (ran.code, SECRET in ran.stderr) == (2, False)
@@ -91,7 +91,7 @@ def test_a_malformed_dsn_is_refused_without_showing_any_of_it(stores: Pipeline, 
         f"{SECRET}",
     ],
 )
-def test_a_malformed_uri_of_mongodb_is_refused_without_showing_any_of_it(stores: Pipeline, uri: str) -> None:
+def test_a_malformed_mongodb_uri_is_rejected_and_not_shown(stores: Pipeline, uri: str) -> None:
     stores.mongodb_uri = uri
     ran = stores.run(PROCESS)
     assert (ran.code, SECRET in ran.stderr) == (2, False)
@@ -101,12 +101,17 @@ def test_a_malformed_uri_of_mongodb_is_refused_without_showing_any_of_it(stores:
 @pytest.mark.parametrize(
     ("path", "setting", "address", "name"),
     [
-        (PROCESS, "mongodb_uri", f"mongodb://me:{SECRET}@{NOBODY}/", "MongoDB could not be reached"),
-        (AGGREGATE, "warehouse_dsn", f"postgresql://me:{SECRET}@{NOBODY}/db", "the warehouse could not be reached"),
+        (PROCESS, "mongodb_uri", f"mongodb://me:{SECRET}@{CLOSED_PORT}/", "MongoDB could not be reached"),
+        (
+            AGGREGATE,
+            "warehouse_dsn",
+            f"postgresql://me:{SECRET}@{CLOSED_PORT}/db",
+            "the warehouse could not be reached",
+        ),
         (AGGREGATE, "warehouse_dsn", f"postgresql://me:{SECRET}@no.such.host/db", "the warehouse could not be reached"),
     ],
 )
-def test_a_server_that_does_not_answer_is_named_and_its_password_is_not(
+def test_an_unreachable_server_is_named_without_its_password(
     stores: Pipeline, path: str, setting: str, address: str, name: str
 ) -> None:
     setattr(stores, setting, address)
@@ -118,42 +123,42 @@ def test_a_server_that_does_not_answer_is_named_and_its_password_is_not(
 def test_a_password_is_in_no_output_no_ledger_and_no_process_list(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole way, and once more with an error in a task and one in the transaction."""
+    """Run the pipeline three times: with an error in a task, with one in the transaction, and without an error."""
     import psutil
 
     from barflow.warehouse import load
 
     pipeline.warehouse_dsn = pipeline.warehouse_dsn.replace("postgres@", f"postgres:{SECRET}@")
-    pipeline.stage([made_up("AAPL", "2025-07-02")])
+    pipeline.stage([random_session("AAPL", "2025-07-02")])
     pipeline.process()
-    said = []
+    outputs = []
     with psycopg.connect(pipeline.warehouse_dsn, autocommit=True) as server:
         for broken in ("market.bar_1h", "market.daily_metrics"):
-            server.execute(f"alter table {broken} rename to gone")
-            said.append(pipeline.run(AGGREGATE).stderr)
-            server.execute(f"alter table market.gone rename to {broken.split('.')[1]}")
-    listed: list[str] = []
+            server.execute(f"alter table {broken} rename to renamed")
+            outputs.append(pipeline.run(AGGREGATE).stderr)
+            server.execute(f"alter table market.renamed rename to {broken.split('.')[1]}")
+    command_lines: list[str] = []
     check = load.Load.check
 
-    def watched(self: load.Load, keys: load.Keys) -> None:
-        family = [psutil.Process(), *psutil.Process().children(recursive=True)]
-        for process in family:
+    def check_and_list(self: load.Load, keys: load.Keys) -> None:
+        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        for process in processes:
             with suppress(psutil.NoSuchProcess):  # one that ended meanwhile
-                listed.append(" ".join(process.cmdline()))
+                command_lines.append(" ".join(process.cmdline()))
         check(self, keys)
 
-    monkeypatch.setattr(load.Load, "check", watched)
+    monkeypatch.setattr(load.Load, "check", check_and_list)
     done = pipeline.run(AGGREGATE)
     assert done.code == 0
-    assert len(listed) > 3
-    assert any("java" in line for line in listed)
-    for text in (*said, done.stderr, str(done.result), *listed, str(pipeline.rows("ops.load_run"))):
+    assert len(command_lines) > 3
+    assert any("java" in line for line in command_lines)
+    for text in (*outputs, done.stderr, str(done.result), *command_lines, str(pipeline.rows("ops.load_run"))):
         assert SECRET not in text
     assert SECRET not in str([*pipeline.database["ledger"].find(), *pipeline.database["leases"].find()])
 
 
-def test_an_address_as_an_argument_is_refused_and_not_shown(stores: Pipeline) -> None:
-    """Arguments are in the process list, and in the logs of EMR and Glue."""
+def test_a_dsn_as_an_argument_is_rejected_and_not_shown(stores: Pipeline) -> None:
+    """Arguments are visible in the process list and in the logs of EMR and Glue."""
     ran = stores.run(AGGREGATE, "--warehouse", f"postgresql://me:{SECRET}@host/db")
     assert (ran.code, SECRET in ran.stderr) == (2, False)
     assert "a secret was given as an argument: give a reference" in ran.error
