@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from barflow.cli.main import main as cli
+from barflow.cli.main import app
 from rehearsal.deploy import deploy_and_tear_down, is_unchanged
 from stacks.outputs import OUTPUTS
 
@@ -40,7 +40,7 @@ def test_the_runbook_is_generated_from_the_outputs(
     written, _ = deployment
     outputs = tmp_path / "cdk-outputs.json"
     outputs.write_text(json.dumps(written))
-    result = CliRunner().invoke(cli.app, ["runbook", "--env", "dev", "--outputs", str(outputs), "--to", str(tmp_path)])
+    result = CliRunner().invoke(app, ["runbook", "--env", "dev", "--outputs", str(outputs), "--to", str(tmp_path)])
     assert result.exit_code == 0, result.output
     text = (tmp_path / "runbook-dev.md").read_text()
     assert f"aws ssm start-session --target {written['Barflow-dev-Orchestration']['HostId']}" in text
