@@ -71,7 +71,7 @@ class ObservabilityStack(BarflowStack):
         topic = sns.Topic(self, "Operations", master_key=self._platform.keys.data, enforce_ssl=True)
         for address in environment.alarms.emails:
             topic.add_subscription(subscriptions.EmailSubscription(address))
-        for service in ("events", "budgets"):
+        for service in ("events", "budgets", "cloudwatch"):
             topic.add_to_resource_policy(
                 iam.PolicyStatement(
                     sid=f"Of{service.title()}",

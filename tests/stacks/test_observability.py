@@ -110,6 +110,17 @@ def test_the_topic_is_encrypted_and_requires_tls(dev_deployment: Deployment) -> 
     assert "aws:SecureTransport" in policy
 
 
+def test_alarms_are_allowed_to_publish_to_the_topic(dev_deployment: Deployment) -> None:
+    # An explicit policy replaces the default one, which allows everything in the account.
+    policy = dev_deployment.only("Observability", "AWS::SNS::TopicPolicy")["PolicyDocument"]
+    services = {
+        statement["Principal"]["Service"]
+        for statement in policy["Statement"]
+        if "Service" in statement["Principal"] and statement["Action"] == "sns:Publish" and "Condition" in statement
+    }
+    assert services >= {"cloudwatch.amazonaws.com", "budgets.amazonaws.com", "events.amazonaws.com"}
+
+
 def test_there_are_a_business_and_a_technical_dashboard_with_the_metrics(dev_deployment: Deployment) -> None:
     boards = {
         item["DashboardName"]: json.dumps(item)
