@@ -1,6 +1,7 @@
 """The services of a state folder: MongoDB and PostgreSQL, started on entry and stopped on exit.
 
-The first command on a state owns its services. Another command that runs meanwhile uses them and leaves them running.
+The first command on a state owns its services. A second command uses them. If a service that it needs is not running,
+it waits for the first command to end.
 An address in the environment (BARFLOW_MONGODB_URI, BARFLOW_WAREHOUSE_DSN) replaces the embedded service.
 """
 

@@ -115,7 +115,7 @@ def rehearse(
         step("backfill the session before the first one", deployed.backfill)
         step("run process_bars, kill its worker twice", partial(run_with_killed_workers, deployed))
         check_run(deployed, step)
-        step("run the sweep: it ends what a run left behind", deployed.sweep)
+        step("run the sweep: it terminates orphaned clusters", deployed.sweep)
         step("run the example bot on its queue", partial(check_bot_alerts, deployed))
         step("send an alarm: it reaches Slack", partial(check_alarm_reaches_slack, deployed))
         step("check that the roles' policies allowed every call", partial(check_no_call_denied, deployed))

@@ -1,6 +1,6 @@
 """EMR's roles, security configuration and certificate.
 
-There is no cluster here: Airflow's host creates one for a run and terminates it, with what this stack's contract names.
+There is no cluster here: The Airflow host creates a cluster for each run from this stack's contract, and terminates it.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class ProcessingStack(BarflowStack):
             )
 
     def _nodes(self) -> tuple[iam.Role, iam.InstanceProfile]:
-        """Return the role and profile of all nodes. It allows their prefixes of the buckets and the MongoDB secret."""
+        """Return the role and instance profile of the nodes: for their S3 prefixes and the MongoDB secret."""
         role = iam.Role(self, "NodeRole", assumed_by=iam.ServicePrincipal(EC2))
         self._storage.grant(role, "emr")
         allow_reading_secrets(role, self._platform.keys.secrets, self._platform.secrets.mongodb)

@@ -1,6 +1,6 @@
 """The buckets of the lake, of code and of logs, and the list of who reads and writes them.
 
-Permissions for objects are made from ACCESS, and from nothing else.
+``grant`` derives a role's object permissions from ACCESS.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Evaluation of the rules on new and revised bars. Pure: values in, events and the next state out.
+"""Rule evaluation on new and revised bars. Pure: it takes values and returns events and the next state.
 
-A rule fires at a bar where it holds if, on the same side, it did not hold at the bar before in the session. It does not
+A rule fires when it holds at a bar but did not hold, in the same direction, at the session's previous bar. It does not
 fire within its cool-down. Cool-downs count in the bars' time, so the same bars give the same alerts whenever they are
 evaluated. Only recent bars fire: those of the last ``NEWS_SESSIONS`` sessions, and none before the symbol's horizon,
 which is the newest session at its first evaluation. A first run or a backfill therefore fires no flood of alerts.
@@ -156,7 +156,7 @@ class _SymbolEvaluation:
         self._silence(day, slot, silence // timedelta(minutes=1), last.last_close)
 
     def _silence(self, day: date, slot: int, minutes: int, price: float) -> None:
-        """Fire each silence rule that a gap of ``minutes`` from the slot number ``slot`` on is long enough for."""
+        """Fire each silence rule whose limit is at most ``minutes``. The gap starts at slot ``slot``."""
         for rule in self.silences:
             traded = session(day)
             if minutes >= rule.minutes and traded is not None:

@@ -130,7 +130,7 @@ def sql(
 def ingest(symbols: Symbols = None, state: State = None, as_json: Json = False) -> None:
     """Fetch, validate and stage one tick.
 
-    It starts at the newest stored bar, less the revision window, which catches corrections. In a deployed
+    It starts before the newest stored session, by the revision window, to catch corrections. In a deployed
     environment (BARFLOW_ENV) it sends the tick's metrics to CloudWatch, as the ingest function does.
     """
     from barflow.cli.terminal import show_tick, ticking

@@ -33,7 +33,8 @@ REPEATED = ["session_date", "revision"]
 class Lake:
     """One lake, on disk or on S3.
 
-    ``uri`` is normalized, because the lease and the ledger of process use it as their key. Open one per process.
+    ``uri`` is normalized: the lease and the ledger of the hop process use it as their key. Open one Lake per
+    operating-system process.
     """
 
     def __init__(self, uri: str) -> None:
@@ -71,8 +72,9 @@ class Lake:
             return pq.ParquetFile(path, filesystem=self._fs).read().cast(arrow_schema())
         except pa.ArrowInvalid as error:
             raise BarflowError(
-                f"{path} is not a readable Parquet file ({error}). Nothing was changed. "
-                "Move it away and run `barflow process --full --symbols " + symbol + "`."
+                f"{path} is not a readable Parquet file ({error}). Nothing was changed. Restore its previous version. "
+                "If MongoDB still has the whole month, move the file away instead and run `barflow process --full "
+                f"--symbols {symbol}`."
             ) from None
 
     def stage(self, part: str, symbol: str, month: str, table: pa.Table) -> int:
@@ -133,7 +135,10 @@ class Lake:
             with self._fs.open_input_stream(path) as stream:
                 return Manifest.from_json(stream.read())
         except (OSError, ValueError, KeyError) as error:
-            raise BarflowError(f"manifest {path} cannot be read: {error}. Run `barflow process --full`.") from None
+            raise BarflowError(
+                f"manifest {path} cannot be read: {error}. Nothing was changed. "
+                "Run `barflow process --full`, then `barflow aggregate --full`."
+            ) from None
 
     def partitions(self, symbols: Iterable[str] | None = None) -> Iterator[tuple[str, str, str]]:
         """Yield (symbol, month, path) of every partition, of all or the given symbols."""
@@ -163,7 +168,9 @@ class Lake:
             )
             rows = bars.to_table(columns=["symbol", "session_date", "ts"])
         except pa.ArrowInvalid as error:
-            raise BarflowError(f"a file of the lake cannot be read: {error}. Run `barflow process --full`.") from None
+            raise BarflowError(
+                f"Cannot read a Parquet file of {self.uri}: {error}. Nothing was changed. Restore its previous version."
+            ) from None
         counted = rows.group_by(["symbol", "session_date"]).aggregate([("ts", "count"), ("ts", "max")])
         for row in counted.to_pylist():
             yield row["symbol"], row["session_date"].isoformat(), row["ts_count"], row["ts_max"]
@@ -201,6 +208,6 @@ def _writing(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UnavailableError(
-            f"could not write {path}: {error.strerror or error}. What readers see is unchanged. "
-            "Free disk space or fix its permissions, then run the hop again."
+            f"could not write {path}: {error.strerror or error}. Every file that readers see is complete. "
+            "Free disk space, or fix the permissions of the folder or bucket, then run `barflow process` again."
         ) from None

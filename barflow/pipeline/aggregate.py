@@ -65,14 +65,16 @@ def run(
     symbols: Sequence[str] | None = None,
     full: bool = False,
 ) -> AggregateReport:
-    """Load what was published since the last load; with ``full`` everything, of all symbols or of those named.
+    """Load what was published since the last load. With ``full``, load everything of all symbols, or of ``symbols``.
 
     Raises BadInputError for symbols without ``full`` or without bars in the lake, BusyError while another load holds
-    the lock, BarflowError where the aggregates do not hold the same bars. Nothing is loaded then, and the failure is
-    recorded in ``ops.load_run``.
+    the lock, BarflowError where the aggregates do not hold the same bars. Nothing is loaded then. A
+    failure after the load begins is recorded in ``ops.load_run``.
     """
     if symbols and not full:
-        raise BadInputError("--symbols goes with --full: a manifest is loaded whole. Leave it out, or add --full.")
+        raise BadInputError(
+            "--symbols requires --full: a manifest is loaded whole. Nothing was loaded. Leave it out, or add --full."
+        )
     dsn = resolve(settings.warehouse_dsn, "BARFLOW_WAREHOUSE_DSN")
     lake = Lake(settings.require("lake_uri"))
     load_id, started_at = run_id or new_run_id(HOP), utc_now()
@@ -131,7 +133,7 @@ def _copy(load: Load, spark: SparkSession, tables: Iterator[tuple[str, DataFrame
 def aggregates(
     spark: SparkSession, lake: Lake, plan: Plan, dsn: str, read_sql: ReadSql
 ) -> Iterator[tuple[str, DataFrame]]:
-    """Yield each warehouse table with its rows (all columns but load_id), made by the SQL of its name.
+    """Yield each warehouse table with its rows (all columns but load_id), computed by the SQL file of its name.
 
     They are yielded one by one, so that Spark works on the first while the next ones are planned.
     """
@@ -147,7 +149,7 @@ def aggregates(
 
 
 def aggregate_sql(name: str, read_sql: ReadSql) -> str:
-    """Return the Spark SQL of a warehouse table, or of a step towards one."""
+    """Return the Spark SQL of a warehouse table, or of an intermediate view."""
     if minutes := BUCKET_MINUTES.get(name):
         return read_sql("bar_buckets").format(minutes=minutes, slots=minutes // BAR_MINUTES)
     return read_sql(name).format(longest_window=LONGEST_WINDOW)

@@ -98,7 +98,7 @@ def run(
 ) -> IngestReport:
     """Run one tick for the symbols, over ``window`` (opens of the first and last bar, UTC) or since the stored bars.
 
-    ``on_symbol`` receives each symbol that is done. Raises as Ingest.tick does.
+    ``on_symbol`` receives each symbol that is done. Raises the errors of Ingest.tick.
     """
     return open_ingest(stores, log).tick(symbols, window=window, on_symbol=on_symbol)
 
@@ -126,7 +126,7 @@ def open_ingest(stores: Stores, log: Log) -> Ingest:
 
 
 def raise_errors(report: IngestReport) -> None:
-    """Raise the error of a tick whose symbols the vendor refused; return where there was none.
+    """Raise an error if Twelve Data refused any symbol of the tick.
 
     Raises UnavailableError where no answer was usable, VendorRefusedError for the limits of the plan, BadInputError
     for unknown symbols.
@@ -221,7 +221,7 @@ class Ingest:
     def _requests(
         self, symbols: Sequence[str], window: Window | None
     ) -> Iterator[tuple[datetime, datetime, list[str]]]:
-        """Yield (start, end, symbols) per request: symbols whose bars are wanted from the same time go together."""
+        """Yield (start, end, symbols) per request: symbols with the same start time share a request."""
         if window:
             yield (*window, [*symbols])
             return
@@ -267,14 +267,14 @@ class Ingest:
                     report.errors[result.symbol] = result
                     on_symbol(result.symbol)
                     continue
-                if result.symbol in waiting:  # a further page of its answer: a save takes each session once
+                if result.symbol in waiting:  # another page of this symbol: a save accepts each session once
                     flush()
                 checked = validate(result.symbol, result.meta, result.values, self.clock(), result.requested_at)
                 waiting[result.symbol] = (result.requested_at, checked)
                 if sum(item.received for _, item in waiting.values()) >= FLUSH_BARS:
                     flush()
         except BarflowError:
-            flush()  # the credits for it are spent
+            flush()  # store what was received: its credits are spent
             raise
         flush()
 

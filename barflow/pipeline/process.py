@@ -1,9 +1,9 @@
 """Process: publish the changed (symbol, month) partitions from MongoDB as Parquet.
 
-Changes are found by the version of each staged document, not by clocks alone: documents stamped since shortly before
-the last successful run are compared with the versions that its manifests published. Spark tasks stage whole files.
-When every count agrees with MongoDB, the files are moved into place and the manifest is written. A run that dies
-changes nothing that readers see, and the next run does its work.
+A session has changed if the version of its document differs from the published version. Only documents updated since
+shortly before the last successful run are compared. Spark tasks stage whole files. When every count agrees with
+MongoDB, each file replaces the old one atomically, and the manifest is written last. If a run dies, the next run does
+its work.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ProcessReport:
 def run(
     settings: Settings, log: Log, *, run_id: str | None = None, symbols: Sequence[str] | None = None, full: bool = False
 ) -> ProcessReport:
-    """Publish what changed in MongoDB, of all symbols or of those named; everything with ``full``.
+    """Publish the changed sessions of all symbols, or only of ``symbols``. With ``full``, publish every session.
 
     Raises BadInputError for symbols without staged bars, BusyError while another run holds the lake's lease,
     BarflowError where counts differ from MongoDB's. Nothing is published then.
@@ -129,8 +129,8 @@ def _publish(
 def changed(staging: Staging, ledger: Ledger, lake: Lake, symbols: list[str] | None, full: bool) -> dict[Key, Sessions]:
     """Return the partitions to write, each with the sessions that changed, as MongoDB counts them.
 
-    A published version counts only for a run that ended after the document got it: a document that expired and was
-    fetched again starts from version 1.
+    A published version is ignored if its run ended before the document's last update: a document that expired and was
+    fetched again restarts at version 1, so equal versions can hold different bars.
     """
     published: dict[tuple[str, str], tuple[datetime, int]] = {}
     moment = None

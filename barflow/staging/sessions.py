@@ -175,7 +175,7 @@ class Staging:
         return newest
 
     def save(self, sessions: Iterable[tuple[SessionBars, datetime]], run_id: str) -> dict[str, Saved]:
-        """Merge sessions of any symbols into the collection. Return by symbol what became of the bars.
+        """Merge sessions into the collection. Return the number of new, revised and unchanged bars by symbol.
 
         Each session comes once, with the moment (UTC) at which its answer was requested. A document changes completely
         or not at all, and only when its bars changed. Raises UnavailableError, and BarflowError where other runs keep

@@ -1,4 +1,4 @@
-"""Loads of the warehouse: Spark tasks COPY into staging tables, then one transaction replaces what readers see.
+"""Warehouse loads: Spark tasks COPY rows into staging tables, then one transaction replaces the rows of ``market``.
 
 Tasks stream their rows as CSV into unlogged tables of the schema ``load``. The driver then deletes and inserts the
 touched keys and writes the ledger row in one transaction. A load holds an advisory lock from its plan to its commit,
@@ -92,7 +92,7 @@ class Load:
         self._rows[table] = sum(row.rows for row in copied)
 
     def check(self, keys: Keys) -> None:
-        """Compare the staged tables: every bar table must have the same bars of every session.
+        """Check that all staged bar tables have the same number of bars in each session.
 
         Raises BarflowError for the first session that differs. Nothing is loaded then.
         """
@@ -112,7 +112,7 @@ class Load:
         """Replace the touched rows and write the ledger row, in one transaction. Return the rows by table.
 
         ``keys`` are the (symbol, session_date) pairs whose bars are replaced. Every row of the symbols in ``whole`` is
-        replaced. Metrics are replaced where a new row is staged.
+        replaced. A metrics row is replaced only if a new one is staged.
         """
         with warehouse_errors("commit the load"), self.connection.transaction():
             run = self.connection.execute

@@ -1,7 +1,7 @@
 """The AWS emulator as a separate process: moto's server with this package's patches.
 
 ``with AwsEmulator() as aws`` starts it on a free port of loopback. ``aws.environment()`` points every AWS client at it,
-the CDK CLI included, with made-up keys, so that nothing can reach a real account. The process ends with the block. It
+the CDK CLI included, with fake access keys, so no call reaches a real account. The process ends with the block. It
 also ends when the process that started it dies: it reads its standard input, which only that process holds open.
 """
 

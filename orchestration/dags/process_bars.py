@@ -2,7 +2,8 @@
 
 Spark on a transient EMR cluster writes the archive; the cluster is always terminated. The Glue job loads the
 warehouse. Then the run compares all hops and posts a summary to Slack. If nothing changed since the last run, it
-starts nothing. A run that fails changes nothing that readers see, and the next run does its work.
+starts nothing. A failed run leaves the warehouse unchanged and each Parquet file complete. The next run processes what
+is missing.
 
 On a laptop (`BARFLOW_ENV=local`) the same programs run in Airflow's tasks.
 """

@@ -195,7 +195,7 @@ def test_a_session_opens_at_its_own_utc_hour_before_and_after_a_daylight_saving_
 
 def test_symbols_without_full_are_rejected(pipeline: Pipeline) -> None:
     ran = pipeline.run(AGGREGATE, "--symbols", "AAPL")
-    assert (ran.code, "--symbols goes with --full" in ran.error) == (2, True)
+    assert (ran.code, "--symbols requires --full" in ran.error) == (2, True)
 
 
 def test_an_unknown_symbol_is_named_in_the_error(pipeline: Pipeline) -> None:

@@ -50,7 +50,7 @@ def test_a_lake_that_cannot_be_written_is_named(pipeline: Pipeline, tmp_path: Pa
     ran = pipeline.run(PROCESS)
     assert ran.code == 1
     assert f"could not write {obstacle}/lake/_staged" in ran.error
-    assert "What readers see is unchanged. Free disk space or fix its permissions, then run the hop again." in ran.error
+    assert "Every file that readers see is complete. Free disk space, or fix the permissions" in ran.error
     assert pipeline.ledger.last("process")["error"] == ran.error  # type: ignore[index]
 
 
