@@ -6,7 +6,7 @@ BIN := .venv/bin
 UV_VERSION := 0.13.9
 ARGS ?=
 ENV ?= dev
-# Test processes at a time. Tests of one group share fixtures, so a group stays in one process (tests/conftest.py).
+# Test processes at a time. Tests that share fixtures stay in one process (tests/conftest.py).
 WORKERS ?= 2
 
 .PHONY: help setup demo dashboard airflow test test-host test-all pictures lint docs bench synth diff deploy-local rehearse clean lock
@@ -53,10 +53,10 @@ airflow: .venv/.airflow ## Airflow's page with the project's DAGs on embedded se
 	@$(BIN)/python -m local.airflow_demo $(ARGS)
 
 test: lint ## lint, types, import rules and the tests, two processes at a time; ARGS="-k sessions"
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 test-all: lint ## make test, and what takes minutes: Airflow itself, the host, the rehearsal
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "minutes or not minutes" $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) -m "minutes or not minutes" $(ARGS)
 
 test-host: setup .venv/.airflow ## install and start all that the host on AWS runs, on this machine
 	@$(BIN)/python -m pytest -m minutes tests/host $(ARGS)

@@ -12,6 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -19,6 +20,7 @@ from browsing import CAN_BROWSE, BrowserShot, browser
 from hypothesis import settings
 from pymongo.database import Database
 from recordings import ABSENT, ORIGINS, REAL_DATA, Recordings, real, synthetic
+from xdist.scheduler import LoadScopeScheduling
 
 from barflow.staging.connection import Document, connect
 from barflow.warehouse.migrations import migrate
@@ -47,14 +49,20 @@ def pytest_report_header() -> str:
 
 
 # Folders whose tests share expensive fixtures: Spark's JVM, or the synthesized templates.
-SHARED = ("pipeline", "stacks")
+SHARED = ("tests/pipeline", "tests/stacks")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share fixtures in one process: those of a folder in ``SHARED``, else those of a file."""
-    for item in items:
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
-        item.add_marker(pytest.mark.xdist_group(folder if folder in SHARED else str(item.path)))
+class _SharedFixtures(LoadScopeScheduling):  # type: ignore[misc]
+    """Keeps tests that share fixtures in one worker: those of a folder in ``SHARED``, else those of a file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.split("::", 1)[0]
+        return next((folder for folder in SHARED if path.startswith(f"{folder}/")), path)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Return the scheduler of a run in several processes."""
+    return _SharedFixtures(config, log)
 
 
 @pytest.fixture(scope="session")

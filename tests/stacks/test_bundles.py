@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import typing_extensions
-from stacks.archives import ROOT, ZippedPackage
 
 from stacks.bundles import BUNDLES, INGEST, MIGRATE, RELEASE, Bundle, BundleError
+from stacks.zip_files import ROOT, ZippedPackage
 
 FUNCTIONS = [bundle for bundle in BUNDLES if bundle.requirements]
 # Lambda provides boto3. The extra path has typing_extensions, which packages need only on an older Python.
@@ -68,7 +68,7 @@ def package_data() -> set[str]:
 def test_every_bundle_of_the_library_holds_its_data(tmp_path: Path) -> None:
     assert {"barflow/alerts/alerts.toml", "barflow/market/sessions_xnys.csv"} <= package_data()
     for bundle, folder in ((INGEST, ""), (MIGRATE, ""), (RELEASE, "release/")):
-        assert {folder + name for name in package_data()} <= bundle.places
+        assert {folder + name for name in package_data()} <= bundle.paths
     ZippedPackage("barflow").write(library := tmp_path / "barflow.zip")
     assert package_data() <= {*zipfile.ZipFile(library).namelist()}
 
