@@ -13,6 +13,7 @@ from browsing import BrowserShot
 
 from barflow.errors import BarflowError
 from barflow.market.sessions import last_sessions, utc_now
+from barflow.pipeline.status import pending, reconcile
 from barflow.pipeline.stores import Stores
 from local.airflow import LocalAirflow
 from local.airflow_demo import airflow_on
@@ -44,7 +45,7 @@ def run(airflow: tuple[LocalAirflow, Stores]) -> str:
 def test_every_task_of_the_run_succeeds_and_the_hops_reconcile(airflow: tuple[LocalAirflow, Stores], run: str) -> None:
     page, stores = airflow
     assert set(page.tasks("process_bars", run).values()) == {"success"}
-    status = stores.reconcile()
+    status = reconcile(stores)
     bars = Counter[str]()
     for item in stores.staging.counts(SYMBOLS):
         bars[item["symbol"]] += item["bars"]
@@ -52,7 +53,7 @@ def test_every_task_of_the_run_succeeds_and_the_hops_reconcile(airflow: tuple[Lo
     # The newest session may still be open.
     at_least = sum(traded.expected_bars for traded in last_sessions(utc_now(), 5)[:4])
     assert all(bars[symbol] > at_least for symbol in SYMBOLS)
-    assert stores.pending() == set()
+    assert pending(stores) == set()
     assert f"{bars.total():,} Parquet rows of 2 symbols" in page.task_log("process_bars", run, "summary")
 
 
