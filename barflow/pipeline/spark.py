@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,7 +50,36 @@ def spark_session(app_name: str) -> SparkSession:
     builder = SparkSession.builder.appName(app_name)
     for name, value in (EVERYWHERE if submitted else EVERYWHERE | EMBEDDED).items():
         builder = builder.config(name, value)
-    spark: SparkSession = builder.getOrCreate()
+    with _deferred_signals():
+        spark: SparkSession = builder.getOrCreate()
     # An embedded run shows the program's own error only; a cluster's log keeps Spark's messages too.
     spark.sparkContext.setLogLevel("ERROR" if submitted or os.environ.get("BARFLOW_DEBUG") else "OFF")
     return spark
+
+
+@contextmanager
+def _deferred_signals() -> Iterator[None]:
+    """Handle Ctrl-C and SIGTERM only after the block, in which the JVM starts.
+
+    PySpark that is interrupted there deletes the file to which the JVM writes its port. The JVM would then never see
+    that its Python program has ended, and would run forever.
+    """
+    received: list[int] = []
+
+    def record(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, record)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is record:  # Spark installs its own handler of Ctrl-C, which stays
+                signal.signal(number, handler)
+    for late in received:
+        signal.raise_signal(late)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -17,7 +18,7 @@ import psutil
 import psycopg
 import pytest
 from gate import Gate
-from harness import AGGREGATE, PROCESS, Pipeline, random_session
+from harness import AGGREGATE, PROCESS, Pipeline, finished, random_session
 
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import sessions_between
@@ -156,4 +157,25 @@ def test_an_aggregate_killed_after_its_commit_needs_no_second_load(running: Runn
     loaded = pipeline.warehouse()
     assert pipeline.aggregate()["outcome"] == "nothing new"
     assert pipeline.warehouse() == loaded
+    check_end_state(running)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_program_that_is_stopped_while_spark_starts_leaves_no_jvm(running: Running, number: int) -> None:
+    running.stage_changes()
+    child = running.pipeline.start(PROCESS)
+    program = psutil.Process(child.pid)
+    while not (jvm := program.children()):
+        time.sleep(0.01)
+    try:
+        child.send_signal(number)
+        ran = finished(child)
+        assert (ran.code, ran.error.startswith("stopped.")) == (130, True)
+        assert psutil.wait_procs(jvm, timeout=60)[1] == []
+    finally:
+        for process in jvm:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    running.pipeline.process()
+    running.pipeline.aggregate()
     check_end_state(running)
