@@ -25,7 +25,7 @@ return await page.evaluate(() => document.body.innerText);
 
 
 def look_at_run(
-    shot: BrowserShot, url: str, run: str, view: str, drawn: str, to: Path, width: int = 1400, height: int = 860
+    shot: BrowserShot, url: str, run: str, view: str, drawn: str, to: Path, *, width: int = 1400, height: int = 860
 ) -> str:
     """Save a picture of a run of process_bars and return the page's text in lower case. ``view``: graph or grid."""
     script = CHOOSE.replace("VIEW", json.dumps(view)).replace("DRAWN", drawn)

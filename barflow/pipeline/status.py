@@ -83,6 +83,7 @@ def compare(
     staged: SessionCounts,
     parquet: SessionCounts,
     tables: Mapping[str, SessionCounts],
+    *,
     table_rows: Mapping[str, Mapping[str, int]],
     waiting: set[SessionKey],
     rejected: Mapping[str, int],
@@ -162,10 +163,10 @@ def collect(stores: Stores) -> dict[str, SymbolStatus]:
         staged_counts(stores.staging),
         lake_counts(lake),
         tables,
-        rows,
-        pending_sessions(stores.staging, stores.ledger, lake, consumed),
-        Quarantine(stores.database).counts(),
-        stores.clock(),
+        table_rows=rows,
+        waiting=pending_sessions(stores.staging, stores.ledger, lake, consumed),
+        rejected=Quarantine(stores.database).counts(),
+        now=stores.clock(),
     )
 
 
