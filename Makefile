@@ -55,7 +55,7 @@ airflow: .venv/.airflow ## Airflow's page with the project's DAGs on embedded se
 test: lint ## lint, types, import rules and the tests, two processes at a time; ARGS="-k sessions"
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-test-all: lint ## make test, and what takes minutes: Airflow itself, the host, the rehearsal
+test-all: lint ## make test, and what takes minutes: Airflow itself, the host, a deployment, the rehearsal
 	@$(BIN)/python -m pytest -n $(WORKERS) -m "minutes or not minutes" $(ARGS)
 
 test-host: setup .venv/.airflow ## install and start all that the host on AWS runs, on this machine

@@ -12,6 +12,8 @@ from barflow.cli.main import app
 from rehearsal.deploy import deploy_and_tear_down, is_unchanged
 from stacks.outputs import OUTPUTS
 
+pytestmark = pytest.mark.minutes
+
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, dict[str, str]], list[str]]:
