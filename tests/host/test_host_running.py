@@ -24,7 +24,7 @@ import pytest
 from contracts import REGION, contract_of
 from fake_host import COMMANDS, HOST, FakeHost
 from host_secrets import put_secrets
-from moto.server import ThreadedMotoServer
+from moto_server import moto_server
 
 from barflow.contract import RuntimeContract, parameter_name
 from barflow.warehouse.migrations import migrate
@@ -52,19 +52,15 @@ probe()
 @pytest.fixture(scope="module")
 def aws() -> Iterator[str]:
     """Yield the address of the AWS emulator, which the environment variables name."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
+    with moto_server() as url, pytest.MonkeyPatch.context() as patch:
         for name, value in (
-            ("AWS_ENDPOINT_URL", f"http://{host}:{port}"),
+            ("AWS_ENDPOINT_URL", url),
             ("AWS_ACCESS_KEY_ID", "emulator"),
             ("AWS_SECRET_ACCESS_KEY", "emulator"),
             ("AWS_DEFAULT_REGION", REGION),
         ):
             patch.setenv(name, value)
-        yield f"http://{host}:{port}"
-    server.stop()
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import requests
-from moto.server import ThreadedMotoServer
+from moto_server import moto_server
 
 from barflow.errors import BadInputError, UnavailableError
 from barflow.lake.athena import COUNTS, open_archive
@@ -60,12 +60,9 @@ def fill(lake: Lake) -> Lake:
 def aws() -> Iterator[str]:
     """Start moto with a bucket and a workgroup for every AWS client of this process. Yield its endpoint."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
+    with moto_server() as url, pytest.MonkeyPatch.context() as patch:
         for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ENDPOINT_URL": url,
             "AWS_ACCESS_KEY_ID": "emulator",
             "AWS_SECRET_ACCESS_KEY": "emulator",
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -80,9 +77,8 @@ def aws() -> Iterator[str]:
             Configuration={"ResultConfiguration": results, "EnforceWorkGroupConfiguration": True},
         )
         fill(Lake("s3://lake"))
-        yield f"http://{host}:{port}"
+        yield url
     boto3.setup_default_session()
-    server.stop()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import boto3
 import pytest
 from botocore.client import BaseClient
 from moto import mock_aws
-from moto.server import ThreadedMotoServer
+from moto_server import moto_server
 
 from barflow import metric_names as names
 from barflow.market.sessions import utc_now
@@ -30,16 +30,13 @@ BARFLOW = Path(sys.executable).with_name("barflow")
 @pytest.fixture
 def aws() -> Iterator[dict[str, str]]:
     """Return the environment variables of an account in moto."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    yield {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-    }
-    server.stop()
+    with moto_server() as url:
+        yield {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        }
 
 
 def tick(mongodb_uri: str, database: str, url: str, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:

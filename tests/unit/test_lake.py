@@ -63,7 +63,7 @@ def test_a_write_that_fails_leaves_the_old_file(lake: Lake) -> None:
     lake.replace("AAPL", "2025-07", bars_of(10.0))
     (Path(lake.root) / "_staged").rmdir()
     (Path(lake.root) / "_staged").write_text("in the way")
-    with pytest.raises(UnavailableError, match=r"could not write .*What readers see is unchanged"):
+    with pytest.raises(UnavailableError, match=r"could not write .*Every file that readers see is complete"):
         lake.stage("run", "AAPL", "2025-07", bars_of(11.0))
     assert lake.read("AAPL", "2025-07") == bars_of(10.0)
 
@@ -76,7 +76,9 @@ def test_a_full_disk_leaves_what_readers_see(lake: Lake, monkeypatch: pytest.Mon
     manifest = Manifest("run", datetime(2025, 7, 2, tzinfo=UTC), (Partition("AAPL", "2025-07", 1, {"2025-07-02": 1}),))
     monkeypatch.setattr(os, "fsync", full)
     for write in (lambda: lake.stage("run", "AAPL", "2025-07", bars_of(11.0)), lambda: lake.publish(manifest)):
-        with pytest.raises(UnavailableError, match=r"No space left on device\. What readers see is unchanged\. Free"):
+        with pytest.raises(
+            UnavailableError, match=r"No space left on device\. Every file that readers see is complete\. Free"
+        ):
             write()
     assert (lake.read("AAPL", "2025-07"), lake.manifest_ids()) == (bars_of(10.0), [])
 
