@@ -52,10 +52,10 @@ dashboard: setup ## the analysts' page on what the demo stored; ARGS="--port 808
 airflow: .venv/.airflow ## Airflow's page with the project's DAGs on embedded services; ARGS="--port 8081"
 	@$(BIN)/python -m local.airflow_demo $(ARGS)
 
-test: lint ## lint, types, import rules and the tests, two processes at a time; ARGS="-k sessions"
+test: setup .venv/.airflow ## the tests, two processes at a time; ARGS="-k sessions"
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-test-all: lint ## make test, and what takes minutes: Airflow itself, the host, a deployment, the rehearsal
+test-all: setup .venv/.airflow ## make test, and what takes minutes: Airflow itself, the host, a deployment, the rehearsal
 	@$(BIN)/python -m pytest -n $(WORKERS) -m "minutes or not minutes" $(ARGS)
 
 test-host: setup .venv/.airflow ## install and start all that the host on AWS runs, on this machine
@@ -64,7 +64,7 @@ test-host: setup .venv/.airflow ## install and start all that the host on AWS ru
 pictures: setup .venv/.airflow ## remake the documentation's pictures with the browser of the tests
 	@PICTURES_TO="$(CURDIR)/docs/images" $(BIN)/python -m pytest -q -m "minutes or not minutes" -k "picture or green_run or recovers_from_faults" tests/browser tests/deploy
 
-lint: setup .venv/.airflow ## ruff, codespell with the glossary, mypy and import-linter
+lint: setup .venv/.airflow ## format, style, words, types and import rules: ruff, codespell, mypy, import-linter
 	@$(BIN)/ruff format --check -q . || { echo "run .venv/bin/ruff format ." >&2; exit 1; }
 	@$(BIN)/ruff check -q .
 	@$(BIN)/codespell

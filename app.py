@@ -12,6 +12,7 @@ from config.environments import environment
 from config.validation import ConfigError
 from stacks.alerts import AlertsStack
 from stacks.catalog import CatalogStack
+from stacks.constructs.logs import keep_provider_logs
 from stacks.database import DatabaseStack
 from stacks.ingestion import IngestionStack
 from stacks.observability import ObservabilityStack
@@ -41,6 +42,7 @@ def build(app: cdk.App, config: Environment) -> None:
         app, platform, database=database, alerts=alerts, ingestion=ingestion, catalog=catalog,
         orchestration=orchestration,
     )  # fmt: skip
+    keep_provider_logs(app, key=platform.keys.data, days=config.retention.logs_days)
 
 
 if __name__ == "__main__":

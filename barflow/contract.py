@@ -19,12 +19,13 @@ VARIABLES = {"twelvedata_api_key": "TWELVEDATA_API_KEY"}
 
 
 class Section(BaseModel):
-    """Base of every part of the contract. Unknown and missing fields are errors, so writer and reader cannot diverge.
+    """Base of every part of the contract. A missing field is an error.
 
-    CDK writes no null: a field that may be None has a default and may be missing.
+    An unknown field is ignored: during a deployment the old host reads the new contract until the new host is up. CDK
+    writes no null: a field that may be None has a default and may be missing.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class PipelineSettings(Section):
@@ -60,11 +61,15 @@ class Storage(Section):
 
 
 class Warehouse(Section):
-    """The database instance and the names of its users' secrets (JSON: username, password, host, port, dbname)."""
+    """The database instance and the names of its users' secrets (JSON: username, password, host, port, dbname).
+
+    Airflow's database has a field of its own, because RDS writes the name of the instance's database to each secret.
+    """
 
     instance_id: str
     reader_secret: str
     airflow_secret: str
+    airflow_database: str
 
 
 class Ingestion(Section):
@@ -178,6 +183,11 @@ def environment_variables(settings: Mapping[str, Any]) -> dict[str, str]:
 def parameter_name(env: str) -> str:
     """Return the name of the SSM parameter that contains the contract of an environment."""
     return f"/barflow/{env}/runtime"
+
+
+def host_parameter_name(env: str) -> str:
+    """Return the name of the SSM parameter that contains the instance id of an environment's host."""
+    return f"/barflow/{env}/host"
 
 
 def secret_reference(name: str) -> str:

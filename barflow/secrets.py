@@ -18,7 +18,7 @@ def resolve(setting: SecretStr | None, name: str) -> str:
 
     ``secretsmanager:NAME`` reads that secret, ``secretsmanager:NAME#KEY`` one key of its JSON, and
     ``secretsmanager:NAME#dsn`` builds a DSN from the keys that RDS writes for a user: username, password, host, port
-    and dbname. Any other text is the value itself.
+    and dbname. ``secretsmanager:NAME#dsn/DATABASE`` names another database. Any other text is the value itself.
 
     Raises BadInputError when the setting is missing or its secret has another form, UnavailableError when the secret
     cannot be read. Neither message contains a value.
@@ -60,7 +60,9 @@ def reference(text: str) -> str:
 def _part(body: str, key: str) -> str:
     """Return one key of a secret's JSON, or the DSN that its keys describe."""
     found = json.loads(body)
-    if key != DSN:
+    kind, _, database = key.partition("/")
+    if kind != DSN:
         return str(found[key])
-    user, password, name = (quote(found[part], safe="") for part in ("username", "password", "dbname"))
+    parts = (found["username"], found["password"], database or found["dbname"])
+    user, password, name = (quote(part, safe="") for part in parts)
     return f"postgresql://{user}:{password}@{found['host']}:{found['port']}/{name}?sslmode=require"

@@ -103,7 +103,7 @@ class Inventory:
 
     secrets: int = 15
     kms_keys: int = 2
-    alarms: int = 14
+    alarms: int = 19  # the metrics that the alarms of dev watch
     dashboards: int = 2
     parameters: int = 1  # of the advanced tier
     metrics: int = 6

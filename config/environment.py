@@ -81,6 +81,7 @@ EndpointService = Literal[
     "athena", "ec2messages", "elasticmapreduce", "glue", "kms", "lambda", "logs", "monitoring", "secretsmanager",
     "sns", "ssm", "ssmmessages", "sts",
 ]  # fmt: skip
+Zone = Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9][a-z]$")]
 Visitors = Annotated[str, AfterValidator(_visitors)]
 Instance = Annotated[str, Field(pattern=f"^{GRAVITON}$")]
 EmrInstance = Annotated[Instance, AfterValidator(_emr_instance)]
@@ -94,12 +95,21 @@ class NetworkConfig(Config, title="network"):
 
     cidr: Annotated[str, AfterValidator(_private_network)] = "10.20.0.0/16"
     zones: Literal[2, 3] = 2
+    # Without names, CloudFormation takes the first zones of the region.
+    zone_names: Once[Zone] = Field((), description="a zone of the region such as us-east-1b, one per network.zones")
     nat_gateways: int = Field(1, ge=1, le=3, description="gateways, not above network.zones")
     airflow_ui_cidrs: Once[Visitors] = ()
     dashboard_cidrs: Once[Visitors] = ()
     # NAT costs less than endpoints at this volume: an endpoint is about 7 dollars a month and zone.
     interface_endpoints: Once[EndpointService] = ()
     flow_log_days: LogDays = 30
+
+    @field_validator("zone_names")
+    @classmethod
+    def _one_name_a_zone(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if names and len(names) != info.data.get("zones", len(names)):
+            raise ValueError(f"must be empty or have network.zones names, {info.data['zones']}")
+        return names
 
     @field_validator("nat_gateways")
     @classmethod
@@ -116,7 +126,8 @@ class DatabaseConfig(Config, title="database"):
         "db.t4g.micro", pattern=rf"^db\.{GRAVITON}$", description="a Graviton class such as db.t4g.small"
     )
     engine_version: Annotated[str, AfterValidator(_rds_version)] = Field(
-        versions.POSTGRESQL,
+        # A major version: RDS takes its newest minor version and upgrades it, and the template does not fall behind.
+        versions.POSTGRESQL.split(".")[0],
         pattern=rf"^({'|'.join(versions.POSTGRESQL_MAJORS)})(\.\d+)?$",
         description=f"a version of PostgreSQL {' or '.join(versions.POSTGRESQL_MAJORS)}",
     )
@@ -258,7 +269,11 @@ class Environment(Config):
     bots: Once[Bot] = Field(
         ("example",), description="a name of up to 32 lower case letters, digits and dashes, such as mean-reversion"
     )
-    airflow_connections_prefix: str = "airflow/connections"
+    # A reservation keeps other functions of the account from using the execution, and runs one tick at a time. An
+    # account whose limit of concurrent executions is 10, as in a new one, allows no reservation.
+    reserve_concurrency: bool = Field(
+        True, description="true or false: reserve one concurrent execution for each of ingest and notify"
+    )
     network: NetworkConfig = NetworkConfig()
     database: DatabaseConfig = DatabaseConfig()
     emr: EmrConfig = EmrConfig()
@@ -269,6 +284,11 @@ class Environment(Config):
     process: ProcessConfig = ProcessConfig()
     retention: RetentionConfig = RetentionConfig()
     alarms: AlarmConfig = AlarmConfig()
+
+    @property
+    def airflow_connections_prefix(self) -> str:
+        """The prefix of the secrets with Airflow's connections."""
+        return f"barflow/{self.name}/airflow/connections"
 
     @model_validator(mode="after")
     def _account_with_region(self) -> Environment:

@@ -21,6 +21,7 @@ def dev() -> Environment:
     return Environment(
         name="dev",
         allow_data_deletion=True,
+        reserve_concurrency=False,  # so that it deploys to a new account
         database=DatabaseConfig(deletion_protection=False, backup_days=1),
         emr=EmrConfig(spot_percent=100),
         # The host has swap, for a few tasks at a time.

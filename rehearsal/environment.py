@@ -185,7 +185,9 @@ class RehearsedEnvironment:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 s3.download_file(bucket, item["Key"], str(target))
         prefixes = {"connections_prefix": self.contract.airflow.connections_prefix}
-        metadata = self.dsn(self.contract.warehouse.airflow_secret).replace("postgresql://", "postgresql+psycopg://", 1)
+        warehouse = self.contract.warehouse
+        metadata = self.dsn(warehouse.airflow_secret, warehouse.airflow_database)
+        metadata = metadata.replace("postgresql://", "postgresql+psycopg://", 1)
         environment = self.variables(
             AWS_ACCESS_KEY_ID=f"{ROLE_KEY}{self.host_role}",
             AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=metadata,
@@ -300,9 +302,10 @@ class RehearsedEnvironment:
         """Move the market's clock to the close of the next session."""
         self.clock.now = self._closes.pop(0)
 
-    def dsn(self, secret: str) -> str:
-        """Return the DSN of a database user, from the deployed secret."""
+    def dsn(self, secret: str, database: str | None = None) -> str:
+        """Return the DSN of a database user, from the deployed secret, for the database or that of the secret."""
         user = json.loads(self.client("secretsmanager").get_secret_value(SecretId=secret)["SecretString"])
+        user["dbname"] = database or user["dbname"]
         return "postgresql://{username}:{password}@{host}:{port}/{dbname}?sslmode=require".format(**user)
 
     @property

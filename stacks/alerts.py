@@ -27,7 +27,10 @@ VISIBILITY_TIMEOUT = cdk.Duration.seconds(60)  # the time that a bot has for one
 
 
 class AlertsStack(BarflowStack):
-    """The ``topic``, and by bot the ``queues``, the ``failed`` (dead-letter) queues and the ``policies``."""
+    """The ``topic``, and by bot the ``queues``, the ``failed_names`` of dead-letter queues and the ``policies``.
+
+    Names are not references to the queues: an export could not be removed with its bot.
+    """
 
     def __init__(self, scope: Construct, platform: Platform) -> None:
         """Create the topic, and the queues and policy of each bot."""
@@ -38,8 +41,8 @@ class AlertsStack(BarflowStack):
         self.topic = sns.Topic(
             self, "Alerts", topic_name=f"{self._prefix}.fifo", fifo=True, master_key=keys.data, enforce_ssl=True
         )
-        self.failed = {bot: self._failed(bot) for bot in environment.bots}
-        self.queues = {bot: self._queue(bot, failed) for bot, failed in self.failed.items()}
+        self.queues = {bot: self._queue(bot, self._failed(bot)) for bot in environment.bots}
+        self.failed_names = {bot: self._name(f"{bot}-failed") for bot in environment.bots}
         self.policies = {bot: self._policy(bot, queue) for bot, queue in self.queues.items()}
         self.output(outputs.ALERTS_TOPIC, self.topic.topic_arn)
         self.output(outputs.BOT_QUEUES, ",".join(queue.queue_url for queue in self.queues.values()) or "none")
@@ -51,6 +54,9 @@ class AlertsStack(BarflowStack):
         """Allow the role to publish alerts, and to use the topic's key through SNS only."""
         allow(role, ["sns:Publish"], [self.topic.topic_arn])
         allow_key(role, self._keys.data, ["kms:Decrypt", "kms:GenerateDataKey"], service="sns")
+
+    def _name(self, bot: str) -> str:
+        return f"{self._prefix}-{bot}.fifo"
 
     def _failed(self, bot: str) -> sqs.Queue:
         failed = self._fifo(f"{_id(bot)}Failed", f"{bot}-failed")
@@ -92,7 +98,7 @@ class AlertsStack(BarflowStack):
         return sqs.Queue(
             self,
             name,
-            queue_name=f"{self._prefix}-{bot}.fifo",
+            queue_name=self._name(bot),
             fifo=True,
             encryption=sqs.QueueEncryption.KMS,
             encryption_master_key=self._keys.data,

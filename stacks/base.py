@@ -35,15 +35,30 @@ class BarflowStack(cdk.Stack):
 
     @property
     def availability_zones(self) -> list[str]:
-        """The first three zones of the region, resolved on deployment: synthesis looks nothing up."""
+        """The environment's zones, else the first three of the region, resolved on deployment without a lookup."""
+        if names := self.environment_config.network.zone_names:
+            return list(names)
         return [cdk.Fn.select(index, cdk.Fn.get_azs()) for index in range(3)]
 
     @property
     def data_removal_policy(self) -> cdk.RemovalPolicy:
-        """DESTROY when the data may be deleted, else RETAIN."""
+        """DESTROY when the data may be deleted, else retain, but not after a failed first deployment.
+
+        A resource that a rollback left behind would keep its name, and the next deployment could not create it.
+        """
         if data_may_be_deleted(self, self.environment_config):
             return cdk.RemovalPolicy.DESTROY
-        return cdk.RemovalPolicy.RETAIN
+        return cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE
+
+    @property
+    def occupied_removal_policy(self) -> cdk.RemovalPolicy:
+        """The policy of what AWS refuses to delete: a bucket with objects, a database with deletion protection.
+
+        A rollback of the first deployment would fail on it, so it retains it. Its name is generated, and the next
+        deployment creates another one.
+        """
+        policy = self.data_removal_policy
+        return policy if policy == cdk.RemovalPolicy.DESTROY else cdk.RemovalPolicy.RETAIN
 
     def output(self, output: Output, value: str) -> None:
         """Create the output under exactly its key. Raise ValueError for an output of another stack."""

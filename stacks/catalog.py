@@ -92,7 +92,7 @@ class CatalogStack(BarflowStack):
         ):
             self.output(output, value)
 
-    def allow_run(self, role: iam.IRole) -> None:
+    def allow_run(self, role: iam.IRole | iam.ManagedPolicy) -> None:
         """Allow the role to start the job, the crawlers and the evaluation of the rules, and to query the archive."""
         found = self.contract
         for resource, name, actions in (

@@ -17,6 +17,7 @@ from stacks import outputs
 from stacks.base import BarflowStack, acknowledge, data_may_be_deleted
 from stacks.bundles import MIGRATE
 from stacks.constructs.grants import allow_reading_secrets
+from stacks.constructs.logs import encrypted_log_group
 from stacks.constructs.python_function import PythonFunction
 from stacks.network import POSTGRESQL
 from stacks.platform import Platform
@@ -28,12 +29,14 @@ LOADER, READER, SANDBOX, AIRFLOW = "barflow_loader", "barflow_reader", "barflow_
 
 
 class DatabaseStack(BarflowStack):
-    """The ``instance``, and one secret per user."""
+    """The ``instance``, one secret per user, and the names of the functions that rotate them in ``rotations``."""
 
     def __init__(self, scope: Construct, platform: Platform) -> None:
         """Create the instance and the secrets. The migrations run on deployment."""
         super().__init__(scope, platform.environment, description="warehouse", stateful=True)
         self._platform = platform
+        self.rotations: list[str] = []
+        self._schedules: list[secretsmanager.RotationSchedule] = []
         self.instance = self._instance(platform.environment)
         owner = self.instance.secret
         assert owner is not None, "RDS manages the owner's password"
@@ -48,6 +51,7 @@ class DatabaseStack(BarflowStack):
             instance_id=self.instance.instance_identifier,
             reader_secret=self.secret_name(READER),
             airflow_secret=self.secret_name(AIRFLOW),
+            airflow_database=AIRFLOW,
         )
         self.output(outputs.DATABASE_ENDPOINT, self.instance.db_instance_endpoint_address)
         self.output(outputs.DATABASE_ID, self.contract.instance_id)
@@ -60,6 +64,8 @@ class DatabaseStack(BarflowStack):
         major = config.engine_version.split(".")[0]
         engine = rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.of(config.engine_version, major))
         deletable = data_may_be_deleted(self, environment)
+        protected = config.deletion_protection and not deletable
+        removal_policy = self.occupied_removal_policy if protected else self.data_removal_policy
         instance = rds.DatabaseInstance(
             self,
             "Warehouse",
@@ -78,6 +84,7 @@ class DatabaseStack(BarflowStack):
                 "Parameters",
                 engine=engine,
                 description=f"Barflow {environment.name}",
+                removal_policy=removal_policy,  # RDS does not delete the group of an instance that stays
                 parameters={
                     "rds.force_ssl": "1",
                     "timezone": "UTC",
@@ -104,13 +111,13 @@ class DatabaseStack(BarflowStack):
             monitoring_interval=cdk.Duration.seconds(60),
             cloudwatch_logs_exports=["postgresql", "upgrade"],
             iam_authentication=False,
-            deletion_protection=config.deletion_protection and not deletable,
-            removal_policy=self.data_removal_policy,
+            deletion_protection=protected,
+            removal_policy=removal_policy,
         )
         resource = instance.node.default_child
         assert isinstance(resource, rds.CfnDBInstance)
         resource.performance_insights_retention_period = config.insights_days
-        _acknowledge_instance(instance, environment.database.multi_az, config.deletion_protection and not deletable)
+        _acknowledge_instance(instance, environment.database.multi_az, protected)
         return instance
 
     @property
@@ -152,7 +159,17 @@ class DatabaseStack(BarflowStack):
 
     def _rotate(self, secret: secretsmanager.ISecret, function_name: str) -> None:
         """Renew the password with AWS's rotation function. Programs read the secret at each run."""
-        secret.add_rotation_schedule(
+        self.rotations.append(function_name)
+        # AWS's function would create its own log group, and keep it for ever.
+        encrypted_log_group(
+            self,
+            f"{function_name.rsplit('-', 1)[1].title()}RotationLog",
+            name=f"/aws/lambda/{function_name}",
+            key=self._platform.keys.data,
+            days=self.environment_config.retention.logs_days,
+            removal_policy=cdk.RemovalPolicy.DESTROY,
+        )
+        schedule = secret.add_rotation_schedule(
             "Rotation",
             hosted_rotation=secretsmanager.HostedRotation.postgre_sql_single_user(
                 function_name=function_name,
@@ -162,8 +179,9 @@ class DatabaseStack(BarflowStack):
                 exclude_characters=string.punctuation,
             ),
             automatically_after=cdk.Duration.days(self.environment_config.database.rotation_days),
-            rotate_immediately_on_update=False,  # the first migration creates the user
+            rotate_immediately_on_update=False,
         )
+        self._schedules.append(schedule)
 
     def _migrate_on_deployment(self, users: list[secretsmanager.ISecret]) -> None:
         migrate = PythonFunction(
@@ -184,7 +202,9 @@ class DatabaseStack(BarflowStack):
             },
         )
         allow_reading_secrets(migrate.role, self._platform.keys.secrets, self.owner_secret, *users)
-        migrate.run_on_deployment(self, "Migrations", after=[self.instance])
+        migrations = migrate.run_on_deployment(self, "Migrations", after=[self.instance])
+        for schedule in self._schedules:
+            schedule.node.add_dependency(migrations)  # they create the users
         self.output(outputs.MIGRATE_FUNCTION, migrate.function.function_name)
 
 

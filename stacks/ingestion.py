@@ -29,7 +29,10 @@ LAST_MINUTE = 10  # after 16:00: the last tick, which takes the closing bars
 
 
 class IngestionStack(BarflowStack):
-    """The queue of ``failed_ticks``, and the ``function`` when ``ingest.runner`` is lambda."""
+    """The queue of ``failed_ticks``, and the ``function_name`` when ``ingest.runner`` is lambda.
+
+    Other stacks use the name and not the function: an export of it could not be removed when the runner changes.
+    """
 
     def __init__(
         self,
@@ -51,17 +54,15 @@ class IngestionStack(BarflowStack):
             retention_period=cdk.Duration.days(14),
         )
         acknowledge(self.failed_ticks, "it is a dead-letter queue itself; an operator redrives it", "AwsSolutions-SQS3")
-        self.function = self._function(settings) if environment.ingest.runner == "lambda" else None
-        if self.function:
-            self._schedules(self.function.function, environment.ingest.every_minutes)
-            self.output(outputs.INGEST_FUNCTION, self.function.function.function_name)
-        self.contract = contract.Ingestion(
-            runner=environment.ingest.runner,
-            function_name=self.function.function.function_name if self.function else None,
-        )
+        self.function_name = f"barflow-{environment.name}-ingest" if environment.ingest.runner == "lambda" else None
+        if self.function_name:
+            made = self._function(self.function_name, settings)
+            self._schedules(made.function, environment.ingest.every_minutes)
+            self.output(outputs.INGEST_FUNCTION, self.function_name)
+        self.contract = contract.Ingestion(runner=environment.ingest.runner, function_name=self.function_name)
         self.output(outputs.FAILED_TICKS_QUEUE, self.failed_ticks.queue_url)
 
-    def _function(self, settings: contract.PipelineSettings) -> PythonFunction:
+    def _function(self, name: str, settings: contract.PipelineSettings) -> PythonFunction:
         config = self.environment_config.ingest
         variables = {name: value for name, value in settings.environment().items() if name not in OF_OTHER_HOPS}
         made = PythonFunction(
@@ -73,7 +74,8 @@ class IngestionStack(BarflowStack):
             memory_mb=config.memory_mb,
             timeout=cdk.Duration.seconds(config.timeout_seconds),
             environment=variables,
-            reserved_concurrent_executions=1,
+            name=name,
+            alone=True,
             retry_attempts=2,
             max_event_age=cdk.Duration.minutes(15),  # after that, a later tick has fetched the same bars
             dead_letter_queue=self.failed_ticks,

@@ -9,19 +9,23 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
+from aws_cdk import aws_sqs as sqs
+from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
+from barflow import contract
 from barflow import metric_names as metrics
 from config.environment import Environment
 from stacks import outputs
 from stacks.alerts import AlertsStack
-from stacks.base import BarflowStack
+from stacks.base import BarflowStack, acknowledge
 from stacks.bundles import NOTIFY
 from stacks.catalog import CatalogStack
 from stacks.constructs.alarms import Alarms
-from stacks.constructs.grants import allow_reading_secrets
+from stacks.constructs.grants import allow, allow_key, allow_reading_secrets
 from stacks.constructs.python_function import PythonFunction
 from stacks.database import DatabaseStack
 from stacks.ingestion import IngestionStack
@@ -51,27 +55,36 @@ class ObservabilityStack(BarflowStack):
         super().__init__(scope, environment, description="alarms, dashboards and budget")
         self._platform, self._ingestion = platform, ingestion
         self.topic = self._topic(environment)
-        self._slack(environment)
+        self._unposted = self._queue()
+        self._notify = self._slack(environment)
         alarms = Alarms(self, environment.alarms, self.topic)
         alarms.of_bars(environment.name)
-        if ingestion.function:
-            alarms.of_function(ingestion.function.function)
+        if ingestion.function_name:
+            alarms.of_function(ingestion.function_name)
         alarms.of_failed_ticks(ingestion.failed_ticks)
-        alarms.of_bots(alerts.failed)
+        alarms.of_bots(alerts.failed_names)
         alarms.of_database(database.instance)
-        alarms.of_host(orchestration.instance)
+        # Not the instance itself: CloudFormation cannot replace what another stack imports.
+        self.add_stack_dependency(orchestration)
+        self._host_id = ssm.StringParameter.value_for_string_parameter(
+            self, contract.host_parameter_name(environment.name)
+        )
+        alarms.of_host(self._host_id)
         alarms.of_host_parts(environment.name)
+        alarms.of_unposted_messages(self._unposted)
+        alarms.of_rotations(database.rotations)
         self._failures(catalog.contract.job)
         self._business_dashboard(environment.name)
-        self._technical_dashboard(database, catalog, orchestration)
+        self._technical_dashboard(database, catalog)
         self._budget(environment)
         self.output(outputs.OPERATIONS_TOPIC, self.topic.topic_arn)
+        self.output(outputs.UNPOSTED_QUEUE, self._unposted.queue_url)
 
     def _topic(self, environment: Environment) -> sns.Topic:
         topic = sns.Topic(self, "Operations", master_key=self._platform.keys.data, enforce_ssl=True)
         for address in environment.alarms.emails:
             topic.add_subscription(subscriptions.EmailSubscription(address))
-        for service in ("events", "budgets", "cloudwatch"):
+        for service in ("budgets", "cloudwatch"):
             topic.add_to_resource_policy(
                 iam.PolicyStatement(
                     sid=f"Of{service.title()}",
@@ -83,7 +96,18 @@ class ObservabilityStack(BarflowStack):
             )
         return topic
 
-    def _slack(self, environment: Environment) -> None:
+    def _queue(self) -> sqs.Queue:
+        queue = sqs.Queue(
+            self,
+            "Unposted",
+            encryption=sqs.QueueEncryption.SQS_MANAGED,
+            enforce_ssl=True,
+            retention_period=cdk.Duration.days(14),
+        )
+        acknowledge(queue, "it is a dead-letter queue itself; an operator reads it", "AwsSolutions-SQS3")
+        return queue
+
+    def _slack(self, environment: Environment) -> PythonFunction:
         secrets = self._platform.secrets
         made = PythonFunction(
             self,
@@ -93,16 +117,26 @@ class ObservabilityStack(BarflowStack):
             platform=self._platform,
             memory_mb=256,
             timeout=cdk.Duration.seconds(30),
-            environment={"SLACK_SECRET": secrets.slack.secret_name, "SLACK_CHANNEL": environment.alarms.slack_channel},
-            reserved_concurrent_executions=1,
+            environment={
+                "SLACK_SECRET": secrets.slack.secret_name,
+                "SLACK_CHANNEL": environment.alarms.slack_channel,
+                "OPERATIONS_TOPIC": self.topic.topic_arn,
+            },
+            alone=True,
             retry_attempts=2,
-            dead_letter_queue=self._ingestion.failed_ticks,
+            dead_letter_queue=self._unposted,
         )
         allow_reading_secrets(made.role, self._platform.keys.secrets, secrets.slack)
+        allow(made.role, ["sns:Publish"], [self.topic.topic_arn])
+        allow_key(made.role, self._platform.keys.data, ["kms:Decrypt", "kms:GenerateDataKey"], service="sns")
         self.topic.add_subscription(subscriptions.LambdaSubscription(made.function))
+        return made
 
     def _failures(self, job: str) -> None:
-        """Send the failure events of AWS for jobs, steps and clusters to the topic."""
+        """Send the failure events of AWS for jobs, steps and clusters to the topic, through the notify function.
+
+        EventBridge can publish to a topic only under policies without a condition on the source (docs/decisions/0041).
+        """
         for name, source, detail_type, detail in (
             ("GlueFailure", "aws.glue", "Glue Job State Change", {"jobName": [job], "state": ["FAILED", "TIMEOUT"]}),
             ("StepFailure", "aws.emr", "EMR Step Status Change", {"state": ["FAILED"], "name": ["bars to Parquet"]}),
@@ -121,7 +155,7 @@ class ObservabilityStack(BarflowStack):
                 name,
                 description=f"Barflow {self.environment_config.name}: {detail_type} to the operations topic",
                 event_pattern=events.EventPattern(source=[source], detail_type=[detail_type], detail=detail),
-                targets=[targets.SnsTopic(self.topic)],
+                targets=[targets.LambdaFunction(self._notify.function, dead_letter_queue=self._unposted)],
             )
 
     def _business_dashboard(self, env: str) -> None:
@@ -141,9 +175,7 @@ class ObservabilityStack(BarflowStack):
         )
         self.output(outputs.BUSINESS_DASHBOARD, board.dashboard_name)
 
-    def _technical_dashboard(
-        self, database: DatabaseStack, catalog: CatalogStack, orchestration: OrchestrationStack
-    ) -> None:
+    def _technical_dashboard(self, database: DatabaseStack, catalog: CatalogStack) -> None:
         """Create the dashboard of the resources, with widgets of cdk-monitoring-constructs."""
         name = f"Barflow-{self.environment_config.name}-Technical"
         facade = monitoring.MonitoringFacade(
@@ -154,10 +186,9 @@ class ObservabilityStack(BarflowStack):
                 create_alarm_dashboard=False,
             ),
         )  # fmt: skip
-        if self._ingestion.function:
-            facade.monitor_lambda_function(
-                alarm_friendly_name="Ingest", lambda_function=self._ingestion.function.function
-            )
+        if ingest := self._ingestion.function_name:
+            function = lambda_.Function.from_function_name(self, "IngestFunction", ingest)
+            facade.monitor_lambda_function(alarm_friendly_name="Ingest", lambda_function=function)
         facade.monitor_sqs_queue(alarm_friendly_name="FailedTicks", queue=self._ingestion.failed_ticks)
         facade.monitor_custom(
             alarm_friendly_name="Aggregate",
@@ -169,7 +200,7 @@ class ObservabilityStack(BarflowStack):
         facade.monitor_ec2_instances(
             alarm_friendly_name="Host",
             human_readable_name="Airflow's host",
-            instance_ids=[orchestration.instance.instance_id],
+            instance_ids=[self._host_id],
         )
         self.output(outputs.TECHNICAL_DASHBOARD, name)
 

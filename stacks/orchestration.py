@@ -97,10 +97,18 @@ class OrchestrationStack(BarflowStack):
         allow_reading_secrets(self.role, platform.keys.secrets, *self._secrets(secrets, database))
         storage.grant(self.role, "host")
         alerts.allow_publish(self.role)
-        processing.allow_run(self.role)
-        catalog.allow_run(self.role)
+        runs = self._runs()
+        processing.allow_run(runs)
+        catalog.allow_run(runs)
         self.instance = self._instance(environment)
         self.instance.node.add_dependency(parameter)
+        ssm.StringParameter(
+            self,
+            "HostId",
+            parameter_name=contract.host_parameter_name(environment.name),
+            description="Instance id of Airflow's host",
+            string_value=self.instance.instance_id,
+        )
         self.output(outputs.HOST_ID, self.instance.instance_id)
         self.output(outputs.HOST_LOG, self.log.log_group_name)
         self.output(outputs.RUNTIME_CONTRACT, contract.parameter_name(environment.name))
@@ -142,29 +150,42 @@ class OrchestrationStack(BarflowStack):
         # A metric has no ARN. The condition limits the namespace.
         own = {"StringEquals": {"cloudwatch:namespace": metrics.NAMESPACE}}
         allow(role, ["cloudwatch:PutMetricData"], ["*"], own)
-        if ingestion.function:
-            allow(role, ["lambda:InvokeFunction"], [ingestion.function.function.function_arn])
+        if name := ingestion.function_name:
+            self.add_stack_dependency(ingestion)
+            function = self.format_arn(
+                service="lambda", resource="function", resource_name=name, arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME
+            )
+            allow(role, ["lambda:InvokeFunction"], [function])
         stack = f"stack/{self.stack_name}/*"
         allow(role, ["cloudformation:SignalResource"], [self.format_arn(service="cloudformation", resource=stack)])
+        acknowledge(role, "metrics have no ARN; a condition limits them", "AwsSolutions-IAM5[Resource::*]")
         acknowledge(
             role,
-            "metrics, new clusters and crawlers' metrics have no ARN; a condition limits the first two",
-            "AwsSolutions-IAM5[Resource::*]",
-        )
-        acknowledge(
-            role,
-            "these ARNs end in an id that AWS creates: clusters with this tag, this stack, service-linked roles",
-            *self._wildcards(stack),
+            "the ARN of this stack ends in an id that AWS creates",
+            f"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:cloudformation:<AWS::Region>:<AWS::AccountId>:{stack}]",
         )
         return role
 
-    def _wildcards(self, stack: str) -> list[str]:
-        here = "<AWS::Region>:<AWS::AccountId>"
-        return [
-            f"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:cloudformation:{here}:{stack}]",
-            f"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:elasticmapreduce:{here}:cluster/*]",
+    def _runs(self) -> iam.ManagedPolicy:
+        """Return the host's policy for process runs. Its inline policy has no space for it: IAM's limit is 10,240."""
+        policy = iam.ManagedPolicy(
+            self,
+            "HostRuns",
+            description=f"Barflow {self.environment_config.name}: clusters, jobs, crawlers and queries of a run",
+            roles=[self.role],
+        )
+        acknowledge(
+            policy,
+            "new clusters and crawlers' metrics have no ARN; a condition limits the clusters",
+            "AwsSolutions-IAM5[Resource::*]",
+        )
+        acknowledge(
+            policy,
+            "these ARNs end in an id that AWS creates: clusters with this tag, service-linked roles",
+            "AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:elasticmapreduce:<AWS::Region>:<AWS::AccountId>:cluster/*]",
             "AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:iam::<AWS::AccountId>:role/aws-service-role/*]",
-        ]
+        )
+        return policy
 
     def _instance(self, environment: Environment) -> ec2.Instance:
         config = environment.host

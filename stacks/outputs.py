@@ -63,6 +63,7 @@ HOST_LOG = Output("Orchestration", "HostLog", "Log group of the host: its setup,
 RUNTIME_CONTRACT = Output("Orchestration", "RuntimeContract", "SSM parameter of the runtime contract")
 
 OPERATIONS_TOPIC = Output("Observability", "OperationsTopic", "Topic of alarms, for Slack and the e-mail addresses")
+UNPOSTED_QUEUE = Output("Observability", "UnpostedMessagesQueue", "Queue of the messages that Slack did not accept")
 BUSINESS_DASHBOARD = Output("Observability", "BusinessDashboard", "Dashboard of bars, freshness, loads and costs")
 TECHNICAL_DASHBOARD = Output(
     "Observability", "TechnicalDashboard", "Dashboard of functions, queues, jobs, database and host"

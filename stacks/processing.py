@@ -5,6 +5,9 @@ There is no cluster here: The Airflow host creates a cluster for each run from t
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import aws_cdk as cdk
 from aws_cdk import aws_emr as emr
 from aws_cdk import aws_iam as iam
@@ -52,7 +55,7 @@ class ProcessingStack(BarflowStack):
         self.output(outputs.EMR_SERVICE_ROLE, self.service_role.role_name)
         self.output(outputs.EMR_NODE_ROLE, self.node_role.role_name)
 
-    def allow_run(self, role: iam.IRole) -> None:
+    def allow_run(self, role: iam.IRole | iam.ManagedPolicy) -> None:
         """Allow the role to create clusters with this environment's tag and these roles, and to run and end them."""
         cluster = self.format_arn(service="elasticmapreduce", resource="cluster", resource_name="*")
         requested, existing = (f"elasticmapreduce:{kind}Tag/{ENVIRONMENT_TAG}" for kind in ("Request", "Resource"))
@@ -65,6 +68,8 @@ class ProcessingStack(BarflowStack):
                 [cluster],
                 {"StringEquals": {existing: name}},
             ),
+            # RunJobFlow needs it for a cluster that has no tag yet.
+            (["PutAutoTerminationPolicy"], [cluster], None),
             (["ListClusters"], ["*"], None),
         ):
             allow(role, [f"elasticmapreduce:{action}" for action in actions], resources, conditions)
@@ -127,8 +132,9 @@ class ProcessingStack(BarflowStack):
             {"StringEquals": {"iam:PassedToService": EC2}},
         )
         key = self._platform.keys.data
-        disks = ["Decrypt", "DescribeKey", "Encrypt", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo"]
+        disks = ["Decrypt", "Encrypt", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo"]
         allow_key(role, key, [f"kms:{action}" for action in disks], service="ec2")
+        allow(role, ["kms:DescribeKey"], [key.key_arn])  # EMR itself describes it
         for_aws_resources = {"Bool": {"kms:GrantIsForAWSResource": "true"}}
         allow_key(role, key, ["kms:CreateGrant"], service="ec2", conditions=for_aws_resources)
         return role
@@ -147,37 +153,42 @@ class ProcessingStack(BarflowStack):
         self._storage.grant(function.role, "certificate")
         function.run_on_deployment(self, "MakeCertificate")
 
-    def _security_configuration(self) -> emr.CfnSecurityConfiguration:
+    def _security_configuration(self) -> str:
+        """Create the security configuration, and return its name.
+
+        Any change replaces it, so the name follows the content. It is not a reference to the resource: a reference of
+        another stack would be an export, and CloudFormation replaces no resource whose export is in use.
+        """
         key = self._platform.keys.data.key_arn
         certificate = f"s3://{self._storage.code.bucket_name}/{CERTIFICATE_KEY}"
-        return emr.CfnSecurityConfiguration(
-            self,
-            "Security",
-            security_configuration={
-                "EncryptionConfiguration": {
-                    "EnableAtRestEncryption": True,
-                    "AtRestEncryptionConfiguration": {
-                        "S3EncryptionConfiguration": {"EncryptionMode": "SSE-KMS", "AwsKmsKey": key},
-                        "LocalDiskEncryptionConfiguration": {
-                            "EncryptionKeyProviderType": "AwsKms",
-                            "AwsKmsKey": key,
-                            "EnableEbsEncryption": True,
-                        },
-                    },
-                    "EnableInTransitEncryption": True,
-                    "InTransitEncryptionConfiguration": {
-                        "TLSCertificateConfiguration": {"CertificateProviderType": "PEM", "S3Object": certificate}
+        content = {
+            "EncryptionConfiguration": {
+                "EnableAtRestEncryption": True,
+                "AtRestEncryptionConfiguration": {
+                    "S3EncryptionConfiguration": {"EncryptionMode": "SSE-KMS", "AwsKmsKey": key},
+                    "LocalDiskEncryptionConfiguration": {
+                        "EncryptionKeyProviderType": "AwsKms",
+                        "AwsKmsKey": key,
+                        "EnableEbsEncryption": True,
                     },
                 },
-                "InstanceMetadataServiceConfiguration": {
-                    "MinimumInstanceMetadataServiceVersion": 2,
-                    "HttpPutResponseHopLimit": 1,
+                "EnableInTransitEncryption": True,
+                "InTransitEncryptionConfiguration": {
+                    "TLSCertificateConfiguration": {"CertificateProviderType": "PEM", "S3Object": certificate}
                 },
             },
-        )
+            "InstanceMetadataServiceConfiguration": {
+                "MinimumInstanceMetadataServiceVersion": 2,
+                "HttpPutResponseHopLimit": 1,
+            },
+        }
+        digest = hashlib.sha256(json.dumps(self.resolve(content), sort_keys=True).encode()).hexdigest()[:8]
+        name = f"barflow-{self.environment_config.name}-{digest}"
+        emr.CfnSecurityConfiguration(self, "Security", name=name, security_configuration=content)
+        return name
 
     def _contract(
-        self, environment: Environment, profile: iam.InstanceProfile, security: emr.CfnSecurityConfiguration
+        self, environment: Environment, profile: iam.InstanceProfile, security: str
     ) -> contract.Emr:
         shape = environment.emr
         release, packages = self._storage.release, self._storage.packages
@@ -189,7 +200,7 @@ class ProcessingStack(BarflowStack):
             primary_security_group=self._platform.groups.emr_primary.security_group_id,
             core_security_group=self._platform.groups.emr_core.security_group_id,
             service_security_group=self._platform.groups.emr_service.security_group_id,
-            security_configuration=security.ref,
+            security_configuration=security,
             log_uri=self._storage.logs_uri("emr"),
             bootstrap_uri=release.uri("spark/requirements.sh"),
             packages_uri=packages.uri(EMR_PACKAGES),

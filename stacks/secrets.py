@@ -127,18 +127,38 @@ class SecretsStack(BarflowStack):
             )
         )
         own = {"StringEquals": {"aws:SourceAccount": self.account}}
-        for sid, services, conditions in (
-            ("AlarmsOfThisAccount", ("cloudwatch", "budgets", "sns"), own),
-            # EventBridge gives a key no source, so no condition on the source can hold.
-            ("Events", ("events",), None),
+        key.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="AlarmsOfThisAccount",
+                principals=[iam.ServicePrincipal(f"{name}.amazonaws.com") for name in ("cloudwatch", "budgets", "sns")],
+                actions=["kms:Decrypt", "kms:GenerateDataKey*"],
+                resources=["*"],
+                conditions=own,
+            )
+        )
+        if self.environment_config.emr.spot_percent:
+            self._allow_spot(key)
+
+    def _allow_spot(self, key: kms.Key) -> None:
+        """Allow EC2's role for Spot instances to use encrypted disks.
+
+        It is in a condition, because a principal of a policy has to exist already.
+        """
+        role = "role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
+        spot = f"arn:{self.partition}:iam::{self.account}:{role}"
+        is_spot = {"kms:CallerAccount": self.account, "aws:PrincipalArn": spot}
+        disks = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"]
+        for sid, actions, more in (
+            ("DisksOfSpotInstances", disks, {}),
+            ("GrantsOfSpotInstances", ["kms:CreateGrant"], {"Bool": {"kms:GrantIsForAWSResource": "true"}}),
         ):
             key.add_to_resource_policy(
                 iam.PolicyStatement(
                     sid=sid,
-                    principals=[iam.ServicePrincipal(f"{name}.amazonaws.com") for name in services],
-                    actions=["kms:Decrypt", "kms:GenerateDataKey*"],
+                    principals=[iam.AnyPrincipal()],
+                    actions=actions,
                     resources=["*"],
-                    conditions=conditions,
+                    conditions={"StringEquals": is_spot, **more},
                 )
             )
 

@@ -17,8 +17,9 @@ SNAPSHOTS = Path(__file__).parent / "snapshots"
 @cache
 def _template(env: str) -> str:
     text = (SNAPSHOTS / env / f"Barflow-{env}-Orchestration.json").read_text()
-    (parameter,) = [item for item in json.loads(text)["Resources"].values() if item["Type"] == "AWS::SSM::Parameter"]
-    parts = parameter["Properties"]["Value"]["Fn::Join"][1]
+    resources = [item.get("Properties", {}) for item in json.loads(text)["Resources"].values()]
+    (parameter,) = [item for item in resources if item.get("Name") == f"/barflow/{env}/runtime"]
+    parts = parameter["Value"]["Fn::Join"][1]
     return "".join(part if isinstance(part, str) else "token" for part in parts)
 
 

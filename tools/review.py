@@ -44,6 +44,8 @@ STATEFUL = {
     "AWS::SQS::Queue",
     "AWS::Glue::Database",
 }
+# The policies that keep the data of a deployed resource.
+KEEPS = ("Retain", "RetainExceptOnCreate", "Snapshot")
 # The properties of resources that contain IAM statements.
 POLICIES = (
     "PolicyDocument",
@@ -117,7 +119,7 @@ def _data_danger(old: Template | None, new: Template | None) -> str:
     if old is None or old["Type"] not in STATEFUL:
         return ""
     if new is None:
-        retained = old.get("DeletionPolicy") in ("Retain", "Snapshot")
+        retained = old.get("DeletionPolicy") in KEEPS
         return f"deleted {'from the stack, and retained by its policy' if retained else 'with its data'}"
     if old["Type"] != new["Type"]:
         return f"replaced by a {new['Type']}"
@@ -125,7 +127,7 @@ def _data_danger(old: Template | None, new: Template | None) -> str:
     if fixed:
         return f"replaced, because {', '.join(fixed)} cannot be changed in place"
     for policy in ("DeletionPolicy", "UpdateReplacePolicy"):
-        if old.get(policy) in ("Retain", "Snapshot") and new.get(policy, "Delete") == "Delete":
+        if old.get(policy) in KEEPS and new.get(policy, "Delete") == "Delete":
             return f"{policy} was {old[policy]} and is {new.get(policy, 'Delete')}"
     if _at(old, "DeletionProtection") is True and _at(new, "DeletionProtection") is not True:
         return "DeletionProtection is off"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from barflow.errors import VendorRefusedError
-from barflow.market.sessions import last_sessions
+from barflow.market.sessions import BAR, last_sessions, session_at
 from barflow.operations import cloudwatch as metrics
 from barflow.pipeline import ingest
 from barflow.pipeline.ingest import IngestReport
@@ -38,6 +38,19 @@ def run_tick(
         publish(measured)
     _publish_alerts(stores, publish)
     return report
+
+
+def session_staleness(stores: Stores, symbols: Sequence[str], now: datetime) -> float | None:
+    """Return for how long (seconds) the stalest symbol has had no new bar of the open session, None between sessions.
+
+    A symbol without any stored bar counts from the session's first bar, so that ticks that never ran are seen too.
+    """
+    session = session_at(now)
+    if session is None:
+        return None
+    newest = _newest(stores, symbols, now)
+    oldest = min(max(newest.get(symbol, session.opens), session.opens) for symbol in symbols)
+    return max(0.0, (now - oldest - BAR).total_seconds())
 
 
 def _publish_alerts(stores: Stores, publish: Publish) -> None:

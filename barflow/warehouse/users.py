@@ -47,9 +47,8 @@ def grant_permissions(dsn: str) -> None:
     with connect(dsn) as connection, warehouse_errors("grant permissions to its users"):
         database = sql.Identifier(connection.info.dbname)
         connection.execute(sql.SQL("grant create on database {} to {}").format(database, sql.Identifier(LOADER)))
-        connection.execute(
-            sql.SQL("alter role {} set default_transaction_read_only = on").format(sql.Identifier(READER))
-        )
+        # The reader changes its own password when AWS rotates it. Its privileges allow no other change.
+        connection.execute(sql.SQL("alter role {} reset default_transaction_read_only").format(sql.Identifier(READER)))
         connection.execute(sql.SQL("grant create on schema sandbox to {}").format(sql.Identifier(SANDBOX)))
         connection.execute(sql.SQL("grant {} to current_user").format(sql.Identifier(SANDBOX)))
         trials = "alter default privileges for role {} in schema sandbox grant select on tables to {}"

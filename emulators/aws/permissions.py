@@ -148,6 +148,8 @@ def _run_job_flow(parameters: Parameters) -> Iterator[Permission]:
     yield Permission("elasticmapreduce:RunJobFlow", context=tags)
     if tags:
         yield Permission("elasticmapreduce:AddTags", _arn("elasticmapreduce", "cluster/*"), tags)
+    if "AutoTerminationPolicy" in parameters:  # of a cluster that has no tag yet
+        yield Permission("elasticmapreduce:PutAutoTerminationPolicy", _arn("elasticmapreduce", "cluster/*"))
     yield _pass_role(parameters["ServiceRole"], "elasticmapreduce")
     yield _pass_role(role_of_instances(parameters["JobFlowRole"]), "ec2")
 

@@ -123,7 +123,7 @@ class SecretAttachment(RecordedResource):
         backend = secretsmanager_backends[account_id][region_name]
         database = rds_backends[account_id][region_name].databases[properties["TargetId"]]
         value = json.loads(backend.get_secret_value(properties["SecretId"], "", "")["SecretString"])
-        value |= {"engine": "postgres", "host": database.address, "port": database.port}
+        value |= {"engine": "postgres", "host": database.address, "port": database.port, "dbname": database.db_name}
         backend.put_secret_value(properties["SecretId"], json.dumps(value), None, None, ["AWSCURRENT"])
         return cls(properties["SecretId"], properties["SecretId"])
 

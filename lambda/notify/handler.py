@@ -1,13 +1,14 @@
 """Notify function: post messages of the operations topic to Slack, such as an alarm's new state or a failed job.
 
-It raises if Slack does not accept a message: Lambda retries, and the topic sends the message by e-mail in any case.
+EventBridge invokes it with the failure events of AWS, and it publishes them to the topic: EventBridge itself could
+publish only under a policy without a condition on the source. It raises if Slack does not accept a message: Lambda
+retries, and the topic sends the message by e-mail in any case. Without a Slack token it logs the message.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from functools import cache
 from typing import Any
 
 import boto3
@@ -15,13 +16,25 @@ from slack_sdk import WebClient
 
 MARKS = {"ALARM": ":red_circle:", "OK": ":large_green_circle:", "INSUFFICIENT_DATA": ":white_circle:"}
 MAX_LENGTH = 1500
+TOKEN_PREFIX = "xox"  # noqa: S105  # of every Slack token; the secret's first value is random
 
 
 def handler(event: dict[str, Any], context: object) -> None:
-    """Post each record of an SNS event."""
+    """Post each record of an SNS event. Publish an event of EventBridge to the topic."""
+    if "Records" not in event:
+        boto3.client("sns").publish(TopicArn=os.environ["OPERATIONS_TOPIC"], Message=json.dumps(event))
+        return
     for record in event["Records"]:
-        message = record["Sns"]
-        _client().chat_postMessage(channel=os.environ["SLACK_CHANNEL"], text=as_text(message))
+        _post(as_text(record["Sns"]))
+
+
+def _post(text: str) -> None:
+    token = _token()
+    if token is None:
+        print(f"no Slack token is stored, so this message was not posted: {text}")
+        return
+    client = WebClient(token=token, base_url=os.environ.get("BARFLOW_SLACK_URL", WebClient.BASE_URL))
+    client.chat_postMessage(channel=os.environ["SLACK_CHANNEL"], text=text)
 
 
 def as_text(message: dict[str, Any]) -> str:
@@ -43,8 +56,7 @@ def as_text(message: dict[str, Any]) -> str:
     return f":red_circle: *{kind}*: {name} {state}\n{reason[:MAX_LENGTH]}"
 
 
-@cache
-def _client() -> WebClient:
-    """Return the Slack client with the token of the secret, once per execution environment."""
-    secret = boto3.client("secretsmanager").get_secret_value(SecretId=os.environ["SLACK_SECRET"])
-    return WebClient(token=secret["SecretString"], base_url=os.environ.get("BARFLOW_SLACK_URL", WebClient.BASE_URL))
+def _token() -> str | None:
+    """Return the Slack token, or None before an operator has stored it."""
+    secret: str = boto3.client("secretsmanager").get_secret_value(SecretId=os.environ["SLACK_SECRET"])["SecretString"]
+    return secret if secret.startswith(TOKEN_PREFIX) else None

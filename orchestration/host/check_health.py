@@ -1,4 +1,7 @@
-"""Health check of the host: count the services that are down, and publish the count and the alerts' age as metrics.
+"""Health check of the host: count the services that are down, and publish the count as a metric.
+
+It also publishes the age of undelivered alerts, and during a session the age of the newest bars: if no tick runs, no
+tick reports it.
 
 `--wait SECONDS` waits until Airflow is up instead, as the host's setup does; exit code 1 if it is not up by then. It
 does not wait for the page, because on a first deployment the secret with MongoDB's URI is not stored yet.
@@ -13,12 +16,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from barflow import metric_names as names
 from barflow.alerts.outbox import Outbox
 from barflow.errors import BarflowError
 from barflow.operations import cloudwatch as metrics
+from barflow.operations.ticks import session_staleness
 from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
 
@@ -51,12 +56,21 @@ def _get(url: str) -> bytes:
         return body
 
 
-def health_metrics(down: list[str], alert_age: float | None) -> metrics.MetricSet:
-    """Return the metrics of a check. ``alert_age`` (seconds) is None if the alerts could not be read."""
+def health_metrics(down: list[str], ages: Mapping[str, float | None]) -> metrics.MetricSet:
+    """Return the metrics of a check. ``ages`` (seconds, by metric) are None where they could not be read."""
     values = {names.HOST_PARTS_DOWN: (float(len(down)), "Count")}
-    if alert_age is not None:
-        values[names.UNDELIVERED_ALERT_AGE] = (alert_age, "Seconds")
+    values |= {name: (age, "Seconds") for name, age in ages.items() if age is not None}
     return metrics.MetricSet({names.ENVIRONMENT: os.environ["BARFLOW_ENV"]}, values)
+
+
+def store_ages() -> dict[str, float | None]:
+    """Return the age (seconds) of the undelivered alerts and of the newest bars, by metric. Raise BarflowError."""
+    settings = load_settings()
+    stores = Stores(settings)
+    return {
+        names.UNDELIVERED_ALERT_AGE: Outbox(stores.database).undelivered_age(),
+        names.STALEST: session_staleness(stores, settings.symbols, datetime.now(UTC)),
+    }
 
 
 def wait(seconds: float) -> int:
@@ -72,14 +86,14 @@ def wait(seconds: float) -> int:
 
 def report() -> int:
     """Check everything, print what is down, and publish the metrics. Return the exit code: 1 without metrics."""
-    down, alert_age = airflow_down() + page_down(), None
+    down, ages = airflow_down() + page_down(), {}
     try:
-        alert_age = Outbox(Stores(load_settings()).database).undelivered_age()
+        ages = store_ages()
     except BarflowError as error:
         down.append(f"alerts ({error})")
     for part in down:
         print(f"not up: {part}", file=sys.stderr)
-    if problem := metrics.put([health_metrics(down, alert_age)], datetime.now(UTC)):
+    if problem := metrics.put([health_metrics(down, ages)], datetime.now(UTC)):
         print(f"error: {problem}", file=sys.stderr)
         return 1
     return 0

@@ -123,7 +123,8 @@ def barflow_settings(contract: RuntimeContract) -> dict[str, str]:
 
 def airflow_secrets(contract: RuntimeContract, read: Read) -> dict[str, str]:
     """Return Airflow's secrets by the name of their file."""
-    dsn = read(secret_reference(f"{contract.warehouse.airflow_secret}#dsn"))
+    warehouse = contract.warehouse
+    dsn = read(secret_reference(f"{warehouse.airflow_secret}#dsn/{warehouse.airflow_database}"))
     return {
         "metadata_dsn": dsn.replace("postgresql://", "postgresql+psycopg://", 1),
         "fernet_key": fernet_key(read(secret_reference(contract.airflow.fernet_secret))),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
-from aws_cdk import aws_ec2 as ec2
-from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_rds as rds
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sqs as sqs
@@ -65,18 +63,18 @@ class Alarms:
             "Twelve Data refused a tick entirely: the key, the plan or the day's credits. See the log of the tick.",
         )
 
-    def of_function(self, function: lambda_.IFunction) -> None:
-        """Create alarms of ticks that fail and of a schedule that stops."""
+    def of_function(self, name: str) -> None:
+        """Create alarms of ticks that fail and of a schedule that stops. ``name`` is the ingest function's."""
         self._alarm(
             "TickErrors",
-            function.metric_errors(period=cdk.Duration.minutes(5)),
+            _function_metric(name, "Errors", cdk.Duration.minutes(5)),
             0,
             "A tick failed. Lambda retries twice. A tick that still fails goes to the queue of failed ticks.",
         )
         ticks = cloudwatch.MathExpression(
             expression=f"IF(HOUR(m) >= {FIRST_HOUR} AND HOUR(m) <= {LAST_HOUR} AND DAY(m) <= 5, FILL(m, 0), 1)",
             label="ticks tried",
-            using_metrics={"m": function.metric_invocations(period=cdk.Duration.minutes(15))},
+            using_metrics={"m": _function_metric(name, "Invocations", cdk.Duration.minutes(15))},
             period=cdk.Duration.minutes(15),
         )
         self._alarm(
@@ -96,13 +94,19 @@ class Alarms:
             "Ticks that failed three times are in the queue. See the runbook: failed ticks.",
         )
 
-    def of_bots(self, queues: Mapping[str, sqs.IQueue]) -> None:
-        """Create the alarm of alerts that a bot failed to handle. ``queues`` are the dead-letter queues by bot."""
+    def of_bots(self, queues: Mapping[str, str]) -> None:
+        """Create the alarm of alerts that a bot failed to handle. ``queues`` names the dead-letter queues by bot."""
         if not queues:
             return
         waiting = {
-            f"bot{number}": queue.metric_approximate_number_of_messages_visible(period=cdk.Duration.minutes(5))
-            for number, queue in enumerate(queues.values())
+            f"bot{number}": cloudwatch.Metric(
+                namespace="AWS/SQS",
+                metric_name="ApproximateNumberOfMessagesVisible",
+                dimensions_map={"QueueName": name},
+                statistic="Maximum",
+                period=cdk.Duration.minutes(5),
+            )
+            for number, name in enumerate(queues.values())
         }
         together = cloudwatch.MathExpression(
             expression="+".join(waiting),
@@ -143,7 +147,37 @@ class Alarms:
             f"The warehouse has more than {config.database_connections} connections.",
         )
 
-    def of_host(self, instance: ec2.Instance) -> None:
+    def of_unposted_messages(self, queue: sqs.IQueue) -> None:
+        """Create the alarm of messages that Slack did not accept. It arrives by e-mail."""
+        self._alarm(
+            "UnpostedMessages",
+            queue.metric_approximate_number_of_messages_visible(period=cdk.Duration.minutes(5)),
+            0,
+            "Slack did not accept messages in three tries. Check the bot's token, and that the bot is in the channel. "
+            "See the runbook: messages that were not posted.",
+        )
+
+    def of_rotations(self, functions: Sequence[str]) -> None:
+        """Create the alarm of password rotations that fail. ``functions`` are the names of AWS's functions."""
+        errors = {
+            f"rotation{number}": _function_metric(name, "Errors", cdk.Duration.hours(1))
+            for number, name in enumerate(functions)
+        }
+        together = cloudwatch.MathExpression(
+            expression=f"SUM([{','.join(errors)}])",
+            label="rotations that failed",
+            using_metrics=errors,
+            period=cdk.Duration.hours(1),
+        )
+        self._alarm(
+            "RotationErrors",
+            together,
+            0,
+            "The rotation of a database password failed. The old password stays valid. See the log groups "
+            f"/aws/lambda/{', /aws/lambda/'.join(functions)}, and the runbook: passwords of the warehouse.",
+        )
+
+    def of_host(self, instance_id: str) -> None:
         """Create alarms of the host's status checks. EC2 recovers a host whose hardware fails."""
         for name, metric, advice, extra in (
             ("HostHardware", "StatusCheckFailed_System", "EC2 recovers it on other hardware.", [_recover()]),
@@ -154,7 +188,7 @@ class Alarms:
                 cloudwatch.Metric(
                     namespace="AWS/EC2",
                     metric_name=metric,
-                    dimensions_map={"InstanceId": instance.instance_id},
+                    dimensions_map={"InstanceId": instance_id},
                     statistic="Maximum",
                     period=cdk.Duration.minutes(1),
                 ),
@@ -219,6 +253,16 @@ def _metric(env: str, name: str, statistic: str) -> cloudwatch.Metric:
         dimensions_map={metrics.ENVIRONMENT: env},
         statistic=statistic,
         period=cdk.Duration.minutes(5),
+    )
+
+
+def _function_metric(name: str, metric: str, period: cdk.Duration) -> cloudwatch.Metric:
+    return cloudwatch.Metric(
+        namespace="AWS/Lambda",
+        metric_name=metric,
+        dimensions_map={"FunctionName": name},
+        statistic="Sum",
+        period=period,
     )
 
 

@@ -34,7 +34,7 @@ def secure_bucket(
         versioned=versioned,
         server_access_logs_bucket=access_logs,
         server_access_logs_prefix=f"access/{construct_id.lower()}/" if access_logs else None,
-        removal_policy=stack.data_removal_policy,
+        removal_policy=stack.occupied_removal_policy,
         auto_delete_objects=stack.data_removal_policy == cdk.RemovalPolicy.DESTROY,
         lifecycle_rules=[
             s3.LifecycleRule(id="unfinished-uploads", abort_incomplete_multipart_upload_after=cdk.Duration.days(1)),

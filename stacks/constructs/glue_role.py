@@ -84,7 +84,9 @@ def job_log_groups(
     return prefix
 
 
-def allow_catalog(role: iam.IRole, database: str, actions: Sequence[str], *, tables: Sequence[str] = ("*",)) -> None:
+def allow_catalog(
+    role: iam.IRole | iam.ManagedPolicy, database: str, actions: Sequence[str], *, tables: Sequence[str] = ("*",)
+) -> None:
     """Allow the role these actions of Glue on a catalog database and on these of its tables."""
     stack = cdk.Stack.of(role)
     resources = [

@@ -18,12 +18,17 @@ from stacks.base import acknowledge
 
 
 def allow(
-    role: iam.IRole, actions: Sequence[str], resources: Sequence[str], conditions: Mapping[str, object] | None = None
+    to: iam.IRole | iam.ManagedPolicy,
+    actions: Sequence[str],
+    resources: Sequence[str],
+    conditions: Mapping[str, object] | None = None,
 ) -> None:
-    """Allow the role these actions on these resources."""
-    role.add_to_principal_policy(
-        iam.PolicyStatement(actions=list(actions), resources=list(resources), conditions=conditions)
-    )
+    """Allow the role, or the roles of the policy, these actions on these resources."""
+    statement = iam.PolicyStatement(actions=list(actions), resources=list(resources), conditions=conditions)
+    if isinstance(to, iam.ManagedPolicy):
+        to.add_statements(statement)
+    else:
+        to.add_to_principal_policy(statement)
 
 
 def through_service(stack: cdk.Stack, service: str) -> dict[str, object]:

@@ -23,3 +23,12 @@ def encrypted_log_group(
     assert isinstance(resource, logs.CfnLogGroup)
     resource.retention_in_days = days
     return group
+
+
+def keep_provider_logs(app: cdk.App, *, key: kms.IKey, days: int) -> None:
+    """Give each of CDK's own functions for custom resources a log group, else their logs are kept for ever."""
+    for provider in (child for stack in app.node.children for child in stack.node.children):
+        handler = provider.node.try_find_child("Handler")
+        if isinstance(handler, cdk.CfnResource) and handler.cfn_resource_type == "AWS::Lambda::Function":
+            group = encrypted_log_group(provider, "Log", key=key, days=days, removal_policy=cdk.RemovalPolicy.DESTROY)
+            handler.add_property_override("LoggingConfig", {"LogGroup": group.log_group_name})

@@ -45,10 +45,17 @@ class PythonFunction(Construct):
         memory_mb: int,
         timeout: cdk.Duration,
         environment: Mapping[str, str],
+        name: str | None = None,
+        alone: bool = False,
         **more: Any,
     ) -> None:
-        """Create the function. ``more`` are properties of lambda.Function: concurrency, retries, dead-letter queue."""
+        """Create the function. ``more`` are properties of lambda.Function: retries, dead-letter queue.
+
+        Without ``name``, CloudFormation generates one. An ``alone`` function has one concurrent execution reserved, if
+        the environment reserves any.
+        """
         super().__init__(stack, construct_id)
+        reserve = alone and platform.environment.reserve_concurrency
         self.log = encrypted_log_group(
             self,
             "Log",
@@ -63,7 +70,7 @@ class PythonFunction(Construct):
         functions = stack.format_arn(
             service="lambda",
             resource="function",
-            resource_name=f"{stack.stack_name}-*",
+            resource_name=name or f"{stack.stack_name}-*",
             arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
         )
         self.role.add_to_policy(
@@ -77,6 +84,7 @@ class PythonFunction(Construct):
         self.function = lambda_.Function(
             self,
             "Function",
+            function_name=name,
             code=function_code(bundle),
             handler="handler.handler",
             runtime=RUNTIME,
@@ -90,8 +98,15 @@ class PythonFunction(Construct):
             memory_size=memory_mb,
             timeout=timeout,
             environment=dict(environment),
+            reserved_concurrent_executions=1 if reserve else None,
             **more,
         )
+        if alone and not reserve:
+            acknowledge(
+                self.function,
+                "the environment reserves no concurrency, because a new account allows none; a tick may run twice",
+                "NIST.800.53.R5-LambdaConcurrency",
+            )
         acknowledge(
             self.role,
             "EC2 has no narrower resource for the network interfaces of a function in a VPC",
@@ -101,8 +116,10 @@ class PythonFunction(Construct):
             self.function, f"the tests run Python {versions.LAMBDA_PYTHON}, not the newest runtime", "AwsSolutions-L1"
         )
 
-    def run_on_deployment(self, scope: Construct, trigger_id: str, *, after: Sequence[Construct] = ()) -> None:
-        """Invoke the function in each deployment that changes it, after these constructs.
+    def run_on_deployment(
+        self, scope: Construct, trigger_id: str, *, after: Sequence[Construct] = ()
+    ) -> triggers.Trigger:
+        """Invoke the function in each deployment that changes it, after these constructs. Return the trigger.
 
         If the function fails, the deployment fails.
         """
@@ -113,7 +130,7 @@ class PythonFunction(Construct):
             "NIST.800.53.R5-LambdaDLQ",
         )
         assert self.function.timeout is not None
-        triggers.Trigger(
+        return triggers.Trigger(
             scope,
             trigger_id,
             handler=self.function,

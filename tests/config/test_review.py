@@ -61,9 +61,10 @@ def test_create_only_properties_come_from_the_schema_of_cloudformation() -> None
     assert {"KmsKeyId", "DBSubnetGroupName", "StorageEncrypted"} <= set(create_only("AWS::RDS::DBInstance"))
 
 
-def test_a_weaker_deletion_policy_endangers_data() -> None:
-    weaker = {**BUCKET, "DeletionPolicy": "Delete"}
-    assert changes(template(A=BUCKET), template(A=weaker)) == [(DATA, "DeletionPolicy was Retain and is Delete")]
+@pytest.mark.parametrize("policy", ["Retain", "RetainExceptOnCreate", "Snapshot"])
+def test_a_weaker_deletion_policy_endangers_data(policy: str) -> None:
+    kept, weaker = {**BUCKET, "DeletionPolicy": policy}, {**BUCKET, "DeletionPolicy": "Delete"}
+    assert changes(template(A=kept), template(A=weaker)) == [(DATA, f"DeletionPolicy was {policy} and is Delete")]
 
 
 def test_a_changed_lifecycle_is_an_ordinary_change() -> None:

@@ -68,10 +68,11 @@ def test_each_server_that_does_not_answer_is_named(answers: dict[str, Any]) -> N
 
 def test_the_metrics_are_the_number_of_services_down_and_the_age_of_alerts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BARFLOW_ENV", "dev")
-    found = CHECK.health_metrics(["page", "scheduler"], 60.0)
+    ages = {"UndeliveredAlertAge": 60.0, "Stalest": None}
+    found = CHECK.health_metrics(["page", "scheduler"], ages)
     assert found.dimensions == {"Environment": "dev"}
     assert found.values == {"HostPartsDown": (2.0, "Count"), "UndeliveredAlertAge": (60.0, "Seconds")}
-    assert list(CHECK.health_metrics(["alerts"], None).values) == ["HostPartsDown"], "the age is unknown"
+    assert list(CHECK.health_metrics(["alerts"], {}).values) == ["HostPartsDown"], "the ages are unknown"
 
 
 def test_the_age_is_that_of_the_oldest_undelivered_alert(database: Database[Document]) -> None:

@@ -23,10 +23,10 @@ def permissions(template: Mapping[str, Any], role: str) -> set[Permission]:
     """Return what a template's policies allow the role whose logical id starts with ``role``."""
     found = set()
     for resource in template["Resources"].values():
-        if resource["Type"] != "AWS::IAM::Policy":
+        if resource["Type"] not in ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"):
             continue
         properties = resource["Properties"]
-        if any(str(item.get("Ref", "")).startswith(role) for item in properties["Roles"]):
+        if any(str(item.get("Ref", "")).startswith(role) for item in properties.get("Roles", [])):
             found |= set(_allowed(properties["PolicyDocument"]))
     return found
 

@@ -78,11 +78,12 @@ def test_there_is_neither_function_nor_schedule_when_the_host_ingests(host_inges
 
 
 def test_the_function_runs_once_at_a_time_and_a_tick_that_fails_three_times_goes_to_the_queue(
-    dev_deployment: Deployment,
+    dev_deployment: Deployment, prod_deployment: Deployment
 ) -> None:
     function = dev_deployment.only("Ingestion", "AWS::Lambda::Function")
     assert (function["Runtime"], function["Architectures"]) == ("python3.13", ["arm64"])
-    assert function["ReservedConcurrentExecutions"] == 1
+    assert "ReservedConcurrentExecutions" not in function, "a new account allows no reservation"
+    assert prod_deployment.only("Ingestion", "AWS::Lambda::Function")["ReservedConcurrentExecutions"] == 1
     invoked = dev_deployment.only("Ingestion", "AWS::Lambda::EventInvokeConfig")
     assert invoked["MaximumRetryAttempts"] == 2
     queue = dev_deployment.only("Ingestion", "AWS::SQS::Queue")

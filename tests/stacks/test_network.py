@@ -108,7 +108,8 @@ def test_s3_has_an_endpoint_and_other_services_only_when_configured(
 def test_flow_logs_are_encrypted_and_kept_for_the_configured_days(deployments: list[Deployment]) -> None:
     for deployment in deployments:
         flow = deployment.only("Network", "AWS::EC2::FlowLog")
-        log = deployment.only("Network", "AWS::Logs::LogGroup")
+        groups = deployment.templates["Network"]["Resources"]
+        log = groups[flow["LogGroupName"]["Ref"]]["Properties"]
         assert flow["TrafficType"] == "ALL"
         assert log["RetentionInDays"] == deployment.environment.network.flow_log_days
         assert "DataKey" in json.dumps(log["KmsKeyId"])

@@ -16,7 +16,7 @@ OF_FUNCTION = {"TickErrors", "NoTicks"}
 ALARMS = OF_FUNCTION | {
     "StaleBars", "RejectedShare", "TicksRefused",
     "FailedTicks", "DatabaseStorage", "DatabaseCpu", "DatabaseConnections", "HostHardware", "HostDown", "HostParts",
-    "UndeliveredAlerts", "FailedAlerts",
+    "UndeliveredAlerts", "FailedAlerts", "UnpostedMessages", "RotationErrors",
 }  # fmt: skip
 
 
@@ -38,8 +38,8 @@ def test_the_dead_letter_queues_of_all_bots_raise_one_alarm(two_bots: Deployment
     expression, *queues = alarms(two_bots)["FailedAlerts"]["Metrics"]
     assert expression["Expression"] == "bot0+bot1"
     names = json.dumps([item["MetricStat"]["Metric"]["Dimensions"] for item in queues])
-    assert "TrendFailed" in names
-    assert "MeanReversionFailed" in names
+    assert "barflow-dev-alerts-trend-failed.fifo" in names
+    assert "barflow-dev-alerts-mean-reversion-failed.fifo" in names
     assert "FailedAlerts" not in alarms(customized)
 
 
@@ -77,11 +77,33 @@ def test_a_failed_or_missing_check_of_the_host_raises_an_alarm(dev_deployment: D
     assert found["EvaluationPeriods"] == 3, "a restart takes a minute and raises no alarm"
 
 
-def test_events_of_failed_jobs_steps_and_clusters_go_to_the_topic(dev_deployment: Deployment) -> None:
+def test_events_of_failed_jobs_steps_and_clusters_go_to_the_function_that_publishes_them(
+    dev_deployment: Deployment,
+) -> None:
     rules = dev_deployment.resources("Observability", "AWS::Events::Rule")
     kinds = {rule["EventPattern"]["detail-type"][0] for rule in rules}
     assert kinds == {"Glue Job State Change", "EMR Step Status Change", "EMR Cluster State Change"}
-    assert all(rule["Targets"] for rule in rules)
+    function = dev_deployment.only("Observability", "AWS::Lambda::Function")
+    assert function["Environment"]["Variables"]["OPERATIONS_TOPIC"]["Ref"].startswith("Operations")
+    for rule in rules:
+        (target,) = rule["Targets"]
+        assert target["Arn"]["Fn::GetAtt"][0].startswith("TellSlackFunction")
+        assert target["DeadLetterConfig"]["Arn"]["Fn::GetAtt"][0].startswith("Unposted")
+
+
+def test_messages_that_slack_does_not_accept_have_a_queue_of_their_own(dev_deployment: Deployment) -> None:
+    function = dev_deployment.only("Observability", "AWS::Lambda::Function")
+    assert function["DeadLetterConfig"]["TargetArn"]["Fn::GetAtt"][0].startswith("Unposted")
+    (dimension,) = alarms(dev_deployment)["UnpostedMessages"]["Dimensions"]
+    assert dimension["Value"]["Fn::GetAtt"][0].startswith("Unposted")
+
+
+def test_the_rotation_of_each_rotated_password_is_watched(dev_deployment: Deployment) -> None:
+    schedules = dev_deployment.resources("Database", "AWS::SecretsManager::RotationSchedule")
+    functions = {item["HostedRotationLambda"]["RotationLambdaName"] for item in schedules}
+    _, *errors = alarms(dev_deployment)["RotationErrors"]["Metrics"]
+    assert {item["MetricStat"]["Metric"]["Dimensions"][0]["Value"] for item in errors} == functions
+    assert len(functions) == 3
 
 
 def test_the_watched_step_and_cluster_are_those_of_a_run(dev_deployment: Deployment) -> None:
@@ -113,12 +135,9 @@ def test_the_topic_is_encrypted_and_requires_tls(dev_deployment: Deployment) -> 
 def test_alarms_are_allowed_to_publish_to_the_topic(dev_deployment: Deployment) -> None:
     # An explicit policy replaces the default one, which allows everything in the account.
     policy = dev_deployment.only("Observability", "AWS::SNS::TopicPolicy")["PolicyDocument"]
-    services = {
-        statement["Principal"]["Service"]
-        for statement in policy["Statement"]
-        if "Service" in statement["Principal"] and statement["Action"] == "sns:Publish" and "Condition" in statement
-    }
-    assert services >= {"cloudwatch.amazonaws.com", "budgets.amazonaws.com", "events.amazonaws.com"}
+    statements = [item for item in policy["Statement"] if "Service" in item["Principal"]]
+    assert {item["Principal"]["Service"] for item in statements} == {"cloudwatch.amazonaws.com", "budgets.amazonaws.com"}
+    assert all(item["Action"] == "sns:Publish" and "aws:SourceAccount" in str(item["Condition"]) for item in statements)
 
 
 def test_there_are_a_business_and_a_technical_dashboard_with_the_metrics(dev_deployment: Deployment) -> None:
@@ -135,6 +154,13 @@ def test_there_are_no_alarms_of_the_function_when_the_host_ingests(host_ingests:
     assert set(alarms(host_ingests)) == ALARMS - OF_FUNCTION
 
 
+def billed(resource: Mapping[str, Any]) -> int:
+    """Return how often a resource is billed: an alarm once per metric, a parameter of the standard tier never."""
+    if "ComparisonOperator" in resource:
+        return len([item for item in resource.get("Metrics", []) if "MetricStat" in item]) or 1
+    return 0 if resource.get("Type") == "String" and resource.get("Tier") != "Advanced" else 1
+
+
 @pytest.mark.parametrize(
     "name",
     ["AWS::CloudWatch::Alarm", "AWS::CloudWatch::Dashboard", "AWS::SSM::Parameter", "AWS::SecretsManager::Secret"],
@@ -146,5 +172,5 @@ def test_the_estimate_counts_the_resources_of_the_templates(dev_deployment: Depl
         "AWS::SSM::Parameter": Inventory().parameters,
         "AWS::SecretsManager::Secret": Inventory().secrets - 1,  # RDS creates the owner's
     }
-    total = sum(len(dev_deployment.resources(part, name)) for part in dev_deployment.templates)
-    assert total == counted[name]
+    found = [item for part in dev_deployment.templates for item in dev_deployment.resources(part, name)]
+    assert sum(map(billed, found)) == counted[name]

@@ -18,8 +18,9 @@ from stacks.bundles import RELEASE
 
 
 def statements(deployment: Deployment) -> list[Mapping[str, Any]]:
-    (policy,) = deployment.resources("Orchestration", "AWS::IAM::Policy")
-    return list(policy["PolicyDocument"]["Statement"])
+    kinds = ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy")
+    policies = [item for kind in kinds for item in deployment.resources("Orchestration", kind)]
+    return [statement for policy in policies for statement in policy["PolicyDocument"]["Statement"]]
 
 
 def test_the_host_is_private_requires_imdsv2_and_encrypts_every_disk(dev_deployment: Deployment) -> None:
@@ -95,9 +96,9 @@ def test_a_page_listens_to_other_hosts_only_when_a_network_is_allowed_to_reach_i
 
 
 def test_the_parameter_contains_the_contract(dev_deployment: Deployment) -> None:
-    parameter = dev_deployment.only("Orchestration", "AWS::SSM::Parameter")
-    text = text_of(parameter["Value"])
-    assert parameter["Name"] == "/barflow/dev/runtime"
+    parameters = {item["Name"]: item for item in dev_deployment.resources("Orchestration", "AWS::SSM::Parameter")}
+    assert set(parameters) == {"/barflow/dev/runtime", "/barflow/dev/host"}
+    text = text_of(parameters["/barflow/dev/runtime"]["Value"])
     assert isinstance(parse(text), RuntimeContract)
     assert len(text) < 8 * 1024, "the limit of the advanced tier"
 
@@ -134,7 +135,8 @@ def test_commands_read_their_settings_from_the_parameter(
     dev_deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    text = text_of(dev_deployment.only("Orchestration", "AWS::SSM::Parameter")["Value"])
+    parameters = {item["Name"]: item for item in dev_deployment.resources("Orchestration", "AWS::SSM::Parameter")}
+    text = text_of(parameters["/barflow/dev/runtime"]["Value"])
     with mock_aws():
         boto3.client("ssm").put_parameter(Name="/barflow/dev/runtime", Type="String", Tier="Advanced", Value=text)
         settings = settings_of(read_contract("dev"))

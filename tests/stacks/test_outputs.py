@@ -28,7 +28,7 @@ KEYS = {
         *("AthenaWorkgroup", "BarsRuleset"),
     },
     "Orchestration": {"HostId", "HostLog", "RuntimeContract"},
-    "Observability": {"OperationsTopic", "BusinessDashboard", "TechnicalDashboard"},
+    "Observability": {"OperationsTopic", "UnpostedMessagesQueue", "BusinessDashboard", "TechnicalDashboard"},
 }
 
 

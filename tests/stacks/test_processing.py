@@ -83,7 +83,8 @@ def test_the_host_runs_only_clusters_of_this_environment_with_these_roles(dev_de
     allowed = permissions(dev_deployment.templates["Orchestration"], "HostRole")
     of_emr = {item.action.split(":")[1]: item for item in allowed if item.action.startswith("elasticmapreduce:")}
     unconditioned = {name for name, item in of_emr.items() if item.condition == "{}"}
-    assert unconditioned == {"ListClusters"}
+    # A policy for idle clusters is set at a cluster's creation, before the cluster has a tag.
+    assert unconditioned == {"ListClusters", "PutAutoTerminationPolicy"}
     assert set(of_emr) >= {"AddJobFlowSteps", "DescribeCluster", "DescribeStep", "RunJobFlow", "TerminateJobFlows"}
     for name in set(of_emr) - unconditioned:
         tag = "RequestTag" if name in ("RunJobFlow", "AddTags") else "ResourceTag"

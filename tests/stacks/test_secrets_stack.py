@@ -6,9 +6,12 @@ import json
 import re
 
 from cryptography.fernet import Fernet
-from deployments import Deployment
+from deployments import Deployment, Synthesize, changed
 from hypothesis import given
 from hypothesis import strategies as st
+
+from config.environment import EmrConfig
+from config.environments import dev
 
 GENERATED = (
     *("barflow/dev/airflow/fernet", "barflow/dev/airflow/jwt", "barflow/dev/airflow/login"),
@@ -16,13 +19,13 @@ GENERATED = (
 )
 SET_BY_OPERATOR = (
     *("barflow/dev/twelvedata", "barflow/dev/mongodb", "barflow/dev/slack"),
-    *("airflow/connections/barflow_ssh", "airflow/connections/slack_api_default"),
+    *("barflow/dev/airflow/connections/barflow_ssh", "barflow/dev/airflow/connections/slack_api_default"),
 )
 
 
 def test_the_secrets_have_the_names_that_operators_rely_on(dev_deployment: Deployment) -> None:
     names = {item["Name"] for item in dev_deployment.resources("Secrets", "AWS::SecretsManager::Secret")}
-    assert names == {*GENERATED, *SET_BY_OPERATOR, "airflow/connections/aws_default"}
+    assert names == {*GENERATED, *SET_BY_OPERATOR, "barflow/dev/airflow/connections/aws_default"}
 
 
 def test_every_secret_is_encrypted_with_the_key_for_secrets(deployments: list[Deployment]) -> None:
@@ -39,11 +42,26 @@ def test_both_keys_rotate(deployments: list[Deployment]) -> None:
         assert [key["EnableKeyRotation"] for key in keys] == [True, True]
 
 
-def test_a_service_except_eventbridge_uses_a_key_only_under_a_condition(dev_deployment: Deployment) -> None:
-    for key in dev_deployment.resources("Secrets", "AWS::KMS::Key"):
-        for statement in key["KeyPolicy"]["Statement"]:
-            if statement["Principal"] != {"Service": "events.amazonaws.com"}:  # EventBridge gives a key no source
-                assert "Service" not in statement["Principal"] or statement["Condition"], statement["Sid"]
+def test_everyone_but_the_account_uses_a_key_only_under_a_condition(deployments: list[Deployment]) -> None:
+    for deployment in deployments:
+        for key in deployment.resources("Secrets", "AWS::KMS::Key"):
+            root, *others = key["KeyPolicy"]["Statement"]
+            assert ":root" in json.dumps(root["Principal"])
+            assert all(statement["Condition"] for statement in others)
+            # EventBridge sends a key no source, so that no condition could hold.
+            assert "events.amazonaws.com" not in json.dumps(others)
+
+
+def test_spot_instances_use_the_key_of_disks_where_a_cluster_has_them(
+    dev_deployment: Deployment, synthesize: Synthesize
+) -> None:
+    def sids(deployment: Deployment) -> set[str]:
+        keys = deployment.resources("Secrets", "AWS::KMS::Key")
+        return {item.get("Sid", "") for key in keys for item in key["KeyPolicy"]["Statement"]}
+
+    of_spot = {"DisksOfSpotInstances", "GrantsOfSpotInstances"}
+    assert sids(dev_deployment) >= of_spot
+    assert not sids(synthesize(changed(dev(), emr=EmrConfig()))) & of_spot
 
 
 def test_no_template_has_the_value_of_a_secret_except_the_region_of_airflows_connection(
@@ -57,12 +75,12 @@ def test_no_template_has_the_value_of_a_secret_except_the_region_of_airflows_con
                     with_value.append(secret["Name"])
                     value = json.dumps(secret["SecretString"])
                     assert not re.search("password|token|login|key|secret", value, re.IGNORECASE)
-        assert with_value == ["airflow/connections/aws_default"]
+        assert with_value == [f"barflow/{deployment.environment.name}/airflow/connections/aws_default"]
 
 
 def test_airflows_connection_to_aws_is_json_with_only_the_region(dev_deployment: Deployment) -> None:
     secrets = {item["Name"]: item for item in dev_deployment.resources("Secrets", "AWS::SecretsManager::Secret")}
-    separator, parts = secrets["airflow/connections/aws_default"]["SecretString"]["Fn::Join"]
+    separator, parts = secrets["barflow/dev/airflow/connections/aws_default"]["SecretString"]["Fn::Join"]
     text = separator.join("eu-west-1" if part == {"Ref": "AWS::Region"} else part for part in parts)
     assert json.loads(text) == {"conn_type": "aws", "extra": {"region_name": "eu-west-1"}}
 

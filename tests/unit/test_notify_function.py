@@ -1,12 +1,18 @@
-"""Texts of the notify function: an alarm, a failed job, and plain text."""
+"""The notify function: texts of an alarm, a failed job and plain text, and what it does with each event."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from types import ModuleType
 
+import boto3
 import pytest
 from harness import program
+from moto import mock_aws
+
+from emulators.slack.server import TOKEN, SlackEmulator
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +42,48 @@ def test_any_other_message_is_shown_unchanged(notify: ModuleType, message: str) 
 
 def test_a_long_message_is_shortened(notify: ModuleType) -> None:
     assert len(notify.as_text({"Message": "x" * 10_000})) < 2_000
+
+
+OVER_BUDGET = {"Records": [{"Sns": {"Subject": "AWS Budgets", "Message": "over budget"}}]}
+
+
+@pytest.fixture
+def slack(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlackEmulator]:
+    """Yield Slack; the function's secret in moto has no token yet."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws(config={"core": {"passthrough": {"urls": [r"127\.0\.0\.1"]}}}), SlackEmulator() as emulator:
+        boto3.client("secretsmanager").create_secret(Name="slack", SecretString="r4nd0m")
+        topic = boto3.client("sns").create_topic(Name="operations")["TopicArn"]
+        for name, value in {"SLACK_SECRET": "slack", "SLACK_CHANNEL": "#barflow", "OPERATIONS_TOPIC": topic}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("BARFLOW_SLACK_URL", emulator.url)
+        yield emulator
+
+
+def test_before_a_token_is_stored_a_message_is_logged_and_not_posted(
+    notify: ModuleType, slack: SlackEmulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notify.handler(OVER_BUDGET, None)
+    assert slack.posts == []
+    printed = capsys.readouterr().out
+    assert "no Slack token is stored" in printed
+    assert "over budget" in printed
+    assert "r4nd0m" not in printed
+
+
+def test_a_token_is_used_from_the_message_after_it_was_stored(notify: ModuleType, slack: SlackEmulator) -> None:
+    notify.handler(OVER_BUDGET, None)
+    boto3.client("secretsmanager").put_secret_value(SecretId="slack", SecretString=TOKEN)
+    notify.handler(OVER_BUDGET, None)
+    assert [post["text"] for post in slack.posts] == ["*AWS Budgets*\nover budget"]
+
+
+def test_an_event_is_published_to_the_topic_and_not_posted(notify: ModuleType, slack: SlackEmulator) -> None:
+    queue = boto3.client("sqs").create_queue(QueueName="subscriber")["QueueUrl"]
+    arn = boto3.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    boto3.client("sns").subscribe(TopicArn=os.environ["OPERATIONS_TOPIC"], Protocol="sqs", Endpoint=arn)
+    event = {"detail-type": "Glue Job State Change", "detail": {"jobName": "Aggregate", "state": "FAILED"}}
+    notify.handler(event, None)
+    (message,) = boto3.client("sqs").receive_message(QueueUrl=queue)["Messages"]
+    assert json.loads(json.loads(message["Body"])["Message"]) == event
+    assert slack.posts == []

@@ -1,0 +1,100 @@
+"""Rotation of a database password: the four steps of AWS's function for one user, on the deployed database.
+
+The function creates a password, sets it as the user itself, tests it, and makes it the current one. A step that fails
+leaves the new password pending and the current one valid; the reason is in the log group of the function.
+
+https://docs.aws.amazon.com/secretsmanager/latest/userguide/rotate-secrets_lambda-functions.html
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import Any
+
+import psycopg
+from moto.logs.models import logs_backends
+from moto.secretsmanager.exceptions import InvalidRequestException
+from moto.secretsmanager.models import SecretsManagerBackend, secretsmanager_backends
+from psycopg import sql
+
+from emulators.aws.patches import Function, wrap
+from emulators.aws.resource_types import TYPES, RecordedResource
+
+SINGLE_USER = "PostgreSQLSingleUser"
+CURRENT, PENDING = "AWSCURRENT", "AWSPENDING"
+
+
+class RotationSchedule(RecordedResource):
+    """The schedule of a secret's rotation, and the settings of the function that AWS deploys for it."""
+
+    @classmethod
+    def create_from_cloudformation_json(
+        cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str, **kwargs: Any
+    ) -> RotationSchedule:
+        """Turn rotation on. Raise ValueError for a type of rotation that is not emulated."""
+        properties = cloudformation_json["Properties"]
+        function = properties["HostedRotationLambda"]
+        if function["RotationType"] != SINGLE_USER:
+            raise ValueError(f"the rotation {function['RotationType']} is not emulated: only {SINGLE_USER} is")
+        arn = properties["SecretId"]
+        secret = secretsmanager_backends[account_id][region_name].secrets[arn]
+        secret.rotation_enabled, secret.hosted_rotation = True, function
+        return cls(arn, arn)
+
+
+TYPES["AWS::SecretsManager::RotationSchedule"] = RotationSchedule
+
+
+@wrap(SecretsManagerBackend, "rotate_secret")
+def _rotate(
+    _original: Function, backend: SecretsManagerBackend, secret_id: str, client_request_token: str, **_: Any
+) -> str:
+    """Run the steps, and answer as AWS does before they end: with the version that becomes current if all succeed."""
+    secret: Any = backend.secrets[secret_id]
+    function = getattr(secret, "hosted_rotation", None)
+    if function is None:
+        raise InvalidRequestException("No Lambda rotation function ARN is associated with this secret.")
+    version = client_request_token
+    try:
+        _run_steps(backend, secret_id, version, function.get("ExcludeCharacters", ""))
+    except psycopg.Error as error:
+        _log(backend, function["RotationLambdaName"], str(error).strip())
+    return json.dumps({"ARN": secret.arn, "Name": secret.name, "VersionId": version})
+
+
+def _run_steps(backend: Any, secret_id: str, version: str, excluded: str) -> None:
+    """Create, set, test and finish. Raise psycopg.Error at the step that PostgreSQL does not accept."""
+    current = json.loads(backend.get_secret_value(secret_id, "", CURRENT)["SecretString"])
+    made = json.loads(backend.get_random_password(32, excluded, False, False, False, False, False, True))
+    pending = current | {"password": made["RandomPassword"]}
+    backend.put_secret_value(secret_id, json.dumps(pending), None, version, [PENDING])
+    with _connect(current) as connection:
+        user, password = sql.Identifier(current["username"]), sql.Literal(pending["password"])
+        connection.execute(sql.SQL("alter user {} with password {}").format(user, password))
+    with _connect(pending) as connection:
+        connection.execute("select now()")
+    secret = backend.secrets[secret_id]
+    before = next(name for name, item in secret.versions.items() if CURRENT in item["version_stages"])
+    backend.update_secret_version_stage(secret_id, CURRENT, before, version)
+    secret.set_default_version_id(version)  # which moto leaves as it was
+
+
+def _connect(user: dict[str, Any]) -> psycopg.Connection[Any]:
+    return psycopg.connect(
+        host=user["host"],
+        port=user["port"],
+        dbname=user["dbname"],
+        user=user["username"],
+        password=user["password"],
+        sslmode="require",
+    )
+
+
+def _log(backend: Any, function: str, message: str) -> None:
+    logs, group = logs_backends[backend.account_id][backend.region_name], f"/aws/lambda/{function}"
+    logs.ensure_log_group(group)
+    stream = uuid.uuid4().hex
+    logs.create_log_stream(group, stream)
+    logs.put_log_events(group, stream, [{"timestamp": int(time.time() * 1000), "message": f"[ERROR] {message}"}])
