@@ -135,7 +135,7 @@ class ObservabilityStack(BarflowStack):
     def _failures(self, job: str) -> None:
         """Send the failure events of AWS for jobs, steps and clusters to the topic, through the notify function.
 
-        EventBridge can publish to a topic only under policies without a condition on the source (docs/decisions/0041).
+        EventBridge can publish to a topic only under policies without a condition on the source (docs/decisions/0035).
         """
         for name, source, detail_type, detail in (
             ("GlueFailure", "aws.glue", "Glue Job State Change", {"jobName": [job], "state": ["FAILED", "TIMEOUT"]}),

@@ -187,9 +187,7 @@ class ProcessingStack(BarflowStack):
         emr.CfnSecurityConfiguration(self, "Security", name=name, security_configuration=content)
         return name
 
-    def _contract(
-        self, environment: Environment, profile: iam.InstanceProfile, security: str
-    ) -> contract.Emr:
+    def _contract(self, environment: Environment, profile: iam.InstanceProfile, security: str) -> contract.Emr:
         shape = environment.emr
         release, packages = self._storage.release, self._storage.packages
         return contract.Emr(

@@ -198,6 +198,7 @@ def write_all(contract: RuntimeContract, to: Path, owner: pwd.struct_passwd, rea
     key = authorized_key(read(secret_reference(f"{contract.airflow.connections_prefix}/barflow_ssh")))
     write(to / "airflow.env", env_file(airflow_settings(contract, folder, home, memory)), 0o644)
     write(to / "barflow.env", env_file(barflow_settings(contract)), 0o644)
+    write(to / "contract.json", contract.model_dump_json(), 0o644)
     folder.mkdir(mode=0o700, exist_ok=True)
     for name, text in secrets.items():
         write(folder / name, text, 0o600, owner)

@@ -30,5 +30,6 @@ def keep_provider_logs(app: cdk.App, *, key: kms.IKey, days: int) -> None:
     for provider in (child for stack in app.node.children for child in stack.node.children):
         handler = provider.node.try_find_child("Handler")
         if isinstance(handler, cdk.CfnResource) and handler.cfn_resource_type == "AWS::Lambda::Function":
+            assert isinstance(provider, Construct)
             group = encrypted_log_group(provider, "Log", key=key, days=days, removal_policy=cdk.RemovalPolicy.DESTROY)
             handler.add_property_override("LoggingConfig", {"LogGroup": group.log_group_name})

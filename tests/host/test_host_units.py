@@ -14,7 +14,7 @@ ANALYZE = shutil.which("systemd-analyze")
 UNITS = sorted(path.name for path in (HOST / "units").iterdir())
 SERVICES = [name for name in UNITS if name.endswith(".service")]
 RUNNING = [name for name in SERVICES if name not in ("airflow-migrate.service", "barflow-settings.service",
-                                                     "barflow-health.service")]  # fmt: skip
+                                                     "barflow-health.service", "barflow-replaced.service")]  # fmt: skip
 # Targets of the operating system, which only have to exist.
 TARGETS = ("sysinit", "basic", "shutdown", "network-online", "multi-user", "timers", "time-set", "time-sync")
 needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not on this machine")
@@ -84,6 +84,9 @@ def test_a_service_has_its_own_user_no_capability_and_a_memory_limit(unit: str) 
     if unit == "barflow-settings.service":
         assert "User" not in service, "it changes the owner of files"
         assert service["CapabilityBoundingSet"] == "CAP_CHOWN"
+    elif unit == "barflow-replaced.service":
+        assert "User" not in service, "it stops and starts a service"
+        assert service["CapabilityBoundingSet"] == ""
     else:
         assert service["User"] == service["Group"] == unit.split("-")[0]
         assert service["CapabilityBoundingSet"] == ""

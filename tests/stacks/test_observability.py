@@ -136,7 +136,10 @@ def test_alarms_are_allowed_to_publish_to_the_topic(dev_deployment: Deployment) 
     # An explicit policy replaces the default one, which allows everything in the account.
     policy = dev_deployment.only("Observability", "AWS::SNS::TopicPolicy")["PolicyDocument"]
     statements = [item for item in policy["Statement"] if "Service" in item["Principal"]]
-    assert {item["Principal"]["Service"] for item in statements} == {"cloudwatch.amazonaws.com", "budgets.amazonaws.com"}
+    assert {item["Principal"]["Service"] for item in statements} == {
+        "cloudwatch.amazonaws.com",
+        "budgets.amazonaws.com",
+    }
     assert all(item["Action"] == "sns:Publish" and "aws:SourceAccount" in str(item["Condition"]) for item in statements)
 
 

@@ -80,7 +80,9 @@ def test_a_token_is_used_from_the_message_after_it_was_stored(notify: ModuleType
 
 def test_an_event_is_published_to_the_topic_and_not_posted(notify: ModuleType, slack: SlackEmulator) -> None:
     queue = boto3.client("sqs").create_queue(QueueName="subscriber")["QueueUrl"]
-    arn = boto3.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    arn = boto3.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"][
+        "QueueArn"
+    ]
     boto3.client("sns").subscribe(TopicArn=os.environ["OPERATIONS_TOPIC"], Protocol="sqs", Endpoint=arn)
     event = {"detail-type": "Glue Job State Change", "detail": {"jobName": "Aggregate", "state": "FAILED"}}
     notify.handler(event, None)
