@@ -26,20 +26,20 @@ def _network(cidr: str) -> IPv4Network:
     try:
         return IPv4Network(cidr)
     except ValueError as error:
-        raise ValueError(f"allowed is an IPv4 network such as 10.20.0.0/16 ({error})") from None
+        raise ValueError(f"must be an IPv4 network such as 10.20.0.0/16 ({error})") from None
 
 
 def _private_network(cidr: str) -> str:
     network = _network(cidr)
     if not network.is_private or not 16 <= network.prefixlen <= 22:
-        raise ValueError("allowed is a private network from /16 to /22, such as 10.20.0.0/16")
+        raise ValueError("must be a private network from /16 to /22, such as 10.20.0.0/16")
     return cidr
 
 
 def _visitors(cidr: str) -> str:
     if _network(cidr).prefixlen < 8:
         raise ValueError(
-            "it would open the page to the internet; allowed is a network of your office or VPN, /8 or narrower, such "
+            "it would open the page to the internet; give a network of your office or VPN, /8 or narrower, such "
             "as 203.0.113.0/24, or none for access through Session Manager alone"
         )
     return cidr
@@ -47,14 +47,14 @@ def _visitors(cidr: str) -> str:
 
 def _insights_days(days: int) -> int:
     if days not in (7, *range(31, 714, 31), 731):
-        raise ValueError("allowed is 7, a multiple of 31 up to 713, or 731 days")
+        raise ValueError("must be 7, a multiple of 31 up to 713, or 731 days")
     return days
 
 
 def _emr_instance(instance_type: str) -> str:
     problem = checks.instance_type_problem(instance_type)
     if problem:
-        raise ValueError(f"allowed is a Graviton type of the release, such as m6g.xlarge: {problem}")
+        raise ValueError(f"must be a Graviton type of the release, such as m6g.xlarge: {problem}")
     return instance_type
 
 
@@ -62,14 +62,14 @@ def _rds_version(version: str) -> str:
     known = facts.rds()
     if version not in known.engine_versions or version in known.deprecated_versions:
         allowed = [item for item in known.engine_versions if item not in known.deprecated_versions]
-        raise ValueError(f"allowed is a version that RDS creates: {', '.join(allowed)}")
+        raise ValueError(f"must be a version that RDS creates: {', '.join(allowed)}")
     return version
 
 
 def _rds_class(instance_class: str) -> str:
     known = facts.rds()
     if not known.offers_class(instance_class):
-        raise ValueError(f"allowed is a Graviton class of RDS, of {', '.join(known.classes)}, such as db.t4g.small")
+        raise ValueError(f"must be a Graviton class of RDS, of {', '.join(known.classes)}, such as db.t4g.small")
     return instance_class
 
 
@@ -115,7 +115,7 @@ class NetworkConfig(Config, title="network"):
     @classmethod
     def _at_most_one_a_zone(cls, gateways: int, info: ValidationInfo) -> int:
         if gateways > info.data.get("zones", gateways):
-            raise ValueError(f"allowed is a whole number from 1 to network.zones, {info.data['zones']}")
+            raise ValueError(f"must be a whole number from 1 to network.zones, {info.data['zones']}")
         return gateways
 
 
@@ -143,7 +143,7 @@ class DatabaseConfig(Config, title="database"):
     @classmethod
     def _not_below_storage(cls, maximum: int, info: ValidationInfo) -> int:
         if maximum < info.data.get("storage_gb", maximum):
-            raise ValueError(f"allowed is at least database.storage_gb, {info.data['storage_gb']}")
+            raise ValueError(f"must be at least database.storage_gb, {info.data['storage_gb']}")
         return maximum
 
 
@@ -228,7 +228,7 @@ class RetentionConfig(Config, title="retention"):
     def _after_infrequent(cls, days: int, info: ValidationInfo) -> int:
         least = info.data.get("archive_infrequent_days", 0) + 30
         if days < least:
-            raise ValueError(f"allowed is at least {least} days, 30 after retention.archive_infrequent_days")
+            raise ValueError(f"must be at least {least} days, 30 after retention.archive_infrequent_days")
         return days
 
 

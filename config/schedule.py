@@ -12,7 +12,7 @@ from pydantic import AfterValidator
 
 from config.validation import Config, OnceNotEmpty
 
-ALLOWED = "allowed is minute, hour, day, month and weekday in New York time, such as '45 16 * * MON-FRI'"
+ALLOWED = "must be minute, hour, day, month and weekday in New York time, such as '45 16 * * MON-FRI'"
 # croniter also reads letters such as R (a random value). Here only months and weekdays have letters: their names.
 NUMBERS, NUMBERS_AND_NAMES = re.compile(r"[\d*,/-]+"), re.compile(r"(?:[\d*,/-]|[A-Za-z]{3})+")
 FIELDS = (

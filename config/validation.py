@@ -37,13 +37,13 @@ class Config(BaseModel):
 def _once(values: tuple[T, ...]) -> tuple[T, ...]:
     repeated = [str(value) for value, count in Counter(values).items() if count > 1]
     if repeated:
-        raise ValueError(f"allowed is each once, and {', '.join(repeated)} is repeated")
+        raise ValueError(f"must have each only once, and {', '.join(repeated)} is repeated")
     return values
 
 
 def _not_empty(values: tuple[T, ...]) -> tuple[T, ...]:
     if not values:
-        raise ValueError("allowed is at least one")
+        raise ValueError("must have at least one")
     return values
 
 
@@ -64,10 +64,10 @@ def _explain(model: type[Config], error: ErrorDetails) -> str:
     setting, title = str(error["loc"][0]), model.model_config.get("title")
     name = f"{title}.{setting}" if title else setting
     if kind == "extra_forbidden":
-        return f"{name} is not a setting: allowed is {', '.join(model.model_fields)}"
+        return f"{name} is not a setting: the settings are {', '.join(model.model_fields)}"
     if kind == "literal_error":
-        reason = f"allowed is {error['ctx']['expected']}"
-    reason = reason or _allowed(model.model_fields[setting]) or error["msg"].replace("Input should be", "allowed is")
+        reason = f"must be {error['ctx']['expected']}"
+    reason = reason or _allowed(model.model_fields[setting]) or error["msg"].replace("Input should be", "must be")
     return f"{name} is missing: {reason}" if kind == "missing" else f"{name} is {error['input']!r}: {reason}"
 
 
@@ -81,4 +81,4 @@ def _allowed(field: FieldInfo) -> str:
         words.append(f"from {low:,}" if high is None else f"from {low:,} to {high:,}")
     if field.description:
         words.append(field.description)
-    return f"allowed is {' '.join(words)}" if words else ""
+    return f"must be {' '.join(words)}" if words else ""

@@ -313,4 +313,4 @@ def _validated(where: str, model: type[Model], values: Mapping[str, Any]) -> Mod
     allowed = problem["msg"].removeprefix("Input should be ").replace("valid tuple", "list")
     if problem["type"] == "string_pattern_mismatch":
         allowed = "lower-case letters, digits and _, at most 40"
-    raise ValueError(f"{where}: {field} = {problem['input']!r}: allowed is {allowed}")
+    raise ValueError(f"{where}: {field} = {problem['input']!r}: must be {allowed}")

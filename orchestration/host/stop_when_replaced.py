@@ -1,6 +1,6 @@
 """Stop the scheduler while a deployment replaces this host, and start it again if the deployment is rolled back.
 
-A deployment writes the new contract before it creates the new host, and removes the old host when the new one is up. Two
+A deployment writes the new contract first, creates the new host, and removes the old one when the new one is up. Two
 schedulers of different releases would then work on the same metadata.
 """
 

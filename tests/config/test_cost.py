@@ -79,9 +79,9 @@ def test_an_instance_without_a_price_is_rejected_by_name() -> None:
 
 
 def test_at_least_one_symbol_and_one_run_are_estimated() -> None:
-    with pytest.raises(ConfigError, match="symbols is 0: allowed is a whole number from 1"):
+    with pytest.raises(ConfigError, match="symbols is 0: must be a whole number from 1"):
         estimate(environment("dev"), symbols=0)
-    with pytest.raises(ConfigError, match="runs_per_session is 0: allowed is a whole number from 1"):
+    with pytest.raises(ConfigError, match="runs_per_session is 0: must be a whole number from 1"):
         estimate(environment("dev"), runs_per_session=0)
 
 
@@ -92,6 +92,6 @@ def test_a_missing_or_wrong_price_is_rejected_by_name() -> None:
     with pytest.raises(ConfigError) as caught:
         Prices(**table)
     assert str(caught.value).splitlines() == [
-        "prices.hour.glue_dpu is 'free': allowed is a valid number",
+        "prices.hour.glue_dpu is 'free': must be a valid number",
         "prices.month.secret is missing: Field required",
     ]

@@ -39,7 +39,7 @@ NEW_YORK = ZoneInfo("America/New_York")
     ],
 )
 def test_a_wrong_expression_is_rejected_with_the_field_that_is_wrong(expression: str, reason: str) -> None:
-    line = f"^process\\.schedule is '.*': {reason}; allowed is minute, hour, .* New York time, such as '45 16 .*'$"
+    line = f"^process\\.schedule is '.*': {reason}; must be minute, hour, .* New York time, such as '45 16 .*'$"
     with pytest.raises(ConfigError, match=line):
         ProcessConfig(schedule=(expression,))
 

@@ -59,7 +59,7 @@ def test_an_unknown_rule_and_an_invalid_file_are_bad_input_in_one_line(recording
     for command in (("rules",), ("test", "--replay", recording)):
         done = barflow(*command, BARFLOW_ALERTS_FILE=str(broken))
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert "rule a: percent = 0: allowed is greater than 0" in done.stderr
+        assert "rule a: percent = 0: must be greater than 0" in done.stderr
 
 
 def test_the_rules_are_shown_with_their_history_and_their_values_per_symbol(tmp_path: Path) -> None:
