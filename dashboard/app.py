@@ -107,7 +107,7 @@ def create_app(
     """Return the page's application on two stores.
 
     Without a ``token`` no login is required, and only requests for this host's loopback names are answered. ``clock``
-    returns the market's time (UTC). Only the newest manifest of the ``lake`` is read. Raises BadInputError where the
+    returns the market's time (UTC). Only the newest manifest of the ``lake`` is read. Raises BadInputError if the
     chart library is not installed.
     """
     charts = _chart_library()

@@ -54,8 +54,8 @@ class Connections:
     def reading(self) -> Iterator[Connection]:
         """Lend a connection in autocommit that cannot write.
 
-        Raises BadInputError for text that is not a DSN, UnavailableError where the warehouse does not answer or every
-        connection stays in use, BarflowError where it rejects the statement.
+        Raises BadInputError for text that is not a DSN, UnavailableError if the warehouse does not answer or every
+        connection stays in use, BarflowError if it rejects the statement.
         """
         with warehouse_errors("be read"):
             pool, connection = self._take()

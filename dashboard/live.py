@@ -65,7 +65,7 @@ class Live:
         self._thread.start()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the first poll. Return False where it takes longer."""
+        """Wait for the first poll. Return False if it takes longer."""
         return self._ready.wait(seconds)
 
     def close(self) -> None:

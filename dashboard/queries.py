@@ -74,7 +74,7 @@ class Loaded:
 class Warehouse:
     """Queries on one warehouse, safe to call from several threads.
 
-    Every query raises UnavailableError where the warehouse does not answer, BarflowError where its schema is missing.
+    Every query raises UnavailableError if the warehouse does not answer, BarflowError if its schema is missing.
     """
 
     def __init__(self, dsn: str) -> None:

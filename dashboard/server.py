@@ -22,7 +22,7 @@ START_SECONDS = 30.0
 def serving(app: FastAPI, host: str, port: int) -> Iterator[str]:
     """Serve the page and yield its URL. Port 0 takes a free port.
 
-    Raises BadInputError where the address is in use, BarflowError where the server does not start.
+    Raises BadInputError if the address is in use, BarflowError if the server does not start.
     """
     listener = _listener(host, port)
     config = uvicorn.Config(

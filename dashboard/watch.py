@@ -82,7 +82,7 @@ def _prices(loaded: Loaded | None, staged: Sequence[RecentSession]) -> Prices:
 
 
 def trend(last: float | None, loaded: Loaded | None) -> Trend | None:
-    """Return "up" where price, sma_20 and sma_50 fall in this order, "down" where they rise, else "mixed".
+    """Return "up" if price, sma_20 and sma_50 fall in this order, "down" if they rise, else "mixed".
 
     Return None without a price or without any average.
     """

@@ -46,7 +46,7 @@ def variables(settings: Settings) -> dict[str, str]:
 
 @contextmanager
 def airflow_on(folder: Path, port: int = 0, **overrides: Any) -> Iterator[tuple[LocalAirflow, Stores]]:
-    """Stage a first tick in a state folder (made where there is none) and start Airflow on its services."""
+    """Stage a first tick in a state folder (made if there is none) and start Airflow on its services."""
     source = {"kind": "live" if os.environ.get("TWELVEDATA_API_KEY") else "synthetic"}
     state = State.create(folder, source=source, as_of=None)
     with embedded(state, log, api=True, **overrides) as stores:

@@ -127,7 +127,7 @@ def _open_state(replay: Path | None, path: Path | None, live: bool, log: Log) ->
     """Open the state for the source of bars. Return it with the symbols of a recording (else none).
 
     Bars of two sources are never mixed. Where the default folder holds bars of another source, take a folder in it.
-    Raise BadInputError where a folder that was named holds bars of another source.
+    Raise BadInputError if a folder that was named holds bars of another source.
     """
     source: dict[str, Any] = {"kind": "synthetic"}
     as_of: datetime | None = None

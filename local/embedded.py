@@ -73,7 +73,7 @@ def embedded(
 
 @contextmanager
 def open_state(path: Path | None, log: Log, *, mongo: bool, postgres: bool, api: bool) -> Iterator[Stores]:
-    """Open an existing state folder (default: .barflow) for a command. Raise BadInputError where there is none."""
+    """Open an existing state folder (default: .barflow) for a command. Raise BadInputError if there is none."""
     chosen = path or DEFAULT_STATE
     if not (chosen / "state.json").exists():
         raise BadInputError(

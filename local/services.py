@@ -175,7 +175,7 @@ class Services:
                     self._watchdog.stdin.close()
                 self._watchdog.wait()
                 for server in self._servers:
-                    server.kill()  # needed only where the watchdog itself was killed
+                    server.kill()  # needed only if the watchdog itself was killed
                     server.wait()
                 self._addresses_file.unlink(missing_ok=True)
                 self._servers.clear()

@@ -34,7 +34,7 @@ class State:
 
     @classmethod
     def source_at(cls, path: Path) -> dict[str, Any] | None:
-        """Return the source of a folder's bars, or None where there is no state yet.
+        """Return the source of a folder's bars, or None if there is no state yet.
 
         Raises:
             BadInputError: The folder is not a state, is damaged, or has another format.
@@ -63,7 +63,7 @@ class State:
 
     @classmethod
     def create(cls, path: Path, *, source: dict[str, Any], as_of: datetime | None) -> State:
-        """Open the state, or make it where there is none. Raise BadInputError when it has another source."""
+        """Open the state, or make it if there is none. Raise BadInputError when it has another source."""
         if not _is_taken(path):
             _write(path.resolve(), {"format": FORMAT, "source": source, "as_of": as_of.isoformat() if as_of else None})
         state = cls.open(path)

@@ -24,7 +24,7 @@ TIMEOUT_SECONDS = 10
 SNS_BATCH = 10
 # Slack's SDK logs the address that it posts to, and the address of a webhook is a secret.
 SILENT_LOGGER = logging.Logger("slack", logging.CRITICAL + 1)
-# By message id: None where the message was sent, else the reason why it was not.
+# By message id: None if the message was sent, else the reason why it was not.
 Receipts = Mapping[str, str | None]
 
 
@@ -52,7 +52,7 @@ class Channel(Protocol):
 
 
 def open_channels(settings: Settings) -> list[Channel]:
-    """Return the channels that are set up. Raises BadInputError where a setting of a channel is missing."""
+    """Return the channels that are set up. Raises BadInputError if a setting of a channel is missing."""
     found: list[Channel] = []
     if settings.sns_topic_arn:
         found.append(SnsChannel(settings.sns_topic_arn))

@@ -1,4 +1,4 @@
-"""Delivery: sends the alerts of the outbox by each channel, at least once, with back-off where a channel is down.
+"""Delivery: sends the alerts of the outbox by each channel, at least once, with back-off if a channel is down.
 
 A delivery claims the alerts that are due, so that two deliveries at once normally do not send the same alert. A claim
 expires when its holder dies. All times are wall-clock times.
@@ -112,7 +112,7 @@ class Delivery:
         return found
 
     def _record_sent(self, channel: str, sent: list[Document]) -> None:
-        """Record the alerts that a channel accepted, where the claim still holds.
+        """Record the alerts that a channel accepted, if the claim still holds.
 
         Where it expired, its next holder sends the alert again and records that.
         """

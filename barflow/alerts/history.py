@@ -61,7 +61,7 @@ class EvaluatedSession:
         return struct.unpack(f"<{len(self.slots)}d", self.closes)
 
     def volume_at(self, slot: int) -> int | None:
-        """Return the shares of the bar in a slot (0 opens the session), or None where there was no bar."""
+        """Return the shares of the bar in a slot (0 opens the session), or None if there was no bar."""
         place = self.slots.find(slot)
         return None if place < 0 else int(VOLUME.unpack_from(self.volumes, place * VOLUME.size)[0])
 

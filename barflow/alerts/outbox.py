@@ -38,7 +38,7 @@ class Outbox:
         self.alerts = database["alerts"]
 
     def ensure(self) -> None:
-        """Create the indexes where they are missing."""
+        """Create the indexes that are missing."""
         with mongo_errors("create its collections and indexes"):
             self.alerts.create_index("due_at")
             self.alerts.create_index([("symbol", 1), ("bar_start", -1)])
@@ -57,7 +57,7 @@ class Outbox:
         return len(documents)
 
     def undelivered_age(self) -> float:
-        """Return the age in seconds of the oldest alert that a channel has not accepted, or 0 where there is none."""
+        """Return the age in seconds of the oldest alert that a channel has not accepted, or 0 if there is none."""
         undelivered = {"due_at": {"$gt": EPOCH}}  # unlike $exists, this comparison uses the index
         with mongo_errors("find undelivered alerts"):
             oldest = self.alerts.find_one(undelivered, {"created_at": 1}, sort=[("created_at", 1)])

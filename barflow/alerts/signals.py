@@ -39,7 +39,7 @@ class SessionView:
 
 
 def level(rule: LevelRule, view: SessionView, at: int) -> Signal:
-    """Hold where the close reaches or passes the level from the other side, also between two sessions."""
+    """Hold if the close reaches or passes the level from the other side, also between two sessions."""
     close = view.bars.close
     if not at and not view.past:
         return NEITHER
@@ -48,7 +48,7 @@ def level(rule: LevelRule, view: SessionView, at: int) -> Signal:
 
 
 def move(rule: MoveRule, view: SessionView, at: int) -> Signal:
-    """Hold where the close is far enough from a price of the rule's last minutes.
+    """Hold if the close is far enough from a price of the rule's last minutes.
 
     These prices are the session's closes and its opening price.
     """
@@ -78,7 +78,7 @@ def gap(rule: GapRule, view: SessionView, at: int) -> Signal:
 
 
 def volume(rule: VolumeRule, view: SessionView, at: int) -> Signal:
-    """Hold where the volume is a large multiple of the mean at the same time of day. There is no down side."""
+    """Hold if the volume is a large multiple of the mean at the same time of day. There is no down side."""
     usual = view.cached(_usual_volume, rule.sessions, view.slots[at])
     if not usual:
         return NEITHER
@@ -87,7 +87,7 @@ def volume(rule: VolumeRule, view: SessionView, at: int) -> Signal:
 
 
 def average(rule: AverageRule, view: SessionView, at: int) -> Signal:
-    """Hold where the close crosses its moving average."""
+    """Hold if the close crosses its moving average."""
     if rule.bars:
         tail = view.cached(_last_closes, rule.bars)
         before, now = _bar_average(view, tail, at - 1, rule.bars), _bar_average(view, tail, at, rule.bars)
@@ -142,7 +142,7 @@ def _usual_volume(view: SessionView, sessions: int, slot: int) -> float | None:
 
 
 def _bounds(view: SessionView, sessions: int) -> tuple[float, float] | None:
-    """Return the lowest low and the highest high of the previous sessions, or None where there are too few."""
+    """Return the lowest low and the highest high of the previous sessions, or None if there are too few."""
     if len(view.past) < sessions:
         return None
     window = view.past[-sessions:]

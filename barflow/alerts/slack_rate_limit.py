@@ -22,6 +22,6 @@ class ShortWaitHandler(RateLimitErrorRetryHandler):
 
 
 def retry_after(headers: dict[str, str]) -> int | None:
-    """Return the seconds of the header ``Retry-After``, or None where it is missing or not a whole number."""
+    """Return the seconds of the header ``Retry-After``, or None if it is missing or not a whole number."""
     text = next((value for name, value in headers.items() if name.lower() == "retry-after"), "")
     return int(text) if text.isdecimal() and text.isascii() else None

@@ -53,7 +53,7 @@ class Alerts:
         self.down: dict[str, str] = {}
 
     def ensure(self) -> None:
-        """Create collections and indexes where they are missing."""
+        """Create collections and indexes that are missing."""
         self.outbox.ensure()
 
     @contextmanager

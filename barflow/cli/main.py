@@ -94,7 +94,7 @@ def _stop(error: object, code: int) -> None:
 
 
 def print_version(value: bool) -> None:
-    """Print the version and exit, where the option is given."""
+    """Print the version and exit, if the option is given."""
     if value:
         out.print(f"barflow {__version__}")
         raise typer.Exit

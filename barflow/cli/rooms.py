@@ -34,7 +34,7 @@ def room_commands() -> dict[str, Any]:
 
 
 def embedded_stores() -> Any:
-    """Return the function that opens the stores of a state folder. Raise BadInputError where it is not installed."""
+    """Return the function that opens the stores of a state folder. Raise BadInputError if it is not installed."""
     for entry in entry_points(group=STORES, name="embedded"):
         if (opener := _load(entry)) is not None:
             return opener

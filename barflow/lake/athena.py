@@ -26,7 +26,7 @@ group by symbol, session_date
 
 
 def open_archive(settings: Settings) -> Lake:
-    """Open the lake of these settings for reading. Raise BadInputError where they name none or an invalid one."""
+    """Open the lake of these settings for reading. Raise BadInputError if they name none or an invalid one."""
     uri = settings.require("lake_uri")
     if not uri.startswith("s3://"):
         return Lake(uri)
@@ -41,7 +41,7 @@ class AwsArchive(Lake):
         self.database, self.workgroup = database, workgroup
 
     def read(self, symbol: str, month: str) -> pa.Table | None:
-        """Return the partition's rows (schema of the lake, sorted by ts), or None where it has no file."""
+        """Return the partition's rows (schema of the lake, sorted by ts), or None if it has no file."""
         import awswrangler as wr
 
         try:

@@ -53,7 +53,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, body: bytes) -> Manifest:
-        """Parse a manifest's file. Raises ValueError or KeyError where it is damaged."""
+        """Parse a manifest's file. Raises ValueError or KeyError if it is damaged."""
         read: dict[str, Any] = json.loads(body)
         partitions = tuple(
             Partition(

@@ -61,7 +61,7 @@ class Lake:
         return bool(self._fs.get_file_info(self.path(symbol, month)).type == fs.FileType.File)
 
     def read(self, symbol: str, month: str) -> pa.Table | None:
-        """Return the partition's rows (schema of the lake, sorted by ts), or None where it has no file.
+        """Return the partition's rows (schema of the lake, sorted by ts), or None if it has no file.
 
         Raises BarflowError for a damaged file.
         """
@@ -97,7 +97,7 @@ class Lake:
         self.discard_staged(part)
 
     def replace(self, symbol: str, month: str, table: pa.Table) -> None:
-        """Stage and promote one partition. Raise UnavailableError where that fails; the old file stays then."""
+        """Stage and promote one partition. Raise UnavailableError if that fails; the old file stays then."""
         part = uuid.uuid4().hex
         self.stage(part, symbol, month, table)
         self.promote(part, [(symbol, month)])
@@ -129,7 +129,7 @@ class Lake:
         return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
 
     def manifest(self, run_id: str) -> Manifest:
-        """Return one published manifest. Raise BarflowError where it is missing or damaged."""
+        """Return one published manifest. Raise BarflowError if it is missing or damaged."""
         path = f"{self.root}/manifests/{run_id}.json"
         try:
             with self._fs.open_input_stream(path) as stream:

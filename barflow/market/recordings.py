@@ -26,7 +26,7 @@ from barflow.market.sessions import BAR, NEW_YORK, new_york
 from barflow.market.validation import FIELD_NAMES, TIME_FORMAT, Validated, validate
 
 # One bar: its open (aware, UTC), then open, high, low, close (dollars) and volume (shares) as the vendor's text.
-# None where a recorded answer holds null.
+# None if a recorded answer holds null.
 Row = tuple[datetime, str | None, str | None, str | None, str | None, str | None]
 
 VALUES = ("open", "high", "low", "close", "volume")

@@ -68,7 +68,7 @@ def run(
     """Load what was published since the last load. With ``full``, load everything of all symbols, or of ``symbols``.
 
     Raises BadInputError for symbols without ``full`` or without bars in the lake, BusyError while another load holds
-    the lock, BarflowError where the aggregates do not hold the same bars. Nothing is loaded then. A
+    the lock, BarflowError if the aggregates do not hold the same bars. Nothing is loaded then. A
     failure after the load begins is recorded in ``ops.load_run``.
     """
     if symbols and not full:

@@ -37,7 +37,7 @@ class BackfillPlan:
     first: date
     last: date
     sessions: int
-    bars: int  # of all symbols, where nothing is missing
+    bars: int  # of all symbols, if nothing is missing
     chunks: list[Chunk]
     calls: int
     credits: int

@@ -30,7 +30,7 @@ KINDS = (BadInputError, VendorRefusedError)
 def run_script(stores: Stores, name: str, log: Log, *arguments: str) -> dict[str, Any]:
     """Run a Spark program such as ``spark/bars_to_parquet.py`` on these stores. Return its result.
 
-    Raises BadInputError where the installation does not contain it, else the error that it ended with.
+    Raises BadInputError if the installation does not contain it, else the error that it ended with.
     """
     path = CHECKOUT / name
     if not path.exists():

@@ -128,19 +128,30 @@ def open_ingest(stores: Stores, log: Log) -> Ingest:
 def raise_errors(report: IngestReport) -> None:
     """Raise an error if Twelve Data refused any symbol of the tick.
 
-    Raises UnavailableError where no answer was usable, VendorRefusedError for the limits of the plan, BadInputError
+    Raises UnavailableError if no answer was usable, VendorRefusedError for the limits of the plan, BadInputError
     for unknown symbols.
     """
     if not report.errors:
         return
-    errors = report.errors.values()
-    refused = "; ".join(f"{item.symbol} ({item.message.rstrip('.')})" for item in errors)
+    errors = list(report.errors.values())
     kept = f"{len(report.counts)} other symbols were stored." if report.counts else "Nothing was stored."
-    if all(item.code >= 500 for item in errors):
-        raise UnavailableError(f"Twelve Data gave no usable answer for {refused}. {kept} Run the same command again.")
-    if any("plan" in item.message.lower() for item in errors):
-        raise VendorRefusedError(f"Twelve Data refused {refused}. {kept} Choose symbols of your plan, then run again.")
-    raise BadInputError(f"Twelve Data does not know {refused}. {kept} Check the spelling, then run again.")
+    unanswered = [item for item in errors if item.code >= 500]
+    beyond_plan = [item for item in errors if item not in unanswered and "plan" in item.message.lower()]
+    unknown = [item for item in errors if item not in unanswered and item not in beyond_plan]
+    kinds: list[tuple[list[SymbolError], type[BarflowError], str, str]] = [
+        (beyond_plan, VendorRefusedError, "Twelve Data refused", "Choose symbols of your plan"),
+        (unknown, BadInputError, "Twelve Data does not know", "Check the spelling"),
+        (unanswered, UnavailableError, "Twelve Data gave no usable answer for", "Wait a minute"),
+    ]
+    found = [kind for kind in kinds if kind[0]]
+    said = [f"{start} {'; '.join(map(_named, items))}." for items, _, start, _ in found]
+    (_, error, _, advice), *others = found
+    todo = "".join(f", {other.lower()}" for *_, other in others)
+    raise error(f"{' '.join(said)} {kept} {advice}{todo}, then run again.")
+
+
+def _named(error: SymbolError) -> str:
+    return f"{error.symbol} ({error.message.rstrip('.')})"
 
 
 class Ingest:
@@ -184,7 +195,7 @@ class Ingest:
         """Run one tick over ``window`` (opens of the first and last bar, both included, UTC), or since the stored bars.
 
         A symbol that the vendor refuses is reported and does not stop the others. Raises VendorRefusedError or
-        UnavailableError where the tick cannot continue. What it stored stays, and the next tick resumes from there.
+        UnavailableError if the tick cannot continue. What it stored stays, and the next tick resumes from there.
         """
         self.ensure()
         report = IngestReport(run_id or new_run_id(HOP))

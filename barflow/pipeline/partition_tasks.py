@@ -73,7 +73,7 @@ def stage_partitions(
 
 
 def _documents(staging: Staging, lake: Lake, chunk: Chunk) -> Iterator[tuple[Key, list[Document]]]:
-    """Yield the documents to write per partition: the changed sessions, or the whole month where it has no file.
+    """Yield the documents to write per partition: the changed sessions, or the whole month if it has no file.
 
     The next query runs while the caller works on the documents of the last one.
     """

@@ -152,7 +152,7 @@ def changed(staging: Staging, ledger: Ledger, lake: Lake, symbols: list[str] | N
 
 
 def verify(staging: Staging, written: Iterable[Written], planned: Mapping[Key, Sessions]) -> None:
-    """Compare what was written with MongoDB's own counts. Raise BarflowError where they differ.
+    """Compare what was written with MongoDB's own counts. Raise BarflowError if they differ.
 
     A session that ingest changed since the plan is counted again. If it changes once more, its version is newer than
     the published one, so the next run takes it.

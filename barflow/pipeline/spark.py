@@ -41,7 +41,7 @@ EMBEDDED = {
 
 
 def spark_session(app_name: str) -> SparkSession:
-    """Return the cluster's session where the program was submitted to one, else an embedded session."""
+    """Return the cluster's session if the program was submitted to one, else an embedded session."""
     from pyspark.sql import SparkSession
 
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ

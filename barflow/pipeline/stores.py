@@ -36,7 +36,7 @@ class Stores:
 
     @cached_property
     def database(self) -> Database[Document]:
-        """Return the MongoDB database. Raise UnavailableError where the server does not answer."""
+        """Return the MongoDB database. Raise UnavailableError if the server does not answer."""
         uri = resolve(self.settings.mongodb_uri, "BARFLOW_MONGODB_URI")
         return connect(uri, self.settings.mongodb_database)
 

@@ -37,7 +37,7 @@ class Ledger:
         self._runs = database["ledger"]
 
     def ensure(self) -> None:
-        """Create the index where it is missing."""
+        """Create the index if it is missing."""
         with mongo_errors("create its collections and indexes"):
             self._runs.create_index([("hop", 1), ("started_at", -1)])
 

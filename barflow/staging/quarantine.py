@@ -43,7 +43,7 @@ class Quarantine:
         self._rejected = database["rejected_bars"]
 
     def ensure(self) -> None:
-        """Create the index where it is missing."""
+        """Create the index if it is missing."""
         with mongo_errors("create its collections and indexes"):
             self._rejected.create_index([("symbol", 1), ("seen_at", -1)])
 

@@ -135,7 +135,7 @@ class Staging:
         self.bars = database["bars"]
 
     def ensure(self) -> None:
-        """Create the collections, the validator and the indexes where they are missing."""
+        """Create the collections, the validator and the indexes that are missing."""
         with mongo_errors("create its collections and indexes"):
             self._ensure_validator()
             self.bars.create_index([("symbol", 1), ("session_date", 1)], unique=True)
@@ -302,7 +302,7 @@ class Staging:
 def _write(
     bars: SessionBars, document: Document | None, run_id: str, requested_at: datetime
 ) -> InsertOne[Document] | UpdateOne:
-    """Return the write that takes effect only on the version that was read, or only where there was no document.
+    """Return the write that takes effect only on the version that was read, or only if there was no document.
 
     When another run was faster, the insert collides on ``_id``. So does the update: its filter finds nothing, and the
     upsert inserts. In both cases that operation reports a duplicate key, so each lost race is known by its index.

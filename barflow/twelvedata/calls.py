@@ -168,7 +168,7 @@ class Calls:
             self._refusals = 0
 
     def _wait_for_credits(self, symbols: list[str]) -> int:
-        """Return how many symbols may be requested now. Wait for the next minute where none may.
+        """Return how many symbols may be requested now. Wait for the next minute if none may.
 
         Raises DayIsSpentError when the credits of the day are used up.
         """
@@ -190,7 +190,7 @@ class Calls:
     ) -> None:
         """Handle a call that was refused entirely. Return to ``todo`` what may succeed in smaller groups or later.
 
-        Raises BadInputError or VendorRefusedError where no other call could succeed.
+        Raises BadInputError or VendorRefusedError if no other call could succeed.
         """
         half = len(group) // 2
         halves = [group[half:], group[:half]] if half else [group]
@@ -212,7 +212,7 @@ class Calls:
     def _read_answer(self, group: list[str], reply: Reply, request: _PageRequest) -> None:
         """Read an answer symbol by symbol. Return to ``todo`` the symbols without a usable part or without credits.
 
-        Raises NoAnswerError where a part is not usable.
+        Raises NoAnswerError if a part is not usable.
         """
         out_of_credits: dict[str, Refusal] = {}
         unusable: dict[str, Refusal] = {}

@@ -64,7 +64,7 @@ class Refusal:
 
     @property
     def limit(self) -> int | None:
-        """Return the plan's credits a minute, where the text of a 429 names them."""
+        """Return the plan's credits a minute, if the text of a 429 names them."""
         found = re.search(r"current limit being (\d{1,9})\b", self.message)
         return int(found[1]) if found else None
 
@@ -209,7 +209,7 @@ def _host(url: str) -> str:
     """Return the host of the API's address. Raises BadInputError for another text, a query, or a user name."""
     with suppress(ValueError):
         parts = urlsplit(url)
-        # Reading .port raises ValueError where it is not a number.
+        # Reading .port raises ValueError if it is not a number.
         plain = not parts.query and parts.username is None and parts.port != 0
         if parts.scheme in ("http", "https") and parts.hostname and plain:
             return parts.hostname

@@ -19,7 +19,7 @@ CONNECT_SECONDS = 10
 def warehouse_errors(what: str) -> Iterator[None]:
     """Raise a driver error inside the block as one line without the DSN or any value.
 
-    ``what`` completes "the warehouse could not …". Raises UnavailableError where the server does not answer, else
+    ``what`` completes "the warehouse could not …". Raises UnavailableError if the server does not answer, else
     BarflowError.
     """
     try:

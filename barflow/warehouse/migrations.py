@@ -47,7 +47,7 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
 def _opened(dsn: str, directory: Path) -> Iterator[tuple[Any, list[Any]]]:
     """Return the backend and its pending migrations, in order, and lock out other processes for the block.
 
-    Raises BusyError where another process migrates for over a minute.
+    Raises BusyError if another process migrates for over a minute.
     """
     logging.getLogger("yoyo.migrations").setLevel(logging.ERROR)
     if not any(directory.glob("[0-9]*.sql")):
@@ -84,7 +84,7 @@ def pending(dsn: str, directory: Path = SQL) -> list[str]:
 def migrate(dsn: str, directory: Path = SQL, log: Log = lambda line: None) -> list[str]:
     """Apply the pending migrations and return their names. Each one is applied whole or not at all.
 
-    Raises BusyError where another process migrates for over a minute, BarflowError where a migration fails.
+    Raises BusyError if another process migrates for over a minute, BarflowError if a migration fails.
     """
     with _opened(dsn, directory) as (backend, waiting):
         for item in waiting:

@@ -57,7 +57,7 @@ def _get(url: str) -> bytes:
 
 
 def health_metrics(down: list[str], ages: Mapping[str, float | None]) -> metrics.MetricSet:
-    """Return the metrics of a check. ``ages`` (seconds, by metric) are None where they could not be read."""
+    """Return the metrics of a check. ``ages`` (seconds, by metric) are None if they could not be read."""
     values = {names.HOST_PARTS_DOWN: (float(len(down)), "Count")}
     values |= {name: (age, "Seconds") for name, age in ages.items() if age is not None}
     return metrics.MetricSet({names.ENVIRONMENT: os.environ["BARFLOW_ENV"]}, values)
