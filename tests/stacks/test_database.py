@@ -131,3 +131,21 @@ def test_the_migration_function_has_its_settings_and_is_in_the_vpc(dev_deploymen
     assert function["Architectures"] == ["arm64"]
     assert function["Runtime"] == "python3.13"
     assert "FunctionsGroup" in json.dumps(function["VpcConfig"])
+
+
+def test_the_template_names_the_major_version_that_rds_upgrades_within(deployments: list[Deployment]) -> None:
+    for deployment in deployments:
+        instance = deployment.only("Database", "AWS::RDS::DBInstance")
+        assert (instance["EngineVersion"], instance["AutoMinorVersionUpgrade"]) == ("18", True)
+
+
+def test_passwords_rotate_only_after_the_migrations_created_their_users(dev_deployment: Deployment) -> None:
+    resources = dev_deployment.templates["Database"]["Resources"]
+    (migrations,) = [name for name, item in resources.items() if item["Type"] == "Custom::Trigger"]
+    schedules = [item for item in resources.values() if item["Type"] == "AWS::SecretsManager::RotationSchedule"]
+    assert len(schedules) == 3
+    assert all(migrations in item["DependsOn"] for item in schedules)
+
+
+def test_airflows_database_is_named_in_the_contract(dev_deployment: Deployment) -> None:
+    assert dev_deployment.contract.warehouse.airflow_database == "airflow"

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployments import Deployment, Synthesize, as_list, synthesized
+from deployments import Deployment, Synthesize, as_list, changed, synthesized
 
+from config.environment import NetworkConfig
 from config.environments import ENVIRONMENTS, dev, prod
 
 STATEFUL_STACKS = ("Secrets", "Storage", "Database")
@@ -192,3 +193,21 @@ def test_every_log_group_is_encrypted_and_expires(deployments: list[Deployment])
         for where, group in resources(deployment, ("AWS::Logs::LogGroup",)):
             assert "DataKey" in json.dumps(group["Properties"]["KmsKeyId"]), where
             assert group["Properties"]["RetentionInDays"] <= 3653, where
+
+
+def test_every_function_writes_to_a_log_group_of_its_stack(deployments: list[Deployment]) -> None:
+    """Also the functions of CDK's custom resources: Lambda would create a group that keeps its logs for ever."""
+    for deployment in deployments:
+        for part, template in deployment.templates.items():
+            groups = {name for name, item in template["Resources"].items() if item["Type"] == "AWS::Logs::LogGroup"}
+            for function in deployment.resources(part, "AWS::Lambda::Function"):
+                assert function["LoggingConfig"]["LogGroup"]["Ref"] in groups, function.get("Description")
+
+
+def test_named_zones_are_those_of_the_subnets(dev_deployment: Deployment, synthesize: Synthesize) -> None:
+    zones = ("us-east-1b", "us-east-1d")
+    named = synthesize(changed(dev(), network=NetworkConfig(zone_names=zones)))
+    assert {item["AvailabilityZone"] for item in named.resources("Network", "AWS::EC2::Subnet")} == set(zones)
+    assert all(
+        "Fn::Select" in item["AvailabilityZone"] for item in dev_deployment.resources("Network", "AWS::EC2::Subnet")
+    )
