@@ -28,7 +28,7 @@ from barflow.settings import load_settings, parse_symbols
 ORDER = (
     *("demo", "ingest", "process", "aggregate", "backfill", "status", "rejected"),
     *("sql", "export", "alerts", "dashboard"),
-    *("migrate", "run", "runbook", "cost"),
+    *("migrate", "run", "preflight", "runbook", "cost"),
 )
 # Exit codes after Ctrl-C (set by Typer) and after SIGTERM.
 STOPPED = (130, 143)
