@@ -67,6 +67,10 @@ app.add_typer(alerts_app, name="alerts")
 
 def main() -> None:
     """Run the command line. Print every error in one line and exit with the code of its kind."""
+    if region := os.environ.get(
+        "AWS_REGION"
+    ):  # boto3 reads only the other variable, the CDK and AWS's CLI this one first
+        os.environ["AWS_DEFAULT_REGION"] = region
     try:
         app()
     except BarflowError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -192,6 +194,22 @@ def test_without_credentials_the_command_makes_no_templates(monkeypatch: pytest.
     (check,) = json.loads(done.stdout)["checks"]
     assert (done.exit_code, check["ok"], check["name"]) == (1, False, "credentials")
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [({}, "no region"), ({"AWS_REGION": "eu-west-1"}, "AWS does not accept the credentials (NoCredentialsError")],
+)
+def test_the_command_reads_the_region_from_the_variable_that_the_cdk_reads(
+    variables: dict[str, str], found: str
+) -> None:
+    nobody = client_variables("http://localhost:9").items()
+    environment = {name: value for name, value in nobody if "KEY" not in name and "REGION" not in name}
+    command = [str(Path(sys.executable).with_name("barflow")), "preflight", "--env", "dev"]
+    done = subprocess.run(command, env={**environment, **variables}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"FAIL  credentials: {found}")
+    assert done.stderr == "1 of 1 checks failed. Nothing was changed. Fix them, then run this command again.\n"
 
 
 @pytest.mark.parametrize(
