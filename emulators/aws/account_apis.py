@@ -1,6 +1,6 @@
 """What AWS says about an account, where moto does not: quotas, cost tags, what RDS offers, service-linked roles.
 
-The emulated account has AWS's default quotas, with two exceptions: more vCPUs, as an account has that has run before.
+The emulated account has AWS's default quotas, and more vCPUs, which an account gets after some use.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from emulators.aws.account import ACCOUNT, REGION
 from emulators.aws.patches import Function, add, wrap
 from emulators.aws.rest_apis import Parameters, operation
 
-VCPUS = 64.0  # AWS's default is 5 for a new account
-# By service and code, with AWS's defaults (AWS General Reference, "Service endpoints and quotas").
-QUOTAS = {
-    ("ec2", "L-1216C47A"): VCPUS,  # running on-demand Standard instances
-    ("ec2", "L-34B43A08"): VCPUS,  # Standard Spot instance requests
+# By service and code (AWS General Reference, "Service endpoints and quotas").
+DEFAULT_QUOTAS = {
+    ("ec2", "L-1216C47A"): 5.0,  # vCPUs of running on-demand Standard instances
+    ("ec2", "L-34B43A08"): 5.0,  # vCPUs of Standard Spot instance requests
     ("ec2", "L-0263D0A3"): 5.0,  # Elastic IP addresses
     ("lambda", "L-B99A9384"): 1000.0,  # concurrent executions
     ("vpc", "L-F678F1CE"): 5.0,  # VPCs
 }
+QUOTAS = DEFAULT_QUOTAS | {("ec2", "L-1216C47A"): 64.0, ("ec2", "L-34B43A08"): 64.0}
 # The tags that are active for cost allocation.
 ACTIVE_TAGS: set[str] = set()
 # The names of service-linked roles, which moto derives from the service.
@@ -51,6 +51,14 @@ def _quota(original: Function, backend: ServiceQuotasBackend, service_code: str,
     if value is None:
         return dict(original(backend, service_code=service_code, quota_code=quota_code))
     return {"ServiceCode": service_code, "QuotaCode": quota_code, "Value": value, "Adjustable": True}
+
+
+@add(ServiceQuotasResponse, "get_aws_default_service_quota")
+def _default_quota(response: ServiceQuotasResponse) -> str:
+    """Return AWS's default of a quota."""
+    asked = json.loads(response.body)
+    value = DEFAULT_QUOTAS[asked["ServiceCode"], asked["QuotaCode"]]
+    return json.dumps({"Quota": {**asked, "Value": value, "Adjustable": True}})
 
 
 @add(ServiceQuotasResponse, "request_service_quota_increase")

@@ -182,6 +182,18 @@ def test_a_quota_without_room_is_found_and_its_command_raises_it(
     assert ask(needs(), question)[name].ok
 
 
+def test_a_quota_that_the_account_has_no_value_of_is_awss_default(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(account_apis.QUOTAS, ("ec2", "L-1216C47A"))
+    check = failure(ask(needs(), "quota: vCPUs"))
+    assert check.found.endswith("the quota is 5")
+
+
+def test_an_instance_family_with_another_quota_is_named(ask: Ask) -> None:
+    checks = ask(needs(on_demand={"t4g.small": 2, "x2gd.xlarge": 1}), "quota: vCPUs")
+    assert checks["quota: vCPUs"].found.startswith("not checked for x2gd.xlarge")
+    assert checks["quota: vCPUs on demand"].found.startswith("needs 4 (2 t4g.small)")
+
+
 def test_instances_of_others_count_and_those_of_the_environment_do_not(aws: Callable[[str], Any], ask: Ask) -> None:
     image = aws("ec2").describe_images()["Images"][0]["ImageId"]
 
@@ -243,6 +255,26 @@ def test_a_policy_with_an_action_that_does_not_exist_is_found_once(aws: Callable
     assert check.name == f"policy {STACK}/Role PolicyDocument"
     assert check.found == "INVALID_ACTION: The action s3:GetObjct does not exist."
     assert "access-analyzer-reference-policy-checks-error-invalid-action" in check.fix
+
+
+@pytest.mark.parametrize(
+    ("document", "code"),
+    [
+        ("{", "JSON_SYNTAX_ERROR"),
+        ('{"Version": "2012-10-17"}', "MISSING_STATEMENT"),
+        (policy("s9:GetObject").document, "INVALID_SERVICE_IN_ACTION"),
+        (policy("s3:GetObject", resource="bucket/*").document, "INVALID_ARN_PREFIX"),
+        (policy("s3:GetObject", resource="arn:aws:s3").document, "MISSING_ARN_FIELD"),
+    ],
+)
+def test_access_analyzers_error_is_the_result(ask: Ask, document: str, code: str) -> None:
+    wrong = replace(policy("s3:GetObject"), document=document)
+    assert failure(ask(needs(policies=(wrong,)), "policies")).found.startswith(f"{code}: ")
+
+
+def test_access_analyzer_rejects_an_unknown_kind_of_policy(aws: Callable[[str], Any]) -> None:
+    with pytest.raises(ClientError, match="ValidationException"):
+        aws("accessanalyzer").validate_policy(policyDocument="{}", policyType="POLICY")
 
 
 def test_a_warning_about_a_policy_is_a_note(ask: Ask) -> None:

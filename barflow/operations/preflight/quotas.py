@@ -73,10 +73,13 @@ def concurrency(needs: Needs, account: Account) -> Iterator[Check]:
 
 def vcpus(needs: Needs, account: Account) -> Iterator[Check]:
     """Check the vCPUs of the host, of a second host during its replacement, and of a cluster."""
+    if special := sorted(item for item in {*needs.on_demand, *needs.spot} if item[0] not in STANDARD):
+        yield Check("quota: vCPUs", True, f"not checked for {', '.join(special)}: EC2 has other quotas for this family")
     others = [item for item in _running(account) if not _is_ours(item, needs.env)]
     types = {*needs.on_demand, *needs.spot, *(item["InstanceType"] for item in others)}
     sizes = _vcpus(account, sorted(types))
-    for quota, counts, is_spot in ((ON_DEMAND, needs.on_demand, False), (SPOT, needs.spot, True)):
+    for quota, asked, is_spot in ((ON_DEMAND, needs.on_demand, False), (SPOT, needs.spot, True)):
+        counts = {item: count for item, count in asked.items() if item[0] in STANDARD}
         if counts:
             mine = [item["InstanceType"] for item in others if (item.get("InstanceLifecycle") == "spot") == is_spot]
             used = sum(sizes[item] for item in mine if item[0] in STANDARD)
