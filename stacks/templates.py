@@ -121,9 +121,20 @@ class Resolver:
         found: Any = body.get("Properties", {})
         for key in NAMES.get(body["Type"], ()):
             found = found.get(key) if isinstance(found, Mapping) else None
-        if not NAMES.get(body["Type"]) or found is None or _uses_generated_name(self, stack, found):
+        if not NAMES.get(body["Type"]) or found is None or not self.is_fixed(stack, found):
             return None
         return str(self.resolve(stack, found))
+
+    def is_fixed(self, stack: Stack, value: Any) -> bool:
+        """Return whether a value uses no resource whose name CloudFormation generates."""
+        if isinstance(value, list):
+            return all(self.is_fixed(stack, item) for item in value)
+        if not isinstance(value, Mapping):
+            return True
+        target = value.get("Ref") or (value.get("Fn::GetAtt") or [None])[0]
+        if target in stack.template.get("Resources", {}):
+            return self.name(stack, target) is not None
+        return all(self.is_fixed(stack, item) for item in value.values())
 
     def _call(self, stack: Stack, name: str, argument: Any) -> Any:
         if name == "Ref":
@@ -162,15 +173,3 @@ class Resolver:
         start = GLOBAL.get(service, "arn:{partition}:{service}:{region}:{account}:")
         places = {"partition": self.partition, "service": service, "region": self.region, "account": self.account}
         return start.format(**places) + rest.format(name=name)
-
-
-def _uses_generated_name(resolver: Resolver, stack: Stack, value: Any) -> bool:
-    """Return whether a value depends on a resource whose name CloudFormation generates."""
-    if isinstance(value, list):
-        return any(_uses_generated_name(resolver, stack, item) for item in value)
-    if not isinstance(value, Mapping):
-        return False
-    target = value.get("Ref") or (value.get("Fn::GetAtt") or [None])[0]
-    if target in stack.template.get("Resources", {}):
-        return resolver.name(stack, target) is None
-    return any(_uses_generated_name(resolver, stack, item) for item in value.values())

@@ -62,8 +62,6 @@ def test_no_other_resource_has_an_identifier_that_the_template_fixes(deployments
 
 def is_fixed(resolver: Resolver, stack: Stack, body: Mapping[str, Any]) -> bool:
     """Return whether the template gives the whole primary identifier of a resource, without a generated name."""
-    from stacks.templates import _uses_generated_name
-
     schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(REGION, body["Type"]).schema
     values: list[Any] = []
     for path in schema["primaryIdentifier"]:
@@ -71,7 +69,7 @@ def is_fixed(resolver: Resolver, stack: Stack, body: Mapping[str, Any]) -> bool:
         for key in path.strip("/").replace("properties", "Properties", 1).split("/"):
             found = found.get(key) if isinstance(found, Mapping) else None
         values.append(found)
-    return all(value is not None and not _uses_generated_name(resolver, stack, value) for value in values)
+    return all(value is not None and resolver.is_fixed(stack, value) for value in values)
 
 
 def test_every_policy_is_resolved_and_valid(deployments: list[Deployment]) -> None:
