@@ -83,6 +83,7 @@ def needs_of(environment: Environment, resolver: Resolver) -> Needs:
         bootstrap_version=max(stack.bootstrap_version for stack in stacks),
         bootstrap_parameter=stacks[0].bootstrap_parameter,
         zones=network.zones,
+        zone_names=network.zone_names,
         region_problems=tuple(
             checks.region_problems(
                 resolver.region,

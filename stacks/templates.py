@@ -42,6 +42,7 @@ NAMES = {
     "AWS::Glue::DataQualityRuleset": ("Name",),
     "AWS::Glue::Database": ("DatabaseInput", "Name"),
     "AWS::Glue::SecurityConfiguration": ("Name",),
+    "AWS::Lambda::Function": ("FunctionName",),
     "AWS::Logs::LogGroup": ("LogGroupName",),
     "AWS::SNS::Topic": ("TopicName",),
     "AWS::SQS::Queue": ("QueueName",),

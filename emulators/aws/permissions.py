@@ -240,6 +240,7 @@ ACCOUNT_READS = (
     "glue:GetSecurityConfiguration",
     "iam:GetRole",
     "lambda:GetAccountSettings",
+    "lambda:GetFunctionConfiguration",
     "logs:DescribeLogGroups",
     "rds:DescribeOrderableDBInstanceOptions",
     "secretsmanager:DescribeSecret",

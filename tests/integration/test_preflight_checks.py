@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -18,7 +20,6 @@ from moto_server import moto_server
 
 import emulators.aws.access_analyzer  # ValidatePolicy
 import emulators.aws.resource_types  # noqa: F401  rulesets
-from barflow.operations.preflight import services
 from barflow.operations.preflight.account import Account, Check, find_account
 from barflow.operations.preflight.names import KINDS
 from barflow.operations.preflight.needs import Needs
@@ -124,7 +125,14 @@ def test_a_region_that_lacks_a_type_is_found(aws: Callable[[str], Any], ask: Ask
 
 def test_too_few_zones_are_found(aws: Callable[[str], Any], ask: Ask) -> None:
     check = failure(ask(needs(zones=7), "availability zones"))
-    assert (check.name, check.found) == ("availability zones", f"{REGION} has 6, the VPC needs 7")
+    assert check.found.startswith(f"{REGION} has {REGION}a, ")
+    assert check.found.endswith("; the VPC needs 7")
+
+
+def test_a_zone_that_the_region_lacks_is_found(ask: Ask) -> None:
+    names = (f"{REGION}a", "eu-west-1b")
+    check = failure(ask(needs(zone_names=names), "availability zones"))
+    assert check.found.endswith(f"; the VPC needs {REGION}a, eu-west-1b")
 
 
 @pytest.mark.parametrize(("version", "state"), [("5", "version 5"), (None, "us-east-1 is not bootstrapped")])
@@ -142,21 +150,26 @@ def test_an_old_or_missing_bootstrap_is_found(
 
 
 @pytest.mark.parametrize(
-    ("state", "fix"),
+    ("state", "protected", "fix"),
     [
-        ("UPDATE_ROLLBACK_FAILED", "continue-update-rollback"),
-        ("ROLLBACK_FAILED", "delete-stack"),
-        ("DELETE_FAILED", "npx cdk destroy"),
-        ("UPDATE_IN_PROGRESS", "describe-stacks"),
+        ("UPDATE_ROLLBACK_FAILED", True, "continue-update-rollback"),
+        ("ROLLBACK_FAILED", False, "delete-stack"),
+        ("DELETE_FAILED", False, "npx cdk destroy"),
+        ("UPDATE_IN_PROGRESS", True, "describe-stacks"),
+        ("ROLLBACK_COMPLETE", True, "--no-enable-termination-protection"),
+        ("ROLLBACK_COMPLETE", False, None),
+        ("REVIEW_IN_PROGRESS", False, None),
     ],
 )
-def test_a_stack_that_cannot_be_updated_is_found(
-    aws: Callable[[str], Any], ask: Ask, monkeypatch: pytest.MonkeyPatch, state: str, fix: str
-) -> None:
-    monkeypatch.setattr(services, "_state", lambda account, stack: state)
-    check = failure(ask(needs(), "stacks"))
-    assert (check.name, check.found) == (f"stack {STACK}", f"it is in {state}")
-    assert fix in check.fix
+def test_a_stack_that_cannot_be_updated_is_found(state: str, protected: bool, fix: str | None) -> None:
+    stack = {"StackName": STACK, "StackStatus": state, "EnableTerminationProtection": protected}
+    cloudformation = SimpleNamespace(describe_stacks=lambda StackName: {"Stacks": [stack]})
+    (check,) = answers("stacks", needs(), Account(ACCOUNT, "aws", REGION, lambda name: cloudformation))
+    assert check.ok == (fix is None)
+    if fix is not None:
+        assert check.name == f"stack {STACK}"
+        assert check.found.startswith(f"it is in {state}")
+        assert fix in check.fix
 
 
 @pytest.mark.parametrize(
@@ -213,7 +226,7 @@ def test_an_account_that_cannot_reserve_concurrency_is_found(ask: Ask, total: fl
     check = ask(needs(), name)[name]
     assert check.ok == ok
     assert check.found == f"reserves 1, {total} of {total} are unreserved, and Lambda keeps 100 of them"
-    assert ok or "--desired-value 101, or deploy without ingest.reserved_concurrency" in check.fix
+    assert ok or "--desired-value 101, or set reserve_concurrency=False" in check.fix
     assert ask(needs(reserved={}), name)[name].ok
 
 
@@ -326,6 +339,17 @@ def create(aws: Callable[[str], Any], kind: str, name: str) -> None:
     getattr(aws(service), call)(**arguments)
 
 
+def create_function(aws: Callable[[str], Any], name: str) -> None:
+    """Create a function with its role."""
+    role = aws("iam").create_role(RoleName="function", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    code = io.BytesIO()
+    with zipfile.ZipFile(code, "w") as archive:
+        archive.writestr("handler.py", "")
+    aws("lambda").create_function(
+        FunctionName=name, Role=role, Runtime="python3.13", Handler="handler.run", Code={"ZipFile": code.getvalue()}
+    )
+
+
 def create_ruleset(aws: Callable[[str], Any], name: str) -> None:
     """Create a ruleset in a stack of another application: moto has no call for it."""
     body = {"Type": "AWS::Glue::DataQualityRuleset", "Properties": {"Name": name, "Ruleset": "Rules = []"}}
@@ -335,8 +359,9 @@ def create_ruleset(aws: Callable[[str], Any], name: str) -> None:
 @pytest.mark.parametrize("item", NAMES, ids=lambda item: item.kind)
 def test_a_name_that_is_taken_is_found(aws: Callable[[str], Any], ask: Ask, item: Any) -> None:
     word = KINDS[item.kind].word
-    if item.kind == "AWS::Glue::DataQualityRuleset":
-        create_ruleset(aws, item.name)
+    special = {"AWS::Glue::DataQualityRuleset": create_ruleset, "AWS::Lambda::Function": create_function}
+    if item.kind in special:
+        special[item.kind](aws, item.name)
     else:
         create(aws, item.kind, item.name)
     check = failure(ask(needs(), f"names: {word}s"))

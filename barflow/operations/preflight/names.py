@@ -111,6 +111,12 @@ KINDS: dict[str, Kind] = {
         "aws sqs delete-queue --queue-url $(aws sqs get-queue-url --queue-name {name} --output text)",
         ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"),
     ),
+    "AWS::Lambda::Function": Kind(
+        "function",
+        lambda account, name: account.client("lambda").get_function_configuration(FunctionName=name),
+        "aws lambda delete-function --function-name {name}",
+        ("ResourceNotFoundException",),
+    ),
     "AWS::Logs::LogGroup": Kind("log group", _log_group, "aws logs delete-log-group --log-group-name {name}"),
     "AWS::CloudWatch::Alarm": Kind("alarm", _alarm, "aws cloudwatch delete-alarms --alarm-names {name}"),
     "AWS::CloudWatch::Dashboard": Kind(

@@ -46,6 +46,7 @@ class Needs:
     bootstrap_version: int
     bootstrap_parameter: str
     zones: int
+    zone_names: tuple[str, ...]
     region_problems: tuple[str, ...]
     elastic_ips: frozenset[tuple[str, str]]
     vpcs: frozenset[tuple[str, str]]

@@ -60,8 +60,8 @@ def concurrency(needs: Needs, account: Account) -> Iterator[Check]:
     total, unreserved = limit["ConcurrentExecutions"], limit["UnreservedConcurrentExecutions"]
     ok = asked == 0 or unreserved - asked >= UNRESERVED
     fix = (
-        f"{CONCURRENCY.raise_to(total + asked + UNRESERVED - unreserved)}, or deploy without "
-        "ingest.reserved_concurrency (config/environments.py) until then"
+        f"{CONCURRENCY.raise_to(total + asked + UNRESERVED - unreserved)}, or set "
+        "reserve_concurrency=False in config/environments.py until then"
     )
     yield Check(
         f"quota: {CONCURRENCY.limits}",

@@ -11,11 +11,15 @@ from barflow.operations.preflight.needs import Needs
 
 SPOT_ROLE, SPOT_SERVICE = "AWSServiceRoleForEC2Spot", "spot.amazonaws.com"
 SETTINGS = "config/environments.py"
-# A stack in one of these states cannot be updated. One in ROLLBACK_COMPLETE is deleted by `cdk deploy` itself.
+# A stack in one of these states cannot be updated.
 BLOCKED = {
     "DELETE_FAILED": "npx cdk destroy {stack} -c env={env}",
     "ROLLBACK_FAILED": "aws cloudformation delete-stack --stack-name {stack}",
     "UPDATE_ROLLBACK_FAILED": "aws cloudformation continue-update-rollback --stack-name {stack}",
+    # `cdk deploy` deletes a stack that was rolled back, if it may.
+    "ROLLBACK_COMPLETE with termination protection": (
+        "aws cloudformation update-termination-protection --no-enable-termination-protection --stack-name {stack}"
+    ),
 }
 WAIT = "aws cloudformation describe-stacks --stack-name {stack} --query 'Stacks[].StackStatus', until it has ended"
 
@@ -28,12 +32,15 @@ def region(needs: Needs, account: Account) -> Iterator[Check]:
 
 
 def zones(needs: Needs, account: Account) -> Iterator[Check]:
-    """Check the number of availability zones."""
+    """Check the number of availability zones, and the zones that the settings name."""
     wanted = [{"Name": "zone-type", "Values": ["availability-zone"]}, {"Name": "state", "Values": ["available"]}]
     zones = account.client("ec2").describe_availability_zones(Filters=wanted)["AvailabilityZones"]
-    ok = len(zones) >= needs.zones
-    found = f"{account.region} has {len(zones)}, the VPC needs {needs.zones}"
-    yield Check("availability zones", ok, found, "" if ok else f"choose a smaller network.zones in {SETTINGS}")
+    names = sorted(item["ZoneName"] for item in zones)
+    missing = sorted(set(needs.zone_names) - set(names))
+    ok = len(zones) >= needs.zones and not missing
+    asked = f"the VPC needs {', '.join(needs.zone_names) or needs.zones}"
+    fix = f"change network.zones or network.zone_names in {SETTINGS}"
+    yield Check("availability zones", ok, f"{account.region} has {', '.join(names)}; {asked}", "" if ok else fix)
 
 
 def bootstrap(needs: Needs, account: Account) -> Iterator[Check]:
@@ -64,10 +71,15 @@ def _is_blocked(state: str) -> bool:
 
 
 def _state(account: Account, stack: str) -> str:
-    """Return the state of a stack, or nothing if there is no such stack."""
+    """Return the state of a stack, as BLOCKED has it, or nothing if there is no such stack."""
     client = account.client("cloudformation")
-    found = answer_or_none(lambda: client.describe_stacks(StackName=stack), STACK)
-    return str(found["Stacks"][0]["StackStatus"]) if found else ""
+    answer = answer_or_none(lambda: client.describe_stacks(StackName=stack), STACK)
+    if answer is None:
+        return ""
+    found = answer["Stacks"][0]
+    state = str(found["StackStatus"])
+    protected = state == "ROLLBACK_COMPLETE" and found.get("EnableTerminationProtection")
+    return f"{state} with termination protection" if protected else state
 
 
 def service_linked_roles(needs: Needs, account: Account) -> Iterator[Check]:
