@@ -96,6 +96,30 @@ class RehearsedEnvironment:
         self._cdk.bootstrap()
         return "a bucket for assets"
 
+    def preflight(self) -> str:
+        """Check the account as an operator does, and create the missing role of Spot as the check says.
+
+        Raise BarflowError unless the role is the only failure, and nothing fails afterwards.
+        """
+        missing = [check["name"] for check in self._checks() if not check["ok"]]
+        if missing != ["service-linked roles"]:
+            raise BarflowError(
+                f"only the role of Spot is missing, and preflight finds: {', '.join(missing) or 'nothing'}"
+            )
+        self.client("iam").create_service_linked_role(AWSServiceName="spot.amazonaws.com")
+        checks = self._checks()
+        if failed := [f"{check['name']}: {check['found']}" for check in checks if not check["ok"]]:
+            raise BarflowError(f"preflight fails: {'; '.join(failed)}")
+        return f"{len(checks)} checks passed, after the role of Spot was created"
+
+    def _checks(self) -> list[dict[str, Any]]:
+        """Return the checks of `barflow preflight`, which exits 1 if one fails."""
+        command = self._barflow("preflight", "--env", self.env, "--assembly", str(self.folder / "assembly"), "--json")
+        if command.returncode not in (0, 1) or not command.stdout:
+            raise BarflowError((command.stderr.strip() or "no output").splitlines()[-1])
+        found: list[dict[str, Any]] = json.loads(command.stdout)["checks"]
+        return found
+
     def deploy(self) -> str:
         """Deploy every stack, and return how many they are."""
         self._cdk.deploy(self.folder / "outputs.json")
@@ -157,11 +181,14 @@ class RehearsedEnvironment:
 
     def run_barflow(self, *arguments: str) -> str:
         """Run the command as an operator does, and return its stdout. Raise BarflowError with its last line."""
-        command = [str(Path(sys.executable).with_name("barflow")), *arguments]
-        done = subprocess.run(command, env=self.variables(), capture_output=True, text=True, check=False)
+        done = self._barflow(*arguments)
         if done.returncode:
             raise BarflowError((done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1])
         return done.stdout
+
+    def _barflow(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("barflow")), *arguments]
+        return subprocess.run(command, env=self.variables(), capture_output=True, text=True, check=False)
 
     def run_tick(self) -> str:
         """Invoke the deployed function as the runbook says. Raise BarflowError unless it succeeds."""

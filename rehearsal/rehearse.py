@@ -101,6 +101,7 @@ def rehearse(
     with RehearsedEnvironment(env, folder, log) as deployed:
         step("synthesize", deployed.synth)
         step("bootstrap the account", deployed.bootstrap)
+        step("check the account with barflow preflight", deployed.preflight)
         step("deploy every stack", deployed.deploy)
         step("store the secrets that the runbook names", deployed.store_secrets)
         step("start Airflow with the deployed DAGs", deployed.start_airflow)

@@ -1,17 +1,23 @@
-"""The command `barflow runbook`: write the operations runbook of a deployment."""
+"""The commands `barflow runbook` and `barflow preflight`: a deployment's runbook, and checks of its account."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from barflow.cli.common import Env, out
+from barflow.cli.common import Env, Json, log, out, print_json
 from barflow.cli.rooms import command_app
 from barflow.errors import BadInputError
 
-runbook = command_app()
+if TYPE_CHECKING:
+    from barflow.operations.preflight.account import Account, Check
+    from config.environment import Environment
+
+runbook, preflight = command_app(), command_app()
 
 
 @runbook.command("runbook", epilog="Example:  barflow runbook --env dev --outputs cdk-outputs.json")
@@ -37,3 +43,63 @@ def write_runbook(
         except OSError as error:
             raise BadInputError(f"could not write {path}: {error.strerror}. Choose another folder with --to.") from None
         out.print(str(path), markup=False)
+
+
+@preflight.command("preflight", epilog="Example:  barflow preflight --env dev")
+def check_account(
+    env: Env,
+    assembly: Annotated[
+        Path | None, typer.Option(help="Check the templates of this folder (default: make them now).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check the AWS account before a deployment.
+
+    It asks the account of your profile with calls that only read, and prints one line per check with the command that
+    fixes it. It exits 1 if a deployment or its first run would fail. A note does not change the exit code.
+    """
+    from barflow.operations.preflight.account import find_account
+    from config.environments import environment
+    from config.validation import ConfigError
+
+    try:
+        settings = environment(env)
+    except ConfigError as error:
+        raise BadInputError(str(error)) from None
+    first, account = find_account(settings.account, settings.region)
+    found = [first]
+    if not as_json:
+        _show(first)
+    for check in _checks(settings, account, assembly) if account else ():
+        found.append(check)
+        if not as_json:
+            _show(check)
+    failed = sum(not check.ok for check in found)
+    if as_json:
+        print_json({"ok": not failed, "checks": [check.to_json() for check in found]})
+    elif failed:
+        log(f"{failed} of {len(found)} checks failed. Nothing was changed. Fix them, then run this command again.")
+    raise typer.Exit(1 if failed else 0)
+
+
+def _checks(settings: Environment, account: Account, assembly: Path | None) -> Iterator[Check]:
+    """Yield the checks of the account, with the templates of an assembly or with new ones."""
+    from barflow.operations.preflight.run import run
+    from stacks.preflight import needs_of, stacks_of, synthesize
+    from stacks.templates import Resolver
+
+    with tempfile.TemporaryDirectory(prefix="barflow-preflight-") as folder:
+        if assembly is None:
+            log(f"making the templates of {settings.name}")
+            synthesize(settings.name, Path(folder))
+        stacks = stacks_of(settings.name, assembly or Path(folder))
+    resolver = Resolver(stacks, account.number, account.region, account.partition)
+    yield from run(needs_of(settings, resolver), account)
+
+
+def _show(check: Check) -> None:
+    """Print a check in one line, and what fixes it in the next one."""
+    mark = "FAIL" if not check.ok else "note" if check.fix else "ok"
+    out.print(f"{mark:<4}  {check.name}: {check.found}", markup=False)
+    if check.fix:
+        out.print(f"      {check.fix}", markup=False)

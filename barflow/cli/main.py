@@ -28,7 +28,7 @@ from barflow.settings import load_settings, parse_symbols
 ORDER = (
     *("demo", "ingest", "process", "aggregate", "backfill", "status", "rejected"),
     *("sql", "export", "alerts", "dashboard"),
-    *("migrate", "run", "runbook", "cost"),
+    *("migrate", "run", "preflight", "runbook", "cost"),
 )
 # Exit codes after Ctrl-C (set by Typer) and after SIGTERM.
 STOPPED = (130, 143)
@@ -67,6 +67,10 @@ app.add_typer(alerts_app, name="alerts")
 
 def main() -> None:
     """Run the command line. Print every error in one line and exit with the code of its kind."""
+    if region := os.environ.get(
+        "AWS_REGION"
+    ):  # boto3 reads only the other variable, the CDK and AWS's CLI this one first
+        os.environ["AWS_DEFAULT_REGION"] = region
     try:
         app()
     except BarflowError as error:

@@ -69,6 +69,11 @@ def cluster_request(contract: RuntimeContract, run_id: str) -> Request:
     }
 
 
+def spot_nodes(count: int, percent: int) -> int:
+    """Return how many of the nodes of a fleet are Spot capacity."""
+    return math.floor(count * percent / 100)
+
+
 def _fleets(emr: Emr) -> Iterator[Request]:
     """Return the fleets: the primary on demand, and the configured share of core and task nodes as Spot capacity.
 
@@ -76,7 +81,7 @@ def _fleets(emr: Emr) -> Iterator[Request]:
     """
     yield _fleet("MASTER", emr.primary_instance, emr.volume_gb, on_demand=1, spot=0)
     for kind, count in (("CORE", emr.core_count), ("TASK", emr.task_count)):
-        spot = math.floor(count * emr.spot_percent / 100)
+        spot = spot_nodes(count, emr.spot_percent)
         if count:
             yield _fleet(kind, emr.core_instance, emr.volume_gb, on_demand=count - spot, spot=spot)
 

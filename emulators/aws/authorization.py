@@ -23,7 +23,7 @@ from moto.iam.models import Role, iam_backends
 from moto.s3.exceptions import S3ClientError
 from moto.s3.responses import S3Response
 
-from emulators.aws import runtime
+from emulators.aws import rest_apis, runtime
 from emulators.aws.account import ACCOUNT, ROLE_KEY
 from emulators.aws.iam_policies import Permission, Statement, is_allowed
 from emulators.aws.patches import Function, wrap
@@ -122,3 +122,15 @@ def _s3_permissions(request: S3Response, bucket: str | None, key: str | None) ->
         yield from on_object(action, bucket, key)
     if source := request.headers.get("x-amz-copy-source"):
         yield from on_uri("s3:GetObject", f"s3://{unquote(source).lstrip('/')}")
+
+
+@wrap(rest_apis, "answer")
+def _authorize_rest_call(original: Function, call: rest_apis.Call, function: rest_apis.Operation) -> Any:
+    """Answer a REST call that moto lacks only if the role allows it."""
+    if call.access_key.startswith(ROLE_KEY):
+        try:
+            role = call.access_key.removeprefix(ROLE_KEY)
+            authorize(role, required_permissions(call.service, call.operation, call.parameters))
+        except AccessDeniedError as denied:
+            raise rest_apis.RestError("AccessDeniedException", str(denied), 403) from denied
+    return original(call, function)

@@ -222,7 +222,39 @@ def _on_anything(action: str) -> Permissions:
     return lambda parameters: iter([Permission(action)])
 
 
+# The calls of `barflow preflight`, whose policy allows them on every resource.
+ACCOUNT_READS = (
+    "access-analyzer:ValidatePolicy",
+    "ce:ListCostAllocationTags",
+    "cloudformation:DescribeStacks",
+    "cloudformation:ListStackResources",
+    "ec2:DescribeAddresses",
+    "ec2:DescribeAvailabilityZones",
+    "ec2:DescribeInstanceTypes",
+    "ec2:DescribeInstances",
+    "ec2:DescribeVpcs",
+    "elasticmapreduce:DescribeSecurityConfiguration",
+    "elasticmapreduce:ListSupportedInstanceTypes",
+    "glue:GetDataQualityRuleset",
+    "glue:GetDatabase",
+    "glue:GetSecurityConfiguration",
+    "iam:GetRole",
+    "lambda:GetAccountSettings",
+    "lambda:GetFunctionConfiguration",
+    "logs:DescribeLogGroups",
+    "rds:DescribeOrderableDBInstanceOptions",
+    "secretsmanager:DescribeSecret",
+    "servicequotas:GetAWSDefaultServiceQuota",
+    "servicequotas:GetServiceQuota",
+    "sns:GetTopicAttributes",
+    "sqs:GetQueueUrl",
+    "ssm:DescribeParameters",
+)
 PERMISSIONS: Mapping[str, Permissions] = {
+    **{call: _on_anything(call) for call in ACCOUNT_READS},
+    "budgets:DescribeBudget": _on_anything("budgets:ViewBudget"),
+    "monitoring:DescribeAlarms": _on_anything("cloudwatch:DescribeAlarms"),
+    "monitoring:ListDashboards": _on_anything("cloudwatch:ListDashboards"),
     "athena:GetQueryExecution": _on_query("GetQueryExecution"),
     "athena:GetQueryResults": _on_query("GetQueryResults"),
     "athena:GetWorkGroup": _on("athena:GetWorkGroup", "workgroup", "WorkGroup"),

@@ -88,7 +88,7 @@ def main() -> None:
 
 def _patch_deployment() -> None:
     """Make moto deploy this project's stacks."""
-    from emulators.aws import catalog_types, cloudformation, resource_types  # noqa: F401
+    from emulators.aws import access_analyzer, account_apis, catalog_types, cloudformation, resource_types  # noqa: F401
 
 
 def _patch_services() -> None:

@@ -1,0 +1,1 @@
+"""`barflow preflight`: checks of an AWS account before a deployment. Every call only reads."""

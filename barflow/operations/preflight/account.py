@@ -1,0 +1,126 @@
+"""The AWS account of the caller's profile: its number, its region, and what is deployed in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from barflow.errors import aws_error_code
+
+DENIED_CODES = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"}
+# AWS names the missing permission in the message of most services.
+MISSING_PERMISSION = re.compile(r"not authorized to perform:? ([\w-]+:\w+)")
+LOG_IN = "aws sso login, or set AWS_PROFILE to a profile that works: aws sts get-caller-identity"
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of one check. A check that is ``ok`` and has a ``fix`` is a note: something to do later."""
+
+    name: str
+    ok: bool
+    found: str
+    fix: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the check as a JSON object."""
+        return {"name": self.name, "ok": self.ok, "found": self.found, "fix": self.fix}
+
+
+@dataclass
+class Account:
+    """An account, its partition and a region, with clients of the caller's profile."""
+
+    number: str
+    partition: str
+    region: str
+    make_client: Callable[[str], Any]
+    _clients: dict[str, Any] = field(default_factory=dict)
+    _resources: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict)
+
+    def places(self) -> dict[str, str]:
+        """Return the parts of an ARN: partition, region and account."""
+        return {"partition": self.partition, "region": self.region, "account": self.number}
+
+    def client(self, service: str) -> Any:
+        """Return the client of a service."""
+        if service not in self._clients:
+            self._clients[service] = self.make_client(service)
+        return self._clients[service]
+
+    def stack_resources(self, stack: str) -> dict[str, tuple[str, str]]:
+        """Return the type and physical id of each resource of a stack, by logical id; none if there is no stack.
+
+        A resource that the stack left behind (DELETE_SKIPPED) is not one of them.
+        """
+        if stack not in self._resources:
+            pages = self.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=stack)
+            found = answer_or_none(lambda: [item for page in pages for item in page["StackResourceSummaries"]], STACK)
+            self._resources[stack] = {
+                item["LogicalResourceId"]: (item["ResourceType"], item.get("PhysicalResourceId", ""))
+                for item in found or ()
+                if not item["ResourceStatus"].startswith(("DELETE_", "CREATE_FAILED"))
+            }
+        return self._resources[stack]
+
+    def not_deployed(self, resources: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return the resources, by (stack, logical id), that their stacks do not have yet."""
+        return [(stack, name) for stack, name in resources if name not in self.stack_resources(stack)]
+
+
+# CloudFormation's code for a stack that does not exist. It is also its code for other wrong requests.
+STACK = ("ValidationError",)
+
+
+def answer_or_none(ask: Callable[[], Any], codes: Iterable[str]) -> Any:
+    """Return the answer of a call, or None if it raises a ClientError with one of the codes."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return ask()
+    except ClientError as error:
+        if aws_error_code(error) in codes:
+            return None
+        raise
+
+
+def find_account(number: str | None, region: str | None) -> tuple[Check, Account | None]:
+    """Return the check of the caller's credentials and region, and the account; None if it cannot be asked.
+
+    ``number`` and ``region`` are those of the environment's settings, or None to use those of the caller's profile.
+    """
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    name = "credentials"
+    try:
+        session = boto3.Session(region_name=region)
+        if not session.region_name:
+            return Check(name, False, "no region", "export AWS_REGION=us-east-1"), None
+        config = Config(connect_timeout=10, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 5})
+        account = Account("", "", session.region_name, lambda service: session.client(service, config=config))
+        caller = account.client("sts").get_caller_identity()
+    except (BotoCoreError, ClientError) as error:
+        return Check(
+            name, False, f"AWS does not accept the credentials ({aws_error_code(error)}: {error})", LOG_IN
+        ), None
+    account.number, account.partition = str(caller["Account"]), str(caller["Arn"]).split(":")[1]
+    found = f"{caller['Arn']} in {account.region}"
+    if number not in (None, account.number):
+        fix = f"export AWS_PROFILE=PROFILE_OF_{number}"
+        return Check(name, False, f"{found}, and the environment is deployed to account {number}", fix), None
+    return Check(name, True, found), account
+
+
+def unanswered(name: str, essential: bool, error: Exception) -> Check:
+    """Return the check whose call AWS did not answer. It fails if the deployment depends on it, else it is a note."""
+    if aws_error_code(error) not in DENIED_CODES:
+        reason = str(error).splitlines()[0]
+        return Check(name, not essential, f"not checked: {reason}", "run the command again")
+    found = MISSING_PERMISSION.search(str(error))
+    permission = found[1] if found else getattr(error, "operation_name", "the call")
+    fix = f"allow {permission} to your role; docs/deploy.md lists the permissions of preflight"
+    return Check(name, not essential, f"not checked: {permission} is denied", fix)
