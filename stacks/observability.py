@@ -54,6 +54,7 @@ class ObservabilityStack(BarflowStack):
         self._slack(environment)
         alarms = Alarms(self, environment.alarms, self.topic)
         alarms.of_bars(environment.name)
+        alarms.of_archive(environment.name)
         if ingestion.function:
             alarms.of_function(ingestion.function.function)
         alarms.of_failed_ticks(ingestion.failed_ticks)
