@@ -109,25 +109,34 @@ class Emr(Section):
 
 
 class Glue(Section):
-    """The catalog, the crawlers, the aggregating job and Athena. ``dpu_hour_dollars`` is the list price."""
+    """The catalog, the crawlers, the aggregating job, the data quality rules and Athena.
+
+    ``jdbc_driver`` is the URI of the driver of the warehouse's crawler, ``dpu_hour_dollars`` the list price.
+    """
 
     job: str
     database: str
     bars_table: str
     lake_crawler: str
     warehouse_crawler: str
+    jdbc_driver: str
+    jdbc_driver_sha256: str
+    ruleset: str
+    evaluation_role: str
+    evaluation_workers: int
     athena_workgroup: str
     dpu_hour_dollars: float
 
 
 class Airflow(Section):
-    """Airflow on the host; secrets by name. ``process_schedule``: cron expressions in New York time."""
+    """Airflow on the host; secrets by name. The schedules are cron expressions in New York time."""
 
     connections_prefix: str
     fernet_secret: str
     jwt_secret: str
     login_secret: str
     process_schedule: tuple[str, ...]
+    quality_schedule: tuple[str, ...]
     listen: str
     port: int
 

@@ -16,6 +16,8 @@ STALEST = "Stalest"  # seconds, the greatest freshness of any symbol
 # One value per environment and process run.
 ROWS_LOADED = "RowsLoaded"
 RUN_COST = "RunCost"  # dollars at list prices
+# One value per environment and evaluation of the data quality rules.
+RULES_FAILED = "RulesFailed"
 # One value per environment, from the host, every five minutes.
 HOST_PARTS_DOWN = "HostPartsDown"  # how many of Airflow's components, the page and the alerts' store do not answer
 # One value per environment, symbol and tick.

@@ -33,7 +33,13 @@ GLUE_HOURS_PER_SYMBOL = 1 / 60 / 100
 GLUE_DPUS = {"G.1X": 1, "G.2X": 2, "G.4X": 4, "G.8X": 8}  # of a worker
 CRAWLER_HOURS = 10 / 60  # the least that AWS bills
 CRAWLER_DPUS = 1
-CRAWLS_PER_RUN = 2
+CRAWLS_PER_RUN = 1
+# The warehouse is crawled after a deployment. With a driver of its own, the crawler also runs a Glue job. Glue does not
+# say how large; this is its default size for three minutes.
+WAREHOUSE_CRAWLS = 2  # of a month
+WAREHOUSE_CRAWL_DPU_HOURS = CRAWLER_DPUS * CRAWLER_HOURS + 10 * 3 / 60
+# An evaluation of the data quality rules is billed by the second, at least a minute.
+EVALUATION_HOURS = 3 / 60
 TICK_SECONDS = 3.0
 TICK_SECONDS_PER_SYMBOL = 0.02
 LOG_GB = 1.0
@@ -103,10 +109,10 @@ class Inventory:
 
     secrets: int = 15
     kms_keys: int = 2
-    alarms: int = 19  # the metrics that the alarms of dev watch
+    alarms: int = 20  # the metrics that the alarms of dev watch
     dashboards: int = 2
     parameters: int = 1  # of the advanced tier
-    metrics: int = 6
+    metrics: int = 7
     metrics_per_symbol: int = 1
 
 
@@ -188,9 +194,11 @@ def estimate(
         Line("EMR", runs * emr_run, f"{runs:.0f} clusters, {cluster}, {emr.spot_percent} % spot"),
         Line(
             "Glue",
-            runs * glue_run,
-            f"{runs:.0f} jobs of {glue.max_workers} {glue.worker_type}, {CRAWLS_PER_RUN} crawls each",
+            runs * glue_run + WAREHOUSE_CRAWLS * WAREHOUSE_CRAWL_DPU_HOURS * prices.hour.glue_dpu,
+            f"{runs:.0f} jobs of {glue.max_workers} {glue.worker_type} with a crawl, "
+            f"{WAREHOUSE_CRAWLS} crawls of the warehouse",
         ),
+        _quality(settings),
         _storage(load),
         _secrets(pieces),
         _observability(settings, pieces, load),
@@ -267,6 +275,13 @@ def _glue_run(settings: Environment, load: Workload) -> float:
     workers = settings.glue.max_workers
     hours = GLUE_START_HOURS + GLUE_HOURS_PER_SYMBOL * load.symbols / workers
     return workers * GLUE_DPUS[settings.glue.worker_type] * hours * list_prices().hour.glue_dpu
+
+
+def _quality(settings: Environment) -> Line:
+    quality = settings.quality
+    hours = quality.runs_per_month * quality.workers * EVALUATION_HOURS
+    basis = f"{quality.runs_per_month} evaluations by {quality.workers} G.1X"
+    return Line("Glue Data Quality", hours * list_prices().hour.glue_dpu, basis)
 
 
 def _storage(load: Workload) -> Line:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 
 from config import versions
 from config.aws import checks, facts
-from config.schedule import ProcessConfig
+from config.schedule import ProcessConfig, QualityConfig
 from config.validation import Config, Once, OnceNotEmpty
 
 SESSION_MINUTES = 390
@@ -282,6 +282,7 @@ class Environment(Config):
     plan: PlanConfig = PlanConfig()
     ingest: IngestConfig = IngestConfig()
     process: ProcessConfig = ProcessConfig()
+    quality: QualityConfig = QualityConfig()
     retention: RetentionConfig = RetentionConfig()
     alarms: AlarmConfig = AlarmConfig()
 

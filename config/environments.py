@@ -25,7 +25,7 @@ def dev() -> Environment:
         database=DatabaseConfig(deletion_protection=False, backup_days=1),
         emr=EmrConfig(spot_percent=100),
         # The host has swap, for a few tasks at a time.
-        host=HostConfig(instance_type="t4g.small", detailed_monitoring=False),
+        host=HostConfig(instance_type="t4g.small", data_volume_gb=16, detailed_monitoring=False),
         retention=RetentionConfig(logs_days=30),
         network=NetworkConfig(flow_log_days=7),
         alarms=AlarmConfig(budget_usd=90),

@@ -1,4 +1,4 @@
-"""The schedule of process runs: cron expressions in New York time, which Airflow reads."""
+"""The schedules of process runs and of the data quality: cron expressions in New York time, which Airflow reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated
 
 from croniter import croniter, croniter_range
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from config.validation import Config, OnceNotEmpty
 
@@ -45,14 +45,35 @@ def _descends(part: str) -> bool:
     return any(int(low) > int(high) for low, high in re.findall(r"(\d+)-(\d+)", part))
 
 
+Cron = Annotated[str, AfterValidator(_cron)]
+
+
 class ProcessConfig(Config, title="process"):
     """When a run moves staged bars into the archive and the warehouse."""
 
     # Once a day, after the session's closing bars and their last corrections.
-    schedule: OnceNotEmpty[Annotated[str, AfterValidator(_cron)]] = ("45 16 * * MON-FRI",)
+    schedule: OnceNotEmpty[Cron] = ("45 16 * * MON-FRI",)
 
     @property
     def runs_per_session(self) -> int:
         """The number of runs on the busiest day of a month."""
-        moments = {moment for expression in self.schedule for moment in croniter_range(FIRST, LAST, expression)}
-        return max(Counter(moment.date() for moment in moments).values(), default=1)
+        return max(Counter(moment.date() for moment in _moments(self.schedule)).values(), default=1)
+
+
+class QualityConfig(Config, title="quality"):
+    """When Glue evaluates the data quality rules on the new months of the archive, and with how many workers."""
+
+    # Once a trading day, after the last process run.
+    schedule: OnceNotEmpty[Cron] = ("15 18 * * MON-FRI",)
+    # Glue's default is 5. Two read a month of a thousand symbols.
+    workers: int = Field(2, ge=2, le=100, description="workers of the type G.1X")
+
+    @property
+    def runs_per_month(self) -> int:
+        """The number of evaluations in a month with 23 weekdays."""
+        return len(_moments(self.schedule))
+
+
+def _moments(schedule: tuple[str, ...]) -> set[datetime]:
+    """Return the moments of a month that a schedule names."""
+    return {moment for expression in schedule for moment in croniter_range(FIRST, LAST, expression)}

@@ -15,6 +15,7 @@ from barflow.alerts.rules import SilenceRule, load_rules
 from barflow.errors import BarflowError
 from barflow.market.sessions import last_sessions
 from barflow.operations.clusters import ALIVE
+from barflow.operations.warehouse_crawl import is_driver_installed
 from barflow.warehouse.load import TABLES
 from emulators.aws.account import ROLE_KEY
 from local.live import sessions_of
@@ -46,9 +47,15 @@ def check_ledger(deployed: RehearsedEnvironment) -> str:
 
 
 def check_catalog(deployed: RehearsedEnvironment) -> str:
-    """Check that both crawlers succeeded and that the catalog has the partitions and tables that exist."""
+    """Check that the crawlers succeeded and that the catalog has the partitions and tables that exist.
+
+    Without its driver the warehouse's crawler must not have run.
+    """
     glue, names, deadline = deployed.client("glue"), deployed.contract.glue, time.monotonic() + CRAWL_SECONDS
-    for crawler in (names.lake_crawler, names.warehouse_crawler):
+    with_driver = is_driver_installed(deployed.client("s3"), names.jdbc_driver)
+    if not with_driver and "LastCrawl" in glue.get_crawler(Name=names.warehouse_crawler)["Crawler"]:
+        raise BarflowError(f"the crawler {names.warehouse_crawler} ran without its driver")
+    for crawler in (names.lake_crawler, *([names.warehouse_crawler] if with_driver else [])):
         while (found := glue.get_crawler(Name=crawler)["Crawler"])["State"] != "READY":
             if time.monotonic() > deadline:
                 raise BarflowError(f"the crawler {crawler} is still {found['State']}")
@@ -57,10 +64,18 @@ def check_catalog(deployed: RehearsedEnvironment) -> str:
             raise BarflowError(f"the crawler {crawler} did not succeed: {found['LastCrawl']}")
     partitions = glue.get_partitions(DatabaseName=names.database, TableName=names.bars_table)["Partitions"]
     tables = {item["Name"] for item in glue.get_tables(DatabaseName=names.database)["TableList"]}
-    missing = {f"warehouse_barflow_market_{name}" for name in TABLES} - tables
+    expected = TABLES if with_driver else ()
+    missing = {f"warehouse_barflow_market_{name}" for name in expected} - tables
     if missing or not partitions:
         raise BarflowError(f"the catalog has {len(partitions)} partitions and lacks the tables {sorted(missing)}")
     return f"{len(partitions)} partitions, {len(tables)} tables"
+
+
+def check_rules(deployed: RehearsedEnvironment) -> str:
+    """Evaluate the deployed data quality rules with their DAG: all must hold, and Slack must have the result."""
+    posted = len(deployed.slack.posts)
+    deployed.check_archive()
+    return find_slack_message(deployed, posted, "data quality", "rules hold").splitlines()[1]
 
 
 def check_no_cluster_runs(deployed: RehearsedEnvironment) -> str:

@@ -6,10 +6,12 @@ the schedule do, and return what readers see.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
 import sys
+import zipfile
 from contextlib import ExitStack
 from datetime import date, datetime
 from functools import cached_property
@@ -47,7 +49,7 @@ from rehearsal.deploy import Cdk
 
 # The market's clock starts this many sessions back; each scenario moves it to the close of the next session.
 SESSIONS_AHEAD = 8
-DAG, INGEST, BACKFILL, SWEEP = "process_bars", "ingest_bars", "backfill_bars", "sweep"
+DAG, INGEST, BACKFILL, SWEEP, CHECK = "process_bars", "ingest_bars", "backfill_bars", "sweep", "check_archive"
 RUN_SECONDS, TRIES = 600, 2
 
 
@@ -224,6 +226,7 @@ class RehearsedEnvironment:
             PYTHONPATH=str(host),
             PYTHONSAFEPATH="1",  # without it the checkout's library would come first
             BARFLOW_PROCESS_SCHEDULE="",
+            BARFLOW_QUALITY_SCHEDULE="",
             BARFLOW_POLL_SECONDS="3",
             BARFLOW_RETRIES=str(TRIES - 1),
             BARFLOW_RETRY_SECONDS="1",
@@ -264,6 +267,25 @@ class RehearsedEnvironment:
         if bars != len(settings.symbols) * before.expected_bars:
             raise BarflowError(f"{bars} bars of {day} are staged, not {before.expected_bars} per symbol")
         return f"{bars} bars of {day}"
+
+    def install_driver(self) -> str:
+        """Store a file like PostgreSQL's JDBC driver where the generated runbook says. Return its name."""
+        text = (self.folder / f"runbook-{self.env}.md").read_text()
+        found = re.search(r"^curl \S+ \S+ .* sha256sum -c && aws s3 cp (\S+) s3://([^/\s]+)/(\S+)$", text, re.MULTILINE)
+        if found is None:
+            raise BarflowError("the runbook has no command that installs the JDBC driver")
+        name, bucket, key = found.groups()
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w") as jar:
+            version = name.removeprefix("postgresql-").removesuffix(".jar")
+            jar.writestr("META-INF/MANIFEST.MF", f"Implementation-Version: {version}\n")
+            jar.writestr("org/postgresql/Driver.class", "")
+        self.client("s3").put_object(Bucket=bucket, Key=key, Body=content.getvalue())
+        return name
+
+    def check_archive(self) -> str:
+        """Run the DAG that evaluates the data quality rules. Raise BarflowError if it fails."""
+        return self._run_dag(CHECK)
 
     def _run_dag(self, dag: str, **params: Any) -> str:
         run = self.airflow.trigger(dag, **params)

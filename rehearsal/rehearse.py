@@ -29,6 +29,7 @@ from rehearsal.checks import (
     check_no_call_denied,
     check_no_cluster_runs,
     check_rows,
+    check_rules,
     find_slack_message,
     readers_see_no_change,
     run_failure,
@@ -106,7 +107,7 @@ def rehearse(
         step("store the secrets that the runbook names", deployed.store_secrets)
         step("start Airflow with the deployed DAGs", deployed.start_airflow)
         step("run a tick with the deployed function", deployed.run_tick)
-        step("run process_bars: cluster, Spark, Glue, crawlers", partial(run_to_success, deployed))
+        step("run process_bars: cluster, Spark, Glue, crawler", partial(run_without_driver, deployed))
         inspect(deployed)
         check_run(deployed, step)
         for scenario in SCENARIOS:
@@ -114,8 +115,10 @@ def rehearse(
             step(scenario.name, partial(run_to_failure, deployed, scenario))
         step("trade one more session, run a tick with its DAG", partial(run_next_tick_in_airflow, deployed))
         step("backfill the session before the first one", deployed.backfill)
+        step("install the driver of the warehouse's crawler", deployed.install_driver)
         step("run process_bars, kill its worker twice", partial(run_with_killed_workers, deployed))
         check_run(deployed, step)
+        step("evaluate the data quality rules", partial(check_rules, deployed))
         step("run the sweep: it terminates orphaned clusters", deployed.sweep)
         step("run the example bot on its queue", partial(check_bot_alerts, deployed))
         step("send an alarm: it reaches Slack", partial(check_alarm_reaches_slack, deployed))
@@ -149,6 +152,14 @@ def run_to_success(deployed: RehearsedEnvironment) -> str:
     if (ended := deployed.wait_for_run(deployed.start_run())) != "success":
         raise run_failure(deployed, ended)
     return find_slack_message(deployed, posted, "succeeded", "every hop reconciles").splitlines()[1]
+
+
+def run_without_driver(deployed: RehearsedEnvironment) -> str:
+    """Start a run that must succeed and name the missing driver with its command. Return the counts in Slack."""
+    posted = len(deployed.slack.posts)
+    found = run_to_success(deployed)
+    find_slack_message(deployed, posted, "The warehouse was not crawled", deployed.contract.glue.jdbc_driver)
+    return found
 
 
 def run_to_failure(deployed: RehearsedEnvironment, scenario: Scenario) -> str:

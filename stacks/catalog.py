@@ -10,6 +10,7 @@ from constructs import Construct
 
 from barflow import contract
 from barflow.market.bars import PRICES, glue_columns
+from config import versions
 from config.cost import dpu_hour_dollars
 from stacks import outputs
 from stacks.base import BarflowStack, acknowledge
@@ -25,6 +26,10 @@ from stacks.storage import BARS, QUERIES, StorageStack
 WAREHOUSE_PREFIX = "warehouse_"  # of the tables that the warehouse's crawler adds
 # A thousand symbols over ten years take less than 10 GB. A query that reads more lacks a filter.
 QUERY_BYTES = 10 * 1024**3
+READ_CATALOG = ("BatchGetPartition", "GetDatabase", "GetPartition", "GetPartitions", "GetTable", "GetTables")
+WRITE_CATALOG = (
+    "BatchCreatePartition", "BatchUpdatePartition", "CreatePartition", "CreateTable", "UpdatePartition", "UpdateTable",
+)  # fmt: skip
 TYPES = {
     "timestamp": glue.Schema.TIMESTAMP,
     "date": glue.Schema.DATE,
@@ -61,7 +66,7 @@ class CatalogStack(BarflowStack):
         bars = self._bars_table()
         connection = jdbc_connection(
             self, "Warehouse", purpose="to read", platform=platform, database=database,
-            user=database.reader_secret,
+            user=database.reader_secret, driver=storage.jdbc_driver_uri,
         )  # fmt: skip
         job = AggregateJob(
             self, "Aggregate", platform=platform, storage=storage, database=database,
@@ -78,6 +83,11 @@ class CatalogStack(BarflowStack):
             bars_table=BARS,
             lake_crawler=self._lake_crawler(bars).ref,
             warehouse_crawler=self._warehouse_crawler(connection).ref,
+            jdbc_driver=storage.jdbc_driver_uri,
+            jdbc_driver_sha256=versions.JDBC_DRIVER_SHA256,
+            ruleset=self._ruleset_name,
+            evaluation_role=self.reader.role_arn,
+            evaluation_workers=environment.quality.workers,
             athena_workgroup=self._workgroup(),
             dpu_hour_dollars=dpu_hour_dollars(),
         )
@@ -131,13 +141,36 @@ class CatalogStack(BarflowStack):
         )
 
     def _reader(self) -> iam.Role:
-        """Return the role of the crawlers and of the evaluation of the rules: it reads data and writes the catalog."""
+        """Return the role of the lake's crawler and of the evaluation of the rules."""
         role = glue_role(self, "Reader", key=self._keys.data)
         self._storage.grant(role, "crawler")
+        allow_catalog(role, self.database.database_name, [*READ_CATALOG, *WRITE_CATALOG])
+        return role
+
+    def _warehouse_crawler_role(self, connection: glue.Connection) -> iam.Role:
+        """Return the role of the warehouse's crawler, with what Glue requires for a driver of one's own.
+
+        Such a crawler creates a job, runs it as its own role and deletes it. Its files are beside the driver.
+        https://docs.aws.amazon.com/glue/latest/dg/console-connections-jdbc-drivers.html
+        """
+        role = glue_role(self, "WarehouseCrawlerRole", key=self._keys.data)
+        self._storage.grant(role, "warehouse_crawler")
         allow_reading_secrets(role, self._keys.secrets, self._warehouse.reader_secret)
-        read = ["BatchGetPartition", "GetDatabase", "GetPartition", "GetPartitions", "GetTable", "GetTables"]
-        write = ["BatchCreatePartition", "BatchUpdatePartition", "CreatePartition", "CreateTable", "UpdatePartition"]
-        allow_catalog(role, self.database.database_name, [*read, *write, "UpdateTable"])
+        allow_catalog(role, self.database.database_name, [*READ_CATALOG, *WRITE_CATALOG])
+        reads = self.format_arn(service="glue", resource="connection", resource_name=connection.connection_name)
+        allow(role, ["glue:GetConnection"], [self.format_arn(service="glue", resource="catalog"), reads])
+        jobs = self.format_arn(service="glue", resource="job", resource_name="*")
+        allow(
+            role,
+            [f"glue:{action}" for action in ("CreateJob", "DeleteJob", "GetJob", "GetJobRun", "StartJobRun")],
+            [jobs],
+        )
+        allow(role, ["iam:PassRole"], [role.role_arn], {"StringEquals": {"iam:PassedToService": GLUE}})
+        acknowledge(
+            role,
+            "Glue does not document the name of the job that a crawler with its own driver creates",
+            f"AwsSolutions-IAM5[Resource::{arn_in_finding(self, jobs)}]",
+        )
         return role
 
     def _bars_table(self) -> glue.S3Table:
@@ -188,6 +221,7 @@ class CatalogStack(BarflowStack):
             "LakeCrawler",
             "adds new months and symbols of the archive",
             glue.CfnCrawler.TargetsProperty(catalog_targets=[target]),
+            role=self.reader,
             configuration={
                 "Version": 1.0,
                 "CrawlerOutput": {
@@ -200,15 +234,13 @@ class CatalogStack(BarflowStack):
         return crawler
 
     def _warehouse_crawler(self, connection: glue.Connection) -> glue.CfnCrawler:
-        reads = self.format_arn(service="glue", resource="connection", resource_name=connection.connection_name)
-        catalog = self.format_arn(service="glue", resource="catalog")
-        allow(self.reader, ["glue:GetConnection"], [catalog, reads])
         path = f"{DATABASE}/market/%"
         target = glue.CfnCrawler.JdbcTargetProperty(connection_name=connection.connection_name, path=path)
         return self._crawler(
             "WarehouseCrawler",
             "adds the warehouse's tables",
             glue.CfnCrawler.TargetsProperty(jdbc_targets=[target]),
+            role=self._warehouse_crawler_role(connection),
             table_prefix=WAREHOUSE_PREFIX,
         )
 
@@ -218,6 +250,7 @@ class CatalogStack(BarflowStack):
         purpose: str,
         targets: glue.CfnCrawler.TargetsProperty,
         *,
+        role: iam.Role,
         configuration: dict[str, object] | None = None,
         table_prefix: str | None = None,
     ) -> glue.CfnCrawler:
@@ -225,7 +258,7 @@ class CatalogStack(BarflowStack):
         crawler = glue.CfnCrawler(
             self,
             construct_id,
-            role=self.reader.role_arn,
+            role=role.role_arn,
             description=f"Barflow {self.environment_config.name}: {purpose}",
             database_name=self.database.database_name,
             targets=targets,
@@ -236,7 +269,7 @@ class CatalogStack(BarflowStack):
             ),
             configuration=self.to_json_string(configuration) if configuration else None,
         )
-        crawler.node.add_dependency(self.reader)
+        crawler.node.add_dependency(role)
         return crawler
 
     def _workgroup(self) -> str:

@@ -59,6 +59,7 @@ class ObservabilityStack(BarflowStack):
         self._notify = self._slack(environment)
         alarms = Alarms(self, environment.alarms, self.topic)
         alarms.of_bars(environment.name)
+        alarms.of_archive(environment.name)
         if ingestion.function_name:
             alarms.of_function(ingestion.function_name)
         alarms.of_failed_ticks(ingestion.failed_ticks)

@@ -83,6 +83,7 @@ class OrchestrationStack(BarflowStack):
                 jwt_secret=secrets.name(JWT),
                 login_secret=secrets.name(LOGIN),
                 process_schedule=environment.process.schedule,
+                quality_schedule=environment.quality.schedule,
                 listen=_listen(environment.network.airflow_ui_cidrs),
                 port=AIRFLOW,
             ),

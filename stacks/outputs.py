@@ -32,6 +32,8 @@ LAKE_BUCKET = Output("Storage", "LakeBucket", "Bucket of the Parquet archive and
 CODE_BUCKET = Output("Storage", "CodeBucket", "Bucket of the published programs")
 LOGS_BUCKET = Output("Storage", "LogsBucket", "Bucket of EMR's and Airflow's logs and of S3 access logs")
 CODE_URI = Output("Storage", "CodeUri", "Programs of this deployment; each content has its own prefix")
+JDBC_DRIVER = Output("Storage", "JdbcDriver", "Location of the warehouse crawler's JDBC driver, which you install")
+JDBC_DRIVER_SHA256 = Output("Storage", "JdbcDriverSha256", "SHA-256 of that driver")
 
 DATABASE_ENDPOINT = Output("Database", "DatabaseEndpoint", "Host name of the warehouse")
 DATABASE_ID = Output("Database", "DatabaseId", "RDS identifier of the warehouse, for restores")

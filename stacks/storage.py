@@ -14,6 +14,7 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from barflow import contract
+from config import versions
 from stacks import outputs
 from stacks.base import BarflowStack, acknowledge
 from stacks.bundles import PACKAGES, RELEASE, Bundle
@@ -22,9 +23,10 @@ from stacks.constructs.grants import allow_objects
 from stacks.constructs.release import Release
 from stacks.platform import Platform
 
-# "sandbox" is the visual job. The last three are functions that a deployment runs: they publish programs, create EMR's
-# certificate, and set the graph of the visual job, for which Glue writes a script.
-User = Literal["emr", "glue", "sandbox", "crawler", "host", "publisher", "certificate", "graph"]
+# "crawler" is the lake's crawler and the evaluation of its rules, "sandbox" the visual job. The last three are
+# functions that a deployment runs: they publish programs, create EMR's certificate, and set the graph of the visual
+# job, for which Glue writes a script.
+User = Literal["emr", "glue", "sandbox", "crawler", "warehouse_crawler", "host", "publisher", "certificate", "graph"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class Access:
 
 
 BARS, STAGED, MANIFESTS, QUERIES = "bars_5min", "_staged", "manifests", "queries"
-RELEASES, CERTIFICATES, VISUAL = "releases", "certificates", "visual"
+RELEASES, CERTIFICATES, VISUAL, DRIVERS = "releases", "certificates", "visual", "drivers"
 ACCESS = (
     Access(
         bucket="lake",
@@ -74,6 +76,13 @@ ACCESS = (
         writes=("certificate",),
     ),
     Access(bucket="code", prefix=VISUAL, content="the script of the visual job", reads=("sandbox",), writes=("graph",)),
+    Access(
+        bucket="code",
+        prefix=DRIVERS,
+        content="the JDBC driver of the warehouse's crawler, and what that crawler writes beside it",
+        reads=("warehouse_crawler",),
+        writes=("warehouse_crawler",),
+    ),
     Access(bucket="logs", prefix="emr", content="logs of clusters", reads=("host",), writes=("emr",)),
     Access(
         bucket="logs",
@@ -167,11 +176,18 @@ class StorageStack(BarflowStack):
         self.output(outputs.CODE_BUCKET, self.code.bucket_name)
         self.output(outputs.LOGS_BUCKET, self.logs.bucket_name)
         self.output(outputs.CODE_URI, self.release.uri())
+        self.output(outputs.JDBC_DRIVER, self.jdbc_driver_uri)
+        self.output(outputs.JDBC_DRIVER_SHA256, versions.JDBC_DRIVER_SHA256)
 
     @property
     def lake_uri(self) -> str:
         """The URI of the lake, for BARFLOW_LAKE_URI."""
         return f"s3://{self.lake.bucket_name}"
+
+    @property
+    def jdbc_driver_uri(self) -> str:
+        """The URI of PostgreSQL's JDBC driver, which an operator stores there."""
+        return f"s3://{self.code.bucket_name}/{DRIVERS}/postgresql-{versions.JDBC_DRIVER}.jar"
 
     def logs_uri(self, prefix: str) -> str:
         """Return the URI of a prefix of the bucket of logs, with a slash at its end."""

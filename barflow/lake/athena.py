@@ -1,6 +1,6 @@
 """The archive on AWS: partitions read from S3 and counts from Athena, both through awswrangler.
 
-Athena counts bars from two columns of each file, so no file is downloaded.
+Athena counts bars from two columns of each file, so no file of the catalog is downloaded.
 """
 
 from __future__ import annotations
@@ -58,22 +58,30 @@ class AwsArchive(Lake):
         return pa.Table.from_pandas(frame[schema.names], schema, preserve_index=False)
 
     def session_counts(self, symbols: Iterable[str] | None = None) -> Iterator[tuple[str, str, int, datetime]]:
-        """Yield (symbol, session_date, rows, newest bar's open in UTC) per session, of all or the given symbols."""
+        """Yield (symbol, session_date, rows, newest bar's open in UTC) per session, of all or the given symbols.
+
+        Athena counts the partitions of the catalog. A new month is not in the catalog until the lake's crawler has run;
+        its files are read instead.
+        """
         if not self.database or not self.workgroup:
             yield from super().session_counts(symbols)
             return
         import awswrangler as wr
 
         wanted = None if symbols is None else set(symbols)
+        counted = set()
         with _reading("the counts of the archive"):
             frame = wr.athena.read_sql_query(
                 COUNTS, self.database, workgroup=self.workgroup, ctas_approach=False, dtype_backend="pyarrow"
             )
         for row in frame.to_dict("records"):
-            symbol = unquote(row["symbol"])
+            symbol, day = unquote(row["symbol"]), row["session_date"].isoformat()
+            counted.add((symbol, day[:7]))
             if wanted is None or symbol in wanted:
                 newest = row["newest"].to_pydatetime().replace(tzinfo=UTC)
-                yield symbol, row["session_date"].isoformat(), row["bars"], newest
+                yield symbol, day, row["bars"], newest
+        found = self.partitions(None if wanted is None else sorted(wanted))
+        yield from self.count_files([path for symbol, month, path in found if (symbol, month) not in counted])
 
 
 @contextmanager

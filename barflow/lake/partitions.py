@@ -152,9 +152,12 @@ class Lake:
 
     def session_counts(self, symbols: Iterable[str] | None = None) -> Iterator[tuple[str, str, int, datetime]]:
         """Yield (symbol, session_date, rows, newest bar's open in UTC) per session, of all or the given symbols."""
+        yield from self.count_files([path for _, _, path in self.partitions(symbols)])
+
+    def count_files(self, paths: list[str]) -> Iterator[tuple[str, str, int, datetime]]:
+        """Yield the counts of ``session_counts`` from these files of ``partitions``."""
         import pyarrow.dataset as ds  # imports pandas, which tasks that write do not need
 
-        paths = [path for _, _, path in self.partitions(symbols)]
         if not paths:
             return
         try:

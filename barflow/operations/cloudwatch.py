@@ -22,6 +22,7 @@ from barflow.metric_names import (
     FRESHNESS,
     NAMESPACE,
     ROWS_LOADED,
+    RULES_FAILED,
     RUN_COST,
     STALEST,
     SYMBOL,
@@ -76,6 +77,11 @@ def alert_metrics(env: str, fired: int, age: float) -> MetricSet:
 def run_metrics(env: str, rows: int, dollars: float) -> MetricSet:
     """Return the metrics of a process run: the rows loaded into all tables, and the cost in dollars."""
     return MetricSet({ENVIRONMENT: env}, {ROWS_LOADED: (rows, "Count"), RUN_COST: (dollars, "None")})
+
+
+def quality_metrics(env: str, failed: int) -> MetricSet:
+    """Return the metric of an evaluation of the data quality rules: how many failed."""
+    return MetricSet({ENVIRONMENT: env}, {RULES_FAILED: (failed, "Count")})
 
 
 def emf(measured: MetricSet, moment: datetime) -> str:

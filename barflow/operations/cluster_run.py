@@ -13,6 +13,7 @@ from typing import Any
 from barflow.contract import RuntimeContract
 from barflow.operations.clusters import cluster_request, step_request
 from barflow.operations.polling import Execution
+from barflow.operations.warehouse_crawl import missing_driver
 from barflow.progress import Log
 
 # States of a step that an earlier try of a run added, and that need not be added again.
@@ -27,13 +28,14 @@ class Clients:
 
     emr: Any
     glue: Any
+    s3: Any
 
     @classmethod
     def of(cls, region: str) -> Clients:
         """Open the clients of a region with the caller's credentials."""
         import boto3
 
-        return cls(boto3.client("emr", region_name=region), boto3.client("glue", region_name=region))
+        return cls(*(boto3.client(service, region_name=region) for service in ("emr", "glue", "s3")))
 
 
 def run_once(contract: RuntimeContract, clients: Clients, log: Log, sleep: Callable[[float], None]) -> dict[str, Any]:
@@ -60,7 +62,10 @@ def run_once(contract: RuntimeContract, clients: Clients, log: Log, sleep: Calla
     job_run_id = str(started["JobRunId"])
     log(f"Glue job run {job_run_id} is starting")
     glue_job(clients.glue, contract.glue.job, job_run_id).wait(JOB_WAIT_MINUTES, log, sleep)
-    _start_crawler(clients.glue, contract.glue.warehouse_crawler)
+    if missing := missing_driver(clients.s3, contract.glue):
+        log(missing)
+    else:
+        _start_crawler(clients.glue, contract.glue.warehouse_crawler)
     return {"run_id": run_id, "cluster": cluster_id, "step": step_id, "job_run": job_run_id, "outcome": "loaded"}
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Any
+
 from barflow.contract import RuntimeContract, parameter_name, parse
 from barflow.errors import BadInputError, UnavailableError, aws_error_code
 from barflow.pipeline.stores import Stores
@@ -13,12 +16,22 @@ def read_contract(env: str) -> RuntimeContract:
 
     Raises BadInputError when the account and region have none, UnavailableError when the parameter cannot be read.
     """
+    return parse(str(_parameter(env)["Value"]))
+
+
+def deployed_at(env: str) -> datetime:
+    """Return when a deployment last changed the contract (UTC). Raise as read_contract does."""
+    changed: datetime = _parameter(env)["LastModifiedDate"]
+    return changed
+
+
+def _parameter(env: str) -> dict[str, Any]:
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
     name = parameter_name(env)
     try:
-        found = boto3.client("ssm").get_parameter(Name=name)
+        found: dict[str, Any] = boto3.client("ssm").get_parameter(Name=name)["Parameter"]
     except (BotoCoreError, ClientError) as error:
         code = aws_error_code(error)
         if code == "ParameterNotFound":
@@ -30,7 +43,7 @@ def read_contract(env: str) -> RuntimeContract:
             f"BARFLOW_ENV is {env} and {name} cannot be read ({code}). Nothing was done. "
             "Check AWS_PROFILE and AWS_REGION, or set BARFLOW_ENV=local."
         ) from None
-    return parse(str(found["Parameter"]["Value"]))
+    return found
 
 
 def open_stores(env: str) -> tuple[Stores, RuntimeContract | None]:

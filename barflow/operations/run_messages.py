@@ -1,10 +1,11 @@
-"""Slack messages about runs: a task that failed, and a process run that succeeded. Texts only, no I/O."""
+"""Slack messages about runs: a failed task, a successful process run, and the data quality. Texts only, no I/O."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+from barflow.operations.quality import Evaluation
 from barflow.operations.run_summary import Summary
 
 MAX_REASON_LENGTH = 400
@@ -19,10 +20,13 @@ ADVICE = {
     "create_cluster": ("A process run", "check that the account's quotas and the subnets allow one more cluster"),
     "cluster_is_up": ("A process run", "read the cluster's state change reason; the next run creates another cluster"),
     "bars_to_parquet": ("A process run", "read the step's log; the next run processes the same changes"),
+    "crawl_lake": ("Query the archive", "start the crawler again; the run is loaded, a new month is not in Athena yet"),
+    "crawl_warehouse": ("The warehouse", "fix the cause; the run is loaded, and the next run crawls again"),
     "terminate_cluster": ("A process run", "check that the cluster terminates: `aws emr list-clusters --active`"),
     "bars_to_warehouse": ("A process run", "read the job's log; the archive is complete, and the next run loads it"),
     "warehouse_is_up": ("The warehouse", "find out why the database is not available"),
     "reconcile": ("A process run", "run `barflow status` on the host"),
+    "evaluate_rules": ("Data quality", "find the bars that break the rule, fix them, and run check_archive again"),
     "ingest": ("Bars stopped coming", "nothing is lost: the next tick fetches from the newest stored bar on"),
     "fetch": ("Backfill", "trigger it again with the same values: it continues where it stopped"),
     "plan": ("Backfill", "choose fewer symbols or days, or allow more days"),
@@ -78,5 +82,22 @@ def summary_text(summary: Summary) -> str:
         f":white_check_mark: *process run* succeeded in {summary.env}: every hop reconciles",
         f"In: {summary.published:,} Parquet rows of {summary.symbols} symbols · Out: {rows}",
         f"In quarantine: {summary.rejected:,} · {minutes} min {seconds:02} s{cost} · `{summary.run_id}`",
+        *([summary.note] if summary.note else []),
     )
     return "\n".join(lines)
+
+
+def quality_text(env: str, done: Evaluation) -> str:
+    """Return the message about an evaluation in which every data quality rule holds."""
+    return (
+        f":white_check_mark: *data quality* in {env}: all {done.rules} rules hold\n"
+        f"Evaluated: {', '.join(done.months)} of the archive · `{done.run_id}`"
+    )
+
+
+def failed_rules_text(done: Evaluation) -> str:
+    """Return the error of an evaluation in which rules fail, in one line: each rule with its reason."""
+    return (
+        f"{len(done.failed)} of {done.rules} data quality rules fail on {', '.join(done.months)} of the archive: "
+        f"{'; '.join(done.failed)}. Nothing was changed. The evaluation is {done.run_id}."
+    )

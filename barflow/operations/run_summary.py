@@ -12,8 +12,8 @@ from barflow.staging.ledger import SUCCEEDED
 from barflow.warehouse.connection import connect
 from barflow.warehouse.queries import loaded_rows
 
-# Glue bills a crawl for at least ten minutes of one DPU; a run starts two crawls.
-CRAWL_HOURS, CRAWLS = 10 / 60, 2
+# Glue bills a crawl for at least ten minutes of one DPU. A run starts one; that of the warehouse follows a deployment.
+CRAWL_HOURS, CRAWLS = 10 / 60, 1
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Summary:
     """One process run.
 
     ``published`` counts the Parquet rows of all partitions that it wrote, ``loaded`` the warehouse rows by table, and
-    ``rejected`` the bars in quarantine. ``dollars`` is the cost, or None if the run was not on AWS.
+    ``rejected`` the bars in quarantine. ``dollars`` is the cost, or None if the run was not on AWS. ``note`` says what
+    the operator has to do.
     """
 
     env: str
@@ -32,9 +33,12 @@ class Summary:
     rejected: int
     seconds: float
     dollars: float | None = None
+    note: str | None = None
 
 
-def summarize(stores: Stores, run_id: str, seconds: float, dollars: float | None = None) -> Summary:
+def summarize(
+    stores: Stores, run_id: str, seconds: float, dollars: float | None = None, note: str | None = None
+) -> Summary:
     """Summarize a run from the ledgers of process and aggregate, where its tries are ``RUN_ID-1``, ``RUN_ID-2``."""
     from barflow.staging.quarantine import Quarantine
 
@@ -55,13 +59,14 @@ def summarize(stores: Stores, run_id: str, seconds: float, dollars: float | None
         rejected=sum(Quarantine(stores.database).counts().values()),
         seconds=seconds,
         dollars=dollars,
+        note=note,
     )
 
 
 def dollars_spent(
     contract: RuntimeContract, emr: Any, glue: Any, cluster_id: str, job_run_id: str, now: datetime
 ) -> float:
-    """Return the cost of a run at the list prices of its deployment: cluster, Glue job and two crawls.
+    """Return the cost of a run at the list prices of its deployment: cluster, Glue job and crawl.
 
     A cluster that has not ended is counted until ``now`` (UTC). ``emr`` and ``glue`` are boto3 clients.
     """

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from barflow.errors import BadInputError
+from barflow.operations.warehouse_crawl import install_command
 
 # Outputs that only some environments have.
 OPTIONAL = {("Ingestion", "IngestFunction")}
@@ -78,7 +79,7 @@ def markdown(env: str, outputs: Mapping[str, Mapping[str, str]], meanings: Mappi
         values.setdefault(stack, {}).setdefault(key, "")
     text = resources.files(__package__).joinpath("runbook.md.j2").read_text()
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701  Markdown
-    return environment.from_string(text).render(env=env, table=table, **values)
+    return environment.from_string(text).render(env=env, table=table, install_command=install_command, **values)
 
 
 def html(title: str, text: str) -> str:

@@ -40,7 +40,7 @@ def run_query(query: str, database: str) -> QueryResults:
         db.execute("set timezone = 'UTC'")
         db.execute(f"create schema \"{database}\"; set schema = '{database}'")
         for table in glue_backends[ACCOUNT][REGION].get_database(database).tables.values():
-            _create_view(db, table, Path(folder))
+            create_view(db, table, Path(folder))
         found = db.sql(query)
         types = [TYPES.get(str(kind).split("(")[0], "varchar") for kind in found.types]
         rows = [found.columns, *([_as_text(value) for value in row] for row in found.fetchall())]
@@ -52,7 +52,7 @@ def run_query(query: str, database: str) -> QueryResults:
     return QueryResults([{"Data": list(row)} for row in cells], columns)
 
 
-def _create_view(db: duckdb.DuckDBPyConnection, table: FakeTable, folder: Path) -> None:
+def create_view(db: duckdb.DuckDBPyConnection, table: FakeTable, folder: Path) -> None:
     """Create a view of a table's partitions; the values of partition columns come from the catalog."""
     described = table.as_dict()
     if described.get("Parameters", {}).get("classification") != "parquet":

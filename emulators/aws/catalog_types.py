@@ -1,7 +1,7 @@
 """CloudFormation resource types of Glue and Athena that moto lacks: database, table, connection, job and others.
 
-Each is created in moto's own Glue and Athena, so that what was deployed can be described, started and queried. Data
-quality rulesets stay a record, because moto has none.
+Each is created in moto's own Glue and Athena, so that what was deployed can be described, started and queried. moto has
+no data quality rulesets; emulators.aws.dqdl has them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from moto.athena.models import AthenaBackend, athena_backends
 from moto.glue.models import GlueBackend, glue_backends
 
+from emulators.aws.dqdl import RULESETS, create_ruleset
 from emulators.aws.resource_types import TYPES, RecordedResource
 
 Properties = dict[str, Any]
@@ -156,6 +157,9 @@ GLUE = {
     ),
     "Job": Kind("", _create_job, lambda glue, given: glue.jobs),
     "Crawler": Kind("", _create_crawler, lambda glue, given: glue.crawlers),
+    "DataQualityRuleset": Kind(
+        "", lambda glue, name, given: create_ruleset(name, given["Ruleset"]), lambda glue, given: RULESETS
+    ),
 }
 WORKGROUP = Kind("", _create_workgroup, lambda athena, given: athena.work_groups)
 

@@ -1,15 +1,18 @@
 """Glue crawlers that write to moto's catalog: partitions from the emulator's S3, tables from the warehouse.
 
-A crawler reads the warehouse as its connection says: at the deployed address, over TLS, as the user of its secret.
+A crawler reads the warehouse as its connection says: at the deployed address, over TLS, as the user of its secret and
+with its driver. Without a driver of its own it fails on a user whose password needs SCRAM, as Glue's crawlers do.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
 import threading
 import time
+import zipfile
 from typing import Any
 from urllib.parse import unquote
 
@@ -22,7 +25,7 @@ from moto.glue.responses import GlueResponse
 from moto.moto_api import state_manager
 from moto.secretsmanager.models import secretsmanager_backends
 
-from emulators.aws import s3_objects
+from emulators.aws import runtime, s3_objects
 from emulators.aws.account import ACCOUNT, REGION
 from emulators.aws.authorization import authorize, role_name
 from emulators.aws.patches import Function, add, wrap
@@ -30,6 +33,12 @@ from emulators.aws.permissions import of_crawl
 
 RUNNING, STOPPING = 1.0, 0.25  # seconds
 ENDED_STATUSES = ("SUCCEEDED", "FAILED")
+MANIFEST, FIRST_WITH_SCRAM = "META-INF/MANIFEST.MF", (42, 2)
+VERSION = re.compile(r"^Implementation-Version: (\d+)\.(\d+)", re.MULTILINE)
+NO_SCRAM = (
+    "The authentication type 10 is not supported. Check that you have configured the pg_hba.conf file to include the "
+    "client's IP address or subnet, and that it is using an authentication scheme supported by the driver."
+)
 JDBC = re.compile(r"jdbc:postgresql://(?P<host>[^:/]+):(?P<port>\d+)/(?P<dbname>\w+)")
 
 # A crawl's status changes only when this module sets it.
@@ -86,8 +95,38 @@ def _connect(properties: dict[str, str]) -> psycopg.Connection[Any]:
         raise ValueError(f"the connection's URL is not a PostgreSQL URL: {url}")
     store = secretsmanager_backends[ACCOUNT][REGION]
     user = json.loads(store.get_secret_value(properties["SECRET_ID"], "", "")["SecretString"])
+    if _needs_scram(user["username"]) and _driver_version(properties) < FIRST_WITH_SCRAM:
+        raise ConnectionError(NO_SCRAM)
     tls = "require" if properties.get("JDBC_ENFORCE_SSL") == "true" else "prefer"
     return psycopg.connect(**address.groupdict(), user=user["username"], password=user["password"], sslmode=tls)
+
+
+def _needs_scram(user: str) -> bool:
+    """Return whether the warehouse stores the user's password for SCRAM."""
+    with psycopg.connect(runtime.current().warehouse_dsn) as connection:
+        found = connection.execute("select rolpassword from pg_authid where rolname = %s", [user]).fetchone()
+    return bool(found and str(found[0]).startswith("SCRAM-SHA-256"))
+
+
+def _driver_version(properties: dict[str, str]) -> tuple[int, int]:
+    """Return the major and minor version of the connection's driver; (0, 0) is the one that Glue's crawlers bring.
+
+    Raise FileNotFoundError for a missing file, ValueError for a file without the driver's class or version.
+    """
+    uri, driver = properties.get("JDBC_DRIVER_JAR_URI"), properties.get("JDBC_DRIVER_CLASS_NAME", "")
+    if uri is None:
+        return 0, 0
+    if not s3_objects.exists(uri):
+        raise FileNotFoundError(f"{uri} does not exist")
+    try:
+        with zipfile.ZipFile(io.BytesIO(s3_objects.read(uri))) as jar:
+            jar.getinfo(f"{driver.replace('.', '/')}.class")
+            version = VERSION.search(jar.read(MANIFEST).decode())
+    except (zipfile.BadZipFile, KeyError):
+        version = None
+    if version is None:
+        raise ValueError(f"java.lang.ClassNotFoundException: {driver} ({uri} is not a driver)")
+    return int(version[1]), int(version[2])
 
 
 def _run(crawler: FakeCrawler, run: Any) -> None:

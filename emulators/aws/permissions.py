@@ -22,6 +22,7 @@ from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
 
 from emulators.aws.account import ACCOUNT, REGION
+from emulators.aws.dqdl import EVALUATED
 from emulators.aws.iam_policies import Permission
 
 Parameters = Mapping[str, Any]
@@ -31,6 +32,11 @@ READ_KEY, WRITE_KEY = ("kms:Decrypt",), ("kms:Decrypt", "kms:GenerateDataKey")
 OBJECT_KEY_ACTIONS = {"s3:GetObject": READ_KEY, "s3:PutObject": WRITE_KEY}
 PARTITION_ACTIONS = ("glue:GetTable", "glue:BatchCreatePartition", "glue:BatchGetPartition")
 NEW_TABLE_ACTIONS = ("glue:CreateTable", "glue:UpdateTable")
+JOB_ACTIONS = ("glue:CreateJob", "glue:GetJob", "glue:StartJobRun", "glue:GetJobRun", "glue:DeleteJob")
+EVALUATION_ACTIONS = (
+    "glue:GetDataQualityRuleset", "glue:GetDataQualityRulesetEvaluationRun", "glue:GetDataQualityResult",
+    "glue:PublishDataQuality",
+)  # fmt: skip
 
 
 def required_permissions(service: str, operation: str, parameters: Parameters) -> list[Permission]:
@@ -74,8 +80,41 @@ def of_crawl(crawler: Any) -> Iterator[Permission]:
         yield Permission("glue:GetConnection", _arn("glue", f"connection/{target['ConnectionName']}"))
         found = crawler.backend.get_connection(ACCOUNT, target["ConnectionName"], "").connection_properties
         yield from _get_secret({"SecretId": found["SECRET_ID"]})
+        if driver := found.get("JDBC_DRIVER_JAR_URI"):
+            yield from _own_driver(crawler.role, driver)
         new_table = {"DatabaseName": crawler.database_name, "Name": f"{crawler.table_prefix}any"}
         yield from _on_table(NEW_TABLE_ACTIONS, new_table)
+
+
+def _own_driver(role: str, driver: str) -> Iterator[Permission]:
+    """Yield what a crawler needs to run a job with its own driver. The job's files are in two folders beside it.
+
+    https://docs.aws.amazon.com/glue/latest/dg/console-connections-jdbc-drivers.html
+    """
+    for action in JOB_ACTIONS:
+        yield Permission(action, _arn("glue", "job/any"))
+    yield _pass_role(role, "glue")
+    yield from on_uri("s3:GetObject", driver)
+    bucket, _, key = driver.removeprefix("s3://").partition("/")
+    yield Permission("s3:ListBucket", f"arn:aws:s3:::{bucket}")
+    for folder in ("_crawler", "_glue_job_crawler"):
+        for action in ("s3:PutObject", "s3:GetObject", "s3:DeleteObject"):
+            yield from on_object(action, bucket, f"{key.rsplit('/', 1)[0]}/{folder}/any")
+
+
+def of_evaluation(given: Parameters) -> Iterator[Permission]:
+    """Yield what an evaluation of data quality rules needs as its role: programs, rules, table and objects, result.
+
+    https://docs.aws.amazon.com/glue/latest/dg/data-quality-authorization.html
+    """
+    yield Permission("s3:GetObject", f"arn:aws:s3:::aws-glue-ml-data-quality-assets-{REGION}/jars/any.jar")
+    for name in given["RulesetNames"]:
+        for action in EVALUATION_ACTIONS:
+            yield Permission(action, _arn("glue", f"dataQualityRuleset/{name}"))
+    source = given["DataSource"]["GlueTable"]
+    yield from _on_table(("glue:GetTable", "glue:GetPartitions"), source)
+    table = glue_backends[ACCOUNT][REGION].get_table(source["DatabaseName"], source["TableName"])
+    yield from _on_prefix(table.as_dict()["StorageDescriptor"]["Location"])
 
 
 def role_of_instances(profile: str) -> str:
@@ -171,6 +210,22 @@ def _on_cluster(action: str) -> Permissions:
 def _update_job(parameters: Parameters) -> Iterator[Permission]:
     yield Permission("glue:UpdateJob", _arn("glue", f"job/{parameters['JobName']}"))
     yield _pass_role(parameters["JobUpdate"]["Role"], "glue")
+
+
+def _start_evaluation(parameters: Parameters) -> Iterator[Permission]:
+    for name in parameters["RulesetNames"]:
+        yield Permission("glue:StartDataQualityRulesetEvaluationRun", _arn("glue", f"dataQualityRuleset/{name}"))
+    yield _pass_role(parameters["Role"], "glue")
+
+
+def _on_evaluation(action: str, parameter: str) -> Permissions:
+    """Return the permission of an action on the rulesets of an evaluation."""
+
+    def permissions(parameters: Parameters) -> Iterator[Permission]:
+        for name in EVALUATED.get(parameters[parameter], ["*"]):
+            yield Permission(action, _arn("glue", f"dataQualityRuleset/{name}"))
+
+    return permissions
 
 
 def _get_parameter(parameters: Parameters) -> Iterator[Permission]:
@@ -271,10 +326,13 @@ PERMISSIONS: Mapping[str, Permissions] = {
     "glue:BatchStopJobRun": _on("glue:BatchStopJobRun", "job", "JobName"),
     "glue:GetCrawler": _on("glue:GetCrawler", "crawler", "Name"),
     "glue:GetCrawlerMetrics": _on_anything("glue:GetCrawlerMetrics"),
+    "glue:GetDataQualityResult": _on_evaluation("glue:GetDataQualityResult", "ResultId"),
+    "glue:GetDataQualityRulesetEvaluationRun": _on_evaluation("glue:GetDataQualityRulesetEvaluationRun", "RunId"),
     "glue:GetJob": _on("glue:GetJob", "job", "JobName"),
     "glue:GetJobRun": _on("glue:GetJobRun", "job", "JobName"),
     "glue:GetJobRuns": _on("glue:GetJobRuns", "job", "JobName"),
     "glue:StartCrawler": _on("glue:StartCrawler", "crawler", "Name"),
+    "glue:StartDataQualityRulesetEvaluationRun": _start_evaluation,
     "glue:StartJobRun": _on("glue:StartJobRun", "job", "JobName"),
     "glue:UpdateJob": _update_job,
     "lambda:Invoke": _on("lambda:InvokeFunction", "function", "FunctionName", ":"),

@@ -93,7 +93,17 @@ def _patch_deployment() -> None:
 
 def _patch_services() -> None:
     """Make moto run what is deployed. This comes second: rds wraps what resource_types has wrapped."""
-    from emulators.aws import athena, authorization, crawlers, emr, glue, lambda_functions, rds, rotation  # noqa: F401
+    from emulators.aws import (  # noqa: F401
+        athena,
+        authorization,
+        crawlers,
+        data_quality,
+        emr,
+        glue,
+        lambda_functions,
+        rds,
+        rotation,
+    )
 
 
 if __name__ == "__main__":

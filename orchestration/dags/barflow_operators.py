@@ -1,4 +1,4 @@
-"""AWS operators of the process run: a retry reuses the cluster, step and job run that an earlier try left.
+"""AWS operators of the process run. A retry reuses the cluster, step and job run that an earlier try left.
 
 What they request and how they wait is in barflow.operations, which `barflow run` uses too.
 """
@@ -8,14 +8,18 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.providers.amazon.aws.operators.emr import EmrAddStepsOperator, EmrCreateJobFlowOperator
 from airflow.providers.amazon.aws.operators.glue import GlueJobOperator
+from airflow.providers.amazon.aws.operators.glue_crawler import GlueCrawlerRunOperator
 from airflow.providers.amazon.aws.sensors.emr import EmrJobFlowSensor
-from airflow.sdk.exceptions import AirflowException, AirflowSensorTimeout
+from airflow.sdk.exceptions import AirflowException, AirflowSensorTimeout, AirflowSkipException
 from barflow_tasks import ENV, contract
 
 from barflow.operations.cluster_run import find_step, glue_job, spark_step
 from barflow.operations.clusters import ENDED, UP, cluster_request, find_cluster, step_request
+from barflow.operations.deployment import deployed_at
+from barflow.operations.warehouse_crawl import is_crawled, missing_driver
 
 
 class CreateCluster(EmrCreateJobFlowOperator):
@@ -82,3 +86,16 @@ class BarsToWarehouse(GlueJobOperator):
             if self._job_run_id is None:
                 raise
             raise glue_job(self.hook.conn, self.job_name, self._job_run_id).failure() from None
+
+
+class CrawlWarehouse(GlueCrawlerRunOperator):
+    """Crawls the warehouse after a deployment. Skipped without the crawler's driver, and if a crawl succeeded since."""
+
+    def execute(self, context: Any) -> str:
+        """Return the crawler's name. Raise AirflowSkipException if the crawl cannot run or need not run."""
+        glue = contract().glue
+        if missing := missing_driver(S3Hook().conn, glue):
+            raise AirflowSkipException(missing)
+        if is_crawled(self.hook.conn, glue.warehouse_crawler, deployed_at(ENV)):
+            raise AirflowSkipException("the catalog has the warehouse's tables of this deployment")
+        return str(super().execute(context))

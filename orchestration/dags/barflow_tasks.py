@@ -1,8 +1,9 @@
 """Shared parts of the DAGs: their settings, the defaults of their tasks, and the failure callback.
 
 The settings are environment variables, read when the file is parsed, so that parsing needs no network: BARFLOW_ENV,
-BARFLOW_INGEST_RUNNER, BARFLOW_PROCESS_SCHEDULE, BARFLOW_POLL_SECONDS, BARFLOW_RETRIES, BARFLOW_RETRY_SECONDS and
-BARFLOW_CLUSTER_START_MINUTES. Tasks read everything else from the runtime contract when they run.
+BARFLOW_INGEST_RUNNER, BARFLOW_PROCESS_SCHEDULE, BARFLOW_QUALITY_SCHEDULE, BARFLOW_POLL_SECONDS, BARFLOW_RETRIES,
+BARFLOW_RETRY_SECONDS and BARFLOW_CLUSTER_START_MINUTES. Tasks read everything else from the runtime contract when they
+run.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ warehouse. Then the run compares all hops and posts a summary to Slack. If nothi
 starts nothing. A failed run leaves the warehouse unchanged and each Parquet file complete. The next run processes what
 is missing.
 
+Crawlers keep the catalog up to date beside this. A crawl that fails is posted to Slack, and the run stays green.
+
 On a laptop (`BARFLOW_ENV=local`) the same programs run in Airflow's tasks.
 """
 
@@ -16,12 +18,14 @@ from typing import Any
 
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.providers.amazon.aws.hooks.glue import GlueJobHook
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.providers.amazon.aws.operators.emr import EmrTerminateJobFlowOperator
 from airflow.providers.amazon.aws.operators.glue_crawler import GlueCrawlerRunOperator
 from airflow.providers.amazon.aws.sensors.rds import RdsDbSensor
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import MultipleCronTriggerTimetable, Param, chain, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
-from barflow_operators import BarsToParquet, BarsToWarehouse, ClusterIsUp, CreateCluster
+from barflow_operators import BarsToParquet, BarsToWarehouse, ClusterIsUp, CrawlWarehouse, CreateCluster
 from barflow_tasks import (
     DEFAULTS,
     LOCAL,
@@ -101,13 +105,16 @@ def summary(process_run: str, cluster: str | None = None, job_run: str | None = 
     from barflow.operations import cloudwatch as metrics
     from barflow.operations.run_messages import summary_text
     from barflow.operations.run_summary import dollars_spent, summarize
+    from barflow.operations.warehouse_crawl import missing_driver
 
     stores, now = open_stores(), datetime.now(UTC)
-    dollars = None
+    dollars = note = None
     if cluster and job_run:
-        dollars = dollars_spent(contract(), EmrHook().conn, GlueJobHook().conn, cluster, job_run, now)
+        deployed = contract()
+        dollars = dollars_spent(deployed, EmrHook().conn, GlueJobHook().conn, cluster, job_run, now)
+        note = missing_driver(S3Hook().conn, deployed.glue)
     started = get_current_context()["dag_run"].start_date
-    done = summarize(stores, process_run, (now - started).total_seconds(), dollars)
+    done = summarize(stores, process_run, (now - started).total_seconds(), dollars, note)
     if dollars is not None:
         problem = metrics.put([metrics.run_metrics(stores.settings.env, sum(done.loaded.values()), dollars)], now)
         log.info("%s", problem or "CloudWatch has the run's rows and cost")
@@ -170,7 +177,7 @@ def on_aws() -> None:
         stop_job_run_on_kill=True,
         execution_timeout=timedelta(hours=2),
     )
-    crawl_warehouse = GlueCrawlerRunOperator(
+    crawl_warehouse = CrawlWarehouse(
         task_id="crawl_warehouse",
         crawler_name=xcom("find_changes", "warehouse_crawler"),
         poll_interval=POLL_SECONDS,
@@ -181,7 +188,11 @@ def on_aws() -> None:
     # The teardown runs whether or not the step succeeded. It must not decide the state of the run: a successful
     # teardown would then turn a run with a failed step green.
     to_parquet >> terminate_cluster.as_teardown(setups=create)
-    chain(to_parquet, crawl_lake, warehouse_is_up, to_warehouse, crawl_warehouse, reconcile(), summarize)
+    chain(to_parquet, warehouse_is_up, to_warehouse, reconcile(), summarize)
+    # The last tasks decide the state of the run. So a crawl is never the last one: this task always succeeds after it.
+    crawls_ended = EmptyOperator(task_id="crawls_ended", trigger_rule="all_done")
+    to_parquet >> crawl_lake >> crawls_ended
+    to_warehouse >> crawl_warehouse >> crawls_ended
 
 
 @dag(

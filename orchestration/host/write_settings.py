@@ -97,6 +97,7 @@ def airflow_settings(contract: RuntimeContract, folder: Path, home: str, memory:
         "BARFLOW_ENV": contract.env,
         "BARFLOW_INGEST_RUNNER": contract.ingestion.runner,
         "BARFLOW_PROCESS_SCHEDULE": ";".join(contract.airflow.process_schedule),
+        "BARFLOW_QUALITY_SCHEDULE": ";".join(contract.airflow.quality_schedule),
         **{f"AIRFLOW__{name}": value for name, value in options.items()},
     }
 

@@ -15,6 +15,7 @@ from barflow import metric_names as metrics
 from config.environment import AlarmConfig
 from stacks.base import BarflowStack
 
+KEEP_STATE = cloudwatch.TreatMissingData.IGNORE
 MISSING_IS_FINE = cloudwatch.TreatMissingData.NOT_BREACHING
 MISSING_IS_BAD = cloudwatch.TreatMissingData.BREACHING
 ABOVE = cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD
@@ -61,6 +62,16 @@ class Alarms:
             _metric(env, metrics.TICKS_REFUSED, "Sum"),
             0,
             "Twelve Data refused a tick entirely: the key, the plan or the day's credits. See the log of the tick.",
+        )
+
+    def of_archive(self, env: str) -> None:
+        """Create an alarm of data quality rules that fail. It lasts until they hold in a later evaluation."""
+        self._alarm(
+            "ArchiveQuality",
+            _metric(env, metrics.RULES_FAILED, "Maximum"),
+            0,
+            "Bars of the archive break a data quality rule. Slack has the rules. See the runbook: data quality.",
+            missing=KEEP_STATE,
         )
 
     def of_function(self, name: str) -> None:

@@ -18,8 +18,13 @@ def jdbc_connection(
     purpose: str,
     database: DatabaseStack,
     user: secretsmanager.ISecret,
+    driver: str | None = None,
 ) -> glue.Connection:
-    """Create a connection. ``user`` is the secret of the user; the role that connects needs permission to read it."""
+    """Create a connection. The role that connects needs permission to read what it refers to.
+
+    ``user`` is the secret of the user. ``driver`` is the URI of a driver that replaces Glue's own.
+    """
+    own_driver = {"JDBC_DRIVER_JAR_URI": driver, "JDBC_DRIVER_CLASS_NAME": "org.postgresql.Driver"} if driver else {}
     return glue.Connection(
         stack,
         construct_id,
@@ -30,6 +35,7 @@ def jdbc_connection(
         properties={
             "JDBC_CONNECTION_URL": database.jdbc_url,
             "JDBC_ENFORCE_SSL": "true",
+            **own_driver,
         },
         secret=user,
     )

@@ -7,6 +7,7 @@ import pytest
 from config.cost import Prices, estimate, list_prices
 from config.environment import DatabaseConfig, Environment, HostConfig, IngestConfig, NetworkConfig
 from config.environments import ENVIRONMENTS, environment
+from config.schedule import QualityConfig
 from config.validation import Config, ConfigError
 
 
@@ -27,6 +28,13 @@ def test_dev_with_daily_processing_stays_under_90_dollars_a_month() -> None:
 def test_detailed_monitoring_of_the_host_bills_seven_metrics() -> None:
     on, off = (dollars("CloudWatch", host=HostConfig(detailed_monitoring=it)) for it in (True, False))
     assert on - off == pytest.approx(7 * list_prices().month.metric)
+
+
+def test_an_evaluation_of_the_data_quality_costs_its_workers_for_three_minutes() -> None:
+    daily = dollars("Glue Data Quality")
+    assert daily == pytest.approx(23 * 2 * 3 / 60 * list_prices().hour.glue_dpu)
+    weekly = dollars("Glue Data Quality", quality=QualityConfig(schedule=("15 18 * * FRI",), workers=4))
+    assert weekly == pytest.approx(daily * 4 / 23 * 4 / 2)
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)

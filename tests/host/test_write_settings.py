@@ -57,6 +57,7 @@ def test_airflows_settings_follow_from_the_contract(contract: RuntimeContract, t
     found = variables(written(contract, tmp_path)["airflow.env"])
     assert found["BARFLOW_INGEST_RUNNER"] == contract.ingestion.runner
     assert found["BARFLOW_PROCESS_SCHEDULE"] == "5 10-15 * * MON-FRI;45 16 * * MON-FRI"
+    assert found["BARFLOW_QUALITY_SCHEDULE"] == "15 18 * * MON-FRI"
     (bundle,) = json.loads(found["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"])
     place = f"s3://{bundle['kwargs']['bucket_name']}/{bundle['kwargs']['prefix']}"
     assert place == f"{contract.storage.code_uri}orchestration/dags"

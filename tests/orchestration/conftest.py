@@ -12,6 +12,7 @@ ENVIRONMENTS = {
         "BARFLOW_ENV": "prod",
         "BARFLOW_INGEST_RUNNER": "host",
         "BARFLOW_PROCESS_SCHEDULE": "40 10-15 * * MON-FRI;45 16 * * 1-5",
+        "BARFLOW_QUALITY_SCHEDULE": "0 20 * * FRI",
     },
     "on_laptop": {"BARFLOW_ENV": "local"},
 }

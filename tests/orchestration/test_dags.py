@@ -18,7 +18,8 @@ def after(dag: dict[str, Any]) -> dict[str, list[str]]:
 
 def test_airflow_parses_every_dag_without_a_connection_or_a_child_process(structure: Structure) -> None:
     assert structure["errors"] == {}
-    assert sorted(structure["dags"]) == ["backfill_bars", "ingest_bars", "process_bars", "sweep"]
+    dags = {*structure["dags"]} - {"check_archive"}  # a laptop has no Glue
+    assert sorted(dags) == ["backfill_bars", "ingest_bars", "process_bars", "sweep"]
     assert structure["opened"] == []
 
 
@@ -51,12 +52,36 @@ def test_a_process_run_goes_from_cluster_to_summary_and_its_teardown_waits_only_
         "bars_to_parquet": ["cluster_is_up"],
         "terminate_cluster": ["bars_to_parquet", "create_cluster"],
         "crawl_lake": ["bars_to_parquet"],
-        "warehouse_is_up": ["crawl_lake"],
+        "warehouse_is_up": ["bars_to_parquet"],
         "bars_to_warehouse": ["warehouse_is_up"],
         "crawl_warehouse": ["bars_to_warehouse"],
-        "reconcile": ["crawl_warehouse"],
+        "crawls_ended": ["crawl_lake", "crawl_warehouse"],
+        "reconcile": ["bars_to_warehouse"],
         "summary": ["reconcile"],
     }
+
+
+def test_a_failed_or_skipped_crawl_does_not_decide_the_state_of_a_run(deployed: Structure) -> None:
+    """Airflow fails a run if one of its last tasks failed, or was not run because of a failure before it."""
+    tasks = deployed["dags"]["process_bars"]["tasks"]
+    followed = {before for task in tasks.values() for before in task["after"]}
+    last = {name for name, task in tasks.items() if name not in followed and not task["teardown"]}
+    assert last == {"summary", "crawls_ended"}
+    assert tasks["crawls_ended"]["kind"] == "EmptyOperator"
+    assert tasks["crawls_ended"]["trigger_rule"] == "all_done"
+    assert {name for name, task in tasks.items() if task["trigger_rule"] != "all_success"} == {
+        "terminate_cluster",
+        "crawls_ended",
+    }
+
+
+def test_the_rules_of_the_archive_are_evaluated_on_a_schedule_and_not_on_a_laptop(
+    deployed: Structure, on_host: Structure, on_laptop: Structure
+) -> None:
+    assert deployed["dags"]["check_archive"]["schedules"] == ["15 18 * * MON-FRI"]
+    assert on_host["dags"]["check_archive"]["schedules"] == ["0 20 * * FRI"]
+    assert after(deployed["dags"]["check_archive"]) == {"evaluate_rules": []}
+    assert "check_archive" not in on_laptop["dags"]
 
 
 def test_the_teardown_always_runs_and_cannot_turn_a_failed_run_green(deployed: Structure) -> None:

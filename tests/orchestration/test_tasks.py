@@ -1,15 +1,18 @@
-"""Tasks of the DAGs, with moto as AWS: what a retry reuses, what Slack gets after a failure, and backfills."""
+"""Tasks of the DAGs, with moto as AWS: what a retry reuses, crawls, data quality, what Slack gets, and backfills."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import boto3
+import lazy_object_proxy
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from botocore.client import BaseClient
 from contracts import REGION, contract_of
 from moto import mock_aws
@@ -18,7 +21,11 @@ from moto.glue.models import glue_backends
 from pymongo.database import Database
 from reading import DAGS
 
+from barflow import metric_names
 from barflow.contract import RuntimeContract, parameter_name
+from barflow.lake.manifests import Manifest, Partition
+from barflow.lake.partitions import Lake
+from barflow.operations.quality import Evaluation
 from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
 from barflow.staging.connection import Document
@@ -28,6 +35,7 @@ from local.embedded import EMULATOR_KEY
 from local.synthetic import SyntheticBars
 
 SYMBOLS, DAY = ("AAPL", "MSFT", "NVDA"), "2025-07-02"
+NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 ACCOUNT, RUN = "123456789012", "scheduled__2026-11-25T21:45:00+00:00"
 
 
@@ -42,11 +50,14 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         import backfill_bars
         import barflow_operators
         import barflow_tasks
+        import check_archive
 
-        names = ("CreateCluster", "ClusterIsUp", "BarsToParquet", "BarsToWarehouse")
+        names = ("CreateCluster", "ClusterIsUp", "BarsToParquet", "BarsToWarehouse", "CrawlWarehouse")
         operators = {name: getattr(barflow_operators, name) for name in names}
-        yield SimpleNamespace(report_failure=barflow_tasks.report_failure, backfill=backfill_bars, **operators)
-        for name in ("backfill_bars", "barflow_operators", "barflow_tasks"):
+        yield SimpleNamespace(
+            report_failure=barflow_tasks.report_failure, backfill=backfill_bars, quality=check_archive, **operators
+        )
+        for name in ("backfill_bars", "barflow_operators", "barflow_tasks", "check_archive"):
             sys.modules.pop(name, None)
 
 
@@ -54,7 +65,8 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def contract(monkeypatch: pytest.MonkeyPatch) -> Iterator[RuntimeContract]:
     """Yield a deployment's contract, stored in moto."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
-    made = contract_of("dev", emr={"log_uri": "s3://logs/emr/"})
+    glue = {"warehouse_crawler": "warehouse", "jdbc_driver": "s3://code/drivers/driver.jar"}
+    made = contract_of("dev", emr={"log_uri": "s3://logs/emr/"}, glue=glue)
     with mock_aws():
         boto3.client("ssm").put_parameter(Name=parameter_name("dev"), Type="String", Value=made.model_dump_json())
         boto3.client("secretsmanager").create_secret(Name="barflow/dev/slack", SecretString=TOKEN)
@@ -215,6 +227,91 @@ def test_a_failed_job_is_reported_with_its_reason(tasks: Any, contract: RuntimeC
     operator = tasks.BarsToWarehouse(task_id="bars_to_warehouse", job_name=contract.glue.job, durable=False)
     with pytest.raises(Exception, match=r"the Glue job is FAILED: the warehouse did not answer"):
         operator.execute(context())
+
+
+@pytest.fixture
+def crawl(tasks: Any, contract: RuntimeContract) -> Callable[[], None]:
+    """Return a function that executes the crawl of the warehouse. moto's crawler succeeds at once."""
+    boto3.client("s3").create_bucket(Bucket="code")
+    targets = {"S3Targets": [{"Path": "s3://code"}]}
+    boto3.client("glue").create_crawler(Name="warehouse", Role="role", DatabaseName="barflow", Targets=targets)
+    operator = tasks.CrawlWarehouse(task_id="crawl_warehouse", crawler_name="warehouse", wait_for_completion=False)
+    return lambda: operator.execute(context())
+
+
+def crawls() -> list[Any]:
+    return list(glue_backends[ACCOUNT][REGION].crawlers["warehouse"].crawls)
+
+
+def test_the_warehouse_is_not_crawled_without_the_crawlers_driver(crawl: Callable[[], None]) -> None:
+    with pytest.raises(AirflowSkipException, match=r"driver is not in the code bucket. Run `curl .*driver\.jar`"):
+        crawl()
+    assert crawls() == []
+
+
+def test_the_warehouse_is_crawled_until_a_crawl_after_the_deployment_succeeded(
+    crawl: Callable[[], None], contract: RuntimeContract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boto3.client("s3").put_object(Bucket="code", Key="drivers/driver.jar", Body=b"driver")
+    crawl()
+    assert len(crawls()) == 1
+    deployed = boto3.client("ssm").get_parameter(Name=parameter_name("dev"))["Parameter"]["LastModifiedDate"]
+    monkeypatch.setattr(
+        "barflow_operators.is_crawled",
+        lambda client, crawler, since: (crawler, since) == (contract.glue.warehouse_crawler, deployed),
+    )
+    with pytest.raises(AirflowSkipException, match="has the warehouse's tables of this deployment"):
+        crawl()
+    assert len(crawls()) == 1
+
+
+@pytest.fixture
+def evaluate(
+    tasks: Any, contract: RuntimeContract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """Return a function that runs the task on a lake with one published month; the evaluation fails these rules."""
+    lake = Lake(str(tmp_path / "lake"))
+    lake.publish(Manifest("run", NOON, (Partition("AAPL", "2026-11", 78, {"2026-11-25": 1}),)))
+    stores = SimpleNamespace(settings=load_settings(lake_uri=str(tmp_path / "lake")))
+    monkeypatch.setattr(tasks.quality, "open_stores", lambda: stores)
+    monkeypatch.setattr(tasks.quality, "post_to_slack", lambda text: None)
+
+    def run(*failed: str, since: datetime | None = None) -> Any:
+        found = Evaluation("dqrun-1", ("2026-11",), 18, failed)
+        monkeypatch.setattr("barflow.operations.quality.evaluate", lambda *given: found)
+        last = lazy_object_proxy.Proxy(lambda: since)  # as in Airflow
+        now = {"prev_start_date_success": last, "run_id": RUN, "ti": SimpleNamespace(try_number=1)}
+        monkeypatch.setattr(tasks.quality, "get_current_context", lambda: now)
+        return tasks.quality.evaluate_rules.function()
+
+    return run
+
+
+def failed_rules() -> list[float]:
+    """Return the values of the metric."""
+    given = {"Namespace": metric_names.NAMESPACE, "MetricName": metric_names.RULES_FAILED, "Statistics": ["Maximum"]}
+    dimensions = [{"Name": metric_names.ENVIRONMENT, "Value": "dev"}]
+    now = datetime.now(UTC)
+    span = {"StartTime": now - timedelta(hours=1), "EndTime": now + timedelta(hours=1), "Period": 60}
+    points = boto3.client("cloudwatch").get_metric_statistics(**given, Dimensions=dimensions, **span)["Datapoints"]
+    return [point["Maximum"] for point in points]
+
+
+def test_rules_that_hold_are_posted_and_counted(evaluate: Callable[..., Any]) -> None:
+    assert "all 18 rules hold" in evaluate()
+    assert failed_rules() == [0]
+
+
+def test_a_rule_that_fails_is_counted_and_fails_the_task_without_a_retry(evaluate: Callable[..., Any]) -> None:
+    with pytest.raises(AirflowFailException, match=r"1 of 18 data quality rules fail on 2026-11 .*: RowCount > 0 \("):
+        evaluate("RowCount > 0 (it is 0)")
+    assert failed_rules() == [1]
+
+
+def test_nothing_is_evaluated_if_nothing_was_published_since_the_last_evaluation(evaluate: Callable[..., Any]) -> None:
+    with pytest.raises(AirflowSkipException, match="nothing was published since the last evaluation"):
+        evaluate(since=NOON)
+    assert failed_rules() == []
 
 
 def test_a_failed_task_posts_one_complete_message_to_slack(

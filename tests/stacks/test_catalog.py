@@ -16,6 +16,7 @@ from programs import program, settings_read, variable
 from barflow.market.arrow import arrow_schema
 from barflow.operations.deployment import settings_of
 from barflow.pipeline.program import parse_arguments
+from config import versions
 
 # Glue adds these before a job's own arguments.
 GLUES_OWN = ["--JOB_ID", "j_1", "--JOB_RUN_ID", "jr_1", "--JOB_NAME", "aggregate"]
@@ -113,6 +114,8 @@ def test_the_crawler_connects_to_the_warehouse_over_tls_as_the_reader(dev_deploy
     assert [properties["JDBC_ENFORCE_SSL"] for properties in both] == ["true", "true"]
     (reader,) = [properties for properties in both if "SandboxSecret" not in json.dumps(properties)]
     assert "ReaderSecret" in json.dumps(reader["SECRET_ID"])
+    assert text_of(reader["JDBC_DRIVER_JAR_URI"]).endswith(f"/drivers/postgresql-{versions.JDBC_DRIVER}.jar")
+    assert reader["JDBC_DRIVER_CLASS_NAME"] == "org.postgresql.Driver"
     for item in inputs:
         placed = item["PhysicalConnectionRequirements"]
         assert "GlueGroup" in json.dumps(placed["SecurityGroupIdList"])
@@ -120,7 +123,8 @@ def test_the_crawler_connects_to_the_warehouse_over_tls_as_the_reader(dev_deploy
 
 
 @pytest.mark.parametrize(
-    ("role", "secret"), [("Loader", "LoaderSecret"), ("Reader", "ReaderSecret"), ("Sandbox", "SandboxSecret")]
+    ("role", "secret"),
+    [("Loader", "LoaderSecret"), ("WarehouseCrawlerRole", "ReaderSecret"), ("Sandbox", "SandboxSecret")],
 )
 def test_each_role_reads_only_its_users_secret(dev_deployment: Deployment, role: str, secret: str) -> None:
     allowed = permissions(dev_deployment.templates["Catalog"], role)
@@ -128,8 +132,23 @@ def test_each_role_reads_only_its_users_secret(dev_deployment: Deployment, role:
     assert secret in read
 
 
+def test_the_warehouses_crawler_may_do_what_glue_requires_for_a_driver_of_ones_own(dev_deployment: Deployment) -> None:
+    """And the role that reads the lake may not."""
+    template = dev_deployment.templates["Catalog"]
+    allowed = permissions(template, "WarehouseCrawlerRole")
+    actions = {item.action.removeprefix("glue:") for item in allowed if ":job/" in item.resource}
+    assert actions == {"CreateJob", "DeleteJob", "GetJob", "GetJobRun", "StartJobRun"}
+    (passed,) = [item for item in allowed if item.action == "iam:PassRole"]
+    assert "WarehouseCrawlerRole" in passed.resource
+    assert "glue.amazonaws.com" in passed.condition
+    for action in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"):
+        assert ["/drivers*" in item.resource for item in allowed if item.action == action] == [True]
+    of_reader = permissions(template, "Reader")
+    assert not {item.action for item in of_reader} & {"glue:CreateJob", "iam:PassRole", "secretsmanager:GetSecretValue"}
+
+
 def test_no_role_of_glue_writes_the_lake(dev_deployment: Deployment) -> None:
-    for role in ("Loader", "Reader", "Sandbox"):
+    for role in ("Loader", "Reader", "WarehouseCrawlerRole", "Sandbox"):
         allowed = permissions(dev_deployment.templates["Catalog"], role)
         written = {item.resource for item in allowed if item.action in ("s3:PutObject", "s3:DeleteObject")}
         assert not any("Lake" in resource for resource in written)

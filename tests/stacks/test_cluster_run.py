@@ -15,6 +15,7 @@ from moto.glue.models import glue_backends
 from barflow.contract import RuntimeContract
 from barflow.errors import BarflowError
 from barflow.operations.cluster_run import Clients, run_once
+from barflow.operations.warehouse_crawl import install_command
 
 ACCOUNT = "123456789012"
 
@@ -23,8 +24,10 @@ ACCOUNT = "123456789012"
 def contract(monkeypatch: pytest.MonkeyPatch) -> Iterator[RuntimeContract]:
     """Yield a deployment's contract, with its job and crawlers in moto."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
-    made = contract_of("dev", glue={"lake_crawler": "lake", "warehouse_crawler": "warehouse"})
+    driver = "s3://code/drivers/postgresql-42.7.13.jar"
+    made = contract_of("dev", glue={"lake_crawler": "lake", "warehouse_crawler": "warehouse", "jdbc_driver": driver})
     with mock_aws():
+        boto3.client("s3").create_bucket(Bucket="code")
         glue = boto3.client("glue")
         glue.create_job(Name=made.glue.job, Role="role", Command={"Name": "glueetl"})
         for name in (made.glue.lake_crawler, made.glue.warehouse_crawler):
@@ -37,6 +40,10 @@ def contract(monkeypatch: pytest.MonkeyPatch) -> Iterator[RuntimeContract]:
 def cluster() -> Any:
     (found,) = emr_backends[ACCOUNT][REGION].clusters.values()
     return found
+
+
+def crawler_states() -> dict[str, str]:
+    return {item["Name"]: item["State"] for item in boto3.client("glue").get_crawlers()["Crawlers"]}
 
 
 def sleep_until(step: str) -> Callable[[float], None]:
@@ -58,7 +65,14 @@ def test_a_run_completes_step_and_job_and_terminates_its_cluster(contract: Runti
     assert [item.arguments for item in job.job_runs] == [{"--run-id": done["run_id"]}]
     assert "Spark step: COMPLETED" in lines
     assert "Glue job: SUCCEEDED" in lines
-    assert [crawler["State"] for crawler in boto3.client("glue").get_crawlers()["Crawlers"]] == ["RUNNING", "RUNNING"]
+    assert crawler_states() == {"lake": "RUNNING", "warehouse": "READY"}
+    assert lines[-1].endswith(f"Run `{install_command(contract.glue.jdbc_driver, contract.glue.jdbc_driver_sha256)}`")
+
+
+def test_a_run_crawls_the_warehouse_if_the_crawlers_driver_is_installed(contract: RuntimeContract) -> None:
+    boto3.client("s3").put_object(Bucket="code", Key="drivers/postgresql-42.7.13.jar", Body=b"driver")
+    run_once(contract, Clients.of(REGION), lambda text: None, sleep_until("COMPLETED"))
+    assert crawler_states() == {"lake": "RUNNING", "warehouse": "RUNNING"}
 
 
 def test_a_failed_step_terminates_the_cluster_starts_no_job_and_names_its_logs(contract: RuntimeContract) -> None:

@@ -14,7 +14,7 @@ from config.cost import Inventory
 
 OF_FUNCTION = {"TickErrors", "NoTicks"}
 ALARMS = OF_FUNCTION | {
-    "StaleBars", "RejectedShare", "TicksRefused",
+    "StaleBars", "RejectedShare", "TicksRefused", "ArchiveQuality",
     "FailedTicks", "DatabaseStorage", "DatabaseCpu", "DatabaseConnections", "HostHardware", "HostDown", "HostParts",
     "UndeliveredAlerts", "FailedAlerts", "UnpostedMessages", "RotationErrors",
 }  # fmt: skip
@@ -49,6 +49,13 @@ def test_the_alarm_of_stale_bars_has_the_environments_threshold(dev_deployment: 
     assert stale["Threshold"] == 60 * dev_deployment.environment.alarms.stale_minutes
     assert stale["Dimensions"] == [{"Name": metrics.ENVIRONMENT, "Value": "dev"}]
     assert stale["TreatMissingData"] == "notBreaching", "there are no ticks outside sessions"
+
+
+def test_the_alarm_of_the_data_quality_lasts_until_the_rules_hold(dev_deployment: Deployment) -> None:
+    quality = alarms(dev_deployment)["ArchiveQuality"]
+    assert (quality["MetricName"], quality["Statistic"], quality["Threshold"]) == (metrics.RULES_FAILED, "Maximum", 0)
+    assert quality["Dimensions"] == [{"Name": metrics.ENVIRONMENT, "Value": "dev"}]
+    assert quality["TreatMissingData"] == "ignore", "there is one value per evaluation"
 
 
 def test_the_alarm_of_undelivered_alerts_has_the_environments_threshold(dev_deployment: Deployment) -> None:

@@ -15,7 +15,7 @@ KEYS = {
         *("SshConnectionSecret", "SlackConnectionSecret", "AirflowLoginSecret", "DashboardSecret"),
     },
     "Network": {"NatAddresses", "VpcId"},
-    "Storage": {"LakeBucket", "CodeBucket", "LogsBucket", "CodeUri"},
+    "Storage": {"LakeBucket", "CodeBucket", "LogsBucket", "CodeUri", "JdbcDriver", "JdbcDriverSha256"},
     "Database": {
         *("DatabaseEndpoint", "DatabaseId", "DatabaseAdminSecret"),
         *("LoaderSecret", "ReaderSecret", "MigrateFunction"),

@@ -16,6 +16,7 @@ BUCKETS = ("Lake", "Code", "Logs")
 # The start of a role's logical id, and its user in ACCESS.
 ROLES = {
     **{"NodeRole": "emr", "Loader": "glue", "Reader": "crawler", "HostRole": "host"},
+    "WarehouseCrawlerRole": "warehouse_crawler",
     **{"Publish": "publisher", "Certificate": "certificate", "Graph": "graph", "Sandbox": "sandbox"},
 }
 

@@ -8,11 +8,14 @@ from importlib import resources
 import pytest
 
 from barflow.operations.clusters import Cluster, orphaned
+from barflow.operations.quality import Evaluation
 from barflow.operations.run_messages import (
     ADVICE,
     GENERAL_ADVICE,
     Failure,
+    failed_rules_text,
     failure_text,
+    quality_text,
     redacted_reason,
     summary_text,
 )
@@ -73,6 +76,24 @@ def test_a_summary_contains_rows_in_and_out_rejected_bars_duration_and_cost() ->
     ):
         assert part in text, part
     assert "USD" not in summary_text(Summary("local", "r", 5, 1560, loaded, 3, 754.4))
+
+
+def test_a_summary_says_in_one_line_what_the_operator_has_to_do() -> None:
+    note = "The warehouse was not crawled. Run `curl`"
+    text = summary_text(Summary("dev", "r", 5, 1560, {}, 3, 754.4, 0.2, note))
+    assert text.splitlines()[-1] == note
+
+
+def test_an_evaluation_is_reported_with_its_months_and_each_failed_rule() -> None:
+    months = ("2026-04", "2026-05")
+    text = quality_text("dev", Evaluation("dqrun-1", months, 18, ()))
+    for part in ("in dev", "all 18 rules hold", "2026-04, 2026-05", "dqrun-1"):
+        assert part in text, part
+    failed = ("RowCount > 0 (it is 0)", 'IsComplete "ts" (Value: 0.9)')
+    error = failed_rules_text(Evaluation("dqrun-2", months, 18, failed))
+    for part in ("2 of 18 data quality rules fail", "2026-04, 2026-05", *failed, "dqrun-2"):
+        assert part in error, part
+    assert "\n" not in error
 
 
 def test_a_cluster_is_orphaned_if_its_run_ended_or_is_unknown_and_old() -> None:
