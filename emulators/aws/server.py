@@ -88,7 +88,14 @@ def main() -> None:
 
 def _patch_deployment() -> None:
     """Make moto deploy this project's stacks."""
-    from emulators.aws import catalog_types, cloudformation, resource_types  # noqa: F401
+    from emulators.aws import (  # noqa: F401
+        catalog_types,
+        cloudformation,
+        exports,
+        fixed_names,
+        resource_types,
+        stack_operations,
+    )
 
 
 def _patch_services() -> None:
