@@ -91,11 +91,15 @@ def _patch_deployment() -> None:
     from emulators.aws import (  # noqa: F401
         catalog_types,
         cloudformation,
+        deliveries,
         exports,
         fixed_names,
         resource_types,
         stack_operations,
     )
+    from emulators.aws.deployed import serve_deployed_resources
+
+    serve_deployed_resources()
 
 
 def _patch_services() -> None:
