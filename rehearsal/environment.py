@@ -96,9 +96,9 @@ class RehearsedEnvironment:
         self._cdk.bootstrap()
         return "a bucket for assets"
 
-    def deploy(self) -> str:
-        """Deploy every stack, and return how many they are."""
-        self._cdk.deploy(self.folder / "outputs.json")
+    def deploy(self, version: Cdk | None = None) -> str:
+        """Deploy every stack, those of another version if it is given. Return how many they are."""
+        (version or self._cdk).deploy(self.folder / "outputs.json")
         self._set_vendor_url()
         return f"{len(self.outputs)} stacks"
 
