@@ -26,8 +26,8 @@ ALLOW_DATA_DELETION = ("-c", "allow_data_deletion=true")
 class Cdk:
     """The CDK CLI for one environment on the emulator. Each method raises BarflowError with the CLI's output."""
 
-    def __init__(self, aws: AwsEmulator, env: str, folder: Path) -> None:
-        self._env, self._folder = env, folder
+    def __init__(self, aws: AwsEmulator, env: str, folder: Path, *, checkout: Path = ROOT) -> None:
+        self._env, self._folder, self._checkout = env, folder, checkout
         own_bin = str(Path(sys.executable).parent)
         self._environment = aws.environment() | {
             "PATH": os.pathsep.join((own_bin, os.environ["PATH"])),
@@ -62,7 +62,7 @@ class Cdk:
             raise BarflowError(f"Cannot run cdk {command}: the CDK CLI is not installed. Run `make setup`.")
         done = subprocess.run(
             ["node", str(cli), command, *arguments],
-            cwd=ROOT,
+            cwd=self._checkout,
             env=self._environment,
             text=True,
             stdout=subprocess.PIPE,

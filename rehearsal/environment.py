@@ -122,9 +122,9 @@ class RehearsedEnvironment:
         found: list[dict[str, Any]] = json.loads(command.stdout)["checks"]
         return found
 
-    def deploy(self) -> str:
-        """Deploy every stack, and return how many they are."""
-        self._cdk.deploy(self.folder / "outputs.json")
+    def deploy(self, version: Cdk | None = None) -> str:
+        """Deploy every stack, those of another version if it is given. Return how many they are."""
+        (version or self._cdk).deploy(self.folder / "outputs.json")
         self._set_vendor_url()
         return f"{len(self.outputs)} stacks"
 

@@ -34,6 +34,12 @@ from rehearsal.checks import (
     readers_see_no_change,
     run_failure,
 )
+from rehearsal.deployments import (
+    check_arrows,
+    deploy_changed_version,
+    deploy_second_environment,
+    fail_first_deployments,
+)
 from rehearsal.environment import TRIES, RehearsedEnvironment
 from rehearsal.page import Step, render_page
 
@@ -103,7 +109,9 @@ def rehearse(
         step("synthesize", deployed.synth)
         step("bootstrap the account", deployed.bootstrap)
         step("check the account with barflow preflight", deployed.preflight)
+        step("fail the first deployment of each stack", partial(fail_first_deployments, deployed))
         step("deploy every stack", deployed.deploy)
+        step("check that every arrow between services is allowed", partial(check_arrows, deployed))
         step("store the secrets that the runbook names", deployed.store_secrets)
         step("start Airflow with the deployed DAGs", deployed.start_airflow)
         step("run a tick with the deployed function", deployed.run_tick)
@@ -123,6 +131,8 @@ def rehearse(
         step("run the example bot on its queue", partial(check_bot_alerts, deployed))
         step("send an alarm: it reaches Slack", partial(check_alarm_reaches_slack, deployed))
         step("check that the roles' policies allowed every call", partial(check_no_call_denied, deployed))
+        step("deploy a second version, then the first again", partial(deploy_changed_version, deployed))
+        step("deploy a second environment into the account", partial(deploy_second_environment, deployed))
     return step.done
 
 

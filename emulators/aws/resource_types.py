@@ -7,6 +7,7 @@ For any other type it keeps a record, so that a reference to the resource has a 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 from moto.cloudformation import parsing
@@ -14,6 +15,7 @@ from moto.core.common_models import CloudFormationModel
 from moto.rds.models import DBInstance, MasterUserSecret, rds_backends
 from moto.secretsmanager.models import secretsmanager_backends
 from moto.sns.models import sns_backends
+from moto.sqs.models import sqs_backends
 
 from emulators.aws.patches import Function, wrap
 
@@ -25,7 +27,11 @@ NAME_PROPERTIES = (
     "AlarmName",
     "DashboardName",
     "TopicName",
+    "Budget",
 )
+NAMES_INSIDE = ("Name", "BudgetName")
+# The type and name of each recorded resource.
+RECORDED: set[tuple[str, str]] = set()
 SUBSCRIPTION_ATTRIBUTES = {"RawMessageDelivery", "FilterPolicy", "RedrivePolicy"}
 
 
@@ -56,10 +62,14 @@ class RecordedResource(CloudFormationModel):
         """Record a resource with its given name, or its logical one."""
         properties = cloudformation_json["Properties"]
         given = next((properties[key] for key in NAME_PROPERTIES if properties.get(key)), resource_name)
-        name = given.get("Name", resource_name) if isinstance(given, dict) else given
-        service, kind = kwargs["ResourceType"].lower().split("::")[-2:]
-        arn = f"arn:aws:{service}:{region_name}:{account_id}:{kind}/{name}"
-        return cls(str(name), arn)
+        name = (
+            next((given[key] for key in NAMES_INSIDE if key in given), resource_name)
+            if isinstance(given, dict)
+            else given
+        )
+        kind = kwargs["ResourceType"]
+        RECORDED.add((kind, str(name)))
+        return cls(str(name), _arn(kind, str(name), account_id, region_name))
 
     @classmethod
     def update_from_cloudformation_json(
@@ -77,11 +87,20 @@ class RecordedResource(CloudFormationModel):
     def delete_from_cloudformation_json(
         cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str
     ) -> None:
-        """Do nothing: there is only the record."""
+        """Remove the record."""
+        RECORDED.discard((cloudformation_json["Type"], resource_name))
 
     def is_created(self) -> bool:
         """Return True: a record is complete at once."""
         return True
+
+
+def _arn(kind: str, name: str, account: str, region: str) -> str:
+    """Return the ARN of a resource of this type. An alarm's is one that policies compare."""
+    if kind == "AWS::CloudWatch::Alarm":
+        return f"arn:aws:cloudwatch:{region}:{account}:alarm:{name}"
+    service, resource = kind.lower().split("::")[-2:]
+    return f"arn:aws:{service}:{region}:{account}:{resource}/{name}"
 
 
 class Secret(RecordedResource):
@@ -174,7 +193,75 @@ def _generate(backend: Any, rules: dict[str, Any]) -> str:
     return json.dumps(json.loads(rules["SecretStringTemplate"]) | {rules["GenerateStringKey"]: password})
 
 
+class AppliedPolicy(RecordedResource):
+    """A resource policy, applied to moto's topics or queues. ``targets`` names the property that lists them."""
+
+    targets: str
+
+    @classmethod
+    def create_from_cloudformation_json(
+        cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str, **kwargs: Any
+    ) -> AppliedPolicy:
+        """Apply the policy."""
+        policy = cls(resource_name, resource_name)
+        policy._apply(cloudformation_json["Properties"], account_id, region_name)
+        return policy
+
+    @classmethod
+    def update_from_cloudformation_json(
+        cls,
+        original_resource: RecordedResource,
+        new_resource_name: str,
+        cloudformation_json: Any,
+        account_id: str,
+        region_name: str,
+    ) -> RecordedResource:
+        """Apply the policy instead of the former one."""
+        assert isinstance(original_resource, AppliedPolicy)
+        original_resource._apply(cloudformation_json["Properties"], account_id, region_name)
+        return original_resource
+
+    def delete(self, account_id: str, region_name: str) -> None:
+        """Remove the policy from its topics or queues, those that still exist."""
+        for name in self.names:
+            with suppress(Exception):
+                self._set(name, "", account_id, region_name)
+
+    def _apply(self, properties: dict[str, Any], account_id: str, region_name: str) -> None:
+        self.names = properties[self.targets]
+        for name in self.names:
+            self._set(name, json.dumps(properties["PolicyDocument"]), account_id, region_name)
+
+    @staticmethod
+    def _set(name: str, document: str, account_id: str, region_name: str) -> None:
+        raise NotImplementedError
+
+
+class TopicPolicy(AppliedPolicy):
+    """The policy of topics. It replaces the default policy, which allows the account's owner."""
+
+    targets = "Topics"
+
+    @staticmethod
+    def _set(name: str, document: str, account_id: str, region_name: str) -> None:
+        backend = sns_backends[account_id][region_name]
+        topic = backend.get_topic(name)
+        topic.policy = document or json.dumps(topic._create_default_topic_policy(region_name, account_id, topic.name))
+
+
+class QueuePolicy(AppliedPolicy):
+    """The policy of queues."""
+
+    targets = "Queues"
+
+    @staticmethod
+    def _set(name: str, document: str, account_id: str, region_name: str) -> None:
+        sqs_backends[account_id][region_name].get_queue(name.rsplit("/", 1)[-1]).policy = document
+
+
 TYPES: dict[str, type[CloudFormationModel]] = {
+    "AWS::SNS::TopicPolicy": TopicPolicy,
+    "AWS::SQS::QueuePolicy": QueuePolicy,
     "AWS::SecretsManager::Secret": Secret,
     "AWS::SecretsManager::SecretTargetAttachment": SecretAttachment,
     "AWS::SNS::Subscription": Subscription,
@@ -200,6 +287,7 @@ def _create_instance(
     group = properties.get("DBParameterGroupName")
     properties["DBParameterGroupName"] = getattr(group, "name", group)
     instance: DBInstance = original(cls, name, body, *where, **more)
+    instance.deletion_protection = properties.get("DeletionProtection", False)
     instance.master_user_secret = MasterUserSecret(instance, properties["MasterUserSecret"]["KmsKeyId"])
     return instance
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -62,18 +62,22 @@ class Runtime:
         """Inject a fault into the next ``times`` programs.
 
         A program is killed when it prints a line that contains ``at``; if that is empty, when it prints its first line.
+        Faults that nothing has met yet stay.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for number in range(times):
+        left = [int(mark.suffix[1:]) for mark in self.folder.glob(f"{fault.name}.*[0-9]")]
+        first = max(left, default=-1) + 1
+        for number in range(first, first + times):
             (self.folder / f"{fault.name}.{number}").write_text(at)
 
-    def take(self, fault: Fault) -> str | None:
-        """Use up one injected fault and return its ``at``; return None if none is left."""
-        for mark in sorted(self.folder.glob(f"{fault.name}.[0-9]")):
+    def take(self, fault: Fault, wanted: Callable[[str], bool] = lambda at: True) -> str | None:
+        """Use up one injected fault whose ``at`` is wanted, and return that; return None if none is left."""
+        for mark in sorted(self.folder.glob(f"{fault.name}.*[0-9]")):
             taken = mark.with_suffix(".taken")
             with suppress(FileNotFoundError):  # another program took it first
-                mark.rename(taken)
-                return taken.read_text()
+                if wanted(mark.read_text()):
+                    mark.rename(taken)
+                    return taken.read_text()
         return None
 
     def clear_faults(self) -> None:
@@ -98,6 +102,17 @@ _in_use: list[Runtime] = []
 def use(runtime: Runtime) -> None:
     """Make this the runtime of the process. The emulator's process calls it once, before it serves."""
     _in_use[:] = [runtime]
+
+
+def take_fault(fault: Fault, wanted: Callable[[str], bool]) -> bool:
+    """Use up one injected fault whose ``at`` is wanted. Return False if there is none, or no runtime."""
+    return bool(_in_use) and _in_use[0].take(fault, wanted) is not None
+
+
+def record_dropped(message: str) -> None:
+    """Record a message that a service could not deliver, with the denied calls; do nothing without a runtime."""
+    if _in_use:
+        _in_use[0].record_denial(message)
 
 
 def current() -> Runtime:

@@ -88,7 +88,20 @@ def main() -> None:
 
 def _patch_deployment() -> None:
     """Make moto deploy this project's stacks."""
-    from emulators.aws import access_analyzer, account_apis, catalog_types, cloudformation, resource_types  # noqa: F401
+    from emulators.aws import (  # noqa: F401
+        access_analyzer,
+        account_apis,
+        catalog_types,
+        cloudformation,
+        deliveries,
+        exports,
+        fixed_names,
+        resource_types,
+        stack_operations,
+    )
+    from emulators.aws.deployed import serve_deployed_resources
+
+    serve_deployed_resources()
 
 
 def _patch_services() -> None:

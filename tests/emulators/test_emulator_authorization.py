@@ -141,7 +141,10 @@ def test_an_attached_policy_counts_like_an_inline_one(aws: Aws) -> None:
 
 
 def test_a_deployed_subscription_filters_messages(aws: Aws) -> None:
-    queue = aws.client("sqs").create_queue(QueueName="subscribed")["QueueUrl"]
+    own = {"ArnEquals": {"aws:SourceArn": f"arn:aws:sns:{REGION}:{ACCOUNT}:subscribed"}}
+    to_queue = allow("sqs:SendMessage", **own) | {"Principal": {"Service": "sns.amazonaws.com"}}
+    policy = json.dumps({"Version": VERSION, "Statement": [to_queue]})
+    queue = aws.client("sqs").create_queue(QueueName="subscribed", Attributes={"Policy": policy})["QueueUrl"]
     topic = aws.client("sns").create_topic(Name="subscribed")["TopicArn"]
     properties = {
         **{"TopicArn": topic, "Protocol": "sqs", "Endpoint": f"arn:aws:sqs:{REGION}:{ACCOUNT}:subscribed"},

@@ -49,28 +49,38 @@ class Database:
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[Database]:
-    """A deployed database; the server is separate because it gets passwords."""
+def database_aws() -> Iterator[Aws]:
+    """An emulator with a PostgreSQL server, which is separate because it gets passwords."""
     with tempfile.TemporaryDirectory(prefix="barflow-tests-", ignore_cleanup_errors=True) as folder:
         state = State.create(Path(folder) / "state", source={"kind": "synthetic"}, as_of=None)
         with Services(state, print, mongo=False) as services:
             runtime = Runtime(Path(folder) / "aws", services.warehouse_dsn)
             with AwsEmulator(runtime) as emulator:
-                aws = Aws(emulator, runtime)
-                stacks = aws.client("cloudformation")
-                stacks.create_stack(StackName="database", TemplateBody=json.dumps(TEMPLATE))
-                (stack,) = stacks.describe_stacks(StackName="database")["Stacks"]
-                outputs = {item["OutputKey"]: item["OutputValue"] for item in stack["Outputs"]}
-                secret = aws.client("secretsmanager").get_secret_value(SecretId=outputs["Secret"])
-                user = json.loads(secret["SecretString"])
-                address = {"host": outputs["Address"], "port": 5432, "dbname": "barflow"}
-                found = {**address, "user": user["username"], "password": user["password"], "sslmode": "require"}
-                yield Database(aws, outputs["Secret"], found)
+                yield Aws(emulator, runtime)
+
+
+def deploy(aws: Aws, name: str) -> Database:
+    """Deploy a database in a stack."""
+    stacks = aws.client("cloudformation")
+    stacks.create_stack(StackName=name, TemplateBody=json.dumps(TEMPLATE))
+    (stack,) = stacks.describe_stacks(StackName=name)["Stacks"]
+    outputs = {item["OutputKey"]: item["OutputValue"] for item in stack["Outputs"]}
+    secret = aws.client("secretsmanager").get_secret_value(SecretId=outputs["Secret"])
+    user = json.loads(secret["SecretString"])
+    address = {"host": outputs["Address"], "port": 5432, "dbname": "barflow"}
+    owner = {**address, "user": user["username"], "password": user["password"], "sslmode": "require"}
+    return Database(aws, outputs["Secret"], owner)
+
+
+@pytest.fixture(scope="module")
+def database(database_aws: Aws) -> Database:
+    """A deployed database."""
+    return deploy(database_aws, "database")
 
 
 @pytest.fixture(scope="module")
 def owner(database: Database) -> dict[str, Any]:
-    """The connection settings of the owner."""
+    """The connection settings of its owner."""
     return database.owner
 
 
@@ -162,3 +172,21 @@ def test_a_crawler_with_its_own_driver_needs_the_permission_to_create_a_job(craw
     status, error, _ = crawl(crawled, "no-job", driver, role="creates-no-job")
     assert status == "FAILED"
     assert "not authorized to perform: glue:CreateJob" in error
+
+
+def test_a_second_database_has_the_same_names_and_other_data(database_aws: Aws, owner: dict[str, Any]) -> None:
+    second = deploy(database_aws, "another-environment").owner
+    assert second["user"] == owner["user"]
+    assert second["host"] != owner["host"]
+    for settings in (owner, second):
+        with psycopg.connect(**settings) as connection:
+            connection.execute("create table only_here (n int)")
+
+
+def test_a_deleted_database_does_not_answer_and_can_be_deployed_again(database_aws: Aws) -> None:
+    first = deploy(database_aws, "again").owner
+    database_aws.client("cloudformation").delete_stack(StackName="again")
+    with pytest.raises(psycopg.OperationalError, match="refused"):
+        psycopg.connect(**first)
+    with psycopg.connect(**deploy(database_aws, "again").owner) as connection:
+        assert connection.execute("select 1").fetchone() == (1,)
