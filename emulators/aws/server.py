@@ -88,12 +88,23 @@ def main() -> None:
 
 def _patch_deployment() -> None:
     """Make moto deploy this project's stacks."""
-    from emulators.aws import catalog_types, cloudformation, resource_types  # noqa: F401
+    from emulators.aws import catalog_types, cloudformation, operations_types, resource_types  # noqa: F401
 
 
 def _patch_services() -> None:
     """Make moto run what is deployed. This comes second: rds wraps what resource_types has wrapped."""
-    from emulators.aws import athena, authorization, crawlers, emr, glue, lambda_functions, rds, rotation  # noqa: F401
+    from emulators.aws import (  # noqa: F401
+        athena,
+        authorization,
+        cloudwatch,
+        crawlers,
+        emr,
+        glue,
+        host_commands,
+        lambda_functions,
+        rds,
+        rotation,
+    )
 
 
 if __name__ == "__main__":
