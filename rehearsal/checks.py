@@ -149,6 +149,12 @@ def check_alarm_reaches_slack(deployed: RehearsedEnvironment) -> str:
     return f"{alarm['AlarmName']}, one of {len(alarms)}"
 
 
+def check_verify(deployed: RehearsedEnvironment) -> str:
+    """Run `barflow verify` as an operator does. Each of its checks must pass."""
+    found = json.loads(deployed.run_barflow("verify", "--env", deployed.env, "--yes", "--json"))
+    return f"{len(found['checks'])} checks passed"
+
+
 def find_slack_message(deployed: RehearsedEnvironment, since: int, *texts: str) -> str:
     """Return the newest Slack message, from number ``since`` on, that contains all the texts."""
     messages: list[str] = [post["text"] for post in deployed.slack.posts[since:]]

@@ -29,6 +29,7 @@ from rehearsal.checks import (
     check_no_call_denied,
     check_no_cluster_runs,
     check_rows,
+    check_verify,
     find_slack_message,
     readers_see_no_change,
     run_failure,
@@ -118,6 +119,7 @@ def rehearse(
         step("run the sweep: it terminates orphaned clusters", deployed.sweep)
         step("run the example bot on its queue", partial(check_bot_alerts, deployed))
         step("send an alarm: it reaches Slack", partial(check_alarm_reaches_slack, deployed))
+        step("run barflow verify", partial(check_verify, deployed))
         step("check that the roles' policies allowed every call", partial(check_no_call_denied, deployed))
     return step.done
 
