@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
+
+import psycopg
 
 from barflow.alerts.rules import SilenceRule, load_rules
 from barflow.errors import BarflowError
@@ -162,6 +164,28 @@ def check_alarm_reaches_slack(deployed: RehearsedEnvironment) -> str:
     deployed.client("sns").publish(TopicArn=topic, Message=json.dumps(message))
     find_slack_message(deployed, posted, alarm["AlarmName"], "is ALARM", alarm["AlarmDescription"])
     return f"{alarm['AlarmName']}, one of {len(alarms)}"
+
+
+def check_verify(deployed: RehearsedEnvironment) -> str:
+    """Run `barflow verify` as an operator does. Each of its checks must pass."""
+    found = json.loads(deployed.run_barflow("verify", "--env", deployed.env, "--yes", "--json"))
+    return f"{len(found['checks'])} checks passed"
+
+
+def rotate_passwords(deployed: RehearsedEnvironment) -> str:
+    """Let Secrets Manager renew every password that it rotates. The new one must work and the old one must not."""
+    store = deployed.client("secretsmanager")
+    rotated = [item["Name"] for item in store.list_secrets()["SecretList"] if item.get("RotationEnabled")]
+    for name in rotated:
+        before = deployed.dsn(name)
+        version = store.rotate_secret(SecretId=name)["VersionId"]
+        if store.get_secret_value(SecretId=name)["VersionId"] != version:
+            raise BarflowError(f"the password of {name} is still the old one: see the log of its rotation function")
+        psycopg.connect(deployed.dsn(name)).close()
+        with suppress(psycopg.OperationalError):
+            psycopg.connect(before).close()
+            raise BarflowError(f"the old password of {name} still works")
+    return f"{len(rotated)} passwords renewed, the old ones denied"
 
 
 def find_slack_message(deployed: RehearsedEnvironment, since: int, *texts: str) -> str:

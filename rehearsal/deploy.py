@@ -49,6 +49,11 @@ class Cdk:
         options = ("--all", "--require-approval", "never", "--method", "direct")
         return self._run_on_assembly("deploy", *options, "--outputs-file", str(outputs))
 
+    def deploy_app(self, app: str, outputs: Path, *options: str) -> str:
+        """Deploy another app, such as the delivery roles, and write its outputs to a file."""
+        ask = ("--require-approval", "never", "--method", "direct", "--output", f"{self._folder}-other")
+        return self._run("deploy", "--app", app, *ask, "--outputs-file", str(outputs), *options)
+
     def destroy(self) -> str:
         """Delete every stack."""
         return self._run_on_assembly("destroy", "--all", "--force")

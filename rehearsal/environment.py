@@ -128,6 +128,10 @@ class RehearsedEnvironment:
         self._set_vendor_url()
         return f"{len(self.outputs)} stacks"
 
+    def deploy_app(self, app: str, outputs: Path, *options: str) -> str:
+        """Deploy another app of the repository, and write its outputs to a file."""
+        return self._cdk.deploy_app(app, outputs, *options)
+
     def _set_vendor_url(self) -> None:
         """Write the Twelve Data emulator's address into the runtime contract, from which Airflow's tasks read it."""
         ssm, name = self.client("ssm"), parameter_name(self.env)
@@ -174,7 +178,9 @@ class RehearsedEnvironment:
             if len(found) != 1:
                 raise BarflowError(f"the runbook names the secret {name}, for which the rehearsal has no value")
             store.put_secret_value(SecretId=name, SecretString=found[0])
-        return f"{len(names)} secrets"
+        # The runbook creates its key with other commands. Airflow does not use SSH here.
+        store.put_secret_value(SecretId=self.outputs["Secrets"]["SshConnectionSecret"], SecretString="{}")
+        return f"{len(names) + 1} secrets"
 
     def variables(self, **more: str) -> dict[str, str]:
         """Return the environment of a program that uses the deployment from outside."""

@@ -30,8 +30,10 @@ from rehearsal.checks import (
     check_no_cluster_runs,
     check_rows,
     check_rules,
+    check_verify,
     find_slack_message,
     readers_see_no_change,
+    rotate_passwords,
     run_failure,
 )
 from rehearsal.deployments import (
@@ -119,17 +121,19 @@ def rehearse(
         inspect(deployed)
         check_run(deployed, step)
         for scenario in SCENARIOS:
-            step("trade one more session, run a tick", partial(run_next_tick, deployed))
+            step("advance the market a session, run a tick", partial(run_next_tick, deployed))
             step(scenario.name, partial(run_to_failure, deployed, scenario))
-        step("trade one more session, run a tick with its DAG", partial(run_next_tick_in_airflow, deployed))
+        step("advance the market a session, run a tick with its DAG", partial(run_next_tick_in_airflow, deployed))
         step("backfill the session before the first one", deployed.backfill)
         step("install the driver of the warehouse's crawler", deployed.install_driver)
+        step("rotate the passwords of the warehouse", partial(rotate_passwords, deployed))
         step("run process_bars, kill its worker twice", partial(run_with_killed_workers, deployed))
         check_run(deployed, step)
         step("evaluate the data quality rules", partial(check_rules, deployed))
         step("run the sweep: it terminates orphaned clusters", deployed.sweep)
         step("run the example bot on its queue", partial(check_bot_alerts, deployed))
         step("send an alarm: it reaches Slack", partial(check_alarm_reaches_slack, deployed))
+        step("run barflow verify", partial(check_verify, deployed))
         step("check that the roles' policies allowed every call", partial(check_no_call_denied, deployed))
         step("deploy a second version, then the first again", partial(deploy_changed_version, deployed))
         step("deploy a second environment into the account", partial(deploy_second_environment, deployed))

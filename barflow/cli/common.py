@@ -6,12 +6,14 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from barflow.errors import BadInputError
 from barflow.settings import load_settings
 
 if TYPE_CHECKING:
@@ -50,6 +52,14 @@ def show_result(result: dict[str, Any], as_json: bool) -> None:
     else:
         for name, value in result.items():
             out.print(f"{name}: {value}", markup=False)
+
+
+def parse_day(text: str, option: str) -> date:
+    """Return the day that an option names. Raise BadInputError for anything else."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").date()  # noqa: DTZ007
+    except ValueError:
+        raise BadInputError(f"{option} {text}: give a day such as 2025-01-02") from None
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,17 +17,18 @@ from typer.core import TyperGroup
 
 from barflow import __version__
 from barflow.cli.alerts import alerts_app
-from barflow.cli.common import Env, Json, State, Symbols, log, opened, out, print_json, show_result
+from barflow.cli.common import Env, Json, State, Symbols, log, opened, out, parse_day, print_json, show_result
 from barflow.cli.rejected import rejected_app
 from barflow.cli.rooms import room_commands
+from barflow.cli.verify import compare, verify
 from barflow.errors import BadInputError, BarflowError
 from barflow.settings import load_settings, parse_symbols
 
 # The help lists commands in this order: the pipeline, its results, the deployment. Others follow by name.
 ORDER = (
-    *("demo", "ingest", "process", "aggregate", "backfill", "status", "rejected"),
+    *("demo", "ingest", "process", "aggregate", "backfill", "status", "compare", "rejected"),
     *("sql", "export", "alerts", "dashboard"),
-    *("migrate", "run", "preflight", "runbook", "cost"),
+    *("migrate", "run", "preflight", "verify", "runbook", "cost"),
 )
 # Exit codes after Ctrl-C (set by Typer) and after SIGTERM.
 STOPPED = (130, 143)
@@ -63,6 +63,8 @@ app = typer.Typer(
 )
 app.add_typer(rejected_app, name="rejected")
 app.add_typer(alerts_app, name="alerts")
+app.command(epilog="Example:  barflow compare --session 2025-07-02")(compare)
+app.command(epilog="Example:  barflow verify --env dev --only tick,rows")(verify)
 
 
 def main() -> None:
@@ -229,14 +231,6 @@ def backfill(
             report = run_backfill(stores, names, first, last, log, advance)
         show_tick(report, as_json)
     raise_errors(report)
-
-
-def parse_day(text: str, option: str) -> date:
-    """Return the day that an option names. Raise BadInputError for anything else."""
-    try:
-        return datetime.strptime(text, "%Y-%m-%d").date()  # noqa: DTZ007
-    except ValueError:
-        raise BadInputError(f"{option} {text}: give a day such as 2025-01-02") from None
 
 
 @app.command(epilog="Example:  barflow status --json")

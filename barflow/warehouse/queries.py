@@ -1,7 +1,8 @@
-"""Queries on the warehouse: a user's read-only statement, bar counts per session, and the load ledger."""
+"""Queries on the warehouse: a user's read-only statement, a session's rows, bar counts, and the load ledger."""
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import psycopg
@@ -72,6 +73,26 @@ def loaded_rows(connection: psycopg.Connection[Any], load_id: str) -> dict[str, 
             (f"{load_id}-",),
         )
         return {table: int(rows) for table, rows in found}
+
+
+def session_dates(connection: psycopg.Connection[Any], limit: int) -> list[date]:
+    """Return the newest session dates that have daily bars, newest first."""
+    with warehouse_errors("list its sessions"):
+        found = connection.execute(
+            "select distinct session_date from market.bar_1d order by session_date desc limit %s", (limit,)
+        )
+        return [day for (day,) in found]
+
+
+def rows_of_session(
+    connection: psycopg.Connection[Any], table: str, day: date
+) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Return every row of a session in a table of the schema market, by its key: the first two columns."""
+    query = sql.SQL("select * from {} where session_date = %s").format(sql.Identifier("market", table))
+    with warehouse_errors("read a session"):
+        cursor = connection.execute(query, (day,))
+        names = [column.name for column in cursor.description or ()]
+        return {row[:2]: dict(zip(names, row, strict=True)) for row in cursor}
 
 
 def last_load(connection: psycopg.Connection[Any]) -> dict[str, Any] | None:

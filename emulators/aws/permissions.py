@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from moto.athena.models import athena_backends
+from moto.cloudformation.models import cloudformation_backends
+from moto.ec2.models import ec2_backends
 from moto.emr.models import emr_backends
 from moto.glue.models import glue_backends
 from moto.iam.models import iam_backends
@@ -66,7 +68,16 @@ def on_key(action: str, key: str | None, service: str) -> Iterator[Permission]:
     """Yield an action on a customer-managed key, through the service that uses it; yield nothing without a key."""
     if key is not None:
         resource = key if key.startswith("arn:") else _arn("kms", f"key/{key}")
-        yield Permission(action, resource, {"kms:ViaService": (f"{service}.{REGION}.amazonaws.com",)})
+        through = {"kms:ViaService": (f"{service}.{REGION}.amazonaws.com",)}
+        yield Permission(action, resource, {**through, **stack_tags(resource.rsplit("/", 1)[-1])})
+
+
+def stack_tags(physical_id: str) -> dict[str, tuple[str, ...]]:
+    """Return the condition keys of a resource's tags: CloudFormation gives a resource the tags of its stack."""
+    for stack in cloudformation_backends[ACCOUNT][REGION].stacks.values():
+        if any(getattr(item, "physical_resource_id", None) == physical_id for item in stack.stack_resources):
+            return {f"aws:ResourceTag/{name}": (value,) for name, value in stack.tags.items()}
+    return {}
 
 
 def of_crawl(crawler: Any) -> Iterator[Permission]:
@@ -153,6 +164,12 @@ def _pass_role(role: str, service: str) -> Permission:
     name = role.rsplit("/", 1)[-1]
     passed_to = {"iam:PassedToService": (f"{service}.amazonaws.com",)}
     return Permission("iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/{name}", passed_to)
+
+
+def _describe_secret(parameters: Parameters) -> Iterator[Permission]:
+    name = parameters["SecretId"]
+    secret = secretsmanager_backends[ACCOUNT][REGION].secrets.get(name)
+    yield Permission("secretsmanager:DescribeSecret", secret.arn if secret else _arn("secretsmanager", name))
 
 
 def _get_secret(parameters: Parameters) -> Iterator[Permission]:
@@ -262,6 +279,21 @@ def _on_query(action: str) -> Permissions:
     return permissions
 
 
+def _send_command(parameters: Parameters) -> Iterator[Permission]:
+    """Yield what a command needs: its document, which is AWS's own, and each instance with its tags."""
+    yield Permission("ssm:SendCommand", f"arn:aws:ssm:{REGION}::document/{parameters['DocumentName']}")
+    for instance in parameters["InstanceIds"]:
+        tags = ec2_backends[ACCOUNT][REGION].get_instance(instance).get_tags()
+        keys = {f"aws:ResourceTag/{tag['key']}": (tag["value"],) for tag in tags}
+        yield Permission("ssm:SendCommand", _arn("ec2", f"instance/{instance}"), keys)
+
+
+def _global(action: str, kind: str, parameter: str) -> Permissions:
+    """Return the permission of an action on a resource that belongs to no region."""
+    service = action.split(":")[0]
+    return lambda parameters: iter([Permission(action, f"arn:aws:{service}::{ACCOUNT}:{kind}/{parameters[parameter]}")])
+
+
 def _on(action: str, kind: str, parameter: str, separator: str = "/") -> Permissions:
     """Return the permission of an action on the resource that a parameter names, or on all of its kind without one."""
 
@@ -269,6 +301,16 @@ def _on(action: str, kind: str, parameter: str, separator: str = "/") -> Permiss
         name = str(parameters.get(parameter) or "*")
         arn = name if name.startswith("arn:") else _arn(action.split(":")[0], f"{kind}{separator}{name}")
         yield Permission(action, arn)
+
+    return permissions
+
+
+def _on_tagged(action: str, kind: str, parameter: str) -> Permissions:
+    """Return the permission of an action on the resource of a stack, with its tags as condition keys."""
+
+    def permissions(parameters: Parameters) -> Iterator[Permission]:
+        name = str(parameters[parameter])
+        yield Permission(action, _arn(action.split(":")[0], f"{kind}/{name}"), stack_tags(name))
 
     return permissions
 
@@ -307,14 +349,14 @@ ACCOUNT_READS = (
 )
 PERMISSIONS: Mapping[str, Permissions] = {
     **{call: _on_anything(call) for call in ACCOUNT_READS},
-    "budgets:DescribeBudget": _on_anything("budgets:ViewBudget"),
-    "monitoring:DescribeAlarms": _on_anything("cloudwatch:DescribeAlarms"),
     "monitoring:ListDashboards": _on_anything("cloudwatch:ListDashboards"),
     "athena:GetQueryExecution": _on_query("GetQueryExecution"),
     "athena:GetQueryResults": _on_query("GetQueryResults"),
     "athena:GetWorkGroup": _on("athena:GetWorkGroup", "workgroup", "WorkGroup"),
     "athena:StartQueryExecution": _start_query,
     "athena:StopQueryExecution": _on_query("StopQueryExecution"),
+    "budgets:DescribeBudget": _global("budgets:ViewBudget", "budget", "BudgetName"),
+    "cloudformation:DescribeStacks": _on("cloudformation:DescribeStacks", "stack", "StackName"),
     "elasticmapreduce:AddJobFlowSteps": _on_cluster("AddJobFlowSteps"),
     "elasticmapreduce:CancelSteps": _on_cluster("CancelSteps"),
     "elasticmapreduce:DescribeCluster": _on_cluster("DescribeCluster"),
@@ -329,20 +371,32 @@ PERMISSIONS: Mapping[str, Permissions] = {
     "glue:GetDataQualityResult": _on_evaluation("glue:GetDataQualityResult", "ResultId"),
     "glue:GetDataQualityRulesetEvaluationRun": _on_evaluation("glue:GetDataQualityRulesetEvaluationRun", "RunId"),
     "glue:GetJob": _on("glue:GetJob", "job", "JobName"),
-    "glue:GetJobRun": _on("glue:GetJobRun", "job", "JobName"),
+    "glue:GetJobRun": _on_tagged("glue:GetJobRun", "job", "JobName"),
     "glue:GetJobRuns": _on("glue:GetJobRuns", "job", "JobName"),
-    "glue:StartCrawler": _on("glue:StartCrawler", "crawler", "Name"),
+    "glue:StartCrawler": _on_tagged("glue:StartCrawler", "crawler", "Name"),
     "glue:StartDataQualityRulesetEvaluationRun": _start_evaluation,
-    "glue:StartJobRun": _on("glue:StartJobRun", "job", "JobName"),
+    "glue:StartJobRun": _on_tagged("glue:StartJobRun", "job", "JobName"),
     "glue:UpdateJob": _update_job,
     "lambda:Invoke": _on("lambda:InvokeFunction", "function", "FunctionName", ":"),
+    "lambda:GetFunctionConfiguration": _on("lambda:GetFunctionConfiguration", "function", "FunctionName", ":"),
+    "logs:FilterLogEvents": _on("logs:FilterLogEvents", "log-group", "logGroupName", ":"),
+    "monitoring:DescribeAlarms": _on("cloudwatch:DescribeAlarms", "alarm", "AlarmName", ":"),
+    "monitoring:GetDashboard": _global("cloudwatch:GetDashboard", "dashboard", "DashboardName"),
+    "monitoring:GetMetricData": _on_anything("cloudwatch:GetMetricData"),
+    "monitoring:SetAlarmState": _on("cloudwatch:SetAlarmState", "alarm", "AlarmName", ":"),
     "monitoring:PutMetricData": _put_metric_data,
     "rds:DescribeDBInstances": _on("rds:DescribeDBInstances", "db", "DBInstanceIdentifier", ":"),
+    "secretsmanager:DescribeSecret": _describe_secret,
     "secretsmanager:GetSecretValue": _get_secret,
+    "sns:ListSubscriptionsByTopic": _on("sns:ListSubscriptionsByTopic", "", "TopicArn", ""),
     "sns:Publish": _publish,
     "sns:PublishBatch": _publish,
+    "sqs:ChangeMessageVisibility": _on_queue("ChangeMessageVisibility"),
     "sqs:DeleteMessage": _on_queue("DeleteMessage"),
     "sqs:ReceiveMessage": _on_queue("ReceiveMessage"),
+    "ssm:CancelCommand": _on_anything("ssm:CancelCommand"),
+    "ssm:GetCommandInvocation": _on_anything("ssm:GetCommandInvocation"),
+    "ssm:SendCommand": _send_command,
     "ssm:GetParameter": _get_parameter,
     # Everyone may call it: it needs no permission.
     "sts:GetCallerIdentity": lambda parameters: iter(()),

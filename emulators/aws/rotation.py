@@ -41,6 +41,9 @@ class RotationSchedule(RecordedResource):
         arn = properties["SecretId"]
         secret = secretsmanager_backends[account_id][region_name].secrets[arn]
         secret.rotation_enabled, secret.hosted_rotation = True, function
+        secret.rotation_requested = True  # without which moto does not describe the rotation
+        name = function["RotationLambdaName"]
+        secret.rotation_lambda_arn = f"arn:aws:lambda:{region_name}:{account_id}:function:{name}"
         return cls(arn, arn)
 
 

@@ -96,6 +96,7 @@ def _patch_deployment() -> None:
         deliveries,
         exports,
         fixed_names,
+        operations_types,
         resource_types,
         stack_operations,
     )
@@ -109,10 +110,12 @@ def _patch_services() -> None:
     from emulators.aws import (  # noqa: F401
         athena,
         authorization,
+        cloudwatch,
         crawlers,
         data_quality,
         emr,
         glue,
+        host_commands,
         lambda_functions,
         rds,
         rotation,

@@ -1,4 +1,4 @@
-"""An emulator of Slack on a free loopback port: chat.postMessage and an incoming webhook.
+"""An emulator of Slack on a free loopback port: chat.postMessage, chat.delete and an incoming webhook.
 
 It answers as Slack does, also to a wrong token: ``{"ok": false, "error": …}`` with status 200. With a fault it answers
 429 with Retry-After, a proxy's page with 500 or truncated JSON, or closes the connection without an answer.
@@ -36,11 +36,13 @@ class Fault:
 class SlackEmulator:
     """Slack, running from ``__enter__`` to ``__exit__``.
 
-    ``posts`` holds the channel and text of each accepted post; ``attempts`` also counts those that met a fault.
+    ``posts`` holds the channel and text of each accepted post, ``deleted`` those that were deleted later; ``attempts``
+    also counts those that met a fault.
     """
 
     fault: Fault | None = None
     posts: list[dict[str, Any]] = field(default_factory=list)
+    deleted: list[dict[str, Any]] = field(default_factory=list)
     attempts: int = 0
 
     @property
@@ -98,15 +100,32 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == HOOK:
             self.slack.posts.append({"channel": "webhook", "text": json.loads(body)["text"]})
             self._answer(200, "ok")
-        elif self.path != "/api/chat.postMessage":
+        elif self.path not in ("/api/chat.postMessage", "/api/chat.delete"):
             self._refuse("unknown_method")
         elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self._refuse("invalid_auth")
         else:
             form = {name: values[0] for name, values in parse_qs(body).items()}
             post = json.loads(body) if body.startswith("{") else form
-            self.slack.posts.append({"channel": post["channel"], "text": post["text"]})
-            self._answer(200, json.dumps({"ok": True, "ts": f"{len(self.slack.posts)}.0"}))
+            self._post(post) if self.path == "/api/chat.postMessage" else self._delete(post)
+
+    def _post(self, post: dict[str, Any]) -> None:
+        """Accept a post. Slack answers with the id of the channel that the post names."""
+        self.slack.posts.append({"channel": post["channel"], "text": post["text"]})
+        answer = {"ok": True, "ts": f"{len(self.slack.posts)}.0", "channel": f"C-{post['channel']}"}
+        self._answer(200, json.dumps(answer))
+
+    def _delete(self, given: dict[str, Any]) -> None:
+        """Delete a post, named by the channel's id and the post's ts; a channel's name is not accepted."""
+        number = int(given["ts"].partition(".")[0]) - 1
+        found = self.slack.posts[number] if number in range(len(self.slack.posts)) else None
+        if not given["channel"].startswith("C-"):
+            self._refuse("channel_not_found")
+        elif found is None or found in self.slack.deleted:
+            self._refuse("message_not_found")
+        else:
+            self.slack.deleted.append(found)
+            self._answer(200, json.dumps({"ok": True, "ts": given["ts"], "channel": given["channel"]}))
 
     def _refuse(self, code: str) -> None:
         if self.path == HOOK:

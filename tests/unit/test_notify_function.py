@@ -11,6 +11,7 @@ import boto3
 import pytest
 from harness import program
 from moto import mock_aws
+from slack_sdk import WebClient
 
 from emulators.slack.server import TOKEN, SlackEmulator
 
@@ -24,6 +25,14 @@ def test_an_alarm_is_shown_with_name_state_and_description(notify: ModuleType) -
     body = {"AlarmName": "Barflow-dev-StaleBars", "NewStateValue": "ALARM", "AlarmDescription": "See the runbook."}
     text = notify.as_text({"Message": json.dumps(body)})
     assert text == ":red_circle: *Barflow-dev-StaleBars* is ALARM\nSee the runbook."
+
+
+def test_the_reason_of_a_test_is_shown_instead_of_the_description(notify: ModuleType) -> None:
+    body = {"AlarmName": "A", "NewStateValue": "ALARM", "AlarmDescription": "See the runbook."}
+    test = notify.as_text({"Message": json.dumps(body | {"NewStateReason": "Test 1 by `barflow verify`"})})
+    assert test.splitlines()[1] == "Test 1 by `barflow verify`"
+    real = notify.as_text({"Message": json.dumps(body | {"NewStateReason": "Threshold Crossed"})})
+    assert real.splitlines()[1] == "See the runbook."
 
 
 def test_a_failed_job_is_shown_with_its_name_and_reason(notify: ModuleType) -> None:
@@ -76,6 +85,17 @@ def test_a_token_is_used_from_the_message_after_it_was_stored(notify: ModuleType
     boto3.client("secretsmanager").put_secret_value(SecretId="slack", SecretString=TOKEN)
     notify.handler(OVER_BUDGET, None)
     assert [post["text"] for post in slack.posts] == ["*AWS Budgets*\nover budget"]
+
+
+def test_the_log_has_what_deletes_a_posted_message(
+    notify: ModuleType, slack: SlackEmulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boto3.client("secretsmanager").put_secret_value(SecretId="slack", SecretString=TOKEN)
+    notify.handler(OVER_BUDGET, None)
+    logged = json.loads(capsys.readouterr().out)
+    assert logged == {"posted": "1.0", "channel": "C-#barflow", "text": "*AWS Budgets*\nover budget"}
+    WebClient(TOKEN, base_url=slack.url).chat_delete(channel=logged["channel"], ts=logged["posted"])
+    assert slack.deleted == slack.posts
 
 
 def test_an_event_is_published_to_the_topic_and_not_posted(notify: ModuleType, slack: SlackEmulator) -> None:

@@ -17,12 +17,13 @@ each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path
 
 
 def steps(path: Path) -> list[dict[str, Any]]:
-    return [step for job in yaml.safe_load(path.read_text())["jobs"].values() for step in job["steps"]]
+    """Return the steps of all jobs. A job that calls a workflow of this repository has none."""
+    return [step for job in yaml.safe_load(path.read_text())["jobs"].values() for step in job.get("steps", ())]
 
 
 @each_workflow
 def test_every_action_is_pinned_by_its_commit_with_the_version_as_comment(path: Path) -> None:
-    actions = re.findall(r"uses: (.*)", path.read_text())
+    actions = [item for item in re.findall(r"uses: (.*)", path.read_text()) if not item.startswith("./")]
     assert len(actions) == sum("uses" in step for step in steps(path)) > 0
     assert [item for item in actions if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", item)] == []
 
