@@ -27,7 +27,7 @@ from barflow.operations.preflight.needs import Needs
 from emulators.aws import account_apis  # noqa: F401  what the checks ask
 from emulators.aws.access_analyzer import validate_policy
 from emulators.aws.account import ACCOUNT, REGION, client_variables
-from stacks.preflight import needs_of, stacks_of
+from stacks.preflight import BUDGET_TAG, needs_of, stacks_of
 from stacks.templates import NAMES, Resolver, Stack
 from tools.iam_reference import policy_problems
 
@@ -144,6 +144,13 @@ def test_the_secrets_of_the_operator_are_those_of_the_runbook(dev_deployment: De
     named = {item["Value"] for key, item in outputs.items() if f"Secrets.{key} " in chapter}
     assert len(named) == 5
     assert set(needs(dev_deployment).operator_secrets) == named
+
+
+def test_the_tag_that_preflight_and_the_runbook_activate_is_the_budgets(dev_deployment: Deployment) -> None:
+    (budget,) = dev_deployment.resources("Observability", "AWS::Budgets::Budget")
+    assert budget["Budget"]["CostFilters"] == {"TagKeyValue": [f"user:{BUDGET_TAG}$dev"]}
+    runbook = (Path(__file__).parents[2] / "barflow" / "operations" / "runbook.md.j2").read_text()
+    assert f"--cost-allocation-tags-status TagKey={BUDGET_TAG},Status=Active" in runbook
 
 
 @pytest.fixture
