@@ -109,6 +109,11 @@ def needs_of(environment: Environment, resolver: Resolver) -> Needs:
         policies=tuple(_policies(resolver)),
         names=tuple(_names(resolver)),
         operator_secrets=tuple(_operator_secrets(resolver)),
+        driver_outputs=(
+            f"Barflow-{environment.name}-{outputs.JDBC_DRIVER.stack}",
+            outputs.JDBC_DRIVER.key,
+            outputs.JDBC_DRIVER_SHA256.key,
+        ),
         budget_tag=BUDGET_TAG,
     )
 

@@ -57,6 +57,7 @@ def needs(**changed: Any) -> Needs:
         "policies": (policy("s3:GetObject", resource="arn:aws:s3:::bucket/*"),),
         "names": NAMES,
         "operator_secrets": ("barflow/dev/slack",),
+        "driver_outputs": ("Barflow-dev-Storage", "JdbcDriver", "JdbcDriverSha256"),
         "budget_tag": "barflow:env",
     }
     return Needs(**values | changed)

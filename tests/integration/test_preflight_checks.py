@@ -80,7 +80,7 @@ def test_a_ready_account_passes_every_check(ask: Ask) -> None:
     assert [check for check in checks.values() if not check.ok] == []
     assert {f"names: {kind.word}s" for kind in KINDS.values()} <= set(checks)
     notes = [name for name, check in checks.items() if check.fix]
-    assert notes == ["secrets"]
+    assert notes == ["JDBC driver", "secrets"]
 
 
 def test_without_credentials_there_is_one_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,6 +420,21 @@ def test_a_budget_tag_that_is_not_active_is_a_note_and_its_command_activates_it(
         CostAllocationTagsStatus=[{"TagKey": "barflow:env", "Status": "Active"}]
     )
     assert ask(needs(), "budget tag")["budget tag"].fix == ""
+
+
+def test_a_driver_that_is_not_installed_is_a_note_with_its_command(aws: Callable[[str], Any], ask: Ask) -> None:
+    assert ask(needs(), "JDBC driver")["JDBC driver"].found.startswith("to install after the deployment")
+    uri = "s3://code/drivers/postgresql-1.jar"
+    template = {
+        "Resources": {"Code": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "code"}}},
+        "Outputs": {"JdbcDriver": {"Value": uri}, "JdbcDriverSha256": {"Value": "0ff"}},
+    }
+    aws("cloudformation").create_stack(StackName="Barflow-dev-Storage", TemplateBody=json.dumps(template))
+    note = ask(needs(), "JDBC driver")["JDBC driver"]
+    assert (note.ok, note.found.startswith(f"{uri} is not there")) == (True, True)
+    assert note.fix.endswith(f"aws s3 cp postgresql-1.jar {uri}")
+    aws("s3").put_object(Bucket="code", Key="drivers/postgresql-1.jar", Body=b"jar")
+    assert ask(needs(), "JDBC driver")["JDBC driver"] == Check("JDBC driver", True, f"{uri} is there")
 
 
 def test_a_secret_that_still_has_its_first_value_is_a_note(aws: Callable[[str], Any], ask: Ask) -> None:

@@ -153,6 +153,12 @@ def test_the_tag_that_preflight_and_the_runbook_activate_is_the_budgets(dev_depl
     assert f"--cost-allocation-tags-status TagKey={BUDGET_TAG},Status=Active" in runbook
 
 
+def test_the_driver_is_looked_for_where_the_storage_stack_says(dev_deployment: Deployment) -> None:
+    stack, *keys = needs(dev_deployment).driver_outputs
+    assert stack == dev_deployment.stacks["Storage"].stack_name
+    assert set(keys) <= set(dev_deployment.templates["Storage"]["Outputs"])
+
+
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Point the command at an account that is ready. Yield its endpoint."""

@@ -37,8 +37,9 @@ class Needs:
     ``elastic_ips``, ``vpcs`` and ``reserved`` (concurrent executions of a function) are by (stack, logical id), so that
     what is deployed already does not count twice. ``on_demand`` and ``spot`` are the numbers of EC2 instances by type,
     at the most that run at one time: two hosts while one replaces the other, and the cluster of a process run.
-    ``operator_secrets`` are the names of the secrets that an operator sets. ``region_problems`` lists what the region
-    lacks by AWS's published lists.
+    ``operator_secrets`` are the names of the secrets that an operator sets. ``driver_outputs`` names a stack, and its
+    outputs with the location and the SHA-256 of the JDBC driver that an operator installs. ``region_problems``
+    lists what the region lacks by AWS's published lists.
     """
 
     env: str
@@ -60,4 +61,5 @@ class Needs:
     policies: tuple[Policy, ...]
     names: tuple[FixedName, ...]
     operator_secrets: tuple[str, ...]
+    driver_outputs: tuple[str, str, str]
     budget_tag: str

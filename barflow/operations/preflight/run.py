@@ -26,7 +26,11 @@ ESSENTIAL: dict[str, Ask] = {
     "policies": policies.policies,
 }
 # These change nothing about the deployment; they are notes.
-NOTES: dict[str, Ask] = {"budget tag": services.budget_tag, "secrets": services.secrets}
+NOTES: dict[str, Ask] = {
+    "budget tag": services.budget_tag,
+    "JDBC driver": services.jdbc_driver,
+    "secrets": services.secrets,
+}
 
 
 def run(needs: Needs, account: Account) -> Iterator[Check]:

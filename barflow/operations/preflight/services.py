@@ -8,6 +8,7 @@ from typing import Any
 
 from barflow.operations.preflight.account import STACK, Account, Check, answer_or_none
 from barflow.operations.preflight.needs import Needs
+from barflow.operations.warehouse_crawl import install_command, is_driver_installed
 
 SPOT_ROLE, SPOT_SERVICE = "AWSServiceRoleForEC2Spot", "spot.amazonaws.com"
 SETTINGS = "config/environments.py"
@@ -167,6 +168,24 @@ def secrets(needs: Needs, account: Account) -> Iterator[Check]:
         yield Check("secrets", True, f"{len(absent)} to set after the deployment", fix)
     else:
         yield Check("secrets", True, f"{len(needs.operator_secrets)} are set")
+
+
+def jdbc_driver(needs: Needs, account: Account) -> Iterator[Check]:
+    """Note when the JDBC driver of the warehouse's crawler is not in the code bucket."""
+    stack, location, sha256 = needs.driver_outputs
+    client = account.client("cloudformation")
+    answer = answer_or_none(lambda: client.describe_stacks(StackName=stack), STACK)
+    values = (
+        {item["OutputKey"]: item["OutputValue"] for item in answer["Stacks"][0].get("Outputs", ())} if answer else {}
+    )
+    if location not in values:
+        fix = f"install it with the runbook's chapter: barflow runbook --env {needs.env} --outputs FILE"
+        yield Check("JDBC driver", True, "to install after the deployment, for the warehouse's crawler", fix)
+    elif is_driver_installed(account.client("s3"), values[location]):
+        yield Check("JDBC driver", True, f"{values[location]} is there")
+    else:
+        found = f"{values[location]} is not there, and process runs skip the crawl of the warehouse"
+        yield Check("JDBC driver", True, found, install_command(values[location], values[sha256]))
 
 
 def _was_set(secret: Any) -> bool:
