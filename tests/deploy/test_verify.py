@@ -146,7 +146,7 @@ def test_a_failed_tick_is_found(rehearsed: RehearsedEnvironment, look: Callable[
     found = look("tick")
     store.put_secret_value(SecretId="barflow/dev/twelvedata", SecretString=key)
     assert not found.ok
-    assert "the tick of Barflow-dev-Ingestion" in found.found
+    assert "the tick of barflow-dev-ingest" in found.found
     assert "wrong" not in found.found
 
 
