@@ -112,6 +112,8 @@ class DeliveryStack(BarflowStack):
                 [self._colon_arn("logs", "log-group", name) for name in (self._names, f"/aws/lambda/{self._names}")],
                 None,
             ),
+            # Whether the code bucket has the driver of the warehouse's crawler.
+            (["s3:ListBucket"], [f"arn:{self.partition}:s3:::barflow-{self._env}-storage-code*"], None),
             (["sns:ListSubscriptionsByTopic"], [self.format_arn(service="sns", resource=self._names)], None),
         ]
 

@@ -110,7 +110,7 @@ def test_every_check_passes_as_the_delivering_role_and_leaves_nothing_behind(reh
     assert (done.returncode, found["ok"]) == (0, True), done.stderr
     assert [check["name"] for check in found["checks"]] == [*NAMES]
     assert "5 credits of Twelve Data" in done.stderr
-    assert "about 20 minutes and 0.33 USD" in done.stderr
+    assert "about 20 minutes and 0.26 USD" in done.stderr
     assert rehearsed.clusters(*ALIVE) == []
     after = rehearsed.client("cloudwatch").describe_alarms()["MetricAlarms"]
     assert [item["StateValue"] for item in after] == [item["StateValue"] for item in alarms]

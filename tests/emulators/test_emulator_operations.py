@@ -44,6 +44,13 @@ def test_an_alarm_of_a_stack_notifies_its_topic_when_its_state_changes(aws: Aws)
     sns, sqs, cloudwatch = (aws.client(name) for name in ("sns", "sqs", "cloudwatch"))
     topic, queue = sns.create_topic(Name="ops")["TopicArn"], sqs.create_queue(QueueName="ops")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    for resource, action, service in ((topic, "sns:Publish", "cloudwatch"), (arn, "sqs:SendMessage", "sns")):
+        who = {"Principal": {"Service": f"{service}.amazonaws.com"}}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [allow(action, resource) | who]})
+        if service == "sns":
+            sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": policy})
+        else:
+            sns.set_topic_attributes(TopicArn=topic, AttributeName="Policy", AttributeValue=policy)
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes={"RawMessageDelivery": "true"})
     aws.client("cloudformation").create_stack(StackName="alarms", TemplateBody=template(topic))
     for state in ("OK", "ALARM", "ALARM", "OK", "INSUFFICIENT_DATA"):

@@ -73,7 +73,7 @@ def test_a_failed_check_does_not_stop_the_others_and_the_json_has_all(steps: lis
 def test_it_says_what_it_does_and_costs_before_it_starts(steps: list[str]) -> None:
     ended = command("--yes", "--only", "passes")
     assert ended.exit_code == 0
-    assert "passes      costs 5 credits and 0.33 USD in 20 minutes, see #barflow" in ended.output
+    assert "passes      costs 5 credits and 0.26 USD in 20 minutes, see #barflow" in ended.output
     assert "✓ passes      all there" in ended.output
     assert "looks" not in ended.output
 
