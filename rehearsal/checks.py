@@ -173,9 +173,15 @@ def check_verify(deployed: RehearsedEnvironment) -> str:
 
 
 def rotate_passwords(deployed: RehearsedEnvironment) -> str:
-    """Let Secrets Manager renew every password that it rotates. The new one must work and the old one must not."""
+    """Let Secrets Manager renew every password that it rotates. The new one must work and the old one must not.
+
+    RDS itself renews that of the owner.
+    """
     store = deployed.client("secretsmanager")
-    rotated = [item["Name"] for item in store.list_secrets()["SecretList"] if item.get("RotationEnabled")]
+    listed = store.list_secrets(Filters=[{"Key": "name", "Values": [f"barflow/{deployed.env}/"]}])["SecretList"]
+    rotated = [item["Name"] for item in listed if item.get("RotationEnabled")]
+    if not rotated:
+        raise BarflowError("no secret of the environment is rotated")
     for name in rotated:
         before = deployed.dsn(name)
         version = store.rotate_secret(SecretId=name)["VersionId"]
