@@ -25,6 +25,7 @@ from moto.sqs.models import sqs_backends
 from moto.ssm.models import ssm_backends
 
 from emulators.aws.account import ACCOUNT, REGION
+from emulators.aws.dqdl import RULESETS
 from emulators.aws.patches import Function, wrap
 from emulators.aws.resource_types import RECORDED
 
@@ -61,11 +62,11 @@ def _recorded(kind: str) -> Exists:
 
 
 def _alarm_exists(name: str) -> bool:
-    return name in cloudwatch_backends[ACCOUNT][REGION].alarms or ("AWS::CloudWatch::Alarm", name) in RECORDED
+    return name in cloudwatch_backends[ACCOUNT][REGION].alarms
 
 
 def _budget_exists(name: str) -> bool:
-    return name in budgets_backends[ACCOUNT]["aws"].budgets[ACCOUNT] or ("AWS::Budgets::Budget", name) in RECORDED
+    return name in budgets_backends[ACCOUNT]["aws"].budgets[ACCOUNT]
 
 
 # The property that is the name, and whether a resource of that name exists.
@@ -78,7 +79,7 @@ NAMES: Mapping[str, tuple[str, Exists]] = {
     "AWS::Events::Rule": ("Name", lambda name: name in events_backends[ACCOUNT][REGION].event_buses["default"].rules),
     "AWS::Glue::Connection": ("ConnectionInput/Name", _in(glue_backends, "connections")),
     "AWS::Glue::Crawler": ("Name", _in(glue_backends, "crawlers")),
-    "AWS::Glue::DataQualityRuleset": ("Name", _recorded("AWS::Glue::DataQualityRuleset")),
+    "AWS::Glue::DataQualityRuleset": ("Name", lambda name: name in RULESETS),
     "AWS::Glue::Database": ("DatabaseInput/Name", _in(glue_backends, "databases")),
     "AWS::Glue::Job": ("Name", _in(glue_backends, "jobs")),
     "AWS::Glue::SecurityConfiguration": ("Name", _in(glue_backends, "security_configurations")),
