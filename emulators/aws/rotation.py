@@ -62,13 +62,16 @@ def _rotate(
     version = client_request_token
     try:
         _run_steps(backend, secret_id, version, function.get("ExcludeCharacters", ""))
-    except psycopg.Error as error:
+    except (psycopg.Error, IndexError) as error:  # IndexError: a required kind of character is excluded entirely
         _log(backend, function["RotationLambdaName"], str(error).strip())
     return json.dumps({"ARN": secret.arn, "Name": secret.name, "VersionId": version})
 
 
 def _run_steps(backend: Any, secret_id: str, version: str, excluded: str) -> None:
-    """Create, set, test and finish. Raise psycopg.Error at the step that PostgreSQL does not accept."""
+    """Create, set, test and finish.
+
+    Raise IndexError if no password meets the rules, psycopg.Error at the step that PostgreSQL does not accept.
+    """
     current = json.loads(backend.get_secret_value(secret_id, "", CURRENT)["SecretString"])
     made = json.loads(backend.get_random_password(32, excluded, False, False, False, False, False, True))
     pending = current | {"password": made["RandomPassword"]}

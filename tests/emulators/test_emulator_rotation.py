@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +20,11 @@ from emulators.aws.runtime import Runtime
 from emulators.aws.server import AwsEmulator
 from local.services import Services
 from local.state import State
+from stacks.database import UNSAFE
 
 SQL = Path(__file__).parents[2] / "sql"
 USERS = (LOADER, READER, SANDBOX)
+LOCKED = "locked"  # a user whose rules exclude every punctuation mark
 
 
 def template() -> str:
@@ -37,11 +40,12 @@ def template() -> str:
         "MasterUserSecret": {"KmsKeyId": "alias/aws/secretsmanager"},
     }
     resources: dict[str, Any] = {"Database": {"Type": "AWS::RDS::DBInstance", "Properties": database}}
-    for number, user in enumerate((*USERS, AIRFLOW)):
+    for number, user in enumerate((*USERS, AIRFLOW, LOCKED)):
         value = json.dumps({"username": user, "dbname": "barflow", "password": f"first-{user}"})
         secret = {"Name": user, "SecretString": value}
         attached = {"SecretId": {"Ref": f"Secret{number}"}, "TargetId": {"Ref": "Database"}}
         rotation = {"RotationType": "PostgreSQLSingleUser", "RotationLambdaName": f"rotate-{user}"}
+        rotation["ExcludeCharacters"] = string.punctuation if user == LOCKED else UNSAFE
         schedule = {"SecretId": {"Ref": f"Attached{number}"}, "HostedRotationLambda": rotation}
         kind = "AWS::SecretsManager"
         resources[f"Secret{number}"] = {"Type": f"{kind}::Secret", "Properties": secret}
@@ -122,6 +126,14 @@ def test_a_user_whose_sessions_are_read_only_keeps_its_password_and_the_log_has_
     grant_permissions(owner)
     aws.client("secretsmanager").rotate_secret(SecretId=READER)
     assert secret(aws, READER) != before, "the next deployment repairs it"
+
+
+def test_rules_that_no_password_meets_leave_the_old_one(deployed: tuple[Aws, str]) -> None:
+    before = secret(deployed[0], LOCKED)
+    deployed[0].client("secretsmanager").rotate_secret(SecretId=LOCKED)
+    assert secret(deployed[0], LOCKED) == before
+    logs = deployed[0].client("logs").filter_log_events(logGroupName=f"/aws/lambda/rotate-{LOCKED}")["events"]
+    assert "[ERROR]" in logs[-1]["message"]
 
 
 def test_a_secret_without_a_schedule_is_not_rotated(deployed: tuple[Aws, str]) -> None:
