@@ -14,7 +14,8 @@ from barflow.cli.rooms import command_app
 from barflow.errors import BadInputError
 
 if TYPE_CHECKING:
-    from barflow.operations.preflight.account import Account, Check
+    from barflow.operations.checks import Check
+    from barflow.operations.preflight.account import Account
     from config.environment import Environment
 
 runbook, preflight = command_app(), command_app()

@@ -14,7 +14,7 @@ from barflow.errors import BadInputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from barflow.operations.verify.run import Check
+    from barflow.operations.checks import Check
 
 Session = Annotated[str | None, typer.Option(help="Session to compare, such as 2025-07-02 (default: the newest).")]
 

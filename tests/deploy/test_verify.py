@@ -16,11 +16,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from barflow.operations.checks import Check
 from barflow.operations.clusters import ALIVE
 from barflow.operations.verify import account as deployment
 from barflow.operations.verify import alarm, bots, hops
 from barflow.operations.verify.deployed import Deployed, NotAsExpectedError
-from barflow.operations.verify.run import NAMES, Check, chosen_steps, run
+from barflow.operations.verify.run import NAMES, chosen_steps, run
 from emulators.aws.account import ROLE_KEY
 from emulators.aws.faults import Fault
 from rehearsal.environment import RehearsedEnvironment

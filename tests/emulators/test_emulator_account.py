@@ -9,7 +9,8 @@ from pathlib import Path
 from account_needs import needs
 from aws_parts import Aws, allow
 
-from barflow.operations.preflight.account import Account, Check
+from barflow.operations.checks import Check
+from barflow.operations.preflight.account import Account
 from barflow.operations.preflight.run import run
 from emulators.aws.account import ACCOUNT, REGION
 

@@ -20,7 +20,8 @@ from moto_server import moto_server
 
 import emulators.aws.access_analyzer  # ValidatePolicy
 import emulators.aws.resource_types  # noqa: F401  rulesets
-from barflow.operations.preflight.account import Account, Check, find_account
+from barflow.operations.checks import Check
+from barflow.operations.preflight.account import Account, find_account
 from barflow.operations.preflight.names import KINDS
 from barflow.operations.preflight.needs import Needs
 from barflow.operations.preflight.run import answers, questions, run

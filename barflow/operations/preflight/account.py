@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from barflow.errors import aws_error_code
+from barflow.operations.checks import Check, missing_permission
 
-DENIED_CODES = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"}
-# AWS names the missing permission in the message of most services.
-MISSING_PERMISSION = re.compile(r"not authorized to perform:? ([\w-]+:\w+)")
 LOG_IN = "aws sso login, or set AWS_PROFILE to a profile that works: aws sts get-caller-identity"
-
-
-@dataclass(frozen=True)
-class Check:
-    """The result of one check. A check that is ``ok`` and has a ``fix`` is a note: something to do later."""
-
-    name: str
-    ok: bool
-    found: str
-    fix: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the check as a JSON object."""
-        return {"name": self.name, "ok": self.ok, "found": self.found, "fix": self.fix}
 
 
 @dataclass
@@ -117,10 +100,9 @@ def find_account(number: str | None, region: str | None) -> tuple[Check, Account
 
 def unanswered(name: str, essential: bool, error: Exception) -> Check:
     """Return the check whose call AWS did not answer. It fails if the deployment depends on it, else it is a note."""
-    if aws_error_code(error) not in DENIED_CODES:
+    permission = missing_permission(error)
+    if permission is None:
         reason = str(error).splitlines()[0]
         return Check(name, not essential, f"not checked: {reason}", "run the command again")
-    found = MISSING_PERMISSION.search(str(error))
-    permission = found[1] if found else getattr(error, "operation_name", "the call")
     fix = f"allow {permission} to your role; docs/deploy.md lists the permissions of preflight"
     return Check(name, not essential, f"not checked: {permission} is denied", fix)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from barflow.operations.preflight.account import Account, Check, answer_or_none
+from barflow.operations.checks import Check
+from barflow.operations.preflight.account import Account, answer_or_none
 from barflow.operations.preflight.needs import FixedName, Needs
 
 PENDING = "pending"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from barflow.operations.preflight.account import Account, Check
+from barflow.operations.checks import Check
+from barflow.operations.preflight.account import Account
 from barflow.operations.preflight.needs import Needs, Policy
 
 FAILS, SHOWN = "ERROR", ("SECURITY_WARNING", "WARNING")

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from barflow.operations.checks import Check
 from barflow.operations.clusters import ENVIRONMENT_TAG
-from barflow.operations.preflight.account import Account, Check, answer_or_none
+from barflow.operations.preflight.account import Account, answer_or_none
 from barflow.operations.preflight.needs import Needs
 
 # Lambda keeps this many concurrent executions for functions without a reservation (Lambda Developer Guide, "Configuring

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from barflow.operations.checks import Check
 from barflow.operations.preflight import names, policies, quotas, services
-from barflow.operations.preflight.account import Account, Check, unanswered
+from barflow.operations.preflight.account import Account, unanswered
 from barflow.operations.preflight.needs import Needs
 
 Ask = Callable[[Needs, Account], Iterator[Check]]

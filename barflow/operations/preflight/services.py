@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from barflow.operations.preflight.account import STACK, Account, Check, answer_or_none
+from barflow.operations.checks import Check
+from barflow.operations.preflight.account import STACK, Account, answer_or_none
 from barflow.operations.preflight.needs import Needs
 from barflow.operations.warehouse_crawl import install_command, is_driver_installed
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,14 +12,12 @@ from typing import Any
 from barflow.contract import RuntimeContract
 from barflow.errors import BadInputError, BarflowError, UnavailableError, aws_error_code
 from barflow.market.sessions import utc_now
+from barflow.operations.checks import missing_permission
 from barflow.operations.deployment import read_contract
 from barflow.operations.polling import POLL_SECONDS
 from barflow.progress import Log
 
 PARTS = ("Secrets", "Database", "Alerts", "Orchestration", "Observability")
-DENIED_CODES = {"AccessDenied", "AccessDeniedException", "AuthorizationError", "UnauthorizedOperation"}
-# AWS names the missing permission in the message of most services.
-MISSING_PERMISSION = re.compile(r"not authorized to perform:? ([\w-]+:\w+)")
 # States of a command on the host that has not ended.
 RUNNING = {"Pending", "InProgress", "Delayed", "Cancelling"}
 DELIVERY_SECONDS = 120
@@ -155,12 +152,3 @@ def aws_errors(what: str) -> Iterator[None]:
                 f"the profile has no permission {permission}", f"allow {permission} to the profile, then run it again"
             ) from None
         raise UnavailableError(f"{what}: AWS answered {aws_error_code(error)}") from None
-
-
-def missing_permission(error: Exception) -> str | None:
-    """Return the permission that a denied call lacks, or None for an error of another kind."""
-    if aws_error_code(error) not in DENIED_CODES:
-        return None
-    if named := MISSING_PERMISSION.search(str(error)):
-        return named[1]
-    return str(getattr(error, "operation_name", "of this call"))

@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from barflow.errors import BadInputError, BarflowError
+from barflow.operations.checks import Check
 from barflow.operations.run_summary import CRAWL_HOURS, CRAWLS
 from barflow.operations.verify import account, alarm, bots, hops
 from barflow.operations.verify.deployed import Deployed, NotAsExpectedError, aws_errors
 
 RUN_MINUTES = 20  # of a cluster in a process run, its start included
 JOB_DPU_HOURS = 0.2
-
-
-@dataclass(frozen=True)
-class Check:
-    """The result of one check. ``fix`` is what to do where it is not ok."""
-
-    name: str
-    ok: bool
-    found: str
-    fix: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the check as a JSON object."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
