@@ -196,7 +196,7 @@ def test_a_changed_value_and_a_lost_row_are_found(
         found = look("rows")
         owner.execute(change, (close, day, close + 0.01))
         assert not found.ok
-        assert f"1 values of {day} differ, first bar_1h AAPL" in found.found
+        assert f"1 values of {day} differ. The first: bar_1h AAPL" in found.found
         assert look("rows").ok
         owner.execute("create table kept as select * from market.bar_5min where symbol = 'TSLA'")
         owner.execute("delete from market.bar_5min where symbol = 'TSLA'")
@@ -272,7 +272,7 @@ def test_an_alert_that_a_running_bot_took_counts(
             }
         ],
     )
-    assert look("bots").found == "barflow-dev-alerts-example.fifo: a running bot took it"
+    assert look("bots").found == "barflow-dev-alerts-example.fifo: a running bot received it"
 
 
 def test_a_rotation_that_is_off_or_did_not_end_is_found(
