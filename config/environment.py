@@ -1,6 +1,6 @@
-"""Settings of an environment: typed, given by name, checked when they are made.
+"""Settings of an environment: typed, given by name, and checked when they are created.
 
-The environments are in environments.py. The stacks read them; nothing is looked up.
+The environments are in environments.py. The stacks read them, and look nothing up in AWS.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GRAVITON = r"(t4g|[cmrx]\d+g[dn]?)\.(nano|micro|small|medium|\d*x?large)"
 
 
 def _network(cidr: str) -> IPv4Network:
-    """Return the network. Raise ValueError for anything else, host bits included."""
+    """Return the network. Raise ValueError for other text, and for an address with host bits."""
     try:
         return IPv4Network(cidr)
     except ValueError as error:
@@ -170,7 +170,7 @@ class GlueConfig(Config, title="glue"):
 
 
 class HostConfig(Config, title="host"):
-    """The EC2 instance that runs Airflow."""
+    """The EC2 instance that runs Airflow and the page."""
 
     instance_type: Instance = Field("t4g.medium", description="a Graviton class such as t4g.medium")
     data_volume_gb: int = Field(20, ge=8, le=1000, description="GB")
@@ -207,7 +207,7 @@ class IngestConfig(Config, title="ingest"):
 
     @property
     def ticks_per_session(self) -> int:
-        """The most ticks of a session, from its first bar's close to ten minutes after its last bar's close."""
+        """Return the most ticks of a session, from its first bar's close to ten minutes after its last one's."""
         return SESSION_MINUTES // self.every_minutes + 2
 
 
@@ -249,8 +249,8 @@ class AlarmConfig(Config, title="alarms"):
 class Environment(Config):
     """One deployment of the platform.
 
-    Without ``account`` and ``region``, it goes to those of the caller's profile. Data can be deleted only with both
-    ``allow_data_deletion`` and ``-c allow_data_deletion=true`` on the command line.
+    Without ``account`` and ``region``, it is deployed to those of the caller's profile. Data can be deleted only with
+    both ``allow_data_deletion`` and ``-c allow_data_deletion=true`` on the command line.
     """
 
     name: str = Field(
@@ -269,8 +269,8 @@ class Environment(Config):
     bots: Once[Bot] = Field(
         ("example",), description="a name of up to 32 lower case letters, digits and dashes, such as mean-reversion"
     )
-    # A reservation keeps other functions of the account from using the execution, and runs one tick at a time. An
-    # account whose limit of concurrent executions is 10, as in a new one, allows no reservation.
+    # Other functions of the account cannot use a reserved execution, and only one tick runs at a time. A new account,
+    # with a limit of 10 concurrent executions, allows no reservation.
     reserve_concurrency: bool = Field(
         True, description="true or false: reserve one concurrent execution for each of ingest and notify"
     )
@@ -288,7 +288,7 @@ class Environment(Config):
 
     @property
     def airflow_connections_prefix(self) -> str:
-        """The prefix of the secrets with Airflow's connections."""
+        """Return the prefix of the secrets with Airflow's connections."""
         return f"barflow/{self.name}/airflow/connections"
 
     @model_validator(mode="after")

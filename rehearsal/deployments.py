@@ -1,4 +1,4 @@
-"""Deployments that fail, change or share an account. Each ends as CloudFormation ends it, and the next succeeds."""
+"""Deployments that fail, change or share an account. Each ends as on CloudFormation, and the next one succeeds."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from emulators.aws.template_references import references
 from rehearsal.deploy import ROOT, Cdk
 from rehearsal.environment import RehearsedEnvironment
 
-# A change of each makes a new version: the host's boot content, a program, and a function.
+# The files that the second version changes: the host's boot content, a program, and a function.
 CHANGED_FILES = ("orchestration/host/bootstrap.sh", "spark/bars_to_parquet.py", "lambda/notify/handler.py")
 LAST_STACK = "Observability"
-# What a copy of the checkout shares with it.
+# The folders that a copy of the checkout links to.
 SHARED = (".venv", "node_modules", "build")
 
 
 def fail_first_deployments(deployed: RehearsedEnvironment) -> str:
-    """Let the first creation of each stack fail at its last resource. The next deployment must create it.
+    """Let the first creation of each stack fail at its last resource. The next deployment must create the stack.
 
-    Raise BarflowError if a deployment fails for another reason: a rollback has left something that keeps its name.
+    Raise BarflowError if a deployment fails for another reason, such as a name that a rollback left taken.
     """
     stacks = _last_resources(deployed.folder / "assembly")
     for last in stacks.values():
@@ -52,8 +52,8 @@ def allow_deletion(deployed: RehearsedEnvironment, stack: str) -> None:
 def deploy_changed_version(deployed: RehearsedEnvironment) -> str:
     """Deploy another version of the host's boot content, a program and a function, and the first version again.
 
-    The first try fails in the last stack and is rolled back. Raise BarflowError if a stack ends otherwise, or if the
-    host is not replaced.
+    The first try fails in the last stack and is rolled back. Raise BarflowError if a stack ends in another state, or if
+    the host is not replaced.
     """
     copy, hosts = deployed.folder / "second", [_host(deployed)]
     _copy_checkout(copy)
@@ -68,7 +68,7 @@ def deploy_changed_version(deployed: RehearsedEnvironment) -> str:
         deployed.deploy(version)
         hosts.append(_host(deployed))
     if len(set(hosts)) != len(hosts):
-        raise BarflowError(f"a deployment of other boot content kept the host: {hosts}")
+        raise BarflowError(f"a deployment with other boot content did not replace the host: {hosts}")
     return f"{stack} rolled back, then 3 versions on 3 hosts"
 
 
@@ -83,9 +83,9 @@ def deploy_second_environment(deployed: RehearsedEnvironment) -> str:
 
 
 def check_arrows(deployed: RehearsedEnvironment) -> str:
-    """Check that each service may call what it is connected to, by the policies of both.
+    """Check that the policies at both ends allow every call between services.
 
-    Raise BarflowError with each arrow that is denied.
+    Raise BarflowError with each arrow that is denied, and each policy without a condition on the source.
     """
     resources = deployed_resources(deployed.aws.url)
     if found := problems(resources):
@@ -139,7 +139,7 @@ def _host(deployed: RehearsedEnvironment) -> str:
 
 
 def _copy_checkout(target: Path) -> None:
-    """Copy the files of the checkout, and link what a setup has made."""
+    """Copy the files of the checkout, and link the folders that `make setup` made."""
     names = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
     ).stdout.split("\0")

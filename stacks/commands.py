@@ -24,12 +24,12 @@ runbook, preflight = command_app(), command_app()
 @runbook.command("runbook", epilog="Example:  barflow runbook --env dev --outputs cdk-outputs.json")
 def write_runbook(
     env: Env,
-    outputs: Annotated[Path, typer.Option(help="The file that cdk deploy --outputs-file wrote.")],
+    outputs: Annotated[Path, typer.Option(help="The file that `cdk deploy --outputs-file` wrote.")],
     to: Annotated[Path, typer.Option(help="Folder for runbook-ENV.md and runbook-ENV.html.")] = Path(),
 ) -> None:
     """Write the operations runbook of a deployment.
 
-    It holds the deployment's real names, as Markdown and as HTML.
+    The runbook has the names of your deployment. It is written as Markdown and as HTML.
     """
     from barflow.operations.runbook import html, markdown, read_outputs
     from stacks.outputs import OUTPUTS
@@ -50,14 +50,14 @@ def write_runbook(
 def check_account(
     env: Env,
     assembly: Annotated[
-        Path | None, typer.Option(help="Check the templates of this folder (default: make them now).")
+        Path | None, typer.Option(help="Check the templates in this folder (default: make them now).")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Check the AWS account before a deployment.
 
-    It asks the account of your profile with calls that only read, and prints one line per check with the command that
-    fixes it. It exits 1 if a deployment or its first run would fail. A note does not change the exit code.
+    It reads the account of your profile and changes nothing. It prints one line per check, and below it the command
+    that fixes a problem. It exits 1 if a deployment or its first run would fail. A note does not change the exit code.
     """
     from barflow.operations.preflight.account import find_account
     from config.environments import environment
@@ -99,7 +99,7 @@ def _checks(settings: Environment, account: Account, assembly: Path | None) -> I
 
 
 def _show(check: Check) -> None:
-    """Print a check in one line, and what fixes it in the next one."""
+    """Print a check on one line, and what fixes it on the next one."""
     mark = "FAIL" if not check.ok else "note" if check.fix else "ok"
     out.print(f"{mark:<4}  {check.name}: {check.found}", markup=False)
     if check.fix:

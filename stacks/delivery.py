@@ -1,9 +1,9 @@
-"""The roles with which a GitHub workflow delivers one environment: a small app of its own, deployed once by hand.
+"""The roles with which a GitHub workflow delivers one environment: a separate app, deployed once by hand.
 
     npx cdk deploy --app ".venv/bin/python -m stacks.delivery" -c env=dev -c repository=OWNER/NAME
 
 A job can assume a role only from this repository and in one GitHub environment: ENV for the role that delivers, and
-ENV-read for the role that only reads. A rule of GitHub, such as an approval, protects an environment of GitHub.
+ENV-read for the role that only reads. GitHub's rules, such as an approval, protect a GitHub environment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+")
 QUALIFIER = "hnb659fds"  # of CDK's bootstrap roles
 READS, DELIVERS = "lookup", ("deploy", "file-publishing", "lookup")
 ROLE_HOURS = {"deliver": 2, "read": 1}
-# The calls of `barflow preflight`. It looks for resources that do not exist yet, or that have no ARN.
+# Calls of `barflow preflight`, allowed on every resource: they have no ARN, or the resource may not exist yet.
 PREFLIGHT = (
     "access-analyzer:ValidatePolicy", "athena:GetWorkGroup", "budgets:ViewBudget", "ce:ListCostAllocationTags",
     "cloudformation:DescribeStacks", "cloudformation:ListStackResources", "cloudwatch:DescribeAlarms",
@@ -46,7 +46,7 @@ class DeliveryStack(BarflowStack):
     """The role that delivers an environment, and the role that reads it for a review and for drift."""
 
     def __init__(self, scope: Construct, environment: Environment, repository: str, *, provider: bool) -> None:
-        """Create the roles for a repository (OWNER/NAME). ``provider``: also create the account's GitHub provider."""
+        """Create the roles for a repository (OWNER/NAME). With ``provider``, add the account's GitHub provider."""
         super().__init__(scope, environment, description="the roles of the delivery workflow")
         self._env, self._repository = environment.name, repository
         self._provider = self.format_arn(service="iam", region="", resource="oidc-provider", resource_name=ISSUER)
@@ -92,33 +92,44 @@ class DeliveryStack(BarflowStack):
         )
         acknowledge(
             role,
-            "drift reads every resource of the stacks, and AWS adds new types; the role can read no data",
+            "drift reads every resource of the stacks, also of types that AWS adds; the role can read no data",
             "AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/ReadOnlyAccess]",
         )
 
     def _looks(self) -> list[Statement]:
-        """Return what `barflow verify` reads."""
+        """Return the permissions for what `barflow preflight` and `barflow verify` read by name."""
         return [
-            (["ssm:GetParameter"], [self._arn("ssm", "parameter", f"barflow/{self._env}/runtime")], None),
+            (
+                ["ssm:GetParameter"],
+                [
+                    self._arn("ssm", "parameter", f"barflow/{self._env}/runtime"),
+                    self._arn("ssm", "parameter", f"cdk-bootstrap/{QUALIFIER}/version"),
+                ],
+                None,
+            ),
             (["cloudwatch:GetMetricData", "ssm:CancelCommand", "ssm:GetCommandInvocation"], ["*"], None),
             (
                 ["cloudwatch:GetDashboard"],
                 [self.format_arn(service="cloudwatch", region="", resource="dashboard", resource_name=self._names)],
                 None,
             ),
-            (["lambda:GetFunctionConfiguration"], [self._colon_arn("lambda", "function", self._names)], None),
+            (
+                ["lambda:GetFunctionConfiguration"],
+                [self._colon_arn("lambda", "function", name) for name in (self._names, f"barflow-{self._env}-*")],
+                None,
+            ),
             (
                 ["logs:FilterLogEvents"],
                 [self._colon_arn("logs", "log-group", name) for name in (self._names, f"/aws/lambda/{self._names}")],
                 None,
             ),
-            # Whether the code bucket has the driver of the warehouse's crawler.
+            # `barflow run` looks for the JDBC driver of the warehouse's crawler.
             (["s3:ListBucket"], [f"arn:{self.partition}:s3:::barflow-{self._env}-storage-code*"], None),
             (["sns:ListSubscriptionsByTopic"], [self.format_arn(service="sns", resource=self._names)], None),
         ]
 
     def _runs(self) -> list[Statement]:
-        """Return what `barflow verify` runs: a tick, a process run, and commands on the host."""
+        """Return the permissions for what `barflow verify` runs: a tick, a process run, and commands on the host."""
         clusters = self._arn("elasticmapreduce", "cluster", "*")
         emr = {kind: {f"elasticmapreduce:{kind}Tag/barflow:env": self._env} for kind in ("Request", "Resource")}
         own = {"StringEquals": {"aws:ResourceTag/barflow:env": self._env}}
@@ -148,7 +159,7 @@ class DeliveryStack(BarflowStack):
         ]
 
     def _tests(self) -> list[Statement]:
-        """Return what `barflow verify` tests: an alarm's message in Slack, and an alert in the bots' queues."""
+        """Return the permissions for what `barflow verify` tests: an alarm's message in Slack, and the bots' queues."""
         alerts = f"barflow-{self._env}-alerts"
         slack = self._colon_arn("secretsmanager", "secret", f"barflow/{self._env}/slack-??????")
         keys = self._arn("kms", "key", "*")
@@ -172,7 +183,7 @@ class DeliveryStack(BarflowStack):
 
     @property
     def _names(self) -> str:
-        """The pattern of the names that CloudFormation gives to the resources of this environment's stacks."""
+        """Return the pattern of the names that CloudFormation gives to resources of this environment's stacks."""
         return f"Barflow-{self._env}-*"
 
     def _arn(self, service: str, resource: str, name: str) -> str:
@@ -197,7 +208,7 @@ class DeliveryStack(BarflowStack):
         role.add_to_policy(iam.PolicyStatement(actions=list(actions), resources=list(resources), conditions=conditions))
         acknowledge(
             role,
-            "names that end in an id of AWS, resources that a tag limits, and calls without a resource",
+            "the name ends in an id of AWS, a tag limits the resources, or the call has no resource",
             *(f"AwsSolutions-IAM5[Resource::{arn_in_finding(self, arn)}]" for arn in resources if "*" in arn),
         )
 

@@ -31,9 +31,10 @@ OPERATOR_SECRETS = (
     outputs.SLACK_CONNECTION_SECRET,
 )
 IDENTITY, RESOURCE = "IDENTITY_POLICY", "RESOURCE_POLICY"
-# The types whose policies say what an identity may do, and the resource policies that Access Analyzer knows by type.
+# The types with identity policies. All other policies of the templates are resource policies.
 IDENTITY_TYPES = {"AWS::IAM::Role", "AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"}
 TRUST = "AssumeRolePolicyDocument"
+# The resource policies for which Access Analyzer has checks by type.
 ATTACHED_TO = {"AWS::S3::BucketPolicy": "AWS::S3::Bucket", TRUST: f"AWS::IAM::{TRUST}"}
 
 
@@ -45,7 +46,7 @@ def synthesize(env: str, folder: Path) -> None:
     variables = os.environ | {
         "CDK_OUTDIR": str(folder),
         "CDK_CONTEXT_JSON": json.dumps({**_context(), "env": env, "aws:cdk:bundling-stacks": []}),
-        # The Node of the virtual environment, on which the CDK runs.
+        # The CDK runs on the virtual environment's Node.
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))),
     }
     done = subprocess.run(
@@ -75,7 +76,7 @@ def stacks_of(env: str, assembly: Path) -> list[Stack]:
 
 
 def needs_of(environment: Environment, resolver: Resolver) -> Needs:
-    """Return what the deployment needs, by the settings and by the stacks of the resolver."""
+    """Return what the deployment needs, from the settings and the resolver's stacks."""
     stacks, emr, network = resolver.stacks, environment.emr, environment.network
     return Needs(
         env=environment.name,
@@ -124,7 +125,7 @@ def _places(stacks: list[Stack], kind: str) -> Iterator[tuple[str, str]]:
 
 
 def _on_demand(environment: Environment) -> Mapping[str, int]:
-    """Return the on-demand instances: two hosts while one replaces the other, and those of a cluster."""
+    """Return the on-demand instances: two hosts while one replaces the other, and the nodes of a cluster."""
     emr, counts = environment.emr, Counter({environment.host.instance_type: 2})
     counts[emr.primary_instance] += 1
     for nodes in (emr.core_count, emr.task_count):

@@ -22,13 +22,14 @@ Session = Annotated[str | None, typer.Option(help="Session to compare, such as 2
 def verify(
     env: Env,
     session: Session = None,
-    only: Annotated[str | None, typer.Option(help="Only these checks, comma separated: tick,rows.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before it starts.")] = False,
+    only: Annotated[str | None, typer.Option(help="Run only these checks, such as tick,rows.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Start without a question.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check a deployed environment with your AWS profile.
 
-    It says what it will do and cost, and asks before it starts. It runs the pipeline once and removes what it made.
+    It prints what it will do and what that costs, and asks before it starts. It runs the pipeline once, and removes
+    its test messages and its cluster.
     """
     from barflow.operations.verify.deployed import Deployed
     from barflow.operations.verify.run import chosen_steps, describe, run
@@ -41,7 +42,7 @@ def verify(
         log(f"  {line}")
     if not yes:
         _ask()
-    # A step that is stopped removes what it made, as after Ctrl-C.
+    # If the process is terminated, the step cleans up as after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     checks = list(run(deployed, steps))
     if failed := [check.name for check in checks if not check.ok]:
@@ -54,9 +55,11 @@ def verify(
 
 
 def _ask() -> None:
-    """Ask whether to start. Exit with code 1 on no, raise BadInputError where nobody can answer."""
+    """Ask whether to start. Exit with code 1 on no. Raise BadInputError without a terminal."""
     if not can_answer():
-        raise BadInputError("nobody can answer here. Nothing was started. Pass --yes to start without a question.")
+        raise BadInputError(
+            "there is no terminal to answer at. Nothing was started. Pass --yes to start without a question."
+        )
     if not typer.confirm("Start?", err=True):
         log("nothing was started")
         raise typer.Exit(1)
@@ -68,7 +71,7 @@ def can_answer() -> bool:
 
 
 def _show(checks: Sequence[Check]) -> None:
-    """Print a line per check, and below each failed one what to do."""
+    """Print a line per check, and what to do below each failed one."""
     from barflow.cli.terminal import BAD, OK, console
 
     shown = console()
@@ -82,7 +85,7 @@ def _show(checks: Sequence[Check]) -> None:
 def compare(session: Session = None, state: State = None, as_json: Json = False) -> None:
     """Compare every warehouse row of one session with the archive.
 
-    The expected rows are computed in plain Python, apart from the Glue job. It exits 1 where a value differs.
+    It computes the expected rows in plain Python, independently of the Glue job. It exits 1 if a value differs.
     """
     from barflow.lake.athena import open_archive
     from barflow.operations.verify.rows import compare as compare_rows

@@ -15,7 +15,7 @@ MISSING_PERMISSION = re.compile(r"not authorized to perform:? ([\w-]+:\w+)")
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check. A check that is ``ok`` and has a ``fix`` is a note: something to do later."""
+    """The result of one check. A check that is ``ok`` and has a ``fix`` is a note: the fix can wait."""
 
     name: str
     ok: bool

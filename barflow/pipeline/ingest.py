@@ -57,7 +57,7 @@ class Counts:
         return self.received == self.new + self.revised + self.unchanged + self.rejected + self.forming
 
     def add(self, other: Counts) -> None:
-        """Add the counts of another tick."""
+        """Add other counts to these."""
         for name, value in asdict(other).items():
             setattr(self, name, getattr(self, name) + value)
 
@@ -98,13 +98,13 @@ def run(
 ) -> IngestReport:
     """Run one tick for the symbols, over ``window`` (opens of the first and last bar, UTC) or since the stored bars.
 
-    ``on_symbol`` receives each symbol that is done. Raises the errors of Ingest.tick.
+    ``on_symbol`` receives each finished symbol. Raises the errors of Ingest.tick.
     """
     return open_ingest(stores, log).tick(symbols, window=window, on_symbol=on_symbol)
 
 
 def open_ingest(stores: Stores, log: Log) -> Ingest:
-    """Return the hop with a client for the settings of these stores. ``log`` receives long waits for credits."""
+    """Return the hop with a client for the settings of these stores. Long waits for credits are written to ``log``."""
     settings = stores.settings
     key = settings.twelvedata_api_key
     client = TwelveDataClient(
@@ -155,7 +155,7 @@ def _named(error: SymbolError) -> str:
 
 
 class Ingest:
-    """The hop with its client and stores. ``clock`` is the real time, or a replay's."""
+    """The hop with its client and stores. ``clock`` returns the current time, or the time of a replay."""
 
     def __init__(
         self,
@@ -201,7 +201,7 @@ class Ingest:
         report = IngestReport(run_id or new_run_id(HOP))
         self.ledger.start(HOP, report.run_id, symbols=list(symbols))
         try:
-            # Past data is not a live feed: a silence in it raises no alert.
+            # A window is in the past, so missing bars in it raise no alert of silence.
             with self.alerts.during_tick(() if window else symbols) if self.alerts else nullcontext():
                 for start, end, group in self._requests(symbols, window):
                     self._fetch(group, start, end, report, on_symbol)
@@ -237,10 +237,12 @@ class Ingest:
             yield (*window, [*symbols])
             return
         now = self.clock()
-        # At least the revision window: a short history must not hide corrections.
+        # At least the revision window, so that a short history does not hide corrections.
         reach = last_sessions(now, max(self.history_sessions, self.revision_sessions + 1))
         if not reach:
-            raise BarflowError(f"no session has opened by {now:%Y-%m-%d %H:%M} UTC: there is nothing to fetch yet")
+            raise BarflowError(
+                f"no session has opened by {now:%Y-%m-%d %H:%M} UTC. Nothing was fetched. Check the clock."
+            )
         newest = self.staging.newest_sessions(
             symbols, [item.session_date for item in reach[: -RECENT_SESSIONS - 1 : -1]]
         )
@@ -278,7 +280,7 @@ class Ingest:
                     report.errors[result.symbol] = result
                     on_symbol(result.symbol)
                     continue
-                if result.symbol in waiting:  # another page of this symbol: a save accepts each session once
+                if result.symbol in waiting:  # another page of this symbol; a save accepts each session once
                     flush()
                 checked = validate(result.symbol, result.meta, result.values, self.clock(), result.requested_at)
                 waiting[result.symbol] = (result.requested_at, checked)
@@ -306,7 +308,9 @@ class Ingest:
                 counts.new, counts.revised = done.new, done.revised
                 counts.unchanged += done.unchanged
             if not counts.balanced:
-                raise BarflowError(f"{checked.symbol}: the tick's bars do not add up ({counts}). Please report this.")
+                raise BarflowError(
+                    f"{checked.symbol}: the tick's bars do not add up ({counts}). They are stored. Please report this."
+                )
             report.counts.setdefault(checked.symbol, Counts()).add(counts)
             if checked.notes:
                 report.notes.setdefault(checked.symbol, []).extend(checked.notes)

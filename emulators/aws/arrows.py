@@ -1,7 +1,7 @@
 """Calls from one deployed service to another, each evaluated against the policies at both ends.
 
-An arrow is an alarm that publishes to a topic, a topic that sends to a queue, a schedule that invokes a function with
-its role, a service that uses the key of its target, and so on. The condition keys that each service sends are in
+An arrow is such a call: an alarm publishes to a topic, a topic sends to a queue, a schedule invokes a function with its
+role, a service uses the key of its target, and so on. The condition keys that each service sends are in
 service_requests.json.
 """
 
@@ -19,7 +19,7 @@ from emulators.aws.resource_policies import Caller, refusal, sent_keys, uncondit
 
 Document = Mapping[str, Any]
 KEY_ACTIONS = ("kms:Decrypt", "kms:GenerateDataKey")
-# CloudWatch Logs also encrypts by itself.
+# CloudWatch Logs also encrypts with the key itself.
 LOG_KEY_ACTIONS = (*KEY_ACTIONS, "kms:Encrypt", "kms:ReEncryptFrom", "kms:ReEncryptTo")
 # The property that names the role of a resource, and the service that assumes it.
 ROLES = {
@@ -44,7 +44,7 @@ class Arrow:
     policy: Document | None
 
     def problem(self) -> str | None:
-        """Return which arrow is denied and why, or None."""
+        """Return which arrow is denied and why, or None if it is allowed."""
         reason = refusal(self.caller, self.permission, self.policy)
         if reason is None:
             return None
@@ -99,7 +99,7 @@ class Deployed:
         self._statements.setdefault(role, []).extend(found if isinstance(found, list) else [found])
 
     def arrows(self) -> Iterator[Arrow]:
-        """Yield every arrow. Raise ValueError for one to a service that this module does not know."""
+        """Yield every arrow. Raise ValueError for an arrow to a service that this module does not know."""
         for item in self._resources:
             if item.kind in ROLES:
                 name, service = ROLES[item.kind]
@@ -126,7 +126,7 @@ class Deployed:
     def rule(self, item: DeployedResource) -> Iterator[Arrow]:
         """Yield the arrows of an EventBridge rule to its targets and their dead-letter queues.
 
-        A target with a role is called by that role. Its queue is always called by the service.
+        The rule calls a target with the target's role, if it has one. It calls a dead-letter queue as the service.
         """
         service = self._service(item, "events.amazonaws.com")
         for target in item.properties.get("Targets", ()):
@@ -156,7 +156,7 @@ class Deployed:
             yield from self._delivery(topic, self._service(topic, "sns.amazonaws.com"), target)
 
     def schedule(self, item: DeployedResource) -> Iterator[Arrow]:
-        """Yield the arrows of a schedule, which calls its target and its dead-letter queue with its role."""
+        """Yield the arrows of a schedule. It calls its target and its dead-letter queue with its role."""
         target = item.properties["Target"]
         group = item.properties.get("GroupName", "default")
         arn = f"arn:aws:scheduler:{REGION}:{ACCOUNT}:schedule-group/{group}"
@@ -186,7 +186,7 @@ class Deployed:
                 yield self._arrow(item, key, self._service(item, f"logs.{REGION}.amazonaws.com", arn), action)
 
     def _delivery(self, item: DeployedResource, call: Call, target: str) -> Iterator[Arrow]:
-        """Yield a delivery to a topic, queue or function, and the use of the key that encrypts the target."""
+        """Yield the arrow to a topic, queue or function, and the arrows to the key that encrypts the target."""
         service = target.split(":")[2]
         if service not in DELIVERIES:
             raise ValueError(f"{item} calls {target}, and emulators/aws/arrows.py does not know {service}: add it")
@@ -231,13 +231,13 @@ class Deployed:
 
 @dataclass(frozen=True)
 class Call:
-    """A caller and the ARN that its service sends as the source."""
+    """A caller, and the ARN that it sends as the source."""
 
     caller: Caller
     source_arn: str
 
     def context(self, action: str) -> dict[str, tuple[str, ...]]:
-        """Return the condition keys that the service sends with an action; a role sends none of the source."""
+        """Return the condition keys that the service sends with an action. A role sends none."""
         values = {"aws:SourceAccount": ACCOUNT}
         return {key: (values.get(key, self.source_arn),) for key in sent_keys(self.caller.principal, action)}
 

@@ -1,7 +1,7 @@
-"""Glue Data Quality, which moto lacks: rulesets, and runs that evaluate them on the catalog's tables.
+"""Glue Data Quality, which moto lacks: runs that evaluate rulesets on the catalog's tables.
 
-A run reads the partitions that its push-down predicate selects from the emulator's S3, with the permissions of the role
-that the caller passes.
+A run reads from the emulator's S3 the partitions that its push-down predicate selects. It has the permissions of the
+role that the caller passes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Run:
     results: list[dict[str, str]] = field(default_factory=list)
 
     def execute(self) -> None:
-        """Evaluate the rules, and set the status last."""
+        """Evaluate the rules, store the results or the error, and set the status last."""
         time.sleep(STARTING)
         self.status = "RUNNING"
         try:

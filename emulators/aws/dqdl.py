@@ -1,6 +1,6 @@
-"""Rules of DQDL, Glue's data quality language: parsed and evaluated by DuckDB on a view named ``primary``.
+"""Rules of DQDL, Glue's data quality language: parsed here, and evaluated by DuckDB on a view named ``primary``.
 
-Only the rule types in use are known. A ruleset with any other text is rejected, as Glue rejects what it cannot parse.
+This module knows only the rule types in use. It rejects other text, as Glue rejects what it cannot parse.
 https://docs.aws.amazon.com/glue/latest/dg/dqdl.html
 """
 
@@ -26,14 +26,15 @@ RULES = {
 MACROS = "create macro date_format(day, format) as strftime(day, replace(replace(format, 'yyyy', '%Y'), 'MM', '%m'))"
 
 
-# The DQDL of each ruleset, and the rulesets of each evaluation, by the id of its run and by that of its result.
+# The DQDL of each ruleset, by name.
+# The names of the rulesets of each evaluation, by the id of its run and by the id of its result.
 RULESETS: dict[str, str] = {}
 EVALUATED: dict[str, list[str]] = {}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule: its text, its type, the quoted columns or SQL, and what it compares with (``> 0``)."""
+    """A rule: its text, its type, its quoted columns or SQL, and its comparison (``> 0``)."""
 
     text: str
     kind: str
@@ -48,7 +49,7 @@ def create_ruleset(name: str, text: str) -> None:
 
 
 def parse(ruleset: str) -> list[Rule]:
-    """Return the rules of a ruleset. Raise ValueError for a text that is not one."""
+    """Return the rules of a ruleset. Raise ValueError if it cannot be parsed."""
     whole = RULESET.fullmatch(ruleset)
     rules = [_rule(text) for text in _split(whole["rules"])] if whole else []
     if not rules:
@@ -104,7 +105,7 @@ def _is_primary_key(db: duckdb.DuckDBPyConnection, rule: Rule) -> str | None:
 
 
 def _column_values(db: duckdb.DuckDBPyConnection, rule: Rule) -> str | None:
-    """Return the first value that fails the comparison. As on Glue, a missing value does."""
+    """Return the reason with the first value that fails the comparison. A missing value fails, as on Glue."""
     column = f'"{rule.quoted[0]}"'
     wrong = f"{column} is null or not ({column} {rule.comparison})"
     found = db.execute(f'select {column} from "primary" where {wrong} order by 1 nulls first limit 1').fetchone()

@@ -21,7 +21,7 @@ def exports_of(backend: CloudFormationBackend, stack_id: str) -> dict[str, str]:
 
 
 def replace_exports(backend: CloudFormationBackend, resources: ResourceMap, template: Mapping[str, Any]) -> None:
-    """Give a stack the exports of a template. Raise ValidationError for a change of an export that is in use."""
+    """Set the exports of a stack from a template. Raise ValidationError if an export in use would change."""
     after = {export.name: export.value for export in OutputMap(resources, dict(template), resources.stack_id).exports}
     for name, value in exports_of(backend, resources.stack_id).items():
         if after.get(name) != value:
@@ -64,7 +64,7 @@ def _imported(value: Any) -> Iterator[Any]:
 
 @wrap(CloudFormationBackend, "delete_stack")
 def _keep_used_exports(original: Function, backend: CloudFormationBackend, name_or_stack_id: str) -> None:
-    """Cancel the deletion of a stack that exports what another stack imports; an event has the reason."""
+    """Delete a stack, unless another stack imports one of its exports. Then an event has the reason."""
     stack = backend.get_stack(name_or_stack_id)
     try:
         for name in exports_of(backend, stack.stack_id):

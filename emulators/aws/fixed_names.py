@@ -1,6 +1,6 @@
 """Fixed names of resources: a second resource of the same name cannot be created.
 
-A name is taken in one account and region, also by a resource that a call created or that a deleted stack retained.
+A name is unique in an account and region. Resources that an API call created or a deleted stack retained count, too.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class AlreadyExistsError(Exception):
 
 
 def _in(backends: Any, stored_in: str, region: str = REGION) -> Exists:
-    """Return whether a backend's dictionary of this attribute has the name."""
+    """Return a function that looks for a name in this dictionary of a backend."""
     return lambda name: name in getattr(backends[ACCOUNT][region], stored_in)
 
 
@@ -69,7 +69,7 @@ def _budget_exists(name: str) -> bool:
     return name in budgets_backends[ACCOUNT]["aws"].budgets[ACCOUNT]
 
 
-# The property that is the name, and whether a resource of that name exists.
+# The property with the name, and the function that returns whether a resource of that name exists.
 NAMES: Mapping[str, tuple[str, Exists]] = {
     "AWS::Athena::WorkGroup": ("Name", _in(athena_backends, "work_groups")),
     "AWS::Budgets::Budget": ("Budget/BudgetName", _budget_exists),

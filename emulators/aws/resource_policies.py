@@ -1,8 +1,8 @@
 """Evaluation of resource policies: topics, queues, functions, buckets, keys, and the trust policies of roles.
 
-A service needs the policy of the resource to allow it. A role of the same account needs its own policies or the
-resource's to allow it, and none to deny it. A key is different: its policy alone decides, and it may leave the decision
-to the policies of the account's roles.
+A service's call is allowed if the policy of the resource allows it. A call of a role of the same account is allowed if
+its own policies or the resource's allow it and none denies it. A key is different: its policy alone decides, unless it
+allows the account and so leaves the decision to the policies of the account's roles.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
@@ -21,7 +21,7 @@ from emulators.aws.iam_policies import Permission, Statement, is_allowed, is_den
 
 REQUESTS = Path(__file__).with_name("service_requests.json")
 ACCOUNT_ROOT = f"arn:aws:iam::{ACCOUNT}:root"
-# A statement for a service has one of these in its conditions, where the service sends any.
+# If the service sends keys of the source, a statement for it must have one of these in its conditions.
 SOURCE_KEYS = ("aws:source", "kms:encryptioncontext:", "kms:calleraccount", "kms:viaservice")
 # Every call between services is encrypted.
 TLS = {"aws:SecureTransport": ("true",), "s3:TlsVersion": ("1.3",)}
@@ -29,9 +29,9 @@ TLS = {"aws:SecureTransport": ("true",), "s3:TlsVersion": ("1.3",)}
 
 @dataclass(frozen=True)
 class Caller:
-    """Who makes a call: a service by its principal, such as events.amazonaws.com, or a role by its ARN.
+    """The caller: a service by its principal, such as events.amazonaws.com, or a role by its ARN.
 
-    ``statements`` are those of the role's own policies.
+    ``statements`` are the statements of the role's own policies.
     """
 
     principal: str
@@ -39,7 +39,7 @@ class Caller:
 
     @property
     def is_role(self) -> bool:
-        """Whether the caller is a role."""
+        """Return whether the caller is a role."""
         return self.principal.startswith("arn:")
 
 

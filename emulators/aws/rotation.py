@@ -1,7 +1,8 @@
-"""Rotation of a database password: the four steps of AWS's function for one user, on the deployed database.
+"""Rotation of a database password: the four steps of AWS's function for a single user, on the deployed database.
 
-The function creates a password, sets it as the user itself, tests it, and makes it the current one. A step that fails
-leaves the new password pending and the current one valid; the reason is in the log group of the function.
+The function creates a password, sets it with the user's own session, tests it, and makes it the current one. If a step
+fails, the reason is in the log group of the function. If PostgreSQL does not accept the new password, the old one stays
+valid.
 
 https://docs.aws.amazon.com/secretsmanager/latest/userguide/rotate-secrets_lambda-functions.html
 """
@@ -41,7 +42,7 @@ class RotationSchedule(RecordedResource):
         arn = properties["SecretId"]
         secret = secretsmanager_backends[account_id][region_name].secrets[arn]
         secret.rotation_enabled, secret.hosted_rotation = True, function
-        secret.rotation_requested = True  # without which moto does not describe the rotation
+        secret.rotation_requested = True  # moto describes a rotation only with this
         name = function["RotationLambdaName"]
         secret.rotation_lambda_arn = f"arn:aws:lambda:{region_name}:{account_id}:function:{name}"
         return cls(arn, arn)
@@ -54,7 +55,7 @@ TYPES["AWS::SecretsManager::RotationSchedule"] = RotationSchedule
 def _rotate(
     _original: Function, backend: SecretsManagerBackend, secret_id: str, client_request_token: str, **_: Any
 ) -> str:
-    """Run the steps, and answer as AWS does before they end: with the version that becomes current if all succeed."""
+    """Run the steps. Answer with the version that becomes current if all steps succeed, as AWS does before they end."""
     secret: Any = backend.secrets[secret_id]
     function = getattr(secret, "hosted_rotation", None)
     if function is None:
@@ -68,9 +69,9 @@ def _rotate(
 
 
 def _run_steps(backend: Any, secret_id: str, version: str, excluded: str) -> None:
-    """Create, set, test and finish.
+    """Create a password, set it, test it, and make it the current one.
 
-    Raise IndexError if no password meets the rules, psycopg.Error at the step that PostgreSQL does not accept.
+    Raise IndexError if no password meets the rules, psycopg.Error if PostgreSQL does not accept a step.
     """
     current = json.loads(backend.get_secret_value(secret_id, "", CURRENT)["SecretString"])
     made = json.loads(backend.get_random_password(32, excluded, False, False, False, False, False, True))
@@ -84,7 +85,7 @@ def _run_steps(backend: Any, secret_id: str, version: str, excluded: str) -> Non
     secret = backend.secrets[secret_id]
     before = next(name for name, item in secret.versions.items() if CURRENT in item["version_stages"])
     backend.update_secret_version_stage(secret_id, CURRENT, before, version)
-    secret.set_default_version_id(version)  # which moto leaves as it was
+    secret.set_default_version_id(version)  # moto does not change it
 
 
 def _connect(user: dict[str, Any]) -> psycopg.Connection[Any]:

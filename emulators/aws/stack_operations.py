@@ -1,7 +1,7 @@
 """Creation, update and deletion of stacks as CloudFormation does them: in order of dependencies, with rollback.
 
 A failed creation deletes what it created and ends as ROLLBACK_COMPLETE. A failed update restores the former template
-and ends as UPDATE_ROLLBACK_COMPLETE. An update creates what replaces a resource first, and deletes the old one last.
+and ends as UPDATE_ROLLBACK_COMPLETE. An update creates replacements of resources first, and deletes the old ones last.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from emulators.aws.faults import Fault
 from emulators.aws.patches import Function, wrap
 from emulators.aws.template_references import in_order, is_replaced, references
 
-# Deletion policies that keep a resource when its stack or its part of the template is deleted. The second deletes it
-# when the operation that created it is rolled back.
+# Deletion policies that retain a resource when its stack or its part of the template is deleted. RetainExceptOnCreate
+# does not retain it when the operation that created it is rolled back.
 RETAINED = ("Retain", "RetainExceptOnCreate")
 
 
 class ResourceFailedError(Exception):
-    """A resource that could not be created or updated."""
+    """A resource cannot be created or updated."""
 
     def __init__(self, logical_id: str, kind: str, reason: str) -> None:
         super().__init__(reason)
@@ -37,21 +37,21 @@ class ResourceFailedError(Exception):
 @wrap(parsing, "parse_and_create_resource")
 @wrap(parsing, "parse_and_update_resource")
 def _name_failed_resource(original: Function, logical_id: str, body: Any, resources: Any, **where: str) -> Any:
-    """Raise ResourceFailedError for a resource that fails, or whose failure a test injected."""
+    """Create or update a resource. Raise ResourceFailedError if it fails, or if a test injected its failure."""
     kind = body["Type"]
     if runtime.take_fault(Fault.RESOURCE_FAILS, lambda at: at in (logical_id, kind)):
         raise ResourceFailedError(logical_id, kind, "Resource creation cancelled by an injected fault")
     try:
         return original(logical_id, body, resources, **where)
     except ResourceFailedError:
-        raise  # it names the resource that this one depends on
+        raise  # the error names the resource that this one depends on
     except Exception as error:
         raise ResourceFailedError(logical_id, kind, _reason(error)) from error
 
 
 @wrap(CloudFormationBackend, "create_stack")
 def _create_or_roll_back(original: Function, backend: Any, name: str, *arguments: Any, **named: Any) -> Stack:
-    """Create a stack. If a resource fails, delete what was created."""
+    """Create a stack. If a resource fails, delete the created resources, except those with the policy Retain."""
     existed = {stack.stack_id for stack in backend.stacks.values()}
     try:
         created: Stack = original(backend, name, *arguments, **named)
@@ -121,7 +121,7 @@ class Update:
         self._modified: list[str] = []
 
     def apply(self) -> None:
-        """Create, replace and modify what differs, each after what it refers to. Raise for the first that fails."""
+        """Create, replace and modify what differs, each after what it refers to. Raise the first failure."""
         before = dict(self._resources.resolved_parameters)
         self._define(*self._after)
         changed = {name for name, value in self._resources.resolved_parameters.items() if before.get(name) != value}
@@ -133,7 +133,7 @@ class Update:
         replace_exports(self._backend, self._resources, self._after[0])
 
     def _change(self, name: str, changed: set[str]) -> None:
-        """Update a resource or replace it; what refers to a replaced one is changed too."""
+        """Update or replace a resource. What refers to a replaced resource changes too."""
         if is_replaced(self._old[name], self._new[name], changed):
             self._resources._parsed_resources.pop(name, None)
             self._replaced.append(name)
@@ -170,7 +170,7 @@ class Update:
         _delete_all(self._resources, former)
 
     def _define(self, template: dict[str, Any], parameters: dict[str, Any]) -> None:
-        """Give the resources a template and parameters, without changing a resource."""
+        """Set the template and the parameters of the resources, without changing a resource."""
         resources = self._resources
         resources._template, resources._resource_json_map = template, template.get("Resources", {})
         resources.input_parameters = parameters
@@ -205,7 +205,7 @@ def _delete_resources(_original: Function, resources: ResourceMap) -> None:
 
 
 def _delete_all(resources: ResourceMap, found: Iterable[tuple[Any, Any]]) -> list[Exception]:
-    """Delete resources, the newest first, and again those that another still used. Return the errors of the rest."""
+    """Delete resources, the newest first, and retry those that another one still used. Return the last errors."""
     remaining = [(resource, body) for resource, body in found if resource is not None][::-1]
     while remaining:
         failed, errors = [], []
@@ -222,7 +222,7 @@ def _delete_all(resources: ResourceMap, found: Iterable[tuple[Any, Any]]) -> lis
 
 
 def _forget_resources(stack: Stack) -> None:
-    """Clear what moto would create again when the stack is described."""
+    """Clear the resources and outputs that moto would create again when the stack is described."""
     stack.output_map._output_json_map = {}
     stack.resource_map._resource_json_map = {}
 
@@ -261,5 +261,5 @@ def _end(stack: Stack, status: str, errors: Iterable[Exception] = ()) -> None:
 
 
 def _as_answer(error: Exception) -> Exception:
-    """Return an error that the API answers with its reason. For any other, moto answers 500 and the CLI retries."""
+    """Return an error that moto answers with its reason. For other errors, moto answers 500 and the CLI retries."""
     return error if isinstance(error, ServiceException) else ValidationError(message=f"{type(error).__name__}: {error}")

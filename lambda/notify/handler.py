@@ -1,8 +1,9 @@
 """Notify function: post messages of the operations topic to Slack, such as an alarm's new state or a failed job.
 
-EventBridge invokes it with the failure events of AWS, and it publishes them to the topic: EventBridge itself could
-publish only under a policy without a condition on the source. It raises if Slack does not accept a message: Lambda
-retries, and the topic sends the message by e-mail in any case. Without a Slack token it logs the message.
+EventBridge invokes the function with failure events of AWS, and the function publishes them to the topic. EventBridge
+itself could publish only if the topic's policy had no condition on the source. The function raises if Slack does not
+accept a message, and Lambda retries. The topic sends each message by e-mail, too. Without a Slack token, the function
+logs the message.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from slack_sdk import WebClient
 
 MARKS = {"ALARM": ":red_circle:", "OK": ":large_green_circle:", "INSUFFICIENT_DATA": ":white_circle:"}
 MAX_LENGTH = 1500
-# How the reason of an alarm starts that an operator sets to test it.
+# The reason of an alarm starts with this if an operator or `barflow verify` set it as a test.
 TEST = "Test "
 TOKEN_PREFIX = "xox"  # noqa: S105  # of every Slack token; the secret's first value is random
 
 
 def handler(event: dict[str, Any], context: object) -> None:
-    """Post each record of an SNS event. Publish an event of EventBridge to the topic."""
+    """Post each record of an SNS event to Slack, or publish an event of EventBridge to the topic."""
     if "Records" not in event:
         boto3.client("sns").publish(TopicArn=os.environ["OPERATIONS_TOPIC"], Message=json.dumps(event))
         return

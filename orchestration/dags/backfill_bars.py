@@ -1,6 +1,6 @@
 """Fetch past sessions of chosen symbols, from `start` to `end`.
 
-The first task plans: how many of the vendor's credits the backfill needs, and on how many days. If it needs more days
+The first task computes how many of the vendor's credits the backfill needs, and on how many days. If it needs more days
 than `days` allows, the run fails before anything is fetched. When a day's credits are used up, the run waits for the
 next day. Complete sessions are not fetched again, so you can stop the run and trigger it again.
 """
@@ -14,12 +14,12 @@ from airflow.sdk import Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 from barflow_tasks import DEFAULTS, START, TAGS, VENDOR_POOL, dag_doc, log, no_retry_after_refusal, open_stores
 
-# Between two tries to fetch while the day's credits are used up, and the limit of the whole wait.
+# The time between two tries to fetch when the day's credits are used up, and the limit of the whole wait.
 RETRY_INTERVAL, MAX_WAIT = timedelta(hours=1), timedelta(days=60)
 
 
 def requested() -> tuple[tuple[str, ...], date, date]:
-    """Return the symbols, the first day and the last day of the run's form."""
+    """Return the symbols, the first day and the last day from the form of the DAG run."""
     from barflow.settings import parse_symbols
 
     params = get_current_context()["params"]
@@ -32,7 +32,7 @@ def requested() -> tuple[tuple[str, ...], date, date]:
 
 @task
 def plan() -> dict[str, Any]:
-    """Return calls, credits, days and finish time. Fail if the backfill needs more days than allowed."""
+    """Return the backfill's calls, credits, days and finish time. Fail if it needs more days than allowed."""
     from barflow.pipeline.backfill import plan_for
 
     allowed = get_current_context()["params"]["days"]
@@ -57,7 +57,7 @@ def plan() -> dict[str, Any]:
     pool=VENDOR_POOL,
 )
 def fetch() -> bool:
-    """Fetch the sessions. Return False when the day's credits are used up; then Airflow calls it again later."""
+    """Fetch the sessions. Return False if the day's credits are used up: Airflow then calls this again later."""
     from barflow.errors import DayIsSpentError
     from barflow.pipeline import backfill
     from barflow.pipeline.ingest import raise_errors

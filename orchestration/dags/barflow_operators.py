@@ -1,6 +1,6 @@
 """AWS operators of the process run. A retry reuses the cluster, step and job run that an earlier try left.
 
-What they request and how they wait is in barflow.operations, which `barflow run` uses too.
+Their requests and their waits are in barflow.operations, which `barflow run` uses, too.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class ClusterIsUp(EmrJobFlowSensor):
             state = self.hook.conn.describe_cluster(ClusterId=self.job_flow_id)["Cluster"]["Status"]["State"]
             minutes = self.timeout / 60
             raise AirflowSensorTimeout(
-                f"the cluster {self.job_flow_id} is {state} after {minutes:.0f} minutes. It is terminated"
+                f"the cluster {self.job_flow_id} is {state} after {minutes:.0f} minutes. Nothing was written, and "
+                "the run terminates the cluster. The next run processes the same bars."
             ) from None
 
 
@@ -89,10 +90,10 @@ class BarsToWarehouse(GlueJobOperator):
 
 
 class CrawlWarehouse(GlueCrawlerRunOperator):
-    """Crawls the warehouse after a deployment. Skipped without the crawler's driver, and if a crawl succeeded since."""
+    """Crawls the warehouse once after a deployment. Skips the crawl without the crawler's driver."""
 
     def execute(self, context: Any) -> str:
-        """Return the crawler's name. Raise AirflowSkipException if the crawl cannot run or need not run."""
+        """Return the crawler's name. Raise AirflowSkipException without a driver, or if the crawl has succeeded."""
         glue = contract().glue
         if missing := missing_driver(S3Hook().conn, glue):
             raise AirflowSkipException(missing)

@@ -7,7 +7,7 @@ from typing import Any
 from airflow.providers.ssh.operators.ssh import SSHOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-# The command's exit codes for bad input and for refusals of the vendor: a retry would fail again.
+# The command's exit codes for bad input and refusals of the vendor: a retry would fail again.
 FINAL = (2, 3)
 
 

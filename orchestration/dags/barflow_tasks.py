@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 def report_failure(context: Any) -> None:
-    """Post a failed task to Slack: the failure callback of every task."""
+    """Post a failed task to Slack. This is the failure callback of every task."""
     from barflow.operations.run_messages import Failure, failure_text
 
     ti, error = context["ti"], context.get("exception")
@@ -74,7 +74,7 @@ def dag_doc(title: str, text: str | None) -> str:
 
 
 def open_stores() -> Stores:
-    """Return the environment's stores: by its contract, or on a laptop by this process's settings."""
+    """Return the stores that the environment's contract names, or on a laptop this process's settings."""
     from barflow.operations.deployment import open_stores as open_stores_of
 
     return open_stores_of(ENV)[0]
@@ -91,7 +91,7 @@ def contract() -> RuntimeContract:
 def no_retry_after_refusal() -> Iterator[None]:
     """Fail the task without a retry on bad input and on the vendor's refusals, because a retry would fail again.
 
-    DayIsSpentError is raised unchanged: the request works again on the next day.
+    Let DayIsSpentError pass unchanged, because the request works again on the next day.
     """
     try:
         yield

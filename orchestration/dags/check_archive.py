@@ -1,8 +1,8 @@
 """Evaluate the data quality rules of the archive once per trading day.
 
-AWS Glue evaluates the rules on the months that were published since the last successful evaluation, so the cost follows
-the new data. The result is posted to Slack and counted in the metric RulesFailed, which has an alarm. A rule that fails
-stays in the next evaluation until its month is fixed. No process run waits for this.
+AWS Glue evaluates the rules on the months that were published since the last successful evaluation, so the cost depends
+on the new data. The result is posted to Slack and counted in the metric RulesFailed, which has an alarm. If a rule
+fails, the next evaluations include its month until it is fixed. No process run waits for this.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from barflow_tasks import (
     post_to_slack,
 )
 
-# Cron expressions in New York time, separated by semicolons; none: by hand. The default is after the last process run.
+# Cron expressions in New York time, separated by semicolons. Without one, the DAG runs only by hand. The default is
+# after the last process run.
 SCHEDULE = os.environ.get("BARFLOW_QUALITY_SCHEDULE", "15 18 * * MON-FRI")
 
 
@@ -41,7 +42,7 @@ def evaluate_rules() -> str:
     from barflow.operations.run_messages import failed_rules_text, quality_text
 
     context = get_current_context()
-    # Airflow gives a proxy, which is never None itself.
+    # Airflow's value is a proxy, which is never None itself.
     since = context["prev_start_date_success"] or None
     months = published_months(open_archive(open_stores().settings), since)
     if not months:

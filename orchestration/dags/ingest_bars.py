@@ -31,7 +31,8 @@ from barflow_tasks import (
 )
 
 RUNNER = "here" if LOCAL else os.environ.get("BARFLOW_INGEST_RUNNER", "lambda")
-# The ticks of a session; those after the close fetch the closing bars. The calendar skips holidays and half days.
+# The ticks of a session; those after the close fetch the closing bars. `market_is_open` skips ticks on holidays and
+# after the close of half days.
 SESSION = ("30/5 9 * * MON-FRI", "*/5 10-15 * * MON-FRI", "0,5,10 16 * * MON-FRI")
 TICK_TIMEOUT = timedelta(minutes=15)
 
@@ -59,19 +60,24 @@ def ingest_here() -> dict[str, int]:
 
 @task
 def function_name() -> str:
-    """Return the name of the ingest function. Fail where the host ingests."""
+    """Return the name of the ingest function. Fail if the host ingests."""
     name = contract().ingestion.function_name
     if name is None:
-        raise AirflowFailException("this deployment has no ingest function: its host ingests")
+        raise AirflowFailException(
+            "this deployment has no ingest function, because its host ingests. Nothing was fetched. "
+            "Restart the host's services, then trigger this DAG again: sudo systemctl restart barflow-settings"
+        )
     return name
 
 
 @task
 def check_outcome(answer: str) -> None:
-    """Fail if the vendor refused the tick. The function itself succeeds then, so that Lambda does not retry it."""
+    """Fail if the vendor refused the tick or all symbols. The function succeeds, so that Lambda does not retry it."""
     result = json.loads(answer)
     if result["outcome"] in ("refused", "failed"):
-        raise AirflowFailException(f"the tick was {result['outcome']}: {result.get('error') or result.get('errors')}")
+        raise AirflowFailException(
+            f"the outcome of the tick is {result['outcome']}: {result.get('error') or result.get('errors')}"
+        )
     log.info("%s", answer)
 
 

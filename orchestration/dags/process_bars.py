@@ -2,10 +2,10 @@
 
 Spark on a transient EMR cluster writes the archive; the cluster is always terminated. The Glue job loads the
 warehouse. Then the run compares all hops and posts a summary to Slack. If nothing changed since the last run, it
-starts nothing. A failed run leaves the warehouse unchanged and each Parquet file complete. The next run processes what
-is missing.
+starts no program. A failed run leaves the warehouse unchanged and each Parquet file complete. The next run processes
+what is missing.
 
-Crawlers keep the catalog up to date beside this. A crawl that fails is posted to Slack, and the run stays green.
+Crawlers update the catalog at the same time. A crawl that fails is posted to Slack, and the run stays green.
 
 On a laptop (`BARFLOW_ENV=local`) the same programs run in Airflow's tasks.
 """
@@ -42,7 +42,8 @@ from barflow_tasks import (
 from barflow.operations.cluster_run import job_arguments
 from barflow.operations.polling import POLL_SECONDS
 
-# Cron expressions in New York time, separated by semicolons; none: by hand. The default is after the closing bars.
+# Cron expressions in New York time, separated by semicolons. Without one, the DAG runs only by hand. The default is
+# after the closing bars.
 SCHEDULE = os.environ.get("BARFLOW_PROCESS_SCHEDULE", "" if LOCAL else "45 16 * * MON-FRI")
 CLUSTER_START = timedelta(minutes=float(os.environ.get("BARFLOW_CLUSTER_START_MINUTES", "25")))
 
@@ -71,7 +72,7 @@ def find_changes() -> dict[str, Any]:
 
 
 def run_program(program: str, process_run: str) -> dict[str, Any]:
-    """Run a Spark program of this checkout. Each try has an id of its own; the summary reads all of them."""
+    """Run a Spark program of this checkout. Each try has its own id; the summary reads all of them."""
     from barflow.pipeline.children import run_script
 
     run_id = f"{process_run}-{get_current_context()['ti'].try_number}"
@@ -189,7 +190,7 @@ def on_aws() -> None:
     # teardown would then turn a run with a failed step green.
     to_parquet >> terminate_cluster.as_teardown(setups=create)
     chain(to_parquet, warehouse_is_up, to_warehouse, reconcile(), summarize)
-    # The last tasks decide the state of the run. So a crawl is never the last one: this task always succeeds after it.
+    # The last tasks decide the state of the run. So a crawl is never the last task: this one follows it and succeeds.
     crawls_ended = EmptyOperator(task_id="crawls_ended", trigger_rule="all_done")
     to_parquet >> crawl_lake >> crawls_ended
     to_warehouse >> crawl_warehouse >> crawls_ended

@@ -1,7 +1,8 @@
 """Terminate orphaned clusters, expire staged sessions, and send waiting alerts.
 
-A cluster of this environment is orphaned if its run has ended. A staged session expires when it is old and the archive
-and the warehouse contain it. An alert waits if its channel did not accept it before.
+A cluster of this environment is orphaned if its run has ended, or if Airflow does not know its run and the cluster is
+too old. A staged session expires when it is old and the archive and the warehouse contain it. An alert waits if its
+channel did not accept it before.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from airflow.sdk.exceptions import AirflowRuntimeError
 from barflow_tasks import DEFAULTS, ENV, LOCAL, START, TAGS, contract, dag_doc, log, open_stores
 
 LIVE = ("queued", "running")
-# Airflow does not know the runs of `barflow run`. They end within the step's limit and this time.
+# Airflow does not know the runs of `barflow run`. They end within the step's limit plus this time.
 START_AND_END = timedelta(minutes=60)
 
 
 def is_live(run_id: str) -> bool | None:
-    """Return whether a run of process_bars is in progress, or None if it has no run of that id."""
+    """Return whether a run of process_bars is in progress, or None if there is no run with this id."""
     try:
         return get_current_context()["ti"].get_dagrun_state("process_bars", run_id) in LIVE
     except AirflowRuntimeError:

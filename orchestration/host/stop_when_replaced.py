@@ -1,7 +1,7 @@
 """Stop the scheduler while a deployment replaces this host, and start it again if the deployment is rolled back.
 
-A deployment writes the new contract first, creates the new host, and removes the old one when the new one is up. Two
-schedulers of different releases would then work on the same metadata.
+A deployment first writes the new contract, then creates the new host, and removes the old one when the new one is up.
+Without this, two schedulers of different releases would use the same metadata.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CONTRACT, STOPPED = "contract.json", "scheduler-stopped"
 
 
 def main() -> int:
-    """Compare the deployed contract with that of this host. Return the exit code."""
+    """Compare the deployed contract with this host's contract. Return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--to", type=Path, default=Path("/run/barflow"), help="folder with this host's contract")
     folder = parser.parse_args().to

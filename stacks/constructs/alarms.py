@@ -184,7 +184,7 @@ class Alarms:
             "RotationErrors",
             together,
             0,
-            "The rotation of a database password failed. The old password stays valid. See the log groups "
+            "The rotation of a database password failed, and its user may not be able to log in. See the log groups "
             f"/aws/lambda/{', /aws/lambda/'.join(functions)}, and the runbook: passwords of the warehouse.",
         )
 

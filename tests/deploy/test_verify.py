@@ -197,7 +197,7 @@ def test_a_changed_value_and_a_lost_row_are_found(
         found = look("rows")
         owner.execute(change, (close, day, close + 0.01))
         assert not found.ok
-        assert f"1 values of {day} differ, first bar_1h AAPL" in found.found
+        assert f"1 values of {day} differ. The first: bar_1h AAPL" in found.found
         assert look("rows").ok
         owner.execute("create table kept as select * from market.bar_5min where symbol = 'TSLA'")
         owner.execute("delete from market.bar_5min where symbol = 'TSLA'")
@@ -245,6 +245,21 @@ def test_ctrl_c_sets_the_alarm_back_and_deletes_its_messages(
     assert rehearsed.slack.deleted[-2:] == rehearsed.slack.posts[-2:]
 
 
+def test_ctrl_c_during_the_check_of_the_queues_leaves_no_alert(
+    rehearsed: RehearsedEnvironment, opened: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    calls = iter([interrupted, opened.wait_for])
+    monkeypatch.setattr(opened, "wait_for", lambda *given: next(calls)(*given))
+    with pytest.raises(KeyboardInterrupt):
+        bots.reached(opened)
+    queue = rehearsed.outputs["Alerts"]["BotQueues"]
+    shown = rehearsed.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]
+    assert {shown["ApproximateNumberOfMessages"], shown["ApproximateNumberOfMessagesNotVisible"]} == {"0"}
+
+
 def test_a_queue_that_gets_no_alerts_is_found(rehearsed: RehearsedEnvironment, look: Callable[[str], Check]) -> None:
     sns, topic = rehearsed.client("sns"), rehearsed.outputs["Alerts"]["AlertsTopic"]
     (subscription,) = sns.list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
@@ -273,7 +288,7 @@ def test_an_alert_that_a_running_bot_took_counts(
             }
         ],
     )
-    assert look("bots").found == "barflow-dev-alerts-example.fifo: a running bot took it"
+    assert look("bots").found == "barflow-dev-alerts-example.fifo: a running bot received it"
 
 
 def test_a_rotation_that_is_off_or_did_not_end_is_found(

@@ -8,7 +8,7 @@ from typing import Any
 
 import aws_cdk as cdk
 import pytest
-from deployments import as_list, text_of
+from deployments import ROOT, as_list, text_of
 
 from config.validation import ConfigError
 from stacks import delivery
@@ -128,3 +128,15 @@ def test_the_policy_is_smaller_than_an_inline_policy_may_be(template: Template) 
 
 def test_the_module_describes_how_it_is_deployed() -> None:
     assert "-m stacks.delivery" in (delivery.__doc__ or "")
+
+
+def test_the_delivering_role_has_every_permission_of_preflight(template: Template) -> None:
+    """Also on the names that preflight asks for: those of the functions, and of the version of CDK's bootstrap."""
+    documented = json.loads((ROOT / "docs/preflight-policy.json").read_text())["Statement"][0]["Action"]
+    arns: dict[str, set[str]] = {}
+    for statement in statements(template, "Deliver"):
+        for action in as_list(statement["Action"]):
+            arns.setdefault(action, set()).update(map(text_of, as_list(statement["Resource"])))
+    assert set(documented) - arns.keys() == set()
+    assert any(arn.endswith(":parameter/cdk-bootstrap/hnb659fds/version") for arn in arns["ssm:GetParameter"])
+    assert any(arn.endswith(":function:barflow-prod-*") for arn in arns["lambda:GetFunctionConfiguration"])

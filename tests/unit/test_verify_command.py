@@ -63,7 +63,7 @@ def test_a_failed_check_does_not_stop_the_others_and_the_json_has_all(steps: lis
                 "name": "breaks",
                 "ok": False,
                 "found": "the cluster did not start",
-                "fix": "fix the cause, then run it again with --only breaks",
+                "fix": "fix the cause, then run `barflow verify --env dev --only breaks`",
             },
         ],
     }

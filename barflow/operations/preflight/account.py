@@ -9,7 +9,7 @@ from typing import Any
 from barflow.errors import aws_error_code
 from barflow.operations.checks import Check, missing_permission
 
-LOG_IN = "aws sso login, or set AWS_PROFILE to a profile that works: aws sts get-caller-identity"
+LOG_IN = "aws sso login, or set AWS_PROFILE to a profile that works (aws sts get-caller-identity shows its account)"
 
 
 @dataclass
@@ -34,9 +34,9 @@ class Account:
         return self._clients[service]
 
     def stack_resources(self, stack: str) -> dict[str, tuple[str, str]]:
-        """Return the type and physical id of each resource of a stack, by logical id; none if there is no stack.
+        """Return the type and physical id of each resource of a stack, by logical id. Empty if there is no stack.
 
-        A resource that the stack left behind (DELETE_SKIPPED) is not one of them.
+        Resources that were not created, or that the stack left behind (DELETE_SKIPPED), are not among them.
         """
         if stack not in self._resources:
             pages = self.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=stack)
@@ -49,7 +49,7 @@ class Account:
         return self._resources[stack]
 
     def not_deployed(self, resources: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Return the resources, by (stack, logical id), that their stacks do not have yet."""
+        """Return those of the resources, given as (stack, logical id), that their stacks do not have yet."""
         return [(stack, name) for stack, name in resources if name not in self.stack_resources(stack)]
 
 
@@ -70,9 +70,9 @@ def answer_or_none(ask: Callable[[], Any], codes: Iterable[str]) -> Any:
 
 
 def find_account(number: str | None, region: str | None) -> tuple[Check, Account | None]:
-    """Return the check of the caller's credentials and region, and the account; None if it cannot be asked.
+    """Return the check of the caller's credentials and region, and the account, or None if the check failed.
 
-    ``number`` and ``region`` are those of the environment's settings, or None to use those of the caller's profile.
+    ``number`` and ``region`` come from the environment's settings. If they are None, the caller's profile decides.
     """
     import boto3
     from botocore.config import Config
@@ -99,7 +99,7 @@ def find_account(number: str | None, region: str | None) -> tuple[Check, Account
 
 
 def unanswered(name: str, essential: bool, error: Exception) -> Check:
-    """Return the check whose call AWS did not answer. It fails if the deployment depends on it, else it is a note."""
+    """Return the check whose call AWS did not answer. It fails if it is essential, else it is a note."""
     permission = missing_permission(error)
     if permission is None:
         reason = str(error).splitlines()[0]

@@ -1,6 +1,6 @@
 """Names that the templates fix: none may belong to a resource outside the environment's stacks.
 
-A create that was rolled back, a deleted environment whose data stayed, and another deployment leave such names.
+A creation that was rolled back, a deleted environment with retained data, or another deployment can hold such names.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Kind:
 
 
 def taken(kind: str, needs: Needs, account: Account) -> Iterator[Check]:
-    """Check all names of one type. Yield one check per name that is taken, or one for all."""
+    """Check all names of one type. Yield one failed check per name that is taken, or one check for all names."""
     names = [item for item in needs.names if item.kind == kind]
     checks = [check for item in names if not _is_deployed(item, account) if (check := _check(item, needs, account))]
     yield from checks

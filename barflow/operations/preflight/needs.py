@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class Policy:
     """A policy of the templates as JSON, and where it is.
 
-    ``kind`` is IDENTITY_POLICY or RESOURCE_POLICY. ``attached_to`` is the CloudFormation type that has such a resource
-    policy, where Access Analyzer has checks for that type.
+    ``kind`` is IDENTITY_POLICY or RESOURCE_POLICY. ``attached_to`` is the CloudFormation type of the resource that has
+    the policy, if Access Analyzer has checks for that type.
     """
 
     place: str
@@ -32,11 +32,11 @@ class FixedName:
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What one environment needs.
+    """What one environment needs of its account.
 
     ``elastic_ips``, ``vpcs`` and ``reserved`` (concurrent executions of a function) are by (stack, logical id), so that
-    what is deployed already does not count twice. ``on_demand`` and ``spot`` are the numbers of EC2 instances by type,
-    at the most that run at one time: two hosts while one replaces the other, and the cluster of a process run.
+    what is deployed already does not count twice. ``on_demand`` and ``spot`` are the largest numbers of EC2 instances
+    that run at one time, by type: two hosts while one replaces the other, and the cluster of a process run.
     ``operator_secrets`` are the names of the secrets that an operator sets. ``driver_outputs`` names a stack, and its
     outputs with the location and the SHA-256 of the JDBC driver that an operator installs. ``region_problems``
     lists what the region lacks by AWS's published lists.

@@ -40,7 +40,7 @@ class Quota:
         )
 
     def check(self, account: Account, needed: int, used: int, basis: str) -> Check:
-        """Return whether the quota has room for what the deployment needs, next to what is in use already."""
+        """Return the check that the quota has room for what is in use already and what the deployment needs."""
         value = self.value(account)
         found = f"needs {needed} {basis}, {used} in use already, the quota is {value:.0f}"
         ok = needed + used <= value
@@ -55,7 +55,7 @@ VPCS = Quota("vpc", "L-F678F1CE", "VPCs")
 
 
 def concurrency(needs: Needs, account: Account) -> Iterator[Check]:
-    """Check that Lambda can reserve what the functions ask for and keep its minimum for all others."""
+    """Check that the functions' reservations leave the unreserved executions that Lambda requires."""
     limit = account.client("lambda").get_account_settings()["AccountLimit"]
     asked = sum(needs.reserved[resource] for resource in account.not_deployed(needs.reserved))
     total, unreserved = limit["ConcurrentExecutions"], limit["UnreservedConcurrentExecutions"]

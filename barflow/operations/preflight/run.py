@@ -1,4 +1,4 @@
-"""Run every check of an account, in the order in which an operator fixes what they find."""
+"""The checks of an account, in the order in which an operator fixes what they find."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ESSENTIAL: dict[str, Ask] = {
     "RDS": services.database,
     "policies": policies.policies,
 }
-# These change nothing about the deployment; they are notes.
+# A deployment succeeds without these. Each is at most a note.
 NOTES: dict[str, Ask] = {
     "budget tag": services.budget_tag,
     "JDBC driver": services.jdbc_driver,
@@ -41,7 +41,7 @@ def run(needs: Needs, account: Account) -> Iterator[Check]:
 
 
 def questions(needs: Needs) -> dict[str, Ask]:
-    """Return what to ask, by name: what is essential, the names of each type, and the notes."""
+    """Return the questions by name: the essential ones, one per type of name, and the notes."""
     kinds = dict.fromkeys(item.kind for item in needs.names)
     taken = {f"names: {names.KINDS[kind].word}s": partial(names.taken, kind) for kind in kinds}
     return {**ESSENTIAL, **taken, **NOTES}

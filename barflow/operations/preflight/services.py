@@ -1,4 +1,4 @@
-"""What the account, its region and its services must have before a deployment."""
+"""Checks of what the account, its region and its services must have before a deployment."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ BLOCKED = {
     "DELETE_FAILED": "npx cdk destroy {stack} -c env={env}",
     "ROLLBACK_FAILED": "aws cloudformation delete-stack --stack-name {stack}",
     "UPDATE_ROLLBACK_FAILED": "aws cloudformation continue-update-rollback --stack-name {stack}",
-    # `cdk deploy` deletes a stack that was rolled back, if it may.
+    # `cdk deploy` deletes a stack that was rolled back, unless it is protected.
     "ROLLBACK_COMPLETE with termination protection": (
         "aws cloudformation update-termination-protection --no-enable-termination-protection --stack-name {stack}"
     ),
 }
-WAIT = "aws cloudformation describe-stacks --stack-name {stack} --query 'Stacks[].StackStatus', until it has ended"
+WAIT = "wait until it has ended: aws cloudformation describe-stacks --stack-name {stack} --query 'Stacks[].StackStatus'"
 
 
 def region(needs: Needs, account: Account) -> Iterator[Check]:
-    """Check the resource types and instance families of the region, by AWS's published lists."""
+    """Check that the region has the resource types and instance families, according to AWS's published lists."""
     found = "; ".join(needs.region_problems) or f"{account.region} has every resource type and instance family"
     fix = f"choose other types, or another region (account and region in {SETTINGS}, or AWS_REGION)"
     yield Check("region", not needs.region_problems, found, fix if needs.region_problems else "")
@@ -73,7 +73,7 @@ def _is_blocked(state: str) -> bool:
 
 
 def _state(account: Account, stack: str) -> str:
-    """Return the state of a stack, as BLOCKED has it, or nothing if there is no such stack."""
+    """Return the state of a stack as BLOCKED spells it, or an empty text if there is no such stack."""
     client = account.client("cloudformation")
     answer = answer_or_none(lambda: client.describe_stacks(StackName=stack), STACK)
     if answer is None:
@@ -85,7 +85,7 @@ def _state(account: Account, stack: str) -> str:
 
 
 def service_linked_roles(needs: Needs, account: Account) -> Iterator[Check]:
-    """Check the service-linked role of Spot. EMR and RDS create theirs themselves, EC2 does so only in its console."""
+    """Check the service-linked role of Spot. EMR and RDS create theirs; EC2 creates it only in its console."""
     if not needs.spot:
         return
     client = account.client("iam")
@@ -102,7 +102,7 @@ def emr_types(needs: Needs, account: Account) -> Iterator[Check]:
     types = ", ".join(missing or sorted(set(needs.emr_types)))
     found = f"{needs.emr_release} has {'no ' if missing else ''}{types} in {account.region}"
     fix = (
-        f"choose emr.primary_instance and emr.core_instance in {SETTINGS} of: "
+        f"choose emr.primary_instance and emr.core_instance in {SETTINGS} from the output of: "
         f"aws emr list-supported-instance-types --release-label {needs.emr_release}"
     )
     yield Check("EMR", not missing, found, fix if missing else "")
@@ -129,7 +129,7 @@ def database(needs: Needs, account: Account) -> Iterator[Check]:
     ok = any(item == version or item.startswith(f"{version}.") for item in offered)
     found = f"RDS has {'' if ok else 'no '}{needs.database_class} with PostgreSQL {version} in {account.region}"
     fix = (
-        f"choose database.instance_class and database.engine_version in {SETTINGS} of: aws rds "
+        f"choose database.instance_class and database.engine_version in {SETTINGS} from the output of: aws rds "
         "describe-orderable-db-instance-options --engine postgres "
         "--query 'OrderableDBInstanceOptions[].[DBInstanceClass,EngineVersion]'"
     )
@@ -162,7 +162,7 @@ def secrets(needs: Needs, account: Account) -> Iterator[Check]:
             absent.append(name)
         elif not _was_set(secret):
             unset.append(name)
-    fix = f"set them with the runbook's chapter Store the secrets: barflow runbook --env {needs.env} --outputs FILE"
+    fix = f"set them as the runbook describes (Store the secrets): barflow runbook --env {needs.env} --outputs FILE"
     if unset:
         yield Check("secrets", True, f"still placeholders: {', '.join(unset)}", fix)
     elif absent:
@@ -180,7 +180,7 @@ def jdbc_driver(needs: Needs, account: Account) -> Iterator[Check]:
         {item["OutputKey"]: item["OutputValue"] for item in answer["Stacks"][0].get("Outputs", ())} if answer else {}
     )
     if location not in values:
-        fix = f"install it with the runbook's chapter: barflow runbook --env {needs.env} --outputs FILE"
+        fix = f"install it as the runbook describes: barflow runbook --env {needs.env} --outputs FILE"
         yield Check("JDBC driver", True, "to install after the deployment, for the warehouse's crawler", fix)
     elif is_driver_installed(account.client("s3"), values[location]):
         yield Check("JDBC driver", True, f"{values[location]} is there")

@@ -16,12 +16,12 @@ SET_BY_OPERATOR = ("TwelveDataSecret", "MongoDbSecret", "SlackSecret", "SshConne
 CURRENT, PREVIOUS, PENDING = "AWSCURRENT", "AWSPREVIOUS", "AWSPENDING"
 ROTATED_USERS = (LOADER, READER, SANDBOX)
 METRIC_HOURS, METRIC_SECONDS = 3, 300
-MOST_QUERIES = 500  # of one GetMetricData
-COST_DELAY = timedelta(days=2)  # AWS bills within a day, and counts a tag within another
+MOST_QUERIES = 500  # in one call of GetMetricData
+COST_DELAY = timedelta(days=2)  # AWS bills within a day, and counts a new tag a day later
 
 
 def secrets_are_set(deployed: Deployed) -> str:
-    """Check that each secret has been set since it was created, without reading it. Raise NotAsExpectedError."""
+    """Check that each secret was set after its creation, without reading it. Raise NotAsExpectedError if not."""
     names = [deployed.output("Secrets", key) for key in SET_BY_OPERATOR]
     unset = [name for name in names if PREVIOUS not in _stages(_describe(deployed, name))]
     if unset:
@@ -32,7 +32,7 @@ def secrets_are_set(deployed: Deployed) -> str:
 
 
 def secrets_rotate(deployed: Deployed) -> str:
-    """Check that each database password rotates, and that its last rotation ended. Raise NotAsExpectedError."""
+    """Check that each database password rotates, and that its last rotation ended. Raise NotAsExpectedError if not."""
     names = [f"barflow/{deployed.env}/database/{user}" for user in ROTATED_USERS]
     found = [_describe(deployed, name) for name in [*names, deployed.output("Database", "DatabaseAdminSecret")]]
     for secret in found:
@@ -66,13 +66,13 @@ def _stages(secret: dict[str, Any]) -> set[str]:
 
 
 def dashboards_have_data(deployed: Deployed) -> str:
-    """Check that the tick's metrics arrived, and that each dashboard has data. Raise NotAsExpectedError."""
+    """Check that the tick's metrics arrived, and that each dashboard has data. Raise NotAsExpectedError if not."""
     tick = {"Namespace": NAMESPACE, "MetricName": BARS_RECEIVED, "Dimensions": [_dimension(ENVIRONMENT, deployed.env)]}
     since = deployed.started - timedelta(minutes=5)
     if not deployed.wait_for(lambda: _with_data(deployed, [tick], since), METRIC_SECONDS):
         raise NotAsExpectedError(
             f"{BARS_RECEIVED} has no value since {since:%H:%M} UTC: no tick reported its metrics",
-            "read the log of the tick's runner",
+            "read the log of the ingest function, or of the host if it ingests",
         )
     shown = []
     for key in ("BusinessDashboard", "TechnicalDashboard"):
@@ -124,14 +124,15 @@ def _with_data(deployed: Deployed, metrics: Iterable[dict[str, Any]], since: dat
 
 
 def cost_is_within_budget(deployed: Deployed) -> str:
-    """Check that the environment's budget counts its costs, and is not exceeded. Raise NotAsExpectedError."""
+    """Check that the environment's budget counts its costs and is not exceeded. Raise NotAsExpectedError if not."""
     account, name = deployed.client("sts").get_caller_identity()["Account"], f"barflow-{deployed.env}"
     budget = deployed.client("budgets").describe_budget(AccountId=account, BudgetName=name)["Budget"]
     spend = budget.get("CalculatedSpend", {})
     actual, limit = (float(item["Amount"]) for item in (spend["ActualSpend"], budget["BudgetLimit"]))
     if actual > limit:
         raise NotAsExpectedError(
-            f"{actual:.2f} USD spent this month, the budget is {limit:.2f} USD", "see Cost Explorer, and barflow cost"
+            f"{actual:.2f} USD spent this month, the budget is {limit:.2f} USD",
+            f"compare Cost Explorer with `barflow cost --env {deployed.env}`",
         )
     now = utc_now()
     counted = max(deployed.deployed_at, now.replace(day=1, hour=0, minute=0, second=0, microsecond=0))

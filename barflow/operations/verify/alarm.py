@@ -1,6 +1,7 @@
-"""An alarm reaches Slack: set one, find what the deployed function posted, set it back, and delete the messages.
+"""Check that an alarm reaches Slack: set it, find the message in the log, set it back, and delete the messages.
 
-The function logs each message that it posted. The log is the proof: a bot's token often may not read a channel.
+The notify function logs each message that it posted. The log is the proof, because a bot's token often has no
+permission to read a channel.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from barflow.secrets import resolve
 POST_SECONDS, LATE_SECONDS = 120, 20
 PREFERRED = "UndeliveredAlerts"
 ALARM, OK = "ALARM", "OK"
-# The notify function shows a reason that starts with this instead of the alarm's description.
+# If a reason starts with this, the notify function posts it instead of the alarm's description.
 TEST = "Test"
 READ_LOG = "read the function's log: aws logs tail {group} --since 10m"
 
 
 def reaches_slack(deployed: Deployed) -> str:
-    """Set an alarm that is not active, and wait for its message in Slack. Raise NotAsExpectedError."""
+    """Set an alarm that is not active, and wait for its message in Slack. Raise NotAsExpectedError without it."""
     cloudwatch = deployed.client("cloudwatch")
     alarm, group = _choose_alarm(deployed), _log_group(deployed)
     name, state = alarm["AlarmName"], alarm["StateValue"]
@@ -37,20 +38,21 @@ def reaches_slack(deployed: Deployed) -> str:
         posted = deployed.wait_for(look, POST_SECONDS)
     finally:
         cloudwatch.set_alarm_state(AlarmName=name, StateValue=state, StateReason=reason)
-        posted = posted or deployed.wait_for(look, LATE_SECONDS)  # Ctrl-C comes before the message
+        posted = posted or deployed.wait_for(look, LATE_SECONDS)  # after Ctrl-C, the message may still come
         if posted and state == OK:
-            # CloudWatch may have set it back earlier, with a reason of its own.
+            # CloudWatch may have set it back before, with its own reason.
             posted = posted + deployed.wait_for(lambda: _posted(deployed, group, name, OK), POST_SECONDS)
         _delete(deployed, posted)
     if not posted:
         raise NotAsExpectedError(
-            f"{name} was set to ALARM and no message was posted in {POST_SECONDS} s", READ_LOG.format(group=group)
+            f"{name} was set to ALARM, and no message was posted within {POST_SECONDS} s. It is set back.",
+            READ_LOG.format(group=group),
         )
-    return f"{name} reached {posted[0]['channel']}; {len(posted)} test messages were deleted again"
+    return f"{name} reached {posted[0]['channel']}; its {len(posted)} test messages were deleted"
 
 
 def _choose_alarm(deployed: Deployed) -> dict[str, Any]:
-    """Return an alarm that only notifies the operations topic, and is not active."""
+    """Return an inactive alarm that only notifies the operations topic. Raise NotAsExpectedError if there is none."""
     topic = deployed.output("Observability", "OperationsTopic")
     pages = deployed.client("cloudwatch").get_paginator("describe_alarms")
     alarms = [
@@ -61,20 +63,20 @@ def _choose_alarm(deployed: Deployed) -> dict[str, Any]:
     ]
     if not alarms:
         raise NotAsExpectedError(
-            f"no alarm of {deployed.env} notifies {topic} and is not active",
+            f"no alarm of {deployed.env} can be tested: each is active or disabled, or does not notify only {topic}",
             f"aws cloudwatch describe-alarms --alarm-name-prefix Barflow-{deployed.env}-",
         )
     return min(alarms, key=lambda alarm: (not alarm["AlarmName"].endswith(PREFERRED), alarm["AlarmName"]))
 
 
 def _log_group(deployed: Deployed) -> str:
-    """Return the log group of the function that is subscribed to the operations topic."""
+    """Return the log group of the function that is subscribed to the operations topic. Raise NotAsExpectedError."""
     topic = deployed.output("Observability", "OperationsTopic")
     subscriptions = deployed.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
     functions = [item["Endpoint"] for item in subscriptions if item["Protocol"] == "lambda"]
     if not functions:
         raise NotAsExpectedError(
-            f"no function is subscribed to {topic}", f"deploy Barflow-{deployed.env}-Observability"
+            f"no function is subscribed to {topic}", f"deploy Barflow-{deployed.env}-Observability again"
         )
     found = deployed.client("lambda").get_function_configuration(FunctionName=functions[0])
     return str(found.get("LoggingConfig", {}).get("LogGroup") or f"/aws/lambda/{found['FunctionName']}")
@@ -94,7 +96,7 @@ def _posted(deployed: Deployed, group: str, alarm: str, state: str, reason: str 
 
 
 def _delete(deployed: Deployed, posted: list[dict[str, Any]]) -> None:
-    """Delete messages that the bot posted. Raise NotAsExpectedError where Slack does not allow it."""
+    """Delete messages that the bot posted. Raise NotAsExpectedError if Slack does not allow it."""
     from slack_sdk import WebClient
     from slack_sdk.errors import SlackApiError
 

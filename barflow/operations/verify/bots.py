@@ -1,13 +1,15 @@
-"""A price alert reaches each bot's queue: publish a test alert, receive it from the queues, and delete it there.
+"""Check that an alert reaches each bot's queue: publish a test alert, receive it from the queues, and delete it.
 
-A bot that runs may take the alert first. The alert is valid and harmless: its symbol does not exist and its bar is old.
+A running bot may receive the alert first. The alert is valid and harmless: its symbol does not exist, its bar is old.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from barflow.alerts.message import Message
@@ -15,11 +17,11 @@ from barflow.market.sessions import utc_now
 from barflow.operations.verify.deployed import Deployed, NotAsExpectedError
 
 SYMBOL = "BARFLOW.TEST"
-RECEIVE_SECONDS, METRIC_SECONDS = 30, 300
+RECEIVE_SECONDS, METRIC_SECONDS, STOPPED_SECONDS = 30, 300, 10
 
 
 def reached(deployed: Deployed) -> str:
-    """Publish a test alert and wait until each queue has it. Raise NotAsExpectedError for a queue that has not."""
+    """Publish a test alert and wait until each queue has it. Raise NotAsExpectedError if a queue does not get it."""
     topic, urls = deployed.output("Alerts", "AlertsTopic"), deployed.output("Alerts", "BotQueues")
     queues = [] if urls == "none" else urls.split(",")
     if not queues:
@@ -32,7 +34,13 @@ def reached(deployed: Deployed) -> str:
         MessageGroupId=alert.symbol,
         MessageDeduplicationId=alert.id.rsplit("|", 1)[-1],
     )
-    found = [_arrived(deployed, queue, alert.id, published) for queue in queues]
+    try:
+        found = [_arrived(deployed, queue, alert.id, published) for queue in queues]
+    except BaseException:  # Ctrl-C too
+        for queue in queues:
+            with suppress(Exception):
+                deployed.wait_for(partial(_take, deployed, queue, alert.id), STOPPED_SECONDS)
+        raise
     if "" in found:
         queue = queues[found.index("")]
         raise NotAsExpectedError(
@@ -64,17 +72,17 @@ def test_alert() -> Message:
 
 
 def _arrived(deployed: Deployed, queue: str, alert_id: str, published: datetime) -> str:
-    """Return how the alert reached a queue, or an empty text."""
+    """Return how the alert reached a queue, or an empty text if it did not."""
     name = queue.rsplit("/", 1)[-1]
     if deployed.wait_for(lambda: _take(deployed, queue, alert_id), RECEIVE_SECONDS):
         return f"{name}: received and deleted"
     if deployed.wait_for(lambda: _was_sent(deployed, name, published), METRIC_SECONDS):
-        return f"{name}: a running bot took it"
+        return f"{name}: a running bot received it"
     return ""
 
 
 def _take(deployed: Deployed, queue: str, alert_id: str) -> bool:
-    """Delete the test alert if it is received. Every other alert is visible again at once."""
+    """Receive messages and delete the test alert if it is one of them. Make every other alert visible again at once."""
     sqs = deployed.client("sqs")
     messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=1).get("Messages", [])
     taken = False

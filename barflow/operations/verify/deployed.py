@@ -34,7 +34,7 @@ class NotAsExpectedError(BarflowError):
 
 @dataclass
 class Deployed:
-    """The environment that is verified. ``poll`` is the number of seconds between two looks at something that changes.
+    """The environment that is verified. ``poll`` is the number of seconds between two requests for a state.
 
     ``session`` is the session date to compare (ISO), or None for the newest; ``started`` is when the checks began.
     """
@@ -55,13 +55,13 @@ class Deployed:
     def open(cls, env: str, log: Log, session: str | None = None) -> Deployed:
         """Return an environment of the caller's account and region.
 
-        Raises BadInputError where it is not deployed, UnavailableError where AWS cannot be asked.
+        Raises BadInputError if it is not deployed, UnavailableError if AWS does not answer.
         """
         import boto3
         from botocore.config import Config
 
         contract = read_contract(env)
-        # A tick answers when it is done. A call that gave up earlier would run it again.
+        # A tick answers when it is done. If the call timed out before, botocore would run it again.
         patient = Config(read_timeout=LAMBDA_SECONDS)
         clients = boto3.Session(region_name=contract.region)
         cloudformation = clients.client("cloudformation")
@@ -82,7 +82,7 @@ class Deployed:
         return self._clients[service]
 
     def output(self, part: str, key: str) -> str:
-        """Return an output of a stack. Raise BadInputError where the stack has none: it is of another version."""
+        """Return an output of a stack. Raise BadInputError if another version of the stack is deployed, without it."""
         try:
             return self.outputs[part][key]
         except KeyError:
@@ -100,7 +100,8 @@ class Deployed:
     def run_on_host(self, command: str, minutes: int = 15) -> tuple[int, str, str]:
         """Run a shell command on Airflow's host through Session Manager. Return its exit code, stdout and stderr.
 
-        AWS returns at most 24 000 characters. A command that this process does not wait for is cancelled.
+        AWS returns at most 24 000 characters. The command is cancelled if this process stops or waits too long. Raises
+        NotAsExpectedError if the host does not run it.
         """
         ssm, host = self.client("ssm"), self.output("Orchestration", "HostId")
         sent = ssm.send_command(
@@ -117,7 +118,7 @@ class Deployed:
         def ended() -> Any:
             try:
                 found = ssm.get_command_invocation(CommandId=command_id, InstanceId=host)
-            except ssm.exceptions.InvocationDoesNotExist:  # for a moment after the command was sent
+            except ssm.exceptions.InvocationDoesNotExist:  # right after the command was sent
                 return None
             return None if found["Status"] in RUNNING else found
 
@@ -149,6 +150,7 @@ def aws_errors(what: str) -> Iterator[None]:
     except (BotoCoreError, ClientError) as error:
         if permission := missing_permission(error):
             raise NotAsExpectedError(
-                f"the profile has no permission {permission}", f"allow {permission} to the profile, then run it again"
+                f"the profile has no permission {permission}",
+                f"allow {permission} to the profile, then run `barflow verify` again",
             ) from None
-        raise UnavailableError(f"{what}: AWS answered {aws_error_code(error)}") from None
+        raise UnavailableError(f"{what}: the call to AWS failed ({aws_error_code(error)})") from None

@@ -39,7 +39,7 @@ def _tick_of_function(deployed: Deployed, function: str) -> str:
 
 
 def process_run_succeeds(deployed: Deployed) -> str:
-    """Run process and aggregate once, as `barflow run` does. Raise BarflowError for a failure or a cluster left."""
+    """Run process and aggregate once, as `barflow run` does. Raise BarflowError if it fails or leaves a cluster."""
     clients = Clients(deployed.client("emr"), deployed.client("glue"), deployed.client("s3"))
     done = run_once(deployed.contract, clients, deployed.log, deployed.sleep)
     if left := find_cluster(clients.emr, deployed.env, done["run_id"]):
@@ -51,7 +51,7 @@ def process_run_succeeds(deployed: Deployed) -> str:
 
 
 def stores_agree(deployed: Deployed) -> str:
-    """Compare the counts of all hops with `barflow status` on the host. Raise NotAsExpectedError."""
+    """Run `barflow status` on the host, which compares all hops. Raise NotAsExpectedError if they differ."""
     code, printed, errors = deployed.run_on_host("barflow status")
     if code:
         raise NotAsExpectedError(
@@ -62,7 +62,7 @@ def stores_agree(deployed: Deployed) -> str:
 
 
 def rows_agree(deployed: Deployed) -> str:
-    """Compare each row of a session with an oracle, by `barflow compare` on the host. Raise NotAsExpectedError."""
+    """Compare every row of a session by `barflow compare` on the host. Raise NotAsExpectedError if a value differs."""
     option = f" --session {deployed.session}" if deployed.session else ""
     command = f"barflow compare --json{option}"
     code, printed, errors = deployed.run_on_host(command)
@@ -73,8 +73,8 @@ def rows_agree(deployed: Deployed) -> str:
     found = json.loads(printed)
     if not found["equal"]:
         raise NotAsExpectedError(
-            f"{found['differing']} values of {found['session']} differ, first {found['differences'][0]}",
-            "load the archive again: aws glue start-job-run with --full, see the runbook: a process run",
+            f"{found['differing']} values of {found['session']} differ. The first: {found['differences'][0]}",
+            "load the archive into the warehouse again, with --full: see the runbook, a process run",
         )
     return f"{sum(found['rows'].values())} rows of {found['session']} equal the oracle's"
 

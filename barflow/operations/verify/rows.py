@@ -24,14 +24,14 @@ METRICS = "daily_metrics"
 SLOT = 5  # minutes of a bar
 RELATIVE = 1e-9
 LONGEST_WINDOW = 50  # sessions
-NEWEST = 10  # sessions among which the newest complete one is looked for
+NEWEST = 10  # sessions in which the newest complete one is searched
 Row = Mapping[str, Any]
 Rows = dict[tuple[str, Any], Row]
 
 
 @dataclass
 class Comparison:
-    """The rows of a session that were compared, by table, and where the warehouse differs from the oracle."""
+    """The number of compared rows of a session, by table, and the differences of the warehouse from the oracle."""
 
     session_date: date
     rows: dict[str, int] = field(default_factory=dict)
@@ -49,9 +49,10 @@ class Comparison:
 
 
 def compare(lake: Lake, dsn: str, day: date | None, now: datetime) -> Comparison:
-    """Compare every row of a session with the oracle. Without a day, take the newest session that is loaded.
+    """Compare every row of a session with the oracle. Without a day, take the newest complete session that is loaded.
 
-    Raises BadInputError for a day without a session, BarflowError where the archive or the warehouse has no bar of it.
+    Raises BadInputError for a day without a session, BarflowError if the archive has no bar of it or if the warehouse
+    has no complete session.
     """
     with connect(dsn) as connection:
         chosen = day or _newest_loaded(session_dates(connection, NEWEST), _waiting(lake, connection), now)
@@ -60,7 +61,7 @@ def compare(lake: Lake, dsn: str, day: date | None, now: datetime) -> Comparison
         stored = {table: rows_of_session(connection, table, chosen) for table in (*WIDTHS, METRICS)}
     expected = expected_rows(lake, traded)
     if not expected["bar_1d"]:
-        raise BarflowError(f"the archive has no bar of {chosen}. Choose another session, or run process first.")
+        raise BarflowError(f"the archive has no bar of {chosen}. Choose another session, or run `barflow process`.")
     found = Comparison(chosen)
     for table, rows in expected.items():
         found.rows[table] = len(rows)
@@ -74,7 +75,9 @@ def _newest_loaded(days: Iterable[date], waiting: set[str], now: datetime) -> da
         traded = session(day)
         if traded is not None and traded.closes <= now and day.isoformat() not in waiting:
             return day
-    raise BarflowError("the warehouse has no complete session yet. Run process and aggregate, then compare again.")
+    raise BarflowError(
+        "the warehouse has no complete session yet. Run process and aggregate, then `barflow compare` again."
+    )
 
 
 def _waiting(lake: Lake, connection: Any) -> set[str]:
@@ -114,7 +117,7 @@ def _sessions_until(lake: Lake, symbol: str, months: Iterable[str], traded: Sess
 
 
 def bar_rows(symbol: str, bars: Sequence[Row], traded: Session, minutes: int) -> Iterator[Row]:
-    """Yield the rows of one bar table. Buckets of so many minutes count from the session's open."""
+    """Yield the rows of one bar table. Buckets of ``minutes`` count from the session's open."""
     buckets: dict[int, list[Row]] = {}
     for bar in bars:
         buckets.setdefault(int((bar["ts"] - traded.opens).total_seconds()) // (60 * minutes), []).append(bar)
@@ -173,7 +176,7 @@ def metrics_row(symbol: str, sessions: Sequence[Sequence[Row]], traded: Session)
 
 
 def _mean(values: Sequence[float], window: int) -> float | None:
-    """Return the mean of the last values, or None where there are fewer than the window."""
+    """Return the mean of the last values, or None if there are fewer than the window."""
     return math.fsum(values[-window:]) / window if len(values) >= window else None
 
 
@@ -189,7 +192,7 @@ def _relative_strength(changes: Sequence[float]) -> float | None:
 
 
 def _differences(stored: Mapping[tuple[Any, ...], Row], expected: Mapping[tuple[Any, ...], Row]) -> Iterator[str]:
-    """Yield where a table differs from the oracle: missing and surplus rows, and values of the oracle's columns."""
+    """Yield the differences of a table from the oracle: missing rows, surplus rows, and other values."""
     for key in sorted(expected.keys() - stored.keys(), key=str):
         yield f"{_shown(key)} is missing"
     for key in sorted(stored.keys() - expected.keys(), key=str):

@@ -12,13 +12,13 @@ from barflow.operations.run_summary import CRAWL_HOURS, CRAWLS
 from barflow.operations.verify import account, alarm, bots, hops
 from barflow.operations.verify.deployed import Deployed, NotAsExpectedError, aws_errors
 
-RUN_MINUTES = 20  # of a cluster in a process run, its start included
+RUN_MINUTES = 20  # that the cluster of a process run lives, including its start
 JOB_DPU_HOURS = 0.2
 
 
 @dataclass(frozen=True)
 class Step:
-    """A check to run: its name, what it does to the environment, and the function that looks."""
+    """A check to run: its name, what it does to the environment, and the function that checks."""
 
     name: str
     does: str
@@ -26,7 +26,7 @@ class Step:
 
 
 STEPS = (
-    Step("secrets", "looks whether each secret was set; reads no value", account.secrets_are_set),
+    Step("secrets", "checks that each secret was set; reads no value", account.secrets_are_set),
     Step("tick", "runs one tick: {credits} credits of Twelve Data", hops.tick_runs),
     Step(
         "process",
@@ -37,19 +37,19 @@ STEPS = (
     Step("rows", "compares every row of a session with the archive, on the host", hops.rows_agree),
     Step(
         "alarm",
-        "sets an alarm and sets it back; deletes its messages in {channel} (e-mail subscribers keep theirs)",
+        "sets an alarm and sets it back; deletes its messages in {channel} (e-mails remain)",
         alarm.reaches_slack,
     ),
     Step("bots", "publishes a test alert of the symbol BARFLOW.TEST and deletes it from each queue", bots.reached),
-    Step("rotation", "looks at the rotation of the database passwords", account.secrets_rotate),
-    Step("dashboards", "looks for data of each dashboard", account.dashboards_have_data),
-    Step("cost", "looks at the budget", account.cost_is_within_budget),
+    Step("rotation", "checks the rotation of the warehouse's passwords", account.secrets_rotate),
+    Step("dashboards", "checks that each dashboard has data", account.dashboards_have_data),
+    Step("cost", "checks the budget", account.cost_is_within_budget),
 )
 NAMES = tuple(step.name for step in STEPS)
 
 
 def chosen_steps(names: Collection[str]) -> list[Step]:
-    """Return the steps with these names in their order, or all without names. Raise BadInputError for another name."""
+    """Return the steps with these names in their order, or all steps. Raise BadInputError for an unknown name."""
     if unknown := sorted(set(names) - set(NAMES)):
         raise BadInputError(f"--only {unknown[0]}: choose from {', '.join(NAMES)}")
     return [step for step in STEPS if not names or step.name in names]
@@ -85,4 +85,9 @@ def _result(deployed: Deployed, step: Step) -> Check:
     except NotAsExpectedError as error:
         return Check(step.name, False, str(error), error.fix)
     except BarflowError as error:
-        return Check(step.name, False, str(error), "fix the cause, then run it again with --only " + step.name)
+        return Check(
+            step.name,
+            False,
+            str(error),
+            f"fix the cause, then run `barflow verify --env {deployed.env} --only {step.name}`",
+        )
