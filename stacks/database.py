@@ -163,7 +163,7 @@ class DatabaseStack(BarflowStack):
         """Renew the password with AWS's rotation function. Programs read the secret at each run."""
         self.rotations.append(function_name)
         # AWS's function would create its own log group, and keep it for ever.
-        encrypted_log_group(
+        log = encrypted_log_group(
             self,
             f"{function_name.rsplit('-', 1)[1].title()}RotationLog",
             name=f"/aws/lambda/{function_name}",
@@ -183,6 +183,7 @@ class DatabaseStack(BarflowStack):
             automatically_after=cdk.Duration.days(self.environment_config.database.rotation_days),
             rotate_immediately_on_update=False,
         )
+        schedule.node.add_dependency(log)
         self._schedules.append(schedule)
 
     def _migrate_on_deployment(self, users: list[secretsmanager.ISecret]) -> None:

@@ -24,7 +24,8 @@ from stacks.base import BarflowStack, acknowledge
 from stacks.constructs.grants import arn_in_finding
 
 ISSUER, AUDIENCE = "token.actions.githubusercontent.com", "sts.amazonaws.com"
-REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+")
+# In the subject of a token, newer repositories have the ids of owner and repository after their names.
+REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+|[A-Za-z0-9][A-Za-z0-9-]*@\d+/[A-Za-z0-9._-]+@\d+")
 QUALIFIER = "hnb659fds"  # of CDK's bootstrap roles
 READS, DELIVERS = "lookup", ("deploy", "file-publishing", "lookup")
 ROLE_HOURS = {"deliver": 2, "read": 1}
@@ -86,13 +87,19 @@ class DeliveryStack(BarflowStack):
             iam.PolicyStatement(
                 sid="NoData",
                 effect=iam.Effect.DENY,
-                actions=["kms:Decrypt", "s3:GetObject", "secretsmanager:GetSecretValue", "sqs:ReceiveMessage"],
+                actions=[
+                    "kms:Decrypt",
+                    "s3:GetObject",
+                    "s3:GetObjectVersion",
+                    "secretsmanager:GetSecretValue",
+                    "sqs:ReceiveMessage",
+                ],
                 resources=["*"],
             )
         )
         acknowledge(
             role,
-            "drift reads every resource of the stacks, also of types that AWS adds; the role can read no data",
+            "drift reads every resource of the stacks, also of types that AWS adds; data and secrets are encrypted",
             "AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/ReadOnlyAccess]",
         )
 

@@ -138,9 +138,10 @@ class ObservabilityStack(BarflowStack):
 
         EventBridge can publish to a topic only under policies without a condition on the source (docs/decisions/0035).
         """
+        step = {"state": ["FAILED"], "name": [f"bars to Parquet ({self.environment_config.name})"]}
         for name, source, detail_type, detail in (
             ("GlueFailure", "aws.glue", "Glue Job State Change", {"jobName": [job], "state": ["FAILED", "TIMEOUT"]}),
-            ("StepFailure", "aws.emr", "EMR Step Status Change", {"state": ["FAILED"], "name": ["bars to Parquet"]}),
+            ("StepFailure", "aws.emr", "EMR Step Status Change", step),
             (
                 "ClusterFailure",
                 "aws.emr",

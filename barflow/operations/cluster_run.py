@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from barflow.contract import RuntimeContract
+from barflow.errors import BarflowError
 from barflow.operations.clusters import cluster_request, step_request
 from barflow.operations.polling import Execution
 from barflow.operations.warehouse_crawl import missing_driver
@@ -20,6 +21,7 @@ from barflow.progress import Log
 REUSABLE = ["PENDING", "RUNNING", "COMPLETED"]
 # Glue ends the job earlier, by the job's own timeout; this only bounds the wait.
 JOB_WAIT_MINUTES = 25 * 60
+RETRY_SECONDS = 30.0  # until a job that another run uses is asked again
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,7 @@ def run_once(contract: RuntimeContract, clients: Clients, log: Log, sleep: Calla
         clients.emr.terminate_job_flows(JobFlowIds=[cluster_id])
         log(f"cluster {cluster_id} is terminating")
     _start_crawler(clients.glue, contract.glue.lake_crawler)
-    started = clients.glue.start_job_run(JobName=contract.glue.job, Arguments=job_arguments(run_id))
-    job_run_id = str(started["JobRunId"])
+    job_run_id = _start_job(clients.glue, contract.glue.job, run_id, log, sleep)
     log(f"Glue job run {job_run_id} is starting")
     glue_job(clients.glue, contract.glue.job, job_run_id).wait(JOB_WAIT_MINUTES, log, sleep)
     if missing := missing_driver(clients.s3, contract.glue):
@@ -67,6 +68,24 @@ def run_once(contract: RuntimeContract, clients: Clients, log: Log, sleep: Calla
     else:
         _start_crawler(clients.glue, contract.glue.warehouse_crawler)
     return {"run_id": run_id, "cluster": cluster_id, "step": step_id, "job_run": job_run_id, "outcome": "loaded"}
+
+
+def _start_job(glue: Any, job: str, run_id: str, log: Log, sleep: Callable[[float], None]) -> str:
+    """Start the Glue job and return the id of its run. Wait while another run is active: Glue allows one at a time."""
+    waited = 0.0
+    while True:
+        try:
+            return str(glue.start_job_run(JobName=job, Arguments=job_arguments(run_id))["JobRunId"])
+        except glue.exceptions.ConcurrentRunsExceededException:
+            if waited >= JOB_WAIT_MINUTES * 60:
+                raise BarflowError(
+                    f"another run of the Glue job {job} is active. The archive is complete, and nothing was loaded. "
+                    "Wait until it ends, then run `barflow run` again."
+                ) from None
+        if not waited:
+            log(f"another run of the Glue job {job} is active: waiting")
+        sleep(RETRY_SECONDS)
+        waited += RETRY_SECONDS
 
 
 def job_arguments(run_id: str) -> dict[str, str]:

@@ -121,7 +121,7 @@ def step_request(contract: RuntimeContract, run_id: str) -> list[Request]:
     arguments += [emr.step_uri, "--lake", contract.settings.lake_uri, "--run-id", run_id]
     return [
         {
-            "Name": "bars to Parquet",
+            "Name": f"bars to Parquet ({contract.env})",
             # The run reads why the step failed and then terminates the cluster itself.
             "ActionOnFailure": "CONTINUE",
             "HadoopJarStep": {"Jar": "command-runner.jar", "Args": arguments},

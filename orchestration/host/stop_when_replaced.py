@@ -1,7 +1,8 @@
 """Stop the scheduler while a deployment replaces this host, and start it again if the deployment is rolled back.
 
 A deployment first writes the new contract, then creates the new host, and removes the old one when the new one is up.
-Without this, two schedulers of different releases would use the same metadata.
+Without this, two schedulers of different releases would use the same metadata. A new AMI or size of the host changes no
+contract: then both hosts run the same release, which Airflow allows.
 """
 
 from __future__ import annotations

@@ -120,7 +120,8 @@ class Alarms:
             for number, name in enumerate(queues.values())
         }
         together = cloudwatch.MathExpression(
-            expression="+".join(waiting),
+            # An idle queue has no value. SUM leaves it out; a plus would have no value either.
+            expression=f"SUM([{','.join(waiting)}])",
             label="alerts that failed",
             using_metrics=waiting,
             period=cdk.Duration.minutes(5),

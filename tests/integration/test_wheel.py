@@ -78,7 +78,7 @@ def test_the_help_lists_every_command_and_marks_those_that_are_not_installed(ins
     commands = dict(line.split(maxsplit=1) for line in done.stdout.split("Commands:\n")[1].splitlines())
     assert list(commands)[:3] == ["demo", "ingest", "process"]
     missing = {name for name, help_line in commands.items() if help_line.startswith("Not installed: needs")}
-    assert missing == {"demo", "dashboard", "runbook", "cost"}
+    assert missing == {"demo", "dashboard", "preflight", "runbook", "cost"}
 
 
 def test_a_command_of_the_library_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:

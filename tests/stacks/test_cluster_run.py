@@ -106,3 +106,36 @@ def test_a_failed_job_is_reported_with_its_reason(contract: RuntimeContract) -> 
     with pytest.raises(BarflowError, match=r"the Glue job is FAILED: error: the warehouse could not be reached"):
         run_once(contract, clients, lambda text: None, sleep_until("COMPLETED"))
     assert cluster().state == "TERMINATED"
+
+
+def test_a_run_waits_until_another_run_of_the_job_has_ended(
+    contract: RuntimeContract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients, lines = Clients.of(REGION), []
+    start, busy = clients.glue.start_job_run, iter([True, True, False])
+
+    def start_job_run(**given: Any) -> Any:
+        if next(busy):
+            error = {"Error": {"Code": "ConcurrentRunsExceededException", "Message": "Concurrent runs exceeded"}}
+            raise clients.glue.exceptions.ConcurrentRunsExceededException(error, "StartJobRun")
+        return start(**given)
+
+    monkeypatch.setattr(clients.glue, "start_job_run", start_job_run)
+    done = run_once(contract, clients, lines.append, sleep_until("COMPLETED"))
+    assert done["outcome"] == "loaded"
+    assert [line for line in lines if "another run of the Glue job" in line] == [
+        f"another run of the Glue job {contract.glue.job} is active: waiting"
+    ]
+
+
+def test_a_job_that_another_run_never_leaves_is_an_error_with_what_was_kept(
+    contract: RuntimeContract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients = Clients.of(REGION)
+
+    def start_job_run(**given: Any) -> Any:
+        raise clients.glue.exceptions.ConcurrentRunsExceededException({"Error": {}}, "StartJobRun")
+
+    monkeypatch.setattr(clients.glue, "start_job_run", start_job_run)
+    with pytest.raises(BarflowError, match="The archive is complete, and nothing was loaded"):
+        run_once(contract, clients, print, sleep_until("COMPLETED"))

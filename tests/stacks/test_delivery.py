@@ -74,7 +74,16 @@ def test_the_provider_is_created_once_in_an_account(template: Template, tmp_path
     assert text_of(trusted["Federated"]).endswith(f":oidc-provider/{ISSUER}")
 
 
-@pytest.mark.parametrize("repository", ["", "acme", "acme/*", "*/barflow", "acme/barflow:environment:x", "acme/a/b"])
+def test_a_repository_with_ids_in_its_tokens_is_trusted_with_them(tmp_path: Path) -> None:
+    newer = synthesized(tmp_path, repository="acme@12/barflow@345")
+    (statement,) = of_type(newer, "AWS::IAM::Role")[0]["AssumeRolePolicyDocument"]["Statement"]
+    assert statement["Condition"]["StringEquals"][f"{ISSUER}:sub"] == "repo:acme@12/barflow@345:environment:prod"
+
+
+@pytest.mark.parametrize(
+    "repository",
+    ["", "acme", "acme@1/barflow", "acme@*/barflow@*", "acme/*", "*/barflow", "acme/barflow:environment:x", "acme/a/b"],
+)
 def test_a_repository_with_a_wildcard_or_of_another_form_is_rejected(repository: str) -> None:
     with pytest.raises(ConfigError, match="give the GitHub repository as OWNER/NAME"):
         build(cdk.App(context={"repository": repository, "env": "prod"}))
@@ -109,7 +118,12 @@ def test_what_changes_something_is_limited_to_the_environment(template: Template
     """By a name with the environment in it, or by the environment's tag."""
     reading = ("Describe", "Get", "List", "View", "Filter", "Validate", "CancelCommand")
     for item in statements(template, "Deliver"):
-        changing = [name for name in as_list(item["Action"]) if not name.split(":")[1].startswith(reading)]
+        names = as_list(item["Action"])
+        changing = [
+            name
+            for name in names
+            if name == "secretsmanager:GetSecretValue" or not name.split(":")[1].startswith(reading)
+        ]
         if not changing or changing in (["sts:AssumeRole"], ["elasticmapreduce:PutAutoTerminationPolicy"]):
             continue
         resources = [text_of(arn) for arn in as_list(item["Resource"])]

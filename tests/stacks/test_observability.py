@@ -36,7 +36,7 @@ def test_every_alarm_notifies_the_topic_when_it_starts_and_ends(dev_deployment: 
 
 def test_the_dead_letter_queues_of_all_bots_raise_one_alarm(two_bots: Deployment, customized: Deployment) -> None:
     expression, *queues = alarms(two_bots)["FailedAlerts"]["Metrics"]
-    assert expression["Expression"] == "bot0+bot1"
+    assert expression["Expression"] == "SUM([bot0,bot1])", "an idle queue has no metric"
     names = json.dumps([item["MetricStat"]["Metric"]["Dimensions"] for item in queues])
     assert "barflow-dev-alerts-trend-failed.fifo" in names
     assert "barflow-dev-alerts-mean-reversion-failed.fifo" in names
@@ -122,6 +122,8 @@ def test_the_watched_step_and_cluster_are_those_of_a_run(dev_deployment: Deploym
     (cluster,) = [item for item in patterns if item["detail-type"] == ["EMR Cluster State Change"]]
     assert step["detail"]["name"] == [step_request(contract, "run")[0]["Name"]]
     assert cluster_request(contract, "run")["Name"].startswith(cluster["detail"]["name"][0]["prefix"])
+    other = contract.model_copy(update={"env": "staging"})
+    assert step["detail"]["name"] != [step_request(other, "run")[0]["Name"]], "two environments share an account"
 
 
 def test_alarms_go_to_e_mail_and_slack_and_the_budget_notifies_both(customized: Deployment) -> None:

@@ -17,6 +17,7 @@ CURRENT, PREVIOUS, PENDING = "AWSCURRENT", "AWSPREVIOUS", "AWSPENDING"
 ROTATED_USERS = (LOADER, READER, SANDBOX)
 METRIC_HOURS, METRIC_SECONDS = 3, 300
 MOST_QUERIES = 500  # in one call of GetMetricData
+NOTHING = {"Amount": "0"}
 COST_DELAY = timedelta(days=2)  # AWS bills within a day, and counts a new tag a day later
 
 
@@ -128,7 +129,7 @@ def cost_is_within_budget(deployed: Deployed) -> str:
     account, name = deployed.client("sts").get_caller_identity()["Account"], f"barflow-{deployed.env}"
     budget = deployed.client("budgets").describe_budget(AccountId=account, BudgetName=name)["Budget"]
     spend = budget.get("CalculatedSpend", {})
-    actual, limit = (float(item["Amount"]) for item in (spend["ActualSpend"], budget["BudgetLimit"]))
+    actual, limit = (float(item["Amount"]) for item in (spend.get("ActualSpend", NOTHING), budget["BudgetLimit"]))
     if actual > limit:
         raise NotAsExpectedError(
             f"{actual:.2f} USD spent this month, the budget is {limit:.2f} USD",

@@ -91,3 +91,5 @@ def _result(deployed: Deployed, step: Step) -> Check:
             str(error),
             f"fix the cause, then run `barflow verify --env {deployed.env} --only {step.name}`",
         )
+    except Exception as error:  # a fault of the check itself must not hide the results of the others
+        return Check(step.name, False, f"the check itself failed: {type(error).__name__}: {error}", "report this fault")
