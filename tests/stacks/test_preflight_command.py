@@ -180,7 +180,7 @@ def test_the_command_prints_one_line_per_check_and_what_fixes_it(account: str, d
     done = run(*arguments)
     assert done.exit_code == 0, done.output
     assert "ok    CDK bootstrap: version 33, needs 6\n" in done.stdout
-    assert "note  secrets: 5 to set after the deployment\n      set them with the runbook" in done.stdout
+    assert "note  secrets: 5 to set after the deployment\n      set them as the runbook describes" in done.stdout
     boto3.client("iam", endpoint_url=account).delete_role(RoleName="AWSServiceRoleForEC2Spot")
     done = run(*arguments)
     assert done.exit_code == 1
