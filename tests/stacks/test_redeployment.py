@@ -118,3 +118,19 @@ def test_other_settings_change_no_export_that_another_stack_imports(
         for name in used:
             assert old[name][0]["Value"] == new[name][0]["Value"], name
             assert fixed(exported_resource(*old[name])) == fixed(exported_resource(*new[name])), name
+
+
+def test_a_trigger_invokes_a_version_for_which_cloudformation_waits(deployments: list[Deployment]) -> None:
+    """Lambda rejects the invocation of a function that is still pending, and CDK's trigger does not retry that."""
+    create = {
+        kind: PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema["handlers"]["create"]
+        for kind in ("AWS::Lambda::Function", "AWS::Lambda::Version")
+    }
+    assert "lambda:GetFunction" in create["AWS::Lambda::Function"]["permissions"]
+    assert "lambda:GetFunctionConfiguration" in create["AWS::Lambda::Version"]["permissions"]
+    for deployment in deployments:
+        for template in deployment.templates.values():
+            resources = template["Resources"].values()
+            for trigger in (item["Properties"] for item in resources if item["Type"] == "Custom::Trigger"):
+                invoked = template["Resources"][trigger["HandlerArn"]["Ref"]]
+                assert invoked["Type"] == "AWS::Lambda::Version"
