@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+from barflow.operations.checks import Check
 from barflow.operations.preflight.needs import FixedName, Needs, Policy
 
 STACK = "Barflow-dev-Secrets"
@@ -61,3 +63,12 @@ def needs(**changed: Any) -> Needs:
         "budget_tag": "barflow:env",
     }
     return Needs(**values | changed)
+
+
+Ask = Callable[..., dict[str, Check]]  # of the fixture ask
+
+
+def failure(checks: dict[str, Check]) -> Check:
+    """Return the only check that failed."""
+    (check,) = (item for item in checks.values() if not item.ok)
+    return check

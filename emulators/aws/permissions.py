@@ -319,11 +319,10 @@ def _on_anything(action: str) -> Permissions:
     return lambda parameters: iter([Permission(action)])
 
 
-# The calls of `barflow preflight`, whose policy allows them on every resource.
+# The calls that only `barflow preflight` makes; its policy allows them on every resource.
 ACCOUNT_READS = (
     "access-analyzer:ValidatePolicy",
     "ce:ListCostAllocationTags",
-    "cloudformation:DescribeStacks",
     "cloudformation:ListStackResources",
     "ec2:DescribeAddresses",
     "ec2:DescribeAvailabilityZones",
@@ -337,10 +336,8 @@ ACCOUNT_READS = (
     "glue:GetSecurityConfiguration",
     "iam:GetRole",
     "lambda:GetAccountSettings",
-    "lambda:GetFunctionConfiguration",
     "logs:DescribeLogGroups",
     "rds:DescribeOrderableDBInstanceOptions",
-    "secretsmanager:DescribeSecret",
     "servicequotas:GetAWSDefaultServiceQuota",
     "servicequotas:GetServiceQuota",
     "sns:GetTopicAttributes",

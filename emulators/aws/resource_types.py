@@ -7,6 +7,7 @@ For any other type it keeps a record, so that a reference to the resource has a 
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from contextlib import suppress
 from typing import Any
 
@@ -233,8 +234,9 @@ class AppliedPolicy(RecordedResource):
             self._set(name, json.dumps(properties["PolicyDocument"]), account_id, region_name)
 
     @staticmethod
+    @abstractmethod
     def _set(name: str, document: str, account_id: str, region_name: str) -> None:
-        raise NotImplementedError
+        """Give a topic or queue this policy, or without a document the default one."""
 
 
 class TopicPolicy(AppliedPolicy):

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
+from typing import Any
 
+import boto3
 import pytest
+import requests
+from account_needs import Ask, needs
 from clients import Emulators
+from moto_server import moto_server
 from twelvedata_calls import CLOCK, MARKET, reset
 
+import emulators.aws.access_analyzer  # ValidatePolicy
+import emulators.aws.resource_types  # noqa: F401  rulesets
+from barflow.operations.checks import Check
+from barflow.operations.preflight.account import Account
+from barflow.operations.preflight.needs import Needs
+from barflow.operations.preflight.run import answers, questions
+from emulators.aws import account_apis
+from emulators.aws.account import ACCOUNT, REGION, client_variables
 from emulators.twelvedata.bar_source import BarSource
 from emulators.twelvedata.server import TwelveDataEmulator
 
@@ -34,3 +48,39 @@ def market_server() -> Iterator[TwelveDataEmulator]:
 def market(market_server: TwelveDataEmulator) -> TwelveDataEmulator:
     """Return a reset emulator with synthetic sessions. Its clock is ``twelvedata_calls.CLOCK``."""
     return reset(market_server)
+
+
+@pytest.fixture(scope="module")
+def account_clients() -> Iterator[Callable[[str], Any]]:
+    """Return the function that makes the clients of moto's server. A client is made once: that takes long."""
+    with moto_server() as url:
+        keys = {"aws_access_key_id": "emulator", "aws_secret_access_key": "emulator", "region_name": REGION}
+        session = boto3.Session(**keys)
+        yield cache(lambda service: session.client(service, endpoint_url=url))
+
+
+@pytest.fixture
+def aws(account_clients: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Make the account ready for the deployment. Return the function that makes its clients."""
+    url = account_clients("ssm").meta.endpoint_url
+    requests.post(f"{url}/moto-api/reset", timeout=30).raise_for_status()
+    for name, value in client_variables(url).items():
+        monkeypatch.setenv(name, value)
+    for quota, value in account_apis.QUOTAS.items():
+        monkeypatch.setitem(account_apis.QUOTAS, quota, value)
+    monkeypatch.setattr(account_apis, "ACTIVE_TAGS", {"barflow:env"})
+    account_clients("ssm").put_parameter(Name=needs().bootstrap_parameter, Value="33", Type="String")
+    account_clients("iam").create_service_linked_role(AWSServiceName="spot.amazonaws.com")
+    return account_clients
+
+
+@pytest.fixture
+def ask(aws: Callable[[str], Any]) -> Ask:
+    """Return a function that returns the checks of these questions, or of all, by name."""
+
+    def asked(of: Needs, *names: str) -> dict[str, Check]:
+        account = Account(ACCOUNT, "aws", REGION, aws)
+        found = [check for name in names or questions(of) for check in answers(name, of, account)]
+        return {check.name: check for check in found}
+
+    return asked
