@@ -34,7 +34,11 @@ def test_it_is_that_of_the_symbol_whose_newest_bar_is_oldest() -> None:
     assert staleness(now, **newest) == 17 * 60
 
 
-@pytest.mark.parametrize("newest", [{}, {"AAPL": OPENS + timedelta(minutes=55)}])
+@pytest.mark.parametrize(
+    "newest",
+    [{}, {"AAPL": OPENS + timedelta(minutes=55)}, dict.fromkeys(SYMBOLS, OPENS - timedelta(days=1))],
+    ids=["no bars", "one symbol has bars", "bars of earlier sessions only"],
+)
 def test_a_symbol_without_a_bar_of_the_session_counts_from_its_first_bar(newest: dict[str, datetime]) -> None:
     assert staleness(OPENS + timedelta(minutes=60), **newest) == 55 * 60
 
