@@ -100,7 +100,7 @@ class Bench:
     def pipeline(self, name: str) -> Pipeline:
         """Return the pipeline of that name. A new one has empty stores."""
         if name not in self._pipelines:
-            dsn = _new_warehouse(self.services.warehouse_dsn, name)
+            dsn = _new_warehouse(self.services.superuser_dsn, name)
             environment = self.services.environment()
             self._pipelines[name] = Pipeline(name, self.services.mongodb_uri, dsn, self.folder, environment)
         return self._pipelines[name]

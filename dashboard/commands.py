@@ -52,7 +52,7 @@ def page_of(stores: Stores, *, host: str = LOOPBACK, port: int = 0) -> Iterator[
 
     lake = Lake(stores.settings.lake_uri) if stores.settings.lake_uri else None
     token = checked_token(_token(), host)
-    app = create_app(stores.database, stores.warehouse_dsn, lake=lake, token=token, clock=stores.clock)
+    app = create_app(stores.database, stores.reader_dsn, lake=lake, token=token, clock=stores.clock)
     with serving(app, host, port) as url:
         yield url
 

@@ -115,7 +115,7 @@ def run_demo(
             _show(stores, outcome, page)
         if serving:
             with serving(stores) as url, suppress(KeyboardInterrupt):
-                _log_addresses(stores, url, log)
+                _log_addresses(url, log)
                 if clock and speed:
                     _go_live(stores, clock, chosen, opened, speed, log=log)
                 threading.Event().wait()
@@ -202,9 +202,7 @@ def _flow(stores: Stores, state: State, symbols: tuple[str, ...], log: Log) -> O
 
 def _report(stores: Stores, outcome: Outcome) -> Path:
     page = outcome.state.path / "report.html"
-    data = read_report_data(
-        stores.warehouse_dsn, outcome.to_json(), outcome.status, stores.clock(), outcome.state.source
-    )
+    data = read_report_data(stores.reader_dsn, outcome.to_json(), outcome.status, stores.clock(), outcome.state.source)
     write_report(page, data)
     return page
 
@@ -249,10 +247,9 @@ def _show(stores: Stores, outcome: Outcome, page: Path) -> None:
     out.print(f"page      {command} dashboard{flag}")
 
 
-def _log_addresses(stores: Stores, url: str, log: Log) -> None:
+def _log_addresses(url: str, log: Log) -> None:
     log(f"the page  {url}  stays up until Ctrl-C; `barflow sql` and `barflow status` work meanwhile")
-    log(f"MongoDB   {stores.environment.get('BARFLOW_MONGODB_URI', '')}")
-    log(f"warehouse {stores.environment.get('BARFLOW_WAREHOUSE_DSN', '')}")
+    log("services.json in the state folder has the addresses of MongoDB and PostgreSQL, with MongoDB's password")
 
 
 def _go_live(

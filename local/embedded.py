@@ -68,7 +68,13 @@ def embedded(
             server = stack.enter_context(TwelveDataEmulator(source, clock=clock, api_key=EMULATOR_KEY))
             found |= {"twelvedata_url": server.url, "twelvedata_api_key": EMULATOR_KEY, **EMULATOR_CREDITS}
         settings: Settings = load_settings(**found, **overrides)
-        yield Stores(settings, clock or market_clock(state), services.environment(), services.watch)
+        yield Stores(
+            settings,
+            clock or market_clock(state),
+            services.environment(),
+            services.watch,
+            warehouse_reader=services.reader_dsn if postgres else None,
+        )
 
 
 @contextmanager

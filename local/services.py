@@ -21,8 +21,9 @@ from types import FrameType, TracebackType
 from typing import IO, Any
 
 from barflow.progress import Log
+from local.folders import close_to_others
 from local.mongo import start_mongo
-from local.postgres import start_postgres
+from local.postgres import READER, SUPERUSER, as_user, start_postgres
 from local.state import State
 
 ROOT = Path(__file__).parents[1]
@@ -47,8 +48,22 @@ class Services:
 
     @property
     def warehouse_dsn(self) -> str:
-        """Return PostgreSQL's DSN."""
+        """Return PostgreSQL's DSN, for programs that write."""
         return self._uris["warehouse_dsn"]
+
+    @property
+    def reader_dsn(self) -> str:
+        """Return PostgreSQL's DSN for readers: a user of the embedded server that can only read, or the given DSN."""
+        return self._dsn_of(READER)
+
+    @property
+    def superuser_dsn(self) -> str:
+        """Return the DSN of the embedded server's superuser, for an emulator or a test that needs one."""
+        return self._dsn_of(SUPERUSER)
+
+    def _dsn_of(self, user: str) -> str:
+        is_given = bool(os.environ.get("BARFLOW_WAREHOUSE_DSN"))
+        return self.warehouse_dsn if is_given else as_user(self.warehouse_dsn, user)
 
     @property
     def lake_uri(self) -> str:
@@ -77,6 +92,7 @@ class Services:
         """Use the running services of the state, or start them. Raise BarflowError when one does not start."""
         self._old_handler = signal.signal(signal.SIGTERM, _exit_on_sigterm)
         try:
+            close_to_others(self.state.path, self.log)
             missing = self._from_environment()
             if missing and not self._attach(missing):
                 self._start(missing)

@@ -75,8 +75,9 @@ class State:
 def _write(path: Path, body: dict[str, Any]) -> None:
     """Make the folder. It becomes a state when state.json, complete, is renamed into place."""
     try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         for part in ("lake", "logs"):
-            (path / part).mkdir(parents=True, exist_ok=True)
+            (path / part).mkdir(mode=0o700, exist_ok=True)
         unfinished = path / UNFINISHED
         unfinished.write_text(json.dumps(body, indent=1) + "\n")
         unfinished.replace(path / "state.json")

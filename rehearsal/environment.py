@@ -72,7 +72,7 @@ class RehearsedEnvironment:
             self.slack = starting.enter_context(SlackEmulator())
             self.api = starting.enter_context(TwelveDataEmulator(self.source, clock=self.clock, api_key=EMULATOR_KEY))
             addresses = {"BARFLOW_TWELVEDATA_URL": self.api.url, "BARFLOW_SLACK_URL": self.slack.url}
-            self.runtime = Runtime(self.folder / "runtime", self.services.warehouse_dsn, addresses)
+            self.runtime = Runtime(self.folder / "runtime", self.services.superuser_dsn, addresses)
             self.aws = starting.enter_context(AwsEmulator(self.runtime))
             self._cdk = Cdk(self.aws, self.env, self.folder / "assembly")
             self._open = starting.pop_all()

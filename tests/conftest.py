@@ -155,7 +155,7 @@ def database(mongodb_uri: str) -> Iterator[Database[Document]]:
 def postgres_dsn(state: State) -> Iterator[str]:
     """Yield the DSN of the session's PostgreSQL server and of a database that no test uses."""
     with Services(state, print, mongo=False) as services:
-        yield services.warehouse_dsn
+        yield services.superuser_dsn
 
 
 @pytest.fixture(scope="session")

@@ -128,7 +128,7 @@ def sql(
     if format_ not in ("table", "csv", "json"):
         raise BadInputError(f"--format {format_}: choose table, csv or json")
     with opened(state, mongo=False) as stores:
-        columns, rows = query_read_only(stores.warehouse_dsn, query)
+        columns, rows = query_read_only(stores.reader_dsn, query)
     show_rows(columns, rows, format_)
 
 

@@ -92,7 +92,7 @@ def compare(session: Session = None, state: State = None, as_json: Json = False)
 
     day = parse_day(session, "--session") if session else None
     with opened(state, mongo=False) as stores:
-        found = compare_rows(open_archive(stores.settings), stores.warehouse_dsn, day, stores.clock())
+        found = compare_rows(open_archive(stores.settings), stores.reader_dsn, day, stores.clock())
     if as_json:
         print_json(found.to_json())
     else:

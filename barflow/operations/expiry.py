@@ -26,7 +26,7 @@ def expire_staging(stores: Stores, now: datetime) -> int:
     if not documents:
         return 0
     unprocessed, archive = pending(stores), lake_counts(open_archive(stores.settings)).bars
-    with connect(stores.warehouse_dsn) as connection:
+    with connect(stores.reader_dsn) as connection:
         tables, _ = count_bars(connection)
     stored = [archive, *(table.bars for table in tables.values())]
 

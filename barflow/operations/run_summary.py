@@ -48,7 +48,7 @@ def summarize(
         if document["outcome"] == SUCCEEDED
         for row in document["counts"]
     ]
-    with connect(stores.warehouse_dsn) as connection:
+    with connect(stores.reader_dsn) as connection:
         loaded = loaded_rows(connection, run_id)
     return Summary(
         env=stores.settings.env,

@@ -156,7 +156,7 @@ def close_due(now: datetime) -> datetime | None:
 def collect(stores: Stores) -> dict[str, SymbolStatus]:
     """Read every hop and compare them, by symbol, at the market's clock."""
     lake = open_archive(stores.settings)
-    with connect(stores.warehouse_dsn) as connection:
+    with connect(stores.reader_dsn) as connection:
         tables, rows = count_bars(connection)
         consumed = consumed_manifests(connection)
     return compare(
@@ -185,14 +185,14 @@ def reconcile(stores: Stores) -> dict[str, SymbolStatus]:
 
 def pending(stores: Stores) -> set[SessionKey]:
     """Return the (symbol, session) pairs of the next run: staged since the last one, or not loaded yet."""
-    with connect(stores.warehouse_dsn) as connection:
+    with connect(stores.reader_dsn) as connection:
         consumed = consumed_manifests(connection)
     return pending_sessions(stores.staging, stores.ledger, open_archive(stores.settings), consumed)
 
 
 def last_runs(stores: Stores) -> dict[str, dict[str, Any] | None]:
     """Return the newest run of each hop, and its outcome."""
-    with connect(stores.warehouse_dsn) as connection:
+    with connect(stores.reader_dsn) as connection:
         return {**_ledger_runs(stores.ledger), "aggregate": last_load(connection)}
 
 

@@ -26,13 +26,14 @@ class Stores:
     """Settings, the market's clock, and the stores opened from them.
 
     ``environment`` holds variables for child programs, on top of this process's own. ``on_child`` receives each child
-    process that starts.
+    process that starts. ``warehouse_reader`` is the DSN of a database user that can only read, if there is one.
     """
 
     settings: Settings
     clock: Callable[[], datetime] = utc_now
     environment: Mapping[str, str] = field(default_factory=dict)
     on_child: Callable[[subprocess.Popen[str]], None] = lambda child: None
+    warehouse_reader: str | None = None
 
     @cached_property
     def database(self) -> Database[Document]:
@@ -59,3 +60,8 @@ class Stores:
     def warehouse_dsn(self) -> str:
         """Return the warehouse's DSN, resolved from Secrets Manager where it is a reference."""
         return resolve(self.settings.warehouse_dsn, "BARFLOW_WAREHOUSE_DSN")
+
+    @property
+    def reader_dsn(self) -> str:
+        """Return the DSN for reading the warehouse: that of the reader if there is one, else ``warehouse_dsn``."""
+        return self.warehouse_reader or self.warehouse_dsn

@@ -13,6 +13,8 @@ from psycopg.conninfo import conninfo_to_dict
 from barflow.errors import BadInputError, BarflowError, BusyError, UnavailableError
 
 CONNECT_SECONDS = 10
+# Server settings of the owner's connections: a schema that another role creates cannot replace a name of the system.
+SYSTEM_NAMES = "-c search_path=pg_catalog"
 
 
 @contextmanager
@@ -29,7 +31,7 @@ def warehouse_errors(what: str) -> Iterator[None]:
             f"the warehouse could not {what}: {reason_of(error)}. What it held before is unchanged. "
             "Check BARFLOW_WAREHOUSE_DSN and that the server answers, then run the same command again."
         ) from None
-    except psycopg.errors.UndefinedTable as error:
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
         raise BarflowError(
             f"the warehouse could not {what}: {reason_of(error)}. Run `barflow migrate` first."
         ) from None

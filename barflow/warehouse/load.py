@@ -35,6 +35,9 @@ KEEPALIVE = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keep
 # A part of a staged table is what the transaction of one task copied.
 PART = sql.SQL("pg_current_xact_id()::text::bigint")
 SAME_SESSION = sql.SQL("t.symbol = k.symbol and t.session_date = k.session_date")
+DROP_STAGED = sql.SQL("drop table if exists {}").format(
+    sql.SQL(", ").join(sql.Identifier("load", name) for name in TABLES)
+)
 # Lets the query use the primary key: a session is within one UTC day.
 SAME_DAY = sql.SQL("t.bar_start >= {day} and t.bar_start < {day} + interval '1 day'").format(
     day=sql.SQL("(k.session_date::timestamp at time zone 'UTC')")
@@ -60,12 +63,10 @@ class Load:
             locked(connection, LOCK, wait_seconds, "load"),
         ):
             with warehouse_errors("start a load"):
-                # Left by a load that died: this one holds the lock.
-                connection.execute("drop schema if exists load cascade")
-                connection.execute("create schema load")
+                connection.execute(DROP_STAGED)  # left by a load that died: this one holds the lock
             yield cls(dsn, load_id, connection)
             with warehouse_errors("remove its staging tables"):
-                connection.execute("drop schema if exists load cascade")
+                connection.execute(DROP_STAGED)
 
     def copy(self, table: str, rows: DataFrame) -> None:
         """COPY the rows of ``market.TABLE`` (all columns but load_id) into a staging table, in Spark tasks.

@@ -20,13 +20,28 @@ from yoyo.exceptions import BadMigration
 
 from barflow.errors import BadInputError, BarflowError
 from barflow.progress import Log
-from barflow.warehouse.connection import connect, locked, warehouse_errors
+from barflow.warehouse.connection import SYSTEM_NAMES, connect, locked, warehouse_errors
 
 # The migrations of a checkout.
 SQL = Path(__file__).parents[2] / "sql"
 LOCK_SECONDS = 60
 # An advisory lock's key that no other program uses on this database.
 LOCK = 0x6D69_6772
+# yoyo names its tables without a schema. A schema with this user's name counts only if this user owns it: a role that
+# may create schemas could otherwise have its triggers run as the owner.
+OWN_SCHEMA = """
+select set_config('search_path', coalesce((
+    select quote_ident(nspname) from pg_namespace where nspname = current_user and pg_get_userbyid(nspowner) = nspname
+), 'public'), false)
+"""
+
+
+def _connect(dsn: str) -> psycopg.Connection[Any]:
+    """Open a connection in autocommit that finds unqualified names in this user's own schema or in public."""
+    connection = connect(dsn, SYSTEM_NAMES, autocommit=True)
+    with warehouse_errors("prepare its migrations"):
+        connection.execute(OWN_SCHEMA)
+    return connection
 
 
 class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
@@ -37,7 +52,7 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
         super().__init__(parse_uri("postgresql+psycopg:///"), "_yoyo_migration")
 
     def connect(self, dburi: object) -> Any:
-        return connect(self.dsn, autocommit=True)
+        return _connect(self.dsn)
 
     def copy(self) -> _Backend:
         return _Backend(self.dsn)
@@ -52,7 +67,7 @@ def _opened(dsn: str, directory: Path) -> Iterator[tuple[Any, list[Any]]]:
     logging.getLogger("yoyo.migrations").setLevel(logging.ERROR)
     if not any(directory.glob("[0-9]*.sql")):
         raise BadInputError(f"{directory} holds no migrations: run the command from a checkout of the project")
-    with connect(dsn, autocommit=True) as connection, locked(connection, LOCK, LOCK_SECONDS, "migration"):
+    with _connect(dsn) as connection, locked(connection, LOCK, LOCK_SECONDS, "migration"):
         backend = _Backend(dsn)
         try:
             with warehouse_errors("prepare its migrations"):

@@ -38,6 +38,7 @@ def query_read_only(dsn: str, query: str) -> tuple[list[str], list[tuple[Any, ..
             with warehouse_errors("answer the query"):
                 raise
         except psycopg.Error as error:
+            connection.close()  # a COPY that nobody reads cannot be rolled back
             raise BadInputError(f"the query is wrong: {reason_of(error)}") from None
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from barflow.warehouse.connection import connect, warehouse_errors
+from barflow.warehouse.connection import SYSTEM_NAMES, connect, warehouse_errors
 
-LOADER = "barflow_loader"  # writes rows, and creates the schema of its staging tables
+LOADER = "barflow_loader"  # writes rows, and owns the schema of its staging tables
 READER = "barflow_reader"  # reads
 SANDBOX = "barflow_sandbox"  # reads market; writes and creates tables in sandbox
 AIRFLOW = "airflow"  # owns the database of that name and has access to nothing else
@@ -30,7 +30,7 @@ def ensure_users(dsn: str, passwords: Mapping[str, str]) -> None:
 
     Passwords leave this process as SCRAM verifiers, so a log of statements shows none.
     """
-    with connect(dsn, autocommit=True) as connection, warehouse_errors("create its users"):
+    with connect(dsn, SYSTEM_NAMES, autocommit=True) as connection, warehouse_errors("create its users"):
         known = _names(connection, "select rolname from pg_roles")
         for name, password in passwords.items():
             verb = "alter" if name in known else "create"
@@ -43,10 +43,9 @@ def ensure_users(dsn: str, passwords: Mapping[str, str]) -> None:
 
 
 def grant_permissions(dsn: str) -> None:
-    """Grant the users their permissions on all tables, and on those of later migrations."""
-    with connect(dsn) as connection, warehouse_errors("grant permissions to its users"):
-        database = sql.Identifier(connection.info.dbname)
-        connection.execute(sql.SQL("grant create on database {} to {}").format(database, sql.Identifier(LOADER)))
+    """Grant the users their permissions on all tables, and on those of later migrations. Revoke all others."""
+    with connect(dsn, SYSTEM_NAMES) as connection, warehouse_errors("grant permissions to its users"):
+        _forbid_schemas(connection)
         # The reader changes its own password when AWS rotates it. Its privileges allow no other change.
         connection.execute(sql.SQL("alter role {} reset default_transaction_read_only").format(sql.Identifier(READER)))
         connection.execute(sql.SQL("grant create on schema sandbox to {}").format(sql.Identifier(SANDBOX)))
@@ -62,6 +61,24 @@ def grant_permissions(dsn: str) -> None:
                     "alter default privileges in schema {} grant " + privileges + " on tables to {}",
                 ):
                     connection.execute(sql.SQL(template).format(schema, user))
+
+
+def _forbid_schemas(connection: psycopg.Connection[Any]) -> None:
+    """Let no user create a schema, and give the loader the schema of its staging tables.
+
+    Earlier releases let the loader create schemas. One with the name of another user would replace the tables and
+    functions that this user names without a schema.
+    """
+    database, loader = sql.Identifier(connection.info.dbname), sql.Identifier(LOADER)
+    connection.execute("revoke create on schema public from public")
+    connection.execute("create schema if not exists load")  # an earlier release, deployed again, drops it
+    connection.execute(sql.SQL("grant {} to current_user").format(loader))
+    connection.execute(sql.SQL("alter schema load owner to {}").format(loader))
+    for user in map(sql.Identifier, (LOADER, READER, SANDBOX)):
+        connection.execute(sql.SQL("revoke create on database {} from {}").format(database, user))
+        connection.execute(sql.SQL("alter role {} in database {} set search_path = public").format(user, database))
+    owner = sql.Identifier(connection.info.user)
+    connection.execute(sql.SQL("alter role {} in database {} set search_path = public").format(owner, database))
 
 
 def _names(connection: psycopg.Connection[Any], query: str) -> set[str]:

@@ -187,7 +187,7 @@ def test_a_command_that_is_stopped_terminates_its_cluster(
 def test_a_changed_value_and_a_lost_row_are_found(
     rehearsed: RehearsedEnvironment, look: Callable[[str], Check]
 ) -> None:
-    with psycopg.connect(rehearsed.services.warehouse_dsn, autocommit=True) as owner:
+    with psycopg.connect(rehearsed.services.superuser_dsn, autocommit=True) as owner:
         newest = "(select max(session_date) from market.bar_1d)"
         (day, close), *_ = owner.execute(
             f"select session_date, close from market.bar_1h where symbol = 'AAPL' and session_date = {newest}"

@@ -54,7 +54,7 @@ def database_aws() -> Iterator[Aws]:
     with tempfile.TemporaryDirectory(prefix="barflow-tests-", ignore_cleanup_errors=True) as folder:
         state = State.create(Path(folder) / "state", source={"kind": "synthetic"}, as_of=None)
         with Services(state, print, mongo=False) as services:
-            runtime = Runtime(Path(folder) / "aws", services.warehouse_dsn)
+            runtime = Runtime(Path(folder) / "aws", services.superuser_dsn)
             with AwsEmulator(runtime) as emulator:
                 yield Aws(emulator, runtime)
 

@@ -24,7 +24,7 @@ def main(path: str, *options: str) -> None:
         watchdog = services._watchdog
         found = {
             "uris": services._uris,
-            "servers": [server.pid for server in services._servers],
+            "servers": [server.pid for server in services._servers if server.poll() is None],
             "watchdog": watchdog.pid if watchdog else None,
             "log": log,
         }

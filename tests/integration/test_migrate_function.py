@@ -41,6 +41,11 @@ class Server:
     def as_user(self, user: str, database: str = "") -> psycopg.Connection[Any]:
         return psycopg.connect(make_conninfo(self.dsn, user=user, **({"dbname": database} if database else {})))
 
+    def grant(self, what: str, user: str) -> None:
+        database = conninfo_to_dict(self.dsn)["dbname"]
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute(f"grant {what.format(database=database)} to {user}".encode())
+
     def names(self, query: str) -> set[str]:
         with psycopg.connect(self.dsn) as connection:
             return {name for (name,) in connection.execute(query.encode())}
@@ -142,15 +147,15 @@ def test_no_password_is_in_a_statement(function: ModuleType, server: Server, mon
     assert not any("pass of" in statement for statement in statements)
 
 
-def test_the_loader_can_write_rows_and_create_its_staging_schema_but_not_alter_tables(
+def test_the_loader_can_write_rows_and_create_its_staging_tables_but_not_alter_tables(
     function: ModuleType, server: Server
 ) -> None:
     function.handler({}, None)
     with server.as_user(LOADER) as connection:
         connection.execute(f"insert into market.bar_5min {COLUMNS} {BAR}".encode())
         connection.execute("delete from market.bar_5min")
-        connection.execute("drop schema if exists load cascade")
-        connection.execute("create schema load")
+        connection.execute("create unlogged table load.bar_5min (like market.bar_5min)")
+        connection.execute("drop table load.bar_5min")
         connection.commit()
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("drop table market.bar_5min")
@@ -191,6 +196,79 @@ def test_the_visual_jobs_user_can_write_sandbox_and_only_read_market(function: M
     with server.as_user(READER) as connection:
         assert connection.execute("select count(*) from sandbox.bar_1h").fetchone() == (1,)
         assert connection.execute("select x from sandbox.own").fetchone() == (1,)
+
+
+def plant_schema_of_the_owner(server: Server) -> None:
+    """As the loader of an earlier release: create a schema with the owner's name, and code that the owner could run."""
+    server.grant("create on database {database}", LOADER)
+    server.grant("select on all tables in schema public", LOADER)  # the columns of yoyo's tables are no secret
+    note = f"insert into {OWNER}.ran select current_user where current_user = '{OWNER}'"
+    with server.as_user(LOADER) as connection:
+        for statement in (
+            f"create schema {OWNER}",
+            f"create table {OWNER}.ran (by_whom text)",
+            f"create function {OWNER}.run() returns trigger language plpgsql as $$ begin {note}; return new; end $$",
+            f"grant all on schema {OWNER} to public",
+            *(
+                f"create table {OWNER}.{table} as table public.{table}; "
+                f"create trigger run after insert on {OWNER}.{table} execute function {OWNER}.run()"
+                for table in ("_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock")
+            ),
+            f"grant all on all tables in schema {OWNER} to public",
+        ):
+            connection.execute(statement.encode())
+
+
+def test_the_loader_of_an_earlier_release_cannot_run_code_as_the_owner(
+    function: ModuleType, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (ROOT / "sql").glob("000[1-4]*.sql"):
+        (tmp_path / path.name).write_text(path.read_text())
+    with monkeypatch.context() as earlier:
+        earlier.setattr(function, "SQL", tmp_path)
+        earlier.setattr(function, "grant_permissions", lambda dsn: None)
+        function.handler({}, None)
+    plant_schema_of_the_owner(server)
+    found: list[Any] = []
+    connect = psycopg.connect
+
+    def recorded(*where: Any, **how: Any) -> psycopg.Connection[Any]:
+        with connect(*where, **how) as session:
+            found.append(session.execute("show search_path").fetchone())
+        return connect(*where, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(psycopg, "connect", recorded)
+        assert function.handler({}, None) == {"applied": ["0005_load_schema"]}
+    assert {*found} == {("pg_catalog",)}, "a connection of the owner can find names in another schema"
+    assert server.names(f"select by_whom from {OWNER}.ran") == set()
+    assert server.names("select migration_id from public._yoyo_migration") >= {"0005_load_schema"}
+    with server.as_user(OWNER) as connection:  # also a person with the owner's password
+        assert connection.execute("show search_path").fetchone() == ("public",)
+
+
+def test_no_user_can_create_a_schema_also_after_an_earlier_release(function: ModuleType, server: Server) -> None:
+    function.handler({}, None)
+    server.grant("create on database {database}", LOADER)  # an earlier release, deployed again
+    with server.as_user(LOADER) as connection:
+        connection.execute("drop schema load cascade")
+    function.handler({}, None)
+    for user in USERS:
+        with server.as_user(user) as connection:
+            assert connection.execute("show search_path").fetchone() == ("public",) or user == AIRFLOW
+            for statement in (f"create schema {OWNER}", "create table public.planted (x int)"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(statement.encode())
+                connection.rollback()
+    assert server.names("select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'load'") == {LOADER}
+    with server.as_user(LOADER) as connection:
+        connection.execute("create table load.bar_1h (x int)")
+
+
+def test_every_function_of_the_warehouse_has_a_search_path(function: ModuleType, server: Server) -> None:
+    function.handler({}, None)
+    without = "select proname from pg_proc p join pg_namespace n on n.oid = pronamespace where proconfig is null "
+    assert server.names(f"{without} and nspname in ('market', 'ops', 'sandbox', 'load', 'public')") == set()
 
 
 def test_privileges_include_the_tables_of_later_migrations(function: ModuleType, server: Server) -> None:

@@ -103,7 +103,7 @@ def check_end_state(running: Running) -> None:
     assert {hop: found for hop, found in counts.items() if found != counts["staged"]} == {}
     assert [*Path(pipeline.lake.root).glob("_staged/*")] == []
     with psycopg.connect(pipeline.warehouse_dsn) as connection:
-        assert connection.execute("select 1 from pg_namespace where nspname = 'load'").fetchone() is None
+        assert connection.execute("select 1 from pg_tables where schemaname = 'load'").fetchone() is None
         consumed = connection.execute("select unnest(manifests) from ops.load_run order by 1").fetchall()
     assert [run_id for (run_id,) in consumed] == pipeline.lake.manifest_ids()
 

@@ -1,0 +1,2 @@
+drop schema if exists load cascade;
+alter function sandbox.take_place() reset search_path;
