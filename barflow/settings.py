@@ -98,7 +98,7 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError("must be addresses or networks such as 10.20.0.0/26, separated by commas") from None
         if any(network.prefixlen < 8 for network in networks):
-            raise ValueError("must be networks of /8 or narrower: whoever is in them can forge a visitor's address")
+            raise ValueError("must be networks of /8 or narrower: programs in them can forge a visitor's address")
         return tuple(map(str, networks))
 
     @field_validator("credits_per_day", "alerts_file", "page_url", mode="before")
