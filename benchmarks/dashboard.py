@@ -55,9 +55,9 @@ def measure(bench: Bench) -> Chapter:
     fill_outbox(pipeline, names)
     bench.log(f"page: {rows:,} rows are loaded; sending requests")
     app = create_app(pipeline.database, pipeline.dsn, clock=lambda: LAST_CLOSE)
-    with serving(app, "127.0.0.1", 0) as url:
+    with serving(app, "127.0.0.1", 0) as server:
         app.state.live.wait(60)
-        taken = call("dashboard:ask", url=url, names=names, rounds=bench.repeats(300)).result
+        taken = call("dashboard:ask", url=server.url, names=names, rounds=bench.repeats(300)).result
     figures = [
         Figure(f"page: {name}, p99", times["p99"], "ms", against="the limit", theirs=LIMIT_MS, target=1)
         for name, times in taken.items()

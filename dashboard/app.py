@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi import Path as UrlPath
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from fastapi.staticfiles import StaticFiles
 from pymongo.database import Database
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from barflow import __version__
@@ -25,10 +26,11 @@ from barflow.staging.connection import Document
 from dashboard import watch
 from dashboard.candles import candle_page
 from dashboard.health import read_health
-from dashboard.live import Live
-from dashboard.models import Alerts, Bars, Health, Interval, Login, Problem, SessionState, Watchlist, WatchRow
+from dashboard.live import Live, Page
+from dashboard.logins import BROWSER_SECONDS, SESSION_SECONDS, Logins, TooManyAttemptsError
+from dashboard.models import Alerts, Alive, Bars, Health, Interval, Login, Problem, SessionState, Watchlist, WatchRow
 from dashboard.queries import Warehouse
-from dashboard.security import COOKIE, SESSION_SECONDS, Logins, SecurityMiddleware
+from dashboard.security import BROWSER_COOKIE, COOKIE, MAX_BODY_BYTES, SecurityMiddleware
 from dashboard.staged import Staged
 
 HERE = Path(__file__).parent
@@ -37,7 +39,8 @@ CHARTS = "lightweight-charts.standalone.production.mjs"
 # The chart library is beside the page in a release, in node_modules in a checkout.
 CHARTS_PATHS = (STATIC / "vendor" / CHARTS, HERE.parent / "node_modules/lightweight-charts/dist" / CHARTS)
 POLL_SECONDS = 1.0
-WRONG_TOKEN_SECONDS = 0.5
+RETRY_SECONDS = 10
+ALIVE = "/healthz"
 # 2100-01-01: no bar opens after it.
 LAST_SECOND = 4_102_444_800
 
@@ -50,6 +53,7 @@ Before = Annotated[
 ERRORS: dict[int | str, dict[str, object]] = {
     400: {"model": Problem, "description": "the request cannot be answered"},
     401: {"model": Problem, "description": "the caller is not signed in"},
+    422: {"model": Problem, "description": "the request does not match this document"},
     503: {"model": Problem, "description": "a store does not answer"},
 }
 UNKNOWN: dict[int | str, dict[str, object]] = {404: {"model": Problem, "description": "the symbol has no bar"}}
@@ -101,18 +105,20 @@ def create_app(
     *,
     lake: Lake | None = None,
     token: str | None = None,
+    url: str | None = None,
     clock: Callable[[], datetime] = utc_now,
     poll_seconds: float = POLL_SECONDS,
 ) -> FastAPI:
     """Return the page's application on two stores.
 
-    Without a ``token`` no login is required, and only requests for this host's loopback names are answered. ``clock``
-    returns the market's time (UTC). Only the newest manifest of the ``lake`` is read. Raises BadInputError if the
-    chart library is not installed.
+    Without a ``token`` no login is required, and only requests for this host's loopback names are answered. ``url`` is
+    the URL at which visitors open the page. ``clock`` returns the market's time (UTC). Only the newest manifest of the
+    ``lake`` is read. Raises BadInputError if the chart library is not installed.
     """
     charts = _chart_library()
-    reads, logins = Reads(mongodb, warehouse_dsn, lake, clock), Logins(token)
+    reads = Reads(mongodb, warehouse_dsn, lake, clock)
     live = Live(reads.staged, reads.symbols, reads.rows, clock, poll_seconds)
+    logins = Logins(token, live.end)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -132,10 +138,16 @@ def create_app(
     )
     app.state.live = live
     app.include_router(_session_routes(logins))
-    app.include_router(_data_routes(reads, live))
+    app.include_router(_data_routes(reads))
+    app.include_router(_live_routes(live, logins))
     app.exception_handler(BarflowError)(_error_response)
+    app.exception_handler(RequestValidationError)(_invalid_response)
+    app.exception_handler(Exception)(_failed_response)
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=1)
-    app.add_middleware(SecurityMiddleware, logins=logins, open_paths=("/api/session",))
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
+    app.add_middleware(
+        SecurityMiddleware, logins=logins, url=url, open_paths=("/api/session",), any_host_paths=(ALIVE,)
+    )
 
     @app.get("/", include_in_schema=False)
     def index() -> FileResponse:
@@ -152,34 +164,49 @@ def create_app(
 def _session_routes(logins: Logins) -> APIRouter:
     routes = APIRouter(prefix="/api", tags=["login"])
 
+    def set_cookie(response: Response, request: Request, name: str, value: str, seconds: int) -> None:
+        secure = request.url.scheme == "https"
+        response.set_cookie(name, value, max_age=seconds, httponly=True, samesite="strict", secure=secure)
+
     @routes.get("/session", summary="Whether a login is required, and whether the caller is signed in")
-    def session(request: Request) -> SessionState:
+    async def session(request: Request) -> SessionState:
         signed_in = logins.is_valid(request.cookies.get(COOKIE, ""))
         return SessionState(login_required=logins.required, signed_in=signed_in)
 
     @routes.post(
-        "/session", summary="Sign in", responses={401: {"model": Problem, "description": "the token is wrong"}}
+        "/session",
+        summary="Sign in",
+        responses={
+            401: {"model": Problem, "description": "the token is wrong"},
+            413: {"model": Problem, "description": "the body is too large"},
+            422: ERRORS[422],
+            429: {"model": Problem, "description": "too many wrong tokens; the header retry-after says for how long"},
+        },
     )
     async def sign_in(login: Login, request: Request, response: Response) -> SessionState:
         if logins.required:
-            if not logins.is_token(login.token):
-                await asyncio.sleep(WRONG_TOKEN_SECONDS)
+            try:
+                cookie = logins.sign_in(login.token, _address(request), request.cookies.get(BROWSER_COOKIE, ""))
+            except TooManyAttemptsError as error:
+                wait = f"Too many wrong tokens. Try again in {error.seconds} s."
+                raise HTTPException(429, wait, {"retry-after": str(error.seconds)}) from None
+            if cookie is None:
                 raise HTTPException(401, "This is not the page's token.")
-            secure = request.url.scheme == "https"
-            response.set_cookie(
-                COOKIE, logins.new_cookie(), max_age=SESSION_SECONDS, httponly=True, samesite="strict", secure=secure
-            )
+            logins.sign_out(request.cookies.get(COOKIE, ""))
+            set_cookie(response, request, COOKIE, cookie, SESSION_SECONDS)
+            set_cookie(response, request, BROWSER_COOKIE, logins.new_browser(), BROWSER_SECONDS)
         return SessionState(login_required=logins.required, signed_in=True)
 
-    @routes.delete("/session", summary="Sign out")
-    def sign_out(response: Response) -> SessionState:
-        response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    @routes.delete("/session", summary="Sign out: end the session and its event streams")
+    async def sign_out(request: Request, response: Response) -> SessionState:
+        logins.sign_out(request.cookies.get(COOKIE, ""))
+        set_cookie(response, request, COOKIE, "", 0)
         return SessionState(login_required=logins.required, signed_in=not logins.required)
 
     return routes
 
 
-def _data_routes(reads: Reads, live: Live) -> APIRouter:
+def _data_routes(reads: Reads) -> APIRouter:
     routes = APIRouter(prefix="/api", tags=["data"], responses=ERRORS)
 
     @routes.get("/watchlist", summary="Every symbol: price, change, trend and freshness")
@@ -195,22 +222,67 @@ def _data_routes(reads: Reads, live: Live) -> APIRouter:
         symbol: Annotated[str | None, Query(pattern=r"^[A-Za-z0-9.:/-]{1,24}$")] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
     ) -> Alerts:
-        return Alerts(alerts=reads.staged.alerts(symbol and symbol.upper(), limit))
+        found = reads.staged.alerts(symbol and symbol.upper(), limit)
+        return Alerts(alerts=found, unreadable=reads.staged.unreadable.counts().get("alerts", 0))
 
     @routes.get("/health", summary="How far each hop is, missing bars, rejected bars and last runs")
     def health() -> Health:
         return reads.health()
 
+    return routes
+
+
+def _live_routes(live: Live, logins: Logins) -> APIRouter:
+    routes = APIRouter()
+
+    async def opened(request: Request) -> AsyncIterator[tuple[Page, float | None]]:
+        """Yield the caller's page, and the seconds until its session ends."""
+        session = logins.session(request.cookies.get(COOKIE, ""))
+        if not live.has_room(visitor := session or _address(request)):
+            raise HTTPException(429, "Too many pages are open.", {"retry-after": str(RETRY_SECONDS)})
+        with live.page(visitor) as page:
+            yield page, logins.seconds_left(session) if session else None
+
+    page_of_caller = Depends(opened)
+
     @routes.get(
-        "/events",
+        "/api/events",
+        tags=["data"],
         response_class=EventSourceResponse,
         summary="Server-sent events: bars (market, rows), alert, clock (market), outage (detail)",
+        responses=ERRORS | {429: {"model": Problem, "description": "too many pages are open"}},
     )
-    async def events() -> AsyncIterator[ServerSentEvent]:
-        async for name, body in live.events():
+    async def events(page: tuple[Page, float | None] = page_of_caller) -> AsyncIterator[ServerSentEvent]:
+        async for name, body in live.events(*page):
             yield ServerSentEvent(event=name, raw_data=body)
 
+    @routes.get(
+        ALIVE,
+        tags=["health"],
+        summary="Whether the server and its watcher of new bars work; needs no login",
+        responses={503: {"model": Alive, "description": "the watcher ended, is stuck or fails"}},
+    )
+    async def alive(response: Response) -> Alive:
+        problem = live.problem()
+        if problem:
+            response.status_code = 503
+        return Alive(ok=not problem, detail=problem)
+
     return routes
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+async def _invalid_response(request: Request, error: Exception) -> JSONResponse:
+    """Return a fixed answer to a request that does not validate. It repeats nothing of the request."""
+    return JSONResponse({"detail": "The request does not match GET /api/openapi.json."}, 422)
+
+
+async def _failed_response(request: Request, error: Exception) -> JSONResponse:
+    """Return a fixed answer where the page has a fault. The server logs it."""
+    return JSONResponse({"detail": "The page's server failed. Its log has the reason."}, 500)
 
 
 async def _error_response(request: Request, error: Exception) -> JSONResponse:

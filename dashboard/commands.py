@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
@@ -12,10 +11,11 @@ import typer
 from barflow.cli.common import State, log, opened
 from barflow.cli.rooms import command_app
 from barflow.secrets import resolve
-from barflow.settings import load_settings
+from barflow.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from barflow.pipeline.stores import Stores
+    from dashboard.server import Server
 
 LOOPBACK = "127.0.0.1"
 
@@ -35,28 +35,38 @@ def serve(
     """
     from dashboard.security import checked_token
 
-    checked_token(_token(), host)  # before anything is started
-    with opened(state) as stores, page_of(stores, host=host, port=port) as url:
-        log(f"the page is at {url}  Ctrl-C stops it")
+    settings = load_settings()
+    checked_token(_token(settings), host, settings.page_url, settings.page_proxies)  # before anything is started
+    with opened(state) as stores, serving_page(stores, host=host, port=port) as server:
+        log(f"the page is at {server.url}  Ctrl-C stops it")
         with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+            server.wait()
 
 
 @contextmanager
-def page_of(stores: Stores, *, host: str = LOOPBACK, port: int = 0) -> Iterator[str]:
-    """Serve the page on a run's stores and clock. Yield its URL."""
+def page_of(stores: Stores, *, port: int = 0) -> Iterator[str]:
+    """Serve the page on a run's stores and clock, for this host. Yield its URL."""
+    with serving_page(stores, host=LOOPBACK, port=port) as server:
+        yield server.url
+
+
+@contextmanager
+def serving_page(stores: Stores, *, host: str, port: int) -> Iterator[Server]:
+    """Serve the page on a run's stores and clock. Yield its server."""
     from barflow.lake.partitions import Lake
     from dashboard.app import create_app
     from dashboard.security import checked_token
     from dashboard.server import serving
 
+    settings = load_settings()
+    url, proxies = settings.page_url, settings.page_proxies
     lake = Lake(stores.settings.lake_uri) if stores.settings.lake_uri else None
-    token = checked_token(_token(), host)
-    app = create_app(stores.database, stores.reader_dsn, lake=lake, token=token, clock=stores.clock)
-    with serving(app, host, port) as url:
-        yield url
+    token = checked_token(_token(settings), host, url, proxies)
+    app = create_app(stores.database, stores.reader_dsn, lake=lake, token=token, url=url, clock=stores.clock)
+    with serving(app, host, port, url=url, proxies=proxies) as server:
+        yield server
 
 
-def _token() -> str | None:
-    setting = load_settings().dashboard_token
-    return resolve(setting, "BARFLOW_DASHBOARD_TOKEN") if setting else None
+def _token(settings: Settings) -> str | None:
+    token = settings.dashboard_token
+    return resolve(token, "BARFLOW_DASHBOARD_TOKEN") if token else None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from datetime import date, datetime
-from typing import Any
+from functools import partial
 
 from barflow.lake.partitions import Lake
 from barflow.market.sessions import BAR, last_sessions, session
 from barflow.pipeline.status import expected_by
 from barflow.staging.connection import Document
 from barflow.staging.ledger import SUCCEEDED
-from dashboard.models import Gap, Health, Hop, HopRun, Rejected, WatchRow
+from dashboard.models import Gap, Health, Hop, Rejected, Unread, WatchRow
 from dashboard.queries import Loaded, Warehouse
 from dashboard.staged import Staged
 from dashboard.watch import market_at
@@ -31,7 +31,6 @@ def read_health(
     """Return the pipeline's health at a moment of the market's clock (UTC). ``rows`` are those of the watch list."""
     reach = last_sessions(now, GAP_SESSIONS)
     gaps = merged_gaps(warehouse.gaps(reach[0].session_date), staged, now) if reach else []
-    ingest, process = staged.ledger.last("ingest"), staged.ledger.last("process")
     return Health(
         market=market_at(now),
         hops=[
@@ -40,14 +39,14 @@ def read_health(
                 holds="MongoDB",
                 data_until=_newest_close(sessions[-1].newest_bar for sessions in staged.recent.values()),
                 newest_session=max((sessions[-1].session_date for sessions in staged.recent.values()), default=None),
-                run=_hop_run(ingest),
+                run=staged.last_run("ingest"),
             ),
             Hop(
                 name="process",
                 holds="Parquet archive",
                 data_until=None,
                 newest_session=_newest_published(staged, lake),
-                run=_hop_run(process),
+                run=staged.last_run("process"),
             ),
             Hop(
                 name="aggregate",
@@ -62,6 +61,7 @@ def read_health(
         gaps=gaps[:MAX_GAPS],
         gaps_total=sum(gap.missing for gap in gaps),
         rejected=[Rejected(symbol=symbol, count=count) for symbol, count in sorted(staged.rejected().items())],
+        unreadable=[Unread(collection=name, count=count) for name, count in staged.unreadable.counts().items()],
     )
 
 
@@ -95,12 +95,9 @@ def _newest_published(staged: Staged, lake: Lake | None) -> date | None:
     run = staged.ledger.last("process", outcome=SUCCEEDED, manifest={"$ne": None})
     if lake is None or run is None:
         return None
-    days = [day for item in lake.manifest(run["manifest"]).partitions for day in item.versions]
+    return staged.unreadable.read("manifests", {"_id": run["manifest"]}, partial(_newest_session, lake))
+
+
+def _newest_session(lake: Lake, run: Document) -> date | None:
+    days = [day for item in lake.manifest(run["_id"]).partitions for day in item.versions]
     return date.fromisoformat(max(days)) if days else None
-
-
-def _hop_run(document: Document | None) -> HopRun | None:
-    if document is None:
-        return None
-    known: dict[str, Any] = {name: document.get(name) for name in HopRun.model_fields}
-    return HopRun(**known)

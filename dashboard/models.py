@@ -97,9 +97,10 @@ class Alert(Answer):
 
 
 class Alerts(Answer):
-    """Alerts, newest first."""
+    """Alerts, newest first, without those that this version cannot read."""
 
     alerts: list[Alert]
+    unreadable: int = Field(description="alerts that the page has met since its start and cannot read")
 
 
 class HopRun(Answer):
@@ -138,6 +139,13 @@ class Rejected(Answer):
     count: int
 
 
+class Unread(Answer):
+    """How many documents of a collection the page has met since its start and cannot read."""
+
+    collection: str
+    count: int
+
+
 class Health(Answer):
     """The pipeline: how far each hop is, missing bars and rejected bars."""
 
@@ -148,6 +156,14 @@ class Health(Answer):
     gaps: list[Gap] = Field(description="of the last 20 sessions, newest first")
     gaps_total: int
     rejected: list[Rejected]
+    unreadable: list[Unread]
+
+
+class Alive(Answer):
+    """Whether the server and its watcher work. The server answers 503 where the watcher does not."""
+
+    ok: bool
+    detail: str = Field(description="why not; empty where all works")
 
 
 class Problem(Answer):

@@ -6,20 +6,24 @@ the clocks of two hosts differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from typing import Any
 
+from bson.codec_options import DatetimeConversion
 from pymongo.database import Database
 
 from barflow.alerts.message import Message
 from barflow.alerts.outbox import Outbox
-from barflow.market.bars import SessionBars, document_key
-from barflow.market.sessions import last_sessions, previous_session, utc_now
-from barflow.staging.connection import Document, mongo_errors
+from barflow.market.bars import ARRAYS, SessionBars, document_key
+from barflow.market.sessions import last_sessions, previous_session, session, utc_now
+from barflow.staging.connection import UTC_AWARE, Document, mongo_errors
 from barflow.staging.ledger import Ledger
-from barflow.staging.sessions import Staging, StoredSession, from_document
-from dashboard.models import Alert
+from barflow.staging.sessions import KEYS_PER_QUERY, Staging, StoredSession, from_document
+from dashboard.models import Alert, HopRun
+from dashboard.unreadable import MAX_COUNTED, Unreadable
 
 OVERLAP = timedelta(seconds=20)
 # Sessions of which a tick may still bring corrections.
@@ -29,6 +33,10 @@ RECENT_SESSIONS = 5
 MAX_SESSIONS = 60
 MAX_NEW_ALERTS = 200
 # The newest alerts are searched in growing windows, from one hour to all time.
+# A document with a wrong text or date is read, so that it is skipped alone. Without this, the whole read fails.
+LENIENT = UTC_AWARE.with_options(
+    unicode_decode_error_handler="replace", datetime_conversion=DatetimeConversion.DATETIME_AUTO
+)
 ALERT_WINDOWS = (*(timedelta(hours=4**step) for step in range(6)), None)
 
 
@@ -52,10 +60,13 @@ class RecentSession:
 class Staged:
     """Reads of one MongoDB database. ``recent`` holds the newest two sessions of each symbol, oldest first.
 
-    Every read raises UnavailableError where MongoDB does not answer.
+    Every read raises UnavailableError where MongoDB does not answer. ``unreadable`` counts the documents that were
+    skipped because this version cannot read them.
     """
 
     def __init__(self, database: Database[Document]) -> None:
+        database = database.with_options(codec_options=LENIENT)
+        self.unreadable = Unreadable()
         self.ledger = Ledger(database)
         self.recent: dict[str, tuple[RecentSession, ...]] = {}
         self._staging, self._outbox = Staging(database), Outbox(database)
@@ -66,39 +77,49 @@ class Staged:
         """Fill ``recent`` for these symbols and for those of the last tick. ``now`` is the market's clock (UTC)."""
         self._bars_read = self._alerts_read = utc_now()
         tick = self.ledger.last("ingest") or {}
-        names = sorted({*symbols, *tick.get("symbols", ())})
+        names = sorted({*symbols, *(self.unreadable.read("ledger", tick, _symbols) or ())})
         days = [item.session_date for item in last_sessions(now, RECENT_SESSIONS)[::-1]]
         newest = self._staging.newest_sessions(names, days)
         keys = [document_key(symbol, day) for symbol, day in newest.items()]
         for symbol, day in newest.items():
             if before := previous_session(day):
                 keys.append(document_key(symbol, before.session_date))
-        self._update_recent(self._staging.sessions(keys))
+        self._update_recent(keys)
 
     def refresh(self) -> list[str]:
         """Read the sessions that were stored since the last call. Return the symbols that changed, sorted."""
         asked = utc_now()
-        known = {(symbol, item.session_date): item.version for symbol, held in self.recent.items() for item in held}
-        keys = [
-            document_key(item["symbol"], item["session_date"])
-            for item in self._staging.counts(stamped_after=self._bars_read - OVERLAP)
-            if known.get((item["symbol"], date.fromisoformat(item["session_date"]))) != item["version"]
-        ]
-        changed = self._update_recent(self._staging.sessions(keys))
+        known = {
+            document_key(symbol, item.session_date): item.version
+            for symbol, held in self.recent.items()
+            for item in held
+        }
+        with mongo_errors("read which bars changed"):
+            query = {"updated_at": {"$gt": self._bars_read - OVERLAP}}
+            stamped = list(self._staging.bars.find(query, {"version": 1}))
+        versions = {item["_id"]: item.get("version") for item in stamped if isinstance(item["_id"], str)}
+        changed = self._update_recent([key for key, version in versions.items() if known.get(key, -1) != version])
         self._bars_read = asked
         return sorted(changed)
 
-    def _update_recent(self, sessions: Iterable[StoredSession]) -> set[str]:
+    def _update_recent(self, keys: Sequence[str]) -> set[str]:
         changed: set[str] = set()
-        for stored in sessions:
-            symbol, session = stored.bars.symbol, RecentSession.from_stored(stored)
+        for symbol, summary in self._summaries(keys):
             by_date = {item.session_date: item for item in self.recent.get(symbol, ())}
-            by_date[session.session_date] = session
+            by_date[summary.session_date] = summary
             newest = tuple(by_date[day] for day in sorted(by_date)[-2:])
             if newest != self.recent.get(symbol):
                 self.recent[symbol] = newest
                 changed.add(symbol)
         return changed
+
+    def _summaries(self, keys: Sequence[str]) -> Iterator[tuple[str, RecentSession]]:
+        for start in range(0, len(keys), KEYS_PER_QUERY):
+            with mongo_errors("read the bars"):
+                found = list(self._staging.bars.find({"_id": {"$in": keys[start : start + KEYS_PER_QUERY]}}))
+            for document in found:
+                if summary := self.unreadable.read("bars", document, _summary):
+                    yield summary
 
     def sessions(self, symbol: str, loaded: date | None) -> list[SessionBars]:
         """Return the staged sessions of a symbol that may be newer than the warehouse, newest first.
@@ -111,25 +132,34 @@ class Staged:
             query["session_date"] = {"$gte": (first.session_date if first else loaded).isoformat()}
         with mongo_errors("read the newest bars"):
             found = self._staging.bars.find(query, sort=[("session_date", -1)], limit=MAX_SESSIONS)
-            return [from_document(document) for document in found]
+            read = (self.unreadable.read("bars", document, _session) for document in found)
+            return [bars for bars in read if bars]
 
     def alerts(self, symbol: str | None, limit: int) -> list[Alert]:
-        """Return the newest alerts, newest first.
+        """Return the newest alerts that can be read, newest first.
 
         Alerts of one symbol are sorted by their bar, alerts of all symbols by the moment of their detection.
         """
-        alerts = self._outbox.alerts
-        with mongo_errors("list the alerts"):
-            if symbol:
-                return [*map(_alert, alerts.find({"symbol": symbol}, sort=[("bar_start", -1)], limit=limit))]
-            found: list[Document] = []
-            # The embedded server sorts every match before it applies the limit, so a small window is faster.
-            for window in ALERT_WINDOWS:
-                query = {"created_at": {"$gt": utc_now() - window}} if window else {}
-                found = list(alerts.find(query, sort=[("created_at", -1)], limit=limit))
-                if len(found) == limit:
-                    break
-            return [*map(_alert, found)]
+        if symbol:
+            return self._alerts({"symbol": symbol}, "bar_start", limit)
+        found: list[Alert] = []
+        # The embedded server sorts every match before it applies the limit, so a small window is faster.
+        for window in ALERT_WINDOWS:
+            found = self._alerts({"created_at": {"$gt": utc_now() - window}} if window else {}, "created_at", limit)
+            if len(found) == limit:
+                break
+        return found
+
+    def _alerts(self, query: Document, newest: str, limit: int) -> list[Alert]:
+        """Return the newest alerts of a query. Read more of them while unreadable ones take up the limit."""
+        for more in (0, MAX_COUNTED):
+            with mongo_errors("list the alerts"):
+                documents = list(self._outbox.alerts.find(query, sort=[(newest, -1)], limit=limit + more))
+            read = [self.unreadable.read("alerts", document, _alert) for document in documents]
+            found = [alert for alert in read if alert][:limit]
+            if len(found) == limit or len(documents) < limit:
+                break
+        return found
 
     def new_alerts(self) -> list[Alert]:
         """Return the alerts that were detected since the last call, each once, oldest first."""
@@ -137,12 +167,19 @@ class Staged:
         with mongo_errors("list the alerts"):
             query = {"created_at": {"$gt": since}}
             found = list(self._outbox.alerts.find(query, sort=[("created_at", 1)], limit=MAX_NEW_ALERTS))
-        new = [document for document in found if document["_id"] not in self._reported]
-        self._reported = {key: moment for key, moment in self._reported.items() if moment > since}
-        self._reported |= {document["_id"]: document["created_at"] for document in new}
         more = len(found) == MAX_NEW_ALERTS
+        found = [document for document in found if isinstance(document["created_at"], datetime)]
+        new = [document for document in found if repr(document["_id"]) not in self._reported]
+        self._reported = {key: moment for key, moment in self._reported.items() if moment > since}
+        self._reported |= {repr(document["_id"]): document["created_at"] for document in new}
         self._alerts_read = found[-1]["created_at"] + OVERLAP if more else asked
-        return [_alert(document) for document in new]
+        read = [self.unreadable.read("alerts", document, _alert) for document in new]
+        return [alert for alert in read if alert]
+
+    def last_run(self, hop: str) -> HopRun | None:
+        """Return the newest run of a hop, or None before the first one that can be read."""
+        run = self.ledger.last(hop)
+        return self.unreadable.read("ledger", run, _hop_run) if run else None
 
     def rejected(self) -> dict[str, int]:
         """Return the number of bars in quarantine, per symbol."""
@@ -150,7 +187,34 @@ class Staged:
             counted = self._staging.database["rejected_bars"].aggregate(
                 [{"$match": {"replayed_at": None}}, {"$group": {"_id": "$symbol", "count": {"$sum": 1}}}]
             )
-            return {item["_id"]: item["count"] for item in counted}
+            return {str(item["_id"]): item["count"] for item in counted}
+
+
+def _symbols(run: Document) -> list[str]:
+    return [str(symbol) for symbol in run.get("symbols", ())]
+
+
+def _summary(document: Document) -> tuple[str, RecentSession]:
+    bars = _session(document)
+    return bars.symbol, RecentSession.from_stored(StoredSession(bars, int(document["version"])))
+
+
+def _session(document: Document) -> SessionBars:
+    """Return a stored session. Raise ValueError or TypeError for one that no chart can show."""
+    bars = from_document(document)
+    traded = session(bars.session_date)
+    if traded is None or not all(traded.opens <= ts < traded.closes for ts in bars.ts):
+        raise ValueError("the bars are not those of a session")
+    for name in ARRAYS[1:]:
+        column = getattr(bars, name)
+        if len(column) != len(bars) or not math.isfinite(sum(column)):
+            raise ValueError(f"{name} does not have one number per bar")
+    return bars
+
+
+def _hop_run(run: Document) -> HopRun:
+    known: dict[str, Any] = {name: run.get(name) for name in HopRun.model_fields}
+    return HopRun(**known)
 
 
 def _alert(document: Document) -> Alert:

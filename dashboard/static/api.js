@@ -39,7 +39,8 @@ function query(values) {
   return new URLSearchParams(Object.entries(values).filter(([, value]) => value != null));
 }
 
-/** Follow the server's events. `handlers` has one function per event, and `up` and `down` for the stream itself. */
+/** Follow the server's events. `handlers` has one function per event, and `up` and `down` for the stream itself.
+ *  Where the server ends it for good, `closed` says whether to follow it again. */
 export function listen(handlers) {
   const stream = new EventSource("/api/events");
   for (const name of ["bars", "alert", "clock", "outage"])
@@ -47,6 +48,9 @@ export function listen(handlers) {
   stream.addEventListener("open", () => handlers.up());
   stream.addEventListener("error", () => {
     handlers.down();
-    if (stream.readyState === EventSource.CLOSED) setTimeout(() => listen(handlers), 3000);
+    if (stream.readyState !== EventSource.CLOSED) return;
+    setTimeout(async () => {
+      if (await handlers.closed()) listen(handlers);
+    }, 3000);
   });
 }

@@ -35,6 +35,11 @@ async function start() {
       readAll();
     },
     down: () => showConnection("Connection lost. Reconnecting …"),
+    closed: async () => {
+      const { login_required: required, signed_in: signedIn } = (await guarded(api.session)) ?? {};
+      if (required && !signedIn) showOnly("login");
+      return !required || signedIn;
+    },
     outage: ({ detail }) => showBanner(detail),
     clock: showMarket,
     bars: onBars,
@@ -55,7 +60,7 @@ async function readAll() {
   chart ??= new Chart(byId("chart"), { onOlder, onHover: drawLegend });
   chart.show(shown);
   watch.replace(list.rows, events);
-  alerts.replace(fired.alerts);
+  alerts.replace(fired.alerts, fired.unreadable);
   showMarket(list.market);
   const symbol = [state.symbol, choices.get("symbol", "")].find((name) => watch.rows.has(name)) ?? list.rows[0].symbol;
   chart.markAlerts(alerts.alerts);
@@ -265,7 +270,10 @@ function showConnection(text) {
 /** Show one of the page's parts, and hide the others. */
 function showOnly(name) {
   for (const part of ["page", "empty", "login"]) byId(part).hidden = part !== name;
-  if (name === "login") byId("token").focus();
+  if (name !== "login") return;
+  byId("sign-out").hidden = true;
+  showConnection("");
+  byId("token").focus();
 }
 
 setUpSwitches();

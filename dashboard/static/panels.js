@@ -10,6 +10,7 @@ export class AlertList {
   /** `onChoice` is called with the symbol of the alert that the reader chose. */
   constructor(onChoice) {
     this.alerts = [];
+    this.unreadable = 0;
     this.list = byId("alerts");
     this.list.addEventListener("click", (event) => {
       const button = event.target.closest("button");
@@ -17,8 +18,9 @@ export class AlertList {
     });
   }
 
-  /** Replace the list by what was read, and keep alerts that arrived meanwhile. */
-  replace(alerts) {
+  /** Replace the list by what was read, and keep alerts that arrived meanwhile. The server skipped the unreadable. */
+  replace(alerts, unreadable) {
+    this.unreadable = unreadable;
     const created = ({ message }) => Date.parse(message.created_at);
     const found = new Map([...this.alerts, ...alerts].map((alert) => [alert.message.id, alert]));
     this.alerts = [...found.values()].sort((a, b) => created(b) - created(a)).slice(0, MAX_ALERTS);
@@ -39,12 +41,16 @@ export class AlertList {
 
   draw() {
     byId("alerts-count").textContent = this.note();
-    const none = element("li", "none", "No alert has fired yet. To list the rules, run barflow alerts rules");
+    const reason = this.unreadable
+      ? "This version of the page cannot read the stored alerts. Deploy the version that wrote them."
+      : "No alert has fired yet. To list the rules, run barflow alerts rules";
+    const none = element("li", "none", reason);
     this.list.replaceChildren(...(this.alerts.length ? this.alerts.map((alert) => this.line(alert)) : [none]));
   }
 
   note() {
-    return this.alerts.length ? `newest ${this.alerts.length}` : "";
+    const newest = this.alerts.length ? `newest ${this.alerts.length}` : "";
+    return [newest, this.unreadable ? `${this.unreadable} unreadable` : ""].filter(Boolean).join(", ");
   }
 
   line({ message }) {
@@ -114,7 +120,7 @@ function facts(health) {
     }
     list.append(item);
   };
-  const { gaps, gaps_total: missing, rejected, stale } = health;
+  const { gaps, gaps_total: missing, rejected, stale, unreadable } = health;
   const rejectedBars = rejected.reduce((sum, { count }) => sum + count, 0);
   const listed = gaps.reduce((sum, gap) => sum + gap.missing, 0);
   const sessions = `${missing > listed ? "over " : ""}${format.amount(gaps.length, "session")}`;
@@ -126,5 +132,7 @@ function facts(health) {
   else line("ok", "No rejected bar in quarantine");
   if (stale.length) line("warn", `${format.amount(stale.length, "stale symbol")}`, stale);
   else line("ok", "No stale symbol");
+  const skipped = unreadable.reduce((sum, { count }) => sum + count, 0);
+  if (skipped) line("warn", `${format.amount(skipped, "document")} that this version cannot read`, unreadable.map(({ collection, count }) => `${collection}: ${count}`));
   return list;
 }

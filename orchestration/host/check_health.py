@@ -42,12 +42,22 @@ def airflow_down() -> list[str]:
 
 
 def page_down() -> list[str]:
-    """Return the page with its error if it does not answer, else nothing."""
+    """Return the page with its error if it does not answer, or if its watcher does not work, else nothing."""
     try:
-        _get(f"http://127.0.0.1:{os.environ['DASHBOARD_PORT']}/")
+        _get(f"http://127.0.0.1:{os.environ['DASHBOARD_PORT']}/healthz")
+    except urllib.error.HTTPError as error:
+        return [f"page ({error}{_detail(error)})"]
     except OSError as error:
         return [f"page ({error})"]
     return []
+
+
+def _detail(error: urllib.error.HTTPError) -> str:
+    """Return what the page answers about its watcher."""
+    try:
+        return f". {json.loads(error.read())['detail']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _get(url: str) -> bytes:

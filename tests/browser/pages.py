@@ -63,9 +63,9 @@ def served(
     app = create_app(database, dsn, clock=lambda: now, poll_seconds=0.1)
     if act:
         app.add_api_route("/act", act, include_in_schema=False)
-    with serving(app, "127.0.0.1", 0) as url:
+    with serving(app, "127.0.0.1", 0) as server:
         assert app.state.live.wait(20)
-        yield url
+        yield server.url
 
 
 def stage(database: Database[Document], symbol: str, bars: int, day: date | None = None, first: float = 100) -> None:

@@ -53,10 +53,10 @@ def test_the_alert_of_a_recorded_gap_appears_on_an_open_page(
         ticking = threading.Thread(target=tick_into_the_gap, args=[stores, clock])
         app = create_app(database, module_warehouse_dsn, clock=clock, poll_seconds=0.1)
         app.add_api_route("/act", ticking.start, include_in_schema=False)
-        with serving(app, "127.0.0.1", 0) as url:
+        with serving(app, "127.0.0.1", 0) as server:
             assert app.state.live.wait(20)
             seen = browser_shot(
-                url,
+                server.url,
                 run=FOLLOWING
                 + "const quote = () => document.querySelector('#quote b').textContent;"
                 + "const before = await page.evaluate(quote); await page.evaluate(() => { window.same = true });"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -22,12 +22,21 @@ TOKEN = "token-of-the-page-tests"
 
 
 @contextmanager
-def serve(database: Database[Document], dsn: str, token: str | None = None) -> Iterator[str]:
-    """Serve the page on two stores at NOW, and yield its URL once it has read them."""
-    app = create_app(database, dsn, token=token, clock=lambda: NOW, poll_seconds=0.05)
-    with serving(app, "127.0.0.1", 0) as url:
+def serve(
+    database: Database[Document],
+    dsn: str,
+    token: str | None = None,
+    url: str | None = None,
+    proxies: Sequence[str] = (),
+    fault: Callable[[], None] | None = None,
+) -> Iterator[str]:
+    """Serve the page on two stores at NOW, and yield its URL once it has read them. The path /fault calls ``fault``."""
+    app = create_app(database, dsn, token=token, url=url, clock=lambda: NOW, poll_seconds=0.05)
+    if fault:
+        app.add_api_route("/fault", fault, include_in_schema=False)
+    with serving(app, "127.0.0.1", 0, url=url, proxies=proxies) as server:
         assert app.state.live.wait(20)
-        yield url.rstrip("/")
+        yield server.url.rstrip("/")
 
 
 def session_bars(symbol: str, back: int = 0, until: datetime = NOW, price: float = 100.0) -> SessionBars:

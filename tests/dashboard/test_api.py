@@ -11,16 +11,15 @@ from typing import Any
 
 import pytest
 import requests
-from page_data import NOW, TOKEN, load, record_load, serve, session_bars, stage
+from page_data import NOW, load, record_load, serve, session_bars, stage
 from pymongo.database import Database
 
 from barflow.alerts.message import Message
 from barflow.alerts.outbox import Outbox
-from barflow.errors import BadInputError, BarflowError
+from barflow.errors import BarflowError
 from barflow.market.sessions import utc_now
 from barflow.staging.connection import Document, connect
 from dashboard.queries import Warehouse
-from dashboard.security import HEADERS, Logins, checked_token
 
 Served = Callable[..., AbstractContextManager[str]]
 
@@ -96,15 +95,6 @@ def test_a_bad_request_is_rejected_with_a_reason(aapl_url: str, path: str, statu
     assert answer.json()["detail"]
 
 
-@pytest.mark.parametrize("path", ["/", "/api/watchlist", "/api/nothing", "/static/app.js"])
-def test_every_response_has_the_security_headers(aapl_url: str, path: str) -> None:
-    assert HEADERS.items() <= dict(get(aapl_url + path).headers.lower_items()).items()
-
-
-def test_without_a_token_another_host_name_is_rejected(aapl_url: str) -> None:
-    assert get(f"{aapl_url}/api/watchlist", headers={"host": "evil.example"}).status_code == 400
-
-
 def test_loaded_data_is_shown_once_its_load_is_recorded(
     served: Served, database: Database[Document], warehouse_dsn: str
 ) -> None:
@@ -138,33 +128,6 @@ def test_a_tick_reaches_an_open_page(served: Served, database: Database[Document
         body = next(lines for line in lines if line == "event: bars")
         event = json.loads(next(body).removeprefix("data: "))
     assert [(row["symbol"], row["last"]) for row in event["rows"]] == [("AAPL", 100.17)]
-
-
-def test_with_a_token_data_require_a_login(served: Served) -> None:
-    with served(token=TOKEN) as url, requests.Session() as visitor:
-        assert visitor.get(f"{url}/api/watchlist", timeout=20).status_code == 401
-        assert visitor.post(f"{url}/api/session", json={"token": "wrong"}, timeout=20).status_code == 401
-        cookie = visitor.post(f"{url}/api/session", json={"token": TOKEN}, timeout=20).headers["set-cookie"]
-        assert "HttpOnly" in cookie
-        assert "samesite=strict" in cookie.lower()
-        assert TOKEN not in cookie
-        assert visitor.get(f"{url}/api/watchlist", timeout=20).status_code == 200
-        assert visitor.delete(f"{url}/api/session", timeout=20).status_code == 200
-        assert visitor.get(f"{url}/api/watchlist", timeout=20).status_code == 401
-
-
-def test_a_cookie_expires_and_cannot_be_extended() -> None:
-    cookie = Logins(TOKEN, lambda: 1000.0).new_cookie()
-    assert Logins(TOKEN, lambda: 1001.0).is_valid(cookie)
-    assert not Logins(TOKEN, lambda: 1000.0 + 13 * 3600).is_valid(cookie)
-    assert not Logins(TOKEN, lambda: 1001.0).is_valid(cookie.replace("4", "5", 1))
-    assert not Logins("another-token-of-16", lambda: 1001.0).is_valid(cookie)
-
-
-@pytest.mark.parametrize(("token", "host"), [(None, "0.0.0.0"), ("short", "127.0.0.1")])
-def test_the_page_is_not_served_to_others_without_a_long_token(token: str | None, host: str) -> None:
-    with pytest.raises(BadInputError, match="Nothing was served"):
-        checked_token(token, host)
 
 
 def test_the_error_of_an_unmigrated_warehouse_names_the_command_to_run(empty_warehouse_dsn: str) -> None:

@@ -25,12 +25,13 @@ HEALTHY = {name: {"status": "healthy"} for name in ("metadatabase", "scheduler",
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """Serve these answers by path; for any other path the server answers 500."""
-    served: dict[str, Any] = {"/api/v2/monitor/health": HEALTHY, "/": "the page"}
+    served: dict[str, Any] = {"/api/v2/monitor/health": HEALTHY, "/healthz": {"ok": True, "detail": ""}}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             found = served.get(self.path)
-            self.send_response(200 if found is not None else 500)
+            unwell = isinstance(found, dict) and found.get("ok") is False
+            self.send_response(500 if found is None else 503 if unwell else 200)
             self.end_headers()
             self.wfile.write(json.dumps(found).encode())
 
@@ -64,6 +65,13 @@ def test_each_server_that_does_not_answer_is_named(answers: dict[str, Any]) -> N
     (airflow,), (page,) = CHECK.airflow_down(), CHECK.page_down()
     assert airflow.startswith("api-server (HTTP Error 500")
     assert page.startswith("page (HTTP Error 500")
+
+
+def test_a_page_whose_watcher_does_not_work_is_down_although_it_answers(answers: dict[str, Any]) -> None:
+    answers["/"] = "the page"
+    answers["/healthz"] = {"ok": False, "detail": "The page's watcher of new bars and alerts ended."}
+    (page,) = CHECK.page_down()
+    assert page == "page (HTTP Error 503: Service Unavailable. The page's watcher of new bars and alerts ended.)"
 
 
 def test_the_metrics_are_the_number_of_services_down_and_the_age_of_alerts(monkeypatch: pytest.MonkeyPatch) -> None:
