@@ -8,19 +8,20 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import psycopg
 import pytest
 from aws_parts import Aws
 
+from barflow.secrets import database_dsn
+from barflow.warehouse.authorities import LIBPQ_VARIABLE
 from barflow.warehouse.migrations import migrate
 from barflow.warehouse.users import AIRFLOW, LOADER, READER, SANDBOX, ensure_users, grant_permissions
 from emulators.aws.runtime import Runtime
 from emulators.aws.server import AwsEmulator
 from local.services import Services
 from local.state import State
-from stacks.database import UNSAFE
+from stacks.database import ROTATE_OVER_TLS, UNSAFE
 
 SQL = Path(__file__).parents[2] / "sql"
 USERS = (LOADER, READER, SANDBOX)
@@ -41,7 +42,7 @@ def template() -> str:
     }
     resources: dict[str, Any] = {"Database": {"Type": "AWS::RDS::DBInstance", "Properties": database}}
     for number, user in enumerate((*USERS, AIRFLOW, LOCKED)):
-        value = json.dumps({"username": user, "dbname": "barflow", "password": f"first-{user}"})
+        value = json.dumps({"username": user, "dbname": "barflow", "password": f"first-{user}", **ROTATE_OVER_TLS})
         secret = {"Name": user, "SecretString": value}
         attached = {"SecretId": {"Ref": f"Secret{number}"}, "TargetId": {"Ref": "Database"}}
         rotation = {"RotationType": "PostgreSQLSingleUser", "RotationLambdaName": f"rotate-{user}"}
@@ -63,7 +64,8 @@ def deployed() -> Iterator[tuple[Aws, str]]:
         state = State.create(Path(folder) / "state", source={"kind": "synthetic"}, as_of=None)
         with Services(state, print, mongo=False) as services:
             runtime = Runtime(Path(folder) / "aws", services.warehouse_dsn)
-            with AwsEmulator(runtime) as emulator:
+            with AwsEmulator(runtime) as emulator, pytest.MonkeyPatch.context() as patched:
+                patched.setenv(LIBPQ_VARIABLE, str(runtime.authorities))
                 aws = Aws(emulator, runtime)
                 aws.client("cloudformation").create_stack(StackName="database", TemplateBody=template())
                 (stack,) = aws.client("cloudformation").describe_stacks(StackName="database")["Stacks"]
@@ -83,8 +85,7 @@ def secret(aws: Aws, name: str) -> dict[str, Any]:
 
 def dsn_of(user: dict[str, Any]) -> str:
     """Return the DSN of a secret's user."""
-    quoted = user | {"password": quote(user["password"], safe="")}
-    return "postgresql://{username}:{password}@{host}:{port}/barflow?sslmode=require".format(**quoted)
+    return database_dsn(user | {"dbname": "barflow"})
 
 
 def connects(user: dict[str, Any]) -> bool:
