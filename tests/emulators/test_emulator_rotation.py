@@ -17,6 +17,7 @@ from barflow.secrets import database_dsn
 from barflow.warehouse.authorities import LIBPQ_VARIABLE
 from barflow.warehouse.migrations import migrate
 from barflow.warehouse.users import AIRFLOW, LOADER, READER, SANDBOX, ensure_users, grant_permissions
+from emulators.aws.rds import Authority
 from emulators.aws.runtime import Runtime
 from emulators.aws.server import AwsEmulator
 from local.services import Services
@@ -127,6 +128,19 @@ def test_a_user_whose_sessions_are_read_only_keeps_its_password_and_the_log_has_
     grant_permissions(owner)
     aws.client("secretsmanager").rotate_secret(SecretId=READER)
     assert secret(aws, READER) != before, "the next deployment repairs it"
+
+
+def test_a_server_of_an_unknown_authority_gets_no_password_in_plain_text_either(deployed: tuple[Aws, str]) -> None:
+    aws, before = deployed[0], secret(deployed[0], SANDBOX)
+    known = aws.runtime.authorities.read_bytes()
+    aws.runtime.authorities.write_bytes(Authority("unknown").certificate)
+    try:
+        aws.client("secretsmanager").rotate_secret(SecretId=SANDBOX)
+    finally:
+        aws.runtime.authorities.write_bytes(known)
+    assert secret(aws, SANDBOX) == before
+    logs = aws.client("logs").filter_log_events(logGroupName=f"/aws/lambda/rotate-{SANDBOX}")["events"]
+    assert "certificate verify failed" in logs[-1]["message"]
 
 
 def test_rules_that_no_password_meets_leave_the_old_one(deployed: tuple[Aws, str]) -> None:
