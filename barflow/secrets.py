@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 from pydantic import SecretStr
@@ -63,6 +65,16 @@ def _part(body: str, key: str) -> str:
     kind, _, database = key.partition("/")
     if kind != DSN:
         return str(found[key])
-    parts = (found["username"], found["password"], database or found["dbname"])
-    user, password, name = (quote(part, safe="") for part in parts)
-    return f"postgresql://{user}:{password}@{found['host']}:{found['port']}/{name}?sslmode=require"
+    return database_dsn(found | ({"dbname": database} if database else {}))
+
+
+def database_dsn(user: Mapping[str, Any]) -> str:
+    """Return the DSN of a database user, from the keys that RDS writes to its secret. Raise KeyError if one is missing.
+
+    A client with this DSN connects only to a server that proves by its certificate that it is the host. No other code
+    builds a DSN of a deployed database, and no part of the secret can change this.
+    """
+    name, password, host, port, database = (
+        quote(str(user[key]), safe="") for key in ("username", "password", "host", "port", "dbname")
+    )
+    return f"postgresql://{name}:{password}@{host}:{port}/{database}?sslmode=verify-full"

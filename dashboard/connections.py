@@ -94,7 +94,7 @@ class Connections:
                     raise
                 self._pool = ConnectionPool(
                     self._dsn,
-                    kwargs=connection_options(READ_ONLY) | {"autocommit": True},
+                    kwargs=connection_options(self._dsn, READ_ONLY) | {"autocommit": True},
                     min_size=1,
                     max_size=MAX_CONNECTIONS,
                     timeout=WAIT_SECONDS,

@@ -31,6 +31,7 @@ from barflow.errors import BarflowError
 from barflow.market.sessions import last_sessions, previous_session, utc_now
 from barflow.operations.clusters import ALIVE, cluster_request
 from barflow.progress import Log
+from barflow.secrets import database_dsn
 from barflow.staging.connection import connect
 from barflow.staging.sessions import Staging
 from barflow.warehouse.load import TABLES
@@ -185,7 +186,8 @@ class RehearsedEnvironment:
     def variables(self, **more: str) -> dict[str, str]:
         """Return the environment of a program that uses the deployment from outside."""
         kept = {name: value for name, value in self.aws.environment().items() if not name.startswith("BARFLOW_")}
-        return {**kept, "BARFLOW_ENV": self.env, "BARFLOW_POLL_SECONDS": "0.5", **self.runtime.settings, **more}
+        kept |= {"PGSSLROOTCERT": str(self.runtime.authorities), "BARFLOW_ENV": self.env, "BARFLOW_POLL_SECONDS": "0.5"}
+        return {**kept, **self.runtime.settings, **more}
 
     def run_barflow(self, *arguments: str) -> str:
         """Run the command as an operator does, and return its stdout. Raise BarflowError with its last line."""
@@ -361,7 +363,7 @@ class RehearsedEnvironment:
         """Return the DSN of a database user, from the deployed secret, for the database or that of the secret."""
         user = json.loads(self.client("secretsmanager").get_secret_value(SecretId=secret)["SecretString"])
         user["dbname"] = database or user["dbname"]
-        return "postgresql://{username}:{password}@{host}:{port}/{dbname}?sslmode=require".format(**user)
+        return f"{database_dsn(user)}&sslrootcert={self.runtime.authorities}"
 
     @property
     def reader_dsn(self) -> str:

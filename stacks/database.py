@@ -26,6 +26,8 @@ DATABASE = "barflow"
 OWNER = "barflow_owner"
 # Characters that no renewed password has. Some punctuation stays, because AWS's function asks for one mark at least.
 UNSAFE = "".join(sorted(set(string.punctuation) - set("-_")))
+# AWS's function then verifies the server, and does not try again without TLS.
+ROTATE_OVER_TLS = {"ssl": True}
 # The names in barflow.warehouse.users.
 LOADER, READER, SANDBOX, AIRFLOW = "barflow_loader", "barflow_reader", "barflow_sandbox", "airflow"
 
@@ -141,7 +143,7 @@ class DatabaseStack(BarflowStack):
             encryption_key=self._platform.keys.secrets,
             removal_policy=self.data_removal_policy,
             generate_secret_string=secretsmanager.SecretStringGenerator(
-                secret_string_template=json.dumps({"username": user, "dbname": database}),
+                secret_string_template=json.dumps({"username": user, "dbname": database, **ROTATE_OVER_TLS}),
                 generate_string_key="password",
                 password_length=40,
                 exclude_punctuation=True,
@@ -199,7 +201,6 @@ class DatabaseStack(BarflowStack):
                 "DATABASE_HOST": self.instance.db_instance_endpoint_address,
                 "DATABASE_PORT": str(POSTGRESQL),
                 "DATABASE_NAME": DATABASE,
-                "DATABASE_SSLMODE": "require",
                 "ADMIN_SECRET": self.owner_secret.secret_arn,
                 "USER_SECRETS": self.to_json_string([secret.secret_arn for secret in users]),
             },

@@ -10,6 +10,8 @@ import json
 
 import aws_cdk as cdk
 from aws_cdk import aws_emr as emr
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
@@ -29,6 +31,7 @@ from stacks.storage import CERTIFICATES, StorageStack
 MANAGED = "for-use-with-amazon-emr-managed-policies"
 ENVIRONMENT_TAG = "barflow:env"
 CERTIFICATE_KEY = f"{CERTIFICATES}/emr.zip"
+RENEWAL = cdk.Duration.days(30)  # lambda/certificate says how long a certificate is valid
 EMR, EC2 = "elasticmapreduce.amazonaws.com", "ec2.amazonaws.com"
 
 
@@ -50,7 +53,7 @@ class ProcessingStack(BarflowStack):
         self._tag_network()
         self.node_role, profile = self._nodes()
         self.service_role = self._service()
-        self._create_certificate_on_deployment()
+        self._create_certificate()
         self.contract = self._contract(environment, profile, self._security_configuration())
         self.output(outputs.EMR_SERVICE_ROLE, self.service_role.role_name)
         self.output(outputs.EMR_NODE_ROLE, self.node_role.role_name)
@@ -139,12 +142,13 @@ class ProcessingStack(BarflowStack):
         allow_key(role, key, ["kms:CreateGrant"], service="ec2", conditions=for_aws_resources)
         return role
 
-    def _create_certificate_on_deployment(self) -> None:
+    def _create_certificate(self) -> None:
+        """Create the certificate on deployment, and renew it each month, also when nothing is deployed."""
         function = PythonFunction(
             self,
             "Certificate",
             bundle=CERTIFICATE,
-            description="Creates the certificate of EMR's nodes, on deployment",
+            description="Creates the certificate of EMR's nodes, on deployment and every month",
             platform=self._platform,
             memory_mb=256,
             timeout=cdk.Duration.minutes(1),
@@ -152,6 +156,13 @@ class ProcessingStack(BarflowStack):
         )
         self._storage.grant(function.role, "certificate")
         function.run_on_deployment(self, "MakeCertificate")
+        events.Rule(
+            self,
+            "RenewCertificate",
+            description=f"Barflow {self.environment_config.name}: a new certificate for EMR's nodes, each month",
+            schedule=events.Schedule.rate(RENEWAL),
+            targets=[targets.LambdaFunction(function.function)],
+        )
 
     def _security_configuration(self) -> str:
         """Create the security configuration, and return its name.

@@ -11,6 +11,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from barflow.errors import BadInputError, BarflowError, BusyError, UnavailableError
+from barflow.warehouse.authorities import trusted
 
 CONNECT_SECONDS = 10
 # Server settings of the owner's connections: a schema that another role creates cannot replace a name of the system.
@@ -56,12 +57,13 @@ def connect(dsn: str, settings: str = "", **options: Any) -> psycopg.Connection[
     """
     _check_form(dsn)
     with warehouse_errors("be reached"):
-        return psycopg.connect(dsn, **connection_options(settings), **options)
+        return psycopg.connect(dsn, **connection_options(dsn, settings), **options)
 
 
-def connection_options(settings: str = "") -> dict[str, Any]:
-    """Return the driver's options of every connection; ``settings`` are further server settings."""
+def connection_options(dsn: str, settings: str = "") -> dict[str, Any]:
+    """Return the driver's options of a connection with the DSN; ``settings`` are further server settings."""
     return {
+        **trusted(dsn),
         "connect_timeout": CONNECT_SECONDS,
         "application_name": "barflow",
         "options": f"-c timezone=UTC {settings}",

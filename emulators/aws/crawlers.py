@@ -97,8 +97,18 @@ def _connect(properties: dict[str, str]) -> psycopg.Connection[Any]:
     user = json.loads(store.get_secret_value(properties["SECRET_ID"], "", "")["SecretString"])
     if _needs_scram(user["username"]) and _driver_version(properties) < FIRST_WITH_SCRAM:
         raise ConnectionError(NO_SCRAM)
-    tls = "require" if properties.get("JDBC_ENFORCE_SSL") == "true" else "prefer"
-    return psycopg.connect(**address.groupdict(), user=user["username"], password=user["password"], sslmode=tls)
+    login = {"user": user["username"], "password": user["password"]}
+    return psycopg.connect(**address.groupdict(), **login, **_tls(properties))
+
+
+def _tls(properties: dict[str, str]) -> dict[str, str]:
+    """Return how a connection uses TLS: with JDBC_ENFORCE_SSL, Glue checks the certificate and the host's name.
+
+    https://docs.aws.amazon.com/glue/latest/dg/connection-properties.html#connection-properties-SSL
+    """
+    if properties.get("JDBC_ENFORCE_SSL") != "true":
+        return {"sslmode": "prefer"}
+    return {"sslmode": "verify-full", "sslrootcert": str(runtime.current().authorities)}
 
 
 def _needs_scram(user: str) -> bool:

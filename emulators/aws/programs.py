@@ -106,7 +106,9 @@ def environment(deployed: Mapping[str, str], role: str) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ}
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     url = os.environ["AWS_ENDPOINT_URL"]
-    return {**kept, "PATH": path, **client_variables(url, role), **deployed, **runtime.current().settings}
+    found = runtime.current()
+    trusted = {"PGSSLROOTCERT": str(found.authorities)}  # libpq's name for the authorities in place of RDS's
+    return {**kept, "PATH": path, **client_variables(url, role), **trusted, **deployed, **found.settings}
 
 
 def spark_environment(

@@ -5,6 +5,9 @@ rejects a client that does not ask for TLS (``rds.force_ssl``) and one that conn
 others to the socket, where every user but the superuser then needs a password. The owner of the instance has RDS's
 permissions: to create roles and databases, but it is no superuser.
 
+An authority of the emulator signs the certificate of each instance for its address. Clients find the authority's own
+certificate in the runtime's ``authorities`` file, as they find those of RDS in a bundle.
+
 The first instance is on the runtime's server. Each later one, such as that of a second environment, gets a server of
 its own, which stops with the emulator.
 """
@@ -12,7 +15,7 @@ its own, which stops with the emulator.
 from __future__ import annotations
 
 import asyncio
-import datetime
+import ipaddress
 import json
 import random
 import secrets
@@ -21,7 +24,10 @@ import struct
 import tempfile
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +50,13 @@ BLOCK = 1 << 16
 
 
 class TlsProxy:
-    """A server that accepts TLS at ``address`` and ``port`` and passes the traffic to a Unix socket."""
+    """A server that accepts TLS at ``address`` and ``port`` and passes the traffic to a Unix socket.
 
-    def __init__(self, socket: str, port: int) -> None:
-        self._socket, self.port = socket, port
-        self._context = _tls_context()
+    ``certify`` returns the server's side of TLS for the address.
+    """
+
+    def __init__(self, socket: str, port: int, certify: Callable[[str], ssl.SSLContext]) -> None:
+        self._socket, self.port, self._certify = socket, port, certify
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         self.address = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
@@ -61,6 +69,7 @@ class TlsProxy:
         for address in (*picked, "127.0.0.1"):
             with suppress(OSError):
                 self._server = await asyncio.start_server(self._serve, address, self.port)
+                self._context = self._certify(address)
                 return address
         raise OSError(f"port {self.port} is in use on loopback: stop the server that listens on all addresses")
 
@@ -116,30 +125,58 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
-def _tls_context() -> ssl.SSLContext:
-    """Return a server's context with a new self-signed certificate."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "rds")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.TemporaryDirectory() as folder:  # ssl reads a key and a certificate from files only
-        both = Path(folder) / "both.pem"
-        both.touch(mode=0o600)
-        both.write_bytes(private + certificate.public_bytes(pem))
-        context.load_cert_chain(both)
-    return context
+class Authority:
+    """A certificate authority: ``certificate`` is its own, as PEM."""
+
+    def __init__(self, name: str) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _common_name(name)
+        constraints = x509.BasicConstraints(ca=True, path_length=0)
+        own = self._sign(self._name, self._key, timedelta(days=30)).add_extension(constraints, critical=True)
+        self.certificate = own.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    def certify(self, address: str, valid: timedelta = timedelta(days=30)) -> ssl.SSLContext:
+        """Return the context of a server with a certificate for an IP address. A negative ``valid`` has expired."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+        made = self._sign(_common_name(address), key, valid).add_extension(names, critical=False)
+        certificate = made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with tempfile.TemporaryDirectory() as folder:  # ssl reads a key and a certificate from files only
+            both = Path(folder) / "both.pem"
+            both.touch(mode=0o600)
+            both.write_bytes(private + certificate)
+            context.load_cert_chain(both)
+        return context
+
+    def _sign(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, valid: timedelta) -> x509.CertificateBuilder:
+        now = datetime.now(UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=2))
+            .not_valid_after(now + valid)
+        )
+
+
+def _common_name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+@cache
+def _authority() -> Authority:
+    """Return the authority of this emulator's databases. Its certificate is in the runtime's file."""
+    made = Authority("emulated RDS")
+    file = runtime.current().authorities
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(made.certificate)
+    return made
 
 
 def _create_owner(dsn: str, owner: dict[str, str], database: str) -> None:
@@ -198,7 +235,7 @@ def _create_and_serve(
     _used_servers.append(dsn)
     _create_owner(dsn, owner, body["Properties"]["DBName"])
     socket = f"{conninfo_to_dict(dsn)['host']}/.s.PGSQL.5432"
-    _proxies[instance.db_instance_identifier] = TlsProxy(socket, int(instance.port))
+    _proxies[instance.db_instance_identifier] = TlsProxy(socket, int(instance.port), _authority().certify)
     return instance
 
 

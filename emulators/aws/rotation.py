@@ -20,6 +20,7 @@ from moto.secretsmanager.exceptions import InvalidRequestException
 from moto.secretsmanager.models import SecretsManagerBackend, secretsmanager_backends
 from psycopg import sql
 
+from emulators.aws import runtime
 from emulators.aws.patches import Function, wrap
 from emulators.aws.resource_types import TYPES, RecordedResource
 
@@ -89,14 +90,19 @@ def _run_steps(backend: Any, secret_id: str, version: str, excluded: str) -> Non
 
 
 def _connect(user: dict[str, Any]) -> psycopg.Connection[Any]:
-    return psycopg.connect(
-        host=user["host"],
-        port=user["port"],
-        dbname=user["dbname"],
-        user=user["username"],
-        password=user["password"],
-        sslmode="require",
-    )
+    """Connect as AWS's function does: verify the server. Without ``ssl`` in the secret, try without TLS after that.
+
+    https://github.com/aws-samples/aws-secrets-manager-rotation-lambdas (SecretsManagerRDSPostgreSQLRotationSingleUser)
+    """
+    names = {"host": "host", "port": "port", "dbname": "dbname", "user": "username", "password": "password"}
+    login = {name: user[key] for name, key in names.items()}
+    try:
+        authorities = str(runtime.current().authorities)
+        return psycopg.connect(**login, sslmode="verify-full", sslrootcert=authorities)
+    except psycopg.OperationalError:
+        if user.get("ssl") is True:
+            raise
+        return psycopg.connect(**login, sslmode="disable")
 
 
 def _log(backend: Any, function: str, message: str) -> None:

@@ -41,6 +41,11 @@ class Runtime:
         return json.dumps({**asdict(self), "folder": str(self.folder)})
 
     @property
+    def authorities(self) -> Path:
+        """The PEM file of the authority that signs the databases' certificates. Deploying a database writes it."""
+        return self.folder / "rds_authorities.pem"
+
+    @property
     def evaluated_calls(self) -> Counter[str]:
         """The number of API calls evaluated against policies, by role."""
         return Counter(self._recorded("evaluated"))

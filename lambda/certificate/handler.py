@@ -1,7 +1,8 @@
 """Certificate function: create the TLS certificate of EMR's nodes and store it where only their roles can read it.
 
-The deployment runs it when the function is new or changed. The private key is generated here and is in no template. A
-running cluster keeps the certificate with which it started.
+The deployment runs it when the function is new or changed, and a rule runs it every month, so the certificate never
+expires. The private key is generated here and is in no template. A running cluster keeps the certificate with which it
+started.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import boto3
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-# Longer than AWS supports the EMR release that uses it.
-VALID = timedelta(days=3650)
+# Eleven renewals may fail. No cluster lives as long.
+VALID = timedelta(days=365)
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
@@ -36,7 +37,10 @@ def domain_of(region: str) -> str:
 
 
 def create_certificate(domain: str, now: datetime) -> tuple[x509.Certificate, bytes]:
-    """Return a self-signed certificate for all hosts of a domain, and the zip of PEM files that EMR expects."""
+    """Return a self-signed certificate for all hosts of a domain, and the zip of PEM files that EMR expects.
+
+    Nodes trust the certificate itself. It is no authority: its key signs no other certificate that they trust.
+    """
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"*.{domain}")])
     certificate = (
@@ -48,7 +52,8 @@ def create_certificate(domain: str, now: datetime) -> tuple[x509.Certificate, by
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + VALID)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(f"*.{domain}")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), False)
         .sign(key, hashes.SHA256())
     )
     chain = certificate.public_bytes(serialization.Encoding.PEM)

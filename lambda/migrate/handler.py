@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from psycopg.conninfo import make_conninfo
 
+from barflow.secrets import database_dsn
 from barflow.warehouse.migrations import migrate
 from barflow.warehouse.users import ensure_users, grant_permissions
 
@@ -41,12 +41,6 @@ def _secret(secret_id: str) -> dict[str, str]:
 
 
 def _owner_dsn(owner: dict[str, str]) -> str:
-    """Return the DSN of the database's owner."""
-    return make_conninfo(
-        user=owner["username"],
-        password=owner["password"],
-        host=os.environ["DATABASE_HOST"],
-        port=os.environ["DATABASE_PORT"],
-        dbname=os.environ["DATABASE_NAME"],
-        sslmode=os.environ["DATABASE_SSLMODE"],
-    )
+    """Return the DSN of the database's owner. RDS writes only a name and a password to the owner's secret."""
+    address = {"host": "DATABASE_HOST", "port": "DATABASE_PORT", "dbname": "DATABASE_NAME"}
+    return database_dsn({**owner, **{key: os.environ[variable] for key, variable in address.items()}})

@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
@@ -26,6 +27,7 @@ from barflow.contract import RuntimeContract, environment_variables, secret_refe
 from barflow.errors import BadInputError, BarflowError
 from barflow.operations.deployment import read_contract
 from barflow.secrets import resolve
+from barflow.warehouse.authorities import bundle
 
 HOME = "/var/lib/barflow/airflow"
 USER = "admin"
@@ -128,6 +130,8 @@ def airflow_secrets(contract: RuntimeContract, read: Read) -> dict[str, str]:
     """Return Airflow's secrets by the name of their file."""
     warehouse = contract.warehouse
     dsn = read(secret_reference(f"{warehouse.airflow_secret}#dsn/{warehouse.airflow_database}"))
+    # Airflow connects by itself, so its DSN names the authorities.
+    dsn += f"&sslrootcert={quote(bundle(), safe='/')}"
     return {
         "metadata_dsn": dsn.replace("postgresql://", "postgresql+psycopg://", 1),
         "fernet_key": fernet_key(read(secret_reference(contract.airflow.fernet_secret))),

@@ -125,7 +125,7 @@ class PythonFunction(Construct):
         """
         acknowledge(
             self.function,
-            "only deployments invoke it, one at a time; they wait for it and fail with it",
+            "deployments invoke it, one at a time; they wait for it and fail with it",
             "NIST.800.53.R5-LambdaConcurrency",
             "NIST.800.53.R5-LambdaDLQ",
         )

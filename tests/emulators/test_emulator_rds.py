@@ -68,7 +68,8 @@ def deploy(aws: Aws, name: str) -> Database:
     secret = aws.client("secretsmanager").get_secret_value(SecretId=outputs["Secret"])
     user = json.loads(secret["SecretString"])
     address = {"host": outputs["Address"], "port": 5432, "dbname": "barflow"}
-    owner = {**address, "user": user["username"], "password": user["password"], "sslmode": "require"}
+    trusted = {"sslmode": "verify-full", "sslrootcert": str(aws.runtime.authorities)}
+    owner = {**address, "user": user["username"], "password": user["password"], **trusted}
     return Database(aws, outputs["Secret"], owner)
 
 

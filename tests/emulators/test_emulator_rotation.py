@@ -8,19 +8,21 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import psycopg
 import pytest
 from aws_parts import Aws
 
+from barflow.secrets import database_dsn
+from barflow.warehouse.authorities import LIBPQ_VARIABLE
 from barflow.warehouse.migrations import migrate
 from barflow.warehouse.users import AIRFLOW, LOADER, READER, SANDBOX, ensure_users, grant_permissions
+from emulators.aws.rds import Authority
 from emulators.aws.runtime import Runtime
 from emulators.aws.server import AwsEmulator
 from local.services import Services
 from local.state import State
-from stacks.database import UNSAFE
+from stacks.database import ROTATE_OVER_TLS, UNSAFE
 
 SQL = Path(__file__).parents[2] / "sql"
 USERS = (LOADER, READER, SANDBOX)
@@ -41,7 +43,7 @@ def template() -> str:
     }
     resources: dict[str, Any] = {"Database": {"Type": "AWS::RDS::DBInstance", "Properties": database}}
     for number, user in enumerate((*USERS, AIRFLOW, LOCKED)):
-        value = json.dumps({"username": user, "dbname": "barflow", "password": f"first-{user}"})
+        value = json.dumps({"username": user, "dbname": "barflow", "password": f"first-{user}", **ROTATE_OVER_TLS})
         secret = {"Name": user, "SecretString": value}
         attached = {"SecretId": {"Ref": f"Secret{number}"}, "TargetId": {"Ref": "Database"}}
         rotation = {"RotationType": "PostgreSQLSingleUser", "RotationLambdaName": f"rotate-{user}"}
@@ -63,7 +65,8 @@ def deployed() -> Iterator[tuple[Aws, str]]:
         state = State.create(Path(folder) / "state", source={"kind": "synthetic"}, as_of=None)
         with Services(state, print, mongo=False) as services:
             runtime = Runtime(Path(folder) / "aws", services.superuser_dsn)
-            with AwsEmulator(runtime) as emulator:
+            with AwsEmulator(runtime) as emulator, pytest.MonkeyPatch.context() as patched:
+                patched.setenv(LIBPQ_VARIABLE, str(runtime.authorities))
                 aws = Aws(emulator, runtime)
                 aws.client("cloudformation").create_stack(StackName="database", TemplateBody=template())
                 (stack,) = aws.client("cloudformation").describe_stacks(StackName="database")["Stacks"]
@@ -83,8 +86,7 @@ def secret(aws: Aws, name: str) -> dict[str, Any]:
 
 def dsn_of(user: dict[str, Any]) -> str:
     """Return the DSN of a secret's user."""
-    quoted = user | {"password": quote(user["password"], safe="")}
-    return "postgresql://{username}:{password}@{host}:{port}/barflow?sslmode=require".format(**quoted)
+    return database_dsn(user | {"dbname": "barflow"})
 
 
 def connects(user: dict[str, Any]) -> bool:
@@ -126,6 +128,19 @@ def test_a_user_whose_sessions_are_read_only_keeps_its_password_and_the_log_has_
     grant_permissions(owner)
     aws.client("secretsmanager").rotate_secret(SecretId=READER)
     assert secret(aws, READER) != before, "the next deployment repairs it"
+
+
+def test_a_server_of_an_unknown_authority_gets_no_password_in_plain_text_either(deployed: tuple[Aws, str]) -> None:
+    aws, before = deployed[0], secret(deployed[0], SANDBOX)
+    known = aws.runtime.authorities.read_bytes()
+    aws.runtime.authorities.write_bytes(Authority("unknown").certificate)
+    try:
+        aws.client("secretsmanager").rotate_secret(SecretId=SANDBOX)
+    finally:
+        aws.runtime.authorities.write_bytes(known)
+    assert secret(aws, SANDBOX) == before
+    logs = aws.client("logs").filter_log_events(logGroupName=f"/aws/lambda/rotate-{SANDBOX}")["events"]
+    assert "certificate verify failed" in logs[-1]["message"]
 
 
 def test_rules_that_no_password_meets_leave_the_old_one(deployed: tuple[Aws, str]) -> None:

@@ -21,6 +21,7 @@ from moto import mock_aws
 
 from barflow.contract import RuntimeContract
 from barflow.errors import BadInputError
+from barflow.warehouse.authorities import bundle
 
 SETTINGS: Any = program("orchestration/host/write_settings.py")
 ME = pwd.getpwuid(os.getuid())
@@ -100,7 +101,8 @@ def test_airflow_reads_its_secrets_from_files(contract: RuntimeContract, tmp_pat
         for name, command in found.items()
         if name.endswith("_CMD")
     }
-    dsn = "postgresql+psycopg://airflow:of-airflow@db.internal:5432/airflow?sslmode=require"
+    trusted = f"sslmode=verify-full&sslrootcert={bundle()}"
+    dsn = f"postgresql+psycopg://airflow:of-airflow@db.internal:5432/airflow?{trusted}"
     assert values == {
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD": dsn,
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC_CMD": dsn,

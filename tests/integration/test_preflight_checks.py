@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,9 +16,11 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 import emulators.aws.access_analyzer  # ValidatePolicy
 import emulators.aws.resource_types  # noqa: F401  rulesets
 from barflow.operations.checks import Check
+from barflow.operations.preflight import services
 from barflow.operations.preflight.account import Account, find_account
 from barflow.operations.preflight.names import KINDS
 from barflow.operations.preflight.run import answers, run
+from barflow.warehouse.authorities import Authority
 from emulators.aws import account_apis
 from emulators.aws.account import ACCOUNT, REGION, client_variables
 
@@ -319,3 +322,20 @@ def test_a_service_that_does_not_answer_fails_its_check_in_one_line(aws: Callabl
     error = EndpointConnectionError(endpoint_url="https://access-analyzer.example.com")
     (check,) = answers("policies", needs(), with_error(aws, "accessanalyzer", "get_paginator", error))
     assert (check.ok, check.found.startswith("not checked: Could not connect")) == (False, True)
+
+
+def test_a_region_whose_certificates_the_bundle_lacks_is_found(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Authority(f"Amazon RDS {REGION} Root CA RSA2048 G1", datetime.now(UTC) + timedelta(days=300))
+    expired = replace(known, valid_until=datetime.now(UTC) - timedelta(days=1))
+    elsewhere = replace(known, name="Amazon RDS eu-nowhere-9 Root CA RSA2048 G1")
+    for bundle in ([elsewhere], [expired]):
+        monkeypatch.setattr(services, "authorities", lambda bundle=bundle: bundle)
+        check = failure(ask(needs(), "RDS certificates"))
+        assert f"no valid certificate of RDS in {REGION}" in check.found
+        assert "tools/refresh_rds_authorities.py" in check.fix
+    monkeypatch.setattr(services, "authorities", lambda: [known, elsewhere])
+    note = ask(needs(), "RDS certificates")["RDS certificates"]
+    assert note.ok
+    assert known.name in note.found
+    assert elsewhere.name not in note.found
+    assert note.fix

@@ -74,6 +74,9 @@ def test_each_user_has_a_generated_password_and_only_airflows_is_not_rotated(dev
     secrets = dev_deployment.resources("Database", "AWS::SecretsManager::Secret")
     made = {json.loads(item["GenerateSecretString"]["SecretStringTemplate"])["username"]: item for item in secrets}
     assert set(made) == {LOADER, READER, SANDBOX, AIRFLOW}
+    for secret in secrets:
+        template = json.loads(secret["GenerateSecretString"]["SecretStringTemplate"])
+        assert template["ssl"] is True, "else AWS's rotation function tries again without TLS"
     assert {name: item["Name"] for name, item in made.items()} == {
         name: f"barflow/dev/database/{name}" for name in made
     }
@@ -126,7 +129,7 @@ def test_the_migration_function_has_its_settings_and_is_in_the_vpc(dev_deploymen
         if item["Handler"] == "handler.handler"
     )
     assert set(function["Environment"]["Variables"]) == {
-        *("DATABASE_HOST", "DATABASE_PORT", "DATABASE_NAME", "DATABASE_SSLMODE", "ADMIN_SECRET", "USER_SECRETS"),
+        *("DATABASE_HOST", "DATABASE_PORT", "DATABASE_NAME", "ADMIN_SECRET", "USER_SECRETS"),
     }
     assert function["Architectures"] == ["arm64"]
     assert function["Runtime"] == "python3.13"

@@ -61,6 +61,14 @@ def test_a_cluster_encrypts_at_rest_and_in_transit_and_requires_imdsv2(
     assert security["InstanceMetadataServiceConfiguration"]["MinimumInstanceMetadataServiceVersion"] == 2
 
 
+def test_a_rule_renews_the_certificate_each_month(dev_deployment: Deployment) -> None:
+    rule = dev_deployment.only("Processing", "AWS::Events::Rule")
+    assert rule["ScheduleExpression"] == "rate(30 days)"
+    (target,) = rule["Targets"]
+    function = dev_deployment.templates["Processing"]["Resources"][target["Arn"]["Fn::GetAtt"][0]]
+    assert "CERTIFICATE_KEY" in function["Properties"]["Environment"]["Variables"]
+
+
 def test_nodes_are_allowed_only_their_prefixes_and_the_mongodb_secret(dev_deployment: Deployment) -> None:
     allowed = permissions(dev_deployment.templates["Processing"], "NodeRole")
     (secret,) = {item.resource for item in allowed if item.action == "secretsmanager:GetSecretValue"}

@@ -11,8 +11,15 @@ from types import ModuleType
 
 import boto3
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.oid import NameOID
 from harness import program
 from moto import mock_aws
+
+from stacks.processing import RENEWAL
 
 NODE = "ip-10-20-1-7.eu-west-1.compute.internal"
 
@@ -75,10 +82,31 @@ def test_another_deployments_certificate_is_not_trusted(published: Path, functio
         shake_hands(published, NODE)
 
 
-def test_it_is_valid_for_more_than_five_years(function: ModuleType) -> None:
+def test_the_key_of_a_node_signs_no_certificate_that_another_node_trusts(published: Path) -> None:
+    own = x509.load_pem_x509_certificate((published / "certificateChain.pem").read_bytes())
+    key = load_pem_private_key((published / "privateKey.pem").read_bytes(), password=None)
+    assert isinstance(key, RSAPrivateKey)
+    forged = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "another.host")]))
+        .issuer_name(own.subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(own.not_valid_before_utc)
+        .not_valid_after(own.not_valid_after_utc)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("another.host")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (published / "certificateChain.pem").write_bytes(forged.public_bytes(Encoding.PEM) + own.public_bytes(Encoding.PEM))
+    with pytest.raises(ssl.SSLCertVerificationError, match="invalid CA certificate"):
+        shake_hands(published, "another.host")
+
+
+def test_it_is_renewed_before_it_expires(function: ModuleType) -> None:
     now = datetime.now(UTC)
     certificate, _ = function.create_certificate("ec2.internal", now)
-    assert certificate.not_valid_after_utc > now + timedelta(days=5 * 365)
+    assert certificate.not_valid_after_utc == (now + timedelta(days=365)).replace(microsecond=0)
+    assert RENEWAL.to_days() * 3 < 365
 
 
 def test_us_east_1_has_its_own_domain(function: ModuleType) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import boto3
 import psycopg.conninfo
@@ -12,8 +13,9 @@ from moto import mock_aws
 from pydantic import SecretStr
 
 from barflow.errors import BadInputError, UnavailableError
-from barflow.secrets import resolve
+from barflow.secrets import database_dsn, resolve
 
+ROOT = Path(__file__).parents[2]
 USER = {"username": "loader", "password": "p@ss/w:rd?", "host": "db.example", "port": 5432, "dbname": "barflow"}
 
 
@@ -39,7 +41,7 @@ def test_a_value_is_returned_and_a_reference_is_resolved() -> None:
     assert value("secretsmanager:user#host") == "db.example"
 
 
-def test_the_dsn_is_built_from_the_secrets_keys_and_requires_tls() -> None:
+def test_the_dsn_is_built_from_the_secrets_keys_and_verifies_the_server() -> None:
     parts = psycopg.conninfo.conninfo_to_dict(value("secretsmanager:user#dsn"))
     assert parts == {
         "user": USER["username"],
@@ -47,7 +49,7 @@ def test_the_dsn_is_built_from_the_secrets_keys_and_requires_tls() -> None:
         "host": USER["host"],
         "port": "5432",
         "dbname": USER["dbname"],
-        "sslmode": "require",
+        "sslmode": "verify-full",
     }
 
 
@@ -56,7 +58,7 @@ def test_the_dsn_is_built_from_the_secrets_keys_and_requires_tls() -> None:
     [
         ("secretsmanager:absent", UnavailableError, "absent cannot be read"),
         ("secretsmanager:plain#dsn", BadInputError, "plain is not a JSON object"),
-        ("secretsmanager:half#dsn", BadInputError, "half has no JSON key 'dbname'"),
+        ("secretsmanager:half#dsn", BadInputError, "half has no JSON key 'host'"),
     ],
 )
 def test_an_unusable_secret_is_named_and_not_shown(reference: str, error: type[Exception], message: str) -> None:
@@ -64,3 +66,21 @@ def test_an_unusable_secret_is_named_and_not_shown(reference: str, error: type[E
         value(reference)
     assert "hidden" not in str(raised.value)
     assert "a-key" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["username", "password", "host", "port", "dbname"])
+def test_no_part_of_a_secret_weakens_the_check_of_the_server(key: str) -> None:
+    attack = "x?sslmode=disable&sslrootcert=/tmp/mine#@/"
+    parts = psycopg.conninfo.conninfo_to_dict(database_dsn(USER | {key: attack}))
+    assert parts["sslmode"] == "verify-full"
+    assert "sslrootcert" not in parts
+    assert attack in parts.values()
+
+
+def test_one_function_builds_the_dsn_of_a_deployed_database() -> None:
+    """A DSN with a weaker check of the server cannot be built elsewhere."""
+    deployed = ("barflow", "dashboard", "glue", "lambda", "orchestration", "spark", "stacks")
+    files = [path for room in deployed for path in (ROOT / room).rglob("*") if path.suffix in (".py", ".sh", ".j2")]
+    naming = {str(path.relative_to(ROOT)) for path in files if "sslmode" in path.read_text()}
+    assert naming == {"barflow/secrets.py", "barflow/warehouse/authorities.py"}
+    assert (ROOT / "barflow/secrets.py").read_text().count("sslmode") == 1

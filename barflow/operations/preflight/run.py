@@ -24,6 +24,7 @@ ESSENTIAL: dict[str, Ask] = {
     "service-linked roles": services.service_linked_roles,
     "EMR": services.emr_types,
     "RDS": services.database,
+    "RDS certificates": services.certificates,
     "policies": policies.policies,
 }
 # A deployment succeeds without these. Each is at most a note.

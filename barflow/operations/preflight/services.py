@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -10,9 +11,11 @@ from barflow.operations.checks import Check
 from barflow.operations.preflight.account import STACK, Account, answer_or_none
 from barflow.operations.preflight.needs import Needs
 from barflow.operations.warehouse_crawl import install_command, is_driver_installed
+from barflow.warehouse.authorities import authorities
 
 SPOT_ROLE, SPOT_SERVICE = "AWSServiceRoleForEC2Spot", "spot.amazonaws.com"
 SETTINGS = "config/environments.py"
+YEAR = timedelta(days=365)
 # A stack in one of these states cannot be updated.
 BLOCKED = {
     "DELETE_FAILED": "npx cdk destroy {stack} -c env={env}",
@@ -134,6 +137,22 @@ def database(needs: Needs, account: Account) -> Iterator[Check]:
         "--query 'OrderableDBInstanceOptions[].[DBInstanceClass,EngineVersion]'"
     )
     yield Check("RDS", ok, found, "" if ok else fix)
+
+
+def certificates(needs: Needs, account: Account) -> Iterator[Check]:
+    """Check that programs trust a certificate of RDS in this region. Note those that expire within a year."""
+    now = datetime.now(UTC)
+    known = [item for item in authorities() if item.name.startswith(f"Amazon RDS {account.region} ")]
+    valid = [item for item in known if item.valid_until > now]
+    soon = [f"{item.name} ({item.valid_until:%Y-%m-%d})" for item in valid if item.valid_until < now + YEAR]
+    if not valid:
+        found = f"the bundle has no valid certificate of RDS in {account.region}: no program could connect"
+    elif soon:
+        found = f"these expire within a year: {', '.join(soon)}"
+    else:
+        found = f"{len(valid)} of {account.region}, valid until {min(item.valid_until for item in valid):%Y-%m-%d}"
+    fix = "" if valid and not soon else "refresh the bundle with tools/refresh_rds_authorities.py, then deploy again"
+    yield Check("RDS certificates", bool(valid), found, fix)
 
 
 def budget_tag(needs: Needs, account: Account) -> Iterator[Check]:
