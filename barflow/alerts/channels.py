@@ -18,6 +18,7 @@ from barflow.errors import BadInputError, BarflowError, UnavailableError, aws_er
 from barflow.market.sessions import new_york
 from barflow.secrets import resolve
 from barflow.settings import Settings
+from barflow.text import redacted, slack_escaped
 
 TIMEOUT_SECONDS = 10
 # The most messages that SNS accepts in one call.
@@ -140,13 +141,16 @@ class SlackChannel:
             yield {message.id: None}
 
     def post(self, text: str) -> None:
-        """Post a text, and once more after a short wait where Slack asks for one. Raises ChannelDownError."""
+        """Post a text without secrets, and once more after a short wait where Slack asks for one.
+
+        Raises ChannelDownError.
+        """
         from slack_sdk.errors import SlackApiError, SlackClientError
 
         from barflow.alerts.slack_rate_limit import retry_after
 
         try:
-            status, headers, error_code = self._call(text)
+            status, headers, error_code = self._call(redacted(text))
         except SlackApiError as error:
             status, headers = error.response.status_code, error.response.headers
             error_code = str(error.response.get("error") or "")
@@ -172,15 +176,18 @@ class SlackChannel:
         }
         if self.settings.slack_webhook:
             hook = WebhookClient(resolve(self.settings.slack_webhook, "BARFLOW_SLACK_WEBHOOK"), **options)
-            answer = hook.send(text=text)
+            answer = hook.send(text=text, unfurl_links=False, unfurl_media=False)
             return answer.status_code, answer.headers, "" if answer.body == "ok" else answer.body
         token = resolve(self.settings.slack_token, "BARFLOW_SLACK_TOKEN")
         client = WebClient(token, base_url=self.settings.slack_url, **options)
-        posted = client.chat_postMessage(channel=self.settings.slack_channel or "", text=text)
+        posted = client.chat_postMessage(
+            channel=self.settings.slack_channel or "", text=text, unfurl_links=False, unfurl_media=False
+        )
         return posted.status_code, posted.headers, ""
 
 
 def slack_text(message: Message) -> str:
     """Return the alert as Slack shows it, with the bar's time in New York."""
     mark = {"info": "", "warning": ":warning: ", "critical": ":rotating_light: "}[message.severity]
-    return f"{mark}{message.text} · {new_york(message.bar_start):%Y-%m-%d %H:%M} New York · `{message.rule}`"
+    at = f"{new_york(message.bar_start):%Y-%m-%d %H:%M} New York"
+    return f"{mark}{slack_escaped(message.text)} · {at} · `{slack_escaped(message.rule)}`"

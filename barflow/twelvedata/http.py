@@ -22,6 +22,7 @@ from requests import exceptions as failures
 from requests.auth import AuthBase
 
 from barflow.errors import BadInputError
+from barflow.text import redacted
 
 # Twelve Data's public key. It works for a few symbols such as AAPL.
 DEMO_KEY = "demo"
@@ -169,7 +170,8 @@ class Http:
         code = body.get("code")
         if not (isinstance(code, int) and 400 <= code < 600):
             code = status if status >= 400 else 500
-        message = " ".join(self.redact(str(body.get("message") or f"error {code} without a message")).split())
+        received = str(body.get("message") or f"error {code} without a message")
+        message = " ".join(redacted(self.redact(received)).split())
         return Refusal(code, message[:LONGEST_MESSAGE])
 
     def redact(self, text: str) -> str:
