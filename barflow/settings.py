@@ -6,6 +6,7 @@ one key of a JSON secret), which barflow.secrets resolves on use.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from barflow.errors import BadInputError
+from barflow.symbols import parse_symbols
 
 DEFAULT_SYMBOLS = ("AAPL", "GOOGL", "TSLA", "MSFT", "NVDA")
 
@@ -66,8 +68,8 @@ class Settings(BaseSettings):
 
     @field_validator("symbols", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
-        return parse_symbols(value) if isinstance(value, str) else value
+    def _split(cls, value: str | Iterable[object]) -> object:
+        return parse_symbols(value if isinstance(value, str) else ",".join(map(str, value)))
 
     @field_validator("credits_per_day", "alerts_file", mode="before")
     @classmethod
@@ -84,19 +86,3 @@ def load_settings(**overrides: object) -> Settings:
             f"{'BARFLOW_' + str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors()
         )
         raise BadInputError(f"settings are wrong: {problems}") from None
-
-
-def parse_symbols(text: str) -> tuple[str, ...]:
-    """Return the symbols of a comma-separated text: upper case, in order, without duplicates.
-
-    ``"aapl, MSFT"`` gives ``("AAPL", "MSFT")``. Raises BadInputError for an empty list or an invalid symbol.
-    """
-    symbols = tuple(dict.fromkeys(part.strip().upper() for part in text.split(",") if part.strip()))
-    if not symbols:
-        raise BadInputError(
-            "no symbols given: name at least one, such as --symbols AAPL,MSFT or BARFLOW_SYMBOLS=AAPL,MSFT"
-        )
-    for symbol in symbols:
-        if not all(char.isalnum() or char in ".-:/" for char in symbol) or len(symbol) > 24:
-            raise BadInputError(f"{symbol!r} is not a symbol: use letters, digits and . - : /, such as AAPL or BRK.B")
-    return symbols

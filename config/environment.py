@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from barflow.symbols import MAX_LENGTH, PATTERN
 from config import versions
 from config.aws import checks, facts
 from config.schedule import ProcessConfig, QualityConfig
@@ -86,7 +87,7 @@ Visitors = Annotated[str, AfterValidator(_visitors)]
 Instance = Annotated[str, Field(pattern=f"^{GRAVITON}$")]
 EmrInstance = Annotated[Instance, AfterValidator(_emr_instance)]
 Email = Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
-Symbol = Annotated[str, Field(pattern=r"^[A-Z0-9.:/-]{1,24}$")]
+Symbol = Annotated[str, Field(pattern=PATTERN, max_length=MAX_LENGTH)]
 Bot = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 
 
@@ -263,7 +264,7 @@ class Environment(Config):
     allow_data_deletion: bool = False
     symbols: OnceNotEmpty[Symbol] = Field(
         ("AAPL", "GOOGL", "TSLA", "MSFT", "NVDA"),
-        description="a symbol of upper case letters, digits and . : / -, such as BRK.B",
+        description="a symbol of upper case letters and digits, with single . : / - between them, such as BRK.B",
     )
     # Each bot has its own queue of alerts.
     bots: Once[Bot] = Field(

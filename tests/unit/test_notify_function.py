@@ -58,8 +58,18 @@ SHAPES = st.recursive(
         | st.dictionaries(
             st.text()
             | st.sampled_from(
-                ["AlarmName", "NewStateValue", "NewStateReason", "AlarmDescription", "detail", "detail-type", "state"]
-                + ["jobName", "name", "clusterId", "message", "stateChangeReason", "Message", "Subject"]
+                (
+                    *(
+                        "AlarmName",
+                        "NewStateValue",
+                        "NewStateReason",
+                        "AlarmDescription",
+                        "detail",
+                        "detail-type",
+                        "state",
+                    ),
+                    *("jobName", "name", "clusterId", "message", "stateChangeReason", "Message", "Subject"),
+                )
             ),
             inner,
             max_size=4,

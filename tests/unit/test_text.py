@@ -20,7 +20,11 @@ ANY = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, ma
     lambda text: f"q9x{text}x7Z"
 )
 NAMES = st.sampled_from(
-    ["password", "PGPASSWORD", "db_password", "apikey", "api_key", "X-Api-Key", "TWELVEDATA_API_KEY", "token", "aws_session_token", "SecretAccessKey", "AWS_SECRET_ACCESS_KEY", "client_secret", "BARFLOW_WEBHOOK_SECRET", "Passwd", "private_key", "SlackToken", "DASHBOARD_TOKEN"]
+    (
+        *("password", "PGPASSWORD", "db_password", "Passwd", "apikey", "api_key", "X-Api-Key", "TWELVEDATA_API_KEY"),
+        *("AWS_SECRET_ACCESS_KEY", "SecretAccessKey", "aws_session_token", "client_secret", "BARFLOW_WEBHOOK_SECRET"),
+        *("private_key", "token", "SlackToken", "DASHBOARD_TOKEN"),
+    )
 )
 
 
