@@ -46,6 +46,7 @@ class PipelineSettings(Section):
     history_sessions: int
     revision_sessions: int
     staging_days: int
+    rejected_days: int = 365
 
     def environment(self) -> dict[str, str]:
         """Return the settings as environment variables: ``BARFLOW_…`` and ``TWELVEDATA_API_KEY``."""

@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     history_sessions: int = Field(20, ge=1, description="sessions that the first tick of a symbol fetches")
     revision_sessions: int = Field(2, ge=1, description="sessions that each tick fetches again, to find corrections")
     staging_days: int = Field(90, ge=30, description="days that a loaded session stays in MongoDB, at least")
+    rejected_days: int = Field(365, ge=30, description="days that a rejected bar stays after it was last received")
     alerts_file: Path | None = Field(None, description="the alert rules; empty: the rules in the package")
     sns_topic_arn: str | None = Field(None, description="the SNS topic that receives alerts")
     slack_webhook: SecretStr | None = Field(None, description="a Slack webhook that receives alerts and reports")

@@ -217,6 +217,7 @@ class RetentionConfig(Config, title="retention"):
 
     logs_days: LogDays = 90
     staging_days: int = Field(90, ge=30, le=3650, description="days")
+    rejected_days: int = Field(365, ge=30, le=3650, description="days after a bar was last rejected")
     queries_days: int = Field(30, ge=1, le=3650, description="days")
     old_versions_days: int = Field(30, ge=1, le=3650, description="days")
     archive_infrequent_days: int = Field(90, ge=30, le=3650, description="days; S3 requires 30")

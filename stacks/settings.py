@@ -31,4 +31,5 @@ def pipeline_settings(
         history_sessions=environment.ingest.history_sessions,
         revision_sessions=environment.ingest.revision_sessions,
         staging_days=environment.retention.staging_days,
+        rejected_days=environment.retention.rejected_days,
     )

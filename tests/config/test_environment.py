@@ -110,6 +110,7 @@ WRONG: list[tuple[type[Config], dict[str, Any], str]] = [
     (IngestConfig, {"timeout_seconds": 901}, r"ingest\.timeout_seconds is 901: .* from 30 to 900 seconds"),
     (ProcessConfig, {"schedule": ()}, r"process\.schedule is \(\): must have at least one"),
     (RetentionConfig, {"logs_days": 100}, r"retention\.logs_days is 100: must be 1, 3, 5"),
+    (RetentionConfig, {"rejected_days": 29}, r"retention\.rejected_days is 29: .* from 30 to 3,650 days"),
     (RetentionConfig, {"staging_days": 29}, r"retention\.staging_days is 29: .* from 30 to 3,650 days"),
     (RetentionConfig, {"queries_days": 0}, r"retention\.queries_days is 0: .* from 1 to 3,650 days"),
     (RetentionConfig, {"old_versions_days": 0}, r"retention\.old_versions_days is 0: .* from 1 to 3,650 days"),
