@@ -43,6 +43,7 @@ class PipelineSettings(Section):
     sns_topic_arn: str
     slack_token: str
     slack_channel: str
+    slack_digest_above: int = 10
     history_sessions: int
     revision_sessions: int
     staging_days: int

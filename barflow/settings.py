@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     slack_token: SecretStr | None = Field(None, description="a Slack bot token; set the Slack channel, too")
     slack_channel: str | None = Field(None, description="the Slack channel that the bot posts to")
     slack_url: str = Field("https://slack.com/api/", description="the Slack API")
+    slack_digest_above: int = Field(
+        10, ge=0, description="alerts of a tick that Slack shows one by one; more of them are one digest"
+    )
     dashboard_token: SecretStr | None = Field(
         None,
         description="the token with which visitors sign in to the page; required on an address other than loopback",

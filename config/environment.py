@@ -239,6 +239,7 @@ class AlarmConfig(Config, title="alarms"):
 
     emails: Once[Email] = Field((), description="an address such as data@example.com")
     slack_channel: str = Field("#barflow", pattern=r"^#[a-z0-9_-]{1,79}$", description="a channel such as #barflow")
+    slack_digest_above: int = Field(10, ge=0, le=1000, description="alerts of a tick that Slack shows one by one")
     stale_minutes: int = Field(20, ge=10, le=SESSION_MINUTES, description="minutes of an open session")
     undelivered_minutes: int = Field(15, ge=5, le=1440, description="minutes that an alert waits for delivery")
     rejected_percent: float = Field(5, ge=0.01, le=100, description="percent")

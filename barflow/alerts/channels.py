@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import http.client
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from barflow.alerts.message import Message
+from barflow.alerts.rules import Severity
 from barflow.errors import BadInputError, BarflowError, UnavailableError, aws_error_code
 from barflow.market.sessions import new_york
 from barflow.secrets import resolve
@@ -21,6 +23,9 @@ from barflow.settings import Settings
 from barflow.text import redacted, slack_escaped
 
 TIMEOUT_SECONDS = 10
+SEVERITIES = get_args(Severity)
+# What a digest shows.
+EXAMPLES, MOST_RULES = 5, 10
 # The most messages that SNS accepts in one call.
 SNS_BATCH = 10
 # Slack's SDK logs the address that it posts to, and the address of a webhook is a secret.
@@ -40,15 +45,20 @@ class ChannelDownError(UnavailableError):
 
 
 class Channel(Protocol):
-    """One way to send alerts."""
+    """One way to send alerts. Above ``digest_above`` alerts of a tick it sends one digest; None: never."""
 
     name: str
+    digest_above: int | None
 
     def send(self, messages: Sequence[Message]) -> Iterator[Receipts]:
         """Send messages in this order, and yield the receipts of each part once it is sent.
 
         Raises ChannelDownError for the rest.
         """
+        ...
+
+    def send_digest(self, messages: Sequence[Message]) -> Iterator[Receipts]:
+        """Send one text about these messages, and yield their receipts. Raises ChannelDownError."""
         ...
 
 
@@ -84,6 +94,7 @@ class SnsChannel:
     """The bots' topic. Subscriptions filter by the message attributes symbol, rule and severity."""
 
     name = "sns"
+    digest_above: int | None = None  # a bot acts on each alert
 
     def __init__(self, topic_arn: str) -> None:
         self.topic_arn = topic_arn
@@ -110,6 +121,10 @@ class SnsChannel:
             failed = {int(item["Id"]): str(item["Code"]) for item in answer.get("Failed", [])}
             yield {message.id: failed.get(place) for place, message in enumerate(batch)}
 
+    def send_digest(self, messages: Sequence[Message]) -> Iterator[Receipts]:
+        """Publish each message: there is no digest for bots."""
+        return self.send(messages)
+
     def _entry(self, place: int, message: Message) -> dict[str, Any]:
         attributes = {"symbol": message.symbol, "rule": message.rule, "severity": message.severity}
         entry: dict[str, Any] = {
@@ -133,12 +148,18 @@ class SlackChannel:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.digest_above: int | None = settings.slack_digest_above
 
     def send(self, messages: Sequence[Message]) -> Iterator[Receipts]:
         """Post message by message, and yield each one's receipt. Raises ChannelDownError."""
         for message in messages:
             self.post(slack_text(message))
             yield {message.id: None}
+
+    def send_digest(self, messages: Sequence[Message]) -> Iterator[Receipts]:
+        """Post one text about these messages, and yield their receipts. Raises ChannelDownError."""
+        self.post(digest_text(messages))
+        yield {message.id: None for message in messages}
 
     def post(self, text: str) -> None:
         """Post a text without secrets, and once more after a short wait where Slack asks for one.
@@ -184,6 +205,20 @@ class SlackChannel:
             channel=self.settings.slack_channel or "", text=text, unfurl_links=False, unfurl_media=False
         )
         return posted.status_code, posted.headers, ""
+
+
+def digest_text(messages: Sequence[Message]) -> str:
+    """Return many alerts in one text: their number by rule, the most severe ones, and where the others are."""
+    rules = Counter(message.rule for message in messages).most_common()
+    counts = ", ".join(f"`{slack_escaped(rule)}` {count}" for rule, count in rules[:MOST_RULES])
+    others = f" and {len(rules) - MOST_RULES} more rules" if len(rules) > MOST_RULES else ""
+    shown = sorted(messages, key=lambda message: -SEVERITIES.index(message.severity))[:EXAMPLES]
+    lines = (
+        f":warning: *{len(messages)} alerts at once*: {counts}{others}",
+        *map(slack_text, shown),
+        f"`barflow alerts list --limit {len(messages)}` shows all of them",
+    )
+    return "\n".join(lines)
 
 
 def slack_text(message: Message) -> str:

@@ -118,6 +118,7 @@ WRONG: list[tuple[type[Config], dict[str, Any], str]] = [
     (RetentionConfig, {"archive_glacier_days": 100}, r"retention\.archive_glacier_days is 100: .*at least 120 days"),
     (AlarmConfig, {"emails": ("nobody",)}, r"alarms\.emails is 'nobody': .*such as data@example\.com"),
     (AlarmConfig, {"emails": ("a@b.co",) * 2}, r"alarms\.emails is .* a@b\.co is repeated"),
+    (AlarmConfig, {"slack_digest_above": -1}, r"alarms\.slack_digest_above is -1: .* from 0 to 1,000 alerts of a tick"),
     (AlarmConfig, {"slack_channel": "barflow"}, r"alarms\.slack_channel is 'barflow': .*such as #barflow"),
     (AlarmConfig, {"stale_minutes": 5}, r"alarms\.stale_minutes is 5: .* minutes of an open session"),
     (AlarmConfig, {"undelivered_minutes": 0}, r"alarms\.undelivered_minutes is 0: .* from 5 to 1,440 minutes that an"),
