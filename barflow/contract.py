@@ -43,9 +43,11 @@ class PipelineSettings(Section):
     sns_topic_arn: str
     slack_token: str
     slack_channel: str
+    slack_digest_above: int = 10
     history_sessions: int
     revision_sessions: int
     staging_days: int
+    rejected_days: int = 365
 
     def environment(self) -> dict[str, str]:
         """Return the settings as environment variables: ``BARFLOW_…`` and ``TWELVEDATA_API_KEY``."""

@@ -1,16 +1,21 @@
 """Errors a user can meet, and the exit code of each.
 
 Every message says what failed and for what, what was kept, and what to do next (guarantee G8).
-No message contains a secret.
+No message contains a secret: each is redacted when the error is made.
 """
 
 from __future__ import annotations
+
+from barflow.text import redacted
 
 
 class BarflowError(Exception):
     """A failure that the user or operator can act on. Exit code 1."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redacted(message))
 
 
 class BadInputError(BarflowError):

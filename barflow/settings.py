@@ -7,6 +7,7 @@ one key of a JSON secret), which barflow.secrets resolves on use.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from barflow.errors import BadInputError
+from barflow.symbols import parse_symbols
 
 DEFAULT_SYMBOLS = ("AAPL", "GOOGL", "TSLA", "MSFT", "NVDA")
 PAGE_URL = re.compile(r"https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?/?", re.IGNORECASE)
@@ -48,12 +50,16 @@ class Settings(BaseSettings):
     history_sessions: int = Field(20, ge=1, description="sessions that the first tick of a symbol fetches")
     revision_sessions: int = Field(2, ge=1, description="sessions that each tick fetches again, to find corrections")
     staging_days: int = Field(90, ge=30, description="days that a loaded session stays in MongoDB, at least")
+    rejected_days: int = Field(365, ge=30, description="days that a rejected bar stays after it was last received")
     alerts_file: Path | None = Field(None, description="the alert rules; empty: the rules in the package")
     sns_topic_arn: str | None = Field(None, description="the SNS topic that receives alerts")
     slack_webhook: SecretStr | None = Field(None, description="a Slack webhook that receives alerts and reports")
     slack_token: SecretStr | None = Field(None, description="a Slack bot token; set the Slack channel, too")
     slack_channel: str | None = Field(None, description="the Slack channel that the bot posts to")
     slack_url: str = Field("https://slack.com/api/", description="the Slack API")
+    slack_digest_above: int = Field(
+        10, ge=0, description="alerts of a tick that Slack shows one by one; more of them are one digest"
+    )
     dashboard_token: SecretStr | None = Field(
         None,
         description="the token with which visitors sign in to the page; required on an address other than loopback",
@@ -79,8 +85,8 @@ class Settings(BaseSettings):
 
     @field_validator("symbols", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
-        return parse_symbols(value) if isinstance(value, str) else value
+    def _split(cls, value: str | Iterable[object]) -> object:
+        return parse_symbols(value if isinstance(value, str) else ",".join(map(str, value)))
 
     @field_validator("page_url")
     @classmethod
@@ -116,19 +122,3 @@ def load_settings(**overrides: object) -> Settings:
             f"{'BARFLOW_' + str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors()
         )
         raise BadInputError(f"settings are wrong: {problems}") from None
-
-
-def parse_symbols(text: str) -> tuple[str, ...]:
-    """Return the symbols of a comma-separated text: upper case, in order, without duplicates.
-
-    ``"aapl, MSFT"`` gives ``("AAPL", "MSFT")``. Raises BadInputError for an empty list or an invalid symbol.
-    """
-    symbols = tuple(dict.fromkeys(part.strip().upper() for part in text.split(",") if part.strip()))
-    if not symbols:
-        raise BadInputError(
-            "no symbols given: name at least one, such as --symbols AAPL,MSFT or BARFLOW_SYMBOLS=AAPL,MSFT"
-        )
-    for symbol in symbols:
-        if not all(char.isalnum() or char in ".-:/" for char in symbol) or len(symbol) > 24:
-            raise BadInputError(f"{symbol!r} is not a symbol: use letters, digits and . - : /, such as AAPL or BRK.B")
-    return symbols

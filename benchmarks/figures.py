@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from rich.console import Console
-
+from barflow.cli.common import PlainConsole
 from barflow.cli.terminal import table
 
 HEADS = ("figure", "ours", "against", "theirs", "ratio", "target", "result")
@@ -87,11 +86,11 @@ def show(chapters: Sequence[Chapter]) -> None:
     for chapter in chapters:
         for figure in chapter.figures:
             shown.add_row(*figure.cells, style="" if figure.reached else "yellow")
-    out = Console(highlight=False, width=200)
+    out = PlainConsole(highlight=False, width=200)
     out.print(shown)
     for chapter in chapters:
         for line in chapter.notes:
-            out.print(f"{chapter.title}: {line}", markup=False)
+            out.print(f"{chapter.title}: {line}")
 
 
 def write(path: Path, chapters: Sequence[Chapter], quick: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from barflow.symbols import MAX_LENGTH, PATTERN
 from config import versions
 from config.aws import checks, facts
 from config.schedule import ProcessConfig, QualityConfig
@@ -86,7 +87,7 @@ Visitors = Annotated[str, AfterValidator(_visitors)]
 Instance = Annotated[str, Field(pattern=f"^{GRAVITON}$")]
 EmrInstance = Annotated[Instance, AfterValidator(_emr_instance)]
 Email = Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
-Symbol = Annotated[str, Field(pattern=r"^[A-Z0-9.:/-]{1,24}$")]
+Symbol = Annotated[str, Field(pattern=PATTERN, max_length=MAX_LENGTH)]
 Bot = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 
 
@@ -216,6 +217,7 @@ class RetentionConfig(Config, title="retention"):
 
     logs_days: LogDays = 90
     staging_days: int = Field(90, ge=30, le=3650, description="days")
+    rejected_days: int = Field(365, ge=30, le=3650, description="days after a bar was last rejected")
     queries_days: int = Field(30, ge=1, le=3650, description="days")
     old_versions_days: int = Field(30, ge=1, le=3650, description="days")
     archive_infrequent_days: int = Field(90, ge=30, le=3650, description="days; S3 requires 30")
@@ -237,6 +239,7 @@ class AlarmConfig(Config, title="alarms"):
 
     emails: Once[Email] = Field((), description="an address such as data@example.com")
     slack_channel: str = Field("#barflow", pattern=r"^#[a-z0-9_-]{1,79}$", description="a channel such as #barflow")
+    slack_digest_above: int = Field(10, ge=0, le=1000, description="alerts of a tick that Slack shows one by one")
     stale_minutes: int = Field(20, ge=10, le=SESSION_MINUTES, description="minutes of an open session")
     undelivered_minutes: int = Field(15, ge=5, le=1440, description="minutes that an alert waits for delivery")
     rejected_percent: float = Field(5, ge=0.01, le=100, description="percent")
@@ -263,7 +266,7 @@ class Environment(Config):
     allow_data_deletion: bool = False
     symbols: OnceNotEmpty[Symbol] = Field(
         ("AAPL", "GOOGL", "TSLA", "MSFT", "NVDA"),
-        description="a symbol of upper case letters, digits and . : / -, such as BRK.B",
+        description="a symbol of upper case letters and digits, with single . : / - between them, such as BRK.B",
     )
     # Each bot has its own queue of alerts.
     bots: Once[Bot] = Field(

@@ -23,6 +23,7 @@ from barflow.errors import BadInputError, BarflowError
 from barflow.lake.partitions import Lake
 from barflow.market.sessions import utc_now
 from barflow.staging.connection import Document
+from barflow.symbols import MAX_LENGTH, PATTERN
 from dashboard import watch
 from dashboard.candles import candle_page
 from dashboard.health import read_health
@@ -44,7 +45,9 @@ ALIVE = "/healthz"
 # 2100-01-01: no bar opens after it.
 LAST_SECOND = 4_102_444_800
 
-Symbol = Annotated[str, UrlPath(pattern=r"^[A-Za-z0-9.:/-]{1,24}$", description="a symbol such as AAPL or BRK.B")]
+# In upper or lower case.
+SYMBOL = PATTERN.replace("A-Z", "A-Za-z")
+Symbol = Annotated[str, UrlPath(pattern=SYMBOL, max_length=MAX_LENGTH, description="a symbol such as AAPL or BRK.B")]
 Limit = Annotated[int, Query(ge=1, le=2000, description="how many candles to return")]
 Before = Annotated[
     int | None,
@@ -219,7 +222,7 @@ def _data_routes(reads: Reads) -> APIRouter:
 
     @routes.get("/alerts", summary="Alerts that fired, newest first")
     def alerts(
-        symbol: Annotated[str | None, Query(pattern=r"^[A-Za-z0-9.:/-]{1,24}$")] = None,
+        symbol: Annotated[str | None, Query(pattern=SYMBOL, max_length=MAX_LENGTH)] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
     ) -> Alerts:
         found = reads.staged.alerts(symbol and symbol.upper(), limit)

@@ -19,7 +19,8 @@ from barflow.pipeline import aggregate
 from barflow.pipeline.program import run_program
 from barflow.progress import Log
 from barflow.secrets import reference
-from barflow.settings import load_settings, parse_symbols
+from barflow.settings import load_settings
+from barflow.symbols import parse_symbols
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from barflow.cli.common import log
 from barflow.errors import BarflowError
 from barflow.pipeline import ingest
 from barflow.pipeline.ingest import raise_errors
 from barflow.pipeline.stores import Stores
-from barflow.settings import Settings, parse_symbols
+from barflow.settings import Settings
+from barflow.symbols import parse_symbols
 from barflow.warehouse.migrations import migrate
 from local.airflow import LocalAirflow
 from local.embedded import embedded
@@ -28,11 +29,6 @@ from local.state import State
 STATE = Path(".barflow/states/airflow")
 # The settings of this machine that a task needs.
 TASK_SETTINGS = ("twelvedata_url", "credits_per_minute", "credits_per_day", "batch_size", "history_sessions")
-
-
-def log(text: str) -> None:
-    """Print a line to stderr."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def variables(settings: Settings) -> dict[str, str]:

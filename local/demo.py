@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rich.text import Text
+
 from barflow.alerts.rules import load_rules
 from barflow.cli.terminal import BAD, OK, console, table, ticking
 from barflow.errors import BadInputError
@@ -232,17 +234,21 @@ def _show(stores: Stores, outcome: Outcome, page: Path) -> None:
         shown.add_row(symbol, *(f"{value:,}" for value in row.values()), mark)
     out.print(shown)
     if outcome.balanced:
-        out.print("[green]balanced[/]: received = stored + revised + unchanged + rejected + forming, and")
+        out.print(
+            Text("balanced", style="green"),
+            ": received = stored + revised + unchanged + rejected + forming, and",
+            sep="",
+        )
         out.print("          staged bars = Parquet rows = the warehouse's bar_count, for every symbol and session")
     else:
-        out.print("[red]not balanced[/]")
+        out.print("not balanced", style="red")
         for item in outcome.status.values():
             for line in item.broken:
-                out.print(f"{item.symbol} {line}", style="red", markup=False)
+                out.print(f"{item.symbol} {line}", style="red")
     command = sys.argv[0] if Path(sys.argv[0]).name == "barflow" else "barflow"
     flag = "" if outcome.state.path.resolve() == DEFAULT_STATE.resolve() else f" --state {outcome.state.path}"
     out.print(f"report    {page}")
-    out.print(f"query     {command} sql 'table market.latest_trend'{flag}", markup=False)
+    out.print(f"query     {command} sql 'table market.latest_trend'{flag}")
     out.print(f"status    {command} status{flag}")
     out.print(f"page      {command} dashboard{flag}")
 

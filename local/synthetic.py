@@ -16,7 +16,8 @@ import numpy as np
 from barflow.errors import BadInputError
 from barflow.market.recordings import Row
 from barflow.market.sessions import Session, new_york, session, sessions_between
-from barflow.settings import DEFAULT_SYMBOLS, parse_symbols
+from barflow.settings import DEFAULT_SYMBOLS
+from barflow.symbols import parse_symbols
 
 FIRST_DAY = date(2008, 1, 1)
 LAST_DAY = date(2031, 12, 31)

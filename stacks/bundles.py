@@ -145,7 +145,7 @@ VISUAL_JOB = Bundle(
 )
 NOTIFY = Bundle(
     name="notify",
-    files={"handler.py": "lambda/notify/handler.py"},
+    files={"handler.py": "lambda/notify/handler.py", "barflow/text.py": "barflow/text.py"},
     requirements="lambda/notify/requirements.txt",
 )
 # The programs in the code bucket. The function that publishes them carries them.

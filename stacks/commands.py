@@ -43,7 +43,7 @@ def write_runbook(
             path.write_text(body)
         except OSError as error:
             raise BadInputError(f"could not write {path}: {error.strerror}. Choose another folder with --to.") from None
-        out.print(str(path), markup=False)
+        out.print(str(path))
 
 
 @preflight.command("preflight", epilog="Example:  barflow preflight --env dev")
@@ -101,6 +101,6 @@ def _checks(settings: Environment, account: Account, assembly: Path | None) -> I
 def _show(check: Check) -> None:
     """Print a check on one line, and what fixes it on the next one."""
     mark = "FAIL" if not check.ok else "note" if check.fix else "ok"
-    out.print(f"{mark:<4}  {check.name}: {check.found}", markup=False)
+    out.print(f"{mark:<4}  {check.name}: {check.found}")
     if check.fix:
-        out.print(f"      {check.fix}", markup=False)
+        out.print(f"      {check.fix}")

@@ -28,7 +28,9 @@ def pipeline_settings(
         sns_topic_arn=alerts.topic.topic_arn,
         slack_token=secret_reference(secrets.name(SLACK)),
         slack_channel=environment.alarms.slack_channel,
+        slack_digest_above=environment.alarms.slack_digest_above,
         history_sessions=environment.ingest.history_sessions,
         revision_sessions=environment.ingest.revision_sessions,
         staging_days=environment.retention.staging_days,
+        rejected_days=environment.retention.rejected_days,
     )

@@ -9,17 +9,23 @@ from __future__ import annotations
 import hashlib
 import http.client
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from barflow.alerts.message import Message
+from barflow.alerts.rules import Severity
 from barflow.errors import BadInputError, BarflowError, UnavailableError, aws_error_code
 from barflow.market.sessions import new_york
 from barflow.secrets import resolve
 from barflow.settings import Settings
+from barflow.text import redacted, slack_escaped
 
 TIMEOUT_SECONDS = 10
+SEVERITIES = get_args(Severity)
+# What a digest shows.
+EXAMPLES, MOST_RULES = 5, 10
 # The most messages that SNS accepts in one call.
 SNS_BATCH = 10
 # Slack's SDK logs the address that it posts to, and the address of a webhook is a secret.
@@ -39,15 +45,20 @@ class ChannelDownError(UnavailableError):
 
 
 class Channel(Protocol):
-    """One way to send alerts."""
+    """One way to send alerts. Above ``digest_above`` alerts of a tick it sends one digest; None: never."""
 
     name: str
+    digest_above: int | None
 
     def send(self, messages: Sequence[Message]) -> Iterator[Receipts]:
         """Send messages in this order, and yield the receipts of each part once it is sent.
 
         Raises ChannelDownError for the rest.
         """
+        ...
+
+    def send_digest(self, messages: Sequence[Message]) -> Iterator[Receipts]:
+        """Send one text about these messages, and yield their receipts. Raises ChannelDownError."""
         ...
 
 
@@ -83,6 +94,7 @@ class SnsChannel:
     """The bots' topic. Subscriptions filter by the message attributes symbol, rule and severity."""
 
     name = "sns"
+    digest_above: int | None = None  # a bot acts on each alert
 
     def __init__(self, topic_arn: str) -> None:
         self.topic_arn = topic_arn
@@ -109,6 +121,10 @@ class SnsChannel:
             failed = {int(item["Id"]): str(item["Code"]) for item in answer.get("Failed", [])}
             yield {message.id: failed.get(place) for place, message in enumerate(batch)}
 
+    def send_digest(self, messages: Sequence[Message]) -> Iterator[Receipts]:
+        """Publish each message: there is no digest for bots."""
+        return self.send(messages)
+
     def _entry(self, place: int, message: Message) -> dict[str, Any]:
         attributes = {"symbol": message.symbol, "rule": message.rule, "severity": message.severity}
         entry: dict[str, Any] = {
@@ -132,6 +148,7 @@ class SlackChannel:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.digest_above: int | None = settings.slack_digest_above
 
     def send(self, messages: Sequence[Message]) -> Iterator[Receipts]:
         """Post message by message, and yield each one's receipt. Raises ChannelDownError."""
@@ -139,14 +156,22 @@ class SlackChannel:
             self.post(slack_text(message))
             yield {message.id: None}
 
+    def send_digest(self, messages: Sequence[Message]) -> Iterator[Receipts]:
+        """Post one text about these messages, and yield their receipts. Raises ChannelDownError."""
+        self.post(digest_text(messages))
+        yield {message.id: None for message in messages}
+
     def post(self, text: str) -> None:
-        """Post a text, and once more after a short wait where Slack asks for one. Raises ChannelDownError."""
+        """Post a text without secrets, and once more after a short wait where Slack asks for one.
+
+        Raises ChannelDownError.
+        """
         from slack_sdk.errors import SlackApiError, SlackClientError
 
         from barflow.alerts.slack_rate_limit import retry_after
 
         try:
-            status, headers, error_code = self._call(text)
+            status, headers, error_code = self._call(redacted(text))
         except SlackApiError as error:
             status, headers = error.response.status_code, error.response.headers
             error_code = str(error.response.get("error") or "")
@@ -172,15 +197,32 @@ class SlackChannel:
         }
         if self.settings.slack_webhook:
             hook = WebhookClient(resolve(self.settings.slack_webhook, "BARFLOW_SLACK_WEBHOOK"), **options)
-            answer = hook.send(text=text)
+            answer = hook.send(text=text, unfurl_links=False, unfurl_media=False)
             return answer.status_code, answer.headers, "" if answer.body == "ok" else answer.body
         token = resolve(self.settings.slack_token, "BARFLOW_SLACK_TOKEN")
         client = WebClient(token, base_url=self.settings.slack_url, **options)
-        posted = client.chat_postMessage(channel=self.settings.slack_channel or "", text=text)
+        posted = client.chat_postMessage(
+            channel=self.settings.slack_channel or "", text=text, unfurl_links=False, unfurl_media=False
+        )
         return posted.status_code, posted.headers, ""
+
+
+def digest_text(messages: Sequence[Message]) -> str:
+    """Return many alerts in one text: their number by rule, the most severe ones, and where the others are."""
+    rules = Counter(message.rule for message in messages).most_common()
+    counts = ", ".join(f"`{slack_escaped(rule)}` {count}" for rule, count in rules[:MOST_RULES])
+    others = f" and {len(rules) - MOST_RULES} more rules" if len(rules) > MOST_RULES else ""
+    shown = sorted(messages, key=lambda message: -SEVERITIES.index(message.severity))[:EXAMPLES]
+    lines = (
+        f":warning: *{len(messages)} alerts at once*: {counts}{others}",
+        *map(slack_text, shown),
+        f"`barflow alerts list --limit {len(messages)}` shows all of them",
+    )
+    return "\n".join(lines)
 
 
 def slack_text(message: Message) -> str:
     """Return the alert as Slack shows it, with the bar's time in New York."""
     mark = {"info": "", "warning": ":warning: ", "critical": ":rotating_light: "}[message.severity]
-    return f"{mark}{message.text} · {new_york(message.bar_start):%Y-%m-%d %H:%M} New York · `{message.rule}`"
+    at = f"{new_york(message.bar_start):%Y-%m-%d %H:%M} New York"
+    return f"{mark}{slack_escaped(message.text)} · {at} · `{slack_escaped(message.rule)}`"

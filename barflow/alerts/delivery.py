@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -22,7 +23,8 @@ from barflow.errors import BarflowError
 from barflow.market.sessions import utc_now
 from barflow.staging.connection import Document, mongo_errors
 
-CLAIM_SIZE = 200
+# One digest of a channel holds at most as many alerts.
+CLAIM_SIZE = 1000
 CLAIM_TERM = timedelta(minutes=2)
 # A delivery stops well before its claim expires. The next one sends the rest.
 SENDING_SECONDS = 60.0
@@ -32,33 +34,59 @@ LAST_RETRY = timedelta(minutes=15)
 
 @dataclass
 class DeliveryReport:
-    """What a delivery did: how many messages the channels accepted, and the error of each channel that is down."""
+    """What a delivery did: how many messages the channels accepted, and the error of each channel that is down.
+
+    ``held`` is whether a channel's alerts wait for the digest at the end of the tick.
+    """
 
     sent: int = 0
+    held: bool = False
     down: dict[str, str] = field(default_factory=dict)
 
 
 class Delivery:
-    """Sends the alerts that are due by these channels."""
+    """Sends the alerts that are due by these channels.
+
+    A channel with ``digest_above`` shows so many alerts of a tick one by one. When more are due, they wait for the end
+    of the tick, and the channel sends them as one digest. The outbox records each of them.
+    """
 
     def __init__(self, outbox: Outbox, channels: Iterable[Channel], clock: Callable[[], datetime] = utc_now) -> None:
         self._alerts = outbox.alerts
         self.channels = {channel.name: channel for channel in channels}
         self._clock = clock
+        self._shown: Counter[str] = Counter()
 
-    def run(self) -> DeliveryReport:
-        """Send what is due now, for at most ``SENDING_SECONDS``. A channel that is down does not stop the others."""
+    def begin_tick(self) -> None:
+        """Count the alerts that channels show one by one from zero again."""
+        self._shown.clear()
+
+    def run(self, *, more_follow: bool = False) -> DeliveryReport:
+        """Send what is due now, for at most ``SENDING_SECONDS``. A channel that is down does not stop the others.
+
+        ``more_follow`` says that the tick goes on: what has to be in a digest is not sent yet.
+        """
         report = DeliveryReport()
         now, deadline = self._clock(), time.monotonic() + SENDING_SECONDS
         more = True
         while more and time.monotonic() < deadline:
             batch, more = self._claim(now)
+            sent_before = report.sent
             for channel in self.channels.values():
                 due = [item for item in batch.values() if _is_due(item["channels"].get(channel.name), now)]
-                if due:
+                if due and not (more_follow and self._needs_digest(channel, due)):
                     self._send(channel, due, now, deadline, report)
+                elif due:
+                    report.held = True
             self._release(batch.values(), now)
+            if report.held and report.sent == sent_before:
+                break  # the next claim would be of the same alerts
         return report
+
+    def _needs_digest(self, channel: Channel, due: Sequence[object]) -> bool:
+        """Return whether the channel would show more alerts of this tick than its limit."""
+        limit = channel.digest_above
+        return limit is not None and self._shown[channel.name] + len(due) > limit
 
     def _claim(self, now: datetime) -> tuple[dict[str, Document], bool]:
         """Claim alerts that are due. Return them by id, oldest bar first, and whether there may be more."""
@@ -81,7 +109,10 @@ class Delivery:
         try:
             if channel.name in report.down:
                 raise ChannelDownError(channel.name, "it failed a moment ago")
-            for receipts in channel.send(self._messages(channel.name, remaining, now)):
+            messages = self._messages(channel.name, remaining, now)
+            digest = len(messages) > 1 and self._needs_digest(channel, messages)
+            self._shown[channel.name] += len(messages)
+            for receipts in channel.send_digest(messages) if digest else channel.send(messages):
                 answered = [remaining.pop(alert_id) for alert_id in receipts]
                 self._record_sent(channel.name, [item for item in answered if receipts[item["_id"]] is None])
                 for item in answered:

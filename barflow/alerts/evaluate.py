@@ -8,12 +8,13 @@ which is the newest session at its first evaluation. A first run or a backfill t
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
 from barflow.alerts.history import EvaluatedSession, SymbolState, trimmed
-from barflow.alerts.rules import Rule, RuleBook, SilenceRule
+from barflow.alerts.rules import ALL, Rule, RuleBook, SilenceRule
 from barflow.alerts.signals import BAR_MINUTES, NEITHER, SIGNALS, SessionView
 from barflow.errors import BadInputError
 from barflow.market.bars import SessionBars
@@ -26,10 +27,10 @@ NEWS_SESSIONS = 5
 
 @dataclass(frozen=True)
 class Event:
-    """One alert: a rule fired for a symbol at a bar.
+    """One alert: a rule fired for a symbol at a bar, or a silence for the feed (symbol ``*``).
 
     ``bar_start`` is the bar's open (UTC); for a silence, that of the first missing bar. ``value`` is in the rule's
-    unit, compared with ``reference`` (dollars or shares). ``price`` is the last close, in dollars.
+    unit, compared with ``reference`` (dollars or shares). ``price`` is the last close, in dollars; None for the feed.
     """
 
     rule: Rule
@@ -39,7 +40,7 @@ class Event:
     direction: str | None
     value: float
     reference: float | None
-    price: float
+    price: float | None
 
     @property
     def id(self) -> str:
@@ -89,6 +90,32 @@ class Evaluator:
         recent = trimmed(sessions, self.history, self.detail)
         after = replace(state, history=self.history, detail=self.detail, sessions=recent, fired=evaluation.fired)
         return after, evaluation.events
+
+    def silences(self, state: SymbolState) -> list[Event]:
+        """Return the silences of a symbol at this moment, also those that have fired before."""
+        evaluation = _SymbolEvaluation(self.book.rules(state.symbol), replace(state, fired={}))
+        if self.newest.session_date >= state.horizon:
+            evaluation.end_of_session(self.newest.session_date, state.sessions, self.now)
+        return evaluation.events
+
+
+def feed_silences(silences: Iterable[Event], symbols: int) -> dict[str, Event]:
+    """Return the one alert of the feed, by the id of each symbol's silence that it replaces.
+
+    The feed is silent by a rule when more than half of the ``symbols`` are, and at least two. Its first missing bar is
+    that of most of them, so that a later tick finds the same id.
+    """
+    by_rule: dict[str, list[Event]] = defaultdict(list)
+    for event in silences:
+        by_rule[event.rule.id].append(event)
+    replaced: dict[str, Event] = {}
+    for found in by_rule.values():
+        if len(found) >= 2 and 2 * len(found) > symbols:
+            starts = Counter(event.bar_start for event in found)
+            usual = min(found, key=lambda event: (-starts[event.bar_start], event.bar_start))
+            feed = replace(usual, symbol=ALL, price=None)
+            replaced |= {event.id: feed for event in found}
+    return replaced
 
 
 def evaluate_history(book: RuleBook, sessions: Iterable[SessionBars], until: datetime) -> list[Event]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from barflow.alerts.evaluate import Event
 from barflow.alerts.rules import (
+    ALL,
     AverageRule,
     ExtremeRule,
     GapRule,
@@ -31,7 +32,7 @@ class Message(BaseModel):
     id: str = Field(description="stable: rule|symbol|bar, such as gap_5pct|TSLA|2025-07-07T13:30:00Z")
     rule: str = Field(description="the rule's id")
     kind: Literal["level", "move", "gap", "volume", "average", "extreme", "silence"]
-    symbol: str
+    symbol: str = Field(description="the symbol, or * for the feed: a silence of most symbols")
     severity: Severity
     session_date: date = Field(description="exchange-local trading day")
     bar_start: datetime = Field(description="the bar's open, UTC; for a silence, that of the first missing bar")
@@ -41,7 +42,9 @@ class Message(BaseModel):
     reference: float | None = Field(
         description="what value is compared with: dollars, shares for a volume, null for a silence"
     )
-    price: float = Field(description="the bar's close, or the last close before a silence, in dollars")
+    price: float | None = Field(
+        description="the bar's close, or the last close before a silence, in dollars; null for the feed"
+    )
     text: str = Field(description="the alert as a sentence")
     created_at: datetime = Field(description="when the alert was found, UTC")
 
@@ -72,7 +75,7 @@ def describe(event: Event) -> str:
     """Return the event as a sentence, such as ``TSLA opened 7.57 % below the previous close of 315.22``."""
     rule, symbol, up = event.rule, event.symbol, event.direction == "up"
     rose, above = ("rose", "above") if up else ("fell", "below")
-    at, against = f"{event.price:,.2f}", f"{event.reference or 0:,.2f}"
+    at, against = f"{event.price or 0:,.2f}", f"{event.reference or 0:,.2f}"
     match rule:
         case LevelRule():
             return f"{symbol} {rose} to {at}, through {against}"
@@ -91,6 +94,8 @@ def describe(event: Event) -> str:
         case ExtremeRule():
             bound = "high" if up else "low"
             return f"{symbol} reached {event.value:,.2f}, {above} its {rule.sessions}-session {bound} of {against}"
+        case SilenceRule() if symbol == ALL:
+            return f"the feed has had no bar of most symbols for {event.value:.0f} min of the open session"
         case SilenceRule():
             return f"{symbol} has had no bar for {event.value:.0f} min of the open session; its last close was {at}"
 

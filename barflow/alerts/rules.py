@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from barflow.errors import BadInputError
+from barflow.symbols import EXPECTED, is_symbol
 
 # A resource and not a path, since the package may be in a zip file.
 DEFAULT_RULES = resources.files(__package__).joinpath("alerts.toml")
@@ -36,7 +37,16 @@ Minutes = Annotated[int, Field(ge=5, le=390, multiple_of=5)]
 def _parse_symbols(value: Any) -> Any:
     """Return symbols in upper case. ``"TSLA, NVDA"`` means the same as ``["TSLA", "NVDA"]``."""
     parts = value.split(",") if isinstance(value, str) else value
-    return [part.strip().upper() if isinstance(part, str) else part for part in parts] if type(parts) is list else parts
+    return (
+        [_symbol(part.strip()) if isinstance(part, str) else part for part in parts] if type(parts) is list else parts
+    )
+
+
+def _symbol(text: str) -> str:
+    """Return a symbol in upper case, or ``*``. Raises ValueError for another text."""
+    if text != ALL and not is_symbol(text):
+        raise ValueError(f"{EXPECTED}, or {ALL}")
+    return text.upper()
 
 
 class Defaults(BaseModel):
@@ -287,6 +297,8 @@ def parse_rules(content: Mapping[str, Any]) -> RuleBook:
 def _tables_by_symbol(where: str, tables: Any) -> dict[str, dict[str, Any]]:
     if not isinstance(tables, dict) or not all(isinstance(values, dict) for values in tables.values()):
         raise ValueError(f"{where}: not tables by symbol; write a table for each symbol, such as TSLA")
+    if wrong := next((symbol for symbol in tables if symbol != ALL and not is_symbol(symbol)), None):
+        raise ValueError(f"{where}: {wrong!a} is not a symbol: use {EXPECTED}")
     return {symbol.upper(): values for symbol, values in tables.items()}
 
 

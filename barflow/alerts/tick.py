@@ -14,7 +14,7 @@ from pymongo.database import Database
 
 from barflow.alerts.channels import Channel
 from barflow.alerts.delivery import Delivery
-from barflow.alerts.evaluate import Evaluator, Event
+from barflow.alerts.evaluate import Evaluator, Event, feed_silences
 from barflow.alerts.message import Message
 from barflow.alerts.outbox import OUTBOX_CHANNEL, AlertStates, Outbox, PendingEvaluations
 from barflow.alerts.rules import RuleBook
@@ -29,6 +29,7 @@ DEAD_AFTER = timedelta(minutes=20)
 SYMBOLS_AT_ONCE = 100
 MAX_ATTEMPTS = 20
 Changed = Mapping[str, Sequence[StoredSession]]
+NO_EVENTS: Mapping[str, Event] = {}
 
 
 class Alerts:
@@ -63,26 +64,39 @@ class Alerts:
         The silence is evaluated also when Twelve Data fails or refuses the tick, since that is when a feed goes stale.
         """
         started = self.clock()
+        self.delivery.begin_tick()
         self._evaluated, self.found, self.down = set(), 0, {}
         for pending in self.pending.all():
             self._evaluate(_by_symbol(self.staging.sessions(pending.keys)), started)
             if utc_now() - pending.since > DEAD_AFTER:
                 self.pending.remove(pending)
-        self._deliver()
+        self._deliver(more_follow=True)
         try:
             yield
-        except (UnavailableError, VendorRefusedError):
+        except BarflowError as error:
             with suppress(BarflowError):
-                self._finish_tick(symbols, started)
+                if isinstance(error, UnavailableError | VendorRefusedError):
+                    self._finish_tick(symbols, started)
+                else:
+                    self._deliver()
             raise
         self._finish_tick(symbols, started)
 
     def _finish_tick(self, symbols: Sequence[str], started: datetime) -> None:
-        self._evaluate({symbol: () for symbol in symbols if symbol not in self._evaluated}, started)
+        quiet = [symbol for symbol in symbols if symbol not in self._evaluated]
+        self._evaluate(dict.fromkeys(quiet, ()), started, self._feed_silences(symbols, quiet, started))
         self._deliver()
 
-    def _deliver(self) -> None:
-        self.down |= self.delivery.run().down
+    def _feed_silences(self, symbols: Sequence[str], quiet: Sequence[str], now: datetime) -> Mapping[str, Event]:
+        """Return the alert of the feed by the id of each silence that it replaces, if most symbols have no news."""
+        if 2 * len(quiet) <= len(symbols):
+            return {}
+        evaluator = Evaluator(self.book, now)
+        states = self.states.load(quiet).values()
+        return feed_silences((event for state in states for event in evaluator.silences(state)), len(symbols))
+
+    def _deliver(self, *, more_follow: bool = False) -> None:
+        self.down |= self.delivery.run(more_follow=more_follow).down
 
     def save(
         self, keys: Sequence[str], run_id: str, requested_at: datetime, save: Callable[[], Mapping[str, Saved]]
@@ -98,17 +112,20 @@ class Alerts:
         self._evaluate(changed, min(requested_at, self.clock()))
         self.pending.remove(pending)
         if self.found > found_before:
-            self._deliver()
+            self._deliver(more_follow=True)
         return saved
 
-    def _evaluate(self, changed: Changed, now: datetime) -> None:
-        """Evaluate sessions as known at ``now``, and count the alerts that are new in the outbox."""
+    def _evaluate(self, changed: Changed, now: datetime, feed: Mapping[str, Event] = NO_EVENTS) -> None:
+        """Evaluate sessions as known at ``now``, and count the alerts that are new in the outbox.
+
+        ``feed`` holds the alert of the feed by the id of each silence that it replaces.
+        """
         evaluator = Evaluator(self.book, now)
         symbols = list(changed)
         for start in range(0, len(symbols), SYMBOLS_AT_ONCE):
             part: Changed = {symbol: changed[symbol] for symbol in symbols[start : start + SYMBOLS_AT_ONCE]}
             for _ in range(MAX_ATTEMPTS):
-                part = self._evaluate_once(evaluator, part)
+                part = self._evaluate_once(evaluator, part, feed)
                 if not part:
                     break
             else:
@@ -118,7 +135,7 @@ class Alerts:
                 )
         self._evaluated.update(symbols)
 
-    def _evaluate_once(self, evaluator: Evaluator, changed: Changed) -> Changed:
+    def _evaluate_once(self, evaluator: Evaluator, changed: Changed, feed: Mapping[str, Event]) -> Changed:
         """Evaluate once. Return the symbols that another tick evaluated at the same time."""
         states = self.states.load(changed)
         before = [states.get(symbol) or evaluator.new_state(symbol) for symbol in changed]
@@ -128,7 +145,8 @@ class Alerts:
             (state, *evaluator.evaluate(state, [*history.get(state.symbol, ()), *changed[state.symbol]]))
             for state in before
         ]
-        events = [event for _, _, found in results for event in found]
+        fired = [feed.get(event.id, event) for _, _, found in results for event in found]
+        events = {event.id: event for event in fired}.values()
         created_at = utc_now()
         self.found += self.outbox.add([(Message.of(event, created_at), self._channels(event)) for event in events])
         lost = self.states.save([(state, after) for state, after, _ in results])

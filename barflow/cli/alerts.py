@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
 from barflow.cli.common import Json, OnlySymbols, State, log, opened, print_json
 from barflow.errors import BadInputError
-from barflow.settings import load_settings, parse_symbols
+from barflow.settings import load_settings
+from barflow.symbols import parse_symbols
+from barflow.text import visible
 
 if TYPE_CHECKING:
     from barflow.alerts.evaluate import Event
@@ -53,7 +56,7 @@ def rules(as_json: Json = False) -> None:
         names = symbol or ", ".join(rule.symbols)
         shown.add_row(rule.id, names, _condition(rule), rule.severity, cool_down, back, ", ".join(rule.channels))
     console().print(shown)
-    console().print(f"{len(book.all)} rules from {path}", markup=False)
+    console().print(f"{len(book.all)} rules from {path}")
 
 
 def _condition(rule: Rule) -> str:
@@ -101,10 +104,11 @@ def _show_alerts(found: Sequence[Mapping[str, Any]]) -> None:
     console().print(shown)
 
 
-def _delivery(channels: Mapping[str, Mapping[str, Any]]) -> str:
+def _delivery(channels: Mapping[str, Mapping[str, Any]]) -> Text:
+    """Return the state of each channel, and in a line of its own each error."""
     done = [f"{name} sent" if state["delivered_at"] else f"{name} waits" for name, state in channels.items()]
     tried = [f"{name}: {state['last_error']}" for name, state in channels.items() if state["last_error"]]
-    return ", ".join(done) + "".join(f"\n{line}" for line in tried)
+    return Text("\n".join(visible(line) for line in (", ".join(done), *tried)))
 
 
 @alerts_app.command("test", epilog="Example:  barflow alerts test --replay bars.csv --rule gap_5pct --json")
@@ -138,7 +142,7 @@ def try_rules(
         for event in events:
             shown.add_row(f"{new_york(event.bar_start):%Y-%m-%d %H:%M}", event.rule.id, describe(event))
         console().print(shown)
-    console().print(f"{len(events)} alerts on {recording.describe}", markup=False)
+    console().print(f"{len(events)} alerts on {recording.describe}")
 
 
 def _only(book: RuleBook, rule: str | None) -> RuleBook:

@@ -1,4 +1,8 @@
-"""What the commands share: options, output, and the stores that a command runs on."""
+"""What the commands share: options, output, and the stores that a command runs on.
+
+Text of Twelve Data, of a database and of files is printed. It is never read as markup, and no control character of it
+reaches the terminal.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +16,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from barflow.errors import BadInputError
 from barflow.settings import load_settings
+from barflow.text import redacted, visible
 
 if TYPE_CHECKING:
     from barflow.pipeline.stores import Stores
 
-err = Console(stderr=True, highlight=False)
-out = Console(highlight=False, soft_wrap=True)  # no wrapping: a line stays one line in a pipe
+
+class PlainConsole(Console):
+    """A console on which a text is only text: without markup and emoji codes, with control characters shown.
+
+    What has a colour is a rich Text, made of our own words.
+    """
+
+    def render_str(self, text: str, *, style: Any = "", justify: Any = None, overflow: Any = None, **_: Any) -> Text:
+        """Return a text with its line ends, and every other control character as an escape."""
+        return Text(visible(text, keep="\n"), style=style, justify=justify, overflow=overflow)
+
+
+err = PlainConsole(stderr=True, highlight=False)
+out = PlainConsole(highlight=False, soft_wrap=True)  # no wrapping: a line stays one line in a pipe
 
 State = Annotated[
     Path | None,
@@ -36,8 +54,8 @@ OnlySymbols = Annotated[str | None, typer.Option("--symbols", help="Only these s
 
 
 def log(text: str) -> None:
-    """Print a line of progress, a warning or an error to stderr."""
-    err.print(text, markup=False, soft_wrap=True)
+    """Print a line of progress, a warning or an error to stderr, without secrets."""
+    err.print(redacted(text), soft_wrap=True)
 
 
 def print_json(value: object) -> None:
@@ -51,7 +69,7 @@ def show_result(result: dict[str, Any], as_json: bool) -> None:
         print_json(result)
     else:
         for name, value in result.items():
-            out.print(f"{name}: {value}", markup=False)
+            out.print(f"{name}: {visible(str(value))}")
 
 
 def parse_day(text: str, option: str) -> date:

@@ -22,7 +22,8 @@ from barflow.cli.rejected import rejected_app
 from barflow.cli.rooms import room_commands
 from barflow.cli.verify import compare, verify
 from barflow.errors import BadInputError, BarflowError
-from barflow.settings import load_settings, parse_symbols
+from barflow.settings import load_settings
+from barflow.symbols import parse_symbols
 
 # The help lists commands in this order: the pipeline, its results, the deployment. Others follow by name.
 ORDER = (
@@ -89,13 +90,13 @@ def main() -> None:
         _stop(f"{error.strerror or error}{where}. {what_next}", 1)
     except Exception as error:
         if os.environ.get("BARFLOW_DEBUG"):
-            traceback.print_exc()
+            log(traceback.format_exc())
         first = str(error).splitlines()[0] if str(error) else ""
         _stop(f"{type(error).__name__}: {first}. Set BARFLOW_DEBUG=1 to see where.", 1)
 
 
 def _stop(error: object, code: int) -> None:
-    log(f"error: {error}")
+    log(f"error: {' '.join(str(error).splitlines())}")
     sys.exit(code)
 
 
@@ -222,7 +223,7 @@ def backfill(
         settings = load_settings()
         names = parse_symbols(symbols) if symbols else settings.symbols
         planned = plan_for(settings, names, first, last)
-        print_json(planned.to_json()) if as_json else out.print(planned.describe(), markup=False)
+        print_json(planned.to_json()) if as_json else out.print(planned.describe())
         return
     with opened(state, postgres=False, api=True) as stores:
         names = parse_symbols(symbols) if symbols else stores.settings.symbols
@@ -263,7 +264,7 @@ def migrate(
         apply = migrations.pending if dry_run else migrations.migrate
         names = apply(stores.warehouse_dsn)
     verb = "would apply" if dry_run else "applied"
-    out.print("\n".join(f"{verb} {name}" for name in names) or "the schema is up to date", markup=False)
+    out.print("\n".join(f"{verb} {name}" for name in names) or "the schema is up to date")
 
 
 @app.command(epilog="Example:  barflow export --symbol AAPL --start 2025-07-02 --end 2025-07-30 --to aapl.csv")
@@ -283,7 +284,7 @@ def export(
     name = parse_symbols(symbol)[0]
     with opened(state, mongo=False, postgres=False) as stores:
         rows = export_bars(open_archive(stores.settings), name, first, last, to, force=force)
-    out.print(f"{to}: {rows} bars of {name}, {first} to {last}", markup=False)
+    out.print(f"{to}: {rows} bars of {name}, {first} to {last}")
 
 
 @app.command(epilog="Example:  barflow run --env dev")
@@ -299,7 +300,7 @@ def run(env: Env, as_json: Json = False) -> None:
 
     contract = read_contract(env)
     result = run_once(contract, Clients.of(contract.region), log, time.sleep)
-    print_json(result) if as_json else out.print(f"{result['run_id']}: {result['outcome']}", markup=False)
+    print_json(result) if as_json else out.print(f"{result['run_id']}: {result['outcome']}")
 
 
 if __name__ == "__main__":

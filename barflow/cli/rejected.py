@@ -11,7 +11,7 @@ import typer
 
 from barflow.cli.common import Json, OnlySymbols, State, opened, print_json, show_result
 from barflow.errors import BadInputError
-from barflow.settings import parse_symbols
+from barflow.symbols import parse_symbols
 
 if TYPE_CHECKING:
     from barflow.pipeline.stores import Stores

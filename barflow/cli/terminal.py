@@ -15,34 +15,52 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
+from barflow.cli.common import PlainConsole
 from barflow.market.sessions import new_york, session_at
 from barflow.pipeline.ingest import Counts, IngestReport
 from barflow.pipeline.status import SymbolStatus, is_fresh
+from barflow.text import visible
 
-OK, BAD, WAIT = "[green]✓[/]", "[red]✗[/]", "[yellow]…[/]"
+OK, BAD, WAIT = Text("✓", style="green"), Text("✗", style="red"), Text("…", style="yellow")
 
 
 def console() -> Console:
     """Return a console on stdout: as wide as the terminal, or 160 columns in a pipe, so that a row stays one line."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    return PlainConsole(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+class PlainTable(Table):
+    """A table whose cells are one line of plain text each. A cell that is a rich Text stays as it is."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        """Add a row. Control characters of a text are shown, line ends included."""
+        super().add_row(*(visible(item) if isinstance(item, str) else item for item in cells), **options)
 
 
 @contextmanager
 def ticking(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a progress bar of symbols on stderr, if that is a terminal. Yield the function that advances it."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("symbols"), TimeElapsedColumn())
-    terminal = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("symbols"),
+        TimeElapsedColumn(),
+    )
+    terminal = PlainConsole(stderr=True)
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(visible(what), total=total)
         yield lambda count: progress.advance(task, count)
 
 
-def table(title: str, columns: Sequence[str], left: int = 1) -> Table:
+def table(title: str, columns: Sequence[str], left: int = 1) -> PlainTable:
     """Return an empty table. The first ``left`` columns are aligned left and never wrapped, the others right."""
-    made = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    shown = visible(title) or None
+    made = PlainTable(title=shown, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
     for index, name in enumerate(columns):
-        made.add_column(name, justify="left" if index < left else "right", no_wrap=index < left)
+        made.add_column(visible(name), justify="left" if index < left else "right", no_wrap=index < left)
     return made
 
 
@@ -50,8 +68,10 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], style: str)
     """Print a query's rows as a table, as CSV or as JSON (an array of objects)."""
     if style == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+        # A file gets the exact text, a terminal no control character.
+        shown_on_terminal = sys.stdout.isatty()
+        for row in (columns, *rows):
+            writer.writerow([visible(cell) if shown_on_terminal and isinstance(cell, str) else cell for cell in row])
     elif style == "json":
         found = [dict(zip(columns, row, strict=True)) for row in rows]
         sys.stdout.write(json.dumps(found, default=str) + "\n")
@@ -93,7 +113,7 @@ def show_tick(report: IngestReport, as_json: bool) -> None:
     console().print(shown)
     for symbol, notes in report.notes.items():
         for note in notes:
-            console().print(f"{symbol}: {note}", style="yellow", markup=False)
+            console().print(f"{symbol}: {note}", style="yellow")
 
 
 def status_json(
@@ -133,16 +153,16 @@ def show_status(found: Mapping[str, SymbolStatus], runs: Mapping[str, Any], now:
     )
     for item in found.values():
         newest = f"{new_york(item.newest_staged):%Y-%m-%d %H:%M}" if item.newest_staged else "none"
-        fresh = "" if is_fresh(item, now) else " [yellow]stale[/]"
+        bar = Text.assemble(newest, ("" if is_fresh(item, now) else " stale", "yellow"))
         mark = BAD if item.broken else WAIT if item.pending else OK
         numbers = (item.staged, item.parquet, item.warehouse, item.missing_bars, item.rejected, item.pending)
-        shown.add_row(item.symbol, newest + fresh, *(f"{number:,}" for number in numbers), mark)
+        shown.add_row(item.symbol, bar, *(f"{number:,}" for number in numbers), mark)
     out.print(shown)
     for item in found.values():
         for line in item.broken[:5]:
-            out.print(f"{item.symbol} {line}", style="red", markup=False)
+            out.print(f"{item.symbol} {line}", style="red")
         for line in item.gaps[:3]:
-            out.print(f"{item.symbol} gap {line}", style="yellow", markup=False)
+            out.print(f"{item.symbol} gap {line}", style="yellow")
     if any(item.broken for item in found.values()):
         out.print("a guarantee is broken: run `barflow process --full`, then `barflow aggregate`")
     elif any(item.pending for item in found.values()):
@@ -152,12 +172,11 @@ def show_status(found: Mapping[str, SymbolStatus], runs: Mapping[str, Any], now:
             f"an alert has waited for {undelivered / 60:.0f} min: "
             "`barflow alerts list --undelivered` shows its channel and the last error",
             style="yellow",
-            markup=False,
         )
     for hop, run in runs.items():
         if run:
             error = f": {run['error']}" if run.get("error") else ""
-            out.print(f"last {hop}: {run['outcome']} at {run['started_at'][:16]} UTC{error}", markup=False)
+            out.print(f"last {hop}: {run['outcome']} at {run['started_at'][:16]} UTC{error}")
 
 
 def show_rejected(documents: Sequence[Mapping[str, Any]]) -> None:

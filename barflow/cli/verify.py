@@ -77,9 +77,9 @@ def _show(checks: Sequence[Check]) -> None:
     shown = console()
     for check in checks:
         shown.print(OK if check.ok else BAD, end=" ")
-        shown.print(f"{check.name:<11} {check.found}", markup=False, soft_wrap=True)
+        shown.print(f"{check.name:<11} {check.found}", soft_wrap=True)
         if not check.ok and check.fix:
-            shown.print(f"  fix: {check.fix}", markup=False, soft_wrap=True)
+            shown.print(f"  fix: {check.fix}", soft_wrap=True)
 
 
 def compare(session: Session = None, state: State = None, as_json: Json = False) -> None:
@@ -97,10 +97,8 @@ def compare(session: Session = None, state: State = None, as_json: Json = False)
         print_json(found.to_json())
     else:
         rows = ", ".join(f"{table} {count}" for table, count in found.rows.items())
-        out.print(f"{found.session_date}: {rows}", markup=False)
+        out.print(f"{found.session_date}: {rows}")
         for text in found.differences[:10]:
-            out.print(f"differs: {text}", markup=False)
-        out.print(
-            f"{len(found.differences)} values differ" if found.differences else "every row is equal", markup=False
-        )
+            out.print(f"differs: {text}")
+        out.print(f"{len(found.differences)} values differ" if found.differences else "every row is equal")
     raise typer.Exit(1 if found.differences else 0)

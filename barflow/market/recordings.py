@@ -24,6 +24,7 @@ import orjson
 from barflow.errors import BadInputError
 from barflow.market.sessions import BAR, NEW_YORK, new_york
 from barflow.market.validation import FIELD_NAMES, TIME_FORMAT, Validated, validate
+from barflow.symbols import check_symbol
 
 # One bar: its open (aware, UTC), then open, high, low, close (dollars) and volume (shares) as the vendor's text.
 # None if a recorded answer holds null.
@@ -116,7 +117,10 @@ def _csv_bars(path: Path) -> Iterator[tuple[str, Row]]:
             when, o, h, low, c, volume, symbol = (cells[place].strip() for place in places)
             if not symbol:
                 raise _malformed(path, reader.line_num, "the symbol is empty")
-            yield symbol.upper(), (_utc(when, NEW_YORK, path, reader.line_num), o, h, low, c, volume)
+            yield (
+                _symbol(symbol, path, reader.line_num),
+                (_utc(when, NEW_YORK, path, reader.line_num), o, h, low, c, volume),
+            )
     except csv.Error as error:
         raise _malformed(path, reader.line_num, str(error)) from None
 
@@ -146,7 +150,15 @@ def _json_bars(path: Path) -> list[tuple[str, Row]]:
         zone = ZoneInfo(str(zone_name))
     except (ValueError, OSError, LookupError):
         raise BadInputError(f"recording {path} names an unknown time zone: {zone_name!r}") from None
-    return [(str(symbol).upper(), _json_row(value, zone, path, n)) for n, value in enumerate(values, 1)]
+    name = _symbol(str(symbol), path, 1, "meta")
+    return [(name, _json_row(value, zone, path, n)) for n, value in enumerate(values, 1)]
+
+
+def _symbol(text: str, path: Path, number: int, unit: str = "line") -> str:
+    try:
+        return check_symbol(text)
+    except BadInputError as error:
+        raise _malformed(path, number, str(error), unit) from None
 
 
 def _json_row(value: object, zone: ZoneInfo, path: Path, number: int) -> Row:

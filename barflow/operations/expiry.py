@@ -1,4 +1,4 @@
-"""Expiry of staged sessions: delete old ones from MongoDB once the archive and the warehouse contain them.
+"""Expiry in MongoDB: sessions that the archive and the warehouse contain, and rejected bars of long ago.
 
 The archive and the warehouse keep every session.
 """
@@ -11,6 +11,7 @@ from barflow.lake.athena import open_archive
 from barflow.market.sessions import new_york
 from barflow.pipeline.status import lake_counts, pending
 from barflow.pipeline.stores import Stores
+from barflow.staging.quarantine import Quarantine
 from barflow.warehouse.connection import connect
 from barflow.warehouse.queries import count_bars
 
@@ -35,6 +36,11 @@ def expire_staging(stores: Stores, now: datetime) -> int:
         return key not in unprocessed and all(bars.get(key) == item["bars"] for bars in stored)
 
     return stores.staging.expire(item for item in documents if is_in_every_store(item))
+
+
+def expire_rejected(stores: Stores, now: datetime) -> int:
+    """Delete the rejected bars that no answer held for the setting ``rejected_days``. Return how many."""
+    return Quarantine(stores.database).expire(now - timedelta(days=stores.settings.rejected_days))
 
 
 def _days_kept(stores: Stores) -> int:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from barflow.operations.quality import Evaluation
 from barflow.operations.run_summary import Summary
+from barflow.text import redacted, slack_escaped
 
 MAX_REASON_LENGTH = 400
-# Secrets that a library may put into an error: a URL's user and password, tokens of Slack and AWS, name=value pairs.
-SECRETS = (
-    (re.compile(r"(\w+://)[^/\s@]+@"), r"\1…@"),
-    (re.compile(r"\bxox[a-z]-[\w-]+|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|hooks\.slack\.com/\S+"), "…"),
-    (re.compile(r"(?i)\b((?:api_?key|password|passwd|token|secret)\w*\s*[=:]\s*)\S+"), r"\1…"),
-)
 # By task: the section of the runbook, and the first thing to do.
 ADVICE = {
     "create_cluster": ("A process run", "check that the account's quotas and the subnets allow one more cluster"),
@@ -53,24 +47,19 @@ class Failure:
 def failure_text(failure: Failure) -> str:
     """Return the message about a failed task: task, try, reason, next step, and a link to the log."""
     section, action = ADVICE.get(failure.task, GENERAL_ADVICE)
+    task = slack_escaped(f"{failure.dag}.{failure.task}")
     lines = (
-        f":red_circle: *{failure.dag}.{failure.task}* failed in {failure.env}, try {failure.tries}",
-        f"Why: {redacted_reason(failure.reason)}",
+        f":red_circle: *{task}* failed in {slack_escaped(failure.env)}, try {failure.tries}",
+        f"Why: {slack_escaped(first_line(failure.reason), MAX_REASON_LENGTH)}",
         f"Next: {action} (runbook: “{section}”)",
-        f"<{failure.log_url}|log> · run `{failure.run}`",
+        f"<{slack_escaped(failure.log_url).replace('|', '%7C')}|log> · run `{slack_escaped(failure.run)}`",
     )
     return "\n".join(lines)
 
 
-def redacted_reason(text: str | None) -> str:
-    """Return the first line of an error's message, without anything that looks like a secret."""
-    lines = (text or "").strip().splitlines()
-    if not lines:
-        return NO_REASON
-    found = lines[0]
-    for pattern, replacement in SECRETS:
-        found = pattern.sub(replacement, found)
-    return found if len(found) <= MAX_REASON_LENGTH else found[: MAX_REASON_LENGTH - 1] + "…"
+def first_line(text: str | None) -> str:
+    """Return the first line of an error's message. Secrets are removed first, since one may reach over lines."""
+    return next(iter(redacted(text or "").strip().splitlines()), NO_REASON)
 
 
 def summary_text(summary: Summary) -> str:
@@ -78,11 +67,12 @@ def summary_text(summary: Summary) -> str:
     minutes, seconds = divmod(round(summary.seconds), 60)
     rows = ", ".join(f"{name} {count:,}" for name, count in sorted(summary.loaded.items())) or "nothing new"
     cost = "" if summary.dollars is None else f" · {summary.dollars:.2f} USD at list prices"
+    env, run_id = slack_escaped(summary.env), slack_escaped(summary.run_id)
     lines = (
-        f":white_check_mark: *process run* succeeded in {summary.env}: every hop reconciles",
+        f":white_check_mark: *process run* succeeded in {env}: every hop reconciles",
         f"In: {summary.published:,} Parquet rows of {summary.symbols} symbols · Out: {rows}",
-        f"In quarantine: {summary.rejected:,} · {minutes} min {seconds:02} s{cost} · `{summary.run_id}`",
-        *([summary.note] if summary.note else []),
+        f"In quarantine: {summary.rejected:,} · {minutes} min {seconds:02} s{cost} · `{run_id}`",
+        *([slack_escaped(summary.note)] if summary.note else []),
     )
     return "\n".join(lines)
 
@@ -90,8 +80,8 @@ def summary_text(summary: Summary) -> str:
 def quality_text(env: str, done: Evaluation) -> str:
     """Return the message about an evaluation in which every data quality rule holds."""
     return (
-        f":white_check_mark: *data quality* in {env}: all {done.rules} rules hold\n"
-        f"Evaluated: {', '.join(done.months)} of the archive · `{done.run_id}`"
+        f":white_check_mark: *data quality* in {slack_escaped(env)}: all {done.rules} rules hold\n"
+        f"Evaluated: {slack_escaped(', '.join(done.months))} of the archive · `{slack_escaped(done.run_id)}`"
     )
 
 

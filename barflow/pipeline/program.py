@@ -21,6 +21,7 @@ from typing import Any
 from barflow import errors
 from barflow.errors import BarflowError
 from barflow.progress import Log
+from barflow.text import redacted, visible
 
 # Arguments that AWS Glue reads itself, each with a value. Glue passes all arguments of a job on to the program.
 GLUE_ARGUMENTS = re.compile(
@@ -49,8 +50,8 @@ def run_program(
     except Exception as error:
         known = as_known(error)
         if os.environ.get("BARFLOW_DEBUG"):
-            traceback.print_exc()
-        print(f"error: {known}", file=sys.stderr, flush=True)
+            _log(traceback.format_exc())
+        _log(f"error: {' '.join(str(known).splitlines())}")
         return known.exit_code
     print(json.dumps(result), flush=True)
     return 0
@@ -73,7 +74,7 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None) -> 
 
 
 def _log(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(visible(redacted(text), keep="\n"), file=sys.stderr, flush=True)
 
 
 def as_known(error: BaseException) -> BarflowError:
@@ -92,9 +93,8 @@ def as_known(error: BaseException) -> BarflowError:
 
 
 def _cause(error: BaseException) -> str:
-    """Return the innermost error in one line, with the user part of any DSN or URI removed."""
-    causes = _CAUSE.findall(str(error))
-    kind, line = (
-        causes[-1] if causes else (type(error).__name__, (str(error).strip().splitlines() or ["no message"])[0])
-    )
-    return re.sub(r"://[^@/\s]+@", "://…@", f"{kind}: {line[:300]}").rstrip(".")
+    """Return the innermost error in one line, without secrets."""
+    text = redacted(str(error))
+    causes = _CAUSE.findall(text)
+    kind, line = causes[-1] if causes else (type(error).__name__, (text.strip().splitlines() or ["no message"])[0])
+    return f"{kind}: {line[:300]}".rstrip(".")

@@ -14,6 +14,7 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError, ConfigurationError, DuplicateKeyError, PyMongoError
 
 from barflow.errors import BadInputError, BarflowError, UnavailableError
+from barflow.text import redacted
 
 Document = dict[str, Any]
 DUPLICATE_KEY = 11000
@@ -38,13 +39,13 @@ def mongo_errors(action: str) -> Iterator[None]:
         raise
     except BulkWriteError as error:
         problems = [*error.details.get("writeErrors", []), *error.details.get("writeConcernErrors", [])]
-        reason = str(problems[0].get("errmsg"))[:LONGEST_REASON] if problems else "no reason given"
+        reason = redacted(str(problems[0].get("errmsg")))[:LONGEST_REASON] if problems else "no reason given"
         raise BarflowError(
             f"MongoDB could not {action}, since it rejected a write: {reason}. What was stored before is unchanged. "
             "Run the same command again."
         ) from None
     except PyMongoError as error:
-        reason = DRIVER_DETAILS.split(str(error))[0][:LONGEST_REASON]
+        reason = DRIVER_DETAILS.split(redacted(str(error)))[0][:LONGEST_REASON]
         raise UnavailableError(
             f"MongoDB could not {action}: {reason}. What was stored before is unchanged. "
             "Check BARFLOW_MONGODB_URI and that the server answers, then run the same command again."

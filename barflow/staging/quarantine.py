@@ -23,6 +23,12 @@ from barflow.market.validation import CONFLICTING_DUPLICATE, WRONG_SYMBOL, Rejec
 from barflow.staging.connection import DUPLICATE_KEY, Document, mongo_errors
 from barflow.staging.sessions import Staging
 
+# A larger row is cut: MongoDB takes no document above 16 MB. A bar as received has about 200 bytes.
+MAX_PAYLOAD_BYTES = 64 * 1024
+# MongoDB takes 100 levels of documents and lists in one.
+MAX_NESTED = 50
+TOO_DEEP = "nested too deeply to be stored"
+JSON, CUT = "json", "cut"  # how a payload is stored that is not stored as it is
 # Reasons that depend on the whole answer. Checking the row alone again cannot clear them.
 REASONS_OF_ANSWERS = {CONFLICTING_DUPLICATE, WRONG_SYMBOL}
 
@@ -84,6 +90,11 @@ class Quarantine:
             found = list(self._rejected.find({"_id": {"$regex": f"^{re.escape(identifier)}"}}, limit=2))
         return found[0] if len(found) == 1 else None
 
+    def expire(self, before: datetime) -> int:
+        """Delete the rejected bars that no answer held since ``before`` (UTC). Return how many."""
+        with mongo_errors("delete expired rejected bars"):
+            return self._rejected.delete_many({"last_seen_at": {"$lt": before}}).deleted_count
+
     def counts(self) -> dict[str, int]:
         """Return by symbol how many rejected bars wait for a replay."""
         counted: dict[str, int] = defaultdict(int)
@@ -126,7 +137,7 @@ class Quarantine:
 
 
 def _upsert(item: Rejected, run_id: str, requested_at: datetime) -> UpdateOne:
-    payload, encoding = storable(item.payload)
+    payload, encoding, note = storable(item.payload)
     first: Document = {
         "symbol": item.symbol,
         "payload": payload,
@@ -135,29 +146,52 @@ def _upsert(item: Rejected, run_id: str, requested_at: datetime) -> UpdateOne:
         "seen_at": requested_at,
         "replayed_at": None,
         **({"encoding": encoding} if encoding else {}),
+        **({"note": note} if note else {}),
     }
     change = {"$setOnInsert": first, "$max": {"last_seen_at": requested_at}, "$inc": {"times": 1}}
     return UpdateOne({"_id": rejection_id(item)}, change, upsert=True)
 
 
-def storable(payload: Any) -> tuple[Any, str | None]:
-    """Return a received row and None, or its JSON text and "json" where BSON cannot hold the row."""
+def storable(payload: Any) -> tuple[Any, str | None, str | None]:
+    """Return a received row as MongoDB can hold it, its encoding and a note.
+
+    The row stays as it is, or is its JSON text ("json") where MongoDB cannot hold it. Above ``MAX_PAYLOAD_BYTES`` it
+    is the start of that text ("cut"), and the note says how much is missing.
+    """
+    text = _json(payload)
+    if len(text) > MAX_PAYLOAD_BYTES:
+        note = f"the row has {len(text):,} bytes; the first {MAX_PAYLOAD_BYTES:,} are stored, so it cannot be replayed"
+        return text[:MAX_PAYLOAD_BYTES].decode("utf-8", "replace"), CUT, note
+    if TOO_DEEP.encode() in text:
+        return text.decode(), CUT, "a field of the row is nested too deeply, so it cannot be replayed"
+    if text.count(b"[") + text.count(b"{") > MAX_NESTED:
+        return text.decode(), JSON, None
     try:
         bson.encode({"payload": payload})
-    except (BSONError, OverflowError, RecursionError):
-        return orjson.dumps(payload).decode(), "json"
-    return payload, None
+    except (BSONError, OverflowError):
+        return text.decode(), JSON, None
+    return payload, None, None
+
+
+def _json(value: Any) -> bytes:
+    """Return a received value as JSON. ``TOO_DEEP`` replaces the fields of a row that the encoder cannot write."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:
+        if not isinstance(value, dict):
+            return orjson.dumps(TOO_DEEP)
+    return b"{%b}" % b",".join(b"%b:%b" % (_json(name), _json(value[name])) for name in sorted(value))
 
 
 def received_row(document: Mapping[str, Any]) -> Any:
     """Return the row of a rejected bar as it was received."""
     payload = document["payload"]
-    return orjson.loads(payload) if document.get("encoding") == "json" else payload
+    return orjson.loads(payload) if document.get("encoding") == JSON else payload
 
 
 def rejection_id(item: Rejected) -> str:
     """Return the stable id of a rejection: a hash of its symbol, payload and reasons."""
-    body = orjson.dumps([item.symbol, item.payload, sorted(item.reasons)], option=orjson.OPT_SORT_KEYS)
+    body = b"[%b,%b,%b]" % (_json(item.symbol), _json(item.payload), _json(sorted(item.reasons)))
     return hashlib.sha256(body).hexdigest()[:20]
 
 
@@ -168,7 +202,8 @@ def session_day(bar: Bar) -> date:
 
 def _check_again(document: Mapping[str, Any], now: datetime) -> tuple[Bar | None, tuple[str, ...]]:
     """Return the bar that the row holds by today's rules, or None and the reason codes that remain."""
-    remaining = tuple(REASONS_OF_ANSWERS.intersection(document["reasons"]))
+    cut = document.get("encoding") == CUT
+    remaining = tuple(document["reasons"] if cut else REASONS_OF_ANSWERS.intersection(document["reasons"]))
     if remaining:
         return None, remaining
     reasons, bar = check_row(received_row(document), now)

@@ -253,6 +253,7 @@ class Staging:
             "symbols": list(raw.symbols),
             "requested_at": raw.requested_at,
             "http_status": raw.http_status,
+            **({"note": raw.note} if raw.note else {}),
         }
         if len(raw.body) <= PLAIN_BODY_BYTES:
             documents = [{**common, "body": raw.body.decode("utf-8", "replace")}]

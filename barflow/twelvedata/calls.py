@@ -16,7 +16,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from barflow.errors import BadInputError, DayIsSpentError, UnavailableError, VendorRefusedError
 from barflow.market.bars import INTERVAL
 from barflow.twelvedata.credits import Credits
-from barflow.twelvedata.http import Http, NoAnswerError, RawResponse, Refusal, Reply
+from barflow.twelvedata.http import TOO_LARGE, Http, NoAnswerError, RawResponse, Refusal, Reply
 
 # The code for a symbol whose part of an answer is missing or holds no series of bars.
 UNUSABLE = 502
@@ -205,7 +205,8 @@ class Calls:
                 self.batch_size = min(self.batch_size, half)
             request.todo += halves
         elif refusal.is_about_symbols:
-            request.done.append(SymbolError(group[0], refusal.code, refusal.message))
+            code = UNUSABLE if refusal.code == TOO_LARGE else refusal.code
+            request.done.append(SymbolError(group[0], code, refusal.message))
         else:
             raise self._fatal_error(refusal, group)
 

@@ -50,16 +50,17 @@ class TwelveDataClient:
         attempts: int = 5,
         longest_pause: float = 20.0,
         timeout: tuple[float, float] = (5.0, 30.0),
+        deadline: float = 40.0,
     ) -> None:
         """Open a client. Without ``api_key`` it uses Twelve Data's public key ``demo``.
 
         ``on_wait`` is called before each wait with its seconds and its reason. A call is made up to ``attempts`` times,
         with pauses that double from 1 to ``longest_pause`` seconds. ``timeout`` is the seconds to connect, and to wait
-        for the next bytes. Raises BadInputError for a malformed key or address.
+        for the next bytes, ``deadline`` those for a whole request. Raises BadInputError for a malformed key or address.
         """
         self._page_rows = page_rows
         self._calls = Calls(
-            Http(url, api_key, timeout=timeout, clock=clock, session=session),
+            Http(url, api_key, timeout=timeout, deadline=deadline, clock=clock, session=session),
             Credits(credits_per_minute, credits_per_day),
             batch_size=batch_size,
             clock=clock,

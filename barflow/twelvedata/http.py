@@ -1,4 +1,4 @@
-"""One HTTP call to Twelve Data: the key, one GET, and the answer or refusal.
+"""One HTTP call to Twelve Data: the key, one GET of limited size and time, and the answer or refusal.
 
 The key is sent in a header only, and is removed from everything that is stored or shown. An exception of the HTTP
 library holds the request and so the key. None of them is chained to ours.
@@ -6,7 +6,9 @@ library holds the request and so the key. None of them is chained to ours.
 
 from __future__ import annotations
 
+import queue
 import re
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,8 +22,10 @@ import requests
 from pydantic import SecretStr
 from requests import exceptions as failures
 from requests.auth import AuthBase
+from urllib3.exceptions import ReadTimeoutError
 
 from barflow.errors import BadInputError
+from barflow.text import redacted
 
 # Twelve Data's public key. It works for a few symbols such as AAPL.
 DEMO_KEY = "demo"
@@ -31,6 +35,12 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 NO_DATA = "no data is available"
 # HTTP statuses that are refusals even without a message of Twelve Data's.
 REFUSAL_STATUSES = (401, 403, 414, 429)
+# The most bytes of an answer after decompression. A full page of 120 symbols has about 20 MB.
+MAX_BODY_BYTES = 32_000_000
+TOO_LARGE = 413
+CHUNK_BYTES = 64 * 1024
+# How much of an answer that is too large is stored.
+SAMPLE_BYTES = 64 * 1024
 
 
 class NoAnswerError(Exception):
@@ -55,7 +65,7 @@ class Refusal:
     @property
     def is_about_symbols(self) -> bool:
         """Return whether one of the symbols, or their number, is the cause."""
-        return self.code in (404, 414) or (self.code == 400 and "**symbol**" in self.message)
+        return self.code in (404, TOO_LARGE, 414) or (self.code == 400 and "**symbol**" in self.message)
 
     @property
     def is_for_day(self) -> bool:
@@ -81,12 +91,23 @@ class Reply:
 
 @dataclass(frozen=True)
 class RawResponse:
-    """An HTTP answer as received, errors included, with the key redacted."""
+    """An HTTP answer as received, errors included, with the key redacted. ``note`` says what ``body`` leaves out."""
 
     body: bytes
     symbols: tuple[str, ...]
     requested_at: datetime
     http_status: int
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class _Received:
+    """A whole HTTP answer after decompression. ``body`` is None if it is larger than ``MAX_BODY_BYTES``."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes | None
+    sample: bytes
 
 
 class _Key(AuthBase):
@@ -101,7 +122,11 @@ class _Key(AuthBase):
 
 
 class Http:
-    """The API at one address with one key. ``timeout`` is the seconds to connect, and to wait for the next bytes."""
+    """The API at one address with one key.
+
+    ``timeout`` is the seconds to connect, and to wait for the next bytes. ``deadline`` is the seconds for all of a
+    request, however slowly its bytes arrive.
+    """
 
     def __init__(
         self,
@@ -109,6 +134,7 @@ class Http:
         api_key: SecretStr | None,
         *,
         timeout: tuple[float, float],
+        deadline: float,
         clock: Callable[[], datetime],
         session: requests.Session | None,
     ) -> None:
@@ -120,7 +146,7 @@ class Http:
         self._url = url.rstrip("/")
         self._auth = _Key(SecretStr(key or DEMO_KEY))
         self._secrets = {key, quote(key, safe="")} if self.has_key else set()
-        self._timeout = timeout
+        self._timeout, self._deadline = timeout, deadline
         self._clock = clock
         self._session = session or requests.Session()
         if session is None and host in LOOPBACK:
@@ -138,12 +164,18 @@ class Http:
         Raises NoAnswerError when a retry may help, and BadInputError when the address is not the API's.
         """
         requested_at = self._clock()
-        response = self._send(path, params)
+        received = self._send(path, params)
+        status = received.status
+        note = None if received.body is not None else f"the answer has more than {MAX_BODY_BYTES:,} bytes; cut"
         if on_raw is not None:
-            on_raw(RawResponse(self._without_key(response.content), symbols, requested_at, response.status_code))
-        status = response.status_code
+            content = self._without_key(received.sample if received.body is None else received.body)
+            on_raw(RawResponse(content, symbols, requested_at, status, note))
+        if received.body is None:
+            return Reply(
+                {}, Refusal(TOO_LARGE, f"the answer has more than {MAX_BODY_BYTES:,} bytes"), requested_at, None
+            )
         try:
-            body = orjson.loads(response.content)
+            body = orjson.loads(received.body)
         except orjson.JSONDecodeError:
             body = None
         if isinstance(body, dict) and (status < 300 or body.get("status") == "error"):
@@ -159,7 +191,7 @@ class Http:
             raise NoAnswerError(f"HTTP {status} with a body that is not the API's")
         if refusal is not None and refusal.code >= 500:
             raise NoAnswerError(f"error {refusal.code}: {refusal.message}")
-        left = response.headers.get("api-credits-left", "")
+        left = received.headers.get("api-credits-left", "")
         return Reply(body, refusal, requested_at, int(left) if left.isdecimal() and left.isascii() else None)
 
     def refusal(self, body: Mapping[str, Any], status: int = 200) -> Refusal | None:
@@ -169,7 +201,8 @@ class Http:
         code = body.get("code")
         if not (isinstance(code, int) and 400 <= code < 600):
             code = status if status >= 400 else 500
-        message = " ".join(self.redact(str(body.get("message") or f"error {code} without a message")).split())
+        received = str(body.get("message") or f"error {code} without a message")
+        message = " ".join(redacted(self.redact(received)).split())
         return Refusal(code, message[:LONGEST_MESSAGE])
 
     def redact(self, text: str) -> str:
@@ -183,26 +216,66 @@ class Http:
             body = body.replace(secret.encode(), REDACTED.encode())
         return body
 
-    def _send(self, path: str, params: Mapping[str, str | int]) -> requests.Response:
+    def _send(self, path: str, params: Mapping[str, str | int]) -> _Received:
+        """Send the request in a thread, and wait for the whole answer until the deadline.
+
+        The name look-up, the TLS handshake and the headers have no other limit in time. A thread that is late is left
+        behind; it ends with its connection, of which no more is read. Raises NoAnswerError.
+        """
+        done = queue.SimpleQueue[_Received | str]()
+        responses: list[requests.Response] = []
+        arguments = (self._url + path, params, responses, done)
+        threading.Thread(target=self._receive, args=arguments, daemon=True, name="twelvedata request").start()
         try:
-            return self._session.get(
-                self._url + path, params=params, auth=self._auth, timeout=self._timeout, allow_redirects=False
-            )
+            found = done.get(timeout=self._deadline)
+        except queue.Empty:
+            found = f"no complete answer within {self._deadline:g} s"
+            for response in responses:
+                with suppress(OSError, ValueError, RuntimeError):
+                    response.raw.shutdown()
+        if isinstance(found, str):
+            raise NoAnswerError(found)
+        return found
+
+    def _receive(
+        self,
+        url: str,
+        params: Mapping[str, str | int],
+        responses: list[requests.Response],
+        done: queue.SimpleQueue[_Received | str],
+    ) -> None:
+        """Put the whole answer into ``done``, or the reason why there is none: an exception would hold the key."""
+        try:
+            with self._session.get(
+                url, params=params, auth=self._auth, timeout=self._timeout, allow_redirects=False, stream=True
+            ) as response:
+                responses.append(response)
+                done.put(_read(response))
         except failures.ConnectTimeout:
-            reason = f"no connection within {self._timeout[0]:g} s"
+            done.put(f"no connection within {self._timeout[0]:g} s")
         except failures.Timeout:
-            reason = f"no answer within {self._timeout[1]:g} s"
+            done.put(f"no answer within {self._timeout[1]:g} s")
         except failures.SSLError:
-            reason = "no trusted TLS connection"
+            done.put("no trusted TLS connection")
         except failures.ProxyError:
-            reason = "the proxy did not connect"
+            done.put("the proxy did not connect")
         except failures.ChunkedEncodingError:
-            reason = "the connection closed during the answer"
-        except failures.ConnectionError:
-            reason = "the connection failed or was closed"
-        except failures.RequestException as error:
-            reason = type(error).__name__
-        raise NoAnswerError(reason)  # outside the handlers: the exceptions that they caught hold the key
+            done.put("the connection closed during the answer")
+        except failures.ConnectionError as error:
+            stopped = isinstance(next(iter(error.args), None), ReadTimeoutError)
+            done.put(f"no answer within {self._timeout[1]:g} s" if stopped else "the connection failed or was closed")
+        except Exception as error:
+            done.put(type(error).__name__)
+
+
+def _read(response: requests.Response) -> _Received:
+    """Return the answer, at most ``MAX_BODY_BYTES`` of it. urllib3 decompresses no more than each chunk holds."""
+    body = bytearray()
+    for chunk in response.iter_content(CHUNK_BYTES):
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            return _Received(response.status_code, response.headers, None, bytes(body[:SAMPLE_BYTES]))
+    return _Received(response.status_code, response.headers, bytes(body), b"")
 
 
 def _host(url: str) -> str:

@@ -18,6 +18,7 @@ const shown = new Set(choices.get("shown", "ma20 ma50 vwap rsi").split(" ").filt
 
 const watch = new Watchlist((symbol) => open(symbol));
 const alerts = new AlertList((symbol) => {
+  if (symbol === "*") return; // an alert of the feed has no chart
   watch.choose(symbol);
   byId("chart-panel").focus();
 });

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from barflow.market.sessions import new_york, sessions_between
@@ -104,6 +105,17 @@ def _outside_session(target: Target) -> None:
     target.bar["datetime"] = f"{(target.bar['datetime'] or '')[:10]} 03:00:00"
 
 
+def _giant_row(target: Target) -> None:
+    target.bar[target.fault.field] = "9" * target.fault.size
+
+
+def _nested_row(target: Target) -> None:
+    value: Any = []
+    for _ in range(target.fault.size):
+        value = [value]
+    target.bar[target.fault.field] = value
+
+
 def _future_bar(target: Target) -> None:
     """Move a bar to a slot of the next session, which has not opened; everything else in the bar stays valid."""
     today = new_york(target.now).date()
@@ -127,4 +139,6 @@ CHANGES: dict[str, Callable[[Target], None]] = {
     "off_grid": _off_grid,
     "outside_session": _outside_session,
     "future_bar": _future_bar,
+    "giant_row": _giant_row,
+    "nested_row": _nested_row,
 }

@@ -15,7 +15,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -185,6 +186,10 @@ class TwelveDataEmulator:
         for fault in faults:
             if fault.kind == "timeout":
                 await self._pause(fault.seconds)  # the body is made before: the call has used its credits
+            elif fault.kind == "gzip_bomb":
+                content, headers = _bomb(content, fault.size), {**headers, "Content-Encoding": "gzip"}
+            elif fault.kind in ("slow_drip", "slow_headers"):
+                return _DripResponse(fault, self._pause)
         response = _BrokenOffResponse if "broken_off" in kinds else Response
         return response(content, call.status, headers, media_type=_JSON)
 
@@ -224,6 +229,31 @@ class _BrokenOffResponse(Response):
         half = self.body[: len(self.body) // 2]
         await send({"type": "http.response.body", "body": half, "more_body": True})
         scope["barflow.transport"].close()
+
+
+def _bomb(content: bytes, size: int) -> bytes:
+    """Return the content and at least ``size`` blanks after it, compressed."""
+    packer, blanks = zlib.compressobj(wbits=31), b" " * 1_000_000
+    parts = [packer.compress(content), *(packer.compress(blanks) for _ in range(-(-size // len(blanks))))]
+    return b"".join([*parts, packer.flush()])
+
+
+class _DripResponse(Response):
+    """A response that sends a byte at a time and never ends, from the body or from the first header on."""
+
+    def __init__(self, fault: Fault, pause: Callable[[float], Awaitable[None]]) -> None:
+        super().__init__()
+        self._fault, self._pause = fault, pause
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        transport = scope["barflow.transport"]
+        start = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+        transport.write(start + (b"X-Slow: " if self._fault.kind == "slow_headers" else b"\r\n"))
+        while not transport.is_closing():
+            transport.write(b" ")
+            await self._pause(self._fault.seconds)
+        await receive()  # the request, whole
+        await receive()  # the disconnect, after which uvicorn does not expect an answer
 
 
 def main(arguments: list[str] | None = None) -> int:

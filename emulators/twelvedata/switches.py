@@ -19,6 +19,9 @@ AnswerFault = Literal[
     "broken_off",  # the connection breaks in the middle of the body
     "dropped",  # the connection closes before a single byte
     "timeout",  # no answer for `seconds`, then the correct one
+    "slow_drip",  # one byte every `seconds`, without end
+    "slow_headers",  # as slow_drip, before the first header is complete
+    "gzip_bomb",  # at least `size` blanks after the answer, compressed a thousandfold
     "extra_symbol",  # a batch contains a symbol that was not requested, `text`
     "missing_symbol",  # a batch lacks the last requested symbol
 ]
@@ -39,6 +42,8 @@ ValueFault = Literal[
     "off_grid",
     "outside_session",
     "future_bar",
+    "giant_row",  # `field` has `size` characters
+    "nested_row",  # `field` is a list within lists, `size` deep
     "wrong_symbol",  # `meta` contains another symbol, `text`
 ]
 FaultKind = AnswerFault | ValueFault
@@ -58,6 +63,7 @@ class Fault:
     status: int = 500
     seconds: float = 30.0
     field: str = "close"
+    size: int = 100
     text: str | None = None
 
     def matches(self, symbols: tuple[str, ...]) -> bool:

@@ -19,6 +19,7 @@ from barflow.operations import cloudwatch as metrics
 from barflow.operations.ticks import run_tick
 from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
+from barflow.text import redacted, visible
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
@@ -57,4 +58,4 @@ def _tick(stores: Stores, now: datetime) -> dict[str, Any]:
 
 def _log(text: str) -> None:
     """Write a line to the function's log, apart from the metrics on stdout."""
-    print(text, file=sys.stderr)
+    print(visible(redacted(text)), file=sys.stderr)

@@ -15,8 +15,9 @@ from typing import Any
 import boto3
 from slack_sdk import WebClient
 
+from barflow.text import slack_escaped
+
 MARKS = {"ALARM": ":red_circle:", "OK": ":large_green_circle:", "INSUFFICIENT_DATA": ":white_circle:"}
-MAX_LENGTH = 1500
 # The reason of an alarm starts with this if an operator or `barflow verify` set it as a test.
 TEST = "Test "
 TOKEN_PREFIX = "xox"  # noqa: S105  # of every Slack token; the secret's first value is random
@@ -28,7 +29,7 @@ def handler(event: dict[str, Any], context: object) -> None:
         boto3.client("sns").publish(TopicArn=os.environ["OPERATIONS_TOPIC"], Message=json.dumps(event))
         return
     for record in event["Records"]:
-        _post(as_text(record["Sns"]))
+        _post(as_text(record.get("Sns")))
 
 
 def _post(text: str) -> None:
@@ -37,30 +38,38 @@ def _post(text: str) -> None:
         print(f"no Slack token is stored, so this message was not posted: {text}")
         return
     client = WebClient(token=token, base_url=os.environ.get("BARFLOW_SLACK_URL", WebClient.BASE_URL))
-    posted = client.chat_postMessage(channel=os.environ["SLACK_CHANNEL"], text=text)
+    posted = client.chat_postMessage(
+        channel=os.environ["SLACK_CHANNEL"], text=text, unfurl_links=False, unfurl_media=False
+    )
     # `barflow verify` finds and deletes its own messages by this line.
     print(json.dumps({"posted": posted["ts"], "channel": posted["channel"], "text": text}))
 
 
-def as_text(message: dict[str, Any]) -> str:
-    """Return the text of a record in two lines. Its message is an alarm, an event or plain text."""
+def as_text(message: Any) -> str:
+    """Return the text of a record in two lines. Its message is an alarm, an event or plain text, in any form."""
+    given = message if isinstance(message, dict) else {"Message": message}
+    text = given.get("Message") or ""
     try:
-        body = json.loads(message["Message"])
-    except ValueError:
+        body = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
         body = None
     if not isinstance(body, dict):
-        return f"*{message.get('Subject') or 'Barflow'}*\n{message['Message'][:MAX_LENGTH]}"
+        return f"*{slack_escaped(given.get('Subject') or 'Barflow')}*\n{slack_escaped(text, lines=True)}"
     if "AlarmName" in body:
-        mark = MARKS.get(body["NewStateValue"], "")
-        reason = body.get("NewStateReason", "")
+        state, reason = _first(body, "NewStateValue"), _first(body, "NewStateReason")
         if not reason.startswith(TEST):
-            reason = body.get("AlarmDescription") or reason
-        return f"{mark} *{body['AlarmName']}* is {body['NewStateValue']}\n{reason[:MAX_LENGTH]}"
-    detail = body.get("detail", {})
-    kind, state = body.get("detail-type", "event"), detail.get("state", "")
-    name = detail.get("jobName") or detail.get("name") or detail.get("clusterId", "")
-    reason = str(detail.get("message") or detail.get("stateChangeReason") or "")
-    return f":red_circle: *{kind}*: {name} {state}\n{reason[:MAX_LENGTH]}"
+            reason = _first(body, "AlarmDescription") or reason
+        return f"{MARKS.get(state, '')} *{_first(body, 'AlarmName')}* is {state or 'in an unknown state'}\n{reason}"
+    detail = body.get("detail")
+    detail = detail if isinstance(detail, dict) else {}
+    name, state = _first(detail, "jobName", "name", "clusterId"), _first(detail, "state")
+    kind = _first(body, "detail-type") or "event"
+    return f":red_circle: *{kind}*: {name} {state}\n{_first(detail, 'message', 'stateChangeReason')}"
+
+
+def _first(values: dict[str, Any], *names: str) -> str:
+    """Return the first of these values that is not empty, as plain text for Slack."""
+    return slack_escaped(next((values[name] for name in names if values.get(name)), ""))
 
 
 def _token() -> str | None:

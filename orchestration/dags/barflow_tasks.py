@@ -48,13 +48,14 @@ def report_failure(context: Any) -> None:
 def post_to_slack(text: str) -> None:
     """Post a text to the environment's Slack channel, if it has one. A failure is logged and raises nothing."""
     from barflow.alerts import channels
+    from barflow.text import redacted
 
     try:
         problem = channels.post_to_slack(open_stores().settings, text)
     except Exception as error:  # the task's own result must not depend on Slack
         problem = f"{type(error).__name__}: {error}"
     if problem:
-        log.warning("Slack message was not sent: %s", problem)
+        log.warning("Slack message was not sent: %s", redacted(problem))
 
 
 DEFAULTS: dict[str, Any] = {

@@ -43,12 +43,13 @@ def terminate_orphans() -> list[str]:
 
 @task
 def expire_staging() -> int:
-    """Delete old sessions that are loaded. Return how many."""
-    from barflow.operations.expiry import expire_staging
+    """Delete old sessions that are loaded, and old rejected bars. Return how many sessions."""
+    from barflow.operations.expiry import expire_rejected, expire_staging
 
     stores = open_stores()
     deleted = expire_staging(stores, stores.clock())
-    log.info("%d sessions were deleted from MongoDB", deleted)
+    rejected = expire_rejected(stores, stores.clock())
+    log.info("%d sessions and %d rejected bars were deleted from MongoDB", deleted, rejected)
     return deleted
 
 

@@ -83,9 +83,11 @@ def hop(
     return Ingest(client, database, history_sessions=20, revision_sessions=2, clock=lambda: now, alerts=alerts)
 
 
-def slack(url: str = NO_SLACK) -> SlackChannel:
+def slack(url: str = NO_SLACK, digest_above: int = 10) -> SlackChannel:
     """Return the channel that posts to this address. No server listens at the default address."""
-    return SlackChannel(Settings(slack_token=SecretStr(TOKEN), slack_channel="#alerts", slack_url=url))
+    return SlackChannel(
+        Settings(slack_token=SecretStr(TOKEN), slack_channel="#alerts", slack_url=url, slack_digest_above=digest_above)
+    )
 
 
 def ids(database: Database[Document]) -> list[str]:
@@ -109,7 +111,7 @@ def prepare(settings: Mapping[str, Any]) -> Callable[[], None]:
     """
     now, closes = settings["now"], settings["closes"]
     answers = [answer(symbol, by_slot, now) for symbol, by_slot in closes.items()]
-    channels = [slack(settings["slack"])] if "slack" in settings else []
+    channels = [slack(settings["slack"], digest_above=1000)] if "slack" in settings else []
     tick = hop(connect(settings["uri"], settings["database"]), *answers, now=now, channels=channels)
     if "die" in settings:
         die_at(*settings["die"])

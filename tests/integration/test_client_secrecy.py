@@ -105,7 +105,7 @@ def test_the_key_is_in_no_error_that_ends_the_call(api: TwelveDataEmulator, kind
 @pytest.mark.parametrize("kind", ["broken_off", "dropped", "timeout"])
 def test_the_librarys_exceptions_that_hold_the_key_are_not_chained(api: TwelveDataEmulator, kind: Any) -> None:
     api.switches.fail(kind, seconds=1.0)
-    http = Http(api.url, SecretStr(KEY), timeout=(1.0, 0.1), clock=CLOCK, session=None)
+    http = Http(api.url, SecretStr(KEY), timeout=(1.0, 0.1), deadline=10, clock=CLOCK, session=None)
     with pytest.raises(NoAnswerError) as error:
         http.get("/time_series", {"symbol": "AAPL", "interval": "5min"}, ("AAPL",), None)
     assert (error.value.__cause__, error.value.__context__) == (None, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -17,9 +18,10 @@ from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, reset
 
 from barflow.market.sessions import BAR, sessions_between, utc_now
 from barflow.market.validation import REASONS
+from barflow.operations.expiry import expire_rejected
 from barflow.pipeline.replay import replay_rejected
 from barflow.staging.connection import Document, connect
-from barflow.staging.quarantine import Quarantine, received_row
+from barflow.staging.quarantine import MAX_PAYLOAD_BYTES, Quarantine, received_row
 from barflow.twelvedata.client import Answer
 from emulators.twelvedata.bar_source import Row
 from emulators.twelvedata.server import TwelveDataEmulator
@@ -45,6 +47,8 @@ REASON_OF = {
     "future_bar": ("future_bar", 1),
     "conflicting_duplicate": ("conflicting_duplicate", 1),
     "wrong_symbol": ("wrong_symbol", 78),
+    "giant_row": ("ohlc_inconsistent", 1),
+    "nested_row": ("not_a_number", 1),
 }
 
 
@@ -68,7 +72,7 @@ def test_a_rejected_bar_is_stored_with_its_code_and_payload_and_the_others_as_ba
     sent = orjson.loads(database["raw_responses"].find_one()["body"])["AAPL"]["values"]  # type: ignore[index]
     for item in found_rejected:
         assert reason in item["reasons"]
-        assert item["payload"] in sent, "exactly as received"
+        assert received_row(item) in sent, "exactly as received"
         assert (item["symbol"], item["run_id"], item["replayed_at"]) == ("AAPL", report.run_id, None)
     bars = expected(MARKET, "AAPL", DAY_OPENS, DAY_CLOSES)
     assert stored(database, "AAPL") == {} if lost == 78 else {ts: v for ts, v in bars.items() if ts != SPOILED}
@@ -156,6 +160,38 @@ def test_a_row_that_bson_cannot_hold_is_stored_too(database: Mongo, odd: dict[st
     assert asdict(found) == counts(received=78, new=77, rejected=1)
     [item] = database["rejected_bars"].find()
     assert received_row(item) == bad
+
+
+GIANT, DEEP = "9" * 17_000_000, orjson.loads("[" * 1000 + "]" * 1000)
+
+
+@pytest.mark.parametrize(
+    ("odd", "note"), [({"close": GIANT}, "17,000,"), ({"close": DEEP}, "too deeply"), ({"x" * 70_000: "n/a"}, "70,")]
+)
+def test_a_row_that_mongodb_cannot_hold_is_cut_with_a_note_and_fails_no_tick(
+    database: Mongo, odd: dict[str, Any], note: str
+) -> None:
+    good = [as_value(row) for row in MARKET.rows("AAPL", DAY_OPENS, DAY_CLOSES)]
+    bad = {**good[7], "close": "n/a", **odd}
+    sent = Answer("AAPL", {"symbol": "AAPL"}, [*good[:7], bad, *good[8:]], utc_now())
+    for _ in range(2):  # the same rejection again is counted
+        found = scripted(database, sent, now=DAY_CLOSES).tick(["AAPL"]).counts["AAPL"]
+    assert (found.received, found.unchanged, found.rejected) == (78, 77, 1)
+    [item] = database["rejected_bars"].find()
+    assert note in item["note"]
+    assert len(item["payload"]) <= MAX_PAYLOAD_BYTES
+    assert item["times"] == 2
+    assert replay(database) == {"stored": 0, "unchanged": 0, "refused": {"not_a_number": 1}}
+
+
+def test_rejected_bars_expire_when_no_answer_holds_them(market: TwelveDataEmulator, database: Mongo) -> None:
+    market.switches.fail("zero_price", symbol="AAPL", ts=SPOILED)
+    ingest(market, database, history=1).tick(["AAPL"])
+    [seen] = [item["last_seen_at"] for item in database["rejected_bars"].find()]
+    settings = SimpleNamespace(rejected_days=30)
+    stores: Any = SimpleNamespace(database=database, settings=settings)
+    assert expire_rejected(stores, seen + timedelta(days=30)) == 0
+    assert expire_rejected(stores, seen + timedelta(days=30, seconds=1)) == 1
 
 
 def reject_as_future(database: Mongo, *rows: Row) -> None:

@@ -10,6 +10,8 @@ from types import ModuleType
 import boto3
 import pytest
 from harness import program
+from hypothesis import example, given
+from hypothesis import strategies as st
 from moto import mock_aws
 from slack_sdk import WebClient
 
@@ -47,6 +49,47 @@ def test_a_failed_job_is_shown_with_its_name_and_reason(notify: ModuleType) -> N
 @pytest.mark.parametrize("message", ["over budget", "[1, 2]", '"text"'])
 def test_any_other_message_is_shown_unchanged(notify: ModuleType, message: str) -> None:
     assert notify.as_text({"Subject": "AWS Budgets", "Message": message}) == f"*AWS Budgets*\n{message}"
+
+
+SHAPES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.text()
+            | st.sampled_from(
+                (
+                    *(
+                        "AlarmName",
+                        "NewStateValue",
+                        "NewStateReason",
+                        "AlarmDescription",
+                        "detail",
+                        "detail-type",
+                        "state",
+                    ),
+                    *("jobName", "name", "clusterId", "message", "stateChangeReason", "Message", "Subject"),
+                )
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(SHAPES)
+@example({"AlarmName": "A"})
+@example({"AlarmName": ["A"], "NewStateValue": {"a": 1}, "NewStateReason": None})
+@example({"detail-type": "Glue Job State Change", "detail": None})
+@example({"detail": ["FAILED"]})
+@example({"detail": {"message": "<!channel> password=hunter2", "jobName": "<https://evil.example|bank>"}})
+def test_a_message_of_any_shape_is_shown_and_is_no_markup(notify: ModuleType, shape: object) -> None:
+    for message in (shape, {"Message": json.dumps(shape)}, {"Message": shape, "Subject": shape}):
+        text = notify.as_text(message)
+        assert not set("<>") & set(text)
+        assert "hunter2" not in text
 
 
 def test_a_long_message_is_shortened(notify: ModuleType) -> None:

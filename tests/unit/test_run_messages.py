@@ -15,8 +15,8 @@ from barflow.operations.run_messages import (
     Failure,
     failed_rules_text,
     failure_text,
+    first_line,
     quality_text,
-    redacted_reason,
     summary_text,
 )
 from barflow.operations.run_summary import Summary
@@ -38,13 +38,28 @@ NOW = datetime(2026, 5, 29, 21, tzinfo=UTC)
 )
 def test_secrets_are_removed_from_the_reason(error: str, secret: str) -> None:
     assert secret in error
-    assert secret not in redacted_reason(error)
+    assert secret not in first_line(error)
 
 
 def test_the_reason_is_the_first_line_of_the_error_with_limited_length() -> None:
     reason = "the Spark step is FAILED: MongoDB did not answer. Its logs: s3://logs/emr/j-1/steps/s-2/"
-    assert redacted_reason(f"{reason}\nTraceback: much more") == reason
-    assert len(redacted_reason("x" * 10_000)) == 400
+    assert first_line(f"{reason}\nTraceback: much more") == reason
+    long = failure_text(Failure("dev", "d", "t", "r", 1, "x" * 10_000, "http://localhost:8080/log"))
+    assert long.count("xx") == 199
+
+
+HOSTILE = "<!channel> <https://evil.example|bank> & ```\n*all is well*"
+
+
+def test_no_value_of_a_message_is_read_as_slack_markup() -> None:
+    failure = Failure(HOSTILE, HOSTILE, HOSTILE, HOSTILE, 1, HOSTILE, f"http://localhost:8080/log?{HOSTILE}")
+    summary = Summary(HOSTILE, HOSTILE, 5, 1560, {}, 3, 754.4, 0.2, HOSTILE)
+    evaluation = Evaluation(HOSTILE, (HOSTILE,), 18, ())
+    for text, lines in ((failure_text(failure), 4), (summary_text(summary), 4), (quality_text(HOSTILE, evaluation), 2)):
+        shown = text.replace("<http://localhost:8080/log?", "").replace("|log>", "")
+        assert not set("<>|") & set(shown.replace("|bank", "")), text
+        assert "```" not in text
+        assert len(text.splitlines()) == lines
 
 
 def test_a_task_without_an_error_gets_a_reason() -> None:

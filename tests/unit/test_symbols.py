@@ -1,0 +1,69 @@
+"""Symbols: one check on every way in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from barflow.alerts.rules import parse_rules
+from barflow.errors import BadInputError
+from barflow.market.recordings import Recording
+from barflow.settings import load_settings
+from barflow.symbols import check_symbol, is_symbol, parse_symbols
+from config.environment import Environment
+from config.validation import ConfigError
+
+WRONG = (
+    "../../etc", "..", "A..B", "/A", "A/", "-A", "A\x1b[31m", "ＡＡＰＬ", "ſ", "ıbm", "A\u202eB", "<!channel>",
+    "A" * 25,     "AA PL", "A\n", "a|b", "[/x]", "*A",
+)  # fmt: skip
+RIGHT = ("AAPL", "BRK.B", "AAPL:NASDAQ", "BTC/USD", "BF-B", "7203")
+
+
+@pytest.mark.parametrize("symbol", RIGHT)
+def test_a_symbol_is_taken_in_upper_case(symbol: str) -> None:
+    assert check_symbol(symbol.lower()) == symbol
+
+
+@given(st.text(st.characters(), max_size=30))
+def test_what_is_taken_is_ascii_without_a_path(text: str) -> None:
+    if is_symbol(text):
+        assert text.isascii()
+        assert text.isprintable()
+        assert ".." not in text
+        assert text[0].isalnum()
+
+
+def recorded(symbol: str, folder: Path, kind: str) -> Path:
+    bar = {"datetime": "2025-07-02 09:30:00", "open": "1", "high": "1", "low": "1", "close": "1", "volume": "1"}
+    if kind == "json":
+        path = folder / "answer.json"
+        path.write_text(json.dumps({"meta": {"symbol": symbol, "exchange_timezone": "UTC"}, "values": [bar]}))
+    else:
+        path = folder / "bars.csv"
+        path.write_text(f'{",".join(bar)},symbol\n{",".join(bar.values())},"{symbol}"\n')
+    return path
+
+
+@pytest.mark.parametrize("symbol", [item for item in WRONG if item != "A\n"])
+def test_every_way_in_refuses_what_is_no_symbol(symbol: str, tmp_path: Path) -> None:
+    for attempt in (
+        lambda: parse_symbols(f"AAPL,{symbol}"),
+        lambda: load_settings(symbols=symbol),
+        lambda: load_settings(symbols=("AAPL", symbol)),
+        lambda: Recording.load(recorded(symbol, tmp_path, "csv")),
+        lambda: Recording.load(recorded(symbol, tmp_path, "json")),
+    ):
+        with pytest.raises(BadInputError, match="is not a symbol") as caught:
+            attempt()
+        assert str(caught.value).isprintable()
+    with pytest.raises(ConfigError, match=r"symbols.* is "):
+        Environment(name="dev", symbols=(symbol,))
+    rule = {"id": "a", "kind": "level", "level": 1}
+    for content in ({"rule": [{**rule, "symbols": [symbol]}]}, {"rule": [rule], "defaults": {symbol: {}}}):
+        with pytest.raises(ValueError, match="single"):
+            parse_rules(content)
