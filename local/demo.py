@@ -191,7 +191,7 @@ def _flow(stores: Stores, state: State, symbols: tuple[str, ...], log: Log) -> O
     migrate(stores.warehouse_dsn, log=log)
     with timed("ingest"), ticking("ingest", len(symbols)) as advance:
         report = ingest.run(stores, symbols, log, on_symbol=lambda _: advance(1))
-    if not report.counts:
+    if report.errors.keys() >= report.counts.keys():
         raise_errors(report)
     with timed("process"):
         run_script(stores, "spark/bars_to_parquet.py", log)
@@ -230,10 +230,13 @@ def _show(stores: Stores, outcome: Outcome, page: Path) -> None:
     )
     for symbol, row in outcome.to_json()["symbols"].items():
         item = outcome.status.get(symbol)
-        mark = OK if item and not item.broken and not item.pending else BAD
+        good = item and not item.broken and not item.pending and symbol not in outcome.report.errors
+        mark = OK if good else BAD
         shown.add_row(symbol, *(f"{value:,}" for value in row.values()), mark)
     out.print(shown)
-    if outcome.balanced:
+    if outcome.report.errors:
+        out.print(f"nothing is stored of {', '.join(outcome.report.errors)}: see the error below", style="red")
+    elif outcome.balanced:
         out.print("[green]balanced[/]: received = stored + revised + unchanged + rejected + forming, and")
         out.print("          staged bars = Parquet rows = the warehouse's bar_count, for every symbol and session")
     else:

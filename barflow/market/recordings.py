@@ -22,6 +22,8 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from barflow.errors import BadInputError
+from barflow.market.answers import contradictions, wrong_zone
+from barflow.market.bars import INTERVAL
 from barflow.market.sessions import BAR, NEW_YORK, new_york
 from barflow.market.validation import FIELD_NAMES, TIME_FORMAT, Validated, validate
 
@@ -74,7 +76,15 @@ class Recording:
             bars = list(_json_bars(path) if path.suffix.lower() == ".json" else _csv_bars(path))
         if not bars:
             raise BadInputError(f"recording {path} has no bars in it: give another one")
-        return cls(bars)
+        recording = cls(bars)
+        for symbol in recording.symbols:
+            clocks = [f"{new_york(opened):{TIME_FORMAT}}" for opened in recording._opens[symbol]]
+            if wrong := wrong_zone(clocks, NEW_YORK):
+                raise BadInputError(
+                    f"recording {path}, {symbol}: {wrong.message}. Nothing was stored. Record the bars in New York "
+                    "time: request them without timezone=UTC."
+                )
+        return recording
 
     @property
     def describe(self) -> str:
@@ -138,7 +148,8 @@ def _json_bars(path: Path) -> list[tuple[str, Row]]:
     if isinstance(body, dict) and body.get("status") == "error":
         raise BadInputError(f"recording {path} holds an error answer, not bars: {body.get('message')}")
     try:
-        symbol, zone_name, values = body["meta"]["symbol"], body["meta"]["exchange_timezone"], list(body["values"])
+        meta, values = body["meta"], list(body["values"])
+        symbol, zone_name = meta["symbol"], meta["exchange_timezone"]
     except (KeyError, TypeError):
         needs = "meta.symbol, meta.exchange_timezone and values"
         raise BadInputError(f"recording {path} is not one symbol's answer: it needs {needs}") from None
@@ -146,6 +157,11 @@ def _json_bars(path: Path) -> list[tuple[str, Row]]:
         zone = ZoneInfo(str(zone_name))
     except (ValueError, OSError, LookupError):
         raise BadInputError(f"recording {path} names an unknown time zone: {zone_name!r}") from None
+    if found := contradictions(str(symbol), meta):
+        raise BadInputError(
+            f"recording {path} is refused: {'; '.join(item.message for item in found)}. Nothing was stored. Give "
+            f"{INTERVAL} bars of US shares or funds, in dollars."
+        )
     return [(str(symbol).upper(), _json_row(value, zone, path, n)) for n, value in enumerate(values, 1)]
 
 
