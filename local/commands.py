@@ -22,7 +22,12 @@ demo = command_app()
 def show_demo(
     *,
     symbols: Symbols = None,
-    days: Annotated[int, typer.Option(min=1, max=400, help="Sessions of history on a first run.")] = 20,
+    days: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=400, help="Sessions of history on a first run [default: 20; a recording: all of its sessions]."
+        ),
+    ] = None,
     replay: Annotated[
         Path | None,
         typer.Option(

@@ -35,6 +35,7 @@ from local.live import LiveClock, keep_ticking, live_start
 from local.report.page import read_report_data, write_report
 from local.state import State
 
+DEFAULT_DAYS = 20
 # Serves the analysts' page of a run; its context yields the URL.
 Serving = Callable[[Stores], AbstractContextManager[str]]
 
@@ -48,11 +49,14 @@ class Outcome:
     report: IngestReport
     status: dict[str, SymbolStatus]
     seconds: dict[str, float] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)  # bars of a recording that were not received
+    partial: bool = False  # whether --days leaves bars out on purpose
 
     @property
     def balanced(self) -> bool:
         """Return whether every hop of every symbol reconciles."""
         ticked = all(counts.balanced for counts in self.report.counts.values())
+        ticked = ticked and (self.partial or not self.left_out)
         return ticked and bool(self.status) and not any(item.broken or item.pending for item in self.status.values())
 
     def to_json(self) -> dict[str, Any]:
@@ -72,6 +76,7 @@ class Outcome:
             }
         return {
             "symbols": symbols,
+            "left_out": self.left_out,
             "balanced": self.balanced,
             "seconds": self.seconds,
             "lake": self.lake,
@@ -82,7 +87,7 @@ class Outcome:
 def run_demo(
     symbols: Sequence[str] | None,
     *,
-    days: int,
+    days: int | None,
     replay: Path | None,
     state: Path | None,
     as_json: bool,
@@ -94,7 +99,7 @@ def run_demo(
 
     Args:
         symbols: The symbols to fetch, or None for those of the recording or the settings.
-        days: Sessions of history on a first run.
+        days: Sessions of history on a first run; by default 20, or every session of the recording at each run.
         replay: A recording to replay, or None.
         state: The state folder, or None for the default one.
         as_json: Whether to print one JSON object instead of tables.
@@ -102,13 +107,21 @@ def run_demo(
         speed: Market minutes per minute while the page is served, or None for a market that does not move.
         log: Gets a line per step.
     """
-    opened, known = _open_state(replay, state, speed is not None, log)
-    chosen = tuple(symbols or known or load_settings().symbols)
+    recording = Recording.load(replay) if replay else None
+    opened = _open_state(replay, recording, state, speed is not None, log)
+    chosen = tuple(symbols or (recording.symbols if recording else load_settings().symbols))
     clock = _live_clock(opened, chosen) if speed else None
-    with embedded(opened, log, api=True, clock=clock, history_sessions=days) as stores:
+    history: dict[str, Any] = {"history_sessions": days or (recording.sessions if recording else DEFAULT_DAYS)}
+    if recording and not days and not speed:
+        history["revision_sessions"] = recording.sessions  # a file may have changed anywhere
+    with embedded(opened, log, api=True, clock=clock, **history) as stores:
         if clock:
             clock.now = max(clock.now, _stored_until(stores))
         outcome = _flow(stores, opened, chosen, log)
+        if recording:
+            outcome.partial = days is not None
+            if "revision_sessions" in history or not outcome.report.total.unchanged:
+                outcome.left_out = _left_out(recording, outcome.report, chosen, stores.clock())
         page = _report(stores, outcome)
         if as_json:
             sys.stdout.write(json.dumps(outcome.to_json()) + "\n")
@@ -125,19 +138,28 @@ def run_demo(
     return outcome.balanced
 
 
-def _open_state(replay: Path | None, path: Path | None, live: bool, log: Log) -> tuple[State, tuple[str, ...]]:
-    """Open the state for the source of bars. Return it with the symbols of a recording (else none).
+def _left_out(recording: Recording, report: IngestReport, symbols: Sequence[str], now: datetime) -> dict[str, int]:
+    """Return by symbol how many bars of the recording a first tick at ``now`` (UTC) did not receive."""
+    counts = report.counts
+    missing = {
+        symbol: recording.held(symbol, now) - (counts[symbol].received if symbol in counts else 0)
+        for symbol in symbols
+        if symbol not in report.errors
+    }
+    return {symbol: count for symbol, count in missing.items() if count > 0}
+
+
+def _open_state(replay: Path | None, recording: Recording | None, path: Path | None, live: bool, log: Log) -> State:
+    """Open the state for the source of bars.
 
     Bars of two sources are never mixed. Where the default folder holds bars of another source, take a folder in it.
     Raise BadInputError if a folder that was named holds bars of another source.
     """
     source: dict[str, Any] = {"kind": "synthetic"}
     as_of: datetime | None = None
-    known: tuple[str, ...] = ()
-    if replay is not None:
-        recording = Recording.load(replay)
+    if replay and recording:
         source = {"kind": "replay", "path": str(replay.resolve())}
-        as_of, known = recording.as_of, recording.symbols
+        as_of = recording.as_of
         log(f"replaying {recording.describe}")
     elif os.environ.get("TWELVEDATA_API_KEY"):
         if live:
@@ -159,7 +181,7 @@ def _open_state(replay: Path | None, path: Path | None, live: bool, log: Log) ->
             )
         chosen = DEFAULT_STATE / "states" / re.sub(r"[^A-Za-z0-9]+", "-", _name(source)).strip("-")
         log(f"this run keeps its own {_name(source)} bars in {chosen}")
-    return State.create(chosen, source=source, as_of=as_of), known
+    return State.create(chosen, source=source, as_of=as_of)
 
 
 def _name(source: dict[str, Any]) -> str:
@@ -193,7 +215,7 @@ def _flow(stores: Stores, state: State, symbols: tuple[str, ...], log: Log) -> O
     migrate(stores.warehouse_dsn, log=log)
     with timed("ingest"), ticking("ingest", len(symbols)) as advance:
         report = ingest.run(stores, symbols, log, on_symbol=lambda _: advance(1))
-    if not report.counts:
+    if report.errors.keys() >= report.counts.keys():
         raise_errors(report)
     with timed("process"):
         run_script(stores, "spark/bars_to_parquet.py", log)
@@ -230,10 +252,16 @@ def _show(stores: Stores, outcome: Outcome, page: Path) -> None:
     )
     for symbol, row in outcome.to_json()["symbols"].items():
         item = outcome.status.get(symbol)
-        mark = OK if item and not item.broken and not item.pending else BAD
+        good = item and not item.broken and not item.pending and symbol not in outcome.report.errors
+        mark = OK if good else BAD if row["received"] else ""
         shown.add_row(symbol, *(f"{value:,}" for value in row.values()), mark)
     out.print(shown)
-    if outcome.balanced:
+    for symbol, count in outcome.left_out.items():
+        why = "--days leaves them out" if outcome.partial else "the tick did not receive them"
+        out.print(f"{symbol}: {count:,} bars of the recording are not stored: {why}", style="yellow")
+    if outcome.report.errors:
+        out.print(f"nothing is stored of {', '.join(outcome.report.errors)}: see the error below", style="red")
+    elif outcome.balanced:
         out.print(
             Text("balanced", style="green"),
             ": received = stored + revised + unchanged + rejected + forming, and",

@@ -69,6 +69,9 @@ class State:
         state = cls.open(path)
         if state.source != source:
             raise BadInputError(f"{path} holds {state.source.get('kind')} bars. {NEXT_STEP}")
+        if state.as_of and as_of and as_of > state.as_of:  # the recording has got newer bars
+            _write(state.path, {"format": FORMAT, "source": source, "as_of": as_of.isoformat()})
+            return cls.open(path)
         return state
 
 

@@ -308,7 +308,8 @@ def bars_rules() -> str:
         *(f'ColumnValues "{name}" > 0' for name in PRICES),
         'ColumnValues "volume" >= 0',
         'ColumnValues "revision" >= 0',
-        'CustomSql "select count(*) from primary where low > least(open, close) or high < greatest(open, close)" = 0',
+        'CustomSql "select count(*) from primary where low > least(open, close) * (1 + 1e-12) '
+        'or high * (1 + 1e-12) < greatest(open, close)" = 0',
         "CustomSql \"select count(*) from primary where month <> date_format(session_date, 'yyyy-MM')\" = 0",
     ]
     return "Rules = [" + ", ".join(rules) + "]"

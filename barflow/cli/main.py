@@ -283,8 +283,11 @@ def export(
     first, last = parse_day(start, "--start"), parse_day(end, "--end")
     name = parse_symbols(symbol)[0]
     with opened(state, mongo=False, postgres=False) as stores:
-        rows = export_bars(open_archive(stores.settings), name, first, last, to, force=force)
-    out.print(f"{to}: {rows} bars of {name}, {first} to {last}")
+        done = export_bars(open_archive(stores.settings), name, first, last, to, force=force)
+    out.print(f"{to}: {done.rows} bars of {name}, {first} to {last}")
+    if missing := done.without_bars:
+        days = ", ".join(map(str, missing[:5])) + (" …" if missing[5:] else "")
+        log(f"the archive has no bars of {name} for {len(missing)} of the sessions: {days}")
 
 
 @app.command(epilog="Example:  barflow run --env dev")

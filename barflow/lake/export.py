@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -15,8 +16,16 @@ from barflow.lake.partitions import Lake
 from barflow.market.sessions import sessions_between
 
 
-def export_bars(lake: Lake, symbol: str, first: date, last: date, to: Path, *, force: bool = False) -> int:
-    """Write the bars of the sessions from ``first`` to ``last``, both included. Return how many.
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote: the number of bars, and the sessions of the range of which the archive has none."""
+
+    rows: int
+    without_bars: tuple[date, ...]
+
+
+def export_bars(lake: Lake, symbol: str, first: date, last: date, to: Path, *, force: bool = False) -> Exported:
+    """Write the bars of the sessions from ``first`` to ``last``, both included.
 
     Columns: symbol, ts (bar open, UTC), session_date (New York), open, high, low, close (dollars), volume
     (shares), revision. The file appears whole or not at all. Raises BadInputError when nothing matches.
@@ -27,15 +36,15 @@ def export_bars(lake: Lake, symbol: str, first: date, last: date, to: Path, *, f
         raise BadInputError(f"--to {to}: the file exists; pass --force to replace it")
     if last < first:
         raise BadInputError(f"--end {last} is before --start {first}")
-    months = sorted({traded.month for traded in sessions_between(first, last)})
+    sessions = sessions_between(first, last)
+    months = sorted({traded.month for traded in sessions})
     tables = [table for month in months if (table := lake.read(symbol, month)) is not None]
-    if not tables:
+    bars = _between(pa.concat_tables(tables), first, last) if tables else None
+    if not bars:
         raise BadInputError(
             f"the archive has no bars of {symbol} from {first} to {last}. Run `barflow status` to see it."
         )
-    bars = pa.concat_tables(tables)
-    days = bars["session_date"]
-    bars = bars.filter(pc.and_(pc.greater_equal(days, pa.scalar(first)), pc.less_equal(days, pa.scalar(last))))
+    held = {day.as_py() for day in pc.unique(bars["session_date"])}
     bars = bars.add_column(0, "symbol", pa.array([symbol] * bars.num_rows, pa.string()))
     target = to.with_name(f".{to.name}.part")
     try:
@@ -46,4 +55,9 @@ def export_bars(lake: Lake, symbol: str, first: date, last: date, to: Path, *, f
         raise BarflowError(
             f"could not write {to}: {error.strerror or error}. Choose another place with --to."
         ) from None
-    return int(bars.num_rows)
+    return Exported(bars.num_rows, tuple(traded.session_date for traded in sessions if traded.session_date not in held))
+
+
+def _between(bars: pa.Table, first: date, last: date) -> pa.Table:
+    days = bars["session_date"]
+    return bars.filter(pc.and_(pc.greater_equal(days, pa.scalar(first)), pc.less_equal(days, pa.scalar(last))))

@@ -8,12 +8,18 @@ significant digits.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
 INTERVAL = "5min"
+# Bounds of a bar, far above any real one (the highest price of a US share is below 1e6 dollars, the largest volume of a
+# session below 1e10 shares). Within them, no sum over a session overflows a 64-bit integer or a double.
+MAX_PRICE = 1e9
+MAX_VOLUME = 10**13
+# How far, as a share of the price, open or close may be outside of low and high: the noise of binary floats, such as a
+# close of 0.30000000000000004 over a high of 0.3. The SQL tables allow the same.
+OHLC_TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -66,12 +72,12 @@ class Bar:
 
     def __post_init__(self) -> None:
         prices = (self.open, self.high, self.low, self.close)
-        if not all(math.isfinite(price) and price > 0 for price in prices):
-            raise ValueError(f"a price is not a positive number: {prices}")
-        if self.low > min(prices) or self.high < max(prices):
+        if not all(0 < price <= MAX_PRICE for price in prices):
+            raise ValueError(f"a price is not a number above 0 and up to {MAX_PRICE:,.0f}: {prices}")
+        if not encloses(*prices):
             raise ValueError(f"low {self.low} and high {self.high} do not enclose open {self.open}, close {self.close}")
-        if self.volume < 0 or self.revision < 0:
-            raise ValueError(f"negative volume {self.volume} or revision {self.revision}")
+        if not 0 <= self.volume <= MAX_VOLUME or self.revision < 0:
+            raise ValueError(f"volume {self.volume} or revision {self.revision} is out of range")
         if self.ts.tzinfo is None:
             raise ValueError(f"naive time {self.ts}: a bar's open must be aware, in UTC")
 
@@ -118,6 +124,12 @@ class SessionBars:
         """Return the session with these bars, sorted by their open."""
         ordered = sorted(bars, key=lambda bar: bar.ts)
         return cls(symbol, session_date, *([getattr(bar, name) for bar in ordered] for name in ARRAYS))
+
+
+def encloses(opened: float, high: float, low: float, close: float) -> bool:
+    """Return whether low and high enclose open and close (dollars), within ``OHLC_TOLERANCE``."""
+    noise = high * OHLC_TOLERANCE
+    return low - noise <= min(opened, high, close) and max(opened, low, close) <= high + noise
 
 
 def document_key(symbol: str, session_date: date | str) -> str:

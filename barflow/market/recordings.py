@@ -2,8 +2,9 @@
 
 Two forms are read:
 
-- a CSV file with the columns ``datetime,open,high,low,close,volume,symbol``, in New York time, rows in any order;
-- a Twelve Data answer (JSON, one symbol), or a folder of them (``time_series_*.json``). An answer names its time zone.
+- a CSV file with the columns ``datetime,open,high,low,close,volume,symbol``, in New York time, rows in any order. The
+  delimiter may be a comma, a semicolon or a tab; a line ``sep=;`` and lines with ``#`` may precede the header;
+- a Twelve Data answer (JSON, one symbol) in New York time, or a folder of them (``time_series_*.json``).
 
 The reader checks the form alone. A bad bar (negative price, off-grid time, ``NaN``) stays as recorded, because the
 pipeline's validation has to see it. What cannot be read as a bar at all raises BadInputError, with its file and line.
@@ -15,14 +16,15 @@ import bisect
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import orjson
 
 from barflow.errors import BadInputError
-from barflow.market.sessions import BAR, NEW_YORK, new_york
+from barflow.market.answers import contradictions, wrong_zone
+from barflow.market.bars import INTERVAL
+from barflow.market.sessions import BAR, NEW_YORK, last_sessions, new_york, utc_now
 from barflow.market.validation import FIELD_NAMES, TIME_FORMAT, Validated, validate
 from barflow.symbols import check_symbol
 
@@ -32,6 +34,10 @@ Row = tuple[datetime, str | None, str | None, str | None, str | None, str | None
 
 VALUES = ("open", "high", "low", "close", "volume")
 COLUMNS = ("datetime", *VALUES, "symbol")
+DELIMITERS = (",", ";", "\t")
+# A last moment that is this far after all others is a stray row, if there are at least MIN_MOMENTS others.
+STRAY = timedelta(days=60)
+MIN_MOMENTS = 8
 EXPECTED = f"expected the columns {','.join(COLUMNS)}"
 
 
@@ -56,7 +62,12 @@ class Recording:
         self._opens = {symbol: [row[0] for row in rows] for symbol, rows in self._rows.items()}
         self.symbols: tuple[str, ...] = tuple(self._rows)
         self.first: datetime = min(opens[0] for opens in self._opens.values())
-        self.as_of: datetime = max(opens[-1] for opens in self._opens.values()) + BAR
+        moments = sorted({opened for opens in self._opens.values() for opened in opens})
+        self.as_of: datetime = _newest(moments, utc_now()) + BAR
+        # Rows after the clock, by symbol: too far ahead of all others to be bars of this recording.
+        self.strays = [
+            (symbol, opened) for symbol, opens in self._opens.items() for opened in opens if opened >= self.as_of
+        ]
 
     @classmethod
     def load(cls, path: str | Path) -> Recording:
@@ -75,14 +86,39 @@ class Recording:
             bars = list(_json_bars(path) if path.suffix.lower() == ".json" else _csv_bars(path))
         if not bars:
             raise BadInputError(f"recording {path} has no bars in it: give another one")
-        return cls(bars)
+        recording = cls(bars)
+        for symbol in recording.symbols:
+            clocks = [f"{new_york(opened):{TIME_FORMAT}}" for opened in recording._opens[symbol]]
+            if wrong := wrong_zone(clocks, NEW_YORK):
+                raise BadInputError(
+                    f"recording {path}, {symbol}: {wrong.message}. Nothing was stored. Record the bars in New York "
+                    "time: request them without timezone=UTC."
+                )
+        return recording
 
     @property
     def describe(self) -> str:
-        """Return its size in words: symbols, exchange-local days, bars."""
+        """Return its size in words: symbols, exchange-local days, bars. Stray rows are named."""
         opens = [opened for each in self._opens.values() for opened in each]
         days = len({new_york(opened).date() for opened in opens})
-        return f"{len(self.symbols)} symbols, {days} sessions, {len(opens)} bars"
+        size = f"{len(self.symbols)} symbols, {days} sessions, {len(opens)} bars"
+        if not self.strays:
+            return size
+        symbol, opened = self.strays[0]
+        more = f" and {len(self.strays) - 1} more" if self.strays[1:] else ""
+        return (
+            f"{size}; left out as too far ahead of the others: {symbol} {new_york(opened):%Y-%m-%d %H:%M} "
+            f"New York{more}"
+        )
+
+    @property
+    def sessions(self) -> int:
+        """Return how many of the newest sessions a tick has to request to receive every bar up to ``as_of``."""
+        return sum(item.closes > self.first for item in last_sessions(self.as_of, 1_000_000)) + 1
+
+    def held(self, symbol: str, until: datetime) -> int:
+        """Return how many bars of the symbol open before ``until`` (UTC)."""
+        return bisect.bisect_left(self._opens.get(symbol, []), until)
 
     def knows(self, symbol: str) -> bool:
         """Return whether it holds a bar of the symbol."""
@@ -100,29 +136,51 @@ def validate_rows(symbol: str, rows: Sequence[Row], now: datetime) -> Validated:
     return validate(symbol, {}, values, now)
 
 
+def _newest(moments: Sequence[datetime], now: datetime) -> datetime:
+    """Return the last of the sorted moments that is neither in the future nor far after all others."""
+    last = len(moments) - 1
+    while last and (moments[last] > now or (last >= MIN_MOMENTS and moments[last] - moments[last - 1] > STRAY)):
+        last -= 1
+    return moments[last]
+
+
 def _open(row: Row) -> datetime:
     return row[0]
 
 
 def _csv_bars(path: Path) -> Iterator[tuple[str, Row]]:
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    file = io.StringIO(_text(path), newline="")
+    first, skipped = _header(file)
+    delimiter = max(DELIMITERS, key=first.count)
+    header = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    places = _places(path, header)
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
     try:
-        header = [name.strip().lower() for name in next(reader, [])]
-        places = _places(path, header)
         for cells in reader:
+            line = skipped + reader.line_num
             if not cells:
                 continue
             if len(cells) != len(header):
-                raise _malformed(path, reader.line_num, f"{len(cells)} columns where the header has {len(header)}")
+                raise _malformed(path, line, f"{len(cells)} columns where the header has {len(header)}")
             when, o, h, low, c, volume, symbol = (cells[place].strip() for place in places)
             if not symbol:
-                raise _malformed(path, reader.line_num, "the symbol is empty")
-            yield (
-                _symbol(symbol, path, reader.line_num),
-                (_utc(when, NEW_YORK, path, reader.line_num), o, h, low, c, volume),
-            )
+                raise _malformed(path, line, "the symbol is empty")
+            yield _symbol(symbol, path, line), (_utc(when, path, line), o, h, low, c, volume)
     except csv.Error as error:
-        raise _malformed(path, reader.line_num, str(error)) from None
+        raise _malformed(path, skipped + reader.line_num, str(error)) from None
+
+
+def _header(file: io.StringIO) -> tuple[str, int]:
+    """Read up to the header: blank lines, comments and a spreadsheet's ``sep=`` line may precede it.
+
+    Return the header and its line number.
+    """
+    number = 0
+    for number, line in enumerate(iter(file.readline, ""), 1):
+        text = line.strip().lower()
+        if text and not text.startswith(("#", "sep=")):
+            return line, number
+    return "", number
 
 
 def _places(path: Path, header: list[str]) -> list[int]:
@@ -142,16 +200,18 @@ def _json_bars(path: Path) -> list[tuple[str, Row]]:
     if isinstance(body, dict) and body.get("status") == "error":
         raise BadInputError(f"recording {path} holds an error answer, not bars: {body.get('message')}")
     try:
-        symbol, zone_name, values = body["meta"]["symbol"], body["meta"]["exchange_timezone"], list(body["values"])
+        meta, values = body["meta"], list(body["values"])
+        symbol = meta["symbol"]
     except (KeyError, TypeError):
-        needs = "meta.symbol, meta.exchange_timezone and values"
+        needs = "meta.symbol and values"
         raise BadInputError(f"recording {path} is not one symbol's answer: it needs {needs}") from None
-    try:
-        zone = ZoneInfo(str(zone_name))
-    except (ValueError, OSError, LookupError):
-        raise BadInputError(f"recording {path} names an unknown time zone: {zone_name!r}") from None
+    if found := contradictions(str(symbol), meta):
+        raise BadInputError(
+            f"recording {path} is refused: {'; '.join(item.message for item in found)}. Nothing was stored. Give "
+            f"{INTERVAL} bars of US shares or funds, in dollars."
+        )
     name = _symbol(str(symbol), path, 1, "meta")
-    return [(name, _json_row(value, zone, path, n)) for n, value in enumerate(values, 1)]
+    return [(name, _json_row(value, path, n)) for n, value in enumerate(values, 1)]
 
 
 def _symbol(text: str, path: Path, number: int, unit: str = "line") -> str:
@@ -161,13 +221,13 @@ def _symbol(text: str, path: Path, number: int, unit: str = "line") -> str:
         raise _malformed(path, number, str(error), unit) from None
 
 
-def _json_row(value: object, zone: ZoneInfo, path: Path, number: int) -> Row:
+def _json_row(value: object, path: Path, number: int) -> Row:
     if not isinstance(value, dict):
         raise _malformed(path, number, "not an object", "value")
     missing = [name for name in COLUMNS[:-1] if name not in value]
     if missing:
         raise _malformed(path, number, f"lacks {', '.join(missing)}", "value")
-    opened = _utc(str(value["datetime"]), zone, path, number, "value")
+    opened = _utc(str(value["datetime"]), path, number, "value")
     o, h, low, c, volume = (_as_text(value[name]) for name in VALUES)
     return opened, o, h, low, c, volume
 
@@ -176,11 +236,11 @@ def _as_text(value: object) -> str | None:
     return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def _utc(text: str, zone: ZoneInfo, path: Path, number: int, unit: str = "line") -> datetime:
+def _utc(text: str, path: Path, number: int, unit: str = "line") -> datetime:
     try:
         naive = datetime.fromisoformat(text)
         if naive.tzinfo is None and len(text) > len("2025-07-02") and 1900 <= naive.year < 2200:
-            return naive.replace(tzinfo=zone).astimezone(UTC)
+            return naive.replace(tzinfo=NEW_YORK).astimezone(UTC)
     except ValueError:
         pass
     raise _malformed(path, number, f"{text[:40]!r} is not a wall-clock datetime such as '2025-07-02 09:30:00'", unit)

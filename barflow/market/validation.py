@@ -15,11 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import orjson
 
 from barflow.errors import BadInputError
-from barflow.market.bars import Bar, SessionBars
+from barflow.market.answers import ANSWER_REASONS, Contradiction, contradictions, wrong_zone
+from barflow.market.bars import MAX_PRICE, MAX_VOLUME, Bar, SessionBars, encloses
 from barflow.market.sessions import BAR, Session, parse_slot, parse_slots, session
 
 MISSING_FIELD = "missing_field"
@@ -32,7 +34,8 @@ OFF_GRID = "off_grid"
 OUTSIDE_SESSION = "outside_session"
 FUTURE_BAR = "future_bar"
 CONFLICTING_DUPLICATE = "conflicting_duplicate"
-WRONG_SYMBOL = "wrong_symbol"
+PRICE_TOO_HIGH = "price_too_high"
+VOLUME_TOO_HIGH = "volume_too_high"
 
 REASONS = {
     MISSING_FIELD: "a required field is missing",
@@ -45,14 +48,16 @@ REASONS = {
     OUTSIDE_SESSION: "the exchange was closed when the bar opened",
     FUTURE_BAR: "the bar opens in the future",
     CONFLICTING_DUPLICATE: "one answer held several versions of this bar",
-    WRONG_SYMBOL: "the answer is for another symbol than the requested one",
+    PRICE_TOO_HIGH: f"a price is above {MAX_PRICE:,.0f} dollars",
+    VOLUME_TOO_HIGH: f"the volume is above {MAX_VOLUME:,} shares",
+    **ANSWER_REASONS,
 }
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
+UTC_ZONE = ZoneInfo("UTC")
 FIELD_NAMES = ("datetime", "open", "high", "low", "close", "volume")
 # Twelve Data's clock may be a little ahead of ours. Such a bar is forming, not from the future.
 CLOCK_SKEW = timedelta(seconds=60)
-MAX_VOLUME = 2**63 - 1
 JUMP = 0.05
 MAX_FLAGS = 20
 SPLIT_RATIOS = (2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 50)
@@ -79,6 +84,7 @@ class Validated:
     forming: int = 0
     repeated: int = 0  # identical duplicates within the answer
     notes: list[str] = field(default_factory=list)
+    contradictions: list[Contradiction] = field(default_factory=list)  # why the whole answer is rejected
 
     @property
     def accepted(self) -> int:
@@ -105,18 +111,28 @@ def validate(
 
     ``values`` are Twelve Data's rows in any order, with datetimes in UTC and numbers as text. A bar that opens after
     ``now`` (UTC) is from the future. ``requested_at`` (UTC, default ``now``) is when the answer was requested. A bar
-    that closed after that moment is still forming, because the answer may not hold its last trades.
+    that closed after that moment is still forming, because the answer may not hold its last trades. An answer that
+    contradicts the contract of barflow.market.answers is rejected whole.
     """
     result = Validated(symbol, len(values))
-    answered = str(meta.get("symbol") or symbol).upper()
-    if answered.split(":")[0] != symbol.split(":")[0]:
-        result.rejected = [Rejected(symbol, value, (WRONG_SYMBOL,)) for value in values]
+    found = contradictions(symbol, meta)
+    columns = None if found else _check_columns(values, now)
+    if columns is None and not found and (wrong := wrong_zone([*map(_time, values)], UTC_ZONE)):
+        found = [wrong]
+    if found:
+        result.contradictions = found
+        reasons = tuple(item.reason for item in found)
+        result.rejected = [Rejected(symbol, value, reasons) for value in values]
         return result
-    columns = _check_columns(values, now) or _check_rows(result, values, now)
+    columns = columns or _check_rows(result, values, now)
     _drop_forming(result, columns, min(now, requested_at or now))
     _split_by_session(result, columns)
     result.notes += price_jumps(columns.ts, columns.open, columns.close)
     return result
+
+
+def _time(value: Any) -> Any:
+    return value.get("datetime") if isinstance(value, Mapping) else None
 
 
 def _check_columns(values: Sequence[Any], now: datetime) -> _Columns | None:
@@ -135,7 +151,7 @@ def _check_columns(values: Sequence[Any], now: datetime) -> _Columns | None:
     clean = (
         all(map(operator.lt, ts, ts[1:]))
         and ts[-1] <= now + CLOCK_SKEW
-        and math.isfinite(sum(highs))
+        and max(highs) <= MAX_PRICE
         and min(lows) > 0
         and all(map(operator.le, lows, opens))
         and all(map(operator.le, lows, closes))
@@ -211,7 +227,9 @@ def check_row(value: Any, now: datetime) -> tuple[tuple[str, ...], Bar | None]:
     known = [price for price in prices if price is not None]
     if any(price <= 0 for price in known):
         reasons.append(NON_POSITIVE_PRICE)
-    if len(known) == 4 and (known[2] > min(known) or known[1] < max(known)):
+    if any(price > MAX_PRICE for price in known):
+        reasons.append(PRICE_TOO_HIGH)
+    if len(known) == 4 and not encloses(*known):
         reasons.append(OHLC_INCONSISTENT)
     volume = _volume(value.get("volume"), reasons)
     if reasons or ts is None or volume is None or len(known) != 4:
@@ -261,7 +279,10 @@ def _volume(value: Any, reasons: list[str]) -> int | None:
     if number < 0:
         reasons.append(NEGATIVE_VOLUME)
         return None
-    if number != int(number) or number > MAX_VOLUME:
+    if number > MAX_VOLUME:
+        reasons.append(VOLUME_TOO_HIGH)
+        return None
+    if number != int(number):
         reasons.append(NOT_A_NUMBER)
         return None
     try:

@@ -11,10 +11,10 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-from barflow.errors import BadInputError
+from barflow.errors import BadInputError, BarflowError
 from barflow.lake.partitions import Lake
 from barflow.market.bars import BAR_TABLES
 from barflow.market.sessions import BAR, utc_now
@@ -68,8 +68,9 @@ def run(
     """Load what was published since the last load. With ``full``, load everything of all symbols, or of ``symbols``.
 
     Raises BadInputError for symbols without ``full`` or without bars in the lake, BusyError while another load holds
-    the lock, BarflowError if the aggregates do not hold the same bars. Nothing is loaded then. A
-    failure after the load begins is recorded in ``ops.load_run``.
+    the lock, BarflowError if the aggregates do not hold the same bars. Nothing is loaded then. BarflowError is also
+    raised for symbols with impossible values, which are left out, after the others are loaded. A failure after the
+    load begins is recorded in ``ops.load_run``.
     """
     if symbols and not full:
         raise BadInputError(
@@ -83,15 +84,24 @@ def run(
             consumed = consumed_manifests(load.connection)
             plan = plan_full(lake, consumed, symbols) if full else plan_new(lake, consumed)
             if plan.sessions:
-                _stage(load, lake, plan, read_sql, log)
+                impossible = _stage(load, lake, plan, read_sql, log)
                 rows = load.commit(plan.touched, plan.whole, plan.manifests, started_at)
                 log(f"loaded {sum(rows.values())} rows")
             else:
                 log("nothing was published since the last load")
-                rows = {}
+                rows, impossible = {}, []
     except BaseException as error:
         record_failure(dsn, load_id, started_at, str(as_known(error)))
         raise
+    if impossible:
+        held = sorted({symbol for symbol, _ in impossible})
+        others = len({symbol for symbol, _ in plan.sessions} - {*held})
+        raise BarflowError(
+            f"{impossible[0][0]} {impossible[0][1]} holds impossible prices, volumes or averages"
+            f"{f', and {len(impossible) - 1} more sessions do' if impossible[1:] else ''}. The rows of "
+            f"{', '.join(held)} were not loaded and those loaded before are unchanged; {others} other symbols were "
+            f"loaded. Correct the bars, then run `barflow aggregate --full --symbols {','.join(held)}`."
+        )
     return AggregateReport(
         load_id,
         manifests=len(plan.manifests),
@@ -101,8 +111,8 @@ def run(
     )
 
 
-def _stage(load: Load, lake: Lake, plan: Plan, read_sql: ReadSql, log: Log) -> None:
-    """Stage the rows of all tables in the warehouse and compare their bar counts."""
+def _stage(load: Load, lake: Lake, plan: Plan, read_sql: ReadSql, log: Log) -> list[tuple[str, date]]:
+    """Stage the rows of all tables in the warehouse and check them. Return the sessions with impossible values."""
     log(f"{len(plan.touched)} sessions of {len({key[0] for key in plan.sessions})} symbols to load; starting Spark")
     from barflow.pipeline.spark import spark_session
 
@@ -116,7 +126,7 @@ def _stage(load: Load, lake: Lake, plan: Plan, read_sql: ReadSql, log: Log) -> N
         for symbol, month in sorted(plan.sessions):
             lake.read(symbol, month)  # its error names a damaged file and the fix; Spark's does not
         raise
-    load.check(plan.touched)
+    return load.check(plan.touched)
 
 
 def _copy(load: Load, spark: SparkSession, tables: Iterator[tuple[str, DataFrame]]) -> None:

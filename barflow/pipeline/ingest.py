@@ -7,7 +7,7 @@ so its memory follows the batch size, not the number of symbols. It may be kille
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -18,9 +18,10 @@ from pymongo.database import Database
 
 from barflow.alerts.tick import Alerts
 from barflow.errors import BadInputError, BarflowError, UnavailableError, VendorRefusedError
+from barflow.market.answers import ANSWER_REASONS
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import Session, last_sessions, previous_session, session, utc_now
-from barflow.market.validation import Validated, validate
+from barflow.market.validation import REASONS, Validated, validate
 from barflow.pipeline.stores import Stores
 from barflow.progress import Log
 from barflow.secrets import resolve
@@ -35,6 +36,9 @@ HOP = "ingest"
 FLUSH_BARS = 20_000
 # The newest stored session is searched in this many sessions first: today, yesterday and one holiday.
 RECENT_SESSIONS = 3
+# The code of a symbol whose received bars were all rejected.
+ALL_REJECTED = 422
+SUPPORTED = "Barflow stores regular sessions of US shares and funds, in dollars."
 Window = tuple[datetime, datetime]
 # A validated answer and the time of its request (UTC).
 Checked = tuple[datetime, Validated]
@@ -64,12 +68,13 @@ class Counts:
 
 @dataclass
 class IngestReport:
-    """What a tick did: counts, vendor errors and notes (flags) per symbol."""
+    """What a tick did: counts, errors, notes (flags) and the reasons of rejected bars, per symbol."""
 
     run_id: str
     counts: dict[str, Counts] = field(default_factory=dict)
     errors: dict[str, SymbolError] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
+    reasons: dict[str, Counter[str]] = field(default_factory=dict)
     alerts: int = 0
 
     @property
@@ -129,25 +134,44 @@ def raise_errors(report: IngestReport) -> None:
     """Raise an error if Twelve Data refused any symbol of the tick.
 
     Raises UnavailableError if no answer was usable, VendorRefusedError for the limits of the plan, BadInputError
-    for unknown symbols.
+    for unknown symbols and for those whose bars were all rejected.
     """
     if not report.errors:
         return
     errors = list(report.errors.values())
-    kept = f"{len(report.counts)} other symbols were stored." if report.counts else "Nothing was stored."
+    stored = len(report.counts.keys() - report.errors.keys())
+    kept = f"{stored} other symbols were stored." if stored else "Nothing was stored."
     unanswered = [item for item in errors if item.code >= 500]
-    beyond_plan = [item for item in errors if item not in unanswered and "plan" in item.message.lower()]
-    unknown = [item for item in errors if item not in unanswered and item not in beyond_plan]
+    rejected = [item for item in errors if item.code == ALL_REJECTED]
+    refused = [item for item in errors if item not in unanswered and item not in rejected]
+    beyond_plan = [item for item in refused if "plan" in item.message.lower()]
+    unknown = [item for item in refused if item not in beyond_plan]
     kinds: list[tuple[list[SymbolError], type[BarflowError], str, str]] = [
         (beyond_plan, VendorRefusedError, "Twelve Data refused", "Choose symbols of your plan"),
         (unknown, BadInputError, "Twelve Data does not know", "Check the spelling"),
+        (rejected, BadInputError, "Every bar was rejected for", "See `barflow rejected list`"),
         (unanswered, UnavailableError, "Twelve Data gave no usable answer for", "Wait a minute"),
     ]
     found = [kind for kind in kinds if kind[0]]
     said = [f"{start} {'; '.join(map(_named, items))}." for items, _, start, _ in found]
+    if rejected:
+        said.append(SUPPORTED)
     (_, error, _, advice), *others = found
     todo = "".join(f", {other.lower()}" for *_, other in others)
     raise error(f"{' '.join(said)} {kept} {advice}{todo}, then run again.")
+
+
+def _add_rejections(report: IngestReport) -> None:
+    """Add an error for each symbol whose received bars were all rejected, with the commonest reasons."""
+    for symbol, counts in report.counts.items():
+        if not counts.received or counts.rejected < counts.received:
+            continue
+        whole = [note for note in report.notes.get(symbol, ()) if note.partition(":")[0] in ANSWER_REASONS]
+        common = [
+            f"{count} of {counts.received} {reason}, {REASONS[reason]}"
+            for reason, count in report.reasons[symbol].most_common(2)
+        ]
+        report.errors[symbol] = SymbolError(symbol, ALL_REJECTED, "; ".join(dict.fromkeys(whole or common)))
 
 
 def _named(error: SymbolError) -> str:
@@ -208,6 +232,7 @@ class Ingest:
         except BaseException as error:
             self._close(report, FAILED, error)
             raise
+        _add_rejections(report)
         self._close(report, report.outcome)
         return report
 
@@ -312,8 +337,11 @@ class Ingest:
                     f"{checked.symbol}: the tick's bars do not add up ({counts}). They are stored. Please report this."
                 )
             report.counts.setdefault(checked.symbol, Counts()).add(counts)
-            if checked.notes:
-                report.notes.setdefault(checked.symbol, []).extend(checked.notes)
+            reasons = report.reasons.setdefault(checked.symbol, Counter())
+            reasons.update(reason for item in checked.rejected for reason in item.reasons)
+            notes = [*checked.notes, *(f"{item.reason}: {item.message}" for item in checked.contradictions)]
+            if notes:
+                report.notes.setdefault(checked.symbol, []).extend(notes)
 
     def _save(self, sessions: list[tuple[SessionBars, datetime]], run_id: str) -> Mapping[str, Saved]:
         """Store sessions, each with the time of its request, and evaluate alerts on them."""

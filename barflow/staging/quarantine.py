@@ -17,9 +17,10 @@ from pymongo import UpdateOne
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
+from barflow.market.answers import ANSWER_REASONS
 from barflow.market.bars import Bar, SessionBars
 from barflow.market.sessions import utc_now
-from barflow.market.validation import CONFLICTING_DUPLICATE, WRONG_SYMBOL, Rejected, check_row
+from barflow.market.validation import CONFLICTING_DUPLICATE, Rejected, check_row
 from barflow.staging.connection import DUPLICATE_KEY, Document, mongo_errors
 from barflow.staging.sessions import Staging
 
@@ -30,7 +31,7 @@ MAX_NESTED = 50
 TOO_DEEP = "nested too deeply to be stored"
 JSON, CUT = "json", "cut"  # how a payload is stored that is not stored as it is
 # Reasons that depend on the whole answer. Checking the row alone again cannot clear them.
-REASONS_OF_ANSWERS = {CONFLICTING_DUPLICATE, WRONG_SYMBOL}
+REASONS_OF_ANSWERS = {CONFLICTING_DUPLICATE, *ANSWER_REASONS}
 
 
 @dataclass

@@ -18,7 +18,7 @@ import requests
 from pydantic import SecretStr
 
 from barflow.market.sessions import parse_slot, utc_now
-from barflow.twelvedata.calls import Answer, Calls, OnRaw, Page, Result, SymbolError, as_text
+from barflow.twelvedata.calls import UNUSABLE, Answer, Calls, OnRaw, Page, Result, SymbolError, as_text
 from barflow.twelvedata.credits import Credits
 from barflow.twelvedata.http import Http, RawResponse
 
@@ -99,6 +99,9 @@ class TwelveDataClient:
                 newer_pages = newer.pop(result.symbol, None)
                 if isinstance(result, SymbolError):
                     yield result
+                    continue
+                if newer_pages and result.values and result.meta != newer_pages.meta:
+                    yield SymbolError(result.symbol, UNUSABLE, "the pages of its answer contradict each other")
                     continue
                 answer = _joined(newer_pages, result, page_end) if newer_pages else result
                 oldest = _oldest_bar(result.values) if len(result.values) >= self._page_rows else None

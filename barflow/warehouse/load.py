@@ -18,7 +18,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from barflow.errors import BarflowError
-from barflow.market.bars import BAR_TABLES
+from barflow.market.bars import BAR_TABLES, MAX_PRICE, MAX_VOLUME, OHLC_TOLERANCE
 from barflow.warehouse.connection import connect, locked, warehouse_errors
 
 if TYPE_CHECKING:
@@ -42,6 +42,12 @@ DROP_STAGED = sql.SQL("drop table if exists {}").format(
 SAME_DAY = sql.SQL("t.bar_start >= {day} and t.bar_start < {day} + interval '1 day'").format(
     day=sql.SQL("(k.session_date::timestamp at time zone 'UTC')")
 )
+# What is true of every row of the bar tables: the bounds of barflow.market.bars, and low <= vwap <= high.
+POSSIBLE = sql.SQL(
+    "low > 0 and high <= {price} and volume between 0 and bar_count * {volume} and bar_count between 1 and "
+    "expected_bars and low <= least(open, close) * (1 + {noise}) and high * (1 + {noise}) >= greatest(open, close) "
+    "and (vwap is null or vwap between low * (1 - {rounding}) and high * (1 + {rounding}))"
+).format(price=MAX_PRICE, volume=MAX_VOLUME, noise=OHLC_TOLERANCE, rounding=1e-9)
 Keys = Sequence[tuple[str, date]]
 
 
@@ -53,6 +59,7 @@ class Load:
         self.connection = connection
         self._copied: dict[str, list[int]] = {}
         self._rows: dict[str, int] = {}
+        self._held: list[str] = []  # the symbols that the commit leaves out
 
     @classmethod
     @contextmanager
@@ -92,20 +99,27 @@ class Load:
         self._copied[table] = [row.part for row in copied]
         self._rows[table] = sum(row.rows for row in copied)
 
-    def check(self, keys: Keys) -> None:
-        """Check that all staged bar tables have the same number of bars in each session.
+    def check(self, keys: Keys) -> list[tuple[str, date]]:
+        """Check that all staged bar tables have the same number of bars in each session, and only possible values.
 
-        Raises BarflowError for the first session that differs. Nothing is loaded then.
+        Return the sessions with an impossible value. The commit leaves out the rows of their symbols, whose metrics
+        depend on them. Raises BarflowError for the first session whose numbers differ. Nothing is loaded then.
         """
-        with warehouse_errors("count the staged rows"):
-            counts = {name: self._staged_bars(name) for name in BAR_TABLES}
+        with warehouse_errors("check the staged rows"):
+            staged = {name: self._staged_sessions(name) for name in BAR_TABLES}
+        impossible: set[tuple[str, date]] = set()
         for symbol, day in keys:
-            found = {name: counts[name].get((symbol, day), 0) for name in BAR_TABLES}
+            sessions = {name: staged[name].get((symbol, day), (0, True)) for name in BAR_TABLES}
+            found = {name: bars for name, (bars, _) in sessions.items()}
+            if not all(possible for _, possible in sessions.values()):
+                impossible.add((symbol, day))
             if len(set(found.values())) > 1 or not found["bar_5min"]:
                 raise BarflowError(
                     f"{symbol} {day}: the aggregates do not hold the same bars ({found}). Nothing was loaded. "
                     "Run `barflow aggregate` again. If it fails again, run `barflow process --full` first."
                 )
+        self._held = sorted({symbol for symbol, _ in impossible})
+        return sorted(impossible)
 
     def commit(
         self, keys: Keys, whole: Iterable[str], manifests: Sequence[str], started_at: datetime
@@ -113,8 +127,11 @@ class Load:
         """Replace the touched rows and write the ledger row, in one transaction. Return the rows by table.
 
         ``keys`` are the (symbol, session_date) pairs whose bars are replaced. Every row of the symbols in ``whole`` is
-        replaced. A metrics row is replaced only if a new one is staged.
+        replaced. A metrics row is replaced only if a new one is staged. The rows of a symbol with an impossible value
+        stay as they are.
         """
+        keys = [key for key in keys if key[0] not in self._held]
+        whole = [symbol for symbol in whole if symbol not in self._held]
         with warehouse_errors("commit the load"), self.connection.transaction():
             run = self.connection.execute
             run("create temp table touched (symbol text, session_date date) on commit drop")
@@ -124,7 +141,10 @@ class Load:
             run("analyze touched")
             for name in TABLES:
                 table, staged = sql.Identifier("market", name), sql.Identifier("load", name)
-                run(sql.SQL("delete from {} where symbol = any(%s)").format(table), [list(whole)])
+                run(sql.SQL("delete from {} where symbol = any(%s)").format(table), [whole])
+                if self._held:
+                    left_out = run(sql.SQL("delete from {} where symbol = any(%s)").format(staged), [self._held])
+                    self._rows[name] -= left_out.rowcount
                 if name == METRICS:
                     run(sql.SQL("delete from {} t using {} k where {}").format(table, staged, SAME_SESSION))
                 else:
@@ -160,10 +180,14 @@ class Load:
         )
         return [column for (column,) in found]
 
-    def _staged_bars(self, name: str) -> dict[tuple[str, date], int]:
-        statement = sql.SQL("select symbol, session_date, sum(bar_count) from {} where part = any(%s) group by 1, 2")
-        rows = self.connection.execute(statement.format(sql.Identifier("load", name)), [self._copied[name]])
-        return {(symbol, day): int(bars) for symbol, day, bars in rows}
+    def _staged_sessions(self, name: str) -> dict[tuple[str, date], tuple[int, bool]]:
+        """Return by staged session the number of 5-minute bars, and whether every row's values are possible."""
+        statement = sql.SQL(
+            "select symbol, session_date, sum(bar_count), bool_and(({}) is true) from {} where part = any(%s) "
+            "group by 1, 2"
+        ).format(POSSIBLE, sql.Identifier("load", name))
+        rows = self.connection.execute(statement, [self._copied[name]])
+        return {(symbol, day): (int(bars), possible) for symbol, day, bars, possible in rows}
 
 
 def record_failure(dsn: str, load_id: str, started_at: datetime, error: str) -> None:

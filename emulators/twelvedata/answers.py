@@ -17,7 +17,7 @@ from emulators.twelvedata.credits import Credits
 from emulators.twelvedata.errors import Refusal
 from emulators.twelvedata.faults import apply_fault
 from emulators.twelvedata.query import INTERVAL, Query, parse
-from emulators.twelvedata.switches import VALUE_KINDS, Fault, Switches
+from emulators.twelvedata.switches import META_FAULTS, VALUE_KINDS, Fault, Switches
 from emulators.twelvedata.values import Values
 
 # The vendor's public key, valid for a few symbols only.
@@ -132,14 +132,18 @@ class Answers:
         if not bars:
             raise errors.no_data(requested, INTERVAL)
         own = [fault for fault in faults if fault.kind in VALUE_KINDS and fault.symbol in (None, requested.upper())]
-        named = next((fault.text or "WRONG" for fault in own if fault.kind == "wrong_symbol"), symbol)
+        meta = _meta(symbol)
+        for fault in own:
+            if fault.kind in META_FAULTS:
+                name, wrong = META_FAULTS[fault.kind]
+                meta[name] = fault.text or wrong
         joined = b"[%b]" % b",".join(bars)
         if own:
             values = orjson.loads(joined)
             for fault in own:
                 apply_fault(values, fault, query.zone, now)
             joined = orjson.dumps(values)
-        return b'{"meta":%b,"values":%b,"status":"ok"}' % (orjson.dumps(_meta(named)), joined)
+        return b'{"meta":%b,"values":%b,"status":"ok"}' % (orjson.dumps(meta), joined)
 
 
 def injected_error(fault: Fault) -> Refusal:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from barflow.market.sessions import new_york, sessions_between
+from barflow.market.sessions import NEW_YORK, new_york, sessions_between
 from emulators.twelvedata.switches import Fault
 
 Value = dict[str, str | None]
@@ -91,6 +91,14 @@ def _negative_volume(target: Target) -> None:
     target.bar["volume"] = "-100"
 
 
+def _huge_price(target: Target) -> None:
+    target.bar["high"] = "1.7e308"
+
+
+def _huge_volume(target: Target) -> None:
+    target.bar["volume"] = str(2**63 - 1)
+
+
 def _bad_timestamp(target: Target) -> None:
     target.bar["datetime"] = f"{(target.bar['datetime'] or '')[:10]} 25:61:00"
 
@@ -123,6 +131,12 @@ def _future_bar(target: Target) -> None:
     target.bar["datetime"] = _local_text(next(future).slots[12].astimezone(UTC), target.zone)
 
 
+def _new_york_times(target: Target) -> None:
+    for value in target.values:
+        moment = datetime.fromisoformat(value["datetime"] or "").replace(tzinfo=target.zone)
+        value["datetime"] = _local_text(moment, NEW_YORK)
+
+
 CHANGES: dict[str, Callable[[Target], None]] = {
     "duplicate": _duplicate,
     "conflicting_duplicate": _conflicting_duplicate,
@@ -135,6 +149,9 @@ CHANGES: dict[str, Callable[[Target], None]] = {
     "negative_price": _negative_price,
     "high_below_low": _high_below_low,
     "negative_volume": _negative_volume,
+    "huge_price": _huge_price,
+    "huge_volume": _huge_volume,
+    "new_york_times": _new_york_times,
     "bad_timestamp": _bad_timestamp,
     "off_grid": _off_grid,
     "outside_session": _outside_session,

@@ -44,10 +44,26 @@ ValueFault = Literal[
     "future_bar",
     "giant_row",  # `field` has `size` characters
     "nested_row",  # `field` is a list within lists, `size` deep
-    "wrong_symbol",  # `meta` contains another symbol, `text`
+    "huge_price",
+    "huge_volume",
+    "new_york_times",  # times in New York, whatever zone was requested
+    # `meta` contains `text`, or another value than a US share's 5-minute bars have
+    "wrong_symbol",
+    "wrong_interval",
+    "wrong_currency",
+    "wrong_exchange",
+    "wrong_type",
 ]
 FaultKind = AnswerFault | ValueFault
 KINDS: tuple[str, ...] = get_args(AnswerFault) + get_args(ValueFault)
+# By fault of `meta`: the field that it changes, and the value that it puts there by default.
+META_FAULTS = {
+    "wrong_symbol": ("symbol", "WRONG"),
+    "wrong_interval": ("interval", "1h"),
+    "wrong_currency": ("currency", "CAD"),
+    "wrong_exchange": ("exchange_timezone", "Europe/London"),
+    "wrong_type": ("type", "Digital Currency"),
+}
 VALUE_KINDS = frozenset(get_args(ValueFault))
 
 

@@ -16,9 +16,11 @@ from pymongo.database import Database
 from ticks import SYMBOLS, answer, as_value, counts, expected, ingest, scripted, stored, utc
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, reset
 
+from barflow.errors import BadInputError
 from barflow.market.sessions import BAR, sessions_between, utc_now
 from barflow.market.validation import REASONS
 from barflow.operations.expiry import expire_rejected
+from barflow.pipeline.ingest import raise_errors
 from barflow.pipeline.replay import replay_rejected
 from barflow.staging.connection import Document, connect
 from barflow.staging.quarantine import MAX_PAYLOAD_BYTES, Quarantine, received_row
@@ -46,9 +48,16 @@ REASON_OF = {
     "outside_session": ("outside_session", 1),
     "future_bar": ("future_bar", 1),
     "conflicting_duplicate": ("conflicting_duplicate", 1),
+    "huge_price": ("price_too_high", 1),
+    "huge_volume": ("volume_too_high", 1),
+    "new_york_times": ("wrong_time_zone", 78),
     "wrong_symbol": ("wrong_symbol", 78),
     "giant_row": ("ohlc_inconsistent", 1),
     "nested_row": ("not_a_number", 1),
+    "wrong_interval": ("wrong_interval", 78),
+    "wrong_currency": ("wrong_currency", 78),
+    "wrong_exchange": ("wrong_exchange", 78),
+    "wrong_type": ("wrong_type", 78),
 }
 
 
@@ -75,7 +84,11 @@ def test_a_rejected_bar_is_stored_with_its_code_and_payload_and_the_others_as_ba
         assert received_row(item) in sent, "exactly as received"
         assert (item["symbol"], item["run_id"], item["replayed_at"]) == ("AAPL", report.run_id, None)
     bars = expected(MARKET, "AAPL", DAY_OPENS, DAY_CLOSES)
-    assert stored(database, "AAPL") == {} if lost == 78 else {ts: v for ts, v in bars.items() if ts != SPOILED}
+    assert stored(database, "AAPL") == {ts: v for ts, v in bars.items() if lost == 1 and ts != SPOILED}
+    assert report.outcome == ("partial" if lost == 78 else "succeeded")
+    if lost == 78:
+        with pytest.raises(BadInputError, match=f"Every bar was rejected for AAPL .*{reason}.* 1 other symbols were"):
+            raise_errors(report)
 
 
 @pytest.mark.parametrize(("kind", "note"), [("duplicate", None), ("unordered", "unordered: the answer was sorted")])
@@ -245,15 +258,15 @@ def test_an_interrupted_replay_may_be_repeated(database: Mongo, monkeypatch: pyt
     assert replay(database) == {"stored": 2, "unchanged": 1, "refused": {}}
 
 
-def test_a_reason_that_depends_on_the_whole_answer_stays(market: TwelveDataEmulator, database: Mongo) -> None:
+@pytest.mark.parametrize("kind", [kind for kind, (_, lost) in REASON_OF.items() if lost == 78])
+def test_a_reason_that_depends_on_the_whole_answer_stays(
+    market: TwelveDataEmulator, database: Mongo, kind: Any
+) -> None:
     market.switches.fail("conflicting_duplicate", symbol="AAPL")
-    market.switches.fail("wrong_symbol", symbol="MSFT")
+    market.switches.fail(kind, symbol="MSFT")
     ingest(market, database, history=1).tick(SYMBOLS)
-    assert replay(database) == {
-        "stored": 0,
-        "unchanged": 0,
-        "refused": {"conflicting_duplicate": 2, "wrong_symbol": 78},
-    }
+    refused = {"conflicting_duplicate": 2, REASON_OF[kind][0]: 78}
+    assert replay(database) == {"stored": 0, "unchanged": 0, "refused": refused}
     assert Quarantine(database).counts() == {"AAPL": 2, "MSFT": 78}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ BODY = (
     '"open":"211.49001","high":"211.75","low":"211.28000","close":"211.70000","volume":"686900"}],"status":"ok"}'
 )
 ROW = (datetime(2025, 7, 2, 15, 30, tzinfo=UTC), "211.49001", "211.75", "211.28000", "211.70000", "686900")
+CASES = Path(__file__).parents[1] / "cases"
 ALWAYS = (datetime(1990, 1, 1, tzinfo=UTC), datetime(2090, 1, 1, tzinfo=UTC))
 
 
@@ -106,10 +107,38 @@ def test_wall_time_becomes_utc_on_both_sides_of_a_dst_change(csv_file: Path, wal
     assert bars.first == datetime.fromisoformat(utc)
 
 
-def test_an_answer_is_read_in_its_own_time_zone(tmp_path: Path) -> None:
-    answer = tmp_path / "time_series_SBIN.json"
-    answer.write_text(BODY.replace("America/New_York", "Asia/Kolkata"))
-    assert Recording.load(answer).first == datetime(2025, 7, 2, 6, 0, tzinfo=UTC)
+@pytest.mark.parametrize("before", ["", "sep=;\n", "# exported\n\n", "\n"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_other_delimiters_and_lines_before_the_header_are_read(csv_file: Path, before: str, delimiter: str) -> None:
+    csv_file.write_text(before + f"{HEADER}\r\n{GOOD}\r\n".replace(",", delimiter))
+    assert Recording.load(csv_file).rows("AAPL", *ALWAYS) == [ROW]
+    csv_file.write_text(before + f"{HEADER}\n{GOOD}\n{GOOD},x\n".replace(",", delimiter))
+    assert f"line {before.count(chr(10)) + 3}: 8 columns" in message_of(csv_file)
+
+
+@pytest.mark.parametrize(
+    ("case", "sessions", "bars", "strays"),
+    [
+        ("far_future_row", 4, {"AAPL": 9}, "AAPL 2026-12-31 09:30 New York"),
+        ("far_future_row_2099", 4, {"AAPL": 9}, "AAPL 2099-12-31 09:30 New York"),
+        ("delisted_mid_window", 63, {"OLDCO": 12, "AAPL": 6}, None),
+        ("more_than_20_sessions", 42, {"AAPL": 82}, None),
+    ],
+)
+def test_the_clock_is_the_last_bar_and_a_stray_row_is_named(
+    case: str, sessions: int, bars: dict[str, int], strays: str | None
+) -> None:
+    recording = Recording.load(CASES / f"{case}.csv")
+    assert recording.as_of.date() == date(2025, 7, 30)
+    assert recording.sessions == sessions
+    assert {symbol: recording.held(symbol, recording.as_of) for symbol in recording.symbols} == bars
+    assert ("left out" in recording.describe) == bool(strays)
+    assert strays is None or strays in recording.describe
+
+
+def test_a_recording_with_few_bars_far_apart_has_no_stray_row(csv_file: Path) -> None:
+    later = GOOD.replace("2025-07-02", "2025-12-02")
+    assert load_csv(csv_file, HEADER, GOOD, later).strays == []
 
 
 @pytest.mark.parametrize(
@@ -174,7 +203,7 @@ def test_an_unreadable_csv_is_rejected_in_one_line(csv_file: Path, content: str 
         ("[1, 2]", "is not one symbol's answer"),
         ('{"AAPL": {}}', "is not one symbol's answer"),
         ('{"code":404,"message":"no such symbol","status":"error"}', "holds an error answer, not bars: no such symbol"),
-        (BODY.replace("America/New_York", "Mars/Olympus"), "unknown time zone: 'Mars/Olympus'"),
+        (BODY.replace("America/New_York", "Mars/Olympus"), "exchange Mars/Olympus instead of America/New_York"),
         (BODY.replace('"close":"211.70000",', ""), "value 1: lacks close"),
         (BODY.replace("2025-07-02 11:30:00", "soon"), "value 1: 'soon' is not a wall-clock datetime"),
         (BODY.replace('[{"datetime"', '[7,{"datetime"'), "value 1: not an object"),

@@ -1,0 +1,91 @@
+"""Answers that look right and are not: each is refused by name, and nothing of it is stored."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from pymongo.database import Database
+from ticks import ingest
+
+from barflow.errors import BadInputError
+from barflow.market.recordings import Recording, validate_rows
+from barflow.pipeline.ingest import raise_errors
+from barflow.staging.connection import Document
+from emulators.twelvedata.server import TwelveDataEmulator
+
+CASES = Path(__file__).parents[1] / "cases"
+
+
+@pytest.mark.parametrize(
+    ("case", "says"),
+    [
+        ("json_1h", "interval 1h instead of 5min"),
+        ("json_1min", "interval 1min instead of 5min"),
+        ("json_lse", "currency GBp instead of USD; exchange Europe/London instead of America/New_York"),
+        ("json_tsx", "currency CAD instead of USD; exchange America/Toronto instead of America/New_York"),
+        (
+            "json_utc_asked",
+            "only 90 of 234 times are in a session as America/New_York, which is stated, and all as UTC",
+        ),
+    ],
+)
+def test_a_recorded_answer_that_contradicts_the_contract_is_refused_by_name(case: str, says: str) -> None:
+    with pytest.raises(BadInputError) as error:
+        Recording.load(CASES / case)
+    assert says in str(error.value)
+    assert "Nothing was stored" in str(error.value)
+
+
+def test_a_csv_of_utc_times_is_refused(tmp_path: Path) -> None:
+    lines = [f"2025-07-30 {13 + n // 12}:{n % 12 * 5:02},1,1,1,1,1,AAPL" for n in range(6, 84)]
+    path = tmp_path / "utc.csv"
+    path.write_text("\n".join(["datetime,open,high,low,close,volume,symbol", *lines]))
+    with pytest.raises(BadInputError, match="AAPL: only 30 of 78 times are in a session as America/New_York"):
+        Recording.load(path)
+
+
+@pytest.mark.parametrize(
+    ("case", "stored", "says"),
+    [
+        ("crypto_24_7.csv", [], "BTC/USD (300 of 300 outside_session, the exchange was closed when the bar opened"),
+        ("price_huge.csv", ["TSLA"], "AAPL (9 of 9 price_too_high, a price is above 1,000,000,000 dollars)"),
+        ("vol_sentinel2.csv", ["TSLA"], "AAPL (2 of 2 volume_too_high, the volume is above 10,000,000,000,000 shares)"),
+    ],
+)
+def test_a_symbol_whose_bars_are_all_rejected_is_an_error_of_the_symbol(
+    database: Database[Document], case: str, stored: list[str], says: str
+) -> None:
+    recording = Recording.load(CASES / case)
+    with TwelveDataEmulator(recording) as api:
+        report = ingest(api, database, clock=lambda: recording.as_of).tick(recording.symbols)
+    assert report.outcome == "partial"
+    with pytest.raises(BadInputError) as error:
+        raise_errors(report)
+    assert f"Every bar was rejected for {says}" in str(error.value)
+    assert "Barflow stores regular sessions of US shares and funds, in dollars." in str(error.value)
+    assert database["bars"].distinct("symbol") == stored
+    total = report.total
+    assert total.received == sum(len(recording.rows(name, *ALWAYS)) for name in recording.symbols)
+    assert total.balanced
+
+
+ALWAYS = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+
+
+def test_absurd_volumes_of_some_bars_leave_the_other_bars() -> None:
+    recording = Recording.load(CASES / "vol_sentinel.csv")
+    for symbol in recording.symbols:
+        rows = recording.rows(symbol, *ALWAYS)
+        result = validate_rows(symbol, rows, recording.as_of)
+        assert {reason for item in result.rejected for reason in item.reasons} <= {"volume_too_high"}
+        assert result.accepted + len(result.rejected) == len(rows)
+    assert result.accepted == len(rows), "TSLA is whole"
+
+
+def test_float_noise_is_stored_as_received() -> None:
+    rows = Recording.load(CASES / "ulp.csv").rows("AAPL", *ALWAYS)
+    [session] = validate_rows("AAPL", rows, ALWAYS[1]).sessions.values()
+    assert dataclasses.astuple(session)[4:7] == ([0.3, 0.31], [0.29, 0.29], [0.30000000000000004, 0.3])
