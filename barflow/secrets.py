@@ -8,6 +8,7 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from barflow.errors import BadInputError, UnavailableError, aws_error_code
+from barflow.text import clean
 
 SCHEME = "secretsmanager:"
 DSN = "dsn"
@@ -34,7 +35,7 @@ def resolve(setting: SecretStr | None, name: str) -> str:
 
     try:
         body: str = boto3.client("secretsmanager").get_secret_value(SecretId=secret_id)["SecretString"]
-        return _part(body, key) if key else body.strip()
+        text = _part(body, key) if key else body
     except (BotoCoreError, ClientError) as error:
         raise UnavailableError(
             f"{name}: the secret {secret_id} cannot be read ({aws_error_code(error)}). "
@@ -45,6 +46,10 @@ def resolve(setting: SecretStr | None, name: str) -> str:
         raise BadInputError(
             f"{name}: the secret {secret_id} {missing}. Store it again as the runbook describes."
         ) from None
+    try:
+        return clean(text)
+    except ValueError as error:
+        raise BadInputError(f"{name}: the value in the secret {secret_id} {error}. Store it again.") from None
 
 
 def reference(text: str) -> str:
@@ -61,8 +66,11 @@ def _part(body: str, key: str) -> str:
     """Return one key of a secret's JSON, or the DSN that its keys describe."""
     found = json.loads(body)
     kind, _, database = key.partition("/")
+    if not isinstance(found, dict):
+        raise TypeError(key)
     if kind != DSN:
         return str(found[key])
-    parts = (found["username"], found["password"], database or found["dbname"])
-    user, password, name = (quote(part, safe="") for part in parts)
-    return f"postgresql://{user}:{password}@{found['host']}:{found['port']}/{name}?sslmode=require"
+    found |= {"dbname": database} if database else {}
+    parts = [found[name] for name in ("username", "password", "dbname", "host", "port")]
+    user, password, name, host, port = (quote(clean(str(part)), safe="") for part in parts)
+    return f"postgresql://{user}:{password}@{host}:{port}/{name}?sslmode=require"

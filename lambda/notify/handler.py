@@ -65,5 +65,6 @@ def as_text(message: dict[str, Any]) -> str:
 
 def _token() -> str | None:
     """Return the Slack token, or None before an operator has stored it."""
-    secret: str = boto3.client("secretsmanager").get_secret_value(SecretId=os.environ["SLACK_SECRET"])["SecretString"]
-    return secret if secret.startswith(TOKEN_PREFIX) else None
+    secret = boto3.client("secretsmanager").get_secret_value(SecretId=os.environ["SLACK_SECRET"])["SecretString"]
+    token: str = secret.strip()
+    return token if token.startswith(TOKEN_PREFIX) else None
