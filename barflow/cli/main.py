@@ -20,6 +20,7 @@ from barflow.cli.alerts import alerts_app
 from barflow.cli.common import Env, Json, State, Symbols, log, opened, out, parse_day, print_json, show_result
 from barflow.cli.rejected import rejected_app
 from barflow.cli.rooms import room_commands
+from barflow.cli.streams import accept_every_character
 from barflow.cli.verify import compare, verify
 from barflow.errors import BadInputError, BarflowError
 from barflow.settings import load_settings, parse_symbols
@@ -69,6 +70,7 @@ app.command(epilog="Example:  barflow verify --env dev --only tick,rows")(verify
 
 def main() -> None:
     """Run the command line. Print every error in one line and exit with the code of its kind."""
+    accept_every_character()
     if region := os.environ.get(
         "AWS_REGION"
     ):  # boto3 reads only the other variable, the CDK and AWS's CLI this one first

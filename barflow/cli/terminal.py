@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,9 +12,12 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from barflow.cli.common import print_json
+from barflow.errors import BadInputError
 from barflow.market.sessions import new_york, session_at
 from barflow.pipeline.ingest import Counts, IngestReport
 from barflow.pipeline.status import SymbolStatus, is_fresh
@@ -53,12 +55,13 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], style: str)
         writer.writerow(columns)
         writer.writerows(rows)
     elif style == "json":
-        found = [dict(zip(columns, row, strict=True)) for row in rows]
-        sys.stdout.write(json.dumps(found, default=str) + "\n")
+        if len(set(columns)) < len(columns):
+            raise BadInputError("two columns have the same name: name one of them with AS, or choose --format csv")
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
-        shown = table("", columns, left=len(columns))
+        shown = table("", [*map(escape, columns)], left=len(columns))
         for row in rows:
-            shown.add_row(*map(cell, row))
+            shown.add_row(*(escape(cell(value)) for value in row))
         console().print(shown)
         console().print(f"({len(rows)} rows)" if len(rows) != 1 else "(1 row)")
 
@@ -82,7 +85,7 @@ def show_tick(report: IngestReport, as_json: bool) -> None:
         symbols = {symbol: asdict(counts) for symbol, counts in report.counts.items()}
         errors = {symbol: item.message for symbol, item in report.errors.items()}
         body = {"run_id": report.run_id, "symbols": symbols, "errors": errors, "notes": report.notes}
-        sys.stdout.write(json.dumps(body) + "\n")
+        print_json(body)
         return
     names = tuple(vars(Counts()))
     shown = table(f"run {report.run_id}", ("symbol", *names))
@@ -170,6 +173,7 @@ def show_rejected(documents: Sequence[Mapping[str, Any]]) -> None:
         payload = item["payload"]
         bar = payload.get("datetime", "") if isinstance(payload, dict) else payload
         seen = f"{item['seen_at']:%Y-%m-%d %H:%M}"
-        shown.add_row(item["_id"][:8], item["symbol"], ", ".join(item["reasons"]), str(bar), seen, str(item["times"]))
+        found = (item["_id"][:8], item["symbol"], ", ".join(item["reasons"]), str(bar), seen, str(item["times"]))
+        shown.add_row(*map(escape, found))
     console().print(shown)
     console().print("`barflow rejected show ID` prints the payload; `barflow rejected replay` validates them again")
