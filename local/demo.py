@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import sys
 import threading
@@ -13,9 +11,13 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
+from rich.markup import escape
+
 from barflow.alerts.rules import load_rules
+from barflow.cli.common import print_json
 from barflow.cli.terminal import BAD, OK, console, table, ticking
 from barflow.errors import BadInputError
 from barflow.market.recordings import Recording
@@ -109,8 +111,7 @@ def run_demo(
         outcome = _flow(stores, opened, chosen, log)
         page = _report(stores, outcome)
         if as_json:
-            sys.stdout.write(json.dumps(outcome.to_json()) + "\n")
-            sys.stdout.flush()
+            print_json(outcome.to_json())
         else:
             _show(stores, outcome, page)
         if serving:
@@ -137,7 +138,7 @@ def _open_state(replay: Path | None, path: Path | None, live: bool, log: Log) ->
         source = {"kind": "replay", "path": str(replay.resolve())}
         as_of, known = recording.as_of, recording.symbols
         log(f"replaying {recording.describe}")
-    elif os.environ.get("TWELVEDATA_API_KEY"):
+    elif load_settings().twelvedata_api_key:
         if live:
             raise BadInputError(
                 "--live plays synthetic or recorded bars, and TWELVEDATA_API_KEY asks for the real ones. "
@@ -212,7 +213,7 @@ def _report(stores: Stores, outcome: Outcome) -> Path:
 def _show(stores: Stores, outcome: Outcome, page: Path) -> None:
     out = console()
     shown = table(
-        f"{_name(outcome.state.source)} bars as of {new_york(stores.clock()):%Y-%m-%d %H:%M} New York",
+        f"{escape(_name(outcome.state.source))} bars as of {new_york(stores.clock()):%Y-%m-%d %H:%M} New York",
         (
             "symbol",
             "received",
@@ -241,12 +242,13 @@ def _show(stores: Stores, outcome: Outcome, page: Path) -> None:
         for item in outcome.status.values():
             for line in item.broken:
                 out.print(f"{item.symbol} {line}", style="red", markup=False)
-    command = sys.argv[0] if Path(sys.argv[0]).name == "barflow" else "barflow"
-    flag = "" if outcome.state.path.resolve() == DEFAULT_STATE.resolve() else f" --state {outcome.state.path}"
-    out.print(f"report    {page}")
+    command = quote(sys.argv[0]) if Path(sys.argv[0]).name == "barflow" else "barflow"
+    at_default = outcome.state.path.resolve() == DEFAULT_STATE.resolve()
+    flag = "" if at_default else f" --state {quote(str(outcome.state.path))}"
+    out.print(f"report    {page}", markup=False)
     out.print(f"query     {command} sql 'table market.latest_trend'{flag}", markup=False)
-    out.print(f"status    {command} status{flag}")
-    out.print(f"page      {command} dashboard{flag}")
+    out.print(f"status    {command} status{flag}", markup=False)
+    out.print(f"page      {command} dashboard{flag}", markup=False)
 
 
 def _log_addresses(stores: Stores, url: str, log: Log) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pymongo
 from pymongo.errors import PyMongoError
 
+from barflow.pipeline.environment import own_environment
 from barflow.progress import Log
 from local.starting import Watch, did_not_start, free_port
 
@@ -30,7 +31,12 @@ def start_mongo(state: Path, watch: Watch, log: Log) -> str:
     command += ["--storage-path", str(state / "mongo"), "--log-level", "WARNING"]
     with log_file.open("ab") as output:
         server = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command,
+            env=own_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     watch(server, signal.SIGTERM)
     uri = f"mongodb://127.0.0.1:{port}/"

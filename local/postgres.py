@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import re
 import signal
+import stat
 import subprocess
 import tempfile
 import time
 import warnings
 from pathlib import Path
+from urllib.parse import urlencode
 
 import psycopg
 
+from barflow.pipeline.environment import own_environment
 from barflow.progress import Log
 from local.starting import Watch, did_not_start
 
@@ -28,6 +32,10 @@ with warnings.catch_warnings():
 
 START_SECONDS = 120.0
 VERSION = 18
+PORT = 5432  # the name of the socket; the server does not listen on TCP
+# A folder that a DSN can name (a comma separates hosts) and whose socket's path is within the 104 bytes of macOS.
+PLAIN_FOLDER = re.compile(r"[\w./+-]{1,50}", re.ASCII)
+SHORT_FOLDER = Path("/tmp")  # noqa: S108
 
 
 def start_postgres(state: Path, watch: Watch, log: Log) -> str:
@@ -40,25 +48,40 @@ def start_postgres(state: Path, watch: Watch, log: Log) -> str:
     data.mkdir(mode=0o700, exist_ok=True)
     user = _system_user(data)
     binaries = POSTGRES_VERSIONS[VERSION]
+    # libpq's variables are the user's, for other servers, and a locale may be missing on this machine.
+    environment = {name: value for name, value in own_environment().items() if not name.startswith("PG")}
+    environment["LC_ALL"] = "C"
     if not (data / "PG_VERSION").exists():
         options = ["--auth=trust", "--encoding=utf8", "--no-sync", "-U", "postgres", "-D", str(data)]
         made = subprocess.run(
-            [str(binaries / "initdb"), *options], capture_output=True, text=True, user=user, check=False
+            [str(binaries / "initdb"), *options],
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            user=user,
+            check=False,
         )
         if made.returncode:
             log_file.write_text(made.stderr)
             raise did_not_start("PostgreSQL", log_file)
     sockets = _socket_folder(data, user)
-    command = [str(binaries / "postgres"), "-D", str(data), "-h", "", "-k", str(sockets)]
+    command = [str(binaries / "postgres"), "-D", str(data), "-h", "", "-p", str(PORT), "-k", str(sockets)]
     with log_file.open("ab") as output:
         server = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, user=user, cwd=data
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            user=user,
+            cwd=data,
         )
     watch(server, signal.SIGINT)  # PostgreSQL's fast shutdown
-    admin = f"postgresql://postgres@/postgres?host={sockets}"
     while True:
         try:
-            with psycopg.connect(admin, autocommit=True) as connection:
+            with psycopg.connect(_dsn("postgres", sockets), autocommit=True) as connection:
                 if not connection.execute("select 1 from pg_database where datname = 'barflow'").fetchone():
                     connection.execute("create database barflow")
             break
@@ -67,7 +90,12 @@ def start_postgres(state: Path, watch: Watch, log: Log) -> str:
                 raise did_not_start("PostgreSQL", log_file) from None
             time.sleep(0.05)
     log(f"PostgreSQL ready in {time.monotonic() - started:.1f} s")
-    return f"postgresql://postgres@/barflow?host={sockets}"
+    return _dsn("barflow", sockets)
+
+
+def _dsn(database: str, sockets: Path) -> str:
+    """Return a DSN that leaves nothing to PGPORT and PGOPTIONS, which are meant for other servers."""
+    return f"postgresql://postgres@/{database}?{urlencode({'host': sockets, 'port': PORT, 'options': ''}, safe='/')}"
 
 
 def _system_user(data: Path) -> str | None:
@@ -89,15 +117,23 @@ def _system_user(data: Path) -> str | None:
 
 
 def _socket_folder(data: Path, user: str | None) -> Path:
-    """Return a folder with a short path: a socket's path may have 107 bytes, and a state folder's may be longer."""
+    """Return a folder with a short path: a socket's path may have 103 bytes, and a state folder's may be longer."""
     mark = hashlib.sha256(str(data).encode()).hexdigest()[:12]
-    folder = Path(tempfile.gettempdir()) / f"barflow-{os.geteuid()}-{mark}"
+    parent = Path(tempfile.gettempdir())
+    if not PLAIN_FOLDER.fullmatch(str(parent)) or (user and not _is_open_to_all(parent)):
+        parent = SHORT_FOLDER
+    folder = parent / f"barflow-{os.geteuid()}-{mark}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid not in (os.geteuid(), pwd.getpwnam(user).pw_uid if user else os.geteuid()):
-        folder = Path(tempfile.mkdtemp(prefix="barflow-"))
+        folder = Path(tempfile.mkdtemp(prefix="barflow-", dir=parent))
     if user:
         _own(folder, user)
     return folder
+
+
+def _is_open_to_all(folder: Path) -> bool:
+    """Return whether every user can reach what is in the folder."""
+    return all(path.stat().st_mode & stat.S_IXOTH for path in (folder, *folder.parents))
 
 
 def _own(folder: Path, user: str) -> None:
