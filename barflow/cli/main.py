@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from barflow import __version__
 from barflow.cli.alerts import alerts_app
 from barflow.cli.common import Env, Json, State, Symbols, log, opened, out, parse_day, print_json, show_result
+from barflow.cli.doctor import doctor
 from barflow.cli.rejected import rejected_app
 from barflow.cli.rooms import room_commands
 from barflow.cli.streams import accept_every_character
@@ -29,7 +30,7 @@ from barflow.settings import load_settings, parse_symbols
 ORDER = (
     *("demo", "ingest", "process", "aggregate", "backfill", "status", "compare", "rejected"),
     *("sql", "export", "alerts", "dashboard"),
-    *("migrate", "run", "preflight", "verify", "runbook", "cost"),
+    *("doctor", "migrate", "run", "preflight", "verify", "runbook", "cost"),
 )
 # Exit codes after Ctrl-C (set by Typer) and after SIGTERM.
 STOPPED = (130, 143)
@@ -64,6 +65,7 @@ app = typer.Typer(
 )
 app.add_typer(rejected_app, name="rejected")
 app.add_typer(alerts_app, name="alerts")
+app.command(epilog="\b\nExamples:\n  barflow doctor\n  barflow doctor --no-vendor --json")(doctor)
 app.command(epilog="Example:  barflow compare --session 2025-07-02")(compare)
 app.command(epilog="Example:  barflow verify --env dev --only tick,rows")(verify)
 

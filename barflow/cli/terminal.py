@@ -22,7 +22,7 @@ from barflow.market.sessions import new_york, session_at
 from barflow.pipeline.ingest import Counts, IngestReport
 from barflow.pipeline.status import SymbolStatus, is_fresh
 
-OK, BAD, WAIT = "[green]✓[/]", "[red]✗[/]", "[yellow]…[/]"
+OK, BAD, WAIT, SKIPPED = "[green]✓[/]", "[red]✗[/]", "[yellow]…[/]", "[dim]–[/]"
 
 
 def console() -> Console:
