@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from barflow.cli.common import print_json
@@ -82,6 +84,8 @@ def test_json_loses_no_column_in_silence(warehouse_dsn: str) -> None:
         show_rows(*query_read_only(warehouse_dsn, "select 1 as a, 2 as a"), "json")
 
 
+@example(math.nan)
+@example([Decimal("NaN"), -math.inf])
 @given(st.recursive(st.none() | st.floats() | st.decimals(allow_nan=None) | st.text(), st.lists, max_leaves=5))
 def test_every_value_is_printed_as_valid_json(value: Any) -> None:
     with contextlib.redirect_stdout(io.StringIO()) as out:
