@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     @field_validator("lake_uri")
     @classmethod
     def _is_lake(cls, value: str | None) -> str | None:
-        if value and re.match(r"s3a?:(?!//[^/])", value):
+        if value and (re.match(r"s3a?:(?!//[^/])", value) or re.match(r"(?!s3a?:|file:)\w+://", value)):
             raise ValueError("must be a folder or s3://bucket/prefix")
         return value
 

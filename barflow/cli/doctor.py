@@ -23,8 +23,8 @@ def doctor(
 ) -> None:
     """Check this machine, its settings and its services.
 
-    It prints one line per check (✓ fine, ✗ something would fail, – not checked), and below it what to do. It stores
-    nothing, shows no secret, and exits 1 if something would fail.
+    It prints one line per check (✓ fine, ✗ something would fail, – not checked), and below it what to do. It leaves
+    nothing behind, shows no secret, and exits 1 if something would fail.
     """
     from barflow.cli.rooms import embedded_stores
     from barflow.market.sessions import utc_now

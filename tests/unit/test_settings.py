@@ -80,8 +80,8 @@ def test_a_database_name_that_mongodb_refuses_is_rejected(name: str, monkeypatch
         load_settings()
 
 
-@pytest.mark.parametrize("uri", ["s3:/bucket/lake", "s3:bucket", "s3:///lake", "s3://"])
-def test_a_mistyped_lake_on_s3_does_not_become_a_folder(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("uri", ["s3:/bucket/lake", "s3:bucket", "s3:///lake", "s3://", "gs://bucket/lake"])
+def test_a_lake_that_is_no_folder_and_not_on_s3_is_rejected(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BARFLOW_LAKE_URI", uri)
     with pytest.raises(BadInputError, match="BARFLOW_LAKE_URI must be a folder or s3://bucket/prefix"):
         load_settings()

@@ -21,7 +21,7 @@ OLDEST_PYTHON, TESTED_PYTHON = (3, 11), (3, 11)
 # Spark 3.5 runs on these.
 JAVA_VERSIONS = (8, 11, 17)
 JAVA_SECONDS = 30
-# A demo of five symbols and 20 sessions stores about 60 MB; Spark needs room for its temporary files beside that.
+# A small state takes about 60 MB, most of it PostgreSQL's own files. Spark needs room for temporary files beside it.
 LEAST_FREE = 1_000_000_000
 PORTS = {8050: "`barflow dashboard`", 8080: "`make airflow`"}
 LOOPBACK = "127.0.0.1"
