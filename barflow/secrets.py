@@ -10,6 +10,7 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from barflow.errors import BadInputError, UnavailableError, aws_error_code
+from barflow.text import clean
 
 SCHEME = "secretsmanager:"
 DSN = "dsn"
@@ -36,7 +37,7 @@ def resolve(setting: SecretStr | None, name: str) -> str:
 
     try:
         body: str = boto3.client("secretsmanager").get_secret_value(SecretId=secret_id)["SecretString"]
-        return _part(body, key) if key else body.strip()
+        text = _part(body, key) if key else body
     except (BotoCoreError, ClientError) as error:
         raise UnavailableError(
             f"{name}: the secret {secret_id} cannot be read ({aws_error_code(error)}). "
@@ -47,6 +48,10 @@ def resolve(setting: SecretStr | None, name: str) -> str:
         raise BadInputError(
             f"{name}: the secret {secret_id} {missing}. Store it again as the runbook describes."
         ) from None
+    try:
+        return clean(text)
+    except ValueError as error:
+        raise BadInputError(f"{name}: the value in the secret {secret_id} {error}. Store it again.") from None
 
 
 def reference(text: str) -> str:
@@ -63,6 +68,8 @@ def _part(body: str, key: str) -> str:
     """Return one key of a secret's JSON, or the DSN that its keys describe."""
     found = json.loads(body)
     kind, _, database = key.partition("/")
+    if not isinstance(found, dict):
+        raise TypeError(key)
     if kind != DSN:
         return str(found[key])
     return database_dsn(found | ({"dbname": database} if database else {}))
@@ -75,6 +82,6 @@ def database_dsn(user: Mapping[str, Any]) -> str:
     builds a DSN of a deployed database, and no part of the secret can change this.
     """
     name, password, host, port, database = (
-        quote(str(user[key]), safe="") for key in ("username", "password", "host", "port", "dbname")
+        quote(clean(str(user[key])), safe="") for key in ("username", "password", "host", "port", "dbname")
     )
     return f"postgresql://{name}:{password}@{host}:{port}/{database}?sslmode=verify-full"

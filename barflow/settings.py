@@ -7,17 +7,19 @@ one key of a JSON secret), which barflow.secrets resolves on use.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from barflow.errors import BadInputError
 from barflow.symbols import parse_symbols
+from barflow.text import clean
 
+# A name that every MongoDB server takes: at most 63 bytes, without the characters that separate or quote names.
+DATABASE_NAME = re.compile(r"""[^\s/\\."$*<>:|?]{1,63}""")
 DEFAULT_SYMBOLS = ("AAPL", "GOOGL", "TSLA", "MSFT", "NVDA")
 PAGE_URL = re.compile(r"https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?/?", re.IGNORECASE)
 
@@ -83,10 +85,20 @@ class Settings(BaseSettings):
             raise BadInputError(f"BARFLOW_{name.upper()} is not set. Export it, or pass --state to use a state folder.")
         return str(value)
 
-    @field_validator("symbols", mode="before")
+    @field_validator("*", mode="before")
     @classmethod
-    def _split(cls, value: str | Iterable[object]) -> object:
-        return parse_symbols(value if isinstance(value, str) else ",".join(map(str, value)))
+    def _clean(cls, value: Any, info: ValidationInfo) -> Any:
+        """Clean every text. An empty one means that the setting is not set; an empty daily limit means no limit."""
+        if info.field_name == "symbols":
+            return parse_symbols(clean(value) if isinstance(value, str) else ",".join(map(str, value)))
+        secret = isinstance(value, SecretStr)
+        text = value.get_secret_value() if secret else value
+        if not isinstance(text, str):
+            return value
+        text = clean(text)
+        if not text:
+            return None if info.field_name == "credits_per_day" else cls.model_fields[str(info.field_name)].default
+        return SecretStr(text) if secret else text
 
     @field_validator("page_url")
     @classmethod
@@ -107,10 +119,30 @@ class Settings(BaseSettings):
             raise ValueError("must be networks of /8 or narrower: programs in them can forge a visitor's address")
         return tuple(map(str, networks))
 
-    @field_validator("credits_per_day", "alerts_file", "page_url", mode="before")
+    @field_validator("mongodb_database")
     @classmethod
-    def _empty_is_none(cls, value: object) -> object:
-        return None if value == "" else value
+    def _is_database_name(cls, value: str) -> str:
+        if not DATABASE_NAME.fullmatch(value) or len(value.encode()) > 63:
+            raise ValueError('must be a database name: 1 to 63 bytes without spaces and / \\ . " $ * < > : | ?')
+        return value
+
+    @field_validator("lake_uri", "alerts_file")
+    @classmethod
+    def _expand_home(cls, value: str | Path | None) -> str | Path | None:
+        """Replace ``~``, as a shell does: it leaves one in a quoted value or an env file alone."""
+        if value is None or not str(value).startswith("~"):
+            return value
+        try:
+            return type(value)(Path(value).expanduser())
+        except RuntimeError:
+            raise ValueError("must be a path; the home folder at its start does not exist") from None
+
+    @field_validator("lake_uri")
+    @classmethod
+    def _is_lake(cls, value: str | None) -> str | None:
+        if value and (re.match(r"s3a?:(?!//[^/])", value) or re.match(r"(?!s3a?:|file:)\w+://", value)):
+            raise ValueError("must be a folder or s3://bucket/prefix")
+        return value
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -119,6 +151,17 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         problems = "; ".join(
-            f"{'BARFLOW_' + str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors()
+            f"{variable_of(str(problem['loc'][0]))} {_must(problem['msg'])}" for problem in error.errors()
         )
         raise BadInputError(f"settings are wrong: {problems}") from None
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of a setting, named as its field or its alias."""
+    field = Settings.model_fields.get(name)
+    alias = field.validation_alias if field else name
+    return str(alias) if alias else f"BARFLOW_{name.upper()}"
+
+
+def _must(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("Input should be", "must be")

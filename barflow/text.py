@@ -1,7 +1,7 @@
-"""Text from outside: remove secrets, show control characters, escape it for Slack.
+"""Text from outside: clean settings, remove secrets, show control characters, escape it for Slack.
 
-Text of Twelve Data, of a database, of a file or of a library's error passes through here before it is logged, printed
-or posted. The module imports the standard library only, so that the notify function can contain it.
+Text of settings, of Twelve Data, of a database, of a file or of an error passes through here before it is used, logged,
+printed or posted. The module imports the standard library only, so that the notify function can contain it.
 """
 
 from __future__ import annotations
@@ -97,3 +97,17 @@ def slack_escaped(text: object, limit: int = 1500, *, lines: bool = False) -> st
     if "``" in shown or any(line.count("`") % 2 for line in shown.split("\n")):
         shown = shown.replace("`", "'")
     return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def clean(text: str) -> str:
+    """Return the text without surrounding white space.
+
+    Raises ValueError, without the text, for a character that does not show, or for quotes around the whole text.
+    """
+    text = text.strip()
+    for place, char in enumerate(text, start=1):
+        if not char.isprintable():
+            raise ValueError(f"must hold only visible characters; character {place} is U+{ord(char):04X}")
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        raise ValueError("must be without the quotes around it")
+    return text

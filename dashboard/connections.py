@@ -17,13 +17,13 @@ import psycopg
 from psycopg_pool import ConnectionPool, PoolClosed
 
 from barflow.errors import UnavailableError
-from barflow.warehouse.connection import CONNECT_SECONDS, connect, connection_options, warehouse_errors
+from barflow.warehouse.connection import CONNECT_SECONDS, connect, driver_options, set_session, warehouse_errors
 
 MAX_CONNECTIONS = 4
 # How long a read waits for one of them.
 WAIT_SECONDS = 30.0
 # The server stops a write, and a statement that takes longer than a reader waits.
-READ_ONLY = "-c default_transaction_read_only=on -c statement_timeout=5s"
+READ_ONLY = {"default_transaction_read_only": "on", "statement_timeout": "5s"}
 
 Connection = psycopg.Connection[Any]
 Pool = ConnectionPool[Connection]
@@ -94,7 +94,8 @@ class Connections:
                     raise
                 self._pool = ConnectionPool(
                     self._dsn,
-                    kwargs=connection_options(self._dsn, READ_ONLY) | {"autocommit": True},
+                    kwargs=driver_options(self._dsn) | {"autocommit": True},
+                    configure=lambda connection: set_session(connection, READ_ONLY),
                     min_size=1,
                     max_size=MAX_CONNECTIONS,
                     timeout=WAIT_SECONDS,

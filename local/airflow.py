@@ -24,6 +24,7 @@ import psutil
 import requests
 
 from barflow.errors import BarflowError
+from barflow.pipeline.environment import own_environment
 from local.starting import free_port, last_line
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +62,7 @@ class LocalAirflow:
         self.url = f"http://127.0.0.1:{ports[0]}"
         own_bin = str(Path(sys.executable).parent)
         self._environment = {
-            **os.environ,
+            **own_environment(),
             **environment,
             "PATH": os.pathsep.join((own_bin, os.environ["PATH"])),
             "AIRFLOW_HOME": str(home),

@@ -7,7 +7,6 @@ the services. Stored bars stay.
 from __future__ import annotations
 
 import argparse
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ from barflow.errors import BarflowError
 from barflow.pipeline import ingest
 from barflow.pipeline.ingest import raise_errors
 from barflow.pipeline.stores import Stores
-from barflow.settings import Settings
+from barflow.settings import Settings, load_settings
 from barflow.symbols import parse_symbols
 from barflow.warehouse.migrations import migrate
 from local.airflow import LocalAirflow
@@ -43,7 +42,7 @@ def variables(settings: Settings) -> dict[str, str]:
 @contextmanager
 def airflow_on(folder: Path, port: int = 0, **overrides: Any) -> Iterator[tuple[LocalAirflow, Stores]]:
     """Stage a first tick in a state folder (made if there is none) and start Airflow on its services."""
-    source = {"kind": "live" if os.environ.get("TWELVEDATA_API_KEY") else "synthetic"}
+    source = {"kind": "live" if load_settings().twelvedata_api_key else "synthetic"}
     state = State.create(folder, source=source, as_of=None)
     with embedded(state, log, api=True, **overrides) as stores:
         migrate(stores.warehouse_dsn, log=log)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import sys
 import threading
@@ -13,11 +11,13 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.text import Text
 
 from barflow.alerts.rules import load_rules
+from barflow.cli.common import print_json
 from barflow.cli.terminal import BAD, OK, console, table, ticking
 from barflow.errors import BadInputError
 from barflow.market.recordings import Recording
@@ -124,8 +124,7 @@ def run_demo(
                 outcome.left_out = _left_out(recording, outcome.report, chosen, stores.clock())
         page = _report(stores, outcome)
         if as_json:
-            sys.stdout.write(json.dumps(outcome.to_json()) + "\n")
-            sys.stdout.flush()
+            print_json(outcome.to_json())
         else:
             _show(stores, outcome, page)
         if serving:
@@ -161,7 +160,7 @@ def _open_state(replay: Path | None, recording: Recording | None, path: Path | N
         source = {"kind": "replay", "path": str(replay.resolve())}
         as_of = recording.as_of
         log(f"replaying {recording.describe}")
-    elif os.environ.get("TWELVEDATA_API_KEY"):
+    elif load_settings().twelvedata_api_key:
         if live:
             raise BadInputError(
                 "--live plays synthetic or recorded bars, and TWELVEDATA_API_KEY asks for the real ones. "
@@ -273,8 +272,9 @@ def _show(stores: Stores, outcome: Outcome, page: Path) -> None:
         for item in outcome.status.values():
             for line in item.broken:
                 out.print(f"{item.symbol} {line}", style="red")
-    command = sys.argv[0] if Path(sys.argv[0]).name == "barflow" else "barflow"
-    flag = "" if outcome.state.path.resolve() == DEFAULT_STATE.resolve() else f" --state {outcome.state.path}"
+    command = quote(sys.argv[0]) if Path(sys.argv[0]).name == "barflow" else "barflow"
+    at_default = outcome.state.path.resolve() == DEFAULT_STATE.resolve()
+    flag = "" if at_default else f" --state {quote(str(outcome.state.path))}"
     out.print(f"report    {page}")
     out.print(f"query     {command} sql 'table market.latest_trend'{flag}")
     out.print(f"status    {command} status{flag}")

@@ -19,6 +19,7 @@ from pathlib import Path
 import pymongo
 from pymongo.errors import PyMongoError
 
+from barflow.pipeline.environment import own_environment
 from barflow.progress import Log
 from local.starting import Watch, did_not_start, free_port
 
@@ -52,7 +53,13 @@ def _start(state: Path, watch: Watch, options: list[str], user: str, query: str)
     command += ["--storage-path", str(data), "--log-level", "WARNING", *options]
     with log_file.open("ab") as output:
         server = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, umask=0o077
+            command,
+            env=own_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            umask=0o077,
         )
     watch(server, signal.SIGTERM)
     uri = f"mongodb://{user}127.0.0.1:{port}/?{query}"

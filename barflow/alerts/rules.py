@@ -249,12 +249,14 @@ def load_rules(path: Path | None = None) -> RuleBook:
     """
     source: Path | Traversable = path or DEFAULT_RULES
     try:
-        content = tomllib.loads(source.read_text("utf-8"))
+        content = tomllib.loads(source.read_text("utf-8-sig"))
     except OSError as error:
         raise BadInputError(
             f"alert rules {source} cannot be read ({error.strerror}). Set BARFLOW_ALERTS_FILE to a TOML file of rules."
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise BadInputError(f"alert rules {source} are not UTF-8 text. Save the file as UTF-8.") from None
+    except tomllib.TOMLDecodeError as error:
         raise BadInputError(f"alert rules {source} are not TOML: {error}") from None
     try:
         return parse_rules(content)
@@ -297,6 +299,10 @@ def parse_rules(content: Mapping[str, Any]) -> RuleBook:
 def _tables_by_symbol(where: str, tables: Any) -> dict[str, dict[str, Any]]:
     if not isinstance(tables, dict) or not all(isinstance(values, dict) for values in tables.values()):
         raise ValueError(f"{where}: not tables by symbol; write a table for each symbol, such as TSLA")
+    for symbol, values in tables.items():
+        for name, value in values.items():
+            if isinstance(value, dict):
+                raise ValueError(f'{where}.{symbol}.{name}: write a symbol with a dot in quotes: "{symbol}.{name}"')
     if wrong := next((symbol for symbol in tables if symbol != ALL and not is_symbol(symbol)), None):
         raise ValueError(f"{where}: {wrong!a} is not a symbol: use {EXPECTED}")
     return {symbol.upper(): values for symbol, values in tables.items()}

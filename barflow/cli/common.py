@@ -7,10 +7,12 @@ reaches the terminal.
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,6 +51,8 @@ State = Annotated[
 Symbols = Annotated[str | None, typer.Option(help="Symbols, comma separated: AAPL,MSFT (default: BARFLOW_SYMBOLS).")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Env = Annotated[str, typer.Option(help="dev, staging or prod.")]
+# More digits than Python turns into text.
+MOST_DIGITS = 4000
 # For commands whose default is every stored symbol.
 OnlySymbols = Annotated[str | None, typer.Option("--symbols", help="Only these symbols, comma separated: AAPL,MSFT.")]
 
@@ -59,8 +63,23 @@ def log(text: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print one JSON object to stdout."""
-    sys.stdout.write(json.dumps(value, default=str) + "\n")
+    """Print one JSON object to stdout, with null for NaN and infinities."""
+    sys.stdout.write(json.dumps(_json_value(value), default=str, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def _json_value(value: Any) -> Any:
+    """Return the value with numbers that JSON has: PostgreSQL's numeric as a number, NaN and infinities as None."""
+    if isinstance(value, Mapping):
+        return {str(name): _json_value(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_value(item) for item in value]
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            return None
+        whole = value.adjusted() < MOST_DIGITS and value == value.to_integral_value()
+        return int(value) if whole else _json_value(float(value))
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show_result(result: dict[str, Any], as_json: bool) -> None:

@@ -18,8 +18,10 @@ from typer.core import TyperGroup
 from barflow import __version__
 from barflow.cli.alerts import alerts_app
 from barflow.cli.common import Env, Json, State, Symbols, log, opened, out, parse_day, print_json, show_result
+from barflow.cli.doctor import doctor
 from barflow.cli.rejected import rejected_app
 from barflow.cli.rooms import room_commands
+from barflow.cli.streams import accept_every_character
 from barflow.cli.verify import compare, verify
 from barflow.errors import BadInputError, BarflowError
 from barflow.settings import load_settings
@@ -29,7 +31,7 @@ from barflow.symbols import parse_symbols
 ORDER = (
     *("demo", "ingest", "process", "aggregate", "backfill", "status", "compare", "rejected"),
     *("sql", "export", "alerts", "dashboard"),
-    *("migrate", "run", "preflight", "verify", "runbook", "cost"),
+    *("doctor", "migrate", "run", "preflight", "verify", "runbook", "cost"),
 )
 # Exit codes after Ctrl-C (set by Typer) and after SIGTERM.
 STOPPED = (130, 143)
@@ -64,12 +66,14 @@ app = typer.Typer(
 )
 app.add_typer(rejected_app, name="rejected")
 app.add_typer(alerts_app, name="alerts")
+app.command(epilog="\b\nExamples:\n  barflow doctor\n  barflow doctor --no-vendor --json")(doctor)
 app.command(epilog="Example:  barflow compare --session 2025-07-02")(compare)
 app.command(epilog="Example:  barflow verify --env dev --only tick,rows")(verify)
 
 
 def main() -> None:
     """Run the command line. Print every error in one line and exit with the code of its kind."""
+    accept_every_character()
     if region := os.environ.get(
         "AWS_REGION"
     ):  # boto3 reads only the other variable, the CDK and AWS's CLI this one first

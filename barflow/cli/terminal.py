@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,13 +16,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from barflow.cli.common import PlainConsole
+from barflow.cli.common import PlainConsole, print_json
+from barflow.errors import BadInputError
 from barflow.market.sessions import new_york, session_at
 from barflow.pipeline.ingest import Counts, IngestReport
 from barflow.pipeline.status import SymbolStatus, is_fresh
 from barflow.text import visible
 
-OK, BAD, WAIT = Text("✓", style="green"), Text("✗", style="red"), Text("…", style="yellow")
+OK, BAD = Text("✓", style="green"), Text("✗", style="red")
+WAIT, SKIPPED = Text("…", style="yellow"), Text("–", style="dim")
 
 
 def console() -> Console:
@@ -73,8 +74,9 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], style: str)
         for row in (columns, *rows):
             writer.writerow([visible(cell) if shown_on_terminal and isinstance(cell, str) else cell for cell in row])
     elif style == "json":
-        found = [dict(zip(columns, row, strict=True)) for row in rows]
-        sys.stdout.write(json.dumps(found, default=str) + "\n")
+        if len(set(columns)) < len(columns):
+            raise BadInputError("two columns have the same name: name one of them with AS, or choose --format csv")
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
         shown = table("", columns, left=len(columns))
         for row in rows:
@@ -102,7 +104,7 @@ def show_tick(report: IngestReport, as_json: bool) -> None:
         symbols = {symbol: asdict(counts) for symbol, counts in report.counts.items()}
         errors = {symbol: item.message for symbol, item in report.errors.items()}
         body = {"run_id": report.run_id, "symbols": symbols, "errors": errors, "notes": report.notes}
-        sys.stdout.write(json.dumps(body) + "\n")
+        print_json(body)
         return
     names = tuple(vars(Counts()))
     shown = table(f"run {report.run_id}", ("symbol", *names))
@@ -189,6 +191,7 @@ def show_rejected(documents: Sequence[Mapping[str, Any]]) -> None:
         payload = item["payload"]
         bar = payload.get("datetime", "") if isinstance(payload, dict) else payload
         seen = f"{item['seen_at']:%Y-%m-%d %H:%M}"
-        shown.add_row(item["_id"][:8], item["symbol"], ", ".join(item["reasons"]), str(bar), seen, str(item["times"]))
+        found = (item["_id"][:8], item["symbol"], ", ".join(item["reasons"]), str(bar), seen, str(item["times"]))
+        shown.add_row(*found)
     console().print(shown)
     console().print("`barflow rejected show ID` prints the payload; `barflow rejected replay` validates them again")

@@ -6,7 +6,6 @@ A program writes progress to stderr and one JSON object as the last line of stdo
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from subprocess import PIPE
 from typing import Any
 
 from barflow.errors import BadInputError, BarflowError, VendorRefusedError
+from barflow.pipeline.environment import own_environment, spark_environment
 from barflow.pipeline.stores import Stores
 from barflow.progress import Log
 
@@ -35,9 +35,8 @@ def run_script(stores: Stores, name: str, log: Log, *arguments: str) -> dict[str
     path = CHECKOUT / name
     if not path.exists():
         raise BadInputError(f"{name} is not in this installation: run the command from a checkout of the project")
-    return run_child(
-        [sys.executable, str(path), *arguments], {**os.environ, **stores.environment}, log, stores.on_child
-    )
+    environment = {**own_environment(), **spark_environment(), **stores.environment}
+    return run_child([sys.executable, str(path), *arguments], environment, log, stores.on_child)
 
 
 def run_child(
@@ -52,7 +51,13 @@ def run_child(
     """
     last = failure = ""
     with subprocess.Popen(
-        command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, text=True
+        command,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+        encoding="utf-8",
+        errors="replace",
     ) as child:
         on_start(child)
         try:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # The longest window of the daily metrics, in sessions: sma_50. A metric depends on at most this many sessions before
 # its own, so a changed session changes the metrics of at most this many sessions after it.
 LONGEST_WINDOW = 50
+# Spark's option that takes paths as they are, not as patterns: a folder's name may hold [ ] { } * and ?.
+PLAIN_PATHS = ("__globPaths__", "false")
 
 
 def bars_frame(spark: SparkSession, lake: Lake, plan: Plan) -> DataFrame:
@@ -36,7 +38,8 @@ def bars_frame(spark: SparkSession, lake: Lake, plan: Plan) -> DataFrame:
                 f"Run `barflow process --full --symbols {symbol}`, then this again."
             )
         paths.append(lake.spark_path(symbol, month))
-    rows = spark.read.schema(spark_schema()).option("basePath", lake.spark_path()).parquet(*paths)
+    reader = spark.read.schema(spark_schema()).option(*PLAIN_PATHS).option("basePath", lake.spark_path())
+    rows = reader.parquet(*paths)
     days = small_frame(
         spark, _calendar_rows(plan), "session_date date, opens timestamp, session_bars int, symbols array<string>"
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pymongo
 from bson.codec_options import CodecOptions
@@ -18,8 +19,13 @@ from barflow.text import redacted
 
 Document = dict[str, Any]
 DUPLICATE_KEY = 11000
-# How long the driver looks for a server.
-SERVER_SELECTION_MS = 5_000
+# What barflow chooses where the URI does not. pymongo retries writes unless the URI says retryWrites=false.
+DRIVER_DEFAULTS = {
+    "appname": "barflow",
+    "serverSelectionTimeoutMS": 5_000,
+    "connectTimeoutMS": 5_000,
+    "socketTimeoutMS": 60_000,
+}
 # Where the driver's message turns to its internals.
 DRIVER_DETAILS = re.compile(r", Timeout:| \(configured timeouts|, full error:|\n")
 LONGEST_REASON = 200
@@ -60,19 +66,15 @@ def connect(uri: str, database: str = "barflow", tz_aware: bool = True) -> Datab
     try:
         if not uri.startswith(("mongodb://", "mongodb+srv://")):
             raise ValueError("the driver would take the text for a host name and show it")
-        client: pymongo.MongoClient[Document] = pymongo.MongoClient(
-            uri,
-            appname="barflow",
-            serverSelectionTimeoutMS=SERVER_SELECTION_MS,
-            connectTimeoutMS=SERVER_SELECTION_MS,
-            socketTimeoutMS=60_000,
-            retryWrites=True,
-        )
+        given = {name.lower() for name, _ in parse_qsl(urlsplit(uri.replace("#", "%23")).query, keep_blank_values=True)}
+        defaults: dict[str, Any] = {key: item for key, item in DRIVER_DEFAULTS.items() if key.lower() not in given}
+        client: pymongo.MongoClient[Document] = pymongo.MongoClient(uri, **defaults)
         opened = client.get_database(database, codec_options=UTC_AWARE if tz_aware else None)
     except (ConfigurationError, ValueError):
         raise BadInputError(
             "BARFLOW_MONGODB_URI is not a MongoDB URI, or its host name is unknown. "
-            "It looks like mongodb://USER:PASSWORD@HOST:27017/ or mongodb+srv://USER:PASSWORD@HOST/"
+            "It looks like mongodb://USER:PASSWORD@HOST:27017/ or mongodb+srv://USER:PASSWORD@HOST/, "
+            "with @ / : % ? # and spaces of the password percent-encoded: @ is %40"
         ) from None
     with mongo_errors("be reached"):
         client.admin.command("ping")

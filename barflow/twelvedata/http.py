@@ -81,12 +81,16 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Reply:
-    """The answer to one call. ``body`` is the JSON object; ``refusal`` is set when the whole call was refused."""
+    """The answer to one call. ``body`` is the JSON object; ``refusal`` is set when the whole call was refused.
+
+    ``date`` is the server's Date header, None where it sends none.
+    """
 
     body: dict[str, Any]
     refusal: Refusal | None
     requested_at: datetime
     credits_left: int | None
+    date: str | None = None
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,8 @@ class Http:
         if refusal is not None and refusal.code >= 500:
             raise NoAnswerError(f"error {refusal.code}: {refusal.message}")
         left = received.headers.get("api-credits-left", "")
-        return Reply(body, refusal, requested_at, int(left) if left.isdecimal() and left.isascii() else None)
+        credits_left = int(left) if left.isdecimal() and left.isascii() else None
+        return Reply(body, refusal, requested_at, credits_left, received.headers.get("Date"))
 
     def refusal(self, body: Mapping[str, Any], status: int = 200) -> Refusal | None:
         """Return the error in a body or in one symbol's part of it, or None. ``status`` is the HTTP status."""

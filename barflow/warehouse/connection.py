@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 
 from barflow.errors import BadInputError, BarflowError, BusyError, UnavailableError
 from barflow.warehouse.authorities import trusted
 
 CONNECT_SECONDS = 10
-# Server settings of the owner's connections: a schema that another role creates cannot replace a name of the system.
-SYSTEM_NAMES = "-c search_path=pg_catalog"
+# Session settings of the owner's connections: a schema that another role creates cannot replace a name of the system.
+SYSTEM_NAMES = {"search_path": "pg_catalog"}
+# What barflow chooses where neither the DSN nor libpq's environment variables do.
+DRIVER_DEFAULTS = {
+    "connect_timeout": CONNECT_SECONDS,
+    "fallback_application_name": "barflow",
+    "keepalives_idle": 30,
+}
+# The words of PgBouncer and of RDS Proxy.
+POOLER_REFUSAL = re.compile(r"unsupported startup parameter|support command-line options")
 
 
 @contextmanager
@@ -28,9 +40,15 @@ def warehouse_errors(what: str) -> Iterator[None]:
     try:
         yield
     except psycopg.OperationalError as error:
+        reason = reason_of(error)
+        what_next = (
+            "The server is a pooler, such as PgBouncer or RDS Proxy, that refuses a startup option. Remove it from "
+            "BARFLOW_WAREHOUSE_DSN and PGOPTIONS and set it for the database user, or connect to PostgreSQL itself."
+            if POOLER_REFUSAL.search(reason)
+            else "Check BARFLOW_WAREHOUSE_DSN and that the server answers, then run the same command again."
+        )
         raise UnavailableError(
-            f"the warehouse could not {what}: {reason_of(error)}. What it held before is unchanged. "
-            "Check BARFLOW_WAREHOUSE_DSN and that the server answers, then run the same command again."
+            f"the warehouse could not {what}: {reason}. What it held before is unchanged. {what_next}"
         ) from None
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
         raise BarflowError(
@@ -50,25 +68,45 @@ def reason_of(error: psycopg.Error) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def connect(dsn: str, settings: str = "", **options: Any) -> psycopg.Connection[Any]:
-    """Open a connection in UTC; ``settings`` are further server settings (``-c name=value``).
+def connect(
+    dsn: str, settings: Mapping[str, str] = MappingProxyType({}), *, autocommit: bool = False
+) -> psycopg.Connection[Any]:
+    """Open a connection in UTC; ``settings`` are further settings of the server's session.
 
     Raises BadInputError for text that is not a DSN, UnavailableError when the server does not answer.
     """
     _check_form(dsn)
     with warehouse_errors("be reached"):
-        return psycopg.connect(dsn, **connection_options(dsn, settings), **options)
+        connection = psycopg.connect(dsn, autocommit=True, **driver_options(dsn))
+        try:
+            set_session(connection, settings)
+            connection.autocommit = autocommit
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
-def connection_options(dsn: str, settings: str = "") -> dict[str, Any]:
-    """Return the driver's options of a connection with the DSN; ``settings`` are further server settings."""
-    return {
-        **trusted(dsn),
-        "connect_timeout": CONNECT_SECONDS,
-        "application_name": "barflow",
-        "options": f"-c timezone=UTC {settings}",
-        "keepalives_idle": 30,
-    }
+def driver_options(dsn: str) -> dict[str, Any]:
+    """Return the driver's options that the DSN and libpq's environment variables leave open.
+
+    They include the authorities that a DSN with ``sslmode=verify-full`` trusts.
+    """
+    from_environment = {item.keyword.decode() for item in Conninfo.get_defaults() if item.val is not None}
+    given = {*conninfo_to_dict(dsn), *from_environment}
+    return trusted(dsn) | {name: value for name, value in DRIVER_DEFAULTS.items() if name not in given}
+
+
+def set_session(connection: psycopg.Connection[Any], settings: Mapping[str, str]) -> None:
+    """Set the time zone UTC and ``settings`` for a session in autocommit.
+
+    This happens after connecting: a pooler refuses startup options, and those of the DSN would be replaced.
+    """
+    calls = [
+        sql.SQL("pg_catalog.set_config({}, {}, false)").format(sql.Literal(name), sql.Literal(value))
+        for name, value in {"timezone": "UTC", **settings}.items()
+    ]
+    connection.execute(sql.SQL("select {}").format(sql.SQL(", ").join(calls)))
 
 
 def _check_form(dsn: str) -> None:
@@ -81,7 +119,7 @@ def _check_form(dsn: str) -> None:
     if not whole:
         raise BadInputError(
             "BARFLOW_WAREHOUSE_DSN is not a PostgreSQL DSN: it looks like postgresql://USER:PASSWORD@HOST:5432/DB, "
-            "with @ / : % ? # and spaces of the password percent-encoded"
+            "with @ / : % ? # and spaces of the password percent-encoded: @ is %40"
         )
 
 

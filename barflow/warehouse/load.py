@@ -31,7 +31,7 @@ TABLES = (*BAR_TABLES, METRICS)
 LOCK = 0x6261_7266
 COPIED = "part long, rows long"
 # The server releases a dead driver's lock after 60 s: 30 s idle, then 3 probes of 10 s.
-KEEPALIVE = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
 # A part of a staged table is what the transaction of one task copied.
 PART = sql.SQL("pg_current_xact_id()::text::bigint")
 SAME_SESSION = sql.SQL("t.symbol = k.symbol and t.session_date = k.session_date")
@@ -66,7 +66,7 @@ class Load:
     def begun(cls, dsn: str, load_id: str, wait_seconds: float) -> Iterator[Load]:
         """Hold the warehouse's load lock for a block. Raise BusyError while another load holds it."""
         with (
-            connect(dsn, autocommit=True, settings=KEEPALIVE) as connection,
+            connect(dsn, KEEPALIVE, autocommit=True) as connection,
             locked(connection, LOCK, wait_seconds, "load"),
         ):
             with warehouse_errors("start a load"):

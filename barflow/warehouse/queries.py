@@ -26,7 +26,8 @@ def query_read_only(dsn: str, query: str) -> tuple[list[str], list[tuple[Any, ..
         try:
             # The extended protocol takes a single statement, so none can end the read-only transaction.
             connection.execute(sql.SQL("set local statement_timeout = {}").format(sql.Literal(QUERY_SECONDS * 1000)))
-            cursor = connection.execute(query.encode(), (), prepare=True)
+            # Without parameters, the driver leaves % as it is.
+            cursor = connection.execute(query.encode(), prepare=True)
             if cursor.description is None:
                 raise BadInputError("the query returned no rows to show: give a SELECT")
             return [column.name for column in cursor.description], cursor.fetchall()

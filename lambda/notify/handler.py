@@ -74,5 +74,6 @@ def _first(values: dict[str, Any], *names: str) -> str:
 
 def _token() -> str | None:
     """Return the Slack token, or None before an operator has stored it."""
-    secret: str = boto3.client("secretsmanager").get_secret_value(SecretId=os.environ["SLACK_SECRET"])["SecretString"]
-    return secret if secret.startswith(TOKEN_PREFIX) else None
+    secret = boto3.client("secretsmanager").get_secret_value(SecretId=os.environ["SLACK_SECRET"])["SecretString"]
+    token: str = secret.strip()
+    return token if token.startswith(TOKEN_PREFIX) else None

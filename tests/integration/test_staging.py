@@ -26,7 +26,7 @@ from barflow.errors import BadInputError, BarflowError, UnavailableError
 from barflow.market.bars import SessionBars, document_key
 from barflow.market.sessions import last_sessions, utc_now
 from barflow.market.validation import validate
-from barflow.staging.connection import UTC_AWARE, Document, connect
+from barflow.staging.connection import DRIVER_DEFAULTS, UTC_AWARE, Document, connect
 from barflow.staging.sessions import Staging
 from barflow.twelvedata.client import RawResponse
 from emulators.twelvedata.server import TwelveDataEmulator
@@ -283,7 +283,7 @@ def test_an_answer_that_is_not_text_is_stored_too(staging: Staging) -> None:
 
 
 def test_the_error_without_a_server_is_one_line_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("barflow.staging.connection.SERVER_SELECTION_MS", 300)
+    monkeypatch.setitem(DRIVER_DEFAULTS, "serverSelectionTimeoutMS", 300)
     with pytest.raises(UnavailableError) as caught:
         connect(f"mongodb://reader:hunter2@127.0.0.1:{free_port()}/")
     text = str(caught.value)

@@ -43,6 +43,14 @@ def test_the_setting_alerts_file_overrides_the_default_rules(rules_file: Path, m
     assert load_settings().alerts_file is None
 
 
+def test_a_file_of_a_windows_editor_is_read(rules_file: Path) -> None:
+    rules_file.write_bytes(b"\xef\xbb\xbf" + (GAP + "percent = 1.0").replace("\n", "\r\n").encode())
+    assert [rule.id for rule in load_rules(rules_file).all] == ["gap"]
+    rules_file.write_text(GAP + "percent = 1.0", "utf-16")
+    with pytest.raises(BadInputError, match=r"\.toml are not UTF-8 text\. Save the file as UTF-8"):
+        load_rules(rules_file)
+
+
 def test_a_rules_value_for_a_symbol_wins_over_the_rules_own_and_over_the_defaults(rules_file: Path) -> None:
     rules_file.write_text(
         """
@@ -92,6 +100,11 @@ def test_a_rules_value_for_a_symbol_wins_over_the_rules_own_and_over_the_default
         (GAP + "percent = 5\ncool_down_minutes = -1", "rule gap: cool_down_minutes = -1: must be greater than or"),
         (GAP + "percent = 5\nsymbols = 3", "rule gap: symbols = 3: must be a list"),
         (GAP + "percent = 5\nper_symbol.TSLA.percent = 0", "rule gap for TSLA: percent = 0: must be greater than 0"),
+        (
+            GAP + "percent = 5\nper_symbol.BRK.B.percent = 9",
+            'per_symbol.BRK.B: write a symbol with a dot in quotes: "BRK.B"',
+        ),
+        ("[defaults.BRK.B]\ncool_down_minutes = 5", 'defaults.BRK.B: write a symbol with a dot in quotes: "BRK.B"'),
         (GAP + "percent = 5\nper_symbol = 3", "rule gap: per_symbol: not tables by symbol"),
         (GAP + "percent = 5\n" + GAP + "percent = 6", "rule gap: id: two rules have it"),
         ('[[rule]]\nid = "a"\nkind = "jump"', "rule a: kind = 'jump': allowed are level, move, gap, volume, average"),

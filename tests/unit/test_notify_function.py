@@ -125,7 +125,7 @@ def test_before_a_token_is_stored_a_message_is_logged_and_not_posted(
 
 def test_a_token_is_used_from_the_message_after_it_was_stored(notify: ModuleType, slack: SlackEmulator) -> None:
     notify.handler(OVER_BUDGET, None)
-    boto3.client("secretsmanager").put_secret_value(SecretId="slack", SecretString=TOKEN)
+    boto3.client("secretsmanager").put_secret_value(SecretId="slack", SecretString=f"{TOKEN}\r\n")
     notify.handler(OVER_BUDGET, None)
     assert [post["text"] for post in slack.posts] == ["*AWS Budgets*\nover budget"]
 

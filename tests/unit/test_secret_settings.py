@@ -27,6 +27,9 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         client = boto3.client("secretsmanager")
         client.create_secret(Name="plain", SecretString="a-key\n")
         client.create_secret(Name="user", SecretString=json.dumps(USER))
+        lines = {"key": "a-key\r\n", "hidden": "hid\u200bden", "number": 5432, "host": "db.example\n"}
+        client.create_secret(Name="lines", SecretString=json.dumps({**USER, **lines}))
+        client.create_secret(Name="list", SecretString="[1]")
         client.create_secret(Name="half", SecretString=json.dumps({"username": "loader", "password": "hidden"}))
         yield
 
@@ -39,6 +42,9 @@ def test_a_value_is_returned_and_a_reference_is_resolved() -> None:
     assert value("mongodb://host/") == "mongodb://host/"
     assert value("secretsmanager:plain") == "a-key"  # without the trailing newline
     assert value("secretsmanager:user#host") == "db.example"
+    assert value("secretsmanager:lines#key") == "a-key"
+    assert value("secretsmanager:lines#number") == "5432"
+    assert "@db.example:5432/" in value("secretsmanager:lines#dsn")
 
 
 def test_the_dsn_is_built_from_the_secrets_keys_and_verifies_the_server() -> None:
@@ -58,6 +64,8 @@ def test_the_dsn_is_built_from_the_secrets_keys_and_verifies_the_server() -> Non
     [
         ("secretsmanager:absent", UnavailableError, "absent cannot be read"),
         ("secretsmanager:plain#dsn", BadInputError, "plain is not a JSON object"),
+        ("secretsmanager:list#dsn", BadInputError, "list is not a JSON object"),
+        ("secretsmanager:lines#hidden", BadInputError, "the value in the secret lines must hold only visible"),
         ("secretsmanager:half#dsn", BadInputError, "half has no JSON key 'host'"),
     ],
 )

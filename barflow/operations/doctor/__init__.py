@@ -1,0 +1,1 @@
+"""`barflow doctor`: checks of this machine, its settings, and the services that they name."""
