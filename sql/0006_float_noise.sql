@@ -1,4 +1,4 @@
--- depends: 0004_sandbox
+-- depends: 0005_load_schema
 -- Open and close may be outside of low and high by the noise of binary floats: OHLC_TOLERANCE of market/bars.py. Each
 -- table has the constraint under the name that it got in bar_5min.
 alter table market.bar_5min drop constraint if exists bar_5min_check;

@@ -16,7 +16,7 @@ from barflow.settings import Settings
 from barflow.twelvedata.http import Http, NoAnswerError, Refusal
 
 KEY, CREDITS, CLOCK = "Twelve Data key", "credits", "clock"
-TIMEOUT = (5.0, 15.0)
+TIMEOUT, DEADLINE = (5.0, 15.0), 20.0
 # A bar counts as final five minutes after its open by this machine's clock.
 MOST_SKEW_SECONDS = 30
 
@@ -25,7 +25,9 @@ def check_vendor(settings: Settings, clock: Callable[[], datetime]) -> Iterator[
     """Yield the checks that one call of /api_usage answers."""
     try:
         key = resolve(settings.twelvedata_api_key, "TWELVEDATA_API_KEY")
-        http = Http(settings.twelvedata_url, SecretStr(key), timeout=TIMEOUT, clock=clock, session=None)
+        http = Http(
+            settings.twelvedata_url, SecretStr(key), timeout=TIMEOUT, deadline=DEADLINE, clock=clock, session=None
+        )
         reply = http.get("/api_usage", {}, (), None)
     except BarflowError as error:
         yield Check(KEY, False, str(error), "correct the setting that the message names")
