@@ -25,12 +25,26 @@ def check_symbol(text: str) -> str:
     return text.upper()
 
 
+def same_symbol(one: str, other: str) -> bool:
+    """Return whether two spellings name the same share: ``AAPL:NASDAQ`` and ``aapl``, ``BRK-B`` and ``BRK.B``."""
+    return _share(one).partition(":")[0] == _share(other).partition(":")[0]
+
+
+def _share(symbol: str) -> str:
+    """Return one spelling of a share. Vendors write the class of a share after a dot, a dash or a slash."""
+    return symbol.strip().upper().replace("-", ".").replace("/", ".")
+
+
 def parse_symbols(text: str) -> tuple[str, ...]:
     """Return the symbols of a comma-separated text: upper case, in order, without duplicates.
 
-    ``"aapl, MSFT"`` gives ``("AAPL", "MSFT")``. Raises BadInputError for an empty list or an invalid symbol.
+    ``"aapl, MSFT"`` gives ``("AAPL", "MSFT")``. Of several spellings of one share, the first one stays. Raises
+    BadInputError for an empty list or an invalid symbol.
     """
-    symbols = tuple(dict.fromkeys(check_symbol(part.strip()) for part in text.split(",") if part.strip()))
+    spellings: dict[str, str] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        spellings.setdefault(_share(part), check_symbol(part))
+    symbols = tuple(spellings.values())
     if not symbols:
         raise BadInputError(
             "no symbols given: name at least one, such as --symbols AAPL,MSFT or BARFLOW_SYMBOLS=AAPL,MSFT"

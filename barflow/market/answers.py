@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from barflow.market.bars import INTERVAL
 from barflow.market.sessions import NEW_YORK, parse_slot
+from barflow.symbols import same_symbol
 
 WRONG_SYMBOL = "wrong_symbol"
 WRONG_INTERVAL = "wrong_interval"
@@ -71,15 +72,6 @@ def contradictions(symbol: str, meta: Mapping[str, Any]) -> list[Contradiction]:
         check(WRONG_EXCHANGE, zone, NEW_YORK.key, lambda value: value in US_ZONES)
     check(WRONG_TYPE, meta.get("type"), "a share or fund", lambda value: value not in NOT_SHARES)
     return found
-
-
-def same_symbol(asked: str, answered: str) -> bool:
-    """Return whether two spellings name the same share: ``AAPL:NASDAQ`` and ``aapl``, ``BRK-B`` and ``BRK.B``."""
-    return _plain(asked) == _plain(answered)
-
-
-def _plain(symbol: str) -> str:
-    return symbol.upper().partition(":")[0].strip().replace("-", ".").replace("/", ".")
 
 
 def wrong_zone(times: Sequence[Any], stated: ZoneInfo) -> Contradiction | None:

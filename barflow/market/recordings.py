@@ -205,12 +205,12 @@ def _json_bars(path: Path) -> list[tuple[str, Row]]:
     except (KeyError, TypeError):
         needs = "meta.symbol and values"
         raise BadInputError(f"recording {path} is not one symbol's answer: it needs {needs}") from None
-    if found := contradictions(str(symbol), meta):
+    name = _symbol(str(symbol), path, 1, "meta")
+    if found := contradictions(name, meta):
         raise BadInputError(
             f"recording {path} is refused: {'; '.join(item.message for item in found)}. Nothing was stored. Give "
             f"{INTERVAL} bars of US shares or funds, in dollars."
         )
-    name = _symbol(str(symbol), path, 1, "meta")
     return [(name, _json_row(value, path, n)) for n, value in enumerate(values, 1)]
 
 

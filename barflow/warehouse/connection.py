@@ -90,7 +90,7 @@ def connect(
 def driver_options(dsn: str) -> dict[str, Any]:
     """Return the driver's options that the DSN and libpq's environment variables leave open.
 
-    They include the authorities that a DSN with ``sslmode=verify-full`` trusts.
+    They include the authorities that a DSN trusts which verifies the server.
     """
     from_environment = {item.keyword.decode() for item in Conninfo.get_defaults() if item.val is not None}
     given = {*conninfo_to_dict(dsn), *from_environment}
