@@ -1,4 +1,4 @@
-"""Output of the commands: text from outside is plain, whatever it holds."""
+"""Output of the commands: any text from outside is plain."""
 
 from __future__ import annotations
 
