@@ -52,6 +52,10 @@ class RawResponse(Protocol):
     def http_status(self) -> int:
         """Return the HTTP status."""
 
+    @property
+    def note(self) -> str | None:
+        """Return what the body leaves out, if anything."""
+
 
 @dataclass(frozen=True)
 class StoredSession:

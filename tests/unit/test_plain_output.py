@@ -1,4 +1,4 @@
-"""Output of the commands: text from outside is plain, whatever it holds."""
+"""Output of the commands: any text from outside is plain."""
 
 from __future__ import annotations
 
@@ -64,6 +64,7 @@ def test_a_query_result_reaches_the_terminal_as_plain_text(style: str) -> None:
         terminal.show_rows([HOSTILE, "[/n]"], [[HOSTILE, 1], ["two\nlines", None]], style)
     assert_plain(printed.getvalue())
     assert style == "json" or printed.getvalue().count(SHOWN) == 2
+    assert "two\nlines" not in printed.getvalue()
 
 
 def test_a_file_gets_the_exact_text_of_a_query() -> None:
