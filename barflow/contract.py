@@ -142,11 +142,16 @@ class Airflow(Section):
 
 
 class Dashboard(Section):
-    """The analysts' page on the host: the secret of its token, and the address and port on which it listens."""
+    """The analysts' page on the host: the secret of its token, and the address and port on which it listens.
+
+    Behind a load balancer, ``url`` is the public URL (``https://NAME``) and ``proxies`` are the balancer's networks.
+    """
 
     token_secret: str
     listen: str
     port: int
+    url: str | None = None
+    proxies: tuple[str, ...] | None = None
 
 
 class RuntimeContract(Section):

@@ -6,6 +6,8 @@ one key of a JSON secret), which barflow.secrets resolves on use.
 
 from __future__ import annotations
 
+import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from barflow.errors import BadInputError
 
 DEFAULT_SYMBOLS = ("AAPL", "GOOGL", "TSLA", "MSFT", "NVDA")
+PAGE_URL = re.compile(r"https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?/?", re.IGNORECASE)
 
 
 class Settings(BaseSettings):
@@ -55,6 +58,16 @@ class Settings(BaseSettings):
         None,
         description="the token with which visitors sign in to the page; required on an address other than loopback",
     )
+    page_url: str | None = Field(
+        None,
+        description="the URL at which visitors open the page, such as https://bars.example.com; it has no path. "
+        "Requests for other host names are rejected. With https, set the proxies, too",
+    )
+    page_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="addresses or networks of the proxies in front of the page, separated by commas, such as "
+        "10.20.0.0/26; the page believes forwarded headers from them only",
+    )
     lease_seconds: float = Field(30, gt=0, description="seconds until the lock of a dead run expires")
 
     def require(self, name: str) -> str:
@@ -69,7 +82,26 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return parse_symbols(value) if isinstance(value, str) else value
 
-    @field_validator("credits_per_day", "alerts_file", mode="before")
+    @field_validator("page_url")
+    @classmethod
+    def _origin(cls, value: str | None) -> str | None:
+        if value is not None and not PAGE_URL.fullmatch(value):
+            raise ValueError("must be http:// or https:// and a host name, such as https://bars.example.com")
+        return value and value.rstrip("/").lower()
+
+    @field_validator("page_proxies", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        given = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        try:
+            networks = [ip_network(item) for item in given]  # type: ignore[attr-defined]
+        except ValueError:
+            raise ValueError("must be addresses or networks such as 10.20.0.0/26, separated by commas") from None
+        if any(network.prefixlen < 8 for network in networks):
+            raise ValueError("must be networks of /8 or narrower: whoever is in them can forge a visitor's address")
+        return tuple(map(str, networks))
+
+    @field_validator("credits_per_day", "alerts_file", "page_url", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value

@@ -115,6 +115,8 @@ def barflow_settings(contract: RuntimeContract) -> dict[str, str]:
     return {
         **environment_variables(contract.reader_settings()),
         "BARFLOW_DASHBOARD_TOKEN": secret_reference(contract.dashboard.token_secret),
+        "BARFLOW_PAGE_URL": contract.dashboard.url or "",
+        "BARFLOW_PAGE_PROXIES": ",".join(contract.dashboard.proxies or ()),
         "DASHBOARD_LISTEN": contract.dashboard.listen,
         "DASHBOARD_PORT": str(contract.dashboard.port),
         "AIRFLOW_PORT": str(contract.airflow.port),

@@ -121,6 +121,16 @@ def test_commands_and_page_get_the_reader_of_the_warehouse_and_not_the_loader(
     assert found["BARFLOW_SLACK_CHANNEL"] == "#barflow"
 
 
+def test_the_page_learns_its_public_url_and_its_load_balancer(contract: RuntimeContract, tmp_path: Path) -> None:
+    found = variables(written(contract, tmp_path)["barflow.env"])
+    assert (found["BARFLOW_PAGE_URL"], found["BARFLOW_PAGE_PROXIES"]) == ("", ""), "there is no load balancer"
+    behind = {"url": "https://bars.example.com", "proxies": ("10.20.0.0/26", "10.20.0.64/26")}
+    page = contract.dashboard.model_copy(update=behind)
+    found = variables(written(contract.model_copy(update={"dashboard": page}), tmp_path)["barflow.env"])
+    assert found["BARFLOW_PAGE_URL"] == "https://bars.example.com"
+    assert found["BARFLOW_PAGE_PROXIES"] == "10.20.0.0/26,10.20.0.64/26"
+
+
 def test_the_connections_key_may_only_run_barflow(contract: RuntimeContract, tmp_path: Path) -> None:
     connection, public = ssh_connection(tmp_path)
     boto3.client("secretsmanager").put_secret_value(
