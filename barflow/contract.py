@@ -111,10 +111,12 @@ class Emr(Section):
 class Glue(Section):
     """The catalog, the crawlers, the aggregating job, the data quality rules and Athena.
 
-    ``jdbc_driver`` is the URI of the driver of the warehouse's crawler, ``dpu_hour_dollars`` the list price.
+    ``workflow`` starts the job. ``jdbc_driver`` is the URI of the driver of the warehouse's crawler,
+    ``dpu_hour_dollars`` the list price.
     """
 
     job: str
+    workflow: str
     database: str
     bars_table: str
     lake_crawler: str

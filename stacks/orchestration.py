@@ -35,6 +35,17 @@ from stacks.secrets import DASHBOARD as DASHBOARD_TOKEN
 from stacks.secrets import FERNET, JWT, LOGIN, SecretsStack
 from stacks.storage import StorageStack
 
+# What the SSM agent needs for Session Manager and Run Command. AWS's AmazonSSMManagedInstanceCore also allows to read
+# every parameter of the account.
+# https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-create-iam-instance-profile.html
+AGENT = [
+    "ssm:UpdateInstanceInformation",
+    *(f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")),
+    *(
+        f"ec2messages:{action}"
+        for action in ("AcknowledgeMessage", "DeleteMessage", "FailMessage", "GetEndpoint", "GetMessages", "SendReply")
+    ),
+]
 DATA_DEVICE, ROOT_DEVICE = "/dev/xvdb", "/dev/xvda"
 START_MINUTES = 20
 BOOTSTRAP = "orchestration/host/bootstrap.sh"
@@ -133,18 +144,8 @@ class OrchestrationStack(BarflowStack):
         ]  # fmt: skip
 
     def _role(self, parameter: ssm.StringParameter, ingestion: IngestionStack, database: DatabaseStack) -> iam.Role:
-        session_manager = "AmazonSSMManagedInstanceCore"
-        role = iam.Role(
-            self,
-            "HostRole",
-            assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
-            managed_policies=[iam.ManagedPolicy.from_aws_managed_policy_name(session_manager)],
-        )
-        acknowledge(
-            role,
-            "Session Manager is the access to the host, and AWS maintains its policy with the agent",
-            f"AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/{session_manager}]",
-        )
+        role = iam.Role(self, "HostRole", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"))
+        allow(role, AGENT, ["*"])
         self.log.grant_write(role)
         allow(role, ["ssm:GetParameter"], [parameter.parameter_arn])
         allow(role, ["rds:DescribeDBInstances"], [database.instance.instance_arn])
@@ -159,7 +160,11 @@ class OrchestrationStack(BarflowStack):
             allow(role, ["lambda:InvokeFunction"], [function])
         stack = f"stack/{self.stack_name}/*"
         allow(role, ["cloudformation:SignalResource"], [self.format_arn(service="cloudformation", resource=stack)])
-        acknowledge(role, "metrics have no ARN; a condition limits them", "AwsSolutions-IAM5[Resource::*]")
+        acknowledge(
+            role,
+            "the channels of the SSM agent have no ARN; metrics have none either, and a condition limits them",
+            "AwsSolutions-IAM5[Resource::*]",
+        )
         acknowledge(
             role,
             "the ARN of this stack ends in an id that AWS creates",

@@ -14,17 +14,18 @@ from stacks.secrets import Keys, SecretsStack
 
 @dataclass(frozen=True)
 class Platform:
-    """The settings of an environment, its keys and secrets, its VPC and security groups."""
+    """The settings of an environment, its keys and secrets, its VPC, security groups and the subnet of Glue."""
 
     environment: Environment
     keys: Keys
     secrets: SecretsStack
     vpc: ec2.IVpc
     groups: Groups
+    glue_subnet: ec2.ISubnet
 
     @classmethod
     def build(cls, scope: Construct, environment: Environment) -> Platform:
         """Build the secrets and network stacks, and return what they give."""
         secrets = SecretsStack(scope, environment)
         network = NetworkStack(scope, environment, keys=secrets.keys)
-        return cls(environment, secrets.keys, secrets, network.vpc, network.groups)
+        return cls(environment, secrets.keys, secrets, network.vpc, network.groups, network.glue_subnet)

@@ -1,4 +1,4 @@
-"""The buckets of the lake, of code and of logs, and the list of who reads and writes them.
+"""The buckets of the lake, of code and of logs, and the list of who reads, writes and deletes their objects.
 
 ``grant`` derives a role's object permissions from ACCESS.
 """
@@ -31,13 +31,14 @@ User = Literal["emr", "glue", "sandbox", "crawler", "warehouse_crawler", "host",
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """The users that read and write the objects under a prefix of a bucket."""
+    """The users that read, write and delete the objects under a prefix of a bucket."""
 
     bucket: Literal["lake", "code", "logs"]
     prefix: str
     content: str
     reads: tuple[User, ...] = ()
     writes: tuple[User, ...] = ()
+    deletes: tuple[User, ...] = ()
 
 
 BARS, STAGED, MANIFESTS, QUERIES = "bars_5min", "_staged", "manifests", "queries"
@@ -51,7 +52,12 @@ ACCESS = (
         writes=("emr",),
     ),
     Access(
-        bucket="lake", prefix=STAGED, content="partitions that are not published yet", reads=("emr",), writes=("emr",)
+        bucket="lake",
+        prefix=STAGED,
+        content="partitions that are not published yet",
+        reads=("emr",),
+        writes=("emr",),
+        deletes=("emr",),
     ),
     Access(
         bucket="lake",
@@ -82,6 +88,7 @@ ACCESS = (
         content="the JDBC driver of the warehouse's crawler, and what that crawler writes beside it",
         reads=("warehouse_crawler",),
         writes=("warehouse_crawler",),
+        deletes=("warehouse_crawler",),
     ),
     Access(bucket="logs", prefix="emr", content="logs of clusters", reads=("host",), writes=("emr",)),
     Access(
@@ -90,6 +97,7 @@ ACCESS = (
         content="temporary files and event logs",
         reads=("glue", "sandbox"),
         writes=("glue", "sandbox"),
+        deletes=("glue", "sandbox"),
     ),
     Access(bucket="logs", prefix="airflow", content="logs of tasks", reads=("host",), writes=("host",)),
 )
@@ -199,8 +207,9 @@ class StorageStack(BarflowStack):
         for name, bucket in buckets.items():
             reads = [item.prefix for item in ACCESS if item.bucket == name and user in item.reads]
             writes = [item.prefix for item in ACCESS if item.bucket == name and user in item.writes]
+            deletes = [item.prefix for item in ACCESS if item.bucket == name and user in item.deletes]
             if reads or writes:
-                allow_objects(role, bucket, self._data_key, reads=reads, writes=writes)
+                allow_objects(role, bucket, self._data_key, reads=reads, writes=writes, deletes=deletes)
 
 
 def _to(storage_class: s3.StorageClass, days: int) -> s3.Transition:

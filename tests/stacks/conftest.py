@@ -72,7 +72,11 @@ def customized(synthesize: Synthesize) -> Deployment:
         changed(
             dev(),
             bots=(),
-            network=NetworkConfig(airflow_ui_cidrs=("203.0.114.0/24",), dashboard_cidrs=("10.1.0.0/16",)),
+            network=NetworkConfig(
+                airflow_ui_cidrs=("203.0.114.0/24",),
+                dashboard_cidrs=("10.1.0.0/16",),
+                interface_endpoints=("glue", "kms", "logs", "monitoring", "secretsmanager"),
+            ),
             process=ProcessConfig(schedule=("5 10-16 * * MON-FRI",)),
             alarms=AlarmConfig(emails=("data@example.com",), budget_usd=90),
         )

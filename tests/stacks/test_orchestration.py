@@ -11,6 +11,7 @@ import boto3
 import pytest
 from deployments import OFFICE, ROOT, Deployment, text_of
 from moto import mock_aws
+from permissions import permissions
 
 from barflow.contract import RuntimeContract, parse
 from barflow.operations.deployment import read_contract, settings_of
@@ -124,6 +125,23 @@ def test_the_host_terminates_only_clusters_with_this_environments_tag(dev_deploy
     assert [item["Condition"] for item in terminating] == [
         {"StringEquals": {"elasticmapreduce:ResourceTag/barflow:env": "dev"}}
     ]
+
+
+def test_the_host_reads_only_its_own_parameter(dev_deployment: Deployment) -> None:
+    """AWS's managed policy for the SSM agent lets it read every parameter of the account."""
+    (role,) = [
+        item for item in dev_deployment.resources("Orchestration", "AWS::IAM::Role")
+        if "ec2.amazonaws.com" in json.dumps(item["AssumeRolePolicyDocument"])
+    ]  # fmt: skip
+    assert "aws:policy" not in json.dumps(role.get("ManagedPolicyArns", []))
+    allowed = permissions(dev_deployment.templates["Orchestration"], "HostRole")
+    of_ssm = {item.action: item.resource for item in allowed if item.action.split(":")[0] == "ssm"}
+    assert set(of_ssm) == {"ssm:GetParameter", "ssm:UpdateInstanceInformation"}
+    assert "Runtime" in of_ssm["ssm:GetParameter"]
+    channels = {f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")}
+    assert {item.action for item in allowed if item.action.startswith("ssmmessages:")} == channels
+    on_anything = {item.action.split(":")[0] for item in allowed if item.resource == "*"}
+    assert on_anything == {"cloudwatch", "ec2messages", "elasticmapreduce", "glue", "ssm", "ssmmessages"}
 
 
 def test_the_host_publishes_only_metrics_of_this_project(dev_deployment: Deployment) -> None:
