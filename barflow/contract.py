@@ -131,7 +131,11 @@ class Glue(Section):
 
 
 class Airflow(Section):
-    """Airflow on the host; secrets by name. The schedules are cron expressions in New York time."""
+    """Airflow on the host; secrets by name. The schedules are cron expressions in New York time.
+
+    With ``users_secret``, Airflow has users of its own instead of one; the secret is JSON: their passwords and roles.
+    Behind a load balancer, ``url`` is the public URL (``https://NAME``) and ``proxies`` are the balancer's networks.
+    """
 
     connections_prefix: str
     fernet_secret: str
@@ -141,6 +145,9 @@ class Airflow(Section):
     quality_schedule: tuple[str, ...]
     listen: str
     port: int
+    users_secret: str | None = None
+    url: str | None = None
+    proxies: tuple[str, ...] | None = None
 
 
 class Dashboard(Section):

@@ -100,8 +100,15 @@ class NetworkStack(BarflowStack):
         self.glue_subnet = (self.vpc.isolated_subnets if without_internet else self.vpc.private_subnets)[0]
         self.groups = self._groups()
         self._rules(self.groups)
-        self._open(self.groups.host, AIRFLOW, "Airflow's page", config.airflow_ui_cidrs)
-        self._open(self.groups.host, DASHBOARD, "The analysts' page", config.dashboard_cidrs)
+        self.balancer_group = self._balancer_group() if environment.balancer.certificate_arn else None
+        for port, page, cidrs, name in (
+            (AIRFLOW, "Airflow's page", config.airflow_ui_cidrs, environment.balancer.airflow_name),
+            (DASHBOARD, "The analysts' page", config.dashboard_cidrs, environment.balancer.page_name),
+        ):
+            if self.balancer_group and name:
+                self.balancer_group.connections.allow_to(self.groups.host, ec2.Port.tcp(port), page)
+            else:
+                self._open(self.groups.host, port, page, cidrs)
         self._endpoints(config.interface_endpoints)
         self.output(outputs.VPC_ID, self.vpc.vpc_id)
         self.output(outputs.NAT_ADDRESSES, cdk.Fn.join(",", [address.ref for address in addresses]))
@@ -180,6 +187,24 @@ class NetworkStack(BarflowStack):
                         one.add_egress_rule(one, port, "EMR's nodes among themselves")
             one.connections.allow_from(groups.emr_service, ec2.Port.tcp(8443), "EMR's service to the nodes")
         groups.emr_service.connections.allow_from(groups.emr_primary, ec2.Port.tcp(9443), "primary to EMR's service")
+
+    def _balancer_group(self) -> ec2.SecurityGroup:
+        """Return the group of the load balancer. Its rules admit each network only to its own page."""
+        config, balancer = self.environment_config.network, self.environment_config.balancer
+        group = ec2.SecurityGroup(
+            self,
+            "BalancerGroup",
+            vpc=self.vpc,
+            description=f"Barflow {self.environment_config.name}: the load balancer",
+            allow_all_outbound=False,
+        )
+        pages = ((balancer.page_name, config.dashboard_cidrs), (balancer.airflow_name, config.airflow_ui_cidrs))
+        for cidr in dict.fromkeys(cidr for name, cidrs in pages if name for cidr in cidrs):
+            group.add_ingress_rule(ec2.Peer.ipv4(cidr), ec2.Port.tcp(443), "The pages")
+            group.add_ingress_rule(ec2.Peer.ipv4(cidr), ec2.Port.tcp(80), "A redirect to HTTPS")
+        if balancer.oidc:
+            group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "The provider of the login")
+        return group
 
     def _open(self, host: ec2.SecurityGroup, port: int, page: str, cidrs: tuple[str, ...]) -> None:
         for cidr in cidrs:

@@ -14,7 +14,10 @@ from stacks.secrets import Keys, SecretsStack
 
 @dataclass(frozen=True)
 class Platform:
-    """The settings of an environment, its keys and secrets, its VPC, security groups and the subnet of Glue."""
+    """The settings of an environment, its keys and secrets, and its network.
+
+    ``balancer_group`` is the security group of the load balancer, if there is one.
+    """
 
     environment: Environment
     keys: Keys
@@ -22,10 +25,19 @@ class Platform:
     vpc: ec2.IVpc
     groups: Groups
     glue_subnet: ec2.ISubnet
+    balancer_group: ec2.SecurityGroup | None
 
     @classmethod
     def build(cls, scope: Construct, environment: Environment) -> Platform:
         """Build the secrets and network stacks, and return what they give."""
         secrets = SecretsStack(scope, environment)
         network = NetworkStack(scope, environment, keys=secrets.keys)
-        return cls(environment, secrets.keys, secrets, network.vpc, network.groups, network.glue_subnet)
+        return cls(
+            environment=environment,
+            keys=secrets.keys,
+            secrets=secrets,
+            vpc=network.vpc,
+            groups=network.groups,
+            glue_subnet=network.glue_subnet,
+            balancer_group=network.balancer_group,
+        )

@@ -18,6 +18,7 @@ from config import versions
 from stacks import outputs
 from stacks.base import BarflowStack, acknowledge
 from stacks.bundles import PACKAGES, RELEASE, Bundle
+from stacks.constructs.balancer import ACCESS_LOGS
 from stacks.constructs.bucket import secure_bucket
 from stacks.constructs.grants import allow_objects
 from stacks.constructs.release import Release
@@ -134,6 +135,8 @@ class StorageStack(BarflowStack):
         acknowledge(
             self.logs, "a log object is written once and never changes", "NIST.800.53.R5-S3BucketVersioningEnabled"
         )
+        if environment.balancer.certificate_arn:
+            self._allow_balancer_logs()
         old_versions = s3.LifecycleRule(
             id="old-versions",
             noncurrent_version_expiration=cdk.Duration.days(retention.old_versions_days),
@@ -186,6 +189,26 @@ class StorageStack(BarflowStack):
         self.output(outputs.CODE_URI, self.release.uri())
         self.output(outputs.JDBC_DRIVER, self.jdbc_driver_uri)
         self.output(outputs.JDBC_DRIVER_SHA256, versions.JDBC_DRIVER_SHA256)
+
+    def _allow_balancer_logs(self) -> None:
+        """Allow load balancers of this account to write their access logs.
+
+        https://docs.aws.amazon.com/elasticloadbalancing/latest/application/enable-access-logging.html
+        """
+        self.logs.add_to_resource_policy(
+            iam.PolicyStatement(
+                principals=[iam.ServicePrincipal("logdelivery.elasticloadbalancing.amazonaws.com")],
+                actions=["s3:PutObject"],
+                resources=[self.logs.arn_for_objects(f"{ACCESS_LOGS}/AWSLogs/{self.account}/*")],
+                conditions={
+                    "ArnLike": {
+                        "aws:SourceArn": self.format_arn(
+                            service="elasticloadbalancing", resource="loadbalancer", resource_name="*"
+                        )
+                    }
+                },
+            )
+        )
 
     @property
     def lake_uri(self) -> str:

@@ -32,11 +32,10 @@ def test_the_host_is_private_requires_imdsv2_and_encrypts_every_disk(dev_deploym
     assert "NetworkInterfaces" not in host, "it has a public address"
 
 
-def test_the_host_has_a_public_address_when_a_page_is_open_to_public_addresses(customized: Deployment) -> None:
+def test_the_host_has_no_public_address_when_a_page_is_open_to_public_networks(customized: Deployment) -> None:
     host = customized.only("Orchestration", "AWS::EC2::Instance")
-    (interface,) = host["NetworkInterfaces"]
-    assert interface["AssociatePublicIpAddress"] is True
-    assert "public" in json.dumps(interface["SubnetId"])
+    assert "NetworkInterfaces" not in host
+    assert "private" in json.dumps(host["SubnetId"])
 
 
 def test_the_stack_waits_for_the_hosts_signal(dev_deployment: Deployment) -> None:
@@ -89,7 +88,11 @@ def test_a_page_listens_to_other_hosts_only_when_a_network_is_allowed_to_reach_i
     for deployment, airflow, page, rules in (
         (dev_deployment, "127.0.0.1", "127.0.0.1", []),
         (opened, "0.0.0.0", "127.0.0.1", [(cidr, 8080, 8080) for cidr in OFFICE]),
-        (customized, "0.0.0.0", "0.0.0.0", [("203.0.114.0/24", 8080, 8080), ("10.1.0.0/16", 8050, 8050)]),
+        (
+            customized,
+            *("0.0.0.0", "0.0.0.0"),
+            [("10.1.0.0/16", 8050, 8050), *(("203.0.114.0/24", port, port) for port in (443, 80))],
+        ),
     ):
         contract = deployment.contract
         assert (contract.airflow.listen, contract.dashboard.listen) == (airflow, page)
