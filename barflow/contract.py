@@ -113,10 +113,12 @@ class Emr(Section):
 class Glue(Section):
     """The catalog, the crawlers, the aggregating job, the data quality rules and Athena.
 
-    ``jdbc_driver`` is the URI of the driver of the warehouse's crawler, ``dpu_hour_dollars`` the list price.
+    ``workflow`` starts the job. ``jdbc_driver`` is the URI of the driver of the warehouse's crawler,
+    ``dpu_hour_dollars`` the list price.
     """
 
     job: str
+    workflow: str
     database: str
     bars_table: str
     lake_crawler: str
@@ -131,7 +133,11 @@ class Glue(Section):
 
 
 class Airflow(Section):
-    """Airflow on the host; secrets by name. The schedules are cron expressions in New York time."""
+    """Airflow on the host; secrets by name. The schedules are cron expressions in New York time.
+
+    With ``users_secret``, Airflow has users of its own instead of one; the secret is JSON: their passwords and roles.
+    Behind a load balancer, ``url`` is the public URL (``https://NAME``) and ``proxies`` are the balancer's networks.
+    """
 
     connections_prefix: str
     fernet_secret: str
@@ -141,6 +147,9 @@ class Airflow(Section):
     quality_schedule: tuple[str, ...]
     listen: str
     port: int
+    users_secret: str | None = None
+    url: str | None = None
+    proxies: tuple[str, ...] | None = None
 
 
 class Dashboard(Section):

@@ -55,6 +55,7 @@ class HourPrices(Config, title="prices.hour"):
     nat_gateway: float
     public_ipv4: float
     interface_endpoint: float
+    load_balancer: float
     glue_dpu: float
     emr_share: float
     spot_share: float
@@ -238,6 +239,9 @@ def _network(settings: Environment, load: Workload) -> Line:
     hourly = network.nat_gateways * (prices.hour.nat_gateway + prices.hour.public_ipv4)
     hourly += endpoints * network.zones * prices.hour.interface_endpoint
     basis = f"{network.nat_gateways} NAT with its address, {gigabytes:.1f} GB, {endpoints} endpoints"
+    if settings.balancer.certificate_arn:
+        hourly += prices.hour.load_balancer + network.zones * prices.hour.public_ipv4
+        basis += ", a load balancer with its addresses"
     return Line("Network", HOURS * hourly + gigabytes * prices.use.nat_gb, basis)
 
 

@@ -14,8 +14,9 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from barflow.symbols import MAX_LENGTH, PATTERN
 from config import versions
 from config.aws import checks, facts
+from config.pages import BalancerConfig, Page, page_problems
 from config.schedule import ProcessConfig, QualityConfig
-from config.validation import Config, Once, OnceNotEmpty
+from config.validation import Config, ConfigError, Once, OnceNotEmpty
 
 SESSION_MINUTES = 390
 HOST_ROOT_GB = 12
@@ -101,6 +102,8 @@ class NetworkConfig(Config, title="network"):
     nat_gateways: int = Field(1, ge=1, le=3, description="gateways, not above network.zones")
     airflow_ui_cidrs: Once[Visitors] = ()
     dashboard_cidrs: Once[Visitors] = ()
+    # Without a load balancer, the pages speak plain HTTP.
+    plain_http: bool = Field(False, description="true or false: open the pages to private networks without TLS")
     # NAT costs less than endpoints at this volume: an endpoint is about 7 dollars a month and zone.
     interface_endpoints: Once[EndpointService] = ()
     flow_log_days: LogDays = 30
@@ -278,6 +281,7 @@ class Environment(Config):
         True, description="true or false: reserve one concurrent execution for each of ingest and notify"
     )
     network: NetworkConfig = NetworkConfig()
+    balancer: BalancerConfig = BalancerConfig()
     database: DatabaseConfig = DatabaseConfig()
     emr: EmrConfig = EmrConfig()
     glue: GlueConfig = GlueConfig()
@@ -310,6 +314,24 @@ class Environment(Config):
         )
         if problems:
             raise ValueError(f"region is {self.region!r}: {'; '.join(problems)}")
+        return self
+
+    @model_validator(mode="after")
+    def _pages_are_encrypted(self) -> Environment:
+        network, balancer = self.network, self.balancer
+        pages = (
+            Page("network.dashboard_cidrs", network.dashboard_cidrs, "balancer.page_name", balancer.page_name),
+            Page("network.airflow_ui_cidrs", network.airflow_ui_cidrs, "balancer.airflow_name", balancer.airflow_name),
+        )
+        if problems := list(page_problems(pages, balancer, plain_http=network.plain_http)):
+            raise ConfigError("\n".join(problems))
+        return self
+
+    @model_validator(mode="after")
+    def _certificate_is_of_the_region(self) -> Environment:
+        certificate = self.balancer.certificate_arn
+        if certificate and self.region and certificate.split(":")[3] != self.region:
+            raise ValueError(f"balancer.certificate_arn is {certificate!r}: must be a certificate in {self.region}")
         return self
 
     @model_validator(mode="after")

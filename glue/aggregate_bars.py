@@ -2,7 +2,8 @@
 
 The program takes plain arguments, so it runs the same under `python`, spark-submit and AWS Glue. The warehouse's DSN
 is a secret and comes from the environment (BARFLOW_WAREHOUSE_DSN: the DSN or a secretsmanager: reference). Glue does
-not let a job set environment variables, so an argument can name the reference there.
+not let a job set environment variables, so an argument can name the reference there. Airflow starts the job by a Glue
+workflow, which adds the last two arguments.
 Progress goes to stderr; the last line on stdout is one JSON object.
 
     python glue/aggregate_bars.py --lake s3://bucket/lake
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from barflow.pipeline import aggregate
-from barflow.pipeline.program import run_program
+from barflow.pipeline.program import run_program, workflow_run_id
 from barflow.progress import Log
 from barflow.secrets import reference
 from barflow.settings import load_settings
@@ -35,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--run-id", help="the load's id, for the ledger and the rows (default: a new one)")
     options.add_argument("--full", action="store_true", help="load everything in the lake again, not only what is new")
     options.add_argument("--symbols", type=parse_symbols, help="with --full: only these symbols, comma separated")
+    options.add_argument("--WORKFLOW_NAME", dest="workflow", help="Glue's workflow; its run gives the load's id")
+    options.add_argument("--WORKFLOW_RUN_ID", dest="workflow_run", help="the run of Glue's workflow")
     return options
 
 
@@ -46,9 +49,10 @@ def main(argv: list[str] | None = None) -> int:
 def _aggregate(arguments: argparse.Namespace, log: Log) -> dict[str, Any]:
     given = {"lake_uri": arguments.lake, "warehouse_dsn": arguments.warehouse}
     settings = load_settings(**{name: value for name, value in given.items() if value})
-    report = aggregate.run(
-        settings, read_sql, log, run_id=arguments.run_id, symbols=arguments.symbols, full=arguments.full
-    )
+    run_id = arguments.run_id
+    if run_id is None and arguments.workflow_run:
+        run_id = workflow_run_id(arguments.workflow, arguments.workflow_run)
+    report = aggregate.run(settings, read_sql, log, run_id=run_id, symbols=arguments.symbols, full=arguments.full)
     return report.to_json()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import aws_cdk as cdk
 from aws_cdk import aws_athena as athena
 from aws_cdk import aws_glue as glue
@@ -79,10 +81,11 @@ class CatalogStack(BarflowStack):
         self._ruleset_name = self._ruleset(bars)
         self.contract = contract.Glue(
             job=job.job.job_name,
+            workflow=job.workflow,
             database=self.database.database_name,
             bars_table=BARS,
             lake_crawler=self._lake_crawler(bars).ref,
-            warehouse_crawler=self._warehouse_crawler(connection).ref,
+            warehouse_crawler=self._warehouse_crawler(connection, [job.job.job_name, visual.job.ref]).ref,
             jdbc_driver=storage.jdbc_driver_uri,
             jdbc_driver_sha256=versions.JDBC_DRIVER_SHA256,
             ruleset=self._ruleset_name,
@@ -103,10 +106,12 @@ class CatalogStack(BarflowStack):
             self.output(output, value)
 
     def allow_run(self, role: iam.IRole | iam.ManagedPolicy) -> None:
-        """Allow the role to start the job, the crawlers and the evaluation of the rules, and to query the archive."""
+        """Allow the role to start the job's workflow, the crawlers and the evaluation of the rules, and to query."""
         found = self.contract
         for resource, name, actions in (
-            ("job", found.job, ["BatchStopJobRun", "GetJob", "GetJobRun", "GetJobRuns", "StartJobRun"]),
+            # Not StartJobRun: its caller can replace the job's arguments and so run other code as the job's role.
+            ("job", found.job, ["BatchStopJobRun", "GetJobRun"]),
+            ("workflow", found.workflow, ["GetWorkflowRun", "StartWorkflowRun"]),
             ("crawler", found.lake_crawler, ["GetCrawler", "StartCrawler"]),
             ("crawler", found.warehouse_crawler, ["GetCrawler", "StartCrawler"]),
             (
@@ -147,7 +152,7 @@ class CatalogStack(BarflowStack):
         allow_catalog(role, self.database.database_name, [*READ_CATALOG, *WRITE_CATALOG])
         return role
 
-    def _warehouse_crawler_role(self, connection: glue.Connection) -> iam.Role:
+    def _warehouse_crawler_role(self, connection: glue.Connection, own_jobs: Sequence[str]) -> iam.Role:
         """Return the role of the warehouse's crawler, with what Glue requires for a driver of one's own.
 
         Such a crawler creates a job, runs it as its own role and deletes it. Its files are beside the driver.
@@ -160,11 +165,11 @@ class CatalogStack(BarflowStack):
         reads = self.format_arn(service="glue", resource="connection", resource_name=connection.connection_name)
         allow(role, ["glue:GetConnection"], [self.format_arn(service="glue", resource="catalog"), reads])
         jobs = self.format_arn(service="glue", resource="job", resource_name="*")
-        allow(
-            role,
-            [f"glue:{action}" for action in ("CreateJob", "DeleteJob", "GetJob", "GetJobRun", "StartJobRun")],
-            [jobs],
-        )
+        on_job = [f"glue:{action}" for action in ("CreateJob", "DeleteJob", "GetJob", "GetJobRun", "StartJobRun")]
+        allow(role, on_job, [jobs])
+        # The driver is code of others. It may not start the jobs that have permissions of their own.
+        ours = [self.format_arn(service="glue", resource="job", resource_name=name) for name in own_jobs]
+        role.add_to_policy(iam.PolicyStatement(effect=iam.Effect.DENY, actions=on_job, resources=ours))
         allow(role, ["iam:PassRole"], [role.role_arn], {"StringEquals": {"iam:PassedToService": GLUE}})
         acknowledge(
             role,
@@ -233,14 +238,14 @@ class CatalogStack(BarflowStack):
         crawler.node.add_dependency(bars)
         return crawler
 
-    def _warehouse_crawler(self, connection: glue.Connection) -> glue.CfnCrawler:
+    def _warehouse_crawler(self, connection: glue.Connection, own_jobs: Sequence[str]) -> glue.CfnCrawler:
         path = f"{DATABASE}/market/%"
         target = glue.CfnCrawler.JdbcTargetProperty(connection_name=connection.connection_name, path=path)
         return self._crawler(
             "WarehouseCrawler",
             "adds the warehouse's tables",
             glue.CfnCrawler.TargetsProperty(jdbc_targets=[target]),
-            role=self._warehouse_crawler_role(connection),
+            role=self._warehouse_crawler_role(connection, own_jobs),
             table_prefix=WAREHOUSE_PREFIX,
         )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from config.environment import Environment
@@ -20,6 +21,19 @@ from stacks.secrets import Keys
 POSTGRESQL = 5432
 MONGODB = ec2.Port.tcp_range(27015, 27017)  # Atlas clusters listen on all three
 AIRFLOW, DASHBOARD = 8080, 8050  # the pages of the host
+# What Glue's jobs and crawlers call. With an endpoint for each, and the one for S3, they need no way to the Internet.
+# https://docs.aws.amazon.com/glue/latest/dg/vpc-interface-endpoints.html
+GLUE_CALLS = frozenset({"glue", "kms", "logs", "monitoring", "secretsmanager"})
+# What AWS publishes in S3 for Amazon Linux 2023, EMR and the SSM agent. {0} is the region, {1} AWS's domain.
+# https://docs.aws.amazon.com/emr/latest/ManagementGuide/private-subnet-iampolicy.html
+# https://docs.aws.amazon.com/systems-manager/latest/userguide/ssm-agent-minimum-s3-permissions.html
+PUBLISHED_BY_AWS = (
+    "al2023-repos-{0}-de612dc2",
+    "repo.{0}.emr.{1}",
+    "{0}.elasticmapreduce",
+    "amazon-ssm-{0}",
+    "aws-ssm-{0}",
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,11 @@ class Groups:
 
 
 class NetworkStack(BarflowStack):
-    """The ``vpc`` with NAT gateways, a gateway endpoint for S3 and flow logs, and the security ``groups``."""
+    """The ``vpc`` with NAT gateways, a gateway endpoint for S3 and flow logs, and the security ``groups``.
+
+    ``glue_subnet`` is where Glue's jobs and crawlers run: without a route to the Internet if endpoints serve all their
+    calls.
+    """
 
     def __init__(self, scope: Construct, environment: Environment, *, keys: Keys) -> None:
         """Create the network. ``keys.data`` encrypts the flow logs."""
@@ -77,10 +95,20 @@ class NetworkStack(BarflowStack):
                 )
             },
         )
+        self._limit_s3()
+        without_internet = set(config.interface_endpoints) >= GLUE_CALLS
+        self.glue_subnet = (self.vpc.isolated_subnets if without_internet else self.vpc.private_subnets)[0]
         self.groups = self._groups()
         self._rules(self.groups)
-        self._open(self.groups.host, AIRFLOW, "Airflow's page", config.airflow_ui_cidrs)
-        self._open(self.groups.host, DASHBOARD, "The analysts' page", config.dashboard_cidrs)
+        self.balancer_group = self._balancer_group() if environment.balancer.certificate_arn else None
+        for port, page, cidrs, name in (
+            (AIRFLOW, "Airflow's page", config.airflow_ui_cidrs, environment.balancer.airflow_name),
+            (DASHBOARD, "The analysts' page", config.dashboard_cidrs, environment.balancer.page_name),
+        ):
+            if self.balancer_group and name:
+                self.balancer_group.connections.allow_to(self.groups.host, ec2.Port.tcp(port), page)
+            else:
+                self._open(self.groups.host, port, page, cidrs)
         self._endpoints(config.interface_endpoints)
         self.output(outputs.VPC_ID, self.vpc.vpc_id)
         self.output(outputs.NAT_ADDRESSES, cdk.Fn.join(",", [address.ref for address in addresses]))
@@ -90,6 +118,32 @@ class NetworkStack(BarflowStack):
                 "a public subnet has this route by definition; it is for NAT gateways and public pages",
                 "NIST.800.53.R5-VPCNoUnrestrictedRouteToIGW",
             )
+
+    def _limit_s3(self) -> None:
+        """Limit the endpoint of S3 to this environment's buckets and to what AWS publishes.
+
+        The names of the buckets begin with those of the environment's stacks. Packages are read without credentials.
+        """
+        endpoint = self.vpc.node.find_child("S3")
+        assert isinstance(endpoint, ec2.GatewayVpcEndpoint)
+        own = f"arn:{self.partition}:s3:::barflow-{self.environment_config.name}-*"
+        published = [name.format(self.region, self.url_suffix) for name in PUBLISHED_BY_AWS]
+        anyone = [iam.AnyPrincipal()]
+        endpoint.add_to_policy(
+            iam.PolicyStatement(
+                principals=anyone,
+                actions=["s3:*"],
+                resources=[own],
+                conditions={"StringEquals": {f"aws:{of}Account": self.account for of in ("Principal", "Resource")}},
+            )
+        )
+        endpoint.add_to_policy(
+            iam.PolicyStatement(
+                principals=anyone,
+                actions=["s3:GetObject"],
+                resources=[f"arn:{self.partition}:s3:::{name}/*" for name in published],
+            )
+        )
 
     def _groups(self) -> Groups:
         purposes = {
@@ -116,9 +170,9 @@ class NetworkStack(BarflowStack):
         )
 
     def _rules(self, groups: Groups) -> None:
-        clients = (groups.functions, groups.emr_primary, groups.emr_core, groups.glue, groups.host)
-        for group in clients:
+        for group in (groups.functions, groups.glue, groups.host):
             group.connections.allow_to(groups.database, ec2.Port.tcp(POSTGRESQL), "the warehouse")
+        for group in (groups.functions, groups.emr_primary, groups.emr_core, groups.glue, groups.host):
             group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "AWS, Twelve Data, Slack, packages")
         for group in (groups.functions, groups.emr_primary, groups.emr_core, groups.host):
             group.add_egress_rule(ec2.Peer.any_ipv4(), MONGODB, "MongoDB")
@@ -133,6 +187,24 @@ class NetworkStack(BarflowStack):
                         one.add_egress_rule(one, port, "EMR's nodes among themselves")
             one.connections.allow_from(groups.emr_service, ec2.Port.tcp(8443), "EMR's service to the nodes")
         groups.emr_service.connections.allow_from(groups.emr_primary, ec2.Port.tcp(9443), "primary to EMR's service")
+
+    def _balancer_group(self) -> ec2.SecurityGroup:
+        """Return the group of the load balancer. Its rules admit each network only to its own page."""
+        config, balancer = self.environment_config.network, self.environment_config.balancer
+        group = ec2.SecurityGroup(
+            self,
+            "BalancerGroup",
+            vpc=self.vpc,
+            description=f"Barflow {self.environment_config.name}: the load balancer",
+            allow_all_outbound=False,
+        )
+        pages = ((balancer.page_name, config.dashboard_cidrs), (balancer.airflow_name, config.airflow_ui_cidrs))
+        for cidr in dict.fromkeys(cidr for name, cidrs in pages if name for cidr in cidrs):
+            group.add_ingress_rule(ec2.Peer.ipv4(cidr), ec2.Port.tcp(443), "The pages")
+            group.add_ingress_rule(ec2.Peer.ipv4(cidr), ec2.Port.tcp(80), "A redirect to HTTPS")
+        if balancer.oidc:
+            group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "The provider of the login")
+        return group
 
     def _open(self, host: ec2.SecurityGroup, port: int, page: str, cidrs: tuple[str, ...]) -> None:
         for cidr in cidrs:

@@ -24,6 +24,7 @@ from stacks import outputs
 from stacks.alerts import AlertsStack
 from stacks.base import BarflowStack, acknowledge
 from stacks.catalog import CatalogStack
+from stacks.constructs.balancer import Balancer, Target
 from stacks.constructs.grants import allow, allow_reading_secrets
 from stacks.constructs.logs import encrypted_log_group
 from stacks.database import DatabaseStack
@@ -32,9 +33,20 @@ from stacks.network import AIRFLOW, DASHBOARD
 from stacks.platform import Platform
 from stacks.processing import ProcessingStack
 from stacks.secrets import DASHBOARD as DASHBOARD_TOKEN
-from stacks.secrets import FERNET, JWT, LOGIN, SecretsStack
+from stacks.secrets import FERNET, JWT, LOGIN, USERS, SecretsStack
 from stacks.storage import StorageStack
 
+# What the SSM agent needs for Session Manager and Run Command. AWS's AmazonSSMManagedInstanceCore also allows to read
+# every parameter of the account.
+# https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-create-iam-instance-profile.html
+AGENT = [
+    "ssm:UpdateInstanceInformation",
+    *(f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")),
+    *(
+        f"ec2messages:{action}"
+        for action in ("AcknowledgeMessage", "DeleteMessage", "FailMessage", "GetEndpoint", "GetMessages", "SendReply")
+    ),
+]
 DATA_DEVICE, ROOT_DEVICE = "/dev/xvdb", "/dev/xvda"
 START_MINUTES = 20
 BOOTSTRAP = "orchestration/host/bootstrap.sh"
@@ -86,11 +98,16 @@ class OrchestrationStack(BarflowStack):
                 quality_schedule=environment.quality.schedule,
                 listen=_listen(environment.network.airflow_ui_cidrs),
                 port=AIRFLOW,
+                users_secret=secrets.name(USERS) if secrets.airflow_users else None,
+                url=_url(environment.balancer.airflow_name),
+                proxies=self._proxies(environment.balancer.airflow_name),
             ),
             dashboard=contract.Dashboard(
                 token_secret=secrets.name(DASHBOARD_TOKEN),
                 listen=_listen(environment.network.dashboard_cidrs),
                 port=DASHBOARD,
+                url=_url(environment.balancer.page_name),
+                proxies=self._proxies(environment.balancer.page_name),
             ),
         )
         parameter = self._parameter()
@@ -110,6 +127,7 @@ class OrchestrationStack(BarflowStack):
             description="Instance id of Airflow's host",
             string_value=self.instance.instance_id,
         )
+        self._balance()
         self.output(outputs.HOST_ID, self.instance.instance_id)
         self.output(outputs.HOST_LOG, self.log.log_group_name)
         self.output(outputs.RUNTIME_CONTRACT, contract.parameter_name(environment.name))
@@ -130,21 +148,12 @@ class OrchestrationStack(BarflowStack):
             secrets.twelvedata, secrets.mongodb, secrets.slack, secrets.ssh_connection, secrets.slack_connection,
             secrets.aws_connection, secrets.fernet, secrets.jwt, secrets.login, secrets.dashboard,
             database.airflow_secret, database.reader_secret,
+            *([secrets.airflow_users] if secrets.airflow_users else []),
         ]  # fmt: skip
 
     def _role(self, parameter: ssm.StringParameter, ingestion: IngestionStack, database: DatabaseStack) -> iam.Role:
-        session_manager = "AmazonSSMManagedInstanceCore"
-        role = iam.Role(
-            self,
-            "HostRole",
-            assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
-            managed_policies=[iam.ManagedPolicy.from_aws_managed_policy_name(session_manager)],
-        )
-        acknowledge(
-            role,
-            "Session Manager is the access to the host, and AWS maintains its policy with the agent",
-            f"AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/{session_manager}]",
-        )
+        role = iam.Role(self, "HostRole", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"))
+        allow(role, AGENT, ["*"])
         self.log.grant_write(role)
         allow(role, ["ssm:GetParameter"], [parameter.parameter_arn])
         allow(role, ["rds:DescribeDBInstances"], [database.instance.instance_arn])
@@ -159,7 +168,11 @@ class OrchestrationStack(BarflowStack):
             allow(role, ["lambda:InvokeFunction"], [function])
         stack = f"stack/{self.stack_name}/*"
         allow(role, ["cloudformation:SignalResource"], [self.format_arn(service="cloudformation", resource=stack)])
-        acknowledge(role, "metrics have no ARN; a condition limits them", "AwsSolutions-IAM5[Resource::*]")
+        acknowledge(
+            role,
+            "the channels of the SSM agent have no ARN; metrics have none either, and a condition limits them",
+            "AwsSolutions-IAM5[Resource::*]",
+        )
         acknowledge(
             role,
             "the ARN of this stack ends in an id that AWS creates",
@@ -190,17 +203,11 @@ class OrchestrationStack(BarflowStack):
 
     def _instance(self, environment: Environment) -> ec2.Instance:
         config = environment.host
-        network = environment.network
-        public = any(ip_network(cidr).is_global for cidr in (*network.airflow_ui_cidrs, *network.dashboard_cidrs))
         instance = ec2.Instance(
             self,
             "Host",
             vpc=self._platform.vpc,
-            # The host needs a public address only when a page is open to public addresses.
-            vpc_subnets=ec2.SubnetSelection(
-                subnet_type=ec2.SubnetType.PUBLIC if public else ec2.SubnetType.PRIVATE_WITH_EGRESS
-            ),
-            associate_public_ip_address=public or None,
+            vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS),
             instance_type=ec2.InstanceType(config.instance_type),
             machine_image=ec2.MachineImage.latest_amazon_linux2023(cpu_type=ec2.AmazonLinuxCpuType.ARM_64),
             security_group=self._platform.groups.host,
@@ -233,18 +240,46 @@ class OrchestrationStack(BarflowStack):
                 "AwsSolutions-EC28",
                 "NIST.800.53.R5-EC2InstanceDetailedMonitoringEnabled",
             )
-        if public:
-            acknowledge(
-                instance,
-                "the environment's settings open a page of the host to these public addresses",
-                "NIST.800.53.R5-EC2InstanceNoPublicIp",
-            )
-            acknowledge(
-                instance,
-                "its network interface has the subnet of the VPC; the rule reads only the instance's own property",
-                "NIST.800.53.R5-EC2InstancesInVPC",
-            )
         return instance
+
+    def _balance(self) -> None:
+        """Create the load balancer, if there is a certificate, for the pages that have a name."""
+        platform, config = self._platform, self.environment_config
+        if platform.balancer_group is None:
+            return
+        pages = (
+            (config.balancer.page_name, DASHBOARD, config.network.dashboard_cidrs, "/"),
+            (config.balancer.airflow_name, AIRFLOW, config.network.airflow_ui_cidrs, "/api/v2/version"),
+        )
+        targets = tuple(
+            Target(name=name, port=port, networks=networks, health_path=path)
+            for name, port, networks, path in pages
+            if name
+        )
+        made = Balancer(
+            self,
+            "Balancer",
+            platform=platform,
+            group=platform.balancer_group,
+            instance_id=self.instance.instance_id,
+            targets=targets,
+            logs_bucket=self._storage.logs.bucket_name,
+            public=self._balancer_is_public(),
+        )
+        self.output(outputs.BALANCER_NAME, made.load_balancer.load_balancer_dns_name)
+
+    def _balancer_is_public(self) -> bool:
+        network, balancer = self.environment_config.network, self.environment_config.balancer
+        pages = ((balancer.page_name, network.dashboard_cidrs), (balancer.airflow_name, network.airflow_ui_cidrs))
+        return any(ip_network(cidr).is_global for name, cidrs in pages if name for cidr in cidrs)
+
+    def _proxies(self, name: str | None) -> tuple[str, ...] | None:
+        """Return the networks of the load balancer's subnets, whose forwarded headers a page with a name believes."""
+        if name is None:
+            return None
+        vpc = self._platform.vpc
+        subnets = vpc.public_subnets if self._balancer_is_public() else vpc.private_subnets
+        return tuple(subnet.ipv4_cidr_block for subnet in subnets)
 
     def _disk(self, device: str, size_gb: int) -> ec2.BlockDevice:
         volume = ec2.BlockDeviceVolume.ebs(
@@ -273,6 +308,11 @@ class OrchestrationStack(BarflowStack):
             f"export BARFLOW_HOST_LOG={self.log.log_group_name}",
             f"bash {RELEASE_FOLDER}{BOOTSTRAP}",
         )
+
+
+def _url(name: str | None) -> str | None:
+    """Return the public URL of a page, or None without a load balancer."""
+    return f"https://{name}" if name else None
 
 
 def _listen(visitors: tuple[str, ...]) -> str:

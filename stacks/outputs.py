@@ -26,6 +26,9 @@ SLACK_SECRET = Output("Secrets", "SlackSecret", "Secret of the Slack bot token")
 SSH_CONNECTION_SECRET = Output("Secrets", "SshConnectionSecret", "Secret of Airflow's SSH connection to the host")
 SLACK_CONNECTION_SECRET = Output("Secrets", "SlackConnectionSecret", "Secret of Airflow's Slack connection")
 AIRFLOW_LOGIN_SECRET = Output("Secrets", "AirflowLoginSecret", "Secret of the password for Airflow's page")
+AIRFLOW_USERS_SECRET = Output(
+    "Secrets", "AirflowUsersSecret", "Secret of Airflow's users; only with network.airflow_ui_cidrs"
+)
 DASHBOARD_SECRET = Output("Secrets", "DashboardSecret", "Secret of the token for the analysts' page")
 
 LAKE_BUCKET = Output("Storage", "LakeBucket", "Bucket of the Parquet archive and its manifests")
@@ -62,6 +65,9 @@ BARS_RULESET = Output("Catalog", "BarsRuleset", "Data quality ruleset for the ar
 
 HOST_ID = Output("Orchestration", "HostId", "Instance that runs Airflow, for Session Manager")
 HOST_LOG = Output("Orchestration", "HostLog", "Log group of the host: its setup, its system and Airflow")
+BALANCER_NAME = Output(
+    "Orchestration", "BalancerName", "Name for the DNS records of the pages; only with a load balancer"
+)
 RUNTIME_CONTRACT = Output("Orchestration", "RuntimeContract", "SSM parameter of the runtime contract")
 
 OPERATIONS_TOPIC = Output("Observability", "OperationsTopic", "Topic of alarms, for Slack and the e-mail addresses")

@@ -21,6 +21,8 @@ from stacks.outputs import Output
 
 TWELVEDATA, MONGODB, SLACK, DASHBOARD = "twelvedata", "mongodb", "slack", "dashboard"
 FERNET, JWT, LOGIN = "airflow/fernet", "airflow/jwt", "airflow/login"
+USERS = "airflow/users"
+USERS_CONTENT = "users of Airflow's page, as JSON: each name with its password and role"
 # Why a secret has no automatic rotation.
 ISSUED_OUTSIDE = "its issuer outside AWS renews the value; the runbook describes how to set the new one"
 ENCRYPTS_STORED_DATA = (
@@ -89,6 +91,12 @@ class SecretsStack(BarflowStack):
         self.jwt = self._generated("AirflowJwt", self.name(JWT), "key that signs the tokens of Airflow's processes", 64)
         self.login = self._generated("AirflowLogin", self.name(LOGIN), "password for Airflow's page", 32)
         self.dashboard = self._generated("Dashboard", self.name(DASHBOARD), "token for the analysts' page", 48)
+        # Airflow's own login for one user serves its page on the host alone.
+        self.airflow_users = (
+            self._set_by_operator("AirflowUsers", self.name(USERS), USERS_CONTENT, outputs.AIRFLOW_USERS_SECRET)
+            if environment.network.airflow_ui_cidrs
+            else None
+        )
         self.output(outputs.AIRFLOW_LOGIN_SECRET, self.name(LOGIN))
         self.output(outputs.DASHBOARD_SECRET, self.name(DASHBOARD))
 

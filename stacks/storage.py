@@ -1,4 +1,4 @@
-"""The buckets of the lake, of code and of logs, and the list of who reads and writes them.
+"""The buckets of the lake, of code and of logs, and the list of who reads, writes and deletes their objects.
 
 ``grant`` derives a role's object permissions from ACCESS.
 """
@@ -18,6 +18,7 @@ from config import versions
 from stacks import outputs
 from stacks.base import BarflowStack, acknowledge
 from stacks.bundles import PACKAGES, RELEASE, Bundle
+from stacks.constructs.balancer import ACCESS_LOGS
 from stacks.constructs.bucket import secure_bucket
 from stacks.constructs.grants import allow_objects
 from stacks.constructs.release import Release
@@ -31,13 +32,14 @@ User = Literal["emr", "glue", "sandbox", "crawler", "warehouse_crawler", "host",
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """The users that read and write the objects under a prefix of a bucket."""
+    """The users that read, write and delete the objects under a prefix of a bucket."""
 
     bucket: Literal["lake", "code", "logs"]
     prefix: str
     content: str
     reads: tuple[User, ...] = ()
     writes: tuple[User, ...] = ()
+    deletes: tuple[User, ...] = ()
 
 
 BARS, STAGED, MANIFESTS, QUERIES = "bars_5min", "_staged", "manifests", "queries"
@@ -51,7 +53,12 @@ ACCESS = (
         writes=("emr",),
     ),
     Access(
-        bucket="lake", prefix=STAGED, content="partitions that are not published yet", reads=("emr",), writes=("emr",)
+        bucket="lake",
+        prefix=STAGED,
+        content="partitions that are not published yet",
+        reads=("emr",),
+        writes=("emr",),
+        deletes=("emr",),
     ),
     Access(
         bucket="lake",
@@ -82,6 +89,7 @@ ACCESS = (
         content="the JDBC driver of the warehouse's crawler, and what that crawler writes beside it",
         reads=("warehouse_crawler",),
         writes=("warehouse_crawler",),
+        deletes=("warehouse_crawler",),
     ),
     Access(bucket="logs", prefix="emr", content="logs of clusters", reads=("host",), writes=("emr",)),
     Access(
@@ -90,6 +98,7 @@ ACCESS = (
         content="temporary files and event logs",
         reads=("glue", "sandbox"),
         writes=("glue", "sandbox"),
+        deletes=("glue", "sandbox"),
     ),
     Access(bucket="logs", prefix="airflow", content="logs of tasks", reads=("host",), writes=("host",)),
 )
@@ -126,6 +135,8 @@ class StorageStack(BarflowStack):
         acknowledge(
             self.logs, "a log object is written once and never changes", "NIST.800.53.R5-S3BucketVersioningEnabled"
         )
+        if environment.balancer.certificate_arn:
+            self._allow_balancer_logs()
         old_versions = s3.LifecycleRule(
             id="old-versions",
             noncurrent_version_expiration=cdk.Duration.days(retention.old_versions_days),
@@ -179,6 +190,26 @@ class StorageStack(BarflowStack):
         self.output(outputs.JDBC_DRIVER, self.jdbc_driver_uri)
         self.output(outputs.JDBC_DRIVER_SHA256, versions.JDBC_DRIVER_SHA256)
 
+    def _allow_balancer_logs(self) -> None:
+        """Allow load balancers of this account to write their access logs.
+
+        https://docs.aws.amazon.com/elasticloadbalancing/latest/application/enable-access-logging.html
+        """
+        self.logs.add_to_resource_policy(
+            iam.PolicyStatement(
+                principals=[iam.ServicePrincipal("logdelivery.elasticloadbalancing.amazonaws.com")],
+                actions=["s3:PutObject"],
+                resources=[self.logs.arn_for_objects(f"{ACCESS_LOGS}/AWSLogs/{self.account}/*")],
+                conditions={
+                    "ArnLike": {
+                        "aws:SourceArn": self.format_arn(
+                            service="elasticloadbalancing", resource="loadbalancer", resource_name="*"
+                        )
+                    }
+                },
+            )
+        )
+
     @property
     def lake_uri(self) -> str:
         """The URI of the lake, for BARFLOW_LAKE_URI."""
@@ -199,8 +230,9 @@ class StorageStack(BarflowStack):
         for name, bucket in buckets.items():
             reads = [item.prefix for item in ACCESS if item.bucket == name and user in item.reads]
             writes = [item.prefix for item in ACCESS if item.bucket == name and user in item.writes]
+            deletes = [item.prefix for item in ACCESS if item.bucket == name and user in item.deletes]
             if reads or writes:
-                allow_objects(role, bucket, self._data_key, reads=reads, writes=writes)
+                allow_objects(role, bucket, self._data_key, reads=reads, writes=writes, deletes=deletes)
 
 
 def _to(storage_class: s3.StorageClass, days: int) -> s3.Transition:

@@ -10,18 +10,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from barflow.contract import RuntimeContract
+from barflow.contract import Glue, RuntimeContract
 from barflow.errors import BarflowError
 from barflow.operations.clusters import cluster_request, step_request
-from barflow.operations.polling import Execution
+from barflow.operations.polling import POLL_SECONDS, Execution
 from barflow.operations.warehouse_crawl import missing_driver
+from barflow.pipeline.program import RUN_ID_PROPERTY
 from barflow.progress import Log
 
 # States of a step that an earlier try of a run added, and that need not be added again.
 REUSABLE = ["PENDING", "RUNNING", "COMPLETED"]
 # Glue ends the job earlier, by the job's own timeout; this only bounds the wait.
 JOB_WAIT_MINUTES = 25 * 60
-RETRY_SECONDS = 30.0  # until a job that another run uses is asked again
+RETRY_SECONDS = 30.0  # until a workflow that another run uses is started again
+JOB_START_MINUTES = 10
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def run_once(contract: RuntimeContract, clients: Clients, log: Log, sleep: Calla
         clients.emr.terminate_job_flows(JobFlowIds=[cluster_id])
         log(f"cluster {cluster_id} is terminating")
     _start_crawler(clients.glue, contract.glue.lake_crawler)
-    job_run_id = _start_job(clients.glue, contract.glue.job, run_id, log, sleep)
+    job_run_id = start_load(clients.glue, contract.glue, run_id, log, sleep)
     log(f"Glue job run {job_run_id} is starting")
     glue_job(clients.glue, contract.glue.job, job_run_id).wait(JOB_WAIT_MINUTES, log, sleep)
     if missing := missing_driver(clients.s3, contract.glue):
@@ -70,27 +72,45 @@ def run_once(contract: RuntimeContract, clients: Clients, log: Log, sleep: Calla
     return {"run_id": run_id, "cluster": cluster_id, "step": step_id, "job_run": job_run_id, "outcome": "loaded"}
 
 
-def _start_job(glue: Any, job: str, run_id: str, log: Log, sleep: Callable[[float], None]) -> str:
-    """Start the Glue job and return the id of its run. Wait while another run is active: Glue allows one at a time."""
+def start_load(glue: Any, deployed: Glue, run_id: str, log: Log, sleep: Callable[[float], None]) -> str:
+    """Start the Glue job through its workflow, and return the id of the job's run.
+
+    The workflow fixes the job's arguments. ``run_id`` is a property of its run, which the job reads. Wait while another
+    run is active: Glue allows one at a time. Raises BarflowError if that run does not end, or if no job starts.
+    """
+    workflow_run = _start_workflow(glue, deployed.workflow, run_id, log, sleep)
+    for _ in range(int(JOB_START_MINUTES * 60 / POLL_SECONDS) + 1):
+        run = glue.get_workflow_run(Name=deployed.workflow, RunId=workflow_run, IncludeGraph=True)["Run"]
+        nodes = run.get("Graph", {}).get("Nodes", ())
+        started = [job["Id"] for node in nodes for job in node.get("JobDetails", {}).get("JobRuns", ())]
+        if started:
+            return str(started[0])
+        if run["Status"] != "RUNNING":
+            break
+        sleep(POLL_SECONDS)
+    raise BarflowError(
+        f"the run {workflow_run} of the Glue workflow {deployed.workflow} started no job: "
+        f"{run.get('ErrorMessage') or 'it is ' + run['Status']}. The archive is complete, and nothing was loaded. "
+        "Look at the workflow in Glue, then run it again."
+    )
+
+
+def _start_workflow(glue: Any, workflow: str, run_id: str, log: Log, sleep: Callable[[float], None]) -> str:
+    """Start the workflow and return the id of its run. Wait while another run is active."""
     waited = 0.0
     while True:
         try:
-            return str(glue.start_job_run(JobName=job, Arguments=job_arguments(run_id))["JobRunId"])
+            return str(glue.start_workflow_run(Name=workflow, RunProperties={RUN_ID_PROPERTY: run_id})["RunId"])
         except glue.exceptions.ConcurrentRunsExceededException:
             if waited >= JOB_WAIT_MINUTES * 60:
                 raise BarflowError(
-                    f"another run of the Glue job {job} is active. The archive is complete, and nothing was loaded. "
-                    "Wait until it ends, then run `barflow run` again."
+                    f"another run of the Glue workflow {workflow} is active. The archive is complete, and nothing was "
+                    "loaded. Wait until it ends, then run `barflow run` again."
                 ) from None
         if not waited:
-            log(f"another run of the Glue job {job} is active: waiting")
+            log(f"another run of the Glue workflow {workflow} is active: waiting")
         sleep(RETRY_SECONDS)
         waited += RETRY_SECONDS
-
-
-def job_arguments(run_id: str) -> dict[str, str]:
-    """Return the arguments of the Glue job for one run, on top of those of its definition."""
-    return {"--run-id": run_id}
 
 
 def find_step(emr: Any, cluster_id: str) -> str | None:

@@ -16,7 +16,11 @@ from barflow.errors import BadInputError
 from barflow.operations.warehouse_crawl import install_command
 
 # Outputs that only some environments have.
-OPTIONAL = {("Ingestion", "IngestFunction")}
+OPTIONAL = {
+    ("Ingestion", "IngestFunction"),
+    ("Orchestration", "BalancerName"),
+    ("Secrets", "AirflowUsersSecret"),
+}
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>

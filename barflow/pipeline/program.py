@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import Any
 
 from barflow import errors
-from barflow.errors import BarflowError
+from barflow.errors import BadInputError, BarflowError, UnavailableError, aws_error_code
 from barflow.progress import Log
 from barflow.text import redacted, visible
 
@@ -27,6 +27,9 @@ from barflow.text import redacted, visible
 GLUE_ARGUMENTS = re.compile(
     r"^--(JOB_|enable-|job-|extra-|additional-|python-modules-|custom-log|(TempDir|conf|library-set|scriptLocation)$)"
 )
+# The property of a Glue workflow run that holds the run id of its job.
+RUN_ID_PROPERTY = "run_id"
+RUN_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 # Causes inside a Spark or Java message; the last one is the origin.
 _CAUSE = re.compile(r"^(?:Caused by: )?(?:[\w$]+\.)*(\w+(?:Error|Exception)): (?!Traceback|Job aborted)(\S.*)$", re.M)
 _IN_TASK = re.compile(r"^(?:barflow\.errors|barflow\.twelvedata)\.(\w+): (.*)$", re.MULTILINE)
@@ -71,6 +74,31 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None) -> 
         if item.startswith("--") and not any(map(GLUE_ARGUMENTS.match, names)):
             parser.error(f"unknown argument {names[1]}")  # its value may be a secret
     return arguments
+
+
+def workflow_run_id(workflow: str, workflow_run: str) -> str | None:
+    """Return the run id that a Glue workflow run gives its job, or None if it gives none.
+
+    It is a property of the workflow run, because the caller of a workflow cannot set an argument of the job.
+    Raises BadInputError if it is not a run id, UnavailableError if the properties cannot be read.
+    """
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        found = boto3.client("glue").get_workflow_run_properties(Name=workflow, RunId=workflow_run)["RunProperties"]
+    except (BotoCoreError, ClientError) as error:
+        raise UnavailableError(
+            f"cannot read the properties of the workflow run {workflow_run} ({aws_error_code(error)}). Nothing was "
+            "loaded. Check the job's role, then run it again."
+        ) from None
+    run_id: str | None = found.get(RUN_ID_PROPERTY)
+    if run_id is not None and not RUN_ID.fullmatch(run_id):
+        raise BadInputError(
+            f"{RUN_ID_PROPERTY} of the workflow run {workflow_run} must be up to 64 letters, digits and dashes. "
+            "Nothing was loaded. Start the workflow again with another one."
+        )
+    return run_id
 
 
 def _log(text: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from moto.athena.models import AthenaBackend, athena_backends
 from moto.glue.models import GlueBackend, glue_backends
+from moto.glue.utils import Action
 
 from emulators.aws.dqdl import RULESETS, create_ruleset
 from emulators.aws.resource_types import TYPES, RecordedResource
@@ -128,6 +129,26 @@ def _create_connection(glue: GlueBackend, name: str, given: Properties) -> None:
     glue.create_connection(glue.account_id, given["ConnectionInput"] | {"Name": name}, {})
 
 
+def _create_workflow(glue: GlueBackend, name: str, given: Properties) -> None:
+    maximum = given.get("MaxConcurrentRuns")
+    glue.create_workflow(name, given.get("DefaultRunProperties"), given.get("Description", ""), maximum, {})
+
+
+def _create_trigger(glue: GlueBackend, name: str, given: Properties) -> None:
+    glue.create_trigger(
+        name=name,
+        workflow_name=given.get("WorkflowName", ""),
+        trigger_type=given["Type"],
+        schedule=given.get("Schedule", ""),
+        predicate=None,
+        actions=[Action(action) for action in given["Actions"]],
+        description=given.get("Description", ""),
+        start_on_creation=bool(given.get("StartOnCreation")),
+        tags={},
+        event_batching_condition={},
+    )
+
+
 def _create_workgroup(athena: AthenaBackend, name: str, given: Properties) -> None:
     athena.create_work_group(name, given.get("WorkGroupConfiguration", {}), given.get("Description", ""), [])
 
@@ -157,6 +178,8 @@ GLUE = {
     ),
     "Job": Kind("", _create_job, lambda glue, given: glue.jobs),
     "Crawler": Kind("", _create_crawler, lambda glue, given: glue.crawlers),
+    "Workflow": Kind("", _create_workflow, lambda glue, given: glue.workflows),
+    "Trigger": Kind("", _create_trigger, lambda glue, given: glue.triggers),
     "DataQualityRuleset": Kind(
         "", lambda glue, name, given: create_ruleset(name, given["Ruleset"]), lambda glue, given: RULESETS
     ),

@@ -119,6 +119,7 @@ def _patch_services() -> None:
         lambda_functions,
         rds,
         rotation,
+        workflows,
     )
 
 

@@ -16,7 +16,7 @@ from airflow.providers.amazon.aws.sensors.emr import EmrJobFlowSensor
 from airflow.sdk.exceptions import AirflowException, AirflowSensorTimeout, AirflowSkipException
 from barflow_tasks import ENV, contract
 
-from barflow.operations.cluster_run import find_step, glue_job, spark_step
+from barflow.operations.cluster_run import find_step, glue_job, spark_step, start_load
 from barflow.operations.clusters import ENDED, UP, cluster_request, find_cluster, step_request
 from barflow.operations.deployment import deployed_at
 from barflow.operations.warehouse_crawl import is_crawled, missing_driver
@@ -77,7 +77,24 @@ class BarsToParquet(EmrAddStepsOperator):
 
 
 class BarsToWarehouse(GlueJobOperator):
-    """Runs the Glue job and waits for its end. A running job run of an earlier try is reused."""
+    """Runs the Glue job and waits for its end. A running job run of an earlier try is reused.
+
+    A workflow starts the job. The host may not start it directly, because it could then replace the job's arguments.
+    """
+
+    template_fields = (*GlueJobOperator.template_fields, "process_run")
+
+    def __init__(self, *, process_run: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.process_run = process_run
+
+    def submit_job(self, context: Any) -> str:
+        """Start the workflow and return the id of the job run. Each try has its own run id."""
+        run_id = f"{self.process_run}-{context['ti'].try_number}"
+        self._job_run_id = None
+        started = start_load(self.hook.conn, contract().glue, run_id, self.log.info, time.sleep)
+        self._set_job_run_id(context, started)
+        return started
 
     def execute(self, context: Any) -> str | None:
         """Return the id of the job run. Raise BarflowError with the job's own error when it fails."""

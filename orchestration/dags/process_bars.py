@@ -39,7 +39,6 @@ from barflow_tasks import (
     post_to_slack,
 )
 
-from barflow.operations.cluster_run import job_arguments
 from barflow.operations.polling import POLL_SECONDS
 
 # Cron expressions in New York time, separated by semicolons. Without one, the DAG runs only by hand. The default is
@@ -173,7 +172,7 @@ def on_aws() -> None:
     to_warehouse = BarsToWarehouse(
         task_id="bars_to_warehouse",
         job_name=xcom("find_changes", "job"),
-        script_args=job_arguments(f"{PROCESS_RUN}-{{{{ ti.try_number }}}}"),
+        process_run=PROCESS_RUN,
         job_poll_interval=POLL_SECONDS,
         stop_job_run_on_kill=True,
         execution_timeout=timedelta(hours=2),

@@ -42,6 +42,11 @@ SECRET_OPTIONS = {
     "jwt_secret": ("API_AUTH__JWT_SECRET",),
 }
 Read = Callable[[str], str]  # returns the value of a secret reference
+FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
+USERS_FILE = "users.json"
+
+# A user of Airflow's page has one of its roles.
+USER_NAME, LEAST_PASSWORD, ROLES = re.compile(r"[A-Za-z0-9._-]{1,64}"), 12, ("Admin", "Op", "User", "Viewer")
 
 
 def airflow_settings(contract: RuntimeContract, folder: Path, home: str, memory: int) -> dict[str, str]:
@@ -53,8 +58,7 @@ def airflow_settings(contract: RuntimeContract, folder: Path, home: str, memory:
         "CORE__PARALLELISM": str(tasks_at_once(memory)),
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
-        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(folder / "passwords.json"),
+        **_login(contract, folder),
         "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{airflow.port}/execution/",
         "API__HOST": airflow.listen,
         "API__PORT": str(airflow.port),
@@ -95,6 +99,8 @@ def airflow_settings(contract: RuntimeContract, folder: Path, home: str, memory:
         options |= {f"{option}_CMD": f"cat {folder / name}" for option in read_from}
     return {
         "AIRFLOW_HOME": home,
+        # Whose X-Forwarded headers the page believes: the load balancer's alone.
+        "FORWARDED_ALLOW_IPS": ",".join(airflow.proxies or ()),
         "AWS_DEFAULT_REGION": contract.region,
         "BARFLOW_ENV": contract.env,
         "BARFLOW_INGEST_RUNNER": contract.ingestion.runner,
@@ -102,6 +108,19 @@ def airflow_settings(contract: RuntimeContract, folder: Path, home: str, memory:
         "BARFLOW_QUALITY_SCHEDULE": ";".join(contract.airflow.quality_schedule),
         **{f"AIRFLOW__{name}": value for name, value in options.items()},
     }
+
+
+def _login(contract: RuntimeContract, folder: Path) -> dict[str, str]:
+    """Return Airflow's options for its login: users of its own if a network may reach the page, else one user."""
+    if contract.airflow.users_secret is None:
+        return {
+            "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+            "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(folder / "passwords.json"),
+        }
+    options = {"CORE__AUTH_MANAGER": FAB}
+    if contract.airflow.url:
+        options |= {"API__BASE_URL": contract.airflow.url, "FAB__COOKIE_SECURE": "True"}
+    return options
 
 
 def tasks_at_once(memory: int) -> int:
@@ -132,12 +151,44 @@ def airflow_secrets(contract: RuntimeContract, read: Read) -> dict[str, str]:
     dsn = read(secret_reference(f"{warehouse.airflow_secret}#dsn/{warehouse.airflow_database}"))
     # Airflow connects by itself, so its DSN names the authorities.
     dsn += f"&sslrootcert={quote(bundle(), safe='/')}"
+    users = contract.airflow.users_secret
     return {
         "metadata_dsn": dsn.replace("postgresql://", "postgresql+psycopg://", 1),
         "fernet_key": fernet_key(read(secret_reference(contract.airflow.fernet_secret))),
         "jwt_secret": read(secret_reference(contract.airflow.jwt_secret)),
         "passwords.json": json.dumps({USER: read(secret_reference(contract.airflow.login_secret))}) + "\n",
+        **({USERS_FILE: json.dumps(airflow_users(read(secret_reference(users))))} if users else {}),
     }
+
+
+def airflow_users(secret: str) -> dict[str, dict[str, str]]:
+    """Return Airflow's users, each with password and role, or none if the secret is not as the runbook describes.
+
+    A message then goes to stderr. The secret of a new deployment has a random value, with which nobody can log in.
+    """
+    try:
+        users = json.loads(secret)
+        if isinstance(users, dict) and all(_is_user(name, given) for name, given in users.items()):
+            return users
+    except ValueError:
+        pass
+    print(
+        "The secret of Airflow's users is not as the runbook describes. Nobody can log in to Airflow's page. Store "
+        "the users, then restart barflow-settings.service.",
+        file=sys.stderr,
+    )
+    return {}
+
+
+def _is_user(name: str, given: object) -> bool:
+    return (
+        USER_NAME.fullmatch(name) is not None
+        and isinstance(given, dict)
+        and set(given) == {"password", "role"}
+        and given["role"] in ROLES
+        and isinstance(given["password"], str)
+        and len(given["password"]) >= LEAST_PASSWORD
+    )
 
 
 def fernet_key(secret: str) -> str:

@@ -23,7 +23,11 @@ SCRIPT = "glue/aggregate_bars.py"
 
 
 class AggregateJob(Construct):
-    """The ``job`` and its ``role``, which reads the archive and the published programs, and loads the warehouse."""
+    """The ``job``, the ``workflow`` that starts it, and its ``role``.
+
+    The role reads the archive and the published programs, and loads the warehouse. A caller that may start the job
+    itself can replace its arguments, and so run code of its own as this role. The workflow fixes the arguments.
+    """
 
     def __init__(
         self,
@@ -75,6 +79,26 @@ class AggregateJob(Construct):
                 "--warehouse": settings.warehouse_dsn,
             },
         )
+        self.workflow = self._workflow(stack)
+
+    def _workflow(self, stack: BarflowStack) -> str:
+        """Create the workflow, and allow the job to read the properties of its runs. Return its name."""
+        workflow = glue.CfnWorkflow(
+            self,
+            "Workflow",
+            description=f"Barflow {self._platform.environment.name}: starts the job that loads the warehouse",
+            max_concurrent_runs=1,
+        )
+        glue.CfnTrigger(
+            self,
+            "Start",
+            type="ON_DEMAND",
+            workflow_name=workflow.ref,
+            actions=[glue.CfnTrigger.ActionProperty(job_name=self.job.job_name)],
+        )
+        arn = stack.format_arn(service="glue", resource="workflow", resource_name=workflow.ref)
+        allow(self.role, ["glue:GetWorkflowRunProperties"], [arn])
+        return workflow.ref
 
     def _network(self) -> glue.Connection:
         """Return the network connection that places the job in the VPC.
@@ -86,7 +110,7 @@ class AggregateJob(Construct):
             "Network",
             type=glue.ConnectionType.NETWORK,
             description=f"Barflow {self._platform.environment.name}: the VPC",
-            network=glue.ConnectionNetwork.subnet(self._platform.vpc.private_subnets[0]),
+            network=glue.ConnectionNetwork.subnet(self._platform.glue_subnet),
             security_groups=[self._platform.groups.glue],
         )
 

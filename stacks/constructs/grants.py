@@ -59,25 +59,35 @@ def allow_reading_secrets(role: iam.IRole, key: kms.IKey, *secrets: secretsmanag
 
 
 def allow_objects(
-    role: iam.IRole, bucket: s3.IBucket, key: kms.IKey, *, reads: Sequence[str] = (), writes: Sequence[str] = ()
+    role: iam.IRole,
+    bucket: s3.IBucket,
+    key: kms.IKey,
+    *,
+    reads: Sequence[str] = (),
+    writes: Sequence[str] = (),
+    deletes: Sequence[str] = (),
 ) -> None:
-    """Allow the role to read and write objects under these prefixes, and to use the bucket's key through S3 only.
+    """Allow the role to read, write and delete objects under these prefixes, and to use the key through S3 only.
 
-    A prefix without a slash at its end includes its own name: file systems on S3 ask whether that is an object.
+    A prefix is a folder: ``bars`` is the object of that name, for which file systems on S3 ask, and all below
+    ``bars/``. It does not include ``bars_history``.
     """
     # Without permission to list, a missing object looks like a denied one.
     allow(role, ["s3:ListBucket", "s3:GetBucketLocation"], [bucket.bucket_arn])
-    read, written = ([bucket.arn_for_objects(f"{prefix}*") for prefix in prefixes] for prefixes in (reads, writes))
-    if read:
-        allow(role, ["s3:GetObject"], read)
-    if written:
-        allow(role, ["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"], written)
-    allow_key(role, key, ["kms:Decrypt", "kms:GenerateDataKey"] if written else ["kms:Decrypt"], service="s3")
+    for actions, prefixes in (
+        (["s3:GetObject"], reads),
+        (["s3:PutObject", "s3:AbortMultipartUpload"], writes),
+        (["s3:DeleteObject"], deletes),
+    ):
+        if prefixes:
+            objects = [bucket.arn_for_objects(f"{prefix}{end}") for prefix in prefixes for end in ("", "/*")]
+            allow(role, actions, objects)
+    allow_key(role, key, ["kms:Decrypt", "kms:GenerateDataKey"] if writes else ["kms:Decrypt"], service="s3")
     found = _bucket_in_finding(cdk.Stack.of(role), bucket)
     acknowledge(
         role,
         "all objects under a prefix of this environment's own bucket",
-        *(f"AwsSolutions-IAM5[Resource::{found}/{prefix}*]" for prefix in dict.fromkeys([*reads, *writes])),
+        *(f"AwsSolutions-IAM5[Resource::{found}/{prefix}/*]" for prefix in dict.fromkeys([*reads, *writes, *deletes])),
     )
 
 

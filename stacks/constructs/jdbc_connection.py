@@ -30,7 +30,7 @@ def jdbc_connection(
         construct_id,
         type=glue.ConnectionType.JDBC,
         description=f"Barflow {platform.environment.name}: the warehouse, {purpose}",
-        network=glue.ConnectionNetwork.subnet(platform.vpc.private_subnets[0]),
+        network=glue.ConnectionNetwork.subnet(platform.glue_subnet),
         security_groups=[platform.groups.glue],
         properties={
             "JDBC_CONNECTION_URL": database.jdbc_url,

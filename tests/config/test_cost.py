@@ -7,6 +7,7 @@ import pytest
 from config.cost import Prices, estimate, list_prices
 from config.environment import DatabaseConfig, Environment, HostConfig, IngestConfig, NetworkConfig
 from config.environments import ENVIRONMENTS, environment
+from config.pages import BalancerConfig
 from config.schedule import QualityConfig
 from config.validation import Config, ConfigError
 
@@ -55,6 +56,14 @@ def test_a_nat_gateway_and_its_address_cost_their_list_price_for_730_hours() -> 
 def test_an_interface_endpoint_costs_in_every_zone() -> None:
     with_one = dollars("Network", network=NetworkConfig(interface_endpoints=("sts",)))
     assert with_one - dollars("Network", network=NetworkConfig()) == pytest.approx(730 * 2 * 0.01)
+
+
+def test_a_load_balancer_costs_its_hours_and_an_address_in_every_zone() -> None:
+    network = NetworkConfig(dashboard_cidrs=("10.1.0.0/16",))
+    certificate = "arn:aws:acm:us-east-1:111111111111:certificate/12345678-1234-1234-1234-123456789012"
+    balancer = BalancerConfig(certificate_arn=certificate, page_name="bars.example.com")
+    with_one = dollars("Network", network=network, balancer=balancer)
+    assert with_one - dollars("Network", network=NetworkConfig()) == pytest.approx(730 * (0.0305 + 2 * 0.005))
 
 
 def test_a_second_copy_of_the_database_doubles_it() -> None:

@@ -24,10 +24,20 @@ from config.environment import (
     RetentionConfig,
 )
 from config.environments import ENVIRONMENTS, environment
+from config.pages import BalancerConfig, OidcConfig
 from config.schedule import ProcessConfig
 from config.validation import Config, ConfigError
 
 ROOT = Path(__file__).parents[2]
+CERTIFICATE = "arn:aws:acm:us-east-1:111111111111:certificate/12345678-1234-1234-1234-123456789012"
+OIDC = {
+    "issuer": "https://idp.example.com",
+    "authorization_endpoint": "https://idp.example.com/authorize",
+    "token_endpoint": "https://idp.example.com/token",
+    "user_info_endpoint": "https://idp.example.com/userinfo",
+    "client_id": "barflow",
+    "client_secret": "barflow/dev/oidc",
+}
 # (settings, what is given, the line of the error)
 WRONG: list[tuple[type[Config], dict[str, Any], str]] = [
     (NetworkConfig, {"cidr": "10.0.0.0/30"}, r"network\.cidr is '10\.0\.0\.0/30': .* from /16 to /22"),
@@ -58,6 +68,21 @@ WRONG: list[tuple[type[Config], dict[str, Any], str]] = [
     ),
     (NetworkConfig, {"dashboard_cidrs": ("0.0.0.0/0",)}, r"network\.dashboard_cidrs is '0\.0\.0\.0/0': it would open"),
     (NetworkConfig, {"interface_endpoints": ("ftp",)}, r"network\.interface_endpoints is 'ftp': must be 'athena', "),
+    (NetworkConfig, {"plain_http": "yes"}, r"network\.plain_http is 'yes': must be true or false"),
+    (BalancerConfig, {"certificate_arn": "arn:x"}, r"balancer\.certificate_arn is 'arn:x': must be the ARN of a cert"),
+    (BalancerConfig, {"page_name": "Bars"}, r"balancer\.page_name is 'Bars': must be a host name such as bars"),
+    (BalancerConfig, {"airflow_name": "a.example.com/"}, r"balancer\.airflow_name is .*: must be a host name such as"),
+    (BalancerConfig, {"oidc": "cognito"}, r"balancer\.oidc is 'cognito'"),
+    *(
+        (
+            OidcConfig,
+            {**OIDC, name: "http://idp.example.com"},
+            rf"balancer\.oidc\.{name} is .*: must be the https:// URL",
+        )
+        for name in ("issuer", "authorization_endpoint", "token_endpoint", "user_info_endpoint")
+    ),
+    (OidcConfig, {**OIDC, "client_id": "a b"}, r"balancer\.oidc\.client_id is 'a b': must be the id of the client"),
+    (OidcConfig, {**OIDC, "client_secret": "s3cr&t"}, r"balancer\.oidc\.client_secret is .*: must be the name of the"),
     (NetworkConfig, {"flow_log_days": 8}, r"network\.flow_log_days is 8: must be 1, 3, 5, 7, 14"),
     (DatabaseConfig, {"instance_class": "db.m5.large"}, r"database\.instance_class is .* such as db\.t4g\.small"),
     (DatabaseConfig, {"instance_class": "t4g.small"}, r"database\.instance_class is 't4g\.small': .*Graviton"),
@@ -173,6 +198,58 @@ def test_each_problem_has_a_line_of_its_own() -> None:
     lines = str(caught.value).splitlines()
     names = ["cidr", "zones", "airflow_ui_cidrs", "airflow_ui_cidrs"]
     assert [line.split(" is ")[0] for line in lines] == [f"network.{name}" for name in names]
+
+
+OFFICE, VPN = ("198.51.101.0/24",), ("10.1.0.0/16",)
+
+
+@pytest.mark.parametrize(
+    ("network", "balancer", "line"),
+    [
+        (
+            {"airflow_ui_cidrs": OFFICE, "plain_http": True},
+            {},
+            r"network\.airflow_ui_cidrs has the public network 198\.51\.101\.0/24: must be private without TLS",
+        ),
+        (
+            {"dashboard_cidrs": (*VPN, *OFFICE), "plain_http": True},
+            {},
+            r"network\.dashboard_cidrs has the public network 198\.51\.101\.0/24: must be private without TLS",
+        ),
+        ({"dashboard_cidrs": VPN}, {}, r"network\.dashboard_cidrs is set: must be empty without TLS.*plain text"),
+        (
+            {"airflow_ui_cidrs": OFFICE},
+            {"certificate_arn": CERTIFICATE, "page_name": "bars.example.com"},
+            r"network\.dashboard_cidrs has 0 networks: must have 1 to 4 .*\n"
+            r"network\.airflow_ui_cidrs has the public network",
+        ),
+        (
+            {"dashboard_cidrs": tuple(f"10.{number}.0.0/16" for number in range(5))},
+            {"certificate_arn": CERTIFICATE, "page_name": "bars.example.com"},
+            r"network\.dashboard_cidrs has 5 networks: must have 1 to 4",
+        ),
+        (
+            {"dashboard_cidrs": VPN},
+            {"page_name": "bars.example.com"},
+            r"balancer\.page_name is .*certificate_arn must",
+        ),
+        ({}, {"certificate_arn": CERTIFICATE}, r"balancer\.certificate_arn is set: set balancer\.page_name or"),
+    ],
+)
+def test_a_page_without_tls_is_rejected_unless_a_setting_allows_it_for_private_networks(
+    network: dict[str, Any], balancer: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{line}"):
+        Environment(name="dev", network=NetworkConfig(**network), balancer=BalancerConfig(**balancer))
+
+
+def test_a_page_is_open_to_public_networks_with_tls_and_to_private_ones_by_setting() -> None:
+    balancer = BalancerConfig(certificate_arn=CERTIFICATE, page_name="bars.example.com", oidc=OidcConfig(**OIDC))
+    Environment(name="dev", network=NetworkConfig(dashboard_cidrs=OFFICE), balancer=balancer)
+    Environment(name="dev", network=NetworkConfig(dashboard_cidrs=VPN, plain_http=True))
+    there = {"account": "111111111111", "region": "us-east-2"}
+    with pytest.raises(ConfigError, match=r"must be a certificate in us-east-2"):
+        Environment(name="dev", network=NetworkConfig(dashboard_cidrs=OFFICE), balancer=balancer, **there)
 
 
 def test_a_section_has_the_name_that_its_errors_show() -> None:

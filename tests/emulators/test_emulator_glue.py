@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from aws_parts import CODE, Aws, allow, wait_for, zipped
+from aws_parts import CODE, REGION, Aws, allow, wait_for, zipped
 from botocore.exceptions import ClientError
 
+from emulators.aws.account import ACCOUNT
 from emulators.aws.faults import Fault
 
 SCRIPT = """
@@ -119,6 +120,49 @@ def test_a_run_can_be_stopped_and_a_job_has_one_run_at_a_time(aws: Aws) -> None:
     job.becomes(run, "RUNNING")
     job.stop(run)
     assert job.becomes(run, *OVER)["JobRunState"] == "STOPPED"
+
+
+PROPERTY_SCRIPT = """
+import sys
+from barflow.pipeline.program import workflow_run_id
+given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+print("run id", workflow_run_id(given["--WORKFLOW_NAME"], given["--WORKFLOW_RUN_ID"]))
+print("modules", given.get("--additional-python-modules"))
+"""
+
+
+@pytest.fixture
+def load(aws: Aws) -> Job:
+    """A job that reads the property of its workflow run, as its own role; the role ``host`` may start the workflow."""
+    workflow = f"arn:aws:glue:{REGION}:{ACCOUNT}:workflow/load"
+    script = aws.put("glue/property.py", PROPERTY_SCRIPT)
+    objects = allow(["s3:GetObject", "s3:ListBucket"])
+    aws.create_role("loads", objects, allow("glue:GetWorkflowRunProperties", workflow))
+    aws.create_role("host", allow(["glue:StartWorkflowRun", "glue:GetWorkflowRun"], workflow))
+    job = Job(aws, "load", script, role="loads")
+    glue = aws.client("glue")
+    glue.create_workflow(Name="load", MaxConcurrentRuns=1)
+    glue.create_trigger(Name="load", WorkflowName="load", Type="ON_DEMAND", Actions=[{"JobName": "load"}])
+    return job
+
+
+def test_a_role_that_may_start_the_workflow_cannot_give_the_job_an_argument(aws: Aws, load: Job) -> None:
+    host = aws.client("glue", "host")
+    theirs = {"--additional-python-modules": "s3://theirs/code.zip"}
+    with pytest.raises(ClientError, match="not authorized to perform: glue:StartJobRun"):
+        host.start_job_run(JobName="load", Arguments=theirs)
+    with pytest.raises(ClientError, match="not authorized to perform: glue:UpdateJob"):
+        host.update_job(JobName="load", JobUpdate={"Role": "loads", "DefaultArguments": theirs})
+    properties = {"run_id": "20261125T214500Z-process-3fa9c1-1", **theirs}
+    run = host.start_workflow_run(Name="load", RunProperties=properties)["RunId"]
+    with pytest.raises(ClientError, match="ConcurrentRunsExceeded"):
+        host.start_workflow_run(Name="load")
+    assert "Graph" not in host.get_workflow_run(Name="load", RunId=run)["Run"]
+    (node,) = host.get_workflow_run(Name="load", RunId=run, IncludeGraph=True)["Run"]["Graph"]["Nodes"]
+    (started,) = node["JobDetails"]["JobRuns"]
+    assert load.becomes(started["Id"], *OVER)["JobRunState"] == "SUCCEEDED"
+    assert {"run id 20261125T214500Z-process-3fa9c1-1", "modules None"} <= set(load.log(started["Id"]))
+    assert host.get_workflow_run(Name="load", RunId=run)["Run"]["Status"] == "COMPLETED"
 
 
 def test_an_update_replaces_the_whole_definition(aws: Aws) -> None:

@@ -192,3 +192,41 @@ def test_if_a_secret_is_missing_nothing_is_written(contract: RuntimeContract, tm
     with pytest.raises(UnavailableError, match="airflow/jwt cannot be read"):
         SETTINGS.write_all(contract, tmp_path, ME, read)
     assert list(tmp_path.iterdir()) == []
+
+
+GIVEN = {"password": "twelve-chars", "role": "Viewer"}
+
+
+def test_airflow_has_users_of_its_own_when_a_network_may_reach_its_page(contract: RuntimeContract) -> None:
+    boto3.client("secretsmanager").create_secret(Name="users", SecretString=json.dumps({"ada": GIVEN}))
+    behind = {"users_secret": "users", "url": "https://airflow.example.com", "proxies": ("10.20.0.0/26",)}
+    made = contract.model_copy(update={"airflow": contract.airflow.model_copy(update=behind)})
+    opened, closed = (SETTINGS.airflow_settings(item, Path("/run"), "/home", 2**31) for item in (made, contract))
+    assert opened["AIRFLOW__CORE__AUTH_MANAGER"].endswith("FabAuthManager")
+    assert opened["AIRFLOW__API__BASE_URL"] == "https://airflow.example.com"
+    assert opened["AIRFLOW__FAB__COOKIE_SECURE"] == "True"
+    assert (opened["FORWARDED_ALLOW_IPS"], closed["FORWARDED_ALLOW_IPS"]) == ("10.20.0.0/26", "")
+    assert not {name for name in opened if "SIMPLE_AUTH" in name}
+    assert "AIRFLOW__CORE__AUTH_MANAGER" not in closed
+    assert json.loads(SETTINGS.airflow_secrets(made, read)["users.json"]) == {"ada": GIVEN}
+    assert "users.json" not in SETTINGS.airflow_secrets(contract, read)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        *("random-as-generated", "[]", '{"ada": "twelve-chars"}'),
+        *(
+            json.dumps({name: {**GIVEN, **change}})
+            for name, change in (
+                *(("ada", {"password": "short"}), ("ada", {"role": "Root"}), ("ada", {"password": 123456789012})),
+                *(("ada", {"email": "a@b.c"}), ("a b", {}), ("", {})),
+            )
+        ),
+    ],
+)
+def test_users_that_are_not_as_described_let_nobody_in(secret: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert SETTINGS.airflow_users(secret) == {}
+    said = capsys.readouterr().err
+    assert "Nobody can log in to Airflow's page" in said
+    assert "twelve-chars" not in said

@@ -21,6 +21,7 @@ from moto.glue.models import glue_backends
 from pymongo.database import Database
 from reading import DAGS
 
+import emulators.aws.workflows  # noqa: F401 — moto's workflows start their jobs
 from barflow import metric_names
 from barflow.contract import RuntimeContract, parameter_name
 from barflow.lake.manifests import Manifest, Partition
@@ -210,7 +211,11 @@ def test_a_failed_step_is_reported_with_the_place_of_its_logs(
 
 
 def test_a_failed_job_is_reported_with_its_reason(tasks: Any, contract: RuntimeContract) -> None:
-    boto3.client("glue").create_job(Name=contract.glue.job, Role="role", Command={"Name": "glueetl"})
+    glue = boto3.client("glue")
+    glue.create_job(Name=contract.glue.job, Role="role", Command={"Name": "glueetl"})
+    glue.create_workflow(Name=contract.glue.workflow)
+    actions = [{"JobName": contract.glue.job}]
+    glue.create_trigger(Name="start", WorkflowName=contract.glue.workflow, Type="ON_DEMAND", Actions=actions)
     job = glue_backends[ACCOUNT][REGION].jobs[contract.glue.job]
     start = job.start_job_run
 
@@ -224,9 +229,12 @@ def test_a_failed_job_is_reported_with_its_reason(tasks: Any, contract: RuntimeC
         return run_id
 
     job.start_job_run = fail
-    operator = tasks.BarsToWarehouse(task_id="bars_to_warehouse", job_name=contract.glue.job, durable=False)
+    given = {"job_name": contract.glue.job, "process_run": "20261125-process-1", "durable": False}
+    operator = tasks.BarsToWarehouse(task_id="bars_to_warehouse", **given)
     with pytest.raises(Exception, match=r"the Glue job is FAILED: the warehouse did not answer"):
-        operator.execute(context())
+        operator.execute(context(attempt=2))
+    (run,) = glue_backends[ACCOUNT][REGION].workflows[contract.glue.workflow].runs.values()
+    assert run.properties == {"run_id": "20261125-process-1-2"}
 
 
 @pytest.fixture

@@ -9,7 +9,14 @@ from deployments import OFFICE, Deployment, Synthesize, changed, synthesized
 
 from config.environment import AlarmConfig, Environment, IngestConfig, NetworkConfig
 from config.environments import dev, prod, staging
+from config.pages import BalancerConfig, OidcConfig
 from config.schedule import ProcessConfig
+
+CERTIFICATE = "arn:aws:acm:us-east-1:111111111111:certificate/12345678-1234-1234-1234-123456789012"
+OIDC = {
+    **{name: f"https://idp.example.com/{name}" for name in ("issuer", "authorization_endpoint", "token_endpoint")},
+    **{"user_info_endpoint": "https://idp.example.com/me", "client_id": "barflow", "client_secret": "barflow/dev/oidc"},
+}
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +68,7 @@ def two_bots(synthesize: Synthesize) -> Deployment:
 @pytest.fixture(scope="session")
 def opened(synthesize: Synthesize) -> Deployment:
     """The environment dev with Airflow's page open to OFFICE, and two services behind interface endpoints."""
-    network = NetworkConfig(airflow_ui_cidrs=OFFICE, interface_endpoints=("secretsmanager", "glue"))
+    network = NetworkConfig(airflow_ui_cidrs=OFFICE, plain_http=True, interface_endpoints=("secretsmanager", "glue"))
     return synthesize(changed(dev(), network=network))
 
 
@@ -72,7 +79,15 @@ def customized(synthesize: Synthesize) -> Deployment:
         changed(
             dev(),
             bots=(),
-            network=NetworkConfig(airflow_ui_cidrs=("203.0.114.0/24",), dashboard_cidrs=("10.1.0.0/16",)),
+            network=NetworkConfig(
+                airflow_ui_cidrs=("203.0.114.0/24",),
+                dashboard_cidrs=("10.1.0.0/16",),
+                plain_http=True,
+                interface_endpoints=("glue", "kms", "logs", "monitoring", "secretsmanager"),
+            ),
+            balancer=BalancerConfig(
+                certificate_arn=CERTIFICATE, airflow_name="airflow.example.com", oidc=OidcConfig(**OIDC)
+            ),
             process=ProcessConfig(schedule=("5 10-16 * * MON-FRI",)),
             alarms=AlarmConfig(emails=("data@example.com",), budget_usd=90),
         )

@@ -20,6 +20,7 @@ from config import versions
 
 # Glue adds these before a job's own arguments.
 GLUES_OWN = ["--JOB_ID", "j_1", "--JOB_RUN_ID", "jr_1", "--JOB_NAME", "aggregate"]
+GLUES_WORKFLOW = ["--WORKFLOW_NAME", "load", "--WORKFLOW_RUN_ID", "wr_1"]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,8 @@ def test_the_program_parses_every_argument_of_the_job(arguments: dict[str, str])
     assert re.fullmatch(r"s3://<\S+Lake\S+>", parsed.lake)
     assert parsed.warehouse == "secretsmanager:barflow/dev/database/barflow_loader#dsn"
     assert (parsed.full, parsed.symbols, parsed.run_id) == (False, None, None)
+    started = parse_arguments(program("glue/aggregate_bars.py").parser(), [*argv, *GLUES_WORKFLOW])
+    assert (started.workflow, started.workflow_run) == ("load", "wr_1")
 
 
 def test_the_program_rejects_an_unknown_argument(arguments: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,7 +145,18 @@ def test_the_warehouses_crawler_may_do_what_glue_requires_for_a_driver_of_ones_o
     assert "WarehouseCrawlerRole" in passed.resource
     assert "glue.amazonaws.com" in passed.condition
     for action in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"):
-        assert ["/drivers*" in item.resource for item in allowed if item.action == action] == [True]
+        folders = [item.resource for item in allowed if item.action == action]
+        assert len(folders) == 2
+        assert all("/drivers" in folder for folder in folders)
+    statements = [
+        statement
+        for item in template["Resources"].values()
+        if item["Type"] == "AWS::IAM::Policy" and "WarehouseCrawlerRole" in json.dumps(item["Properties"]["Roles"])
+        for statement in item["Properties"]["PolicyDocument"]["Statement"]
+    ]
+    (denied,) = [item for item in statements if item["Effect"] == "Deny"]
+    assert "glue:StartJobRun" in denied["Action"]
+    assert all(name in json.dumps(denied["Resource"]) for name in ("AggregateJob", "VisualJob"))
     of_reader = permissions(template, "Reader")
     assert not {item.action for item in of_reader} & {"glue:CreateJob", "iam:PassRole", "secretsmanager:GetSecretValue"}
 
@@ -172,11 +186,35 @@ def test_commands_query_the_archive_with_the_deployments_workgroup(dev_deploymen
     }
 
 
-def test_the_host_starts_only_this_job_and_these_crawlers(dev_deployment: Deployment) -> None:
+def test_the_workflow_starts_the_job_with_the_jobs_own_arguments_once_at_a_time(dev_deployment: Deployment) -> None:
+    (trigger,) = dev_deployment.resources("Catalog", "AWS::Glue::Trigger")
+    (workflow,) = dev_deployment.resources("Catalog", "AWS::Glue::Workflow")
+    assert workflow["MaxConcurrentRuns"] == 1
+    assert trigger["Type"] == "ON_DEMAND"
+    (action,) = trigger["Actions"]
+    assert set(action) == {"JobName"}
+    assert "AggregateJob" in json.dumps(action["JobName"])
+    allowed = permissions(dev_deployment.templates["Catalog"], "Loader")
+    (read,) = [item for item in allowed if "Workflow" in item.action]
+    assert read.action == "glue:GetWorkflowRunProperties"
+    assert "AggregateWorkflow" in read.resource
+
+
+# With one of these actions on the job, a role can run code of its own as the role that loads the warehouse.
+RUNS_OTHER_CODE = {"glue:*", "glue:CreateJob", "glue:CreateTrigger", "glue:StartJobRun", "glue:UpdateJob"}
+RUNS_OTHER_CODE |= {"glue:CreateSession", "glue:UpdateTrigger", "glue:UpdateWorkflow", "glue:CreateWorkflow"}
+
+
+def test_the_host_cannot_replace_the_arguments_of_the_glue_job(dev_deployment: Deployment) -> None:
+    allowed = permissions(dev_deployment.templates["Orchestration"], "HostRole")
+    assert not {item.action for item in allowed} & RUNS_OTHER_CODE
+
+
+def test_the_host_starts_only_this_workflow_and_these_crawlers(dev_deployment: Deployment) -> None:
     allowed = permissions(dev_deployment.templates["Orchestration"], "HostRole")
     of_glue = {item for item in allowed if item.action.startswith("glue:")}
     assert {item.action for item in of_glue if item.resource == "*"} == {"glue:GetCrawlerMetrics"}
-    started = {item.resource for item in of_glue if item.action in ("glue:StartJobRun", "glue:StartCrawler")}
+    started = {item.resource for item in of_glue if item.action in ("glue:StartWorkflowRun", "glue:StartCrawler")}
     assert len(started) == 3
     passed = [item for item in allowed if item.action == "iam:PassRole" and "glue.amazonaws.com" in item.condition]
     assert ["Reader" in item.resource for item in passed] == [True]

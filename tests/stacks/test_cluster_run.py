@@ -12,10 +12,12 @@ from moto import mock_aws
 from moto.emr.models import emr_backends
 from moto.glue.models import glue_backends
 
+import emulators.aws.workflows  # noqa: F401 — moto's workflows start their jobs
 from barflow.contract import RuntimeContract
-from barflow.errors import BarflowError
+from barflow.errors import BadInputError, BarflowError, UnavailableError
 from barflow.operations.cluster_run import Clients, run_once
 from barflow.operations.warehouse_crawl import install_command
+from barflow.pipeline.program import RUN_ID_PROPERTY, workflow_run_id
 
 ACCOUNT = "123456789012"
 
@@ -30,6 +32,9 @@ def contract(monkeypatch: pytest.MonkeyPatch) -> Iterator[RuntimeContract]:
         boto3.client("s3").create_bucket(Bucket="code")
         glue = boto3.client("glue")
         glue.create_job(Name=made.glue.job, Role="role", Command={"Name": "glueetl"})
+        glue.create_workflow(Name=made.glue.workflow)
+        start = {"WorkflowName": made.glue.workflow, "Type": "ON_DEMAND", "Actions": [{"JobName": made.glue.job}]}
+        glue.create_trigger(Name="start", **start)
         for name in (made.glue.lake_crawler, made.glue.warehouse_crawler):
             glue.create_crawler(
                 Name=name, Role="role", DatabaseName="barflow", Targets={"S3Targets": [{"Path": "s3://b"}]}
@@ -62,7 +67,10 @@ def test_a_run_completes_step_and_job_and_terminates_its_cluster(contract: Runti
     assert cluster().state == "TERMINATED"
     assert cluster().steps[0].args[-1] == done["run_id"]
     (job,) = glue_backends[ACCOUNT][REGION].jobs.values()
-    assert [item.arguments for item in job.job_runs] == [{"--run-id": done["run_id"]}]
+    (workflow_run,) = glue_backends[ACCOUNT][REGION].workflows[contract.glue.workflow].runs.values()
+    assert workflow_run.properties == {RUN_ID_PROPERTY: done["run_id"]}
+    own = {"--WORKFLOW_NAME": contract.glue.workflow, "--WORKFLOW_RUN_ID": workflow_run.run_id}
+    assert [(item.job_run_id, item.arguments) for item in job.job_runs] == [(done["job_run"], own)]
     assert "Spark step: COMPLETED" in lines
     assert "Glue job: SUCCEEDED" in lines
     assert crawler_states() == {"lake": "RUNNING", "warehouse": "READY"}
@@ -108,34 +116,58 @@ def test_a_failed_job_is_reported_with_its_reason(contract: RuntimeContract) -> 
     assert cluster().state == "TERMINATED"
 
 
-def test_a_run_waits_until_another_run_of_the_job_has_ended(
+def test_a_run_waits_until_another_run_of_the_workflow_has_ended(
     contract: RuntimeContract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clients, lines = Clients.of(REGION), []
-    start, busy = clients.glue.start_job_run, iter([True, True, False])
+    start, busy = clients.glue.start_workflow_run, iter([True, True, False])
 
-    def start_job_run(**given: Any) -> Any:
+    def start_workflow_run(**given: Any) -> Any:
         if next(busy):
             error = {"Error": {"Code": "ConcurrentRunsExceededException", "Message": "Concurrent runs exceeded"}}
-            raise clients.glue.exceptions.ConcurrentRunsExceededException(error, "StartJobRun")
+            raise clients.glue.exceptions.ConcurrentRunsExceededException(error, "StartWorkflowRun")
         return start(**given)
 
-    monkeypatch.setattr(clients.glue, "start_job_run", start_job_run)
+    monkeypatch.setattr(clients.glue, "start_workflow_run", start_workflow_run)
     done = run_once(contract, clients, lines.append, sleep_until("COMPLETED"))
     assert done["outcome"] == "loaded"
-    assert [line for line in lines if "another run of the Glue job" in line] == [
-        f"another run of the Glue job {contract.glue.job} is active: waiting"
+    assert [line for line in lines if "another run of the Glue workflow" in line] == [
+        f"another run of the Glue workflow {contract.glue.workflow} is active: waiting"
     ]
 
 
-def test_a_job_that_another_run_never_leaves_is_an_error_with_what_was_kept(
+def test_a_workflow_that_another_run_never_leaves_is_an_error_with_what_was_kept(
     contract: RuntimeContract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clients = Clients.of(REGION)
 
-    def start_job_run(**given: Any) -> Any:
-        raise clients.glue.exceptions.ConcurrentRunsExceededException({"Error": {}}, "StartJobRun")
+    def start_workflow_run(**given: Any) -> Any:
+        raise clients.glue.exceptions.ConcurrentRunsExceededException({"Error": {}}, "StartWorkflowRun")
 
-    monkeypatch.setattr(clients.glue, "start_job_run", start_job_run)
+    monkeypatch.setattr(clients.glue, "start_workflow_run", start_workflow_run)
     with pytest.raises(BarflowError, match="The archive is complete, and nothing was loaded"):
         run_once(contract, clients, print, sleep_until("COMPLETED"))
+
+
+def test_a_workflow_that_starts_no_job_is_an_error_with_what_was_kept(contract: RuntimeContract) -> None:
+    boto3.client("glue").delete_trigger(Name="start")
+    with pytest.raises(BarflowError, match=r"started no job: it is COMPLETED\. The archive is complete"):
+        run_once(contract, Clients.of(REGION), print, sleep_until("COMPLETED"))
+
+
+@pytest.mark.parametrize("text", ["x'; drop table ops.load_run --", "a b", "<!channel>", "", "9" * 65])
+def test_a_run_id_that_is_none_is_rejected_before_the_load(contract: RuntimeContract, text: str) -> None:
+    """The caller of the workflow chooses the property. It is in the load's ledger and in its messages."""
+    glue, name = boto3.client("glue"), contract.glue.workflow
+    started = glue.start_workflow_run(Name=name, RunProperties={RUN_ID_PROPERTY: text})["RunId"]
+    with pytest.raises(BadInputError, match=r"must be up to 64 letters, digits and dashes\. Nothing was loaded"):
+        workflow_run_id(name, started)
+
+
+def test_a_workflow_run_without_a_run_id_gets_a_new_one_and_an_unknown_run_is_an_error(
+    contract: RuntimeContract,
+) -> None:
+    name = contract.glue.workflow
+    assert workflow_run_id(name, boto3.client("glue").start_workflow_run(Name=name)["RunId"]) is None
+    with pytest.raises(UnavailableError, match="cannot read the properties of the workflow run wr_0"):
+        workflow_run_id(name, "wr_0")

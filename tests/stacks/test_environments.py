@@ -36,6 +36,12 @@ UNBOUND = {
     "a new cluster or metric, with a condition on its tag or namespace": {
         *("elasticmapreduce:RunJobFlow", "cloudwatch:PutMetricData"),
     },
+    "the channels of the SSM agent; AWS's guide allows the agent's registration on every resource": {
+        *(f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")),
+        *("ec2messages:AcknowledgeMessage", "ec2messages:DeleteMessage", "ec2messages:FailMessage"),
+        *("ec2messages:GetEndpoint", "ec2messages:GetMessages", "ec2messages:SendReply"),
+        "ssm:UpdateInstanceInformation",
+    },
 }
 
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from deployments import OFFICE, Deployment
+from deployments import OFFICE, Deployment, as_list
+
+from emulators.aws.iam_policies import Permission, is_allowed
 
 CLIENTS = ("Functions", "EmrPrimary", "EmrCore", "Glue", "Host")
 GROUPS = ("Database", "Functions", "EmrPrimary", "EmrCore", "EmrService", "Glue", "Host")
@@ -40,7 +42,7 @@ def ports(rule: Mapping[str, Any]) -> str:
 def test_only_the_clients_of_the_database_reach_it_on_its_port(deployments: list[Deployment]) -> None:
     for deployment in deployments:
         into_database = {(source, port) for group, source, port in ingress(deployment) if group == "Database"}
-        assert into_database == {(source, "tcp 5432-5432") for source in CLIENTS}
+        assert into_database == {(source, "tcp 5432-5432") for source in ("Functions", "Glue", "Host")}
 
 
 def test_no_group_is_open_to_addresses_by_default(deployments: list[Deployment]) -> None:
@@ -103,6 +105,63 @@ def test_s3_has_an_endpoint_and_other_services_only_when_configured(
     assert kinds(opened) == ["Gateway", "Interface", "Interface"]
     into_endpoints = {(source, port) for group, source, port in ingress(opened) if group == "Endpoints"}
     assert into_endpoints == {(source, "tcp 443-443") for source in CLIENTS}
+
+
+def allowed_through_s3(deployment: Deployment, action: str, arn: str, **context: str) -> bool:
+    """Return whether the policy of S3's endpoint allows an action, under these condition keys of the request."""
+    (endpoint,) = [
+        item
+        for item in deployment.resources("Network", "AWS::EC2::VPCEndpoint")
+        if item["VpcEndpointType"] == "Gateway"
+    ]
+    values = {"AWS::Partition": "aws", "AWS::Region": "us-east-1", "AWS::URLSuffix": "amazonaws.com"}
+    text = json.dumps(endpoint["PolicyDocument"])
+    for name, value in (values | {"AWS::AccountId": "111111111111"}).items():
+        text = text.replace(json.dumps({"Ref": name}), json.dumps(value))
+    statements = json.loads(text)["Statement"]
+    for statement in statements:
+        resources = statement["Resource"]
+        joined = [item["Fn::Join"][1] if isinstance(item, dict) else [item] for item in as_list(resources)]
+        statement["Resource"] = ["".join(parts) for parts in joined]
+    keys = {f"aws:{name}": (value,) for name, value in context.items()}
+    return is_allowed(statements, Permission(action, arn, keys))
+
+
+@pytest.mark.parametrize("bucket", ["theirs", "barflow-prod-storage-lake-1", "cdk-hnb659fds-assets-111111111111"])
+def test_no_object_leaves_the_vpc_to_another_bucket(dev_deployment: Deployment, bucket: str) -> None:
+    own = {"PrincipalAccount": "111111111111", "ResourceAccount": "111111111111"}
+    for action in ("s3:PutObject", "s3:GetObject"):
+        assert not allowed_through_s3(dev_deployment, action, f"arn:aws:s3:::{bucket}/x", **own)
+    lake = "arn:aws:s3:::barflow-dev-storage-lake1-abc/bars_5min/x"
+    assert allowed_through_s3(dev_deployment, "s3:PutObject", lake, **own)
+    # A bucket of that name in another account, or the credentials of another account.
+    for other in ("PrincipalAccount", "ResourceAccount"):
+        assert not allowed_through_s3(dev_deployment, "s3:PutObject", lake, **own | {other: "222222222222"})
+
+
+@pytest.mark.parametrize(
+    "published",
+    [
+        "al2023-repos-us-east-1-de612dc2/core/x.rpm",
+        "repo.us-east-1.emr.amazonaws.com/x",
+        "us-east-1.elasticmapreduce/x.jar",
+        "amazon-ssm-us-east-1/latest/x",
+        "aws-ssm-us-east-1/x",
+    ],
+)
+def test_what_aws_publishes_is_read_without_credentials_and_never_written(
+    dev_deployment: Deployment, published: str
+) -> None:
+    assert allowed_through_s3(dev_deployment, "s3:GetObject", f"arn:aws:s3:::{published}")
+    assert not allowed_through_s3(dev_deployment, "s3:PutObject", f"arn:aws:s3:::{published}")
+
+
+def test_glue_has_no_route_to_the_internet_if_endpoints_serve_its_calls(
+    customized: Deployment, dev_deployment: Deployment
+) -> None:
+    for deployment, kind in ((customized, "isolated"), (dev_deployment, "private")):
+        for item in deployment.resources("Catalog", "AWS::Glue::Connection"):
+            assert kind in json.dumps(item["ConnectionInput"]["PhysicalConnectionRequirements"]["SubnetId"])
 
 
 def test_flow_logs_are_encrypted_and_kept_for_the_configured_days(deployments: list[Deployment]) -> None:

@@ -11,6 +11,7 @@ import boto3
 import pytest
 from deployments import OFFICE, ROOT, Deployment, text_of
 from moto import mock_aws
+from permissions import permissions
 
 from barflow.contract import RuntimeContract, parse
 from barflow.operations.deployment import read_contract, settings_of
@@ -31,11 +32,10 @@ def test_the_host_is_private_requires_imdsv2_and_encrypts_every_disk(dev_deploym
     assert "NetworkInterfaces" not in host, "it has a public address"
 
 
-def test_the_host_has_a_public_address_when_a_page_is_open_to_public_addresses(customized: Deployment) -> None:
+def test_the_host_has_no_public_address_when_a_page_is_open_to_public_networks(customized: Deployment) -> None:
     host = customized.only("Orchestration", "AWS::EC2::Instance")
-    (interface,) = host["NetworkInterfaces"]
-    assert interface["AssociatePublicIpAddress"] is True
-    assert "public" in json.dumps(interface["SubnetId"])
+    assert "NetworkInterfaces" not in host
+    assert "private" in json.dumps(host["SubnetId"])
 
 
 def test_the_stack_waits_for_the_hosts_signal(dev_deployment: Deployment) -> None:
@@ -88,7 +88,11 @@ def test_a_page_listens_to_other_hosts_only_when_a_network_is_allowed_to_reach_i
     for deployment, airflow, page, rules in (
         (dev_deployment, "127.0.0.1", "127.0.0.1", []),
         (opened, "0.0.0.0", "127.0.0.1", [(cidr, 8080, 8080) for cidr in OFFICE]),
-        (customized, "0.0.0.0", "0.0.0.0", [("203.0.114.0/24", 8080, 8080), ("10.1.0.0/16", 8050, 8050)]),
+        (
+            customized,
+            *("0.0.0.0", "0.0.0.0"),
+            [("10.1.0.0/16", 8050, 8050), *(("203.0.114.0/24", port, port) for port in (443, 80))],
+        ),
     ):
         contract = deployment.contract
         assert (contract.airflow.listen, contract.dashboard.listen) == (airflow, page)
@@ -124,6 +128,23 @@ def test_the_host_terminates_only_clusters_with_this_environments_tag(dev_deploy
     assert [item["Condition"] for item in terminating] == [
         {"StringEquals": {"elasticmapreduce:ResourceTag/barflow:env": "dev"}}
     ]
+
+
+def test_the_host_reads_only_its_own_parameter(dev_deployment: Deployment) -> None:
+    """AWS's managed policy for the SSM agent lets it read every parameter of the account."""
+    (role,) = [
+        item for item in dev_deployment.resources("Orchestration", "AWS::IAM::Role")
+        if "ec2.amazonaws.com" in json.dumps(item["AssumeRolePolicyDocument"])
+    ]  # fmt: skip
+    assert "aws:policy" not in json.dumps(role.get("ManagedPolicyArns", []))
+    allowed = permissions(dev_deployment.templates["Orchestration"], "HostRole")
+    of_ssm = {item.action: item.resource for item in allowed if item.action.split(":")[0] == "ssm"}
+    assert set(of_ssm) == {"ssm:GetParameter", "ssm:UpdateInstanceInformation"}
+    assert "Runtime" in of_ssm["ssm:GetParameter"]
+    channels = {f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")}
+    assert {item.action for item in allowed if item.action.startswith("ssmmessages:")} == channels
+    on_anything = {item.action.split(":")[0] for item in allowed if item.resource == "*"}
+    assert on_anything == {"cloudwatch", "ec2messages", "elasticmapreduce", "glue", "ssm", "ssmmessages"}
 
 
 def test_the_host_publishes_only_metrics_of_this_project(dev_deployment: Deployment) -> None:

@@ -13,6 +13,7 @@ KEYS = {
     "Secrets": {
         *("TwelveDataSecret", "MongoDbSecret", "SlackSecret"),
         *("SshConnectionSecret", "SlackConnectionSecret", "AirflowLoginSecret", "DashboardSecret"),
+        "AirflowUsersSecret",
     },
     "Network": {"NatAddresses", "VpcId"},
     "Storage": {"LakeBucket", "CodeBucket", "LogsBucket", "CodeUri", "JdbcDriver", "JdbcDriverSha256"},
@@ -27,9 +28,13 @@ KEYS = {
         *("GlueJob", "VisualJob", "GlueDatabase", "LakeCrawler", "WarehouseCrawler"),
         *("AthenaWorkgroup", "BarsRuleset"),
     },
-    "Orchestration": {"HostId", "HostLog", "RuntimeContract"},
+    "Orchestration": {"BalancerName", "HostId", "HostLog", "RuntimeContract"},
     "Observability": {"OperationsTopic", "UnpostedMessagesQueue", "BusinessDashboard", "TechnicalDashboard"},
 }
+
+
+# Of environments whose pages are open to a network.
+OF_OPEN_PAGES = {("Secrets", "AirflowUsersSecret"), ("Orchestration", "BalancerName")}
 
 
 def shown(deployment: Deployment) -> dict[tuple[str, str], str]:
@@ -58,9 +63,14 @@ def test_every_output_has_a_meaning_of_its_own() -> None:
 
 def test_every_environment_has_every_output_with_its_key_and_meaning(deployments: list[Deployment]) -> None:
     for deployment in deployments:
-        assert shown(deployment) == {(output.stack, output.key): output.meaning for output in OUTPUTS}
+        meanings = {(output.stack, output.key): output.meaning for output in OUTPUTS}
+        assert shown(deployment) == {key: text for key, text in meanings.items() if key not in OF_OPEN_PAGES}
+
+
+def test_an_environment_with_open_pages_has_the_name_of_the_balancer_and_the_users(customized: Deployment) -> None:
+    assert set(shown(customized)) >= OF_OPEN_PAGES
 
 
 def test_only_the_ingest_function_is_absent_when_the_host_ingests(host_ingests: Deployment) -> None:
-    missing = {(output.stack, output.key) for output in OUTPUTS} - set(shown(host_ingests))
+    missing = {(output.stack, output.key) for output in OUTPUTS} - set(shown(host_ingests)) - OF_OPEN_PAGES
     assert missing == {("Ingestion", "IngestFunction")}

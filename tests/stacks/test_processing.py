@@ -74,14 +74,21 @@ def test_nodes_are_allowed_only_their_prefixes_and_the_mongodb_secret(dev_deploy
     (secret,) = {item.resource for item in allowed if item.action == "secretsmanager:GetSecretValue"}
     assert "MongoDb" in secret
     written = {_prefix(item.resource) for item in allowed if item.action == "s3:PutObject"}
-    assert written == {"Lake /bars_5min*", "Lake /_staged*", "Lake /manifests*", "Logs /emr*"}
+    assert written == {
+        *("Lake /bars_5min", "Lake /bars_5min/*", "Lake /_staged", "Lake /_staged/*"),
+        *("Lake /manifests", "Lake /manifests/*", "Logs /emr", "Logs /emr/*"),
+    }
+    deleted = {_prefix(item.resource) for item in allowed if item.action == "s3:DeleteObject"}
+    assert deleted == {"Lake /_staged", "Lake /_staged/*"}
     read = {_prefix(item.resource) for item in allowed if item.action == "s3:GetObject"}
-    assert read - written == {"Code /releases*", "Code /certificates*", " .elasticmapreduce/*"}
+    assert read - written == {
+        *("Code /releases", "Code /releases/*", "Code /certificates", "Code /certificates/*", " .elasticmapreduce/*"),
+    }
     assert {item.action.split(":")[0] for item in allowed} == {"kms", "s3", "secretsmanager"}
 
 
 def _prefix(resource: str) -> str:
-    """Return the bucket and prefix of an ARN of objects, such as ``Lake /bars_5min*``."""
+    """Return the bucket and prefix of an ARN of objects, such as ``Lake /bars_5min/*``."""
     parts = json.loads(resource)["Fn::Join"][1]
     bucket = next((name for name in ("Lake", "Code", "Logs") if name in json.dumps(parts[:-1])), "")
     return f"{bucket} {parts[-1]}"

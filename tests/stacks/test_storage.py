@@ -90,8 +90,8 @@ def test_access_to_lake_and_code_is_logged(dev_deployment: Deployment) -> None:
     assert logs == {"Lake": "access/lake/", "Code": "access/code/", "Logs": None}
 
 
-def written(deployment: Deployment) -> set[tuple[str, str, str]]:
-    """Return (role, bucket, prefix) of every permission to put or delete objects, in all stacks."""
+def allowed_objects(deployment: Deployment, action: str) -> set[tuple[str, str, str]]:
+    """Return (role, bucket, prefix) of every permission for an action on objects of the buckets, in all stacks."""
     found = set()
     for template in deployment.templates.values():
         for resource in template["Resources"].values():
@@ -99,27 +99,44 @@ def written(deployment: Deployment) -> set[tuple[str, str, str]]:
                 continue
             roles = [json.dumps(role) for role in resource["Properties"]["Roles"]]
             for statement in resource["Properties"]["PolicyDocument"]["Statement"]:
-                writes = {"s3:PutObject", "s3:DeleteObject"} & set(as_list(statement["Action"]))
-                if statement["Effect"] == "Allow" and writes:
-                    found |= {
-                        (role, *bucket_and_prefix(arn)) for role in roles for arn in as_list(statement["Resource"])
-                    }
+                if statement["Effect"] == "Allow" and action in as_list(statement["Action"]):
+                    ours = [arn for arn in as_list(statement["Resource"]) if is_of_bucket(arn)]
+                    found |= {(role, *bucket_and_prefix(arn)) for role in roles for arn in ours}
     return found
 
 
+def is_of_bucket(arn: Any) -> bool:
+    """Return whether an ARN is of objects of the environment's buckets, not of those that AWS publishes."""
+    return not any(part in json.dumps(arn) for part in ("elasticmapreduce", "aws-glue-"))
+
+
 def bucket_and_prefix(arn: Any) -> tuple[str, str]:
-    """Return the bucket and the prefix of an ARN of objects."""
+    """Return the bucket and the text that an ARN of objects allows, such as ``bars`` or ``bars/*``."""
     bucket, objects = arn["Fn::Join"][1]
     name = next(name for name in BUCKETS if f"{name}" in json.dumps(bucket).replace("Storage", ""))
-    return name.lower(), objects.removeprefix("/").removesuffix("*")
+    return name.lower(), objects.removeprefix("/")
 
 
-def test_roles_write_exactly_the_prefixes_that_access_lists(dev_deployment: Deployment) -> None:
+@pytest.mark.parametrize(
+    ("action", "field"), [("s3:GetObject", "reads"), ("s3:PutObject", "writes"), ("s3:DeleteObject", "deletes")]
+)
+def test_roles_have_exactly_the_folders_that_access_lists(dev_deployment: Deployment, action: str, field: str) -> None:
+    """A folder and its own name, so that ``manifests`` does not include ``manifests-of-others/``."""
+
     def user(role: str) -> str:
         return next((name for start, name in ROLES.items() if start in role), role)
 
-    allowed = {(user(role), bucket, prefix) for role, bucket, prefix in written(dev_deployment)}
-    assert allowed == {(name, item.bucket, item.prefix) for item in ACCESS for name in item.writes}
+    allowed = {(user(role), bucket, text) for role, bucket, text in allowed_objects(dev_deployment, action)}
+    assert allowed == {
+        (name, item.bucket, f"{item.prefix}{end}")
+        for item in ACCESS
+        for name in getattr(item, field)
+        for end in ("", "/*")
+    }
+
+
+def test_functions_that_publish_cannot_delete() -> None:
+    assert not {"publisher", "certificate", "graph"} & {name for item in ACCESS for name in item.deletes}
 
 
 def test_the_prefix_of_a_release_contains_the_digest_of_its_content(dev_deployment: Deployment) -> None:

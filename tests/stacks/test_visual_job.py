@@ -156,7 +156,7 @@ def test_it_is_started_only_by_hand_and_connects_as_the_sandboxs_user(deployment
         found = job(deployment)
         assert "SandboxConnection" in json.dumps(found["Connections"])
         assert "Sandbox" in json.dumps(found["Role"])
-        assert not deployment.resources("Catalog", "AWS::Glue::Trigger")
+        assert "VisualJob" not in json.dumps(deployment.resources("Catalog", "AWS::Glue::Trigger"))
         assert deployment.contract.glue.job != "visual"
         (connection,) = (
             item["ConnectionInput"]["ConnectionProperties"]
