@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from barflow.errors import BadInputError
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 DEFAULT_SYMBOLS = ("AAPL", "GOOGL", "TSLA", "MSFT", "NVDA")
 
 
@@ -68,6 +70,14 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return parse_symbols(value) if isinstance(value, str) else value
+
+    @field_validator("twelvedata_url", "slack_url", "slack_webhook")
+    @classmethod
+    def _encrypted(cls, value: str | SecretStr | None) -> str | SecretStr | None:
+        address = urlsplit(value.get_secret_value() if isinstance(value, SecretStr) else value or "")
+        if address.scheme == "http" and address.hostname not in LOOPBACK:
+            raise ValueError("must be an https address, because it carries a secret; http is for this machine only")
+        return value
 
     @field_validator("credits_per_day", "alerts_file", mode="before")
     @classmethod

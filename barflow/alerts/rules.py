@@ -246,6 +246,8 @@ def load_rules(path: Path | None = None) -> RuleBook:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInputError(f"alert rules {source} are not TOML: {error}") from None
+    except RecursionError:
+        raise BadInputError(f"alert rules {source} are not TOML of rules: values are nested too deeply") from None
     try:
         return parse_rules(content)
     except ValueError as error:

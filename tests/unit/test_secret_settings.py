@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from barflow.errors import BadInputError, UnavailableError
 from barflow.secrets import resolve
+from barflow.settings import load_settings
 
 USER = {"username": "loader", "password": "p@ss/w:rd?", "host": "db.example", "port": 5432, "dbname": "barflow"}
 
@@ -64,3 +65,18 @@ def test_an_unusable_secret_is_named_and_not_shown(reference: str, error: type[E
         value(reference)
     assert "hidden" not in str(raised.value)
     assert "a-key" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["twelvedata_url", "slack_url", "slack_webhook"])
+def test_no_secret_travels_unencrypted_to_another_machine(name: str) -> None:
+    for address in (
+        "http://api.example/hidden",
+        "http://127.0.0.1.example/",
+        "http://localhost@api.example/",
+        "HTTP://a",
+    ):
+        with pytest.raises(BadInputError, match=f"BARFLOW_{name.upper()}: .*must be an https address") as raised:
+            load_settings(**{name: address})
+        assert "hidden" not in str(raised.value)
+    for address in ("https://api.example/", "http://localhost:8000", "http://127.0.0.1:1/", "http://[::1]:1/"):
+        assert load_settings(**{name: address})
