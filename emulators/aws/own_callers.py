@@ -1,4 +1,4 @@
-"""The emulator answers programs of its own user only, because whoever calls it can make it run a program.
+"""The emulator answers programs of its own user only, because its callers can make it run a program.
 
 Loopback is open to every user of the machine, and to web pages that its browsers show.
 """

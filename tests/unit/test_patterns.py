@@ -11,7 +11,26 @@ import pytest
 
 import barflow
 
-PIECES = ("a", "a.", "A", "0", "0.", " ", "\n", "a\n", "-", "/", "a:", "a: ", "a=", '"', "\\", "{", "Caused by: a.", "$a.")
+PIECES = (
+    "a",
+    "a.",
+    "A",
+    "0",
+    "0.",
+    " ",
+    "\n",
+    "a\n",
+    "-",
+    "/",
+    "a:",
+    "a: ",
+    "a=",
+    '"',
+    "\\",
+    "{",
+    "Caused by: a.",
+    "$a.",
+)
 LENGTH, SECONDS = 20_000, 1.0
 
 
