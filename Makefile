@@ -3,13 +3,12 @@ SHELL := bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3.11
 BIN := .venv/bin
-UV_VERSION := 0.13.9
 ARGS ?=
 ENV ?= dev
 # Test processes at a time. Tests that share fixtures stay in one process (tests/conftest.py).
 WORKERS ?= 2
 
-.PHONY: help setup demo dashboard airflow test test-host test-all pictures lint docs bench synth diff deploy-local rehearse clean lock
+.PHONY: help setup demo dashboard airflow test test-host test-all pictures lint docs bench synth diff deploy-local rehearse clean lock notice audit
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -20,7 +19,8 @@ setup: .venv/.ready node_modules/.ready build/.bundles ## install everything int
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it, or run make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	@echo "installing the pinned packages into .venv (about a minute on a first run)" >&2
-	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+	@sed -n '/^uv==/,/[^\\]$$/p' orchestration/host/requirements.txt > .venv/uv.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r .venv/uv.txt
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements-dev.txt
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@echo "$(CURDIR)" > "$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')/barflow_checkout.pth"
@@ -101,6 +101,19 @@ lock: setup ## compile requirements*.in into requirements*.txt with hashes
 	@$(LOCK_HERE) --python-platform aarch64-manylinux_2_28 spark/requirements.in -o spark/requirements.txt
 	@$(LOCK_HERE) --python-platform aarch64-manylinux_2_28 -c requirements-airflow.txt orchestration/host/requirements.in -o orchestration/host/requirements.txt
 	@$(LOCK_HERE) --python-platform x86_64-manylinux_2_28 glue/requirements.in -o glue/requirements.txt
+	@$(LOCK_HERE) requirements-audit.in -o requirements-audit.txt
+
+notice: setup .venv/.airflow ## write NOTICE from the lock files and the licences that the packages state
+	@$(BIN)/python -m tools.notice
+
+AUDIT := build/audit
+LOCKS = requirements*.txt */requirements.txt */*/requirements.txt
+audit: setup ## look up known vulnerabilities of every locked package: pip-audit, npm audit
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python $(AUDIT)
+	@$(BIN)/uv pip install -q --python $(AUDIT)/bin/python --require-hashes -r requirements-audit.txt
+	@failed=0; for lock in $(wildcard $(LOCKS)); do \
+	  echo "$$lock" >&2; $(AUDIT)/bin/pip-audit --progress-spinner off --strict --disable-pip --require-hashes -r $$lock || failed=1; done; \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" npm audit || failed=1; exit $$failed
 
 clean: ## remove the demo's state and everything built
 	@rm -rf .barflow .venv node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -10,6 +10,7 @@ import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -20,6 +21,7 @@ from barflow.text import clean
 
 # A name that every MongoDB server takes: at most 63 bytes, without the characters that separate or quote names.
 DATABASE_NAME = re.compile(r"""[^\s/\\."$*<>:|?]{1,63}""")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 DEFAULT_SYMBOLS = ("AAPL", "GOOGL", "TSLA", "MSFT", "NVDA")
 PAGE_URL = re.compile(r"https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?/?", re.IGNORECASE)
 
@@ -99,6 +101,14 @@ class Settings(BaseSettings):
         if not text:
             return None if info.field_name == "credits_per_day" else cls.model_fields[str(info.field_name)].default
         return SecretStr(text) if secret else text
+
+    @field_validator("twelvedata_url", "slack_url", "slack_webhook")
+    @classmethod
+    def _encrypted(cls, value: str | SecretStr | None) -> str | SecretStr | None:
+        address = urlsplit(value.get_secret_value() if isinstance(value, SecretStr) else value or "")
+        if address.scheme == "http" and address.hostname not in LOOPBACK:
+            raise ValueError("must be an https address, because it carries a secret; http is for this machine only")
+        return value
 
     @field_validator("page_url")
     @classmethod

@@ -1,7 +1,7 @@
 """Airflow on a laptop: standalone with LocalExecutor, on free loopback ports, with the project's DAGs.
 
-``with LocalAirflow(home, environment) as airflow`` starts it. Its page needs no login, because only this machine can
-reach it. It stops at the end of the block, its tasks included.
+``with LocalAirflow(home, environment) as airflow`` starts it. Every user of this machine can reach its page, so the
+page needs a password, which is kept in a file of the owner. Airflow stops at the end of the block, its tasks included.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from local.starting import free_port, last_line
 
 ROOT = Path(__file__).parents[1]
 DAGS = ROOT / "orchestration" / "dags"
+PLUGINS = ROOT / "local" / "airflow_plugins"
+USER = "admin"
 # Long enough for a busy machine.
 START_SECONDS, STOP_SECONDS = 600, 30
 COMPONENTS = ("metadatabase", "scheduler", "dag_processor")
@@ -56,10 +58,11 @@ class LocalAirflow:
             dags: The folder of the DAGs.
             on_start: Gets the process of Airflow as soon as it is started.
         """
-        self.home, self.log = home, home / "airflow.log"
+        self.home, self.log, self.passwords = home, home / "airflow.log", home / "passwords.json"
+        self.password_is_new = False
         self._on_start = on_start
-        ports = [port or free_port(), free_port(), free_port()]
-        self.url = f"http://127.0.0.1:{ports[0]}"
+        port = port or free_port()
+        self.url = f"http://127.0.0.1:{port}"
         own_bin = str(Path(sys.executable).parent)
         self._environment = {
             **own_environment(),
@@ -71,26 +74,29 @@ class LocalAirflow:
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__PARALLELISM": "4",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(PLUGINS),
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.passwords),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__API__HOST": "127.0.0.1",
-            "AIRFLOW__API__PORT": str(ports[0]),
+            "AIRFLOW__API__PORT": str(port),
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(48),
-            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(ports[1]),
-            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(ports[2]),
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         }
 
     def __enter__(self) -> LocalAirflow:
         """Start Airflow and wait until it is healthy. Raise BarflowError when it does not start."""
         self.home.mkdir(parents=True, exist_ok=True)
+        self.home.chmod(0o700)  # its database, its logs and the password
         self._process = None
+        self._make_password()
         try:
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "airflow", "standalone"],
+                    [sys.executable, "-m", "local.airflow_standalone"],
                     env=self._environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -185,9 +191,28 @@ class LocalAirflow:
             raise BarflowError(f"Airflow answered {answer.status_code} to {method} {path}: {answer.text[:500]}")
         return answer.json()
 
+    @property
+    def password(self) -> str:
+        """Return the password of the user ``admin``."""
+        return str(json.loads(self.passwords.read_text())[USER])
+
+    def _make_password(self) -> None:
+        """Write a new password into a file of the owner, unless there is one from an earlier start."""
+        with suppress(FileExistsError):
+            self.passwords.touch(mode=0o600, exist_ok=False)
+            self.passwords.write_text(json.dumps({USER: secrets.token_urlsafe(18)}))
+            self.password_is_new = True
+
     @cached_property
     def _token(self) -> str:
-        return str(requests.get(f"{self.url}/auth/token", timeout=60).json()["access_token"])
+        login = {"username": USER, "password": self.password}
+        answer = requests.post(f"{self.url}/auth/token", json=login, timeout=60)
+        if not answer.ok:
+            raise BarflowError(
+                f"Airflow answered {answer.status_code} to its own password: {answer.text[:200]}. "
+                f"Remove {self.passwords}, then start it again."
+            )
+        return str(answer.json()["access_token"])
 
     def _make_pools(self) -> None:
         """Create the pools as `airflow pools import` does, without the seconds that its process takes to start."""

@@ -21,7 +21,7 @@ from barflow.pipeline.stores import Stores
 from barflow.settings import Settings, load_settings
 from barflow.symbols import parse_symbols
 from barflow.warehouse.migrations import migrate
-from local.airflow import LocalAirflow
+from local.airflow import USER, LocalAirflow
 from local.embedded import embedded
 from local.state import State
 
@@ -54,6 +54,12 @@ def airflow_on(folder: Path, port: int = 0, **overrides: Any) -> Iterator[tuple[
             yield airflow, stores
 
 
+def welcome(airflow: LocalAirflow) -> str:
+    """Return how to sign in. It has the password only when this start made it."""
+    shown = f" {airflow.password}" if airflow.password_is_new else ""
+    return f"Airflow is at {airflow.url}: sign in as {USER} with the password{shown} kept in {airflow.passwords}"
+
+
 def main() -> int:
     """Run the command line. Return the exit code."""
     options = argparse.ArgumentParser(
@@ -68,7 +74,8 @@ def main() -> int:
     try:
         chosen = {"symbols": parse_symbols(given.symbols)} if given.symbols else {}
         with airflow_on(given.state, given.port, **chosen) as (airflow, _):
-            log(f"Airflow is at {airflow.url}: open the DAG process_bars and press Trigger.  Ctrl-C stops it")
+            log(welcome(airflow))
+            log("open the DAG process_bars and press Trigger.  Ctrl-C stops Airflow")
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
             log("stopping; what was stored is kept")

@@ -23,6 +23,8 @@ from stacks.zip_files import EXCLUDED, Wheels, ZipFile, ZippedPackage, published
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "build" / "bundles"
+OWN_LICENCE = {"LICENSE": "LICENSE", "NOTICE": "NOTICE"}
+LICENCES = ("LICEN[CS]E*", "COPYING*", "NOTICE*", "AUTHORS*")
 
 
 class BundleError(RuntimeError):
@@ -48,7 +50,7 @@ class Bundle:
     @cached_property
     def digest(self) -> str:
         """A SHA-256 of everything that decides the content."""
-        digest = hashlib.sha256(f"1 {self.requirements and (self.platform, self.python)}".encode())
+        digest = hashlib.sha256(f"2 {self.requirements and (self.platform, self.python)}".encode())
         for path, source in sorted(self._sources()):
             digest.update(f"\0{path}\0{hashlib.sha256(source.read_bytes()).hexdigest()}".encode())
         for path, zip_file in sorted(self.zip_files.items()):
@@ -116,6 +118,11 @@ class Bundle:
                 f"bundle {self.name}: cannot install the packages of {requirements}: {done.stderr.strip()[-500:]}. "
                 "Check the connection to the package index, then run `make setup`."
             )
+        for package in list(target.glob("*.dist-info")):
+            kept = target / "licenses" / package.name.removesuffix(".dist-info")
+            for path in (path for pattern in LICENCES for path in package.rglob(pattern) if path.is_file()):
+                kept.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, kept / path.relative_to(package).as_posix().replace("/", "-"))
         for pattern in EXCLUDED:
             for path in list(target.rglob(pattern)):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -123,7 +130,7 @@ class Bundle:
 
 MIGRATE = Bundle(
     name="migrate",
-    files={"handler.py": "lambda/migrate/handler.py", "barflow": "barflow", "sql": "sql"},
+    files={"handler.py": "lambda/migrate/handler.py", "barflow": "barflow", "sql": "sql", **OWN_LICENCE},
     requirements="lambda/migrate/requirements.txt",
 )
 INGEST = Bundle(
@@ -131,21 +138,22 @@ INGEST = Bundle(
     files={
         "handler.py": "lambda/ingest/handler.py",
         "barflow": "barflow",
+        **OWN_LICENCE,
     },
     requirements="lambda/ingest/requirements.txt",
 )
 CERTIFICATE = Bundle(
     name="certificate",
-    files={"handler.py": "lambda/certificate/handler.py"},
+    files={"handler.py": "lambda/certificate/handler.py", **OWN_LICENCE},
     requirements="lambda/certificate/requirements.txt",
 )
 VISUAL_JOB = Bundle(
     name="visual-job",
-    files={"handler.py": "lambda/visual_job/handler.py", "visual_job.json": "glue/visual_job.json"},
+    files={"handler.py": "lambda/visual_job/handler.py", "visual_job.json": "glue/visual_job.json", **OWN_LICENCE},
 )
 NOTIFY = Bundle(
     name="notify",
-    files={"handler.py": "lambda/notify/handler.py", "barflow/text.py": "barflow/text.py"},
+    files={"handler.py": "lambda/notify/handler.py", "barflow/text.py": "barflow/text.py", **OWN_LICENCE},
     requirements="lambda/notify/requirements.txt",
 )
 # The programs in the code bucket. The function that publishes them carries them.
@@ -162,6 +170,9 @@ RELEASE = Bundle(
         "release/barflow": "barflow",
         "release/dashboard": "dashboard",
         f"release/dashboard/static/vendor/{CHARTS.name}": str(CHARTS),
+        f"release/dashboard/static/vendor/{CHARTS.name}.LICENSE": "node_modules/lightweight-charts/LICENSE",
+        **OWN_LICENCE,
+        **{f"release/{name}": name for name in OWN_LICENCE},
     },
     zip_files={f"release/{LIBRARY}": ZippedPackage("barflow")},
 )
@@ -169,7 +180,7 @@ RELEASE = Bundle(
 EMR_PACKAGES, GLUE_PACKAGES = "emr.gluewheels.zip", "glue.gluewheels.zip"
 PACKAGES = Bundle(
     name="publish-packages",
-    files={"handler.py": "lambda/publish/handler.py"},
+    files={"handler.py": "lambda/publish/handler.py", **OWN_LICENCE},
     zip_files={
         f"release/{EMR_PACKAGES}": Wheels("spark/requirements.txt", versions.EMR_PLATFORM),
         f"release/{GLUE_PACKAGES}": Wheels("glue/requirements.txt", versions.GLUE_PLATFORM),

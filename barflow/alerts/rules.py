@@ -258,6 +258,8 @@ def load_rules(path: Path | None = None) -> RuleBook:
         raise BadInputError(f"alert rules {source} are not UTF-8 text. Save the file as UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
         raise BadInputError(f"alert rules {source} are not TOML: {error}") from None
+    except RecursionError:
+        raise BadInputError(f"alert rules {source} are not TOML of rules: values are nested too deeply") from None
     try:
         return parse_rules(content)
     except ValueError as error:

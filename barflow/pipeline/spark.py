@@ -27,6 +27,8 @@ EVERYWHERE = {
 # Settings of an embedded session: one machine, no UI, loopback only.
 EMBEDDED = {
     "spark.ui.enabled": "false",
+    # Other users of the machine reach the driver's port. It reads Java objects, so it needs the run's own secret.
+    "spark.authenticate": "true",
     "spark.ui.showConsoleProgress": "false",
     "spark.driver.memory": "2g",
     # Start fast: a run ends before the optimizing compiler or a concurrent collector pays off.

@@ -25,13 +25,13 @@ from requests.auth import AuthBase
 from urllib3.exceptions import ReadTimeoutError
 
 from barflow.errors import BadInputError
+from barflow.settings import LOOPBACK
 from barflow.text import redacted
 
 # Twelve Data's public key. It works for a few symbols such as AAPL.
 DEMO_KEY = "demo"
 REDACTED = "[key]"
 LONGEST_MESSAGE = 400
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 NO_DATA = "no data is available"
 # HTTP statuses that are refusals even without a message of Twelve Data's.
 REFUSAL_STATUSES = (401, 403, 414, 429)

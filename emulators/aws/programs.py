@@ -26,6 +26,7 @@ from emulators.aws.account import client_variables
 SPARK_DEFAULTS = {
     "spark.master": "local[2]",
     "spark.ui.enabled": "false",
+    "spark.authenticate": "true",
     "spark.ui.showConsoleProgress": "false",
     "spark.driver.memory": "2g",
     "spark.driver.host": "127.0.0.1",

@@ -97,6 +97,7 @@ def _patch_deployment() -> None:
         exports,
         fixed_names,
         operations_types,
+        own_callers,
         resource_types,
         stack_operations,
     )

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+import requests
 from airflow_page import GRAPH_OF, look_at_run
 from browsing import BrowserShot
 
@@ -15,8 +17,8 @@ from barflow.errors import BarflowError
 from barflow.market.sessions import last_sessions, utc_now
 from barflow.pipeline.status import pending, reconcile
 from barflow.pipeline.stores import Stores
-from local.airflow import LocalAirflow
-from local.airflow_demo import airflow_on
+from local.airflow import USER, LocalAirflow
+from local.airflow_demo import airflow_on, welcome
 
 SYMBOLS = ("AAPL", "MSFT")
 
@@ -31,6 +33,55 @@ def airflow(browser_shot: BrowserShot) -> Iterator[tuple[LocalAirflow, Stores]]:
         airflow_on(Path(folder) / "state", symbols=SYMBOLS, history_sessions=5) as started,
     ):
         yield started
+
+
+def components(page: LocalAirflow) -> list[psutil.Process]:
+    """Return the processes of Airflow."""
+    assert page._process is not None
+    parent = psutil.Process(page._process.pid)
+    return [parent, *parent.children(recursive=True)]
+
+
+def test_another_user_of_the_machine_gets_no_access(airflow: tuple[LocalAirflow, Stores]) -> None:
+    page, _ = airflow
+    assert requests.get(f"{page.url}/api/v2/dags", timeout=60).status_code == 401
+    assert requests.get(f"{page.url}/auth/token", timeout=60).status_code == 403
+    assert requests.get(f"{page.url}/auth/token/login", timeout=60, allow_redirects=False).status_code == 403
+    for password in ("", USER, page.password[:-1]):
+        answer = requests.post(f"{page.url}/auth/token", json={"username": USER, "password": password}, timeout=60)
+        assert answer.status_code in (400, 401)
+    assert [oct(path.stat().st_mode & 0o777) for path in (page.home, page.passwords)] == ["0o700", "0o600"]
+
+
+def test_the_password_is_shown_once_and_is_in_no_log_and_no_argument(airflow: tuple[LocalAirflow, Stores]) -> None:
+    page, _ = airflow
+    assert page.password in welcome(page)
+    page.password_is_new = False  # as in a second start
+    assert page.password not in welcome(page)
+    files = [path for path in page.home.rglob("*") if path.is_file() and page.password.encode() in path.read_bytes()]
+    assert files == [page.passwords]
+    running = components(page)
+    assert len(running) > 4
+    assert all(page.password not in " ".join([*it.cmdline(), *it.environ().values()]) for it in running)
+
+
+def test_a_site_that_rebinds_its_name_to_this_machine_is_refused(airflow: tuple[LocalAirflow, Stores]) -> None:
+    page, _ = airflow
+    port = page.url.rpartition(":")[2]
+
+    def answers(host: str) -> set[int]:
+        paths = ("/", "/auth/login", "/auth/token", "/api/v2/version", "/execution/health", "/static/x")
+        return {requests.get(page.url + path, headers={"Host": host}, timeout=60).status_code for path in paths}
+
+    assert answers(f"rebound.example:{port}") == answers("127.0.0.1.rebound.example") == answers("") == {400}
+    assert 400 not in answers(f"localhost:{port}") | answers(f"127.0.0.1:{port}")
+
+
+def test_airflow_listens_on_loopback_only(airflow: tuple[LocalAirflow, Stores]) -> None:
+    page, _ = airflow
+    open_ports = [it for process in components(page) for it in process.net_connections()]
+    listening = {it.laddr for it in open_ports if it.status == psutil.CONN_LISTEN}
+    assert {f"http://{address.ip}:{address.port}" for address in listening} == {page.url}
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +125,7 @@ def test_the_page_shows_the_green_run(
     name: str,
 ) -> None:
     page, _ = airflow
-    shown = look_at_run(browser_shot, page.url, run, view, drawn, picture(name))
+    shown = look_at_run(browser_shot, page, run, view, drawn, picture(name))
     assert "success" in shown
     assert all(word not in shown for word in ("failed", "running", "no status")), shown
 

@@ -60,8 +60,8 @@ def test_the_deployed_environment_works_and_recovers_from_faults(
         if CAN_BROWSE:
             (run,) = deployed.airflow.call("GET", "dags/process_bars/dagRuns")["dag_runs"]
             graph, to = GRAPH_OF.format(tasks=12), picture("airflow-deployed.png")
-            shot, url = request.getfixturevalue("browser_shot"), deployed.airflow.url
-            shown = look_at_run(shot, url, run["dag_run_id"], "graph", graph, to, width=1900, height=620)
+            shot, airflow = request.getfixturevalue("browser_shot"), deployed.airflow
+            shown = look_at_run(shot, airflow, run["dag_run_id"], "graph", graph, to, width=1900, height=620)
             assert "success" in shown
             assert "failed" not in shown
 

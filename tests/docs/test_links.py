@@ -16,7 +16,7 @@ from tools.reference_pages import PAGES, TARGET, walk
 
 ROOT = Path(__file__).parents[2]
 DOCS = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 FENCE = re.compile(r"^ *```(?!mermaid).*?\n(.*?)^ *```", re.MULTILINE | re.DOTALL)

@@ -16,7 +16,7 @@ def pins(lock: Path) -> dict[str, str]:
 
 def test_every_version_is_the_one_of_airflows_lock() -> None:
     tested, host = pins(ROOT / "requirements-airflow.txt"), pins(HOST / "requirements.txt")
-    assert host.pop("uv") == re.search(r"UV_VERSION := (\S+)", (ROOT / "Makefile").read_text())[1]  # type: ignore[index]
+    host.pop("uv")  # make setup takes it from this lock, too
     assert {name: version for name, version in host.items() if tested.get(name) != version} == {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,20 @@ def test_a_bundle_has_no_byte_code_tests_or_installation_records(bundle: Bundle)
         path for path in files(bundle) if path.suffix == ".pyc" or {"tests", "__pycache__", "bin"} & {*path.parts}
     ]
     assert not [path for path in files(bundle) if any(part.endswith(".dist-info") for part in path.parts)]
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
+def test_a_bundle_has_the_licence_texts_of_all_that_is_in_it(bundle: Bundle) -> None:
+    inside = [path.as_posix() for path in files(bundle)]
+    assert {"LICENSE", "NOTICE"} <= {*inside}
+    lock = (ROOT / bundle.requirements).read_text() if bundle.requirements else ""
+    packages = {
+        name.replace("-", "_").lower() for name in re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==", lock, re.MULTILINE)
+    }
+    licensed = {path.split("/")[1].rpartition("-")[0].lower() for path in inside if path.startswith("licenses/")}
+    assert packages == licensed
+    charts = [path for path in inside if "lightweight-charts" in path]
+    assert charts in ([], [*charts[:1], f"{charts[0]}.LICENSE"] if charts else [])
 
 
 def package_data() -> set[str]:

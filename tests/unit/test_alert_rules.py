@@ -125,6 +125,7 @@ def test_a_rules_value_for_a_symbol_wins_over_the_rules_own_and_over_the_default
         ("rule = [3]", "rule: not a list of tables; write each rule as a table [[rule]]"),
         ("rules = 3", "rules: unknown; allowed are"),
         ("[[rule", "are not TOML"),
+        pytest.param("rule = " + "[" * 20_000, "not TOML of rules: values are nested too deeply", id="nested"),
     ],
 )
 def test_an_error_names_the_rule_the_field_and_the_allowed_values(rules_file: Path, text: str, message: str) -> None:

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from barflow.errors import BadInputError, UnavailableError
 from barflow.secrets import database_dsn, resolve
+from barflow.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
 USER = {"username": "loader", "password": "p@ss/w:rd?", "host": "db.example", "port": 5432, "dbname": "barflow"}
@@ -92,3 +93,18 @@ def test_one_function_builds_the_dsn_of_a_deployed_database() -> None:
     naming = {str(path.relative_to(ROOT)) for path in files if "sslmode" in path.read_text()}
     assert naming == {"barflow/secrets.py", "barflow/warehouse/authorities.py"}
     assert (ROOT / "barflow/secrets.py").read_text().count("sslmode") == 1
+
+
+@pytest.mark.parametrize("name", ["twelvedata_url", "slack_url", "slack_webhook"])
+def test_no_secret_travels_unencrypted_to_another_machine(name: str) -> None:
+    for address in (
+        "http://api.example/hidden",
+        "http://127.0.0.1.example/",
+        "http://localhost@api.example/",
+        "HTTP://a",
+    ):
+        with pytest.raises(BadInputError, match=f"BARFLOW_{name.upper()} must be an https address") as raised:
+            load_settings(**{name: address})
+        assert "hidden" not in str(raised.value)
+    for address in ("https://api.example/", "http://localhost:8000", "http://127.0.0.1:1/", "http://[::1]:1/"):
+        assert load_settings(**{name: address})

@@ -40,6 +40,14 @@ def test_a_checkout_leaves_no_credentials_behind(path: Path) -> None:
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
+@each_workflow
+def test_no_workflow_runs_the_code_of_a_fork_with_its_own_permissions(path: Path) -> None:
+    """`on` is read as true by YAML 1.1. A trigger may be a text, a list or a mapping."""
+    triggers = yaml.safe_load(path.read_text())[True]
+    names = {triggers} if isinstance(triggers, str) else set(triggers)
+    assert not names & {"pull_request_target", "workflow_run", "issue_comment", "issues", "discussion"}
+
+
 def test_only_a_job_that_assumes_a_role_may_get_an_identity_token() -> None:
     assert CHECKS["permissions"] == {"contents": "read"}
     assuming = {name for name, job in JOBS.items() for step in job["steps"] if "role-to-assume" in step.get("with", {})}

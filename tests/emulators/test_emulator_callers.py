@@ -1,0 +1,43 @@
+"""The emulator runs programs for its callers, so it refuses web pages and the other users of the machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+from aws_parts import Aws
+
+REQUEST = "GET /?Action=ListBuckets HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n"
+
+
+def status(aws: Aws, host: str = "localhost", headers: str = "", user: int | None = None) -> int:
+    """Return the status that a request gets, on a socket that belongs to another user if one is given."""
+    port = urlsplit(aws.url).port
+    try:
+        if user is not None:
+            os.seteuid(user)
+        connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    finally:
+        if user is not None:
+            os.seteuid(0)
+    with connection:
+        connection.sendall(REQUEST.format(host=host, headers=headers).encode())
+        return int(connection.recv(64).split()[1])
+
+
+def test_programs_of_this_user_are_answered(aws: Aws) -> None:
+    assert [status(aws, host) for host in ("localhost", "localhost:80", "127.0.0.1")] == [200] * 3
+    assert status(aws, "absent.localhost:80") == 404  # S3 reads the bucket from the name
+
+
+def test_a_web_page_is_refused(aws: Aws) -> None:
+    assert status(aws, headers="Origin: http://page.example\r\n") == 403
+    assert status(aws, headers="Origin: null\r\n") == 403
+    assert [status(aws, host) for host in ("rebound.example", "localhost.example:80", "xlocalhost")] == [403] * 3
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can connect as another user")
+def test_another_user_of_the_machine_is_refused(aws: Aws) -> None:
+    assert status(aws, user=65534) == 403
