@@ -95,7 +95,8 @@ class TwelveDataClient:
             return None
         if isinstance(result, SymbolError):
             return result
-        return next(iter(result.values), None)
+        days: Sequence[Any] = result.values
+        return next(iter(days), None)
 
     def _all_pages(self, batch: list[str], start: datetime, end: datetime, on_raw: OnRaw) -> Iterator[Result]:
         """Fetch page by page, newest first, since the API returns the newest rows of a range. Join each symbol's pages.

@@ -100,7 +100,7 @@ def run(
 def days_until_done(run: Run, api: TwelveDataEmulator, cap: int, **options: Any) -> list[int]:
     """Run the same backfill once a day under a daily cap until it ends. Return the credits used on each day."""
     used: list[int] = []
-    for _ in range(30):
+    for _ in range(8):
         limit(api, per_day=cap)
         api.requests.clear()
         done = True
