@@ -207,16 +207,27 @@ def spark_arguments(symbols: str | None, full: bool) -> list[str]:
     return [*(["--symbols", ",".join(parse_symbols(symbols))] if symbols else []), *(["--full"] if full else [])]
 
 
-@app.command(epilog="Example:  barflow backfill --symbols AAPL --start 2025-01-02 --end 2025-06-30 --plan")
+@app.command(
+    epilog="\b\nExamples:\n"
+    "  barflow backfill --symbols AAPL --start 2025-01-02 --end 2025-06-30 --plan\n"
+    "  barflow backfill --symbols AAPL --start 2025-07-22 --end 2025-07-22 --again"
+)
 def backfill(
     start: Annotated[str, typer.Option(help="First day, such as 2025-01-02.")],
     end: Annotated[str, typer.Option(help="Last day, included.")],
     symbols: Symbols = None,
     plan: Annotated[bool, typer.Option(help="Only print calls, credits, minutes and finish time.")] = False,
+    again: Annotated[
+        bool, typer.Option(help="Fetch stored sessions too, for corrections older than the revision window.")
+    ] = False,
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Fetch past sessions. It skips sessions that are stored completely, so you can stop it and run it again."""
+    """Fetch past sessions.
+
+    It asks for each session once, and says how many it skipped because they are stored. You can stop it and run it
+    again: it resumes where it stopped. So does --again, within seven days.
+    """
     from barflow.cli.terminal import show_tick, ticking
     from barflow.pipeline.backfill import plan_for
     from barflow.pipeline.backfill import run as run_backfill
@@ -233,7 +244,7 @@ def backfill(
         names = parse_symbols(symbols) if symbols else stores.settings.symbols
         planned = plan_for(stores.settings, names, first, last, stores.clock())
         with ticking("backfill", len(planned.chunks) * len(names)) as advance:
-            report = run_backfill(stores, names, first, last, log, advance)
+            report = run_backfill(stores, names, first, last, log, advance, again=again)
         show_tick(report, as_json)
     raise_errors(report)
 

@@ -6,7 +6,6 @@ import csv
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -101,10 +100,7 @@ def cell(value: Any) -> str:
 def show_tick(report: IngestReport, as_json: bool) -> None:
     """Print what a tick or backfill did, per symbol."""
     if as_json:
-        symbols = {symbol: asdict(counts) for symbol, counts in report.counts.items()}
-        errors = {symbol: item.message for symbol, item in report.errors.items()}
-        body = {"run_id": report.run_id, "symbols": symbols, "errors": errors, "notes": report.notes}
-        print_json(body)
+        print_json(report.to_json())
         return
     names = tuple(vars(Counts()))
     shown = table(f"run {report.run_id}", ("symbol", *names))

@@ -5,20 +5,21 @@ The plan simulates the client's calls with the rules of barflow.twelvedata.credi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
-from barflow.errors import BadInputError
-from barflow.market.sessions import BAR, Session, new_york, previous_session, sessions_between
-from barflow.pipeline.ingest import HOP, IngestReport, open_ingest
+from barflow.errors import BadInputError, UnavailableError
+from barflow.market.sessions import BAR, Session, new_york, previous_session, sessions_between, utc_now
+from barflow.pipeline.ingest import HOP, Ingest, IngestReport, open_ingest
 from barflow.pipeline.status import expected_by
 from barflow.pipeline.stores import Stores
 from barflow.progress import Log
 from barflow.settings import Settings
 from barflow.staging.ledger import new_run_id
-from barflow.twelvedata.client import MOST_ROWS, symbols_at_once
+from barflow.twelvedata.client import MOST_ROWS, SymbolError, symbols_at_once
 from barflow.twelvedata.credits import MINUTE, Credits
 
 Chunk = tuple[datetime, datetime]
@@ -26,7 +27,7 @@ Chunk = tuple[datetime, datetime]
 
 @dataclass(frozen=True)
 class BackfillPlan:
-    """What a backfill takes at most: sessions that are stored whole need no call. All times are in UTC.
+    """What a backfill takes at most: sessions that are stored or answered need no call. All times are in UTC.
 
     ``chunks`` are ranges of whole sessions that fit into one answer, oldest first: the open of their first and last
     bar. ``minutes`` and ``days`` count the clock minutes and UTC days with calls. ``finishes_at`` is the end of the
@@ -83,44 +84,145 @@ class BackfillPlan:
                 f"calls on {self.days} UTC days: it stops when a day's credits are used up; "
                 "run the same command again after 00:00 UTC, and it resumes where it stopped"
             )
-        lines.append("Sessions that are stored whole are not fetched again, so it may take less.")
+        if len(self.chunks) > 1:
+            lines.append("One credit per symbol asks for its first bar: sessions before it are not asked for.")
+        lines.append("Sessions that are stored or were answered before are not fetched again, so it may take less.")
         return "\n".join(lines)
 
 
+@dataclass
+class Skipped:
+    """How many sessions of the symbols a backfill did not ask for, and why."""
+
+    stored: int = 0
+    answered: int = 0  # without bars that are still staged
+    before_first_bar: int = 0
+
+    def add(self, other: Skipped) -> None:
+        """Add other counts to these."""
+        for name, value in asdict(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+    def describe(self) -> str:
+        """Return the counts in a sentence, or an empty text if no session was skipped."""
+        reasons = {
+            "stored": self.stored,
+            "answered before": self.answered,
+            "before Twelve Data's first bar": self.before_first_bar,
+        }
+        why = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
+        total = _count(sum(reasons.values()), "session")
+        return f"skipped {total}: {why}. `barflow backfill --again` asks for them anew." if why else ""
+
+
+@dataclass
+class BackfillReport(IngestReport):
+    """What a backfill did, and which sessions it skipped."""
+
+    skipped: Skipped = field(default_factory=Skipped)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as one JSON object."""
+        return {**super().to_json(), "skipped": asdict(self.skipped)}
+
+
 def run(
-    stores: Stores, symbols: Sequence[str], first: date, last: date, log: Log, on_call: Callable[[int], None]
-) -> IngestReport:
+    stores: Stores,
+    symbols: Sequence[str],
+    first: date,
+    last: date,
+    log: Log,
+    on_call: Callable[[int], None],
+    *,
+    again: bool = False,
+) -> BackfillReport:
     """Fetch the sessions from ``first`` to ``last`` (exchange-local, both included), oldest chunk first.
 
-    A symbol whose sessions of a chunk are stored whole is skipped, so a backfill resumes where it stopped. ``on_call``
-    receives the number of symbols of a chunk that are done. Raises as plan and Ingest.tick do.
+    A session is asked for once: a symbol is skipped in a chunk whose sessions are all stored whole, answered after they
+    had closed, or before Twelve Data's first bar. So a backfill resumes where it stopped. With ``again`` it asks for
+    every session anew, and resumes an ``again`` of the same sessions that did not end. ``on_call`` receives the number
+    of symbols of a chunk that are done. Raises as plan and Ingest.tick do.
     """
-    planned = plan_for(stores.settings, symbols, first, last, stores.clock())
+    chunks = plan_for(stores.settings, symbols, first, last, stores.clock()).chunks
     ingest = open_ingest(stores, log)
     ingest.ensure()
-    total = IngestReport(new_run_id("backfill"))
-    for start, end in planned.chunks:
-        wanted = _incomplete(stores, symbols, start, end)
-        if stored := len(symbols) - len(wanted):
-            on_call(stored)
-        if not wanted:
-            continue
-        done = ingest.tick(wanted, window=(start, end), run_id=new_run_id(HOP), on_symbol=lambda _: on_call(1))
-        for symbol, counts in done.counts.items():
-            total.counts.setdefault(symbol, type(counts)()).add(counts)
-        total.errors |= done.errors
-        symbols = [symbol for symbol in symbols if symbol not in done.errors]
-    return total
+    report = BackfillReport(new_run_id("backfill"))
+    if again:
+        ingest.requests.begin_again(symbols, first, last, utc_now())
+    errors = _ask_first_bars(ingest, symbols, chunks, again=again, log=log)
+    for start, end in chunks:
+        left = [symbol for symbol in symbols if symbol not in errors]
+        wanted, skipped = _to_ask(ingest, left, start, end, again=again)
+        report.skipped.add(skipped)
+        if done := len(symbols) - len(wanted):
+            on_call(done)
+        if wanted:
+            tick = ingest.tick(wanted, window=(start, end), run_id=new_run_id(HOP), on_symbol=lambda _: on_call(1))
+            report.add(tick)
+            errors |= {symbol: error for symbol, error in tick.errors.items() if error.is_final or error.code >= 500}
+    report.errors |= errors
+    if again:
+        ingest.requests.end_again([symbol for symbol in symbols if symbol not in report.errors])
+    if text := report.skipped.describe():
+        log(text)
+    return report
 
 
-def _incomplete(stores: Stores, symbols: Sequence[str], start: datetime, end: datetime) -> list[str]:
-    now = stores.clock()
-    due = {str(item.session_date): expected_by(item, now) for item in sessions_between(start.date(), end.date())}
-    held: dict[str, set[str]] = {symbol: set() for symbol in symbols}
-    for document in stores.staging.counts(symbols, start.date()):
-        if document["bars"] >= due.get(document["session_date"], 1 << 30):
-            held[document["symbol"]].add(document["session_date"])
-    return [symbol for symbol in symbols if len(held[symbol]) < len(due)]
+def _ask_first_bars(
+    ingest: Ingest, symbols: Sequence[str], chunks: Sequence[Chunk], *, again: bool, log: Log
+) -> dict[str, SymbolError]:
+    """Ask for the first bar of each symbol that has more than one chunk to fetch. Return the symbols' errors.
+
+    It is asked once a symbol. For a single chunk it would cost as much as it can save.
+    """
+    known = ingest.requests.of(symbols)
+    unknown = [symbol for symbol in symbols if not known[symbol].first_bar_is_asked]
+    chunks_of: Counter[str] = Counter()
+    if unknown and len(chunks) > 1:
+        for start, end in chunks:
+            chunks_of.update(_to_ask(ingest, unknown, start, end, again=again)[0])
+    errors: dict[str, SymbolError] = {}
+    for symbol in (symbol for symbol in unknown if chunks_of[symbol] > 1):
+        try:
+            day = ingest.first_bar(symbol)
+        except UnavailableError as error:
+            log(f"warning: first bars are unknown, so sessions before them are asked for. {error}")
+            break
+        if isinstance(day, SymbolError):
+            errors[symbol] = day
+        else:
+            ingest.requests.set_first_bar(symbol, day)
+    return errors
+
+
+def _to_ask(
+    ingest: Ingest, symbols: Sequence[str], start: datetime, end: datetime, *, again: bool
+) -> tuple[list[str], Skipped]:
+    """Return the symbols to request for a chunk, and the sessions of the other symbols."""
+    now = ingest.clock()
+    due = {item.session_date: expected_by(item, now) for item in sessions_between(start.date(), end.date())}
+    bars = {
+        (document["symbol"], date.fromisoformat(document["session_date"])): document["bars"]
+        for document in ingest.staging.counts(symbols, min(due), max(due))
+    }
+    wanted: list[str] = []
+    skipped = Skipped()
+    for symbol, answered in ingest.requests.of(symbols).items():
+        found = Skipped()
+        for day, expected in due.items():
+            staged = bars.get((symbol, day), 0)
+            if staged and (answered.includes(day) or (not again and staged >= expected)):
+                found.stored += 1
+            elif answered.first_bar and day < answered.first_bar:
+                found.before_first_bar += 1
+            elif answered.includes(day):
+                found.answered += 1
+            else:
+                wanted.append(symbol)
+                break
+        else:
+            skipped.add(found)
+    return wanted, skipped
 
 
 def plan_for(
@@ -157,7 +259,8 @@ def plan(
         raise BadInputError("no symbols to fetch: name at least one, such as --symbols AAPL,MSFT")
     sessions = _sessions(first, last, now)
     chunks = _chunks(sessions, now)
-    sizes = [symbols_at_once(*chunk, batch_size) for chunk in chunks]
+    first_bars = [1] if len(chunks) > 1 else []  # a call for each symbol's first bar
+    sizes = [*first_bars, *(symbols_at_once(*chunk, batch_size) for chunk in chunks)]
     calls = list(simulate(len(symbols), sizes, Credits(credits_per_minute, credits_per_day), now))
     minutes = {at.replace(second=0, microsecond=0) for at, _ in calls}
     return BackfillPlan(

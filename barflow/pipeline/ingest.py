@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
+from typing import Any
 
 from pydantic import SecretStr
 from pymongo.database import Database
@@ -28,6 +29,7 @@ from barflow.secrets import resolve
 from barflow.staging.connection import Document
 from barflow.staging.ledger import FAILED, PARTIAL, SUCCEEDED, Ledger, new_run_id
 from barflow.staging.quarantine import Quarantine
+from barflow.staging.requests import Range, Requests, closed_sessions
 from barflow.staging.sessions import Saved, Staging
 from barflow.twelvedata.client import RawResponse, SymbolError, TwelveDataClient
 
@@ -85,6 +87,21 @@ class IngestReport:
             total.add(counts)
         return total
 
+    def add(self, other: IngestReport) -> None:
+        """Add what another tick did to the counts and errors."""
+        for symbol, counts in other.counts.items():
+            self.counts.setdefault(symbol, Counts()).add(counts)
+        self.errors |= other.errors
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as one JSON object."""
+        return {
+            "run_id": self.run_id,
+            "symbols": {symbol: asdict(counts) for symbol, counts in self.counts.items()},
+            "errors": {symbol: item.message for symbol, item in self.errors.items()},
+            "notes": self.notes,
+        }
+
     @property
     def outcome(self) -> str:
         """Return ``succeeded``, ``partial`` or ``failed``."""
@@ -141,8 +158,8 @@ def raise_errors(report: IngestReport) -> None:
     errors = list(report.errors.values())
     stored = len(report.counts.keys() - report.errors.keys())
     kept = f"{stored} other symbols were stored." if stored else "Nothing was stored."
-    unanswered = [item for item in errors if item.code >= 500]
     rejected = [item for item in errors if item.code == ALL_REJECTED]
+    unanswered = [item for item in errors if not item.is_final and item not in rejected]
     refused = [item for item in errors if item not in unanswered and item not in rejected]
     beyond_plan = [item for item in refused if "plan" in item.message.lower()]
     unknown = [item for item in refused if item not in beyond_plan]
@@ -197,6 +214,7 @@ class Ingest:
         self.clock = clock
         self.staging = Staging(database)
         self.quarantine = Quarantine(database)
+        self.requests = Requests(database)
         self.ledger = Ledger(database)
         self.alerts = alerts
 
@@ -235,6 +253,11 @@ class Ingest:
         _add_rejections(report)
         self._close(report, report.outcome)
         return report
+
+    def first_bar(self, symbol: str) -> date | SymbolError | None:
+        """Ask for the day of a symbol's first bar. Raises as TwelveDataClient.first_bar does."""
+        run_id = new_run_id(HOP)
+        return self.client.first_bar(symbol, on_raw=lambda raw: self.staging.store_raw(raw, run_id))
 
     def _close(self, report: IngestReport, outcome: str, error: BaseException | None = None) -> None:
         if self.alerts:
@@ -292,6 +315,7 @@ class Ingest:
 
         def flush() -> None:
             self._store(list(waiting.values()), report)
+            self._record_answers(waiting, start, end)
             for symbol in waiting:
                 on_symbol(symbol)
             waiting.clear()
@@ -315,6 +339,15 @@ class Ingest:
             flush()  # store what was received: its credits are spent
             raise
         flush()
+
+    def _record_answers(self, answers: Mapping[str, Checked], start: datetime, end: datetime) -> None:
+        """Record which closed sessions these answers are complete for. An answer with rejected bars only is not."""
+        ranges: dict[str, Range] = {}
+        for symbol, (requested_at, checked) in answers.items():
+            closed = closed_sessions(start, end, min(self.clock(), requested_at))
+            if closed and (checked.accepted or not checked.rejected):
+                ranges[symbol] = Range(closed[0].session_date, closed[-1].session_date, requested_at)
+        self.requests.add(ranges)
 
     def _store(self, waiting: list[Checked], report: IngestReport) -> None:
         """Write the rejected bars first, then the valid ones: a crash in between loses neither."""

@@ -280,16 +280,21 @@ class Staging:
             yield from self.bars.find({"symbol": symbol, "session_date": {"$gte": first, "$lte": last}})
 
     def counts(
-        self, symbols: Sequence[str] | None = None, since: date | None = None, stamped_after: datetime | None = None
+        self,
+        symbols: Sequence[str] | None = None,
+        since: date | None = None,
+        until: date | None = None,
+        stamped_after: datetime | None = None,
     ) -> Iterator[Document]:
         """Yield by document symbol, session_date, version, updated_at, ``bars`` (a number) and ``last`` (newest open).
 
-        The arguments limit this to some symbols, to sessions ``since`` a day, and to documents whose ``updated_at`` is
-        later than ``stamped_after``.
+        The arguments limit this to some symbols, to sessions ``since`` a day and ``until`` a day (both included), and
+        to documents whose ``updated_at`` is later than ``stamped_after``.
         """
         match: Document = {"symbol": {"$in": list(symbols)}} if symbols else {}
-        if since:
-            match["session_date"] = {"$gte": since.isoformat()}
+        days = {"$gte": since and since.isoformat(), "$lte": until and until.isoformat()}
+        if limits := {operator: day for operator, day in days.items() if day}:
+            match["session_date"] = limits
         if stamped_after:
             match["updated_at"] = {"$gt": stamped_after}
         fields = {

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import date, datetime, timedelta
+from typing import Any, ClassVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from barflow.errors import BadInputError, DayIsSpentError, UnavailableError, VendorRefusedError
 from barflow.market.bars import INTERVAL
 from barflow.twelvedata.credits import Credits
-from barflow.twelvedata.http import TOO_LARGE, Http, NoAnswerError, RawResponse, Refusal, Reply
+from barflow.twelvedata.http import (
+    TOO_LARGE,
+    Http,
+    NoAnswerError,
+    RawResponse,
+    Refusal,
+    Reply,
+    is_about_symbol,
+    wrong_address,
+)
 
 # The code for a symbol whose part of an answer is missing or holds no series of bars.
 UNUSABLE = 502
@@ -52,6 +61,11 @@ class SymbolError:
     code: int
     message: str
 
+    @property
+    def is_final(self) -> bool:
+        """Return whether Twelve Data does not serve the symbol at all, so that other ranges fail too."""
+        return self.code < 500 and is_about_symbol(self.message)
+
 
 Result = Answer | SymbolError
 
@@ -63,17 +77,49 @@ class Page:
     start: datetime
     end: datetime
     rows: int
+    path: ClassVar[str] = "/time_series"
+    optional: ClassVar[bool] = False
+
+    @property
+    def params(self) -> dict[str, str | int]:
+        """Return the parameters of the request."""
+        return {
+            "outputsize": self.rows,
+            "start_date": as_text(self.start),
+            "end_date": as_text(self.end + INSTANT),
+        }
+
+    def values(self, part: Mapping[str, Any]) -> list[Any] | None:
+        """Return the bars in one symbol's part of an answer, or None if it has no list of them."""
+        values = part.get("values")
+        return values if isinstance(values, list) and isinstance(part.get("meta"), dict) else None
+
+
+@dataclass(frozen=True)
+class FirstBar:
+    """The request for the day of the first bar that Twelve Data has of a symbol. A backfill works without it."""
+
+    path: ClassVar[str] = "/earliest_timestamp"
+    optional: ClassVar[bool] = True
+    params: ClassVar[dict[str, str | int]] = {}
+
+    def values(self, part: Mapping[str, Any]) -> list[Any] | None:
+        """Return the day as the only value, or None. It is the same day in UTC and in New York."""
+        try:
+            return [date.fromisoformat(str(part.get("datetime"))[:10])]
+        except ValueError:
+            return None
 
 
 @dataclass
-class _PageRequest:
-    """The state of the request for one page of some symbols.
+class _Request:
+    """The state of the request for one page, or for the first bar, of some symbols.
 
     ``todo`` are the groups still to request, the next one last. ``suspects`` had no usable part in an answer that was
     usable for other symbols.
     """
 
-    page: Page
+    page: Page | FirstBar
     on_raw: OnRaw
     todo: list[list[str]]
     done: list[Result] = field(default_factory=list)
@@ -105,9 +151,9 @@ class Calls:
         self._longest_pause = longest_pause
         self._refusals = 0
 
-    def answers(self, symbols: list[str], page: Page, on_raw: OnRaw) -> Iterator[Result]:
-        """Yield one page for each symbol. Call until each symbol has an answer or an error."""
-        request = _PageRequest(page, on_raw, [symbols])
+    def answers(self, symbols: list[str], page: Page | FirstBar, on_raw: OnRaw) -> Iterator[Result]:
+        """Yield one page, or the first bar, of each symbol. Call until each symbol has an answer or an error."""
+        request = _Request(page, on_raw, [symbols])
         while request.todo:
             failure = self._call_with_retries(request)
             if failure and request.suspects.issuperset(request.todo[-1]):
@@ -121,7 +167,7 @@ class Calls:
             yield from request.done
             request.done.clear()
 
-    def _call_with_retries(self, request: _PageRequest) -> NoAnswerError | None:
+    def _call_with_retries(self, request: _Request) -> NoAnswerError | None:
         """Make one call, up to ``attempts`` times with pauses between them. Return the last failure, or None."""
 
         def report_pause(state: RetryCallState) -> None:
@@ -143,7 +189,7 @@ class Calls:
             return failure
         return None
 
-    def _call(self, request: _PageRequest) -> None:
+    def _call(self, request: _Request) -> None:
         """Make one call for as much of the next group as the credits allow. Leave in ``todo`` what has no result."""
         affordable = self._wait_for_credits(request.todo[-1])
         group, rest = request.todo[-1][:affordable], request.todo[-1][affordable:]
@@ -152,11 +198,9 @@ class Calls:
             "symbol": ",".join(group),
             "interval": INTERVAL,
             "timezone": "UTC",
-            "outputsize": request.page.rows,
-            "start_date": as_text(request.page.start),
-            "end_date": as_text(request.page.end + INSTANT),
+            **request.page.params,
         }
-        reply = self._http.get("/time_series", params, tuple(group), request.on_raw)
+        reply = self._http.get(request.page.path, params, tuple(group), request.on_raw)
         if reply.credits_left is not None:
             self._credits.limit_to(reply.credits_left, self._clock())
         request.todo[-1:] = [rest] if rest else []
@@ -185,9 +229,7 @@ class Calls:
             self._sleep(pause)
         return affordable
 
-    def _handle_refusal(
-        self, group: list[str], refusal: Refusal, requested_at: datetime, request: _PageRequest
-    ) -> None:
+    def _handle_refusal(self, group: list[str], refusal: Refusal, requested_at: datetime, request: _Request) -> None:
         """Handle a call that was refused entirely. Return to ``todo`` what may succeed in smaller groups or later.
 
         Raises BadInputError or VendorRefusedError if no other call could succeed.
@@ -207,10 +249,12 @@ class Calls:
         elif refusal.is_about_symbols:
             code = UNUSABLE if refusal.code == TOO_LARGE else refusal.code
             request.done.append(SymbolError(group[0], code, refusal.message))
+        elif request.page.optional and refusal.code != 401:
+            request.done += [Answer(symbol, {}, [], requested_at) for symbol in group]
         else:
             raise self._fatal_error(refusal, group)
 
-    def _read_answer(self, group: list[str], reply: Reply, request: _PageRequest) -> None:
+    def _read_answer(self, group: list[str], reply: Reply, request: _Request) -> None:
         """Read an answer symbol by symbol. Return to ``todo`` the symbols without a usable part or without credits.
 
         Raises NoAnswerError if a part is not usable.
@@ -218,7 +262,8 @@ class Calls:
         out_of_credits: dict[str, Refusal] = {}
         unusable: dict[str, Refusal] = {}
         for symbol in group:
-            values, meta, refusal = self._part(reply.body if len(group) == 1 else reply.body.get(symbol))
+            part = reply.body if len(group) == 1 else reply.body.get(symbol)
+            values, meta, refusal = self._part(part, request.page)
             if refusal is None or refusal.is_no_data:
                 request.done.append(Answer(symbol, meta, values, reply.requested_at))
             elif refusal.code == 401:
@@ -238,18 +283,18 @@ class Calls:
                 request.suspects |= unusable.keys()
             raise NoAnswerError(next(iter(unusable.values())).message)
 
-    def _part(self, part: Any) -> tuple[list[dict[str, Any]], Mapping[str, Any], Refusal | None]:
+    def _part(self, part: Any, page: Page | FirstBar) -> tuple[list[Any], Mapping[str, Any], Refusal | None]:
         """Return the values and meta of one symbol's part of an answer, or the refusal in it."""
         if not isinstance(part, dict):
             return [], {}, Refusal(UNUSABLE, "the answer lacks this symbol")
         if refusal := self._http.refusal(part):
             return [], {}, refusal
-        values, meta = part.get("values"), part.get("meta")
-        if not isinstance(values, list) or not isinstance(meta, dict):
+        values = page.values(part)
+        if values is None:
             return [], {}, Refusal(UNUSABLE, "the answer has no list of values")
-        return values, meta, None
+        return values, part.get("meta") or {}, None
 
-    def _record_credit_refusal(self, symbols: list[str], refusal: Refusal, request: _PageRequest) -> None:
+    def _record_credit_refusal(self, symbols: list[str], refusal: Refusal, request: _Request) -> None:
         """Record that the minute or the day has no credits left.
 
         Raises VendorRefusedError after more than ``MAX_REFUSALS`` refusals in a row: waiting does not help then.
@@ -285,6 +330,8 @@ class Calls:
             return VendorRefusedError(
                 f"{refused} The key's plan does not include it: choose a plan that does, then run again."
             )
+        if refusal.code == 404:
+            return wrong_address(f"error 404: {refusal.message.rstrip('.')}")
         return BadInputError(f"{refused} The request is invalid, so a retry would fail too. Correct what it names.")
 
 

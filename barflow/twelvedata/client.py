@@ -10,15 +10,16 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import date, datetime
 from operator import itemgetter
 from typing import Any
 
 import requests
 from pydantic import SecretStr
 
+from barflow.errors import BadInputError
 from barflow.market.sessions import parse_slot, utc_now
-from barflow.twelvedata.calls import UNUSABLE, Answer, Calls, OnRaw, Page, Result, SymbolError, as_text
+from barflow.twelvedata.calls import UNUSABLE, Answer, Calls, FirstBar, OnRaw, Page, Result, SymbolError, as_text
 from barflow.twelvedata.credits import Credits
 from barflow.twelvedata.http import Http, RawResponse
 
@@ -83,6 +84,20 @@ class TwelveDataClient:
             size = symbols_at_once(start, end, self._calls.batch_size)
             batch, names = names[:size], names[size:]
             yield from self._all_pages(batch, start, end, on_raw)
+
+    def first_bar(self, symbol: str, *, on_raw: OnRaw = None) -> date | SymbolError | None:
+        """Return the day of the first bar that Twelve Data has of a symbol (1 credit), or None if it does not say.
+
+        Raises VendorRefusedError (key, credits) and UnavailableError (no usable answer after all attempts).
+        """
+        try:
+            result = next(self._calls.answers([symbol], FirstBar(), on_raw))
+        except BadInputError:  # not an address of the API, or none with this endpoint: the bars' request tells
+            return None
+        if isinstance(result, SymbolError):
+            return result
+        days: Sequence[Any] = result.values
+        return next(iter(days), None)
 
     def _all_pages(self, batch: list[str], start: datetime, end: datetime, on_raw: OnRaw) -> Iterator[Result]:
         """Fetch page by page, newest first, since the API returns the newest rows of a range. Join each symbol's pages.

@@ -32,7 +32,10 @@ from barflow.text import redacted
 DEMO_KEY = "demo"
 REDACTED = "[key]"
 LONGEST_MESSAGE = 400
-NO_DATA = "no data is available"
+# Both mean that there are no bars in the range. Twelve Data sends the second for a range before a listing.
+NO_DATA = ("no data is available", "data not found")
+# What every error about a symbol names: the symbol, its other identifier, or the plan that includes it.
+ABOUT_SYMBOL = re.compile(r"\b(symbols?|figi|plan)\b", re.IGNORECASE)
 # HTTP statuses that are refusals even without a message of Twelve Data's.
 REFUSAL_STATUSES = (401, 403, 414, 429)
 # The most bytes of an answer after decompression. A full page of 120 symbols has about 20 MB.
@@ -60,12 +63,14 @@ class Refusal:
     @property
     def is_no_data(self) -> bool:
         """Return whether nothing traded in the range, which is an empty answer and no failure."""
-        return self.code == 400 and self.message.lower().startswith(NO_DATA)
+        return self.code in (400, 404) and self.message.lower().startswith(NO_DATA)
 
     @property
     def is_about_symbols(self) -> bool:
-        """Return whether one of the symbols, or their number, is the cause."""
-        return self.code in (404, TOO_LARGE, 414) or (self.code == 400 and "**symbol**" in self.message)
+        """Return whether one of the symbols, or their number, is the cause. The code alone does not tell."""
+        if self.code == 404:
+            return is_about_symbol(self.message)
+        return self.code in (TOO_LARGE, 414) or (self.code == 400 and "**symbol**" in self.message)
 
     @property
     def is_for_day(self) -> bool:
@@ -184,13 +189,12 @@ class Http:
             body = None
         if isinstance(body, dict) and (status < 300 or body.get("status") == "error"):
             refusal = self.refusal(body, status)
+        elif status < 300 and received.headers.get("Content-Type", "").startswith("text/html"):
+            raise wrong_address(f"HTTP {status} with a web page")
         elif status in REFUSAL_STATUSES:
             body, refusal = {}, Refusal(status, f"HTTP {status} without a message")
         elif 300 <= status < 500 and status != HTTPStatus.REQUEST_TIMEOUT:
-            raise BadInputError(
-                f"BARFLOW_TWELVEDATA_URL is not the address of the API: it answered HTTP {status} in another format. "
-                "Correct the address."
-            )
+            raise wrong_address(f"HTTP {status} in another format")
         else:
             raise NoAnswerError(f"HTTP {status} with a body that is not the API's")
         if refusal is not None and refusal.code >= 500:
@@ -281,6 +285,19 @@ def _read(response: requests.Response) -> _Received:
         if len(body) > MAX_BODY_BYTES:
             return _Received(response.status_code, response.headers, None, bytes(body[:SAMPLE_BYTES]))
     return _Received(response.status_code, response.headers, bytes(body), b"")
+
+
+def is_about_symbol(message: str) -> bool:
+    """Return whether the message of an error is about a symbol, so that the same request fails again."""
+    return bool(ABOUT_SYMBOL.search(message))
+
+
+def wrong_address(answer: str) -> BadInputError:
+    """Return the error of an address that is not the API's. ``answer`` describes what it answered."""
+    return BadInputError(
+        f"BARFLOW_TWELVEDATA_URL is not the address of the API: it answered {answer}. Correct the address, such as "
+        "https://api.twelvedata.com, then run the same command again."
+    )
 
 
 def _host(url: str) -> str:

@@ -16,7 +16,7 @@ from emulators.twelvedata.bar_source import BarSource
 from emulators.twelvedata.credits import Credits
 from emulators.twelvedata.errors import Refusal
 from emulators.twelvedata.faults import apply_fault
-from emulators.twelvedata.query import INTERVAL, Query, parse
+from emulators.twelvedata.query import INTERVAL, Query, check_interval, parse, zone_of
 from emulators.twelvedata.switches import META_FAULTS, VALUE_KINDS, Fault, Switches
 from emulators.twelvedata.values import Values
 
@@ -40,7 +40,7 @@ class Call:
 
 
 class Answers:
-    """The answers of the two endpoints."""
+    """The answers of the three endpoints."""
 
     def __init__(
         self, source: BarSource, clock: Callable[[], datetime], credits: Credits, switches: Switches, api_key: str
@@ -74,6 +74,22 @@ class Answers:
             elif fault.kind == "extra_symbol":
                 bodies[fault.text or "EXTRA"] = bodies[query.symbols[0]]
         return b"{%b}" % b",".join(b"%b:%b" % (orjson.dumps(symbol), body) for symbol, body in bodies.items())
+
+    def earliest(self, call: Call, params: Mapping[str, str], key: str | None) -> bytes:
+        """Return the body of /earliest_timestamp: the open of one symbol's first bar. Raise Refusal."""
+        self._check_key(key, call.symbols)
+        if not self.switches.first_bars_in_plan:
+            raise errors.endpoint_not_in_plan("/earliest_timestamp")
+        check_interval(params)
+        zone = zone_of(params)
+        self._use_credits(call, 1)
+        requested = params.get("symbol", "")
+        symbol = self._served(requested)
+        first = self._values.first_bar(symbol, self.switches.listed.get(symbol), self.clock())
+        if first is None:
+            raise errors.data_not_found(requested, INTERVAL)
+        local = first.astimezone(zone)
+        return orjson.dumps({"datetime": f"{local:%Y-%m-%d %H:%M:%S}", "unix_time": int(first.timestamp())})
 
     def usage(self, call: Call, key: str | None) -> bytes:
         """Return the body of /api_usage, a call that itself uses a credit. Raise Refusal."""
@@ -113,23 +129,33 @@ class Answers:
         candidates = (requested.upper().partition(":")[0], requested.upper())
         return next((name for name in candidates if self.source.knows(name)), None)
 
-    def _series(self, requested: str, query: Query, faults: list[Fault]) -> bytes:
-        """Return the body of one symbol. Raise Refusal."""
-        symbol = self._name(requested)
+    def _served(self, requested: str) -> str:
+        """Return the source's name of a requested symbol. Raise Refusal for one that the plan or the source lacks."""
         if requested.upper() in self.switches.plan_symbols:
             raise errors.symbol_not_in_plan()
+        symbol = self._name(requested)
         if symbol is None:
             raise errors.unknown_symbol()
-        now = self.clock()
+        return symbol
+
+    def _series(self, requested: str, query: Query, faults: list[Fault]) -> bytes:
+        """Return the body of one symbol. Raise Refusal."""
+        symbol, now = self._served(requested), self.clock()
+        listed = self.switches.listed.get(symbol)
         bars = self._values.select(
             symbol,
             query,
             now,
+            listed=listed,
             end_inclusive=self.switches.end_date_inclusive,
             forming_bar=self.switches.forming_bar,
             corrections=self.switches.corrections_of(symbol),
         )
         if not bars:
+            first = self._values.first_bar(symbol, listed, now)
+            early = first is None or (query.end is not None and query.end < first)
+            if early and self.switches.before_listing == 404:
+                raise errors.data_not_found(requested, INTERVAL)
             raise errors.no_data(requested, INTERVAL)
         own = [fault for fault in faults if fault.kind in VALUE_KINDS and fault.symbol in (None, requested.upper())]
         meta = _meta(symbol)

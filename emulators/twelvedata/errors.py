@@ -41,6 +41,11 @@ def no_data(symbol: str, interval: str) -> Refusal:
     )
 
 
+def data_not_found(symbol: str, interval: str) -> Refusal:
+    """Return the recorded error of a range before the first bar of a symbol, or of a symbol without any bar."""
+    return Refusal(404, "Data not found", {"symbol": symbol, "interval": interval, "exchange": ""})
+
+
 def bad_key() -> Refusal:
     """Return the error of a wrong or missing key."""
     return Refusal(

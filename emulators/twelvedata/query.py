@@ -43,11 +43,10 @@ def parse(params: Mapping[str, str]) -> Query:
         raise errors.unknown_symbol()
     if len(symbols) > MOST_SYMBOLS:
         raise errors.too_many_symbols(MOST_SYMBOLS)
-    if params.get("interval", "") != INTERVAL:
-        raise errors.bad_interval(params.get("interval", ""))
+    check_interval(params)
     if params.get("format", "json").lower() != "json":
         raise errors.bad_parameter("format", params["format"], "This emulator answers in JSON only.")
-    zone = _zone(params.get("timezone", "Exchange"))
+    zone = zone_of(params)
     start, end = _moment(params, "start_date", zone), _moment(params, "end_date", zone)
     dated = start is not None or end is not None
     order = params.get("order", "desc").lower()
@@ -71,7 +70,15 @@ def _whole(params: Mapping[str, str], name: str, default: int, least: int, most:
     return int(text)
 
 
-def _zone(name: str) -> ZoneInfo:
+def check_interval(params: Mapping[str, str]) -> None:
+    """Raise Refusal (400) for another interval than the emulator's only one."""
+    if params.get("interval", "") != INTERVAL:
+        raise errors.bad_interval(params.get("interval", ""))
+
+
+def zone_of(params: Mapping[str, str]) -> ZoneInfo:
+    """Return the requested time zone. Raise Refusal (400) for an unknown one."""
+    name = params.get("timezone", "Exchange")
     if name.lower() == "exchange":
         return ZoneInfo("America/New_York")
     try:

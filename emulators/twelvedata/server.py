@@ -142,6 +142,12 @@ class TwelveDataEmulator:
                 call, faults, lambda: self._answers.time_series(call, request.query_params, key, faults)
             )
 
+        @app.get("/earliest_timestamp")
+        async def earliest_timestamp(request: Request) -> Response:
+            call, key = self._record(request)
+            await self._pause(self.switches.latency)
+            return await self._answer(call, [], lambda: self._answers.earliest(call, request.query_params, key))
+
         @app.get("/api_usage")
         async def api_usage(request: Request) -> Response:
             call, key = self._record(request)

@@ -98,7 +98,10 @@ class Switches:
     forming_bar: bool = True  # the bar that has not ended is in the answer
     credit_headers: bool = True  # api-credits-used and api-credits-left are sent
     unknown_in_batch: Literal[404, 400] = 404  # the code of an unknown symbol inside a batch
+    before_listing: Literal[404, 400] = 404  # the code for a range before a symbol's first bar
+    listed: dict[str, datetime] = field(default_factory=dict)  # symbol -> a time (UTC) before which it has no bar
     endpoint_in_plan: bool = True  # False: every time series is refused with 403
+    first_bars_in_plan: bool = True  # False: every question for the earliest timestamp is refused with 403
     plan_symbols: set[str] = field(default_factory=set)  # symbols of a larger plan: 404
     latency: float = 0.0  # seconds before each answer
     # (symbol, the bar's open in UTC) -> new values by name, such as {"close": "211.50000"}

@@ -53,6 +53,7 @@ class Values:
         """Cache up to ``cached_days`` days of a symbol, weekends included; a session takes about 15 kB."""
         self.source = source
         self._day = lru_cache(maxsize=cached_days)(self._encode_day)
+        self._first_bar = lru_cache(maxsize=1024)(self._find_first_bar)
 
     def select(
         self,
@@ -60,6 +61,7 @@ class Values:
         query: Query,
         now: datetime,
         *,
+        listed: datetime | None = None,
         end_inclusive: bool,
         forming_bar: bool,
         corrections: Corrections = NONE,
@@ -71,7 +73,7 @@ class Values:
         end = now + INSTANT if forming_bar else now - BAR + INSTANT
         if query.end is not None:
             end = min(end, query.end if not end_inclusive or query.end >= end else query.end + INSTANT)
-        start = max(query.start or self.source.first, self.source.first)
+        start = max(query.start or self.source.first, self.source.first, listed or self.source.first)
         selection = Selection(symbol, query.zone, start, end, now, corrections)
         newest_first: list[bytes] = []
         day, first_day = end.date(), start.date()
@@ -82,6 +84,20 @@ class Values:
         if query.decimals is not None:
             chosen = [_rounded(bar, query.decimals) for bar in chosen]
         return chosen if query.newest_first else chosen[::-1]
+
+    def first_bar(self, symbol: str, listed: datetime | None, now: datetime) -> datetime | None:
+        """Return the open of a symbol's first bar that is not before ``listed``, or None if none has opened by now."""
+        found = self._first_bar(symbol, max(listed or self.source.first, self.source.first), now.date())
+        return found if found is not None and found <= now else None
+
+    def _find_first_bar(self, symbol: str, start: datetime, last_day: date) -> datetime | None:
+        day = start.date()
+        while day <= last_day:
+            if rows := self.source.rows(symbol, start, datetime.combine(day, time.max, UTC)):
+                return rows[0][0]
+            day += timedelta(days=1)
+            start = max(start, datetime.combine(day, time(), UTC))
+        return None
 
     def _bars_of(self, day: date, selection: Selection) -> list[bytes]:
         """Return the selected bars of one UTC day, newest first."""

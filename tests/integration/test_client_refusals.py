@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import date, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from clients import Waits, by_symbol, calls, client, expected, fetch, rows
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET, limit
 
-from barflow.errors import BadInputError, BarflowError, UnavailableError, VendorRefusedError
+from barflow.errors import BadInputError, BarflowError, DayIsSpentError, UnavailableError, VendorRefusedError
 from barflow.twelvedata.client import Answer, RawResponse, SymbolError
 from emulators.twelvedata.server import TwelveDataEmulator
 
@@ -32,6 +33,20 @@ class TestARefusedCall:
         text = "No data is available on the specified dates. Try setting different start/end dates."
         api.switches.fail("vendor_error", status=400, text=text)
         assert fetch(api, "AAPL,MSFT") == {symbol: Answer(symbol, {}, [], DAY_CLOSES) for symbol in ("AAPL", "MSFT")}
+
+    @pytest.mark.parametrize("symbols", ["AAPL", "AAPL,MSFT"])
+    def test_for_a_range_before_the_listing_is_an_empty_answer(self, api: TwelveDataEmulator, symbols: str) -> None:
+        api.switches.listed = {"AAPL": DAY_CLOSES}
+        results = fetch(api, symbols, DAY_OPENS, DAY_CLOSES - timedelta(hours=1))
+        assert results["AAPL"] == Answer("AAPL", {}, [], DAY_CLOSES)
+
+    def test_for_an_unknown_reason_with_404_is_a_wrong_address(self, api: TwelveDataEmulator) -> None:
+        """Twelve Data answers 404 for unknown paths too: only its words tell a wrong symbol from a wrong address."""
+        text = "Endpoint not found. Please check the documentation."
+        api.switches.fail("vendor_error", status=404, text=text)
+        with pytest.raises(BadInputError, match=r"URL is not the address of the API: it answered error 404: Endpoint"):
+            fetch(api, "AAPL,MSFT")
+        assert len(api.requests) == 1
 
     def test_for_a_bad_parameter_is_not_retried(self, api: TwelveDataEmulator) -> None:
         with pytest.raises(BadInputError, match=r"refused AAPL.*\*\*outputsize\*\*.*unchanged") as error:
@@ -129,10 +144,12 @@ class TestAnErrorOfASymbolInABatch:
         assert (rows(results["AAPL"]), rows(results["MSFT"])) == (GOOD, [])
 
     @pytest.mark.parametrize("code", [400, 403, 404])
-    def test_is_the_result_of_that_symbol(self, market: TwelveDataEmulator, code: int) -> None:
-        market.switches.fail("vendor_error", status=code, symbol="MSFT", text="not in your plan")
+    @pytest.mark.parametrize(("text", "final"), [("not in your plan", True), ("try another date", False)])
+    def test_is_the_result_of_that_symbol(self, market: TwelveDataEmulator, code: int, text: str, final: bool) -> None:
+        market.switches.fail("vendor_error", status=code, symbol="MSFT", text=text)
         results = fetch(market, "MSFT,AAPL")
-        assert results["MSFT"] == SymbolError("MSFT", code, "not in your plan")
+        assert results["MSFT"] == SymbolError("MSFT", code, text)
+        assert results["MSFT"].is_final is final
         assert rows(results["AAPL"]) == GOOD
 
     def test_is_cut_when_its_text_is_long(self, market: TwelveDataEmulator) -> None:
@@ -173,6 +190,45 @@ class TestAnErrorOfASymbolInABatch:
             "B": 502,
             "C": 502,
         }
+
+
+class TestTheFirstBar:
+    def test_is_a_day_for_one_credit(self, api: TwelveDataEmulator) -> None:
+        api.switches.listed = {"MSFT": DAY_OPENS + timedelta(hours=2)}
+        assert client(api).first_bar("MSFT") == DAY_OPENS.date()
+        assert [(call.path, call.credits) for call in api.requests] == [("/earliest_timestamp", 1)]
+
+    def test_is_unknown_where_the_vendor_does_not_say(self, api: TwelveDataEmulator) -> None:
+        api.switches.listed = {"MSFT": DAY_CLOSES + timedelta(days=1)}
+        assert client(api).first_bar("MSFT") is None
+        api.switches.first_bars_in_plan = False
+        assert client(api).first_bar("AAPL") is None
+        assert client(f"{api.url}/elsewhere").first_bar("AAPL") is None
+
+    def test_of_an_unknown_symbol_is_its_error(self, api: TwelveDataEmulator) -> None:
+        error = client(api).first_bar("UNKNOWN")
+        assert isinstance(error, SymbolError)
+        assert error.is_final
+
+    def test_waits_for_credits_and_raises_for_the_key_and_the_day(self, api: TwelveDataEmulator) -> None:
+        limit(api, per_minute=1)
+        waits = Waits()
+        own = client(api, waits)
+        assert [own.first_bar("AAPL"), own.first_bar("MSFT")] == [MARKET.first.date()] * 2
+        assert waits.seconds == [60.0 + 1]
+        with pytest.raises(VendorRefusedError, match="not a valid key"):
+            client(api, key="wrong").first_bar("AAPL")
+        limit(api, per_day=0)
+        with pytest.raises(DayIsSpentError, match="used up before AAPL"):
+            client(api).first_bar("AAPL")
+
+    @pytest.mark.parametrize("body", [b"{}", b'{"datetime":null}', b'{"datetime":"soon"}', b'{"datetime":17}'])
+    def test_that_cannot_be_read_is_no_answer(self, server: ScriptedServer, body: bytes) -> None:
+        server.answers = [(200, body), (200, b'{"datetime":"2020-02-10 14:30:00","unix_time":1581345000}')]
+        assert client(server.url).first_bar("AAPL") == date(2020, 2, 10)
+        server.answers = [(200, body)]
+        with pytest.raises(UnavailableError):
+            client(server.url, attempts=1).first_bar("AAPL")
 
 
 class TestAFailedCall:
@@ -253,6 +309,12 @@ class TestAFailedCall:
             by_symbol(client(server.url).time_series(["AAPL"], DAY_OPENS, DAY_CLOSES))
         assert server.calls == 1
 
+    def test_to_a_web_page_is_bad_input(self, server: ScriptedServer) -> None:
+        server.answers, server.content_type = [(200, b"<html>")], "text/html; charset=utf-8"
+        with pytest.raises(BadInputError, match="it answered HTTP 200 with a web page"):
+            by_symbol(client(server.url).time_series(["AAPL"], DAY_OPENS, DAY_CLOSES))
+        assert server.calls == 1
+
     def test_to_another_json_service_is_bad_input(self, market: TwelveDataEmulator) -> None:
         with pytest.raises(BadInputError, match="HTTP 404"):
             fetch(f"{market.url}/elsewhere")
@@ -296,6 +358,7 @@ class ScriptedServer(HTTPServer):
     """A server that sends these answers (HTTP status, body) one after the other, and 503 after the last."""
 
     answers: list[tuple[int, bytes]]
+    content_type = ""
     calls = 0
 
     @property
@@ -311,6 +374,7 @@ class _Handler(BaseHTTPRequestHandler):
         status, body = self.server.answers.pop(0) if self.server.answers else (503, b"")
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Type", self.server.content_type)
         self.send_header("Location", "http://127.0.0.1:9/")
         self.end_headers()
         self.wfile.write(body)

@@ -20,6 +20,7 @@ from emulators.twelvedata.switches import Switches
 
 HALF_DAY_CLOSES = datetime(2025, 7, 3, 17, 0, tzinfo=UTC)
 NO_DATA = "No data is available on the specified dates. Try setting different start/end dates."
+NOT_FOUND = {"code": 404, "message": "Data not found", "status": "error"}
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +146,6 @@ class TestTheBarsOfAnAnswer:
             {"start_date": "2025-07-05"},
             {"start_date": "2030-01-01", "end_date": "2031-01-01"},
             {"start_date": "2025-07-02", "end_date": "2025-07-01"},
-            {"end_date": "2007-01-01"},
             {"start_date": "9999-12-31 23:59:59.999999", "end_date": "9999-12-31 23:59:59.999999"},
         ],
     )
@@ -234,3 +234,42 @@ def test_a_server_has_its_own_port_and_frees_it() -> None:
         assert ask(one).status_code == ask(other).status_code == 200
     with pytest.raises(requests.ConnectionError):
         ask(one)
+
+
+class TestTheFirstBar:
+    LISTED = datetime(2025, 6, 27, 15, 0, tzinfo=UTC)
+
+    def earliest(self, api: TwelveDataEmulator, symbol: str = "AAPL", **params: str) -> Any:
+        query = {"symbol": symbol, "interval": "5min", "timezone": "UTC", **params}
+        headers = {"Authorization": "apikey emulator-key"}
+        return requests.get(f"{api.url}/earliest_timestamp", params=query, headers=headers, timeout=10)
+
+    def test_is_answered_for_one_credit(self, api: TwelveDataEmulator) -> None:
+        """The shape is documented: a text in the requested zone, and whole seconds."""
+        api.switches.listed = {"AAPL": self.LISTED}
+        answer = self.earliest(api)
+        assert answer.json() == {"datetime": "2025-06-27 15:00:00", "unix_time": int(self.LISTED.timestamp())}
+        assert (answer.headers["api-credits-used"], api.requests[-1].credits) == ("1", 1)
+        assert self.earliest(api, timezone="Exchange").json()["datetime"] == "2025-06-27 11:00:00"
+        assert self.earliest(api, "MSFT").json()["datetime"] == text(MARKET.first)
+
+    def test_is_refused_in_the_vendors_words(self, api: TwelveDataEmulator) -> None:
+        api.switches.listed, api.switches.plan_symbols = {"AAPL": DAY_CLOSES + timedelta(days=1)}, {"PLAN"}
+        meta = {"symbol": "AAPL", "interval": "5min", "exchange": ""}
+        assert self.earliest(api).json() == {**NOT_FOUND, "meta": meta}
+        for symbol, words in {"UNKNOWN": "**symbol** or **figi**", "": "**symbol**", "PLAN": "This symbol is"}.items():
+            assert self.earliest(api, symbol).json()["message"].startswith(words)
+        assert self.earliest(api, interval="2min").status_code == 400
+        limit(api, per_day=0)
+        assert self.earliest(api).status_code == 429
+        api.switches.first_bars_in_plan = False
+        assert self.earliest(api).status_code == 403
+
+    def test_hides_earlier_bars_and_a_range_before_it_is_error_404_or_400(self, api: TwelveDataEmulator) -> None:
+        api.switches.listed = {"AAPL": self.LISTED}
+        assert min(stamps(ask(api, start_date="2025-06-26"))) == text(self.LISTED)
+        before = {"start_date": "2025-06-26", "end_date": "2025-06-27"}
+        assert NOT_FOUND.items() <= ask(api, **before).json().items()
+        assert ask(api, start_date="2025-06-28", end_date="2025-06-29").json()["message"] == NO_DATA
+        api.switches.before_listing = 400
+        assert ask(api, **before).json()["message"] == NO_DATA

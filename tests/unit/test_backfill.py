@@ -79,8 +79,9 @@ class TestCosts:
     def test_a_year_of_five_symbols_on_the_basic_plan(self) -> None:
         found = planned("2025-01-02", "2025-12-31", symbols=5)
         assert (found.sessions, len(found.chunks), found.bars) == (250, 4, 5 * (250 * 78 - 3 * 36))
-        assert (found.calls, found.credits, found.minutes) == (6, 20, 3)  # 5, then 3 + 2, 5, 1 + 4
-        assert found.finishes_at == datetime(2026, 11, 24, 20, 3, tzinfo=UTC)
+        # One credit for each first bar and 3, then 2 + 5 + 1, 4 + 4, and 1.
+        assert (found.calls, found.credits, found.minutes) == (12, 25, 4)
+        assert found.finishes_at == datetime(2026, 11, 24, 20, 4, tzinfo=UTC)
 
     def test_a_day_s_credits_end_at_midnight_utc(self) -> None:
         found = planned("2026-11-02", "2026-11-20", symbols=20, credits_per_day=12)
@@ -182,10 +183,11 @@ class TestWhatIsPrinted:
     def test_for_a_person(self) -> None:
         assert planned("2025-01-02", "2025-12-31", symbols=5).describe().splitlines() == [
             "5 symbols, 250 sessions from 2025-01-02 to 2025-12-31: up to 96,960 bars",
-            "6 calls for 20 credits, in 4 chunks of whole sessions",
-            "3 minutes of calls at 8 credits a minute and 800 a day",
-            "the credits allow it to finish by 2026-11-24 20:03 UTC",
-            "Sessions that are stored whole are not fetched again, so it may take less.",
+            "12 calls for 25 credits, in 4 chunks of whole sessions",
+            "4 minutes of calls at 8 credits a minute and 800 a day",
+            "the credits allow it to finish by 2026-11-24 20:04 UTC",
+            "One credit per symbol asks for its first bar: sessions before it are not asked for.",
+            "Sessions that are stored or were answered before are not fetched again, so it may take less.",
         ]
 
     def test_for_a_person_when_it_takes_several_days(self) -> None:

@@ -11,6 +11,7 @@ from barflow.twelvedata.client import SymbolError
 UNKNOWN = SymbolError("APPL", 404, "symbol not found.")
 PLAN = SymbolError("VOD", 403, "available with the Grow plan")
 SILENT = SymbolError("TSLA", 503, "no answer")
+UNCLEAR = SymbolError("NVDA", 404, "nothing there")
 
 
 def error_of(*errors: SymbolError) -> BarflowError:
@@ -26,6 +27,7 @@ def error_of(*errors: SymbolError) -> BarflowError:
         (UNKNOWN, BadInputError, "Check the spelling, then run again."),
         (PLAN, VendorRefusedError, "Choose symbols of your plan, then run again."),
         (SILENT, UnavailableError, "Wait a minute, then run again."),
+        (UNCLEAR, UnavailableError, "Wait a minute, then run again."),
     ],
 )
 def test_each_kind_has_its_own_error_and_advice(error: SymbolError, kind: type[BarflowError], advice: str) -> None:
