@@ -194,7 +194,7 @@ def test_the_client_with_most_waiting_connections_loses_its_oldest(
 
 
 def test_a_malformed_request_during_an_event_stream_only_closes_it(
-    page: str, capfd: pytest.CaptureFixture[str]
+    page: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     cookie = sign_in(page).cookies["barflow_session"]
     head = f"GET /api/events HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: barflow_session={cookie}\r\n"
@@ -202,7 +202,7 @@ def test_a_malformed_request_during_an_event_stream_only_closes_it(
     assert b"200 OK" in connection.recv(65536)
     connection.sendall(b"not a size\r\n")
     assert everything(connection) == b""
-    assert capfd.readouterr().err == ""
+    assert (capfd.readouterr().err, caplog.text) == ("", "")
 
 
 def test_wrong_tokens_are_limited_and_a_known_browser_is_not_locked_out(page: str) -> None:
