@@ -46,7 +46,7 @@ ValueFault = Literal[
     "nested_row",  # `field` is a list within lists, `size` deep
     "huge_price",
     "huge_volume",
-    "new_york_times",  # times in New York, whatever zone was requested
+    "new_york_times",  # times in New York, also where another zone was requested
     # `meta` contains `text`, or another value than a US share's 5-minute bars have
     "wrong_symbol",
     "wrong_interval",

@@ -1,4 +1,4 @@
-"""Whatever a vendor, a spreadsheet or an editor writes: no traceback, no wrong number, every bar accounted for."""
+"""Any answer, recording or rules file: no traceback, no wrong number, every bar accounted for."""
 
 from __future__ import annotations
 
