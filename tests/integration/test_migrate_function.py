@@ -75,7 +75,6 @@ def function(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Module
         "DATABASE_HOST": where["host"],
         "DATABASE_PORT": "5432",
         "DATABASE_NAME": where["dbname"],
-        "DATABASE_SSLMODE": "prefer",  # the embedded server has no TLS
         "ADMIN_SECRET": "owner",
         "USER_SECRETS": json.dumps(USERS),
         **{"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"},
