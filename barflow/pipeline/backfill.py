@@ -112,7 +112,7 @@ class Skipped:
         }
         why = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
         total = _count(sum(reasons.values()), "session")
-        return f"skipped {total}: {why}. `barflow backfill --again` asks for them anew." if why else ""
+        return f"skipped {total}: {why}. `barflow backfill --again` fetches them again." if why else ""
 
 
 @dataclass

@@ -32,14 +32,14 @@ CASES = Path(__file__).parents[1] / "cases"
         ),
     ],
 )
-def test_a_recorded_answer_that_contradicts_the_contract_is_refused_by_name(case: str, says: str) -> None:
+def test_a_recorded_answer_that_contradicts_the_contract_is_rejected_by_name(case: str, says: str) -> None:
     with pytest.raises(BadInputError) as error:
         Recording.load(CASES / case)
     assert says in str(error.value)
     assert "Nothing was stored" in str(error.value)
 
 
-def test_a_csv_of_utc_times_is_refused(tmp_path: Path) -> None:
+def test_a_csv_of_utc_times_is_rejected(tmp_path: Path) -> None:
     lines = [f"2025-07-30 {13 + n // 12}:{n % 12 * 5:02},1,1,1,1,1,AAPL" for n in range(6, 84)]
     path = tmp_path / "utc.csv"
     path.write_text("\n".join(["datetime,open,high,low,close,volume,symbol", *lines]))
