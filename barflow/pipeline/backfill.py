@@ -140,7 +140,7 @@ def run(
 
     A session is asked for once: a symbol is skipped in a chunk whose sessions are all stored whole, answered after they
     had closed, or before Twelve Data's first bar. So a backfill resumes where it stopped. With ``again`` it asks for
-    every session anew, and resumes an ``again`` of the same sessions that did not end. ``on_call`` receives the number
+    every session again, and resumes an ``again`` of the same sessions that did not end. ``on_call`` receives the number
     of symbols of a chunk that are done. Raises as plan and Ingest.tick do.
     """
     chunks = plan_for(stores.settings, symbols, first, last, stores.clock()).chunks

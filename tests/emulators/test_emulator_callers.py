@@ -1,4 +1,4 @@
-"""The emulator runs programs for its callers, so it refuses web pages and the other users of the machine."""
+"""The emulator runs programs for its callers, so it rejects web pages and the other users of the machine."""
 
 from __future__ import annotations
 

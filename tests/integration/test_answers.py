@@ -1,4 +1,4 @@
-"""Answers that look right and are not: each is refused by name, and nothing of it is stored."""
+"""Answers that look right and are not: each is rejected by name, and nothing of it is stored."""
 
 from __future__ import annotations
 
