@@ -224,6 +224,10 @@ class TestMongoDB:
         assert stores.check_mongodb(load_settings(mongodb_uri=mongodb_uri), writes=False).ok
         assert stores.missing_actions(user("other", "find"), "barflow", {"find"}) == ["find"]
         assert stores.missing_actions(user("", "find"), "barflow", {"find"}) == []
+        unreported = {**user("barflow"), "authenticatedUserPrivileges": []}
+        assert stores.missing_actions(unreported, "barflow", {"find"}) == ["find"]
+        roles = {"authenticatedUserRoles": [{"role": "root", "db": "admin"}]}
+        assert stores.missing_actions({**unreported, **roles}, "barflow", {"find"}) == []
 
 
 class TestPostgreSQL:

@@ -65,11 +65,16 @@ def _authenticated(database: Any) -> Mapping[str, Any]:
 
 
 def missing_actions(user: Mapping[str, Any], database: str, needed: set[str]) -> list[str]:
-    """Return the actions that the user's privileges on a database lack. A server without users allows all of them."""
-    if not user.get("authenticatedUsers"):
+    """Return the actions that the user's privileges on a database lack.
+
+    A server without users allows all of them. Some servers report the roles of a user, but not its privileges: then
+    nothing is known to be missing.
+    """
+    privileges = user.get("authenticatedUserPrivileges") or ()
+    if not user.get("authenticatedUsers") or (user.get("authenticatedUserRoles") and not privileges):
         return []
     allowed: set[str] = set()
-    for privilege in user.get("authenticatedUserPrivileges", ()):
+    for privilege in privileges:
         resource = privilege["resource"]
         if resource.get("anyResource") or resource.get("db") in ("", database):
             allowed |= set(privilege["actions"])
