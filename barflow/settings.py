@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     page_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="addresses or networks of the proxies in front of the page, separated by commas, such as "
-        "10.20.0.0/26; the page believes forwarded headers from them only",
+        "10.20.0.0/26; the page uses forwarded headers from them only",
     )
     lease_seconds: float = Field(30, gt=0, description="seconds until the lock of a dead run expires")
 

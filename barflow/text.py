@@ -72,7 +72,7 @@ def redacted(text: str) -> str:
 def visible(text: str, keep: str = "") -> str:
     r"""Return the text with every control character shown as an escape, except those in ``keep``.
 
-    These are the C0 and C1 characters, and so escape sequences of terminals, directional overrides, line separators,
+    These are the C0 and C1 characters (so escape sequences of terminals, too), directional overrides, line separators,
     characters without width, and halves of surrogate pairs: ``\x1b``, ``\u202e``.
     """
     if text.isprintable():

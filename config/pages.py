@@ -60,7 +60,7 @@ def page_problems(pages: Sequence[Page], balancer: BalancerConfig, *, plain_http
     tokens and passwords then cross that network as plain text.
     """
     if balancer.certificate_arn and not any(page.name for page in pages):
-        yield "balancer.certificate_arn is set: set balancer.page_name or balancer.airflow_name too, or leave it out"
+        yield "balancer.certificate_arn is set: balancer.page_name or balancer.airflow_name must be set too"
     for page in pages:
         if page.name and not balancer.certificate_arn:
             yield f"{page.name_setting} is {page.name!r}: balancer.certificate_arn must be set too"
@@ -78,7 +78,7 @@ def _without_tls(page: Page, plain_http: bool) -> Iterator[str]:
     if public:
         yield (
             f"{page.networks_setting} has the public network {public[0]}: must be private without TLS. Set "
-            f"balancer.certificate_arn and {page.name_setting}, or leave it out and use Session Manager"
+            f"balancer.certificate_arn and {page.name_setting}, or remove the network and use Session Manager"
         )
     elif not plain_http:
         yield (

@@ -183,7 +183,7 @@ def _session_routes(logins: Logins) -> APIRouter:
             401: {"model": Problem, "description": "the token is wrong"},
             413: {"model": Problem, "description": "the body is too large"},
             422: ERRORS[422],
-            429: {"model": Problem, "description": "too many wrong tokens; the header retry-after says for how long"},
+            429: {"model": Problem, "description": "too many wrong tokens; retry-after has the seconds to wait"},
         },
     )
     async def sign_in(login: Login, request: Request, response: Response) -> SessionState:

@@ -1,6 +1,6 @@
 """Server-sent events: one thread per process, the watcher, polls MongoDB and sends each change to every open page.
 
-A page that falls too far behind is disconnected. It connects again and reads everything anew. The watcher survives
+A page that falls too far behind is disconnected. It connects again and reads everything again. The watcher survives
 every exception, and reports it.
 """
 
@@ -100,7 +100,7 @@ class Live:
         return f"The page's watcher has not finished a poll for {waited:.0f} s." if waited > STUCK_SECONDS else ""
 
     def problem(self) -> str:
-        """Return why the watcher has stopped or why its last poll failed, or nothing. An outage is no problem of it."""
+        """Return why the watcher has stopped or its last poll failed, or nothing. A store outage is no failure."""
         return self.stopped() or self._failure
 
     def has_room(self, visitor: str) -> bool:

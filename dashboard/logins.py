@@ -116,7 +116,7 @@ class Logins:
             self._end(session)
 
     def new_browser(self) -> str:
-        """Return the cookie of a browser that has signed in. A new token makes it worthless."""
+        """Return the cookie of a browser that has signed in. A new token makes it invalid."""
         nonce = secrets.token_hex(16)
         return f"{nonce}.{self._sign(nonce)}"
 

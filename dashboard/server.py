@@ -52,7 +52,7 @@ def serving(
 ) -> Iterator[Server]:
     """Serve the page and yield its server. Port 0 takes a free port.
 
-    ``url`` is the URL at which visitors open the page. Forwarded headers are believed from ``proxies`` (addresses and
+    ``url`` is the URL at which visitors open the page. Forwarded headers are used from ``proxies`` (addresses and
     networks) only. Raises BadInputError if the address is in use, BarflowError if the server does not start.
     """
     listener = _listener(host, port)

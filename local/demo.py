@@ -259,7 +259,7 @@ def _show(stores: Stores, outcome: Outcome, page: Path) -> None:
         why = "--days leaves them out" if outcome.partial else "the tick did not receive them"
         out.print(f"{symbol}: {count:,} bars of the recording are not stored: {why}", style="yellow")
     if outcome.report.errors:
-        out.print(f"nothing is stored of {', '.join(outcome.report.errors)}: see the error below", style="red")
+        out.print(f"nothing is stored for {', '.join(outcome.report.errors)}: see the error below", style="red")
     elif outcome.balanced:
         out.print(
             Text("balanced", style="green"),

@@ -167,7 +167,7 @@ class CatalogStack(BarflowStack):
         jobs = self.format_arn(service="glue", resource="job", resource_name="*")
         on_job = [f"glue:{action}" for action in ("CreateJob", "DeleteJob", "GetJob", "GetJobRun", "StartJobRun")]
         allow(role, on_job, [jobs])
-        # The driver is code of others. It may not start the jobs that have permissions of their own.
+        # The driver is third-party code. Deny it the jobs that have permissions of their own.
         ours = [self.format_arn(service="glue", resource="job", resource_name=name) for name in own_jobs]
         role.add_to_policy(iam.PolicyStatement(effect=iam.Effect.DENY, actions=on_job, resources=ours))
         allow(role, ["iam:PassRole"], [role.role_arn], {"StringEquals": {"iam:PassedToService": GLUE}})

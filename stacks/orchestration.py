@@ -274,7 +274,7 @@ class OrchestrationStack(BarflowStack):
         return any(ip_network(cidr).is_global for name, cidrs in pages if name for cidr in cidrs)
 
     def _proxies(self, name: str | None) -> tuple[str, ...] | None:
-        """Return the networks of the load balancer's subnets, whose forwarded headers a page with a name believes."""
+        """Return the networks of the load balancer's subnets, whose forwarded headers a page with a name uses."""
         if name is None:
             return None
         vpc = self._platform.vpc

@@ -31,7 +31,7 @@ from stacks.storage import CERTIFICATES, StorageStack
 MANAGED = "for-use-with-amazon-emr-managed-policies"
 ENVIRONMENT_TAG = "barflow:env"
 CERTIFICATE_KEY = f"{CERTIFICATES}/emr.zip"
-RENEWAL = cdk.Duration.days(30)  # lambda/certificate says how long a certificate is valid
+RENEWAL = cdk.Duration.days(30)  # lambda/certificate makes certificates that are valid for a year
 EMR, EC2 = "elasticmapreduce.amazonaws.com", "ec2.amazonaws.com"
 
 

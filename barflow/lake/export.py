@@ -18,7 +18,7 @@ from barflow.market.sessions import sessions_between
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote: the number of bars, and the sessions of the range of which the archive has none."""
+    """What an export wrote: the number of bars, and the sessions of the range without any bar in the archive."""
 
     rows: int
     without_bars: tuple[date, ...]

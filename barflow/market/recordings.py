@@ -208,7 +208,7 @@ def _json_bars(path: Path) -> list[tuple[str, Row]]:
     name = _symbol(str(symbol), path, 1, "meta")
     if found := contradictions(name, meta):
         raise BadInputError(
-            f"recording {path} is refused: {'; '.join(item.message for item in found)}. Nothing was stored. Give "
+            f"recording {path} is rejected: {'; '.join(item.message for item in found)}. Nothing was stored. Give "
             f"{INTERVAL} bars of US shares or funds, in dollars."
         )
     return [(name, _json_row(value, path, n)) for n, value in enumerate(values, 1)]

@@ -91,7 +91,7 @@ def start_load(glue: Any, deployed: Glue, run_id: str, log: Log, sleep: Callable
     raise BarflowError(
         f"the run {workflow_run} of the Glue workflow {deployed.workflow} started no job: "
         f"{run.get('ErrorMessage') or 'it is ' + run['Status']}. The archive is complete, and nothing was loaded. "
-        "Look at the workflow in Glue, then run it again."
+        "Look at the workflow in Glue, then run `barflow run` again."
     )
 
 

@@ -99,8 +99,9 @@ def run(
         raise BarflowError(
             f"{impossible[0][0]} {impossible[0][1]} holds impossible prices, volumes or averages"
             f"{f', and {len(impossible) - 1} more sessions do' if impossible[1:] else ''}. The rows of "
-            f"{', '.join(held)} were not loaded and those loaded before are unchanged; {others} other symbols were "
-            f"loaded. Correct the bars, then run `barflow aggregate --full --symbols {','.join(held)}`."
+            f"{', '.join(held)} were not loaded; those loaded before are unchanged. The rows of {others} other "
+            f"symbol{'' if others == 1 else 's'} were loaded. "
+            f"Correct the bars, then run `barflow aggregate --full --symbols {','.join(held)}`."
         )
     return AggregateReport(
         load_id,

@@ -112,7 +112,7 @@ class Skipped:
         }
         why = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
         total = _count(sum(reasons.values()), "session")
-        return f"skipped {total}: {why}. `barflow backfill --again` asks for them anew." if why else ""
+        return f"skipped {total}: {why}. `barflow backfill --again` fetches them again." if why else ""
 
 
 @dataclass
@@ -140,7 +140,7 @@ def run(
 
     A session is asked for once: a symbol is skipped in a chunk whose sessions are all stored whole, answered after they
     had closed, or before Twelve Data's first bar. So a backfill resumes where it stopped. With ``again`` it asks for
-    every session anew, and resumes an ``again`` of the same sessions that did not end. ``on_call`` receives the number
+    every session again, and resumes an ``again`` of the same sessions that did not end. ``on_call`` receives the number
     of symbols of a chunk that are done. Raises as plan and Ingest.tick do.
     """
     chunks = plan_for(stores.settings, symbols, first, last, stores.clock()).chunks

@@ -157,7 +157,8 @@ def raise_errors(report: IngestReport) -> None:
         return
     errors = list(report.errors.values())
     stored = len(report.counts.keys() - report.errors.keys())
-    kept = f"{stored} other symbols were stored." if stored else "Nothing was stored."
+    plural = "1 other symbol was" if stored == 1 else f"{stored} other symbols were"
+    kept = f"{plural} stored." if stored else "Nothing was stored."
     rejected = [item for item in errors if item.code == ALL_REJECTED]
     unanswered = [item for item in errors if not item.is_final and item not in rejected]
     refused = [item for item in errors if item not in unanswered and item not in rejected]

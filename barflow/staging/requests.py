@@ -96,7 +96,7 @@ class Requests:
 
     def of(self, symbols: Sequence[str]) -> dict[str, Answered]:
         """Return what is known of each of the symbols."""
-        with mongo_errors("read what was asked for"):
+        with mongo_errors("read which sessions were answered"):
             found = {document["symbol"]: _answered(document) for document in self._documents(symbols)}
         return {symbol: found.get(symbol, Answered()) for symbol in symbols}
 
@@ -109,7 +109,7 @@ class Requests:
         self._change({symbol: lambda document: {**document, "first_bar": day and day.isoformat()}})
 
     def begin_again(self, symbols: Sequence[str], first: date, last: date, now: datetime) -> None:
-        """Forget the answers for ``first`` to ``last``, so that these sessions are asked for anew.
+        """Forget the answers for ``first`` to ``last``, so that a backfill asks for these sessions again.
 
         Where the same was begun and not ended within ``RESUMED_WITHIN``, nothing more is forgotten.
         """
@@ -127,13 +127,13 @@ class Requests:
     def _change(self, changes: Mapping[str, Change]) -> None:
         """Apply a change to each symbol's document. One that another run changed in between is read again."""
         pending = dict(changes)
-        with mongo_errors("store what was asked for"):
+        with mongo_errors("store which sessions were answered"):
             for _ in range(MAX_ATTEMPTS):
                 pending = self._change_once(pending)
                 if not pending:
                     return
         raise BarflowError(
-            f"{', '.join(pending)}: what was asked for is not recorded, because other runs kept changing it. "
+            f"{', '.join(pending)}: the answered sessions are not recorded, because other runs kept changing them. "
             "The bars are stored. Run the same command again."
         )
 

@@ -1,4 +1,4 @@
-"""The certificates of Amazon RDS's authorities, by which a client checks that it talks to the warehouse.
+"""The certificates of Amazon RDS's authorities. With them, a client verifies that it talks to the warehouse.
 
 tools/refresh_rds_authorities.py writes the bundle; config/aws/rds_authorities.json has its source, date and hash.
 """

@@ -88,7 +88,7 @@ async function open(symbol) {
   drawLegend(null);
 }
 
-/** Read the newest candles of the chart. Open it anew where it shows something else, or where they leave a gap. */
+/** Read the newest candles of the chart. Open it again if it shows something else, or if they leave a gap. */
 async function refresh() {
   if (!chart.shows(state.symbol, state.interval)) return open(state.symbol);
   const { opens } = state;

@@ -23,7 +23,7 @@ NAMES = (".127.0.0.1", ".localhost", ".amazonaws.com")
 def _answer_own_programs(
     original: Function, app: Any, environ: dict[str, Any], start_response: Function
 ) -> Iterable[bytes]:
-    """Refuse a web page, which sends its origin or a name of its own, and a program of another user."""
+    """Reject a web page, which sends its origin or a name of its own, and a program of another user."""
     named = f".{environ.get('HTTP_HOST', '').partition(':')[0]}".endswith(NAMES)
     if named and "HTTP_ORIGIN" not in environ and _is_own(environ["REMOTE_ADDR"], int(environ["REMOTE_PORT"])):
         return original(app, environ, start_response)

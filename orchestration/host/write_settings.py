@@ -99,7 +99,7 @@ def airflow_settings(contract: RuntimeContract, folder: Path, home: str, memory:
         options |= {f"{option}_CMD": f"cat {folder / name}" for option in read_from}
     return {
         "AIRFLOW_HOME": home,
-        # Whose X-Forwarded headers the page believes: the load balancer's alone.
+        # The page uses X-Forwarded headers of these addresses only: the load balancer's.
         "FORWARDED_ALLOW_IPS": ",".join(airflow.proxies or ()),
         "AWS_DEFAULT_REGION": contract.region,
         "BARFLOW_ENV": contract.env,

@@ -25,8 +25,8 @@ SCRIPT = "glue/aggregate_bars.py"
 class AggregateJob(Construct):
     """The ``job``, the ``workflow`` that starts it, and its ``role``.
 
-    The role reads the archive and the published programs, and loads the warehouse. A caller that may start the job
-    itself can replace its arguments, and so run code of its own as this role. The workflow fixes the arguments.
+    The role reads the archive and the published programs, and loads the warehouse. A caller with permission to
+    start the job itself can replace its arguments, and so run its own code as this role. The workflow fixes them.
     """
 
     def __init__(

@@ -65,7 +65,7 @@ def test_the_password_is_shown_once_and_is_in_no_log_and_no_argument(airflow: tu
     assert all(page.password not in " ".join([*it.cmdline(), *it.environ().values()]) for it in running)
 
 
-def test_a_site_that_rebinds_its_name_to_this_machine_is_refused(airflow: tuple[LocalAirflow, Stores]) -> None:
+def test_a_site_that_rebinds_its_name_to_this_machine_is_rejected(airflow: tuple[LocalAirflow, Stores]) -> None:
     page, _ = airflow
     port = page.url.rpartition(":")[2]
 

@@ -233,7 +233,7 @@ OFFICE, VPN = ("198.51.101.0/24",), ("10.1.0.0/16",)
             {"page_name": "bars.example.com"},
             r"balancer\.page_name is .*certificate_arn must",
         ),
-        ({}, {"certificate_arn": CERTIFICATE}, r"balancer\.certificate_arn is set: set balancer\.page_name or"),
+        ({}, {"certificate_arn": CERTIFICATE}, r"balancer\.certificate_arn is set: balancer\.page_name or"),
     ],
 )
 def test_a_page_without_tls_is_rejected_unless_a_setting_allows_it_for_private_networks(

@@ -39,7 +39,7 @@ def test_a_correction_of_a_stored_session_needs_again(folder: Path) -> None:
         write(recording, 1234)
         second = in_process(*arguments)
         assert second.code == 0
-        assert "skipped 7 sessions: 7 stored. `barflow backfill --again` asks for them anew.\n" in second.err
+        assert "skipped 7 sessions: 7 stored. `barflow backfill --again` fetches them again.\n" in second.err
         assert bars.find_one({"_id": "AAPL|5min|2025-07-22"}, {"volume": 1})["volume"][0] == 1000  # type: ignore[index]
 
         third = in_process(*arguments, "--json", "--again").object

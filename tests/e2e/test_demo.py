@@ -163,7 +163,7 @@ def test_an_unknown_symbol_is_bad_input_and_the_others_are_stored(folder: Path) 
     assert processes_on(folder) == []
 
     among = in_process("ingest", "--symbols", "AAPL,UNKNOWN1", "--state", folder / "alone", "--json")
-    assert (among.code, "1 other symbols were stored." in among.error) == (2, True)
+    assert (among.code, "1 other symbol was stored." in among.error) == (2, True)
     assert json.loads(among.out)["symbols"]["AAPL"]["new"] > 0
 
 

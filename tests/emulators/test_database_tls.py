@@ -155,7 +155,7 @@ def test_a_client_connects_to_a_server_whose_certificate_is_of_its_host_and_auth
 
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("server", REFUSED)
-def test_a_client_refuses_a_server_that_does_not_prove_who_it_is(
+def test_a_client_rejects_a_server_that_does_not_prove_who_it_is(
     client: Callable[[str, Path], None], server: str, servers: dict[str, dict[str, Any]], trusting: Path
 ) -> None:
     with pytest.raises((UnavailableError, sqlalchemy.exc.OperationalError), match=REFUSED[server]) as refused:

@@ -1,4 +1,4 @@
-"""The emulator runs programs for its callers, so it refuses web pages and the other users of the machine."""
+"""The emulator runs programs for its callers, so it rejects web pages and the other users of the machine."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def test_programs_of_this_user_are_answered(aws: Aws) -> None:
     assert status(aws, "absent.localhost:80") == 404  # S3 reads the bucket from the name
 
 
-def test_a_web_page_is_refused(aws: Aws) -> None:
+def test_a_web_page_is_rejected(aws: Aws) -> None:
     assert status(aws, headers="Origin: http://page.example\r\n") == 403
     assert status(aws, headers="Origin: null\r\n") == 403
     assert [status(aws, host) for host in ("rebound.example", "localhost.example:80", "xlocalhost")] == [403] * 3
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can connect as another user")
-def test_another_user_of_the_machine_is_refused(aws: Aws) -> None:
+def test_another_user_of_the_machine_is_rejected(aws: Aws) -> None:
     assert status(aws, user=65534) == 403

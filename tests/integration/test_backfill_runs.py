@@ -131,7 +131,7 @@ def test_a_backfill_of_thin_sessions_ends_under_a_daily_cap(
     assert days_until_done(run, api, cap=3) == [0]
     assert log[-1] == (
         "skipped 40 sessions: 35 stored, 5 before Twelve Data's first bar. "
-        "`barflow backfill --again` asks for them anew."
+        "`barflow backfill --again` fetches them again."
     )
 
 
@@ -259,13 +259,13 @@ class TestAgain:
         bar = self.correct(api)
         assert run(("AAPL",), self.DAY, self.DAY).skipped == Skipped(stored=1)
         assert stored(database, "AAPL")[bar][-1] != 1234
-        assert log[-1] == "skipped 1 session: 1 stored. `barflow backfill --again` asks for them anew."
+        assert log[-1] == "skipped 1 session: 1 stored. `barflow backfill --again` fetches them again."
         report = run(("AAPL",), self.DAY, self.DAY, again=True)
         assert stored(database, "AAPL")[bar][-1] == 1234
         assert (report.counts["AAPL"].revised, report.skipped) == (1, Skipped())
         assert run(("AAPL",), self.DAY, self.DAY, again=True).counts["AAPL"].unchanged == 72
 
-    def test_ends_under_a_daily_cap_and_starts_anew_when_it_has_ended(
+    def test_ends_under_a_daily_cap_and_starts_again_when_it_has_ended(
         self, run: Run, api: TwelveDataEmulator, database: Database[Document]
     ) -> None:
         run()
@@ -274,7 +274,7 @@ class TestAgain:
         assert {stored(database, symbol)[bar][-1] for symbol in SYMBOLS for bar in bars} == {1234}
         assert days_until_done(run, api, cap=100, again=True) == [8]
 
-    def test_starts_anew_when_its_last_try_is_old(
+    def test_starts_again_when_its_last_try_is_old(
         self, run: Run, api: TwelveDataEmulator, database: Database[Document]
     ) -> None:
         run()
@@ -286,7 +286,7 @@ class TestAgain:
         run(again=True)
         assert asked(api) == {("/time_series", symbol): CHUNKS for symbol in SYMBOLS}
 
-    def test_asks_for_the_first_bar_anew(self, run: Run, api: TwelveDataEmulator) -> None:
+    def test_asks_for_the_first_bar_again(self, run: Run, api: TwelveDataEmulator) -> None:
         api.switches.listed = {"MSFT": LISTED}
         run()
         api.switches.listed = {}  # Twelve Data has added history

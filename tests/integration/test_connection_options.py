@@ -91,7 +91,7 @@ def test_the_options_of_a_mongodb_uri_are_kept(mongodb_uri: str, database: Datab
 
 
 @pytest.mark.parametrize("password", ["p@ss", "p:ss", "p/ss", "p%ss", "p?ss"])
-def test_an_unencoded_password_is_refused_with_how_to_encode_it(password: str) -> None:
+def test_an_unencoded_password_is_rejected_with_how_to_encode_it(password: str) -> None:
     with pytest.raises(BadInputError, match="percent-encoded: @ is %40") as raised:
         connect_mongo(f"mongodb://user:{password}@localhost:1/")
     assert password not in str(raised.value)

@@ -220,10 +220,14 @@ class TestMongoDB:
         monkeypatch.setattr(stores, "_authenticated", lambda database: user("barflow", "find", "insert", "update"))
         limited = stores.check_mongodb(load_settings(mongodb_uri=mongodb_uri), writes=True)
         assert not limited.ok
-        assert limited.found.endswith("not permitted: collMod, createCollection, createIndex, remove")
+        assert limited.found.endswith("missing permissions: collMod, createCollection, createIndex, remove")
         assert stores.check_mongodb(load_settings(mongodb_uri=mongodb_uri), writes=False).ok
         assert stores.missing_actions(user("other", "find"), "barflow", {"find"}) == ["find"]
         assert stores.missing_actions(user("", "find"), "barflow", {"find"}) == []
+        unreported = {**user("barflow"), "authenticatedUserPrivileges": []}
+        assert stores.missing_actions(unreported, "barflow", {"find"}) == ["find"]
+        roles = {"authenticatedUserRoles": [{"role": "root", "db": "admin"}]}
+        assert stores.missing_actions({**unreported, **roles}, "barflow", {"find"}) == []
 
 
 class TestPostgreSQL:
@@ -249,13 +253,13 @@ class TestPostgreSQL:
         with psycopg.connect(warehouse_dsn, autocommit=True) as owner:
             owner.execute("create role doctor_test login")
             try:
-                assert "may not create schemas" in self.check(warehouse_dsn, user="doctor_test").found
+                assert "no permission to create schemas" in self.check(warehouse_dsn, user="doctor_test").found
                 owner.execute(f"grant create on database {database} to doctor_test")
                 owner.execute("grant usage on schema market, ops to doctor_test")
                 owner.execute("grant select, insert on all tables in schema market, ops to doctor_test")
                 assert self.check(warehouse_dsn, user="doctor_test", writes=False).ok
                 limited = self.check(warehouse_dsn, user="doctor_test")
-                assert (limited.ok, limited.found.split("; ")[1]) == (False, "not permitted: update, delete")
+                assert (limited.ok, limited.found.split("; ")[1]) == (False, "missing permissions: update, delete")
             finally:
                 owner.execute("drop owned by doctor_test cascade")
                 owner.execute("drop role doctor_test")

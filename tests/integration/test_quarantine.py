@@ -48,8 +48,8 @@ REASON_OF = {
     "outside_session": ("outside_session", 1),
     "future_bar": ("future_bar", 1),
     "conflicting_duplicate": ("conflicting_duplicate", 1),
-    "huge_price": ("price_too_high", 1),
-    "huge_volume": ("volume_too_high", 1),
+    "huge_price": ("out_of_bounds", 1),
+    "huge_volume": ("out_of_bounds", 1),
     "new_york_times": ("wrong_time_zone", 78),
     "wrong_symbol": ("wrong_symbol", 78),
     "giant_row": ("ohlc_inconsistent", 1),
@@ -87,7 +87,7 @@ def test_a_rejected_bar_is_stored_with_its_code_and_payload_and_the_others_as_ba
     assert stored(database, "AAPL") == {ts: v for ts, v in bars.items() if lost == 1 and ts != SPOILED}
     assert report.outcome == ("partial" if lost == 78 else "succeeded")
     if lost == 78:
-        with pytest.raises(BadInputError, match=f"Every bar was rejected for AAPL .*{reason}.* 1 other symbols were"):
+        with pytest.raises(BadInputError, match=f"Every bar was rejected for AAPL .*{reason}.* 1 other symbol was"):
             raise_errors(report)
 
 

@@ -50,7 +50,7 @@ def test_a_percent_sign_is_only_text(warehouse_dsn: str, query: str, rows: list[
     assert query_read_only(warehouse_dsn, query)[1] == rows
 
 
-def test_two_statements_are_still_refused(warehouse_dsn: str) -> None:
+def test_two_statements_are_still_rejected(warehouse_dsn: str) -> None:
     with pytest.raises(BadInputError, match="cannot insert multiple commands"):
         query_read_only(warehouse_dsn, "select 7 % 4; select 1")
 

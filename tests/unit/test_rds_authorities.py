@@ -89,7 +89,7 @@ def test_the_tool_changes_nothing_for_a_file_without_authorities_of_rds(
     assert not tool.BUNDLE.exists()
 
 
-def test_the_tool_refuses_two_certificates_of_one_name() -> None:
+def test_the_tool_rejects_two_certificates_of_one_name() -> None:
     name = "Amazon RDS eu-test-1 Root CA RSA2048 G1"
     both = Authority(name).certificate + Authority(name).certificate
     with pytest.raises(ValueError, match="two certificates are named"):

@@ -50,7 +50,7 @@ def recorded(symbol: str, folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("symbol", [item for item in WRONG if item != "A\n"])
-def test_every_way_in_refuses_what_is_no_symbol(symbol: str, tmp_path: Path) -> None:
+def test_every_way_in_rejects_what_is_no_symbol(symbol: str, tmp_path: Path) -> None:
     for attempt in (
         lambda: parse_symbols(f"AAPL,{symbol}"),
         lambda: load_settings(symbols=symbol),

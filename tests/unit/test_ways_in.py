@@ -178,7 +178,7 @@ headers = st.sampled_from(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(headers, min_size=1, max_size=3), st.lists(lines, max_size=6), st.sampled_from(["\n", "\r\n", "\r"]))
-def test_any_csv_that_a_spreadsheet_writes_is_read_whole_or_refused_in_one_line(
+def test_any_csv_that_a_spreadsheet_writes_is_read_whole_or_rejected_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, head: list[str], body: list[str], ending: str
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.csv"
@@ -199,7 +199,7 @@ RULES = (Path(__file__).parents[2] / "barflow" / "alerts" / "alerts.toml").read_
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_any_rules_file_is_read_or_refused_in_one_line(
+def test_any_rules_file_is_read_or_rejected_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.toml"

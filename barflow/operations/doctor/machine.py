@@ -102,7 +102,7 @@ def check_folder(name: str, folder: Path) -> Check:
     except OSError as error:
         fix = "fix its permissions or free space, or choose another folder"
         return Check(name, False, f"{there} cannot be written ({error.strerror})", fix)
-    found = f"{folder}{'' if folder.is_dir() else ' (not made yet)'}, {free / 1e9:,.1f} GB free"
+    found = f"{folder}{'' if folder.is_dir() else ' (does not exist yet)'}, {free / 1e9:,.1f} GB free"
     if free < LEAST_FREE:
         return Check(name, False, found, f"free {LEAST_FREE / 1e9:.0f} GB, or choose a folder on another disk")
     return Check(name, True, found)
@@ -123,8 +123,8 @@ def check_ports() -> Iterator[Check]:
 def check_environment() -> Check:
     """List the variables of other installations, which embedded programs do not get."""
     names = ", ".join(foreign_variables())
-    found = f"not passed on to embedded programs: {names}" if names else "no variable of another Spark, Java or Airflow"
-    return Check("environment", True, found)
+    none = "no variable of another Spark, Java, Python or Airflow"
+    return Check("environment", True, f"not passed on to embedded programs: {names}" if names else none)
 
 
 def _is_free(port: int) -> bool:

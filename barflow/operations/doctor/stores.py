@@ -52,12 +52,12 @@ def check_mongodb(settings: Settings, *, writes: bool) -> Check:
         fix = (
             f"grant the role readWrite and collMod on {settings.mongodb_database}" if writes else "grant the role read"
         )
-        return Check(MONGODB, False, f"{found}; not permitted: {', '.join(missing)}", fix)
+        return Check(MONGODB, False, f"{found}; missing permissions: {', '.join(missing)}", fix)
     return Check(MONGODB, True, f"{found}, {'reads and writes' if writes else 'reads'}")
 
 
 def _authenticated(database: Any) -> Mapping[str, Any]:
-    """Return what the server says about the user, or nothing if it does not say it."""
+    """Return what the server reports about the user, or nothing if it does not report it."""
     try:
         return dict(database.command("connectionStatus", showPrivileges=True)["authInfo"])
     except OperationFailure:
@@ -65,11 +65,16 @@ def _authenticated(database: Any) -> Mapping[str, Any]:
 
 
 def missing_actions(user: Mapping[str, Any], database: str, needed: set[str]) -> list[str]:
-    """Return the actions that the user's privileges on a database lack. A server without users allows all of them."""
-    if not user.get("authenticatedUsers"):
+    """Return the actions that the user's privileges on a database lack.
+
+    A server without users allows all of them. Some servers report the roles of a user, but not its privileges: then
+    nothing is known to be missing.
+    """
+    privileges = user.get("authenticatedUserPrivileges") or ()
+    if not user.get("authenticatedUsers") or (user.get("authenticatedUserRoles") and not privileges):
         return []
     allowed: set[str] = set()
-    for privilege in user.get("authenticatedUserPrivileges", ()):
+    for privilege in privileges:
         resource = privilege["resource"]
         if resource.get("anyResource") or resource.get("db") in ("", database):
             allowed |= set(privilege["actions"])
@@ -101,12 +106,12 @@ def describe_warehouse(state: Mapping[str, Any], *, writes: bool) -> Check:
         return Check(WAREHOUSE, False, f"{found}; the server or the user is read-only", "connect to the primary server")
     if writes and not state["may_create"]:
         fix = f"as the owner, run: grant create on database DATABASE to {state['user']}"
-        return Check(WAREHOUSE, False, f"{found}; it may not create schemas in the database", fix)
+        return Check(WAREHOUSE, False, f"{found}; the user has no permission to create schemas", fix)
     if not state["tables"]:
-        return Check(WAREHOUSE, True, f"{found}; the tables are not there yet", "run `barflow migrate`")
+        return Check(WAREHOUSE, True, f"{found}; the tables do not exist yet", "run `barflow migrate`")
     if missing:
         fix = f"as the owner, grant them to {state['user']} on all tables of the schemas market and ops"
-        return Check(WAREHOUSE, False, f"{found}; not permitted: {', '.join(missing)}", fix)
+        return Check(WAREHOUSE, False, f"{found}; missing permissions: {', '.join(missing)}", fix)
     return Check(WAREHOUSE, True, f"{found}, {'reads and writes' if writes else 'reads'}")
 
 
