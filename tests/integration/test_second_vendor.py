@@ -121,7 +121,7 @@ class Market:
 
 @pytest.fixture(scope="module")
 def market(synthetic_recordings: Recordings, tmp_path_factory: pytest.TempPathFactory) -> Market:
-    """Return the synthetic answers. NVDA's has a bar twice, another bar in two versions, and rows out of order."""
+    """Return the synthetic answers. The one for NVDA has a bar twice, a bar in two versions, both out of order."""
     folder = tmp_path_factory.mktemp("answers")
     answers = {}
     for path in synthetic_recordings.answers.iterdir():
@@ -157,7 +157,7 @@ def start(market: Market, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
 
 def two_ticks(case: Case, url: str, database: Database[Document]) -> list[dict[str, Any]]:
-    """Return everything that two ticks report and leave, 11 minutes apart."""
+    """Return everything that two ticks report and leave, 10 minutes apart."""
     CLOCK.now = NOW
     waits = Waits()
     hop = Ingest(
