@@ -29,7 +29,7 @@ BOUNDS = "a price is above 1,000,000,000 dollars, or the volume is above 10,000,
         ("json_tsx", "currency CAD instead of USD; exchange America/Toronto instead of America/New_York"),
         (
             "json_utc_asked",
-            "only 90 of 234 times are in a session as America/New_York, which is stated, and all as UTC",
+            "only 90 of 234 times are in a session as America/New_York, which is stated, and 234 as UTC",
         ),
     ],
 )
@@ -45,6 +45,10 @@ def test_a_csv_of_utc_times_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "utc.csv"
     path.write_text("\n".join(["datetime,open,high,low,close,volume,symbol", *lines]))
     with pytest.raises(BadInputError, match="AAPL: only 30 of 78 times are in a session as America/New_York"):
+        Recording.load(path)
+    before_open = "2025-07-30 08:00,1,1,1,1,1,AAPL"
+    path.write_text("\n".join(["datetime,open,high,low,close,volume,symbol", *lines, before_open]))
+    with pytest.raises(BadInputError, match=r"only 30 of 79 times .*, and 78 as UTC"):  # one odd row hides nothing
         Recording.load(path)
 
 
