@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -95,6 +96,24 @@ def wrong_zone(times: Sequence[Any], stated: ZoneInfo) -> Contradiction | None:
         f"only {fitting} of {len(times)} times are in a session as {stated.key}, which is stated, and {otherwise} as "
         f"{other.key}",
     )
+
+
+def wrong_interval(times: Sequence[datetime]) -> Contradiction | None:
+    """Return the contradiction of sorted times that show another interval than 5 minutes, else None.
+
+    Most times of shorter bars are off the grid. Nearly all steps within a day are a multiple of a quarter of an hour
+    where bars are longer; those of a share that trades rarely are not.
+    """
+    steps = [later - sooner for sooner, later in pairwise(times) if later.date() == sooner.date() and later > sooner]
+    if len(steps) < MIN_TIMES:
+        return None
+    off_grid = sum(moment.minute % 5 != 0 or moment.second != 0 for moment in times)
+    long = sum(step % timedelta(minutes=15) == timedelta() for step in steps)
+    if 2 * off_grid > len(times):
+        return Contradiction(WRONG_INTERVAL, f"{off_grid} of {len(times)} times are not on a five-minute mark")
+    if long >= MOST * len(steps):
+        return Contradiction(WRONG_INTERVAL, f"{long} of {len(steps)} steps between bars are 15 minutes or longer")
+    return None
 
 
 def _naive(text: Any) -> datetime | None:

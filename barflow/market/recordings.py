@@ -22,7 +22,7 @@ from pathlib import Path
 import orjson
 
 from barflow.errors import BadInputError
-from barflow.market.answers import contradictions, wrong_zone
+from barflow.market.answers import contradictions, wrong_interval, wrong_zone
 from barflow.market.bars import INTERVAL
 from barflow.market.sessions import BAR, NEW_YORK, last_sessions, new_york, utc_now
 from barflow.market.validation import FIELD_NAMES, TIME_FORMAT, Validated, validate
@@ -89,6 +89,10 @@ class Recording:
             raise BadInputError(f"recording {path} has no bars in it: give another one")
         recording = cls(bars)
         for symbol in recording.symbols:
+            if wrong := wrong_interval(recording._opens[symbol]):
+                raise BadInputError(
+                    f"recording {path}, {symbol}: {wrong.message}. Nothing was stored. Give {INTERVAL} bars."
+                )
             clocks = [f"{new_york(opened):{TIME_FORMAT}}" for opened in recording._opens[symbol]]
             if wrong := wrong_zone(clocks, NEW_YORK):
                 raise BadInputError(
