@@ -150,7 +150,8 @@ class Settings(BaseSettings):
     @field_validator("lake_uri")
     @classmethod
     def _is_lake(cls, value: str | None) -> str | None:
-        if value and (re.match(r"s3a?:(?!//[^/])", value) or re.match(r"(?!s3a?:|file:)\w+://", value)):
+        # Not s3://KEY:SECRET@bucket either, because the URI is logged and is an argument of programs.
+        if value and (re.match(r"s3a?:(?!//[^/@]+(/|$))", value) or re.match(r"(?!s3a?:|file:)\w+://", value)):
             raise ValueError("must be a folder or s3://bucket/prefix")
         return value
 

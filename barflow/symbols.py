@@ -27,11 +27,11 @@ def check_symbol(text: str) -> str:
 
 def same_symbol(one: str, other: str) -> bool:
     """Return whether two spellings name the same share: ``AAPL:NASDAQ`` and ``aapl``, ``BRK-B`` and ``BRK.B``."""
-    return _share(one).partition(":")[0] == _share(other).partition(":")[0]
+    return one_spelling(one).partition(":")[0] == one_spelling(other).partition(":")[0]
 
 
-def _share(symbol: str) -> str:
-    """Return one spelling of a share. Vendors write the class of a share after a dot, a dash or a slash."""
+def one_spelling(symbol: str) -> str:
+    """Return the same text for every spelling of a share: vendors write its class after a dot, a dash or a slash."""
     return symbol.strip().upper().replace("-", ".").replace("/", ".")
 
 
@@ -43,7 +43,7 @@ def parse_symbols(text: str) -> tuple[str, ...]:
     """
     spellings: dict[str, str] = {}
     for part in filter(None, map(str.strip, text.split(","))):
-        spellings.setdefault(_share(part), check_symbol(part))
+        spellings.setdefault(one_spelling(part), check_symbol(part))
     symbols = tuple(spellings.values())
     if not symbols:
         raise BadInputError(

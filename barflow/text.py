@@ -15,7 +15,7 @@ _QUOTE = r"(?:\\*[\"'`]|%(?:25)*2[27]|&quot;|&\#39;)"
 _SPACE = r"(?:\s|\\+[nrt]|%(?:25)*(?:20|0[9AD])|\+){0,40}+"
 _EQUALS = r"(?:[=:]>?|%(?:25)*3[AD])"
 _NAME = (
-    r"(?:pass(?:word|wd|phrase)|(?<![a-z])pwd|(?<!arn:)(?<!:)secret(?!smanager\b)|token"
+    r"(?:pass(?:word|wd|phrase)|(?<![a-z])(?:pwd?|pass)(?![a-z])|signature|(?<!arn:)(?<!:)secret(?!smanager\b)|token"
     r"|(?:api|access|private|signing|account)[ _.-]?key|credential|webhook|authorization|cookie)"
 )
 # Words that follow the name of a setting in our own messages.

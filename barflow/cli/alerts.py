@@ -91,8 +91,6 @@ def list_(
 
 
 def _show_alerts(found: Sequence[Mapping[str, Any]]) -> None:
-    from rich.markup import escape
-
     from barflow.cli.terminal import console, table
     from barflow.market.sessions import new_york
 
@@ -102,8 +100,7 @@ def _show_alerts(found: Sequence[Mapping[str, Any]]) -> None:
     shown = table("", ("bar (New York)", "severity", "rule", "alert", "delivery"), 5)
     for item in found:
         bar = f"{new_york(item['bar_start']):%Y-%m-%d %H:%M}"
-        cells = (bar, item["severity"], item["rule"], item["message"]["text"], _delivery(item["channels"]))
-        shown.add_row(*map(escape, cells))
+        shown.add_row(bar, item["severity"], item["rule"], item["message"]["text"], _delivery(item["channels"]))
     console().print(shown)
 
 

@@ -22,11 +22,11 @@ from pathlib import Path
 import orjson
 
 from barflow.errors import BadInputError
-from barflow.market.answers import contradictions, wrong_zone
+from barflow.market.answers import contradictions, wrong_interval, wrong_zone
 from barflow.market.bars import INTERVAL
 from barflow.market.sessions import BAR, NEW_YORK, last_sessions, new_york, utc_now
 from barflow.market.validation import FIELD_NAMES, TIME_FORMAT, Validated, validate
-from barflow.symbols import check_symbol
+from barflow.symbols import check_symbol, one_spelling
 
 # One bar: its open (aware, UTC), then open, high, low, close (dollars) and volume (shares) as the vendor's text.
 # None if a recorded answer holds null.
@@ -54,8 +54,9 @@ class Recording:
             ValueError: There is no bar.
         """
         by_symbol: dict[str, list[Row]] = {}
+        names: dict[str, str] = {}  # of several spellings of one share, the first one
         for symbol, row in bars:
-            by_symbol.setdefault(symbol, []).append(row)
+            by_symbol.setdefault(names.setdefault(one_spelling(symbol), symbol), []).append(row)
         if not by_symbol:
             raise ValueError("a recording needs at least one bar")
         self._rows = {symbol: sorted(rows, key=_open) for symbol, rows in by_symbol.items()}
@@ -88,6 +89,10 @@ class Recording:
             raise BadInputError(f"recording {path} has no bars in it: give another one")
         recording = cls(bars)
         for symbol in recording.symbols:
+            if wrong := wrong_interval(recording._opens[symbol]):
+                raise BadInputError(
+                    f"recording {path}, {symbol}: {wrong.message}. Nothing was stored. Give {INTERVAL} bars."
+                )
             clocks = [f"{new_york(opened):{TIME_FORMAT}}" for opened in recording._opens[symbol]]
             if wrong := wrong_zone(clocks, NEW_YORK):
                 raise BadInputError(

@@ -38,7 +38,7 @@ HOP = "ingest"
 FLUSH_BARS = 20_000
 # The newest stored session is searched in this many sessions first: today, yesterday and one holiday.
 RECENT_SESSIONS = 3
-# The code of a symbol whose received bars were all rejected.
+# The code of a symbol whose closed bars were all rejected.
 ALL_REJECTED = 422
 SUPPORTED = "Barflow stores regular sessions of US shares and funds, in dollars."
 Window = tuple[datetime, datetime]
@@ -180,9 +180,9 @@ def raise_errors(report: IngestReport) -> None:
 
 
 def _add_rejections(report: IngestReport) -> None:
-    """Add an error for each symbol whose received bars were all rejected, with the commonest reasons."""
+    """Add an error for each symbol with rejected bars and none that is stored, with the commonest reasons."""
     for symbol, counts in report.counts.items():
-        if not counts.received or counts.rejected < counts.received:
+        if not counts.rejected or counts.received > counts.rejected + counts.forming:
             continue
         whole = [note for note in report.notes.get(symbol, ()) if note.partition(":")[0] in ANSWER_REASONS]
         common = [

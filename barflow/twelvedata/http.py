@@ -200,7 +200,7 @@ class Http:
         if refusal is not None and refusal.code >= 500:
             raise NoAnswerError(f"error {refusal.code}: {refusal.message}")
         left = received.headers.get("api-credits-left", "")
-        credits_left = int(left) if left.isdecimal() and left.isascii() else None
+        credits_left = int(left) if re.fullmatch(r"[0-9]{1,9}", left) else None
         return Reply(body, refusal, requested_at, credits_left, received.headers.get("Date"))
 
     def refusal(self, body: Mapping[str, Any], status: int = 200) -> Refusal | None:

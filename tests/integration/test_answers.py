@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ BOUNDS = "a price is above 1,000,000,000 dollars, or the volume is above 10,000,
         ("json_tsx", "currency CAD instead of USD; exchange America/Toronto instead of America/New_York"),
         (
             "json_utc_asked",
-            "only 90 of 234 times are in a session as America/New_York, which is stated, and all as UTC",
+            "only 90 of 234 times are in a session as America/New_York, which is stated, and 234 as UTC",
         ),
     ],
 )
@@ -45,6 +45,29 @@ def test_a_csv_of_utc_times_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "utc.csv"
     path.write_text("\n".join(["datetime,open,high,low,close,volume,symbol", *lines]))
     with pytest.raises(BadInputError, match="AAPL: only 30 of 78 times are in a session as America/New_York"):
+        Recording.load(path)
+    before_open = "2025-07-30 08:00,1,1,1,1,1,AAPL"
+    path.write_text("\n".join(["datetime,open,high,low,close,volume,symbol", *lines, before_open]))
+    with pytest.raises(BadInputError, match=r"only 30 of 79 times .*, and 78 as UTC"):  # one odd row hides nothing
+        Recording.load(path)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "says"),
+    [
+        (1, "312 of 390 times are not on a five-minute mark"),
+        (15, "steps between bars are 15 minutes or longer"),
+        (60, "12 of 12 steps between bars are 15 minutes or longer"),
+    ],
+)
+def test_a_csv_of_another_interval_is_refused(tmp_path: Path, minutes: int, says: str) -> None:
+    path = tmp_path / "bars.csv"
+    opens = [datetime(2025, 7, day, 9, 30) + timedelta(minutes=at) for day in (29, 30) for at in range(0, 390, minutes)]
+    opens = opens if minutes > 1 else opens[:390]
+    path.write_text(
+        "\n".join(["datetime,open,high,low,close,volume,symbol", *(f"{at},1,1,1,1,1,AAPL" for at in opens)])
+    )
+    with pytest.raises(BadInputError, match=f"AAPL: .*{says}. Nothing was stored. Give 5min bars."):
         Recording.load(path)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 import tracemalloc
+from typing import Any
 
 import pytest
+import requests
 from clients import Emulators, fetch
 from twelvedata_calls import CLOCK, DAY_CLOSES
 
@@ -36,6 +38,16 @@ def test_a_gzip_bomb_costs_its_symbol_alone_and_little_memory(api: TwelveDataEmu
     cut = [item for item in raw if item.note]
     assert [len(item.body) for item in cut] == [SAMPLE_BYTES] * 2  # the batch, then AAPL alone
     assert most < 3 * MAX_BODY_BYTES
+
+
+def test_an_absurd_number_of_credits_left_is_ignored(api: TwelveDataEmulator) -> None:
+    class Absurd(requests.Session):
+        def send(self, *args: Any, **options: Any) -> requests.Response:
+            response = super().send(*args, **options)
+            response.headers["api-credits-left"] = "9" * 5000  # more digits than Python reads
+            return response
+
+    assert isinstance(fetch(api, "AAPL", session=Absurd())["AAPL"], Answer)
 
 
 @pytest.mark.parametrize("kind", ["slow_drip", "slow_headers"])

@@ -23,9 +23,10 @@ from ticks import (
 )
 from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET
 
-from barflow.errors import BarflowError, UnavailableError, VendorRefusedError
+from barflow.errors import BadInputError, BarflowError, UnavailableError, VendorRefusedError
 from barflow.market.recordings import Recording
 from barflow.market.sessions import BAR, NEW_YORK, last_sessions, session, utc_now
+from barflow.pipeline.ingest import raise_errors
 from barflow.staging.connection import Document
 from barflow.staging.ledger import FAILED, PARTIAL, SUCCEEDED
 from barflow.twelvedata.client import Answer
@@ -213,14 +214,28 @@ def test_bars_are_stored_in_utc_before_and_after_a_clock_change(market: TwelveDa
     }
 
 
-def test_an_answer_in_new_york_time_is_partly_rejected(database: Mongo) -> None:
+def test_an_answer_in_new_york_time_is_rejected_whole(database: Mongo) -> None:
     rows = MARKET.rows("AAPL", DAY_OPENS, DAY_CLOSES)
     local: list[Row] = [(row[0].astimezone(NEW_YORK), *row[1:]) for row in rows]
     hop = scripted(database, answer("AAPL", local), now=DAY_CLOSES)
     found = hop.tick(["AAPL"]).counts["AAPL"]
-    # In UTC, 09:30 to 13:25 are outside the session. From 13:30 on, the text alone does not show the fault.
-    assert (found.received, found.rejected) == (78, 48)
-    assert {item["reasons"][0] for item in database["rejected_bars"].find()} == {"outside_session"}
+    # Read as UTC, the bars from 13:30 on alone would be valid.
+    assert (found.received, found.rejected) == (78, 78)
+    assert {item["reasons"][0] for item in database["rejected_bars"].find()} == {"wrong_time_zone"}
+
+
+def test_rejected_bars_beside_a_forming_one_are_an_error_of_the_symbol(database: Mongo) -> None:
+    rows = MARKET.rows("AAPL", DAY_OPENS, DAY_OPENS + 3 * BAR)
+    absurd: list[Row] = [(*row[:5], str(10**18)) for row in rows[:2]]
+    report = scripted(
+        database,
+        answer("AAPL", [*absurd, rows[2]], DAY_OPENS + 3 * BAR),
+        now=DAY_OPENS + 2 * BAR + timedelta(minutes=1),
+    ).tick(["AAPL"])
+    assert asdict(report.counts["AAPL"]) == counts(received=3, rejected=2, forming=1)
+    assert report.outcome == "partial"
+    with pytest.raises(BadInputError, match=r"rejected for AAPL \(2 of 3 out_of_bounds"):
+        raise_errors(report)
 
 
 def test_conflicting_versions_in_one_answer_do_not_replace_the_stored_bar(

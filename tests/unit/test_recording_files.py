@@ -60,6 +60,13 @@ def test_the_recorded_csv_and_the_recorded_answers_hold_the_same_bars(recordings
     assert table.describe == f"{len(recorded)} symbols, {days} sessions, {len(clocks)} bars"
 
 
+def test_two_spellings_of_a_share_are_one_symbol(csv_file: Path) -> None:
+    dot, dash = GOOD.replace("AAPL", "BRK.B"), GOOD.replace("AAPL", "BRK-B").replace("11:30", "11:35")
+    recording = load_csv(csv_file, HEADER, dot, dash)
+    assert recording.symbols == ("BRK.B",)
+    assert recording.held("BRK.B", recording.as_of) == 2
+
+
 def test_text_is_kept_and_a_single_answer_is_enough(csv_file: Path, tmp_path: Path) -> None:
     assert load_csv(csv_file, HEADER, GOOD).rows("AAPL", *ALWAYS) == [ROW]
     answer = tmp_path / "time_series_AAPL.json"
@@ -74,7 +81,7 @@ def test_the_order_of_the_rows_does_not_matter(
     tmp_path_factory: pytest.TempPathFactory, order: random.Random, size: int
 ) -> None:
     start = datetime(2025, 7, 2, 9, 30)
-    lines = [f"{start + timedelta(minutes=5 * n)},{n},{n},{n},{n},{n},S{n % 3}" for n in range(size)]
+    lines = [f"{start + timedelta(minutes=5 * n)},{n},{n},{n},{n},{n},S{n % 2}" for n in range(size)]
     order.shuffle(lines)
     bars = load_csv(tmp_path_factory.mktemp("replay") / "bars.csv", HEADER, *lines)
     for symbol in bars.symbols:

@@ -80,11 +80,14 @@ def test_a_database_name_that_mongodb_refuses_is_rejected(name: str, monkeypatch
         load_settings()
 
 
-@pytest.mark.parametrize("uri", ["s3:/bucket/lake", "s3:bucket", "s3:///lake", "s3://", "gs://bucket/lake"])
+@pytest.mark.parametrize(
+    "uri", ["s3:/bucket/lake", "s3:bucket", "s3:///lake", "s3://", "gs://bucket/lake", "s3://KEY:hid@lake/x"]
+)
 def test_a_lake_that_is_no_folder_and_not_on_s3_is_rejected(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BARFLOW_LAKE_URI", uri)
-    with pytest.raises(BadInputError, match="BARFLOW_LAKE_URI must be a folder or s3://bucket/prefix"):
+    with pytest.raises(BadInputError, match="BARFLOW_LAKE_URI must be a folder or s3://bucket/prefix") as raised:
         load_settings()
+    assert "hid" not in str(raised.value)
 
 
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:

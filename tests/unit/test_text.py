@@ -23,7 +23,7 @@ NAMES = st.sampled_from(
     (
         *("password", "PGPASSWORD", "db_password", "Passwd", "apikey", "api_key", "X-Api-Key", "TWELVEDATA_API_KEY"),
         *("AWS_SECRET_ACCESS_KEY", "SecretAccessKey", "aws_session_token", "client_secret", "BARFLOW_WEBHOOK_SECRET"),
-        *("private_key", "token", "SlackToken", "DASHBOARD_TOKEN"),
+        *("private_key", "token", "SlackToken", "DASHBOARD_TOKEN", "pass", "DB_PASS", "pw", "X-Amz-Signature"),
     )
 )
 

@@ -165,6 +165,8 @@ def test_new_york_times_in_an_answer_that_was_requested_in_utc_are_rejected_whol
     result = validate("AAPL", META, local, NOW)
     assert {item.reasons for item in result.rejected} == {("wrong_time_zone",)}
     assert "America/New_York" in result.contradictions[0].message
+    for odd in (row("2025-07-02 08:00:00"), row("yesterday")):  # one odd row hides nothing
+        assert validate("AAPL", META, [*local, odd], NOW).accepted == 0
     extended = [row(f"{WEDNESDAY.slots[0] + timedelta(minutes=5 * n):%Y-%m-%d %H:%M:%S}") for n in range(-66, 126)]
     assert validate("AAPL", META, extended, NOW + timedelta(days=1)).accepted == 78
 
