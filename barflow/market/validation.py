@@ -34,8 +34,7 @@ OFF_GRID = "off_grid"
 OUTSIDE_SESSION = "outside_session"
 FUTURE_BAR = "future_bar"
 CONFLICTING_DUPLICATE = "conflicting_duplicate"
-PRICE_TOO_HIGH = "price_too_high"
-VOLUME_TOO_HIGH = "volume_too_high"
+OUT_OF_BOUNDS = "out_of_bounds"
 
 REASONS = {
     MISSING_FIELD: "a required field is missing",
@@ -48,8 +47,7 @@ REASONS = {
     OUTSIDE_SESSION: "the exchange was closed when the bar opened",
     FUTURE_BAR: "the bar opens in the future",
     CONFLICTING_DUPLICATE: "one answer held several versions of this bar",
-    PRICE_TOO_HIGH: f"a price is above {MAX_PRICE:,.0f} dollars",
-    VOLUME_TOO_HIGH: f"the volume is above {MAX_VOLUME:,} shares",
+    OUT_OF_BOUNDS: f"a price is above {MAX_PRICE:,.0f} dollars, or the volume is above {MAX_VOLUME:,} shares",
     **ANSWER_REASONS,
 }
 
@@ -228,7 +226,7 @@ def check_row(value: Any, now: datetime) -> tuple[tuple[str, ...], Bar | None]:
     if any(price <= 0 for price in known):
         reasons.append(NON_POSITIVE_PRICE)
     if any(price > MAX_PRICE for price in known):
-        reasons.append(PRICE_TOO_HIGH)
+        reasons.append(OUT_OF_BOUNDS)
     if len(known) == 4 and not encloses(*known):
         reasons.append(OHLC_INCONSISTENT)
     volume = _volume(value.get("volume"), reasons)
@@ -280,7 +278,7 @@ def _volume(value: Any, reasons: list[str]) -> int | None:
         reasons.append(NEGATIVE_VOLUME)
         return None
     if number > MAX_VOLUME:
-        reasons.append(VOLUME_TOO_HIGH)
+        reasons.append(OUT_OF_BOUNDS)
         return None
     if number != int(number):
         reasons.append(NOT_A_NUMBER)
