@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import threading
 import time
@@ -176,7 +177,7 @@ def _open_state(replay: Path | None, recording: Recording | None, path: Path | N
         if path is not None:
             raise BadInputError(
                 f"{path} holds {_name(held or {})} bars and cannot take {_name(source)} ones too. "
-                "Nothing was changed. Pass another folder with --state."
+                f"Nothing was changed. Pass another folder with --state{_correction_hint(held or {}, source)}."
             )
         chosen = DEFAULT_STATE / "states" / re.sub(r"[^A-Za-z0-9]+", "-", _name(source)).strip("-")
         log(f"this run keeps its own {_name(source)} bars in {chosen}")
@@ -186,6 +187,13 @@ def _open_state(replay: Path | None, recording: Recording | None, path: Path | N
 def _name(source: dict[str, Any]) -> str:
     name = f"replay of {Path(source['path']).stem}" if source.get("kind") == "replay" else str(source.get("kind"))
     return f"live {name}" if source.get("live") else name
+
+
+def _correction_hint(held: dict[str, Any], source: dict[str, Any]) -> str:
+    """Return what to do when the recording is a corrected copy of the one that the state holds."""
+    if held.get("kind") != "replay" or source.get("kind") != "replay":
+        return ""
+    return f", or to replay corrections, put them into {shlex.quote(held['path'])} and replay that"
 
 
 def _live_clock(state: State, symbols: tuple[str, ...]) -> LiveClock:

@@ -65,6 +65,8 @@ def embedded(
             found["warehouse_dsn"] = services.warehouse_dsn
         source = source_of(state) if api else None
         if source is not None:
+            if load_settings().twelvedata_api_key:
+                log(f"TWELVEDATA_API_KEY is not used: {state.path} holds {state.source['kind']} bars")
             server = stack.enter_context(TwelveDataEmulator(source, clock=clock, api_key=EMULATOR_KEY))
             found |= {"twelvedata_url": server.url, "twelvedata_api_key": EMULATOR_KEY, **EMULATOR_CREDITS}
         settings: Settings = load_settings(**found, **overrides)

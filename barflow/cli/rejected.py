@@ -53,7 +53,7 @@ def rejected_show(
         document = quarantine.get(identifier)
     if document is None:
         raise BadInputError(
-            f"no single rejected bar has an id that starts with {identifier}: see barflow rejected list"
+            f"no single rejected bar has an id that starts with {identifier}. Run `barflow rejected list` to see ids."
         )
     print_json({**document, "meaning": {code: REASONS.get(code, "") for code in document["reasons"]}})
 

@@ -61,9 +61,10 @@ def contradictions(symbol: str, meta: Mapping[str, Any]) -> list[Contradiction]:
     """Return how an answer's ``meta`` contradicts the contract for the requested symbol; nothing if it keeps it."""
     found = []
 
-    def check(reason: str, value: Any, expected: str, kept: Callable[[str], bool]) -> None:
+    def check(reason: str, value: Any, expected: str, kept: Callable[[str], bool], name: Any = None) -> None:
         if value not in (None, "") and not (isinstance(value, str) and kept(value)):
-            found.append(Contradiction(reason, f"{reason.removeprefix('wrong_')} {value!s:.40} instead of {expected}"))
+            shown = f"{name:.40} in {value!s:.40}" if isinstance(name, str) and name else f"{value!s:.40}"
+            found.append(Contradiction(reason, f"{reason.removeprefix('wrong_')} {shown} instead of {expected}"))
 
     check(WRONG_SYMBOL, meta.get("symbol"), symbol, lambda value: same_symbol(symbol, value))
     check(WRONG_INTERVAL, meta.get("interval"), INTERVAL, lambda value: value == INTERVAL)
@@ -72,7 +73,7 @@ def contradictions(symbol: str, meta: Mapping[str, Any]) -> list[Contradiction]:
     if zone in (None, ""):
         check(WRONG_EXCHANGE, meta.get("mic_code"), "one in the US", lambda value: value in US_MICS)
     else:
-        check(WRONG_EXCHANGE, zone, NEW_YORK.key, lambda value: value in US_ZONES)
+        check(WRONG_EXCHANGE, zone, NEW_YORK.key, lambda value: value in US_ZONES, meta.get("exchange"))
     check(WRONG_TYPE, meta.get("type"), "a share or fund", lambda value: value not in NOT_SHARES)
     return found
 

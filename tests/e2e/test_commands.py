@@ -266,5 +266,5 @@ def test_the_quarantine_is_listed_shown_and_replayed(quarantined: Path) -> None:
     missing = rejected("show", "zzz")
     assert (missing.code, missing.error) == (
         2,
-        "no single rejected bar has an id that starts with zzz: see barflow rejected list",
+        "no single rejected bar has an id that starts with zzz. Run `barflow rejected list` to see ids.",
     )

@@ -14,6 +14,7 @@ import pytest
 from commands import all_end, barflow, descendants, ended, in_process, read_until, start
 
 from emulators.twelvedata.server import TwelveDataEmulator
+from local.embedded import embedded
 from local.state import State
 from local.synthetic import SyntheticBars
 
@@ -81,6 +82,21 @@ def test_a_state_takes_bars_of_one_source_only(folder: Path) -> None:
     assert refused.code == 2
     assert "holds synthetic bars and cannot take replay of bars ones too. Nothing was changed." in refused.error
     assert sorted(path.name for path in state.iterdir()) == ["lake", "logs", "state.json"]
+
+
+def test_another_recording_of_the_same_name_is_refused_with_the_path_to_correct(folder: Path) -> None:
+    first, second = folder / "a b" / "bars.csv", folder / "bars.csv"
+    State.create(folder / "state", source={"kind": "replay", "path": str(first)}, as_of=None)
+    second.write_text("datetime,open,high,low,close,volume,symbol\n2025-07-02 09:30:00,10,11,9,10,100,AAPL\n")
+    refused = in_process("demo", "--replay", second, "--state", folder / "state")
+    assert (refused.code, f"put them into '{first}' and replay that." in refused.error) == (2, True), refused.error
+
+
+def test_a_key_that_the_state_does_not_use_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWELVEDATA_API_KEY", "k" * 32)
+    state, log = State.create(folder / "state", source={"kind": "synthetic"}, as_of=None), list[str]()
+    with embedded(state, log.append, mongo=False, postgres=False, api=True):
+        assert log == [f"TWELVEDATA_API_KEY is not used: {state.path} holds synthetic bars"]
 
 
 @pytest.mark.parametrize(

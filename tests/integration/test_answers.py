@@ -17,7 +17,7 @@ from barflow.staging.connection import Document
 from emulators.twelvedata.server import TwelveDataEmulator
 
 CASES = Path(__file__).parents[1] / "cases"
-BOUNDS = "a price is above 1,000,000,000 dollars, or the volume is above 10,000,000,000,000 shares"
+BOUNDS = "out_of_bounds, a price is above 1,000,000,000 dollars, or the volume is above 10,000,000,000,000 shares"
 
 
 @pytest.mark.parametrize(
@@ -25,8 +25,8 @@ BOUNDS = "a price is above 1,000,000,000 dollars, or the volume is above 10,000,
     [
         ("json_1h", "interval 1h instead of 5min"),
         ("json_1min", "interval 1min instead of 5min"),
-        ("json_lse", "currency GBp instead of USD; exchange Europe/London instead of America/New_York"),
-        ("json_tsx", "currency CAD instead of USD; exchange America/Toronto instead of America/New_York"),
+        ("json_lse", "currency GBp instead of USD; exchange LSE in Europe/London instead of America/New_York"),
+        ("json_tsx", "currency CAD instead of USD; exchange TSX in America/Toronto instead of America/New_York"),
         (
             "json_utc_asked",
             "only 90 of 234 times are in a session as America/New_York, which is stated, and 234 as UTC",
@@ -75,8 +75,8 @@ def test_a_csv_of_another_interval_is_refused(tmp_path: Path, minutes: int, says
     ("case", "stored", "says"),
     [
         ("crypto_24_7.csv", [], "BTC/USD (300 of 300 outside_session, the exchange was closed when the bar opened"),
-        ("price_huge.csv", ["TSLA"], f"AAPL (9 of 9 out_of_bounds, {BOUNDS})"),
-        ("vol_sentinel2.csv", ["TSLA"], f"AAPL (2 of 2 out_of_bounds, {BOUNDS})"),
+        ("price_huge.csv", ["TSLA"], f"AAPL (9 of 9 {BOUNDS})"),
+        ("vol_sentinel2.csv", ["TSLA"], f"AAPL (2 of 2 {BOUNDS})"),
     ],
 )
 def test_a_symbol_whose_bars_are_all_rejected_is_an_error_of_the_symbol(
