@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from barflow import __version__
+from barflow.cli.actions import actions_app
 from barflow.cli.alerts import alerts_app
 from barflow.cli.common import Env, Json, State, Symbols, log, opened, out, parse_day, print_json, show_result
 from barflow.cli.doctor import doctor
@@ -30,7 +31,7 @@ from barflow.symbols import parse_symbols
 # The help lists commands in this order: the pipeline, its results, the deployment. Others follow by name.
 ORDER = (
     *("demo", "ingest", "process", "aggregate", "backfill", "status", "compare", "rejected"),
-    *("sql", "export", "alerts", "dashboard"),
+    *("sql", "export", "actions", "alerts", "dashboard"),
     *("doctor", "migrate", "run", "preflight", "verify", "runbook", "cost"),
 )
 # Exit codes after Ctrl-C (set by Typer) and after SIGTERM.
@@ -65,6 +66,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(rejected_app, name="rejected")
+app.add_typer(actions_app, name="actions")
 app.add_typer(alerts_app, name="alerts")
 app.command(epilog="\b\nExamples:\n  barflow doctor\n  barflow doctor --no-vendor --json")(doctor)
 app.command(epilog="Example:  barflow compare --session 2025-07-02")(compare)
