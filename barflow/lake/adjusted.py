@@ -15,10 +15,8 @@ PRICES = ("open", "high", "low", "close")
 def adjusted(bars: pa.Table, factors: Factors) -> pa.Table:
     """Return the bars of one symbol with adjusted prices (dollars) and volume (shares, a double).
 
-    The columns keep their order. Without any factor the table itself is returned, with volumes as whole numbers.
+    The columns keep their order.
     """
-    if not factors.ex_dates:
-        return bars
     days = pc.dictionary_encode(bars["session_date"].combine_chunks())
     found = [factors.at(day.as_py()) for day in days.dictionary]
     price, volume = (_of_each_bar(days.indices, found, name) for name in ("price", "volume"))
