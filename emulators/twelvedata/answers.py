@@ -200,7 +200,8 @@ class Answers:
     def _daily_series(self, symbol: str, query: Query, now: datetime) -> bytes:
         """Return the body of one symbol's daily bars. Raise Refusal if there are none."""
         splits = splits_shown(self.switches.splits.get(symbol, ()), now) if query.split_adjusted else None
-        bars = self._daily.select(symbol, query.limit, now, self.switches.listed.get(symbol), splits)
+        limit = min(query.limit, self.switches.daily_rows)
+        bars = self._daily.select(symbol, limit, now, self.switches.listed.get(symbol), splits)
         if not bars:
             raise errors.no_data(symbol, DAILY)
         for bar in bars if splits is None else ():

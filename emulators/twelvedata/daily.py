@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -39,14 +40,21 @@ class DailyBars:
     def _day(self, symbol: str, day: date, now: datetime | None = None) -> Numbers | None:
         """Return the bar of a day, of the 5-minute bars that opened by ``now``, or None without any."""
         midnight = datetime.combine(day, time(), NEW_YORK)
-        rows = [
-            row for row in self.source.rows(symbol, midnight, midnight + timedelta(days=1)) if not now or row[0] <= now
-        ]
-        if not rows:
+        rows = self.source.rows(symbol, midnight, midnight + timedelta(days=1))
+        numbers = [found for ts, *texts in rows if (now is None or ts <= now) and (found := _numbers(texts))]
+        if not numbers:
             return None
-        opens, highs, lows, closes = ([float(str(row[column])) for row in rows] for column in range(1, 5))
-        volume = sum(int(row[5] or 0) for row in rows)
-        return opens[0], max(highs), min(lows), closes[-1], volume
+        opens, highs, lows, closes, volumes = zip(*numbers, strict=True)
+        return opens[0], max(highs), min(lows), closes[-1], sum(volumes)
+
+
+def _numbers(texts: Sequence[str | None]) -> Numbers | None:
+    """Return the numbers of a 5-minute bar, or None for a recorded one with another text."""
+    try:
+        opened, high, low, close = (float(str(text)) for text in texts[:4])
+        return opened, high, low, close, int(str(texts[4]))
+    except ValueError:
+        return None
 
 
 def _written(day: date, numbers: Numbers, ratio: float) -> dict[str, str]:

@@ -107,6 +107,7 @@ class Switches:
     splits: dict[str, list[ScriptedSplit]] = field(default_factory=dict)  # by symbol
     dividends: dict[str, list[ScriptedDividend]] = field(default_factory=dict)  # by symbol
     actions_refused: Literal[403, 404] | None = None  # how a plan without /splits and /dividends refuses them
+    daily_rows: int = 500  # the most daily bars; the vendor's 5,000 take the synthetic market seconds a symbol
     other_direction: bool = False  # a split's ratio and factors are those of the other direction
     wrong_days: dict[tuple[str, date], float] = field(default_factory=dict)  # (symbol, day) -> factor of its raw prices
     plan_symbols: set[str] = field(default_factory=set)  # symbols of a larger plan: 404
