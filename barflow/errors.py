@@ -34,6 +34,10 @@ class DayIsSpentError(VendorRefusedError):
     """The day's API credits are used up. The same request works again on the next day (UTC)."""
 
 
+class NotInPlanError(VendorRefusedError):
+    """The plan of the API key does not include what was requested."""
+
+
 class UnavailableError(BarflowError):
     """A service (MongoDB, PostgreSQL, AWS, the API) did not answer or dropped the connection. Exit code 1."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -41,6 +41,12 @@ class Settings(BaseSettings):
     credits_per_minute: int = Field(8, ge=1, description="API credits per minute of the plan; the Basic plan has 8")
     credits_per_day: int | None = Field(800, ge=1, description="API credits per day of the plan; empty: no daily limit")
     batch_size: int = Field(8, ge=1, le=120, description="symbols per request, at most the credits per minute")
+
+    actions_source: Literal["auto", "endpoint", "derived", "none"] = Field(
+        "auto",
+        description="where splits and dividends come from: endpoint (plans from Grow up), derived (splits from daily "
+        "bars), auto (the endpoint if the plan has it, else derived) or none",
+    )
 
     mongodb_uri: SecretStr | None = Field(None, description="the MongoDB server")
     mongodb_database: str = Field("barflow", description="the database in MongoDB")

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from barflow import __version__
+from barflow.cli.actions import actions_app
 from barflow.cli.alerts import alerts_app
 from barflow.cli.common import Env, Json, State, Symbols, log, opened, out, parse_day, print_json, show_result
 from barflow.cli.doctor import doctor
@@ -30,7 +31,7 @@ from barflow.symbols import parse_symbols
 # The help lists commands in this order: the pipeline, its results, the deployment. Others follow by name.
 ORDER = (
     *("demo", "ingest", "process", "aggregate", "backfill", "status", "compare", "rejected"),
-    *("sql", "export", "alerts", "dashboard"),
+    *("sql", "export", "actions", "alerts", "dashboard"),
     *("doctor", "migrate", "run", "preflight", "verify", "runbook", "cost"),
 )
 # Exit codes after Ctrl-C (set by Typer) and after SIGTERM.
@@ -65,6 +66,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(rejected_app, name="rejected")
+app.add_typer(actions_app, name="actions")
 app.add_typer(alerts_app, name="alerts")
 app.command(epilog="\b\nExamples:\n  barflow doctor\n  barflow doctor --no-vendor --json")(doctor)
 app.command(epilog="Example:  barflow compare --session 2025-07-02")(compare)
@@ -282,24 +284,43 @@ def migrate(
     out.print("\n".join(f"{verb} {name}" for name in names) or "the schema is up to date")
 
 
-@app.command(epilog="Example:  barflow export --symbol AAPL --start 2025-07-02 --end 2025-07-30 --to aapl.csv")
+@app.command(
+    epilog="\b\nExamples:\n"
+    "  barflow export --symbol AAPL --start 2025-07-02 --end 2025-07-30 --to aapl.csv\n"
+    "  barflow export --symbol NVDA --start 2024-05-01 --end 2024-06-28 --adjust splits --to nvda.parquet"
+)
 def export(
     symbol: Annotated[str, typer.Option(help="One symbol.")],
     start: Annotated[str, typer.Option(help="First day, such as 2025-07-02.")],
     end: Annotated[str, typer.Option(help="Last day, included.")],
     to: Annotated[Path, typer.Option(help="The file to write: .csv or .parquet.")],
+    adjust: Annotated[
+        str, typer.Option(help="none (as stored), splits, or all (splits and dividends); see barflow actions.")
+    ] = "none",
     force: Annotated[bool, typer.Option(help="Replace the file when it exists.")] = False,
     state: State = None,
 ) -> None:
     """Write 5-minute bars of the archive to a file, for research."""
     from barflow.lake.athena import open_archive
     from barflow.lake.export import export_bars
+    from barflow.market.actions import ADJUSTS
+    from barflow.pipeline.adjustment import factors_of
 
+    chosen = next((item for item in ADJUSTS if item == adjust), None)
+    if chosen is None:
+        raise BadInputError(f"--adjust {adjust}: choose {', '.join(ADJUSTS)}")
     first, last = parse_day(start, "--start"), parse_day(end, "--end")
     name = parse_symbols(symbol)[0]
-    with opened(state, mongo=False, postgres=False) as stores:
-        done = export_bars(open_archive(stores.settings), name, first, last, to, force=force)
+    with opened(state, mongo=chosen != "none", postgres=False) as stores:
+        archive = open_archive(stores.settings)
+        factors, applied = None, None
+        if chosen != "none":
+            factors, applied = factors_of(stores, archive, name, chosen, first)
+        done = export_bars(archive, name, first, last, to, force=force, factors=factors)
     out.print(f"{to}: {done.rows} bars of {name}, {first} to {last}")
+    if applied is not None:
+        listed = "; ".join(f"{item.kind} {item.value:g} on {item.ex_date} ({item.source})" for item in applied)
+        log(f"adjusted for: {listed or 'no action after the first day'}")
     if missing := done.without_bars:
         days = ", ".join(map(str, missing[:5])) + (" …" if missing[5:] else "")
         log(f"the archive has no bars of {name} for {len(missing)} of the sessions: {days}")

@@ -12,7 +12,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from barflow.errors import BadInputError, BarflowError
+from barflow.lake.adjusted import adjusted
 from barflow.lake.partitions import Lake
+from barflow.market.actions import Factors
 from barflow.market.sessions import sessions_between
 
 
@@ -24,11 +26,21 @@ class Exported:
     without_bars: tuple[date, ...]
 
 
-def export_bars(lake: Lake, symbol: str, first: date, last: date, to: Path, *, force: bool = False) -> Exported:
-    """Write the bars of the sessions from ``first`` to ``last``, both included.
+def export_bars(
+    lake: Lake,
+    symbol: str,
+    first: date,
+    last: date,
+    to: Path,
+    *,
+    force: bool = False,
+    factors: Factors | None = None,
+) -> Exported:
+    """Write the bars of the sessions from ``first`` to ``last``, both included: raw, or adjusted by ``factors``.
 
     Columns: symbol, ts (bar open, UTC), session_date (New York), open, high, low, close (dollars), volume
-    (shares), revision. The file appears whole or not at all. Raises BadInputError when nothing matches.
+    (shares; whole unless adjusted), revision. The file appears whole or not at all. Raises BadInputError when nothing
+    matches.
     """
     if to.suffix not in (".csv", ".parquet"):
         raise BadInputError(f"--to {to}: the name must end in .csv or .parquet")
@@ -44,6 +56,7 @@ def export_bars(lake: Lake, symbol: str, first: date, last: date, to: Path, *, f
         raise BadInputError(
             f"the archive has no bars of {symbol} from {first} to {last}. Run `barflow status` to see it."
         )
+    bars = adjusted(bars, factors) if factors else bars
     held = {day.as_py() for day in pc.unique(bars["session_date"])}
     bars = bars.add_column(0, "symbol", pa.array([symbol] * bars.num_rows, pa.string()))
     target = to.with_name(f".{to.name}.part")

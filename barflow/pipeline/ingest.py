@@ -26,6 +26,7 @@ from barflow.market.validation import REASONS, Validated, validate
 from barflow.pipeline.stores import Stores
 from barflow.progress import Log
 from barflow.secrets import resolve
+from barflow.settings import Settings
 from barflow.staging.connection import Document
 from barflow.staging.ledger import FAILED, PARTIAL, SUCCEEDED, Ledger, new_run_id
 from barflow.staging.quarantine import Quarantine
@@ -125,11 +126,10 @@ def run(
     return open_ingest(stores, log).tick(symbols, window=window, on_symbol=on_symbol)
 
 
-def open_ingest(stores: Stores, log: Log) -> Ingest:
-    """Return the hop with a client for the settings of these stores. Long waits for credits are written to ``log``."""
-    settings = stores.settings
+def open_client(settings: Settings, log: Log) -> TwelveDataClient:
+    """Return a client for these settings. Long waits for credits are written to ``log``."""
     key = settings.twelvedata_api_key
-    client = TwelveDataClient(
+    return TwelveDataClient(
         settings.twelvedata_url,
         SecretStr(resolve(key, "TWELVEDATA_API_KEY")) if key else None,
         credits_per_minute=settings.credits_per_minute,
@@ -137,8 +137,13 @@ def open_ingest(stores: Stores, log: Log) -> Ingest:
         batch_size=settings.batch_size,
         on_wait=lambda seconds, why: log(f"waiting {seconds:.0f} s: {why}"),
     )
+
+
+def open_ingest(stores: Stores, log: Log) -> Ingest:
+    """Return the hop with a client for the settings of these stores. Long waits for credits are written to ``log``."""
+    settings = stores.settings
     return Ingest(
-        client,
+        open_client(settings, log),
         stores.database,
         history_sessions=settings.history_sessions,
         revision_sessions=settings.revision_sessions,

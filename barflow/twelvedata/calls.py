@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from barflow.errors import BadInputError, DayIsSpentError, UnavailableError, VendorRefusedError
+from barflow.errors import BadInputError, DayIsSpentError, NotInPlanError, UnavailableError, VendorRefusedError
 from barflow.market.bars import INTERVAL
 from barflow.twelvedata.credits import Credits
 from barflow.twelvedata.http import (
@@ -35,6 +35,8 @@ INSTANT = timedelta(seconds=1)
 # How many refusals for the minute's credits in a row, without an answer for any symbol, are accepted.
 MAX_REFUSALS = 5
 STORE_UNCHANGED = "What was stored before is unchanged."
+# The parameters of every request about 5-minute bars.
+BARS: dict[str, str | int] = {"interval": INTERVAL, "timezone": "UTC"}
 
 OnRaw = Callable[[RawResponse], None] | None
 
@@ -70,6 +72,29 @@ class SymbolError:
 Result = Answer | SymbolError
 
 
+class Question(Protocol):
+    """A request for some symbols, and how its answer is read. It costs ``credits`` a symbol."""
+
+    @property
+    def path(self) -> str:
+        """Return the path of the endpoint."""
+
+    @property
+    def optional(self) -> bool:
+        """Return whether a refusal of the whole call counts as an empty answer."""
+
+    @property
+    def credits(self) -> int:
+        """Return the API credits for each symbol."""
+
+    @property
+    def params(self) -> dict[str, str | int]:
+        """Return the parameters of the request, without the symbols."""
+
+    def values(self, part: Mapping[str, Any]) -> list[Any] | None:
+        """Return the values in one symbol's part of an answer, or None if it has no list of them."""
+
+
 @dataclass(frozen=True)
 class Page:
     """The request for each symbol: the newest ``rows`` bars that open from ``start`` to ``end`` (UTC, inclusive)."""
@@ -79,11 +104,13 @@ class Page:
     rows: int
     path: ClassVar[str] = "/time_series"
     optional: ClassVar[bool] = False
+    credits: ClassVar[int] = 1
 
     @property
     def params(self) -> dict[str, str | int]:
         """Return the parameters of the request."""
         return {
+            **BARS,
             "outputsize": self.rows,
             "start_date": as_text(self.start),
             "end_date": as_text(self.end + INSTANT),
@@ -101,7 +128,8 @@ class FirstBar:
 
     path: ClassVar[str] = "/earliest_timestamp"
     optional: ClassVar[bool] = True
-    params: ClassVar[dict[str, str | int]] = {}
+    credits: ClassVar[int] = 1
+    params: ClassVar[dict[str, str | int]] = BARS
 
     def values(self, part: Mapping[str, Any]) -> list[Any] | None:
         """Return the day as the only value, or None. It is the same day in UTC and in New York."""
@@ -113,13 +141,13 @@ class FirstBar:
 
 @dataclass
 class _Request:
-    """The state of the request for one page, or for the first bar, of some symbols.
+    """The state of one request of some symbols.
 
     ``todo`` are the groups still to request, the next one last. ``suspects`` had no usable part in an answer that was
     usable for other symbols.
     """
 
-    page: Page | FirstBar
+    page: Question
     on_raw: OnRaw
     todo: list[list[str]]
     done: list[Result] = field(default_factory=list)
@@ -151,8 +179,8 @@ class Calls:
         self._longest_pause = longest_pause
         self._refusals = 0
 
-    def answers(self, symbols: list[str], page: Page | FirstBar, on_raw: OnRaw) -> Iterator[Result]:
-        """Yield one page, or the first bar, of each symbol. Call until each symbol has an answer or an error."""
+    def answers(self, symbols: list[str], page: Question, on_raw: OnRaw) -> Iterator[Result]:
+        """Yield the answer or the error of each symbol, after as many calls as that takes."""
         request = _Request(page, on_raw, [symbols])
         while request.todo:
             failure = self._call_with_retries(request)
@@ -191,15 +219,10 @@ class Calls:
 
     def _call(self, request: _Request) -> None:
         """Make one call for as much of the next group as the credits allow. Leave in ``todo`` what has no result."""
-        affordable = self._wait_for_credits(request.todo[-1])
+        affordable = self._wait_for_credits(request.todo[-1], request.page.credits)
         group, rest = request.todo[-1][:affordable], request.todo[-1][affordable:]
-        self._credits.spend(len(group), self._clock())
-        params: dict[str, str | int] = {
-            "symbol": ",".join(group),
-            "interval": INTERVAL,
-            "timezone": "UTC",
-            **request.page.params,
-        }
+        self._credits.spend(len(group) * request.page.credits, self._clock())
+        params: dict[str, str | int] = {"symbol": ",".join(group), **request.page.params}
         reply = self._http.get(request.page.path, params, tuple(group), request.on_raw)
         if reply.credits_left is not None:
             self._credits.limit_to(reply.credits_left, self._clock())
@@ -211,14 +234,20 @@ class Calls:
         if request.done:
             self._refusals = 0
 
-    def _wait_for_credits(self, symbols: list[str]) -> int:
-        """Return how many symbols may be requested now. Wait for the next minute if none may.
+    def _wait_for_credits(self, symbols: list[str], cost: int) -> int:
+        """Return how many symbols may be requested now, at ``cost`` credits each. Wait for the next minute if none may.
 
-        Raises DayIsSpentError when the credits of the day are used up.
+        Raises DayIsSpentError when the credits of the day are used up, and NotInPlanError when no wait would help.
         """
-        while not (affordable := self._credits.left(now := self._clock())):
-            resume_at = self._credits.resume_at(now)
-            if self._credits.day_is_spent(now):
+        while not (affordable := self._credits.left(now := self._clock()) // cost):
+            if not self._credits.allow(cost):
+                raise NotInPlanError(
+                    f"The request for {_names(symbols)} costs {cost} API credits, and the plan has "
+                    f"{self._credits.per_minute} a minute. {STORE_UNCHANGED} Choose a larger plan, or correct "
+                    "BARFLOW_CREDITS_PER_MINUTE and BARFLOW_CREDITS_PER_DAY."
+                )
+            resume_at = self._credits.resume_at(now, cost)
+            if self._credits.day_is_spent(now, cost):
                 raise DayIsSpentError(
                     f"The API credits of the day were used up before {_names(symbols)}. They are renewed at "
                     f"{resume_at:%Y-%m-%d %H:%M} UTC. {STORE_UNCHANGED} Run the same command after that, or choose a "
@@ -283,7 +312,7 @@ class Calls:
                 request.suspects |= unusable.keys()
             raise NoAnswerError(next(iter(unusable.values())).message)
 
-    def _part(self, part: Any, page: Page | FirstBar) -> tuple[list[Any], Mapping[str, Any], Refusal | None]:
+    def _part(self, part: Any, page: Question) -> tuple[list[Any], Mapping[str, Any], Refusal | None]:
         """Return the values and meta of one symbol's part of an answer, or the refusal in it."""
         if not isinstance(part, dict):
             return [], {}, Refusal(UNUSABLE, "the answer lacks this symbol")
@@ -327,7 +356,7 @@ class Calls:
                 f"{refused} TWELVEDATA_API_KEY is not set, and the demo key serves few symbols: set it, then run again."
             )
         if refusal.code == 403:
-            return VendorRefusedError(
+            return NotInPlanError(
                 f"{refused} The key's plan does not include it: choose a plan that does, then run again."
             )
         if refusal.code == 404:

@@ -18,7 +18,9 @@ import requests
 from pydantic import SecretStr
 
 from barflow.errors import BadInputError
+from barflow.market.actions import Kind
 from barflow.market.sessions import parse_slot, utc_now
+from barflow.twelvedata.action_requests import DAILY_ROWS, Daily, DailyAdjust, Listing
 from barflow.twelvedata.calls import UNUSABLE, Answer, Calls, FirstBar, OnRaw, Page, Result, SymbolError, as_text
 from barflow.twelvedata.credits import Credits
 from barflow.twelvedata.http import Http, RawResponse
@@ -98,6 +100,25 @@ class TwelveDataClient:
             return result
         days: Sequence[Any] = result.values
         return next(iter(days), None)
+
+    def listing(self, symbol: str, kind: Kind, *, on_raw: OnRaw = None) -> Result:
+        """Return all splits or all dividends of a symbol as received (20 credits), or its error.
+
+        Raises NotInPlanError if the plan lacks the endpoint, and what ``time_series`` raises.
+        """
+        return next(self._calls.answers([symbol], Listing(kind), on_raw))
+
+    def daily(self, symbols: Sequence[str], adjust: DailyAdjust, *, on_raw: OnRaw = None) -> Iterator[Result]:
+        """Yield the newest 5,000 daily bars of each symbol, or its error (1 credit each).
+
+        Prices are raw or adjusted for splits. Raises what ``time_series`` raises.
+        """
+        return self._calls.answers(list(symbols), Daily(adjust), on_raw)
+
+    @property
+    def symbols_of_daily(self) -> int:
+        """Return for how many symbols both daily series are in memory at the same time."""
+        return max(1, min(self._calls.batch_size, MAX_ROWS_IN_MEMORY // (2 * DAILY_ROWS)))
 
     def _all_pages(self, batch: list[str], start: datetime, end: datetime, on_raw: OnRaw) -> Iterator[Result]:
         """Fetch page by page, newest first, since the API returns the newest rows of a range. Join each symbol's pages.

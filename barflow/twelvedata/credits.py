@@ -38,19 +38,24 @@ class Credits:
             left = min(left, self.per_day - (self._spent_today if now.date() == self._day else 0))
         return max(0, left)
 
-    def day_is_spent(self, now: datetime) -> bool:
-        """Return whether nothing is left until the next UTC day, by our count or by Twelve Data's refusal."""
-        spent = self._day_refused or (self.per_day is not None and self._spent_today >= self.per_day)
-        return spent and now.date() == self._day
+    def day_is_spent(self, now: datetime, cost: int = 1) -> bool:
+        """Return whether fewer than ``cost`` are left until the next UTC day, by our count or Twelve Data's refusal."""
+        same_day = now.date() == self._day
+        spent = self._spent_today if same_day else 0
+        return (self._day_refused and same_day) or (self.per_day is not None and spent + cost > self.per_day)
 
-    def resume_at(self, now: datetime) -> datetime:
-        """Return when credits are available again after none is left: the next clock minute, or the next UTC day."""
-        if self.day_is_spent(now):
+    def allow(self, cost: int) -> bool:
+        """Return whether the plan's limits ever allow a call of ``cost`` credits."""
+        return cost <= self.per_minute and (self.per_day is None or cost <= self.per_day)
+
+    def resume_at(self, now: datetime, cost: int = 1) -> datetime:
+        """Return when ``cost`` credits may be left again: at the next clock minute, or on the next UTC day."""
+        if self.day_is_spent(now, cost):
             return datetime.combine(now.date() + timedelta(days=1), time(), UTC) + CLOCK_SKEW
         return _minute_of(now) + MINUTE + CLOCK_SKEW
 
     def spend(self, count: int, now: datetime) -> None:
-        """Count a call for ``count`` symbols at ``now``."""
+        """Count a call of ``count`` credits at ``now``."""
         self._forget_past(now)
         self._spent += count
         self._spent_today += count

@@ -7,22 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 
 import orjson
 
 from emulators.twelvedata import errors
+from emulators.twelvedata.actions import dividends_body, splits_body, splits_shown
 from emulators.twelvedata.bar_source import BarSource
 from emulators.twelvedata.credits import Credits
+from emulators.twelvedata.daily import DailyBars
 from emulators.twelvedata.errors import Refusal
 from emulators.twelvedata.faults import apply_fault
-from emulators.twelvedata.query import INTERVAL, Query, check_interval, parse, zone_of
+from emulators.twelvedata.query import DAILY, INTERVAL, Query, check_interval, parse, zone_of
 from emulators.twelvedata.switches import META_FAULTS, VALUE_KINDS, Fault, Switches
 from emulators.twelvedata.values import Values
 
 # The vendor's public key, valid for a few symbols only.
 DEMO_KEY = "demo"
 DEMO_SYMBOLS = frozenset({"AAPL"})
+# The credits of /splits and of /dividends for a symbol.
+LISTING_CREDITS = 20
 
 
 @dataclass
@@ -40,7 +44,7 @@ class Call:
 
 
 class Answers:
-    """The answers of the three endpoints."""
+    """The answers of the endpoints."""
 
     def __init__(
         self, source: BarSource, clock: Callable[[], datetime], credits: Credits, switches: Switches, api_key: str
@@ -51,6 +55,7 @@ class Answers:
         self.switches = switches
         self._api_key = api_key
         self._values = Values(source)
+        self._daily = DailyBars(source)
 
     def time_series(self, call: Call, params: Mapping[str, str], key: str | None, faults: list[Fault]) -> bytes:
         """Return the body of /time_series, which may contain errors of single symbols. Raise Refusal."""
@@ -90,6 +95,25 @@ class Answers:
             raise errors.data_not_found(requested, INTERVAL)
         local = first.astimezone(zone)
         return orjson.dumps({"datetime": f"{local:%Y-%m-%d %H:%M:%S}", "unix_time": int(first.timestamp())})
+
+    def listing(self, call: Call, params: Mapping[str, str], key: str | None) -> bytes:
+        """Return the body of /splits or /dividends: all actions of one symbol that are shown now. Raise Refusal."""
+        self._check_key(key, call.symbols)
+        if self.switches.actions_refused == 404:
+            raise errors.symbol_not_in_plan()
+        if self.switches.actions_refused:
+            raise errors.endpoint_not_in_plan(call.path)
+        if params.get("range", "last") != "full":
+            raise errors.bad_parameter("range", params.get("range", ""), "This emulator serves full")
+        self._use_credits(call, LISTING_CREDITS)
+        symbol, now = self._served(params.get("symbol", "")), self.clock()
+        splits = splits_shown(self.switches.splits.get(symbol, ()), now)
+        body: dict[str, object] = {"meta": {name: value for name, value in _meta(symbol).items() if name != "interval"}}
+        if call.path == "/splits":
+            return orjson.dumps({**body, "splits": splits_body(splits, other_direction=self.switches.other_direction)})
+        adjusted = params.get("adjust", "true") != "false"
+        scripted = self.switches.dividends.get(symbol, ())
+        return orjson.dumps({**body, "dividends": dividends_body(scripted, splits, now, adjusted=adjusted)})
 
     def usage(self, call: Call, key: str | None) -> bytes:
         """Return the body of /api_usage, a call that itself uses a credit. Raise Refusal."""
@@ -141,6 +165,8 @@ class Answers:
     def _series(self, requested: str, query: Query, faults: list[Fault]) -> bytes:
         """Return the body of one symbol. Raise Refusal."""
         symbol, now = self._served(requested), self.clock()
+        if query.interval == DAILY:
+            return self._daily_series(symbol, query, now)
         listed = self.switches.listed.get(symbol)
         bars = self._values.select(
             symbol,
@@ -170,6 +196,19 @@ class Answers:
                 apply_fault(values, fault, query.zone, now)
             joined = orjson.dumps(values)
         return b'{"meta":%b,"values":%b,"status":"ok"}' % (orjson.dumps(meta), joined)
+
+    def _daily_series(self, symbol: str, query: Query, now: datetime) -> bytes:
+        """Return the body of one symbol's daily bars. Raise Refusal if there are none."""
+        splits = splits_shown(self.switches.splits.get(symbol, ()), now) if query.split_adjusted else None
+        limit = min(query.limit, self.switches.daily_rows)
+        bars = self._daily.select(symbol, limit, now, self.switches.listed.get(symbol), splits)
+        if not bars:
+            raise errors.no_data(symbol, DAILY)
+        for bar in bars if splits is None else ():
+            factor = self.switches.wrong_days.get((symbol, date.fromisoformat(bar["datetime"])), 1.0)
+            bar.update({name: f"{float(bar[name]) * factor:.5f}" for name in ("open", "high", "low", "close")})
+        ordered = bars if query.newest_first else bars[::-1]
+        return orjson.dumps({"meta": {**_meta(symbol), "interval": DAILY}, "values": ordered, "status": "ok"})
 
 
 def injected_error(fault: Fault) -> Refusal:

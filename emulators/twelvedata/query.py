@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from emulators.twelvedata import errors
 
 INTERVAL = "5min"
+DAILY = "1day"
 MOST_SYMBOLS = 120
 MOST_ROWS = 5000
 ROWS_WITHOUT_DATES = 30
@@ -26,6 +27,8 @@ class Query:
     limit: int
     newest_first: bool
     decimals: int | None
+    interval: str = INTERVAL
+    split_adjusted: bool = True  # daily bars only: intraday bars are never adjusted
 
 
 def symbols_of(params: Mapping[str, str]) -> tuple[str, ...]:
@@ -43,12 +46,19 @@ def parse(params: Mapping[str, str]) -> Query:
         raise errors.unknown_symbol()
     if len(symbols) > MOST_SYMBOLS:
         raise errors.too_many_symbols(MOST_SYMBOLS)
-    check_interval(params)
+    interval = params.get("interval", "")
+    if interval != DAILY:
+        check_interval(params)
     if params.get("format", "json").lower() != "json":
         raise errors.bad_parameter("format", params["format"], "This emulator answers in JSON only.")
     zone = zone_of(params)
     start, end = _moment(params, "start_date", zone), _moment(params, "end_date", zone)
     dated = start is not None or end is not None
+    adjust = params.get("adjust", "splits")
+    if adjust not in ("none", "splits"):
+        raise errors.bad_parameter("adjust", adjust, "This emulator serves none and splits")
+    if interval == DAILY and dated:
+        raise errors.bad_parameter("start_date", str(start or end), "This emulator serves daily bars without dates")
     order = params.get("order", "desc").lower()
     if order not in ("asc", "desc"):
         raise errors.bad_parameter("order", order, "Supported values: asc, desc")
@@ -60,6 +70,8 @@ def parse(params: Mapping[str, str]) -> Query:
         limit=_whole(params, "outputsize", MOST_ROWS if dated else ROWS_WITHOUT_DATES, 1, MOST_ROWS),
         newest_first=order == "desc",
         decimals=_whole(params, "dp", 0, 0, 11) if "dp" in params else None,
+        interval=interval,
+        split_adjusted=adjust == "splits",
     )
 
 
@@ -71,7 +83,7 @@ def _whole(params: Mapping[str, str], name: str, default: int, least: int, most:
 
 
 def check_interval(params: Mapping[str, str]) -> None:
-    """Raise Refusal (400) for another interval than the emulator's only one."""
+    """Raise Refusal (400) for another interval than that of the 5-minute bars."""
     if params.get("interval", "") != INTERVAL:
         raise errors.bad_interval(params.get("interval", ""))
 

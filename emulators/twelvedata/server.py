@@ -148,6 +148,13 @@ class TwelveDataEmulator:
             await self._pause(self.switches.latency)
             return await self._answer(call, [], lambda: self._answers.earliest(call, request.query_params, key))
 
+        @app.get("/splits")
+        @app.get("/dividends")
+        async def listing(request: Request) -> Response:
+            call, key = self._record(request)
+            await self._pause(self.switches.latency)
+            return await self._answer(call, [], lambda: self._answers.listing(call, request.query_params, key))
+
         @app.get("/api_usage")
         async def api_usage(request: Request) -> Response:
             call, key = self._record(request)

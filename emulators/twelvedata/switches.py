@@ -11,6 +11,8 @@ from datetime import date, datetime
 from threading import Lock
 from typing import Literal, get_args
 
+from emulators.twelvedata.actions import ScriptedDividend, ScriptedSplit
+
 # Faults of a whole answer …
 AnswerFault = Literal[
     "http_error",  # `status`, 500 by default, with a gateway's HTML page instead of JSON
@@ -102,6 +104,12 @@ class Switches:
     listed: dict[str, datetime] = field(default_factory=dict)  # symbol -> a time (UTC) before which it has no bar
     endpoint_in_plan: bool = True  # False: every time series is refused with 403
     first_bars_in_plan: bool = True  # False: every question for the earliest timestamp is refused with 403
+    splits: dict[str, list[ScriptedSplit]] = field(default_factory=dict)  # by symbol
+    dividends: dict[str, list[ScriptedDividend]] = field(default_factory=dict)  # by symbol
+    actions_refused: Literal[403, 404] | None = None  # how a plan without /splits and /dividends refuses them
+    daily_rows: int = 500  # the most daily bars; the vendor's 5,000 take the synthetic market seconds a symbol
+    other_direction: bool = False  # a split's ratio and factors are those of the other direction
+    wrong_days: dict[tuple[str, date], float] = field(default_factory=dict)  # (symbol, day) -> factor of its raw prices
     plan_symbols: set[str] = field(default_factory=set)  # symbols of a larger plan: 404
     latency: float = 0.0  # seconds before each answer
     # (symbol, the bar's open in UTC) -> new values by name, such as {"close": "211.50000"}

@@ -1,0 +1,31 @@
+"""Adjusted columns: an Arrow table of bars with its prices and volumes multiplied by the factors of their sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from barflow.market.actions import Factor, Factors
+
+PRICES = ("open", "high", "low", "close")
+
+
+def adjusted(bars: pa.Table, factors: Factors) -> pa.Table:
+    """Return the bars of one symbol with adjusted prices (dollars) and volume (shares, a double).
+
+    The columns keep their order.
+    """
+    days = pc.dictionary_encode(bars["session_date"].combine_chunks())
+    found = [factors.at(day.as_py()) for day in days.dictionary]
+    price, volume = (_of_each_bar(days.indices, found, name) for name in ("price", "volume"))
+    for name in (*PRICES, "volume"):
+        changed = pc.multiply(bars[name].cast(pa.float64()), volume if name == "volume" else price)
+        bars = bars.set_column(bars.schema.get_field_index(name), pa.field(name, pa.float64(), nullable=False), changed)
+    return bars
+
+
+def _of_each_bar(session: pa.Array, found: Sequence[Factor], name: str) -> pa.Array:
+    """Return one factor for each bar. ``session`` are places in ``found``."""
+    return pa.array([getattr(factor, name) for factor in found], pa.float64()).take(session)

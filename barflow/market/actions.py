@@ -1,0 +1,159 @@
+"""Corporate actions, and the factors by which they adjust prices and volumes.
+
+Stored bars are raw: nothing here changes them. An adjusted price is computed where it is read, from the actions that
+are known then. For a bar of session ``d``, and the actions with ``d`` < ex-date <= ``basis``:
+
+- split factor S = product of the splits' ratios (new shares for one old share);
+- dividend factor D = product of 1 - amount / close, with the raw close of the session before the ex-date (the factor of
+  CRSP). Where a split has the same ex-date, that close is divided by its ratio first, because the amount is per new
+  share;
+- ``splits``: price / S, volume * S. ``all``: price / S * D, volume * S. ``none``: both as stored.
+
+Pure: dates are exchange-local, prices and amounts dollars, volumes shares.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Literal, get_args
+
+from barflow.errors import BarflowError
+
+Adjust = Literal["none", "splits", "all"]
+ADJUSTS: tuple[Adjust, ...] = get_args(Adjust)
+Source = Literal["endpoint", "derived", "file"]
+Kind = Literal["split", "dividend"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+# No real split is larger: the largest was a reverse split of one share for 40,000.
+MAX_RATIO = 1e6
+MAX_AMOUNT = 1e6
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split or spin-off: from ``ex_date`` on there are ``ratio`` shares for each one before.
+
+    10.0 is a 10-for-1 split, 0.125 a 1-for-8 reverse split, 1.281 the factor of a spin-off. A ratio of 1 says that
+    there was no split on that day. ``known_from`` (UTC) is when this version was learned.
+    """
+
+    symbol: str
+    ex_date: date
+    ratio: float
+    source: Source
+    known_from: datetime
+
+    def __post_init__(self) -> None:
+        if not 1 / MAX_RATIO <= self.ratio <= MAX_RATIO:
+            raise ValueError(f"a split's ratio must be from {1 / MAX_RATIO:g} to {MAX_RATIO:g}, not {self.ratio:g}")
+
+    @property
+    def kind(self) -> Kind:
+        """Return ``split``."""
+        return "split"
+
+    @property
+    def value(self) -> float:
+        """Return the ratio."""
+        return self.ratio
+
+
+@dataclass(frozen=True)
+class Dividend:
+    """A cash dividend of ``amount`` per share, in the shares of its ``ex_date``.
+
+    An amount of 0 says that there was none on that day. ``known_from`` (UTC) is when this version was learned.
+    """
+
+    symbol: str
+    ex_date: date
+    amount: float
+    currency: str
+    source: Source
+    known_from: datetime
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.amount <= MAX_AMOUNT:
+            raise ValueError(f"a dividend's amount must be from 0 to {MAX_AMOUNT:g}, not {self.amount:g}")
+
+    @property
+    def kind(self) -> Kind:
+        """Return ``dividend``."""
+        return "dividend"
+
+    @property
+    def value(self) -> float:
+        """Return the amount."""
+        return self.amount
+
+
+Action = Split | Dividend
+
+
+@dataclass(frozen=True)
+class Factor:
+    """What adjusts the bars of one session: a price is multiplied by ``price``, a volume by ``volume``."""
+
+    price: float
+    volume: float
+
+
+RAW = Factor(1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The factors of one symbol by session. ``steps[n]`` applies before ``ex_dates[n]``, the last step from then on."""
+
+    ex_dates: tuple[date, ...] = ()
+    steps: tuple[Factor, ...] = (RAW,)
+
+    def at(self, day: date) -> Factor:
+        """Return the factor of a session."""
+        return self.steps[bisect.bisect_right(self.ex_dates, day)]
+
+
+def factors(
+    actions: Iterable[Action], adjust: Adjust, basis: date, close_before: Callable[[date], float | None]
+) -> Factors:
+    """Return the factors of one symbol's actions, so that prices are in the shares of the session ``basis``.
+
+    ``close_before`` returns the raw close (dollars) of the session before an ex-date, or None if it is unknown; it is
+    asked for dividends only. Raises BarflowError if a dividend has no close, or is not below it.
+    """
+    ratios: dict[date, float] = defaultdict(lambda: 1.0)
+    amounts: dict[date, float] = defaultdict(float)
+    for action in actions if adjust != "none" else ():
+        if action.ex_date > basis:
+            continue
+        if isinstance(action, Split):
+            ratios[action.ex_date] *= action.ratio
+        elif adjust == "all" and action.amount:
+            amounts[action.ex_date] += action.amount
+    ex_dates = sorted(day for day in {*ratios, *amounts} if amounts.get(day) or ratios.get(day, 1.0) != 1.0)
+    ratio, dividend, steps = 1.0, 1.0, [RAW]
+    for day in reversed(ex_dates):
+        if amount := amounts.get(day, 0.0):
+            dividend *= _dividend_factor(day, amount, close_before(day), ratios.get(day, 1.0))
+        ratio *= ratios.get(day, 1.0)
+        steps.append(Factor(dividend / ratio, ratio))
+    return Factors(tuple(ex_dates), tuple(reversed(steps)))
+
+
+def _dividend_factor(day: date, amount: float, close: float | None, ratio: float) -> float:
+    """Return 1 - amount / close for a raw close (dollars) before a split by ``ratio`` on the same day."""
+    if close is None:
+        raise BarflowError(
+            f"the dividend of {amount:g} dollars on {day} cannot be applied: the archive has no bars of the session "
+            "before it. Nothing was written. Fetch them with `barflow backfill`, or use --adjust splits."
+        )
+    if amount >= close / ratio:
+        raise BarflowError(
+            f"the dividend of {amount:g} dollars on {day} is not below the price before it ({close / ratio:g}). "
+            "Nothing was written. Import the right amount with `barflow actions import`, or use --adjust splits."
+        )
+    return 1 - amount * ratio / close

@@ -1,0 +1,297 @@
+"""Corporate actions: fetch the splits and dividends of symbols and stage them, plan the credits, and read a file.
+
+A plan from Grow up has endpoints for them. Below it, splits are derived from daily bars, and dividends stay unknown.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from barflow.errors import BadInputError, BarflowError, NotInPlanError, UnavailableError, VendorRefusedError
+from barflow.market.actions import KINDS, Action, Dividend, Kind, Source, Split
+from barflow.market.answers import CURRENCY
+from barflow.market.sessions import utc_now
+from barflow.pipeline.ingest import open_client
+from barflow.pipeline.stores import Stores
+from barflow.progress import Log
+from barflow.settings import Settings
+from barflow.staging.actions import Actions, Answer, Changes
+from barflow.staging.ledger import FAILED, PARTIAL, SUCCEEDED, new_run_id
+from barflow.symbols import check_symbol
+from barflow.twelvedata.action_answers import Found, derived_splits, dividends, splits
+from barflow.twelvedata.action_requests import LISTING_CREDITS
+from barflow.twelvedata.client import Answer as Received
+from barflow.twelvedata.client import SymbolError, TwelveDataClient
+from barflow.twelvedata.credits import MINUTE, Credits
+
+HOP = "actions"
+DERIVED_CREDITS = 2
+COLUMNS = ("symbol", "kind", "ex_date", "ratio", "amount")
+MAX_ROWS = 100_000
+NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass
+class ActionsReport:
+    """What a refresh did: changes and the source of each kind per symbol, and the errors of symbols."""
+
+    run_id: str
+    counts: dict[str, Changes] = field(default_factory=dict)
+    sources: dict[str, dict[Kind, Source]] = field(default_factory=dict)
+    errors: dict[str, SymbolError | str] = field(default_factory=dict)  # a text: the answer contradicts itself
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as one JSON object."""
+        return {
+            "run_id": self.run_id,
+            "symbols": {name: {**asdict(counts), **self.sources[name]} for name, counts in self.counts.items()},
+            "errors": {symbol: _text(error) for symbol, error in self.errors.items()},
+        }
+
+
+def uses_endpoints(settings: Settings) -> bool:
+    """Return whether a refresh asks the endpoints first.
+
+    Raises BadInputError if the settings turn fetching off.
+    """
+    if settings.actions_source == "none":
+        raise BadInputError(
+            "BARFLOW_ACTIONS_SOURCE is none, so corporate actions are not fetched. Set it to auto, or give them in a "
+            "file to `barflow actions import`."
+        )
+    allowed = Credits(settings.credits_per_minute, settings.credits_per_day).allow(LISTING_CREDITS)
+    return settings.actions_source == "endpoint" or (settings.actions_source == "auto" and allowed)
+
+
+def plan(settings: Settings, symbols: Sequence[str], now: datetime) -> dict[str, Any]:
+    """Return the calls, credits, minutes and finish time (UTC) that a refresh takes at most, from ``now`` on."""
+    credits = Credits(settings.credits_per_minute, settings.credits_per_day)
+    endpoints = uses_endpoints(settings)
+    if endpoints and not credits.allow(LISTING_CREDITS):
+        raise BadInputError(
+            f"a request to an endpoint of corporate actions costs {LISTING_CREDITS} API credits, more than "
+            "BARFLOW_CREDITS_PER_MINUTE or BARFLOW_CREDITS_PER_DAY. Set BARFLOW_ACTIONS_SOURCE to derived."
+        )
+    cost = LISTING_CREDITS if endpoints else 1
+    calls = 2 * len(symbols)
+    at, minutes = now, {now.replace(second=0, microsecond=0)}
+    for _ in range(calls):
+        while credits.left(at) < cost:
+            at = credits.resume_at(at, cost)
+        credits.spend(cost, at)
+        minutes.add(at.replace(second=0, microsecond=0))
+    return {
+        "symbols": list(symbols),
+        "source": "endpoint" if endpoints else "derived",
+        "calls": calls,
+        "credits": calls * cost,
+        "minutes": len(minutes),
+        "finishes_at": (max(minutes) + MINUTE).isoformat(timespec="seconds"),
+    }
+
+
+def refresh(stores: Stores, symbols: Sequence[str], log: Log, on_symbol: Callable[[str], None]) -> ActionsReport:
+    """Fetch the splits and dividends of the symbols and stage them. Each symbol is stored as soon as it is complete.
+
+    The symbols that were fetched longest ago come first, so that a run under a daily cap resumes where the last one
+    stopped. Raises BadInputError, VendorRefusedError and UnavailableError as a tick does.
+    """
+    endpoints = uses_endpoints(stores.settings)
+    run = _Refresh(stores, open_client(stores.settings, log), log, ActionsReport(new_run_id(HOP)))
+    known = run.actions.of(symbols)
+    ordered = sorted(symbols, key=lambda symbol: min((at for _, at in known[symbol].fetched.values()), default=NEVER))
+    stores.ledger.start(HOP, run.report.run_id, symbols=list(symbols))
+    outcome = FAILED
+    try:
+        rest = run.by_endpoint(ordered, on_symbol) if endpoints else ordered
+        run.by_quotient(rest, on_symbol)
+        outcome = SUCCEEDED if not run.report.errors else PARTIAL if run.report.counts else FAILED
+    finally:
+        counts = {symbol: asdict(item) for symbol, item in run.report.counts.items()}
+        stores.ledger.finish(run.report.run_id, outcome, counts)
+    return run.report
+
+
+@dataclass
+class _Refresh:
+    """One refresh: its client, and what it has done so far."""
+
+    stores: Stores
+    client: TwelveDataClient
+    log: Log
+    report: ActionsReport
+
+    @property
+    def actions(self) -> Actions:
+        return Actions(self.stores.database)
+
+    def by_endpoint(self, symbols: Sequence[str], on_symbol: Callable[[str], None]) -> list[str]:
+        """Fetch symbols from the endpoints. Return those that the plan does not include, unless that is an error."""
+        may_derive = self.stores.settings.actions_source == "auto"
+        left = list(symbols)
+        beyond_plan: list[str] = []
+        while left:
+            symbol = left[0]
+            received: dict[Kind, Received] = {}
+            error: SymbolError | None = None
+            try:
+                for kind in KINDS:
+                    result = self.client.listing(symbol, kind, on_raw=self._keep)
+                    if isinstance(result, SymbolError):
+                        error = result
+                        break
+                    received[kind] = result
+            except NotInPlanError as refused:
+                if not may_derive:
+                    raise
+                self.log(f"splits are derived from daily bars, and dividends stay unknown: {refused}")
+                return [*beyond_plan, *left]
+            left.pop(0)
+            if error and may_derive and "plan" in error.message.lower():
+                beyond_plan.append(symbol)
+                continue
+            if error:
+                self.report.errors[symbol] = error
+            else:
+                now = utc_now()
+                read = {"split": splits, "dividend": dividends}
+                self._store(symbol, {kind: (read[kind](answer, now), answer) for kind, answer in received.items()}, now)
+            on_symbol(symbol)
+        return beyond_plan
+
+    def by_quotient(self, symbols: Sequence[str], on_symbol: Callable[[str], None]) -> None:
+        """Derive the splits of symbols from their daily bars, some symbols at a time."""
+        size = self.client.symbols_of_daily
+        for start in range(0, len(symbols), size):
+            batch = symbols[start : start + size]
+            raw = {item.symbol: item for item in self.client.daily(batch, "none", on_raw=self._keep)}
+            usable = [symbol for symbol in batch if isinstance(raw[symbol], Received)]
+            adjusted = self.client.daily(usable, "splits", on_raw=self._keep) if usable else iter(())
+            both = {item.symbol: item for item in adjusted}
+            for symbol in batch:
+                one, other = raw[symbol], both.get(symbol)
+                now = utc_now()
+                if isinstance(one, SymbolError):
+                    self.report.errors[symbol] = one
+                elif isinstance(other, SymbolError):
+                    self.report.errors[symbol] = other
+                elif other is not None:
+                    self._store(symbol, {"split": (derived_splits(one, other, now), one)}, now)
+                on_symbol(symbol)
+
+    def _store(self, symbol: str, found: dict[Kind, tuple[Found, Received]], now: datetime) -> None:
+        """Stage a symbol's actions, or record why its answer is not used. A file's action answers for its ex-date."""
+        imported = {
+            (item.kind, item.ex_date) for item in self.actions.of([symbol])[symbol].actions if item.source == "file"
+        }
+        problems = [
+            text for kind, (item, _) in found.items() for day, text in item.problems if (kind, day) not in imported
+        ]
+        if problems:
+            self.report.errors[symbol] = "; ".join(problems)
+            return
+        source: Source = "derived" if any(item.covers for item, _ in found.values()) else "endpoint"
+        answers = [
+            Answer(symbol, kind, item.actions, source, received.requested_at, now, item.covers)
+            for kind, (item, received) in found.items()
+        ]
+        self.report.counts[symbol] = self.actions.store(answers)
+        self.report.sources[symbol] = dict.fromkeys(found, source)
+
+    def _keep(self, raw: Any) -> None:
+        self.stores.staging.store_raw(raw, self.report.run_id)
+
+
+def raise_errors(report: ActionsReport) -> None:
+    """Raise an error if a symbol has no usable answer, or one that contradicts itself."""
+    if not report.errors:
+        return
+    errors = list(report.errors.values())
+    said = "; ".join(f"{symbol}: {_text(error).rstrip('.')}" for symbol, error in report.errors.items())
+    kept = f"{said}. Their actions stay as they were; {len(report.counts)} other symbols were stored."
+    if any(isinstance(error, str) for error in errors):
+        raise BarflowError(f"{kept} Import the right ones with `barflow actions import`, then run again.")
+    refused = [error for error in errors if isinstance(error, SymbolError) and error.is_final]
+    if not refused:
+        raise UnavailableError(f"{kept} Wait a minute, then run again.")
+    if any("plan" in error.message.lower() for error in refused):
+        raise VendorRefusedError(f"{kept} Choose symbols of your plan, then run again.")
+    raise BadInputError(f"{kept} Check the spelling, then run again.")
+
+
+def import_file(stores: Stores, path: Path) -> dict[str, Changes]:
+    """Stage the actions of a CSV file, and return what changed per symbol. A wrong row rejects the whole file.
+
+    An action of a file wins over Twelve Data's of the same ex-date. A ratio of 1 or an amount of 0 says that there was
+    none. Raises BadInputError that names the row.
+    """
+    now = utc_now()
+    by_key: dict[tuple[str, Kind], dict[date, Action]] = {}
+    for line, action in read_file(path, now):
+        days = by_key.setdefault((action.symbol, action.kind), {})
+        if days.setdefault(action.ex_date, action) != action:
+            raise BadInputError(f"{path} line {line}: another row has the same symbol, kind and ex_date. {UNCHANGED}")
+    by_symbol: dict[str, list[Answer]] = {}
+    for (symbol, kind), days in by_key.items():
+        by_symbol.setdefault(symbol, []).append(Answer(symbol, kind, [*days.values()], "file", now, now))
+    actions = Actions(stores.database)
+    return {symbol: actions.store(answers) for symbol, answers in by_symbol.items()}
+
+
+UNCHANGED = "Nothing was imported. Correct the file, then run the same command again."
+
+
+def read_file(path: Path, now: datetime) -> Iterator[tuple[int, Action]]:
+    """Yield each row of a CSV file with its line. Raise BadInputError for a file or row that is not valid."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            reader = csv.DictReader(text, strict=True)
+            if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
+                raise BadInputError(f"{path}: the first line lacks {', '.join(missing)}. {UNCHANGED}")
+            for number, row in enumerate(reader, 1):
+                if number > MAX_ROWS:
+                    raise BadInputError(f"{path}: more than {MAX_ROWS:,} rows. {UNCHANGED}")
+                yield reader.line_num, _action(row, now, f"{path} line {reader.line_num}")
+    except OSError as error:
+        raise BadInputError(f"{path}: {error.strerror}. Nothing was imported. Give a CSV file.") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadInputError(f"{path} is not a CSV file in UTF-8: {error}. {UNCHANGED}") from None
+
+
+def _action(row: dict[str, str | None], now: datetime, where: str) -> Action:
+    """Return the action of one row. Raise BadInputError that starts with ``where``."""
+    given = {name: (row.get(name) or "").strip() for name in COLUMNS}
+    kind, day = given["kind"], given["ex_date"]
+    try:
+        symbol = check_symbol(given["symbol"])
+        ex_date = date.fromisoformat(day)
+        if kind == "split" and not given["amount"]:
+            return Split(symbol, ex_date, _ratio(given["ratio"]), "file", now)
+        if kind == "dividend" and not given["ratio"]:
+            return Dividend(symbol, ex_date, _finite(given["amount"]), CURRENCY, "file", now)
+    except (ValueError, OverflowError, ZeroDivisionError, BadInputError) as error:
+        raise BadInputError(f"{where}: {str(error).rstrip('.')}. {UNCHANGED}") from None
+    raise BadInputError(f"{where}: a row is a split with a ratio, or a dividend with an amount. {UNCHANGED}")
+
+
+def _ratio(text: str) -> float:
+    """Return new shares for one old one, from a text such as ``10``, ``10:1`` or ``1.281``."""
+    new, colon, old = text.partition(":")
+    return _finite(new) / (_finite(old) if colon else 1.0)
+
+
+def _finite(text: str) -> float:
+    number = float(text) if text.isascii() and "_" not in text else math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"not a number: {text[:40]!a}")
+    return number
+
+
+def _text(error: SymbolError | str) -> str:
+    return error if isinstance(error, str) else error.message

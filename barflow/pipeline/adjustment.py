@@ -1,0 +1,54 @@
+"""The factors that adjust one symbol's bars of the archive, from its staged actions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from functools import cache
+
+from barflow.errors import BadInputError
+from barflow.lake.partitions import Lake
+from barflow.market.actions import Action, Adjust, Factors, factors
+from barflow.market.sessions import new_york, previous_session
+from barflow.pipeline.stores import Stores
+from barflow.staging.actions import Actions
+
+
+def factors_of(stores: Stores, lake: Lake, symbol: str, adjust: Adjust, first: date) -> tuple[Factors, list[Action]]:
+    """Return the factors for the sessions from ``first`` on, and the actions that they apply.
+
+    Prices are in the shares of today, by the market's clock. Raises BadInputError if the actions were never fetched,
+    and BarflowError if a dividend cannot be applied.
+    """
+    known = Actions(stores.database).of([symbol])[symbol]
+    if not known.has("split"):
+        raise BadInputError(
+            f"no splits of {symbol} were ever fetched. Nothing was written. Run `barflow actions refresh --symbols "
+            f"{symbol}`, or give them in a file to `barflow actions import`."
+        )
+    if adjust == "all" and not known.has("dividend"):
+        raise BadInputError(
+            f"no dividends of {symbol} were ever fetched: that needs a plan from Grow up. Nothing was written. Give "
+            "them in a file to `barflow actions import`, or use --adjust splits."
+        )
+    basis = new_york(stores.clock()).date()
+    kinds = ("split", "dividend") if adjust == "all" else ("split",)
+    applied = [item for item in known.actions if item.kind in kinds and first < item.ex_date <= basis]
+    return factors(applied, adjust, basis, _closes(lake, symbol)), applied
+
+
+def _closes(lake: Lake, symbol: str) -> Callable[[date], float | None]:
+    """Return the function from an ex-date to the raw close (dollars) of the session before, None without bars."""
+
+    @cache
+    def of_month(month: str) -> dict[date, float]:
+        bars = lake.read(symbol, month)
+        if bars is None:
+            return {}
+        return dict(zip(bars["session_date"].to_pylist(), bars["close"].to_pylist(), strict=True))
+
+    def close_before(day: date) -> float | None:
+        before = previous_session(day)
+        return of_month(before.month).get(before.session_date) if before else None
+
+    return close_before

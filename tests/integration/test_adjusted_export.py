@@ -1,0 +1,156 @@
+"""An export is adjusted by the staged actions. The archive stays byte for byte what it was."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pymongo.database import Database
+
+from barflow.cli.main import main
+from barflow.lake.partitions import Lake
+from barflow.market.actions import Dividend, Split
+from barflow.market.arrow import arrow_schema
+from barflow.staging.actions import Actions, Answer
+from barflow.staging.connection import Document
+
+LEARNED = datetime(2024, 7, 1, tzinfo=UTC)
+SPLIT, PAID = date(2024, 6, 10), date(2024, 6, 11)
+# NVDA around its split: the close of each session, and of two sessions in May.
+CLOSES = {date(2024, 5, 30): 1105.0, date(2024, 5, 31): 1096.3, date(2024, 6, 7): 1208.9, SPLIT: 121.8, PAID: 120.9}
+
+
+def bars(days: dict[date, float]) -> pa.Table:
+    rows = [
+        {
+            "ts": datetime(day.year, day.month, day.day, 13, 30 + 5 * number, tzinfo=UTC),
+            "session_date": day,
+            **{"open": close - 1, "high": close + 2, "low": close - 2, "close": close - (1 - number) * 0.5},
+            **{"volume": 101 + number, "revision": 0},
+        }
+        for day, close in days.items()
+        for number in range(2)
+    ]
+    return pa.Table.from_pylist(rows, arrow_schema())
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    made = Lake(str(tmp_path / "lake"))
+    for month in (5, 6):
+        made.replace("NVDA", f"2024-0{month}", bars({day: it for day, it in CLOSES.items() if day.month == month}))
+    return made
+
+
+def digests(lake: Lake) -> dict[str, str]:
+    files = (path for path in Path(lake.root).rglob("*") if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+Export = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def export(
+    lake: Lake,
+    tmp_path: Path,
+    database: Database[Document],
+    mongodb_uri: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[Export]:
+    """Yield the function that runs `barflow export … --to out.parquet`. In the end, the archive must be unchanged."""
+    monkeypatch.setenv("BARFLOW_MONGODB_URI", mongodb_uri)
+    monkeypatch.setenv("BARFLOW_MONGODB_DATABASE", database.name)
+    monkeypatch.setenv("BARFLOW_LAKE_URI", lake.root)
+    before = digests(lake)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        fixed = ("--symbol", "NVDA", "--start", "2024-05-31", "--end", "2024-06-11", "--force")
+        target = ("--to", str(tmp_path / "out.parquet"))
+        monkeypatch.setattr(sys, "argv", ["barflow", "export", *fixed, *target, *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    yield run
+    assert digests(lake) == before
+
+
+def stage(database: Database[Document], *, dividends: bool = True) -> None:
+    answers = [Answer("NVDA", "split", [Split("NVDA", SPLIT, 10.0, "endpoint", LEARNED)], "endpoint", LEARNED, LEARNED)]
+    if dividends:
+        # The first one is before the export: its close is in no file, and is not needed.
+        paid = [Dividend("NVDA", day, 0.4, "USD", "endpoint", LEARNED) for day in (date(2023, 3, 7), PAID)]
+        answers.append(Answer("NVDA", "dividend", paid, "endpoint", LEARNED, LEARNED))
+    Actions(database).store(answers)
+
+
+def closes(tmp_path: Path) -> list[float]:
+    table = pq.read_table(tmp_path / "out.parquet")
+    found: list[float] = table["close"].to_pylist()[1::2]
+    return found
+
+
+def test_adjusted_prices_follow_the_formulas_and_raw_ones_stay(
+    export: Export, database: Database[Document], tmp_path: Path, lake: Lake
+) -> None:
+    stage(database)
+    code, out, err = export()
+    assert (code, "adjusted for:" in out + err) == (0, False)
+    raw = pq.read_table(tmp_path / "out.parquet")
+    assert raw["close"].to_pylist()[1::2] == [1096.3, 1208.9, 121.8, 120.9]
+    assert raw["volume"].type == pa.int64()
+    code, out, err = export("--adjust", "splits")
+    assert code == 0
+    assert err.startswith("adjusted for: split 10 on 2024-06-10 (endpoint)\n")
+    assert closes(tmp_path) == pytest.approx([109.63, 120.89, 121.8, 120.9], rel=1e-12)
+    assert pq.read_table(tmp_path / "out.parquet")["volume"].to_pylist() == [1010, 1020, 1010, 1020, 101, 102, 101, 102]
+    assert export("--adjust", "all")[0] == 0
+    oracle = f"""
+        select symbol, ts, session_date,
+               {", ".join(f"{name} * scale / ratio as {name}" for name in ("open", "high", "low", "close"))},
+               volume * ratio as volume, revision
+        from (select *, case when session_date < '{SPLIT}' then 10.0 else 1.0 end as ratio,
+                     case when session_date < '{PAID}' then 1 - 0.4 / 121.8 else 1.0 end as scale
+              from read_parquet('{lake.root}/bars_5min/**/*.parquet', hive_partitioning = true)
+              where session_date between '2024-05-31' and '2024-06-11')
+        order by ts"""
+    difference = f"""
+        select count(*), max(greatest(abs(mine.close / theirs.close - 1), abs(mine.open / theirs.open - 1),
+                                      abs(mine.volume / theirs.volume - 1)))
+        from read_parquet('{tmp_path}/out.parquet') mine join ({oracle}) theirs using (symbol, ts)"""
+    count, worst = duckdb.sql(difference).fetchall()[0]
+    assert count == 8
+    assert worst < 1e-9
+
+
+def test_actions_that_were_never_fetched_are_asked_for(export: Export, database: Database[Document]) -> None:
+    code, _, err = export("--adjust", "splits")
+    assert (code, err.count("\n")) == (2, 1)
+    assert (
+        "no splits of NVDA were ever fetched. Nothing was written. Run `barflow actions refresh --symbols NVDA`" in err
+    )
+    stage(database, dividends=False)
+    assert export("--adjust", "splits")[0] == 0
+    code, _, err = export("--adjust", "all")
+    assert (code, "no dividends of NVDA were ever fetched: that needs a plan from Grow up" in err) == (2, True)
+    code, _, err = export("--adjust", "split")
+    assert (code, err) == (2, "error: --adjust split: choose none, splits, all\n")
+
+
+def test_a_dividend_without_the_close_before_it_is_named(export: Export, database: Database[Document]) -> None:
+    stage(database)
+    paid = [Dividend("NVDA", date(2024, 6, 13), 0.01, "USD", "file", LEARNED)]
+    Actions(database).store([Answer("NVDA", "dividend", paid, "file", LEARNED, LEARNED)])
+    code, _, err = export("--adjust", "all")
+    assert code == 1
+    assert "the dividend of 0.01 dollars on 2024-06-13 cannot be applied: the archive has no bars" in err
