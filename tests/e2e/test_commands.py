@@ -80,7 +80,8 @@ def test_sql_prints_csv_and_json_with_every_digit(
         ("commit; drop table market.bar_1d", "the query is wrong: cannot insert multiple commands"),
         ("selec 1", 'the query is wrong: syntax error at or near "selec"'),
         ("select * from market.bars", 'the query is wrong: relation "market.bars" does not exist'),
-        ("set role postgres", "the query returned no rows to show: give a SELECT"),
+        ("set role postgres", 'the query is wrong: permission denied to set role "postgres"'),
+        ("set timezone to 'UTC'", "the query returned no rows to show: give a SELECT"),
         ("", "the query returned no rows to show: give a SELECT"),
     ],
 )

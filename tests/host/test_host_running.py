@@ -111,7 +111,7 @@ def host(contract: RuntimeContract, postgres_dsn: str, tmp_path_factory: pytest.
     installed = FakeHost(
         tmp_path_factory.mktemp("host"),
         COMMANDS,
-        {**passed, "BARFLOW_ENV": contract.env, "PGHOST": postgres_dsn.split("host=")[1]},
+        {**passed, "BARFLOW_ENV": contract.env, "PGHOST": psycopg.conninfo.conninfo_to_dict(postgres_dsn)["host"]},
     )
     systemctl = installed.folder / "bin/systemctl"
     systemctl.unlink()

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
@@ -82,7 +83,7 @@ def opened() -> Iterator[Opened]:
         try:
             with Services(state, log.append) as services:
                 yield Opened(services, log, victim)
-            shutil.rmtree(services.warehouse_dsn.split("host=")[1])
+            shutil.rmtree(conninfo_to_dict(services.warehouse_dsn)["host"])
         finally:
             sockets.unlink()
 
@@ -256,7 +257,7 @@ def test_a_new_state_is_closed_from_the_start(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root can become another user")
 def test_another_user_can_read_nothing_and_connect_to_no_database(opened: Opened) -> None:
-    state, sockets = opened.services.state.path, opened.services.warehouse_dsn.split("host=")[1]
+    state, sockets = opened.services.state.path, conninfo_to_dict(opened.services.warehouse_dsn)["host"]
     for path in (state / "mongo", state / "mongo.password", state / "services.json", state / "lake", Path(sockets)):
         seen = subprocess.run(["ls", str(path)], user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True)
         assert b"Permission denied" in seen.stderr, path
@@ -283,7 +284,7 @@ def test_the_socket_folder_is_new_where_its_path_is_a_link(opened: Opened) -> No
     assert owner_of(opened.victim) == os.geteuid()
     assert mode_of(opened.victim) == 0o755
     assert [*opened.victim.iterdir()] == []
-    used = opened.services.warehouse_dsn.split("host=")[1]
+    used = conninfo_to_dict(opened.services.warehouse_dsn)["host"]
     assert any(
         line.endswith(f"another user of this machine owns it: PostgreSQL uses {used} instead") for line in opened.log
     )

@@ -43,15 +43,14 @@ def own_mongo(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None], Callabl
     servers: list[subprocess.Popen[bytes]] = []
     port = free_port()
 
-    def start() -> None:
+    def start() -> str:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(mongo, "free_port", lambda: port)
-            mongo.start_mongo(tmp_path, lambda server, _: servers.append(server), print)
+            return mongo.start_mongo(tmp_path, lambda server, _: servers.append(server), print)
 
     def kill() -> None:
         servers[-1].kill()
         servers[-1].wait()
 
-    start()
-    yield f"mongodb://127.0.0.1:{port}/", kill, start
+    yield start(), kill, start
     kill()

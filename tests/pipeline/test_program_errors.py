@@ -18,8 +18,8 @@ CLOSED_PORT = "127.0.0.1:1"
     ("settings", "arguments", "code", "message"),
     [
         ({"BARFLOW_LAKE_URI": ""}, (), 2, "BARFLOW_LAKE_URI is not set. Export it, or pass"),
-        ({"BARFLOW_LAKE_URI": "ftp://host/lake"}, (), 2, "Give a folder or s3://bucket/prefix."),
-        ({}, ("--lake", "nonsense://x"), 2, "Give a folder or s3://bucket/prefix."),
+        ({"BARFLOW_LAKE_URI": "ftp://host/lake"}, (), 2, "must be a folder or s3://bucket/prefix"),
+        ({}, ("--lake", "nonsense://x"), 2, "must be a folder or s3://bucket/prefix"),
         ({"BARFLOW_LEASE_SECONDS": "soon"}, (), 2, "settings are wrong: BARFLOW_LEASE_SECONDS"),
         ({}, ("--symbols", " , "), 2, "no symbols given: name at least one"),
         ({}, ("--symbols", "AA PL"), 2, "'AA PL' is not a symbol"),
