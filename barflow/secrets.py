@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-from pydantic import SecretStr
 
 from barflow.errors import BadInputError, UnavailableError, aws_error_code
 from barflow.text import clean
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr  # the migration function's bundle has no pydantic
 
 SCHEME = "secretsmanager:"
 DSN = "dsn"

@@ -60,7 +60,7 @@ def test_a_socket_gets_a_folder_that_a_dsn_can_name(name: str, tmp_path: Path, m
     temporary = tmp_path / name
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    made = _socket_folder(tmp_path, None)
+    made = _socket_folder(tmp_path, None, print)
     try:
         assert made.parent == SHORT_FOLDER
         assert PLAIN_FOLDER.fullmatch(str(made))
