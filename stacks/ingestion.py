@@ -24,7 +24,7 @@ from stacks.platform import Platform
 
 NEW_YORK = cdk.TimeZone.of("America/New_York")
 # Settings that a tick does not read.
-OF_OTHER_HOPS = ("BARFLOW_WAREHOUSE_DSN", "BARFLOW_LAKE_URI", "BARFLOW_STAGING_DAYS")
+OF_OTHER_HOPS = ("BARFLOW_WAREHOUSE_DSN", "BARFLOW_LAKE_URI", "BARFLOW_STAGING_DAYS", "BARFLOW_REJECTED_DAYS")
 LAST_MINUTE = 10  # after 16:00: the last tick, which takes the closing bars
 
 

@@ -113,7 +113,7 @@ def test_the_function_gets_exactly_the_settings_that_a_tick_reads(dev_deployment
     # These have the same default in every deployment.
     read -= {"mongodb_database", "batch_size", "alerts_file"}
     # The channels of alerts read these.
-    read |= {"sns_topic_arn", "slack_token", "slack_channel"}
+    read |= {"sns_topic_arn", "slack_token", "slack_channel", "slack_digest_above"}
     given = dev_deployment.only("Ingestion", "AWS::Lambda::Function")["Environment"]["Variables"]
     assert set(given) == {variable(field) for field in read}
 
