@@ -266,8 +266,7 @@ def refreshed(held: Mapping[str, Values]) -> dict[str, Values]:
         "regions": published_regions(),
     }
     return {
-        name: dict(held[name]) if held[name].get("read_in") else dict(held[name]) | values
-        for name, values in published.items()
+        name: dict(values) | ({} if values.get("read_in") else published.get(name, {})) for name, values in held.items()
     }
 
 
