@@ -35,5 +35,5 @@ def test_empty_values_are_no_values(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_wrong_value_is_rejected(monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(BadInputError, match=f"settings are wrong: {name}: .*{problem}"):
+    with pytest.raises(BadInputError, match=f"settings are wrong: {name} {problem}"):
         load_settings()

@@ -234,4 +234,5 @@ def test_every_kind_of_error_has_the_exit_code_of_the_contract() -> None:
         "BadInputError": 2,
         "VendorRefusedError": 3,
         "DayIsSpentError": 3,
+        "NotInPlanError": 3,
     }
