@@ -75,7 +75,7 @@ def test_the_error_of_a_pooler_names_it(warehouse_dsn: str) -> None:
 
 def test_the_options_of_a_mongodb_uri_are_kept(mongodb_uri: str, database: Database[Document]) -> None:
     opened = connect_mongo(
-        f"{mongodb_uri}?retrywrites=false&SocketTimeoutMS=7000&serverSelectionTimeoutMS=900&appName=desk&tz_aware=false",
+        f"{mongodb_uri}&retrywrites=false&SocketTimeoutMS=7000&serverSelectionTimeoutMS=900&appName=desk&tz_aware=false",
         database.name,
     )
     with opened.client as client:
