@@ -133,7 +133,7 @@ print("modules", given.get("--additional-python-modules"))
 
 @pytest.fixture
 def load(aws: Aws) -> Job:
-    """A job that reads the property of its workflow run, as its own role; the role ``starter`` may start the workflow."""
+    """A job that reads the property of its workflow run. The role ``starter`` may start the workflow."""
     workflow = f"arn:aws:glue:{REGION}:{ACCOUNT}:workflow/load"
     script = aws.put("glue/property.py", PROPERTY_SCRIPT)
     objects = allow(["s3:GetObject", "s3:ListBucket"])

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +23,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from barflow.errors import BarflowError
+from barflow.warehouse import connection as connection_module
 from barflow.warehouse.users import AIRFLOW, LOADER, READER, SANDBOX
 
 ROOT = Path(__file__).parents[2]
@@ -229,15 +230,14 @@ def test_the_loader_of_an_earlier_release_cannot_run_code_as_the_owner(
         function.handler({}, None)
     plant_schema_of_the_owner(server)
     found: list[Any] = []
-    connect = psycopg.connect
+    set_session = connection_module.set_session
 
-    def recorded(*where: Any, **how: Any) -> psycopg.Connection[Any]:
-        with connect(*where, **how) as session:
-            found.append(session.execute("show search_path").fetchone())
-        return connect(*where, **how)
+    def recorded(session: psycopg.Connection[Any], settings: Mapping[str, str]) -> None:
+        set_session(session, settings)
+        found.append(session.execute("show search_path").fetchone())
 
     with monkeypatch.context() as patch:
-        patch.setattr(psycopg, "connect", recorded)
+        patch.setattr(connection_module, "set_session", recorded)
         assert function.handler({}, None) == {"applied": ["0005_load_schema", "0006_float_noise"]}
     assert {*found} == {("pg_catalog",)}, "a connection of the owner can find names in another schema"
     assert server.names(f"select by_whom from {OWNER}.ran") == set()
