@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from barflow.cli.common import Env, Json, log, out, print_json
+from barflow.cli.checks import report_checks
+from barflow.cli.common import Env, Json, log, out
 from barflow.cli.rooms import command_app
 from barflow.errors import BadInputError
 
@@ -68,19 +70,9 @@ def check_account(
     except ConfigError as error:
         raise BadInputError(str(error)) from None
     first, account = find_account(settings.account, settings.region)
-    found = [first]
-    if not as_json:
-        _show(first)
-    for check in _checks(settings, account, assembly) if account else ():
-        found.append(check)
-        if not as_json:
-            _show(check)
-    failed = sum(not check.ok for check in found)
-    if as_json:
-        print_json({"ok": not failed, "checks": [check.to_json() for check in found]})
-    elif failed:
-        log(f"{failed} of {len(found)} checks failed. Nothing was changed. Fix them, then run this command again.")
-    raise typer.Exit(1 if failed else 0)
+    checks = chain([first], _checks(settings, account, assembly) if account else ())
+    advice = ". Nothing was changed. Fix them, then run this command again."
+    report_checks(checks, _show, as_json=as_json, advice=advice)
 
 
 def _checks(settings: Environment, account: Account, assembly: Path | None) -> Iterator[Check]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from barflow.cli.common import Json, State, log, print_json
+from barflow.cli.checks import report_checks
+from barflow.cli.common import Json, State
 from barflow.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -34,17 +35,8 @@ def doctor(
         embedded = bool(embedded_stores())
     except BadInputError:
         embedded = False
-    found = []
-    for check in run(state or Path(".barflow"), utc_now, vendor=vendor, embedded=embedded):
-        found.append(check)
-        if not as_json:
-            _show(check)
-    failed = sum(not check.ok for check in found)
-    if as_json:
-        print_json({"ok": not failed, "checks": [check.to_json() for check in found]})
-    elif failed:
-        log(f"{failed} of {len(found)} checks failed")
-    raise typer.Exit(1 if failed else 0)
+    checks = run(state or Path(".barflow"), utc_now, vendor=vendor, embedded=embedded)
+    report_checks(checks, _show, as_json=as_json)
 
 
 def _show(check: Check) -> None:
