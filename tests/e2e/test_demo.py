@@ -18,6 +18,7 @@ from local.embedded import embedded
 from local.state import State
 from local.synthetic import SyntheticBars
 
+CASES = Path(__file__).parents[1] / "cases"
 TWO = ("--symbols", "AAPL,BRK.B", "--days", "3")
 
 
@@ -224,3 +225,14 @@ def test_a_database_that_does_not_answer_is_named(
     assert (failed.code, failed.error.startswith(message)) == (1, True)
     assert f"Check {setting} and that the server answers, then run the same command again." in failed.error
     assert "s3cr3t" not in failed.err
+
+
+def test_a_replay_takes_every_session_unless_days_are_chosen_and_says_what_it_leaves_out(folder: Path) -> None:
+    replay = ("demo", "--json", "--replay", CASES / "more_than_20_sessions.csv", "--state", folder / "state")
+    some = in_process(*replay, "--days", "5")
+    assert (some.code, some.object["left_out"], some.object["balanced"]) == (0, {"AAPL": 72}, True)
+    assert some.object["symbols"]["AAPL"]["stored"] == 10
+    whole = in_process(*replay)
+    assert (whole.code, whole.object["left_out"], whole.object["balanced"]) == (0, {}, True)
+    counts = whole.object["symbols"]["AAPL"]
+    assert (counts["received"], counts["unchanged"], counts["parquet_rows"], counts["bar_1d"]) == (82, 10, 82, 41)
