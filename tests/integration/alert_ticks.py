@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
 from pydantic import SecretStr
 from pymongo.database import Database
 
-from barflow.alerts.channels import Channel, SlackChannel
+from barflow.alerts.channels import Channel, Receipts, SlackChannel
 from barflow.alerts.delivery import Delivery
+from barflow.alerts.message import Message
 from barflow.alerts.outbox import AlertStates, Outbox, PendingEvaluations
 from barflow.alerts.rules import RuleBook, parse_rules
 from barflow.alerts.tick import Alerts
@@ -26,6 +27,10 @@ from emulators.slack.server import TOKEN
 
 DAY = date(2025, 7, 30)
 NO_SLACK = "http://127.0.0.1:1/api/"
+# The closes of a session by slot: flat, and then through 101 dollars.
+FLAT = {0: 100.0, 1: 100.0}
+FIRING = {**FLAT, 2: 102.0}
+SYMBOLS = [f"S{number:02}" for number in range(40)]
 LEVEL = {"id": "level_101", "kind": "level", "level": 101.0, "direction": "up", "cool_down_minutes": 0}
 Closes = Mapping[int, float] | Sequence[float]
 Result = Answer | SymbolError | BaseException
@@ -134,3 +139,18 @@ def die_at(method: str, when: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     setattr(owners[owner], name, dying)
+
+
+class FakeChannel:
+    """A channel that accepts everything and records it."""
+
+    name = "sns"
+    digest_above = None
+
+    def __init__(self) -> None:
+        self.accepted: list[str] = []
+
+    def send(self, messages: Sequence[Message]) -> Iterator[Receipts]:
+        for message in messages:
+            self.accepted.append(message.id)
+            yield {message.id: None}

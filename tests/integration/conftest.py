@@ -23,6 +23,7 @@ from barflow.operations.preflight.needs import Needs
 from barflow.operations.preflight.run import answers, questions
 from emulators.aws import account_apis
 from emulators.aws.account import ACCOUNT, REGION, client_variables
+from emulators.slack.server import SlackEmulator
 from emulators.twelvedata.bar_source import BarSource
 from emulators.twelvedata.server import TwelveDataEmulator
 
@@ -84,3 +85,10 @@ def ask(aws: Callable[[str], Any]) -> Ask:
         return {check.name: check for check in found}
 
     return asked
+
+
+@pytest.fixture
+def slack_server() -> Iterator[SlackEmulator]:
+    """Yield a Slack emulator of this test."""
+    with SlackEmulator() as running:
+        yield running

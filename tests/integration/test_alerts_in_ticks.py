@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
 import alert_ticks
 import pytest
-from alert_ticks import LEVEL, answer, at, hop, ids, make_due, rules, slack
+from alert_ticks import FIRING, FLAT, LEVEL, SYMBOLS, FakeChannel, answer, at, hop, ids, make_due, rules, slack
 from processes import Waiting, run, run_killed, start
 from pymongo.database import Database
 from ticks import everything
 
 from barflow.alerts import delivery as alert_delivery
-from barflow.alerts.channels import Receipts
 from barflow.alerts.evaluate import NEWS_SESSIONS
 from barflow.alerts.message import Message
 from barflow.alerts.outbox import AlertStates, Outbox, PendingEvaluations
@@ -31,14 +30,6 @@ from emulators.slack.server import TOKEN, Fault, SlackEmulator
 
 Mongo = Database[Document]
 FIRED = "level_101|AAPL|2025-07-30T13:40:00Z"
-FLAT = {0: 100.0, 1: 100.0}
-FIRING = {**FLAT, 2: 102.0}
-
-
-@pytest.fixture
-def slack_server() -> Iterator[SlackEmulator]:
-    with SlackEmulator() as running:
-        yield running
 
 
 def ready(uri: str, database: Mongo, **settings: Any) -> Waiting:
@@ -169,9 +160,6 @@ def test_a_pending_evaluation_is_removed_once_its_run_must_be_dead(database: Mon
     assert database["alert_pending"].count_documents({}) == 0
 
 
-SYMBOLS = [f"S{number:02}" for number in range(40)]
-
-
 def test_two_ticks_at_once_send_one_alert_per_event(
     database: Mongo, mongodb_uri: str, slack_server: SlackEmulator
 ) -> None:
@@ -290,21 +278,6 @@ def test_a_tick_that_is_overtaken_evaluates_again(database: Mongo, monkeypatch: 
     assert state.fired == {"level_101": at(2)}
 
 
-class FakeChannel:
-    """A channel that accepts everything and records it."""
-
-    name = "sns"
-    digest_above = None
-
-    def __init__(self) -> None:
-        self.accepted: list[str] = []
-
-    def send(self, messages: Sequence[Message]) -> Iterator[Receipts]:
-        for message in messages:
-            self.accepted.append(message.id)
-            yield {message.id: None}
-
-
 def test_a_channel_gets_an_alert_once_although_another_channel_is_down(
     database: Mongo, slack_server: SlackEmulator
 ) -> None:
@@ -318,78 +291,6 @@ def test_a_channel_gets_an_alert_once_although_another_channel_is_down(
     assert len(slack_server.posts) == 1
     [sent] = database["alerts"].find()
     assert {name: state["attempts"] for name, state in sent["channels"].items()} == {"sns": 1, "slack": 3, "sse": 1}
-
-
-def test_a_storm_is_one_digest_in_slack_and_each_alert_on_its_own_for_bots(
-    database: Mongo, slack_server: SlackEmulator
-) -> None:
-    names = [f"S{number}" for number in range(500)]
-    bots = FakeChannel()
-    channels = [slack(slack_server.url), bots]
-    fired = [answer(symbol, FIRING, at(3)) for symbol in names]
-    hop(database, *fired, now=at(3), channels=channels).tick(names)
-    assert sorted(bots.accepted) == ids(database)
-    assert len(bots.accepted) == len(set(bots.accepted)) == 500
-    [post] = slack_server.posts
-    assert post["text"].startswith(":warning: *500 alerts at once*: `level_101` 500\n")
-    assert post["text"].count("\n") == 6
-    for sent in database["alerts"].find():
-        assert {name: state["attempts"] for name, state in sent["channels"].items()} == {"sns": 1, "slack": 1, "sse": 1}
-        assert all(state["delivered_at"] for state in sent["channels"].values())
-        assert "due_at" not in sent
-
-
-def test_the_alerts_of_a_storm_that_slack_refuses_wait_and_are_one_digest_later(
-    database: Mongo, slack_server: SlackEmulator
-) -> None:
-    slack_server.fault = Fault("channel_not_found", times=1)
-    names = SYMBOLS[:11]
-    hop(
-        database, *[answer(symbol, FIRING, at(3)) for symbol in names], now=at(3), channels=[slack(slack_server.url)]
-    ).tick(names)
-    assert slack_server.posts == []
-    assert len(Outbox(database).find(undelivered=True)) == 11
-    make_due(database)
-    hop(database, now=at(3), channels=[slack(slack_server.url)]).tick(names)
-    assert [post["text"].split("*")[1] for post in slack_server.posts] == ["11 alerts at once"]
-    assert Outbox(database).find(undelivered=True) == []
-
-
-def test_alerts_up_to_the_limit_are_posted_one_by_one(database: Mongo, slack_server: SlackEmulator) -> None:
-    names = SYMBOLS[:10]
-    hop(
-        database, *[answer(symbol, FIRING, at(3)) for symbol in names], now=at(3), channels=[slack(slack_server.url)]
-    ).tick(names)
-    assert len(slack_server.posts) == 10
-
-
-def test_a_feed_that_is_down_is_one_alert_of_the_feed(database: Mongo) -> None:
-    book = rules({"id": "stale", "kind": "silence", "minutes": 20})
-    names = SYMBOLS[:5]
-    hop(database, *[answer(symbol, FLAT, at(2)) for symbol in names], now=at(2), book=book).tick(names)
-    for slot in (6, 7, 9):  # a later tick, and a failed one, find the same id
-        answers = [answer(symbol, FLAT, at(slot)) for symbol in names]
-        if slot == 7:
-            broken = hop(database, UnavailableError("Twelve Data does not answer"), now=at(slot), book=book)
-            with pytest.raises(UnavailableError, match="does not answer"):
-                broken.tick(names)
-        else:
-            hop(database, *answers, now=at(slot), book=book).tick(names)
-    assert ids(database) == ["stale|*|2025-07-30T13:40:00Z"]
-    [alert] = database["alerts"].find()
-    message = Message.model_validate(alert["message"])
-    assert (message.symbol, message.price) == ("*", None)
-    assert message.text == "the feed has had no bar of most symbols for 20 min of the open session"
-
-
-def test_a_silence_of_few_symbols_is_an_alert_of_each(database: Mongo) -> None:
-    book = rules({"id": "stale", "kind": "silence", "minutes": 20})
-    names = SYMBOLS[:5]
-    hop(database, *[answer(symbol, FLAT, at(2)) for symbol in names], now=at(2), book=book).tick(names)
-    alive = [answer(symbol, [100.0] * 6, at(6)) for symbol in names[:3]]
-    quiet = [answer(symbol, FLAT, at(6)) for symbol in names[3:]]
-    hop(database, *alive, *quiet, now=at(6), book=book).tick(names)
-    assert ids(database) == sorted(f"stale|{symbol}|2025-07-30T13:40:00Z" for symbol in names[3:])
 
 
 def test_one_tick_sends_more_alerts_than_fit_in_one_claim(database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
