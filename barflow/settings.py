@@ -42,10 +42,20 @@ class Settings(BaseSettings):
     credits_per_day: int | None = Field(800, ge=1, description="API credits per day of the plan; empty: no daily limit")
     batch_size: int = Field(8, ge=1, le=120, description="symbols per request, at most the credits per minute")
 
+    tick_minutes: int = Field(
+        5, ge=1, description="minutes between the ticks of a session; other requests leave these ticks their credits"
+    )
+
     actions_source: Literal["auto", "endpoint", "derived", "none"] = Field(
         "auto",
         description="where splits and dividends come from: endpoint (plans from Grow up), derived (splits from daily "
         "bars), auto (the endpoint if the plan has it, else derived) or none",
+    )
+    vendor_day_bps: float = Field(
+        50, gt=0, description="basis points by which a price of a session may differ from Twelve Data's daily bar"
+    )
+    vendor_day_volume_pct: float = Field(
+        30, gt=0, description="per cent by which the volume of a session may differ from Twelve Data's daily bar"
     )
 
     mongodb_uri: SecretStr | None = Field(None, description="the MongoDB server")
