@@ -1,4 +1,4 @@
-"""Ingestion: the function that runs a tick, its schedule, and the queue of failed ticks.
+"""Ingestion: the function that runs ticks and asks for corporate actions, its schedules, and the queue of failures.
 
 The function gets its settings as environment variables, not from the SSM parameter. They are deployed together with its
 code, and a change of them restarts it. With ``host`` as the runner, Airflow's host runs the ticks.
