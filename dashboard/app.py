@@ -22,6 +22,8 @@ from barflow import __version__
 from barflow.errors import BadInputError, BarflowError
 from barflow.lake.partitions import Lake
 from barflow.market.sessions import utc_now
+from barflow.market.vendor_days import Thresholds
+from barflow.settings import MOST_BPS, MOST_VOLUME_PCT
 from barflow.staging.connection import Document
 from barflow.symbols import MAX_LENGTH, PATTERN
 from dashboard import watch
@@ -66,10 +68,10 @@ class Reads:
     """The reads behind the API, from both stores at the market's clock (UTC)."""
 
     def __init__(
-        self, mongodb: Database[Document], warehouse_dsn: str, lake: Lake | None, clock: Callable[[], datetime]
+        self, mongodb: Database[Document], warehouse: Warehouse, lake: Lake | None, clock: Callable[[], datetime]
     ) -> None:
         self.lake, self.clock = lake, clock
-        self.staged, self.warehouse = Staged(mongodb), Warehouse(warehouse_dsn)
+        self.staged, self.warehouse = Staged(mongodb), warehouse
 
     def symbols(self) -> list[str]:
         """Return every loaded or recently staged symbol, sorted."""
@@ -111,15 +113,17 @@ def create_app(
     url: str | None = None,
     clock: Callable[[], datetime] = utc_now,
     poll_seconds: float = POLL_SECONDS,
+    thresholds: Thresholds = (MOST_BPS, MOST_VOLUME_PCT),
 ) -> FastAPI:
     """Return the page's application on two stores.
 
     Without a ``token`` no login is required, and only requests for this host's loopback names are answered. ``url`` is
-    the URL at which visitors open the page. ``clock`` returns the market's time (UTC). Only the newest manifest of the
+    the URL at which visitors open the page. ``clock`` returns the market's time (UTC). ``thresholds`` are by how much a
+    session may differ from the vendor's own day. Only the newest manifest of the
     ``lake`` is read. Raises BadInputError if the chart library is not installed.
     """
     charts = _chart_library()
-    reads = Reads(mongodb, warehouse_dsn, lake, clock)
+    reads = Reads(mongodb, Warehouse(warehouse_dsn, thresholds), lake, clock)
     live = Live(reads.staged, reads.symbols, reads.rows, clock, poll_seconds)
     logins = Logins(token, live.end)
 

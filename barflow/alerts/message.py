@@ -20,7 +20,7 @@ from barflow.alerts.rules import (
     SilenceRule,
     VolumeRule,
 )
-from barflow.market.validation import possible_split
+from barflow.market.actions import ratio_text, suspected_ratio
 
 
 class Message(BaseModel):
@@ -82,8 +82,8 @@ def describe(event: Event) -> str:
         case MoveRule():
             return f"{symbol} {rose} {abs(event.value):.2f} % within {rule.minutes} min, from {against} to {at}"
         case GapRule():
-            split = possible_split(1 + event.value / 100)
-            note = f"; that looks like a {split} split" if split else ""
+            split = suspected_ratio(1.0, 1 + event.value / 100)
+            note = f"; that looks like a {ratio_text(split)} split" if split else ""
             return f"{symbol} opened {abs(event.value):.2f} % {above} the previous close of {against}{note}"
         case VolumeRule():
             usual = f"{event.reference or 0:,.0f} shares"
