@@ -112,6 +112,14 @@ Action = Split | Dividend
 
 
 @dataclass(frozen=True)
+class Version:
+    """One version of an action. ``known_until`` (UTC) is None while it is the current one."""
+
+    action: Action
+    known_until: datetime | None = None
+
+
+@dataclass(frozen=True)
 class Factor:
     """What adjusts the bars of one session: a price is multiplied by ``price``, a volume by ``volume``."""
 
