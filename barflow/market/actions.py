@@ -37,6 +37,9 @@ MAX_AMOUNT = 1e6
 # split of 5 for 4 is not among them, because a fall of 20 % is more often a true one.
 COMMON_RATIOS = (1.5, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 100)
 TRUE_GAP = 0.07
+# A ratio is written as whole shares for up to so many old ones, if it is that near to them.
+MAX_SHARES = 50
+LABEL_TOLERANCE = 2e-5
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,14 @@ class Split:
         """Return the ratio."""
         return self.ratio
 
+    @property
+    def label(self) -> str:
+        """Return the split in words, such as ``10-for-1 split`` or ``1.281-for-1 split``."""
+        share = Fraction(self.ratio).limit_denominator(MAX_SHARES)
+        is_near = abs(share / Fraction(self.ratio) - 1) < LABEL_TOLERANCE
+        numbers = f"{share.numerator}-for-{share.denominator}" if is_near else f"{self.ratio:g}-for-1"
+        return f"{numbers} {'split' if self.ratio >= 1 else 'reverse split'}"
+
 
 @dataclass(frozen=True)
 class Dividend:
@@ -95,6 +106,11 @@ class Dividend:
     def value(self) -> float:
         """Return the amount."""
         return self.amount
+
+    @property
+    def label(self) -> str:
+        """Return the dividend in words, such as ``dividend of 0.25 dollars``."""
+        return f"dividend of {self.amount:g} dollars"
 
 
 Action = Split | Dividend

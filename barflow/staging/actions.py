@@ -148,7 +148,10 @@ class Actions:
         with mongo_errors("read the corporate actions"):
             for document in self.collection.find(query, sort=[("_id", 1)]):
                 yield Changed(
-                    document["_id"], document["version"], document["updated_at"], tuple(_known(document).versions)
+                    document["_id"],
+                    document["version"],
+                    document["updated_at"],
+                    tuple(known_of(document).versions),
                 )
 
     def counts(self) -> dict[str, int]:
@@ -161,7 +164,7 @@ class Actions:
         """Return what is known of each of the symbols, or of every symbol that is stored."""
         query: Document = {} if symbols is None else {"_id": {"$in": list(symbols)}}
         with mongo_errors("read the corporate actions"):
-            found = {document["_id"]: _known(document) for document in self.collection.find(query, sort=[("_id", 1)])}
+            found = {document["_id"]: known_of(document) for document in self.collection.find(query, sort=[("_id", 1)])}
         return found if symbols is None else {symbol: found.get(symbol, Known()) for symbol in symbols}
 
     def store(self, answers: Sequence[Answer]) -> Changes:
@@ -194,7 +197,7 @@ class Actions:
 
 def _after(document: Document, answers: Sequence[Answer]) -> tuple[Document, Changes]:
     """Return the document after some answers, and what they changed."""
-    known = _known(document)
+    known = known_of(document)
     versions, fetched, total = known.versions, dict(known.fetched), Changes()
     for answer in answers:
         if answer.kind in fetched and answer.source != "file" and answer.requested_at < fetched[answer.kind][1]:
@@ -224,7 +227,8 @@ def _to_document(version: Version) -> Document:
     }
 
 
-def _known(document: Document) -> Known:
+def known_of(document: Document) -> Known:
+    """Return what a stored document knows of its symbol. Raise KeyError, TypeError or ValueError for another one."""
     symbol = document["_id"]
     versions = []
     for item in document.get("actions", ()):
