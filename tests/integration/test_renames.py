@@ -12,14 +12,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pymongo.database import Database
+from ticks import ingest
+from twelvedata_calls import CLOCK
 
 from barflow.cli.main import main
+from barflow.errors import BadInputError
 from barflow.lake.partitions import Lake
 from barflow.market.actions import Dividend, Split
 from barflow.market.arrow import arrow_schema
 from barflow.market.sessions import session
+from barflow.operations.ticks import run_tick, session_staleness
+from barflow.pipeline import backfill
+from barflow.pipeline.actions import import_file
+from barflow.pipeline.backfill import Skipped
+from barflow.pipeline.stores import Stores
+from barflow.settings import load_settings
 from barflow.staging.actions import Actions, Answer
 from barflow.staging.connection import Document
+from barflow.staging.quarantine import Quarantine
+from emulators.twelvedata.server import TwelveDataEmulator
 
 LEARNED = datetime(2022, 7, 1, tzinfo=UTC)
 MAY31, JUN7, JUN8, JUN9, JUN10 = (date(2022, 5, 31), *(date(2022, 6, day) for day in (7, 8, 9, 10)))
@@ -138,3 +149,136 @@ class TestExport:
         factor = 1 - 1.95 / 195.5 if adjust == "all" else 1.0  # FB's close of June 7
         expected = [193.0 / 2 * factor, 195.0 / 2 * factor, 196.5 / 2, 184.0, 175.0]
         assert found["open"].to_pylist()[::2] == pytest.approx(expected)
+
+
+# AAPL was OLD until June 30, 2025. GONE was delisted on the same day. The emulator's clock is at July 2.
+TEXT = """
+[[instrument]]
+symbol = "AAPL"
+former = [{ symbol = "OLD", last_day = 2025-06-30 }]
+[[instrument]]
+symbol = "GONE"
+first_session = 2025-06-05
+last_session = 2025-06-30
+"""
+JUN27, JUN30, JUL1, JUL2 = date(2025, 6, 27), date(2025, 6, 30), date(2025, 7, 1), date(2025, 7, 2)
+
+
+@pytest.fixture
+def stores(
+    market: TwelveDataEmulator, database: Database[Document], mongodb_uri: str, tmp_path: Path
+) -> Callable[..., Stores]:
+    """Return the function that opens the stores with these instruments."""
+    file = tmp_path / "renamed.toml"
+    file.write_text(TEXT)
+
+    def start(**options: object) -> Stores:
+        settings = load_settings(
+            mongodb_uri=mongodb_uri, mongodb_database=database.name, twelvedata_url=market.url,
+            twelvedata_api_key="emulator-key", credits_per_minute=1000, credits_per_day=None, instruments_file=file,
+            **options,
+        )  # fmt: skip
+        return Stores(settings, clock=CLOCK)
+
+    return start
+
+
+def arrive_as_old(market: TwelveDataEmulator, database: Database[Document], *days: date) -> None:
+    """Stage sessions that arrived under OLD: before the rename, the vendor knew no other name."""
+    for day in days:
+        traded = session(day)
+        assert traded
+        ingest(market, database).tick(["OLD"], window=(traded.opens, traded.slots[-1]))
+    market.requests.clear()
+
+
+def sessions_of(database: Database[Document], symbol: str) -> list[str]:
+    return [item["session_date"] for item in database["bars"].find({"symbol": symbol}, sort=[("session_date", 1)])]
+
+
+def asked(market: TwelveDataEmulator) -> set[str]:
+    return {symbol for call in market.requests for symbol in call.symbols}
+
+
+class TestTicks:
+    def test_a_new_name_continues_where_the_former_one_ended(
+        self, stores: Callable[..., Stores], market: TwelveDataEmulator, database: Database[Document]
+    ) -> None:
+        arrive_as_old(market, database, JUN27, JUN30)
+        before = [*database["bars"].find({"symbol": "OLD"}, sort=[("_id", 1)])]
+        report = run_tick(stores(), ("OLD", "AAPL"), print, lambda _: None)
+        assert asked(market) == {"AAPL"}
+        assert report.notes["OLD"] == ["asked for as AAPL, its symbol since 2025-07-01"]
+        # The revision window of two sessions, and not the history of twenty.
+        assert sessions_of(database, "AAPL") == ["2025-06-26", "2025-06-27", "2025-06-30", "2025-07-01", "2025-07-02"]
+        assert [*database["bars"].find({"symbol": "OLD"}, sort=[("_id", 1)])] == before
+
+    def test_a_delisted_share_is_not_asked_for_and_is_not_late(
+        self, stores: Callable[..., Stores], market: TwelveDataEmulator, database: Database[Document]
+    ) -> None:
+        opened, metrics = stores(), []
+        report = run_tick(opened, ("GONE", "AAPL"), print, metrics.append)
+        assert asked(market) == {"AAPL"}
+        assert report.notes["GONE"] == ["not asked for: its last session was 2025-06-30"]
+        assert "GONE: not asked for: its last session was 2025-06-30" in opened.ledger.last("ingest")["notes"]
+        assert {item.dimensions.get("Symbol") for item in metrics} == {None, "AAPL"}
+        assert session_staleness(opened, ("GONE", "AAPL"), CLOCK()) == session_staleness(opened, ("AAPL",), CLOCK())
+        market.requests.clear()
+        assert run_tick(opened, ("GONE",), print, metrics.append).counts == {}
+        assert (asked(market), session_staleness(opened, ("GONE",), CLOCK())) == (set(), None)
+        assert database["alerts"].count_documents({}) == 0
+
+
+class TestBackfill:
+    def test_sessions_of_the_former_name_count_as_stored(
+        self, stores: Callable[..., Stores], market: TwelveDataEmulator, database: Database[Document]
+    ) -> None:
+        arrive_as_old(market, database, JUN27, JUN30)
+        report = backfill.run(stores(), ("AAPL",), JUN27, JUN30, print, lambda _: None)
+        assert (report.skipped, asked(market), sessions_of(database, "AAPL")) == (Skipped(stored=2), set(), [])
+        again = backfill.run(stores(), ("AAPL",), JUN27, JUN30, print, lambda _: None, again=True)
+        assert (again.skipped, asked(market)) == (Skipped(), {"AAPL"})
+        assert sessions_of(database, "AAPL") == sessions_of(database, "OLD") == ["2025-06-27", "2025-06-30"]
+
+    def test_sessions_outside_of_a_listing_are_not_asked_for(
+        self, stores: Callable[..., Stores], market: TwelveDataEmulator
+    ) -> None:
+        logged: list[str] = []
+        report = backfill.run(stores(), ("GONE",), JUL1, JUL2, logged.append, lambda _: None)
+        assert (report.skipped, asked(market)) == (Skipped(not_listed=2), set())
+        assert logged == ["skipped 2 sessions: 2 outside of the listing."]
+
+
+class TestFormerNamesInCommands:
+    @pytest.fixture(autouse=True)
+    def _renamed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "own.toml").write_text(TEXT)
+        monkeypatch.setenv("BARFLOW_INSTRUMENTS_FILE", str(tmp_path / "own.toml"))
+
+    def test_a_row_of_an_imported_file_is_stored_under_the_present_name(
+        self, stores: Callable[..., Stores], barflow: Run, database: Database[Document], tmp_path: Path
+    ) -> None:
+        file = tmp_path / "actions.csv"
+        file.write_text("symbol,kind,ex_date,ratio,amount\nOLD,split,2025-06-10,4,\nAAPL,split,2025-07-01,2,\n")
+        import_file(stores(), file)
+        assert [item["_id"] for item in database["corporate_actions"].find()] == ["AAPL"]
+        code, out, logged = barflow("actions", "list", "--symbols", "OLD", "--json")
+        assert (code, out.count('"symbol": "AAPL"')) == (0, 2)
+        assert logged.splitlines()[0] == "OLD is AAPL today: it was OLD until 2025-06-30"
+        file.write_text("symbol,kind,ex_date,ratio,amount\nOLD,split,2025-06-10,4,\nAAPL,split,2025-06-10,2,\n")
+        with pytest.raises(BadInputError, match="line 3: another row has the same symbol, kind and ex_date"):
+            import_file(stores(), file)
+
+    def test_filters_find_what_is_stored_under_any_name(
+        self, barflow: Run, database: Database[Document], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: dict[str, object] = {}
+        monkeypatch.setattr(Quarantine, "find", lambda self, names, *_, **__: seen.update(rejected=names) or [])
+        assert barflow("rejected", "list", "--symbols", "OLD,MSFT", "--json")[0] == 0
+        assert seen["rejected"] == ["AAPL", "OLD", "MSFT"]
+        database["alerts"].insert_many(
+            {"_id": f"gap|{name}", "symbol": name, "rule": "gap", "bar_start": CLOCK()}
+            for name in ("OLD", "AAPL", "FB")
+        )
+        code, out, _ = barflow("alerts", "list", "--symbols", "AAPL", "--json")
+        assert (code, out.count("gap|OLD"), out.count("gap|AAPL"), out.count("gap|FB")) == (0, 1, 1, 0)
