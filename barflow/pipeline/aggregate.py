@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from barflow.errors import BadInputError, BarflowError
 from barflow.lake.partitions import Lake
 from barflow.market.bars import BAR_TABLES
+from barflow.market.instruments import load_instruments
 from barflow.market.sessions import BAR, utc_now
 from barflow.pipeline.daily_history import daily_history
 from barflow.pipeline.frames import LONGEST_WINDOW, bars_frame
@@ -26,6 +27,7 @@ from barflow.progress import Log
 from barflow.secrets import resolve
 from barflow.settings import Settings
 from barflow.staging.ledger import new_run_id
+from barflow.warehouse.former_symbols import keep_former_symbols
 from barflow.warehouse.load import METRICS, TABLES, Load, record_failure
 from barflow.warehouse.queries import consumed_manifests
 
@@ -78,6 +80,7 @@ def run(
         )
     dsn = resolve(settings.warehouse_dsn, "BARFLOW_WAREHOUSE_DSN")
     lake = Lake(settings.require("lake_uri"))
+    former = load_instruments(settings.instruments_file).former
     load_id, started_at = run_id or new_run_id(HOP), utc_now()
     try:
         with Load.begun(dsn, load_id, LOCK_WAIT_SECONDS) as load:
@@ -85,9 +88,11 @@ def run(
             plan = plan_full(lake, consumed, symbols) if full else plan_new(lake, consumed)
             if plan.sessions:
                 impossible = _stage(load, lake, plan, read_sql, log)
-                rows = load.commit(plan.touched, plan.whole, plan.manifests, started_at)
+                rows = load.commit(plan.touched, plan.whole, plan.manifests, started_at, former)
                 log(f"loaded {sum(rows.values())} rows")
             else:
+                with load.connection.transaction():
+                    keep_former_symbols(load.connection, former)
                 log("nothing was published since the last load")
                 rows, impossible = {}, []
     except BaseException as error:

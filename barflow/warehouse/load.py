@@ -20,6 +20,7 @@ from psycopg.types.json import Jsonb
 from barflow.errors import BarflowError
 from barflow.market.bars import BAR_TABLES, MAX_PRICE, MAX_VOLUME, OHLC_TOLERANCE
 from barflow.warehouse.connection import connect, locked, warehouse_errors
+from barflow.warehouse.former_symbols import Former, keep_former_symbols
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -122,18 +123,19 @@ class Load:
         return sorted(impossible)
 
     def commit(
-        self, keys: Keys, whole: Iterable[str], manifests: Sequence[str], started_at: datetime
+        self, keys: Keys, whole: Iterable[str], manifests: Sequence[str], started_at: datetime, former: Former
     ) -> dict[str, int]:
         """Replace the touched rows and write the ledger row, in one transaction. Return the rows by table.
 
         ``keys`` are the (symbol, session_date) pairs whose bars are replaced. Every row of the symbols in ``whole`` is
         replaced. A metrics row is replaced only if a new one is staged. The rows of a symbol with an impossible value
-        stay as they are.
+        stay as they are. ``former`` are the former symbols that the views join.
         """
         keys = [key for key in keys if key[0] not in self._held]
         whole = [symbol for symbol in whole if symbol not in self._held]
         with warehouse_errors("commit the load"), self.connection.transaction():
             run = self.connection.execute
+            keep_former_symbols(self.connection, former)
             run("create temp table touched (symbol text, session_date date) on commit drop")
             with self.connection.cursor().copy("copy touched from stdin") as copy:
                 for key in keys:

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -30,6 +32,7 @@ from barflow.settings import load_settings
 from barflow.staging.actions import Actions, Answer
 from barflow.staging.connection import Document
 from barflow.staging.quarantine import Quarantine
+from barflow.warehouse.former_symbols import keep_former_symbols
 from emulators.twelvedata.server import TwelveDataEmulator
 
 LEARNED = datetime(2022, 7, 1, tzinfo=UTC)
@@ -282,3 +285,53 @@ class TestFormerNamesInCommands:
         )
         code, out, _ = barflow("alerts", "list", "--symbols", "AAPL", "--json")
         assert (code, out.count("gap|OLD"), out.count("gap|AAPL"), out.count("gap|FB")) == (0, 1, 1, 0)
+
+
+class TestWarehouse:
+    @pytest.fixture
+    def warehouse(self, warehouse_dsn: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        """Yield a connection to a warehouse that holds June 8 under three names of one share."""
+        rows = [
+            ("F", JUN7, 1),
+            ("F", JUN8, 2),
+            ("FB", JUN8, 3),
+            ("FB", JUN9, 20),
+            ("META", JUN8, 4),
+            ("META", JUN10, 5),
+        ]
+        with psycopg.connect(warehouse_dsn, autocommit=True) as connection:
+            for table in ("bar_5min", "bar_30min", "bar_1h", "bar_1d"):
+                connection.cursor().executemany(
+                    f"insert into market.{table} (symbol, session_date, bar_start, open, high, low, close, volume, "
+                    "bar_count, expected_bars, load_id) values (%s, %s, %s, %s, %s, %s, %s, 100, 1, 1, 'test')",
+                    [(name, day, f"{day} 13:30Z", *[price] * 4) for name, day, price in rows],
+                )
+            yield connection
+
+    @pytest.mark.parametrize("interval", ["5min", "30min", "1h", "1d"])
+    def test_the_views_take_each_session_once_from_the_newest_name(
+        self, warehouse: psycopg.Connection[tuple[Any, ...]], interval: str
+    ) -> None:
+        keep_former_symbols(warehouse, {"F": ("META", JUN7), "FB": ("META", JUN8)})
+        view = f"select symbol, session_date, open from market.bar_{interval}_adjusted"
+        series = f"{view} where symbol = 'META' order by bar_start"
+        assert warehouse.execute(series).fetchall() == [("META", JUN7, 1.0), ("META", JUN8, 4.0), ("META", JUN10, 5.0)]
+        warehouse.execute("delete from market.bar_1d where symbol = 'META' and session_date = %s", [JUN8])
+        warehouse.execute(f"delete from market.bar_{interval} where symbol = 'META' and session_date = %s", [JUN8])
+        assert warehouse.execute(series).fetchall()[1] == ("META", JUN8, 3.0)
+        # What arrived under a former name after its last day is another share.
+        assert warehouse.execute(f"{view} where symbol in ('F', 'FB') order by 1").fetchall() == [
+            ("F", JUN8, 2.0),
+            ("FB", JUN9, 20.0),
+        ]
+
+    def test_the_table_of_former_symbols_is_that_of_the_instruments(
+        self, warehouse: psycopg.Connection[tuple[Any, ...]]
+    ) -> None:
+        query = "select former, symbol, last_day, xmin::text from market.former_symbol order by 1"
+        keep_former_symbols(warehouse, {"F": ("META", JUN7), "FB": ("META", JUN8), "X": ("Y", JUN8)})
+        before = warehouse.execute(query).fetchall()
+        keep_former_symbols(warehouse, {"F": ("META", JUN7), "FB": ("META", JUN9)})
+        after = warehouse.execute(query).fetchall()
+        assert [row[:3] for row in after] == [("F", "META", JUN7), ("FB", "META", JUN9)]
+        assert after[0] == before[0], "a row that did not change was written"
