@@ -128,6 +128,17 @@ class Instruments:
         names = self.names(symbol)
         return names[0].first <= day <= names[-1].last
 
+    def trades_as(self, symbol: str, day: date) -> bool:
+        """Return whether a share is listed on a day under exactly this name."""
+        return any(name.symbol == symbol and name.first <= day <= name.last for name in self.names(symbol))
+
+    def ended(self, symbol: str, day: date) -> str | None:
+        """Return why no share trades under this name on a day after its last one, else None."""
+        if (last := self.last_session(symbol)) and last < day:
+            return f"delisted after {last}"
+        present, last_day = self.former.get(symbol, (symbol, date.max))
+        return f"{present} since {last_day + DAY}" if last_day < day and self.present(symbol) == present else None
+
     def last_session(self, symbol: str) -> date | None:
         """Return the last session of a share that is delisted or will be, else None."""
         last = self.names(symbol)[-1].last

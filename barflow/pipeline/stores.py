@@ -45,7 +45,8 @@ class Stores:
     @cached_property
     def alerts(self) -> Alerts:
         """Return the rules and channels of the settings. Raise BadInputError for invalid ones."""
-        return Alerts(self.database, load_rules(self.settings.alerts_file), open_channels(self.settings), self.clock)
+        rules, channels = load_rules(self.settings.alerts_file), open_channels(self.settings)
+        return Alerts(self.database, rules, channels, self.clock, self.instruments)
 
     @cached_property
     def instruments(self) -> Instruments:

@@ -13,15 +13,18 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from alert_ticks import answer, at, hop, ids, rules
 from pymongo.database import Database
 from ticks import ingest
 from twelvedata_calls import CLOCK
 
+from barflow.alerts.tick import Alerts
 from barflow.cli.main import main
 from barflow.errors import BadInputError
 from barflow.lake.partitions import Lake
 from barflow.market.actions import Dividend, Split
 from barflow.market.arrow import arrow_schema
+from barflow.market.instruments import Instruments, parse_instruments
 from barflow.market.sessions import session
 from barflow.operations.ticks import run_tick, session_staleness
 from barflow.pipeline import backfill
@@ -32,6 +35,7 @@ from barflow.settings import load_settings
 from barflow.staging.actions import Actions, Answer
 from barflow.staging.connection import Document
 from barflow.staging.quarantine import Quarantine
+from barflow.twelvedata.client import Answer as Received
 from barflow.warehouse.former_symbols import keep_former_symbols
 from emulators.twelvedata.server import TwelveDataEmulator
 
@@ -335,3 +339,43 @@ class TestWarehouse:
         after = warehouse.execute(query).fetchall()
         assert [row[:3] for row in after] == [("F", "META", JUN7), ("FB", "META", JUN9)]
         assert after[0] == before[0], "a row that did not change was written"
+
+
+class TestAlerts:
+    BEFORE, DAY = date(2025, 7, 29), date(2025, 7, 30)
+    GAP = {"id": "gap", "kind": "gap", "percent": 5.0}  # noqa: RUF012
+    SILENCE = {"id": "quiet", "kind": "silence", "minutes": 30}  # noqa: RUF012
+
+    def tick(
+        self, database: Database[Document], instruments: Instruments, *answers: Received, slot: int, day: date
+    ) -> None:
+        """Run a tick that gets these answers, in the middle of a session."""
+        now = at(slot, day)
+        running = hop(database, *answers, now=now)
+        running.alerts = Alerts(database, rules(self.GAP, self.SILENCE), (), lambda: now, instruments)
+        running.tick([item.symbol for item in answers])
+
+    @pytest.mark.parametrize(("under_both", "value"), [(False, -10.0), (True, -9.0909)], ids=["one", "both"])
+    def test_the_gap_of_a_new_name_is_that_from_the_last_close_of_the_former_one(
+        self, database: Database[Document], under_both: bool, value: float
+    ) -> None:
+        renamed = parse_instruments(
+            {"instrument": [{"symbol": "NEW", "former": [{"symbol": "OLD", "last_day": self.BEFORE}]}]}
+        )
+        closes = dict.fromkeys(range(78), 100.0)
+        self.tick(database, renamed, answer("OLD", closes, at(77, self.BEFORE), self.BEFORE), slot=78, day=self.BEFORE)
+        again = [answer("NEW", {**closes, 77: 99.0}, at(2), self.BEFORE)] if under_both else []
+        self.tick(database, renamed, *again, answer("NEW", {0: 90.0}, at(2), self.DAY), slot=1, day=self.DAY)
+        [alert] = database["alerts"].find()
+        assert alert["_id"] == "gap|NEW|2025-07-30T13:30:00Z"
+        assert alert["message"]["value"] == value
+
+    def test_a_delisted_share_is_not_silent(self, database: Database[Document]) -> None:
+        listed = {"symbol": "GONE", "last_session": self.BEFORE}
+        late = answer("GONE", {0: 100.0}, at(20), self.BEFORE)
+        self.tick(database, parse_instruments({"instrument": [listed]}), late, slot=20, day=self.DAY)
+        assert ids(database) == []
+        database["alert_state"].delete_many({})
+        database["bars"].delete_many({})
+        self.tick(database, Instruments(), late, slot=20, day=self.DAY)
+        assert ids(database) == ["quiet|GONE|2025-07-30T13:30:00Z"]
