@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -21,11 +21,13 @@ from starlette.middleware.gzip import GZipMiddleware
 from barflow import __version__
 from barflow.errors import BadInputError, BarflowError
 from barflow.lake.partitions import Lake
-from barflow.market.sessions import utc_now
+from barflow.market.actions import Adjust
+from barflow.market.sessions import new_york, utc_now
 from barflow.staging.connection import Document
 from barflow.symbols import MAX_LENGTH, PATTERN
 from dashboard import watch
-from dashboard.candles import candle_page
+from dashboard.adjustment import adjustment, bars_answer, today_factors
+from dashboard.candles import newest_candles
 from dashboard.health import read_health
 from dashboard.live import Live, Page
 from dashboard.logins import BROWSER_SECONDS, SESSION_SECONDS, Logins, TooManyAttemptsError
@@ -53,6 +55,9 @@ Before = Annotated[
     int | None,
     Query(ge=0, le=LAST_SECOND, description="return only candles that open before this moment, in seconds since 1970"),
 ]
+Adjusted = Annotated[
+    Adjust, Query(description="none: as stored; splits: in the shares of today; all: for dividends too")
+]
 ERRORS: dict[int | str, dict[str, object]] = {
     400: {"model": Problem, "description": "the request cannot be answered"},
     401: {"model": Problem, "description": "the caller is not signed in"},
@@ -78,13 +83,19 @@ class Reads:
     def rows(self, symbols: Sequence[str]) -> list[WatchRow]:
         """Return the watch list's rows of these symbols."""
         now, loaded = self.clock(), self.warehouse.loaded()
-        return [watch.watch_row(name, loaded.get(name), self.staged.recent.get(name, ()), now) for name in symbols]
+        today, recent, splits = new_york(now).date(), self.staged.recent, self.staged.splits
+        return [
+            watch.watch_row(
+                name, loaded.get(name), recent.get(name, ()), today_factors(splits.get(name, ()), today), now
+            )
+            for name in symbols
+        ]
 
     def watchlist(self) -> Watchlist:
         """Return the whole watch list and the state of the exchange."""
         return Watchlist(market=watch.market_at(self.clock()), rows=self.rows(self.symbols()))
 
-    def bars(self, symbol: str, interval: Interval, before: int | None, limit: int) -> Bars:
+    def bars(self, symbol: str, interval: Interval, adjust: Adjust, before: int | None, limit: int) -> Bars:
         """Return one page of candles that open before ``before`` (seconds since 1970). Raise 404 for no bar at all."""
         moment = None if before is None else datetime.fromtimestamp(before, UTC)
         loaded = self.warehouse.newest_session(symbol)
@@ -92,7 +103,16 @@ class Reads:
         if loaded is None and not staged:
             raise HTTPException(404, f"There is no bar of {symbol}. GET /api/watchlist lists the symbols.")
         candles = self.warehouse.candles(symbol, interval, moment, limit + 1)
-        return candle_page(symbol, interval, candles, staged, moment, limit)
+        shown, older = newest_candles(interval, candles, staged, moment, limit)
+        today = new_york(self.clock()).date()
+
+        def closes(sessions: Sequence[date]) -> dict[date, float]:
+            newer = {bars.session_date: bars.close[-1] for bars in staged}
+            return self.warehouse.closes(symbol, sessions) | newer
+
+        first = shown[0].session_date if shown else today
+        applied = adjustment(symbol, self.staged.known(symbol), adjust, first, today, closes)
+        return bars_answer(symbol, interval, applied, shown, older)
 
     def health(self) -> Health:
         """Return how far each hop is, missing bars and rejected bars."""
@@ -217,8 +237,14 @@ def _data_routes(reads: Reads) -> APIRouter:
         return reads.watchlist()
 
     @routes.get("/bars/{symbol:path}", summary="Candles, newest page first", responses=UNKNOWN)
-    def bars(symbol: Symbol, interval: Interval = "5min", before: Before = None, limit: Limit = 500) -> Bars:
-        return reads.bars(symbol.upper(), interval, before, limit)
+    def bars(
+        symbol: Symbol,
+        interval: Interval = "5min",
+        adjust: Adjusted = "splits",
+        before: Before = None,
+        limit: Limit = 500,
+    ) -> Bars:
+        return reads.bars(symbol.upper(), interval, adjust, before, limit)
 
     @routes.get("/alerts", summary="Alerts that fired, newest first")
     def alerts(

@@ -31,7 +31,7 @@ def source_of(state: State) -> BarSource | None:
     kind = state.source.get("kind")
     if kind == "replay":
         return Recording.load(state.source["path"])
-    return SyntheticBars() if kind == "synthetic" else None
+    return SyntheticBars(script=state.script) if kind == "synthetic" else None
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from barflow.cli.common import (
 from barflow.settings import load_settings
 
 if TYPE_CHECKING:
-    from barflow.staging.actions import Version
+    from barflow.market.actions import Version
 
 actions_app = typer.Typer(no_args_is_help=True, help="List, refresh and import splits and dividends.")
 

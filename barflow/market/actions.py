@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
+from fractions import Fraction
 from typing import Literal, get_args
 
 from barflow.errors import BarflowError
@@ -31,6 +32,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 # No real split is larger: the largest was a reverse split of one share for 40,000.
 MAX_RATIO = 1e6
 MAX_AMOUNT = 1e6
+# A ratio is written as whole shares for up to so many old ones, if it is that near to them.
+MAX_SHARES = 50
+LABEL_TOLERANCE = 2e-5
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,14 @@ class Split:
         """Return the ratio."""
         return self.ratio
 
+    @property
+    def label(self) -> str:
+        """Return the split in words, such as ``10-for-1 split`` or ``1.281-for-1 split``."""
+        share = Fraction(self.ratio).limit_denominator(MAX_SHARES)
+        is_near = abs(share / Fraction(self.ratio) - 1) < LABEL_TOLERANCE
+        numbers = f"{share.numerator}-for-{share.denominator}" if is_near else f"{self.ratio:g}-for-1"
+        return f"{numbers} {'split' if self.ratio >= 1 else 'reverse split'}"
+
 
 @dataclass(frozen=True)
 class Dividend:
@@ -90,8 +102,21 @@ class Dividend:
         """Return the amount."""
         return self.amount
 
+    @property
+    def label(self) -> str:
+        """Return the dividend in words, such as ``dividend of 0.25 dollars``."""
+        return f"dividend of {self.amount:g} dollars"
+
 
 Action = Split | Dividend
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of an action. ``known_until`` (UTC) is None while it is the current one."""
+
+    action: Action
+    known_until: datetime | None = None
 
 
 @dataclass(frozen=True)

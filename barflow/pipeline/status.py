@@ -74,8 +74,8 @@ def lake_counts(lake: Lake) -> SessionCounts:
 
 def pending_sessions(staging: Staging, ledger: Ledger, lake: Lake, consumed: set[str]) -> set[SessionKey]:
     """Return the sessions of the next run: changed since the last publication, or published and not loaded."""
-    planned = process.changed(staging, ledger, lake, None, full=False)
-    waiting = {(symbol, day) for (symbol, _), days in planned.items() for day in days}
+    planned = process.changed(staging.database, ledger, lake, None, full=False)
+    waiting = {(symbol, day) for (symbol, _), days in planned.partitions.items() for day in days}
     for run_id in set(lake.manifest_ids()) - consumed:
         waiting |= {(item.symbol, day) for item in lake.manifest(run_id).partitions for day in item.versions}
     return waiting
