@@ -70,7 +70,7 @@ class Instrument(BaseModel):
         """Return the last day of the listing, or the last day of all."""
         return self.last_session or date.max
 
-    @property
+    @cached_property
     def names(self) -> tuple[Name, ...]:
         """Return the names in order, the oldest first. Their days cover the listing without gap or overlap."""
         found, first = [], self.first
@@ -117,7 +117,8 @@ class Instruments:
     def names(self, symbol: str) -> tuple[Name, ...]:
         """Return the names of the share that ``present`` finds, with the days of each, the oldest first."""
         present = self.present(symbol)
-        return self._entries.get(present, Instrument.model_construct(symbol=present)).names
+        entry = self._entries.get(present)
+        return entry.names if entry else (Name(present, date.min, date.max),)
 
     def stored_names(self, symbols: Iterable[str]) -> tuple[str, ...]:
         """Return every name under which bars of these shares may be stored, each share's newest name first."""
