@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     staging_days: int = Field(90, ge=30, description="days that a loaded session stays in MongoDB, at least")
     rejected_days: int = Field(365, ge=30, description="days that a rejected bar stays after it was last received")
     alerts_file: Path | None = Field(None, description="the alert rules; empty: the rules in the package")
+    instruments_file: Path | None = Field(
+        None, description="renames and listings of shares; empty: the file in the package"
+    )
     sns_topic_arn: str | None = Field(None, description="the SNS topic that receives alerts")
     slack_webhook: SecretStr | None = Field(None, description="a Slack webhook that receives alerts and reports")
     slack_token: SecretStr | None = Field(None, description="a Slack bot token; set the Slack channel, too")
@@ -162,7 +165,7 @@ class Settings(BaseSettings):
             raise ValueError('must be a database name: 1 to 63 bytes without spaces and / \\ . " $ * < > : | ?')
         return value
 
-    @field_validator("lake_uri", "alerts_file")
+    @field_validator("lake_uri", "alerts_file", "instruments_file")
     @classmethod
     def _expand_home(cls, value: str | Path | None) -> str | Path | None:
         """Replace ``~``, as a shell does: it leaves one in a quoted value or an env file alone."""

@@ -66,6 +66,7 @@ def serving_page(stores: Stores, *, host: str, port: int) -> Iterator[Server]:
         stores.database,
         stores.reader_dsn,
         lake=lake,
+        instruments=stores.instruments,
         token=token,
         url=url,
         clock=stores.clock,

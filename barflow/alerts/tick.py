@@ -20,6 +20,7 @@ from barflow.alerts.outbox import OUTBOX_CHANNEL, AlertStates, Outbox, PendingEv
 from barflow.alerts.rules import RuleBook
 from barflow.errors import BarflowError, UnavailableError, VendorRefusedError
 from barflow.market.bars import document_key
+from barflow.market.instruments import Instruments
 from barflow.market.sessions import last_sessions, utc_now
 from barflow.staging.connection import Document
 from barflow.staging.sessions import Saved, Staging, StoredSession
@@ -41,8 +42,10 @@ class Alerts:
         book: RuleBook,
         channels: Iterable[Channel] = (),
         clock: Callable[[], datetime] = utc_now,
+        instruments: Instruments | None = None,
     ) -> None:
         self.book, self.clock = book, clock
+        self.instruments = instruments or Instruments()
         self.staging = Staging(database)
         self.states = AlertStates(database)
         self.outbox = Outbox(database)
@@ -146,18 +149,32 @@ class Alerts:
             for state in before
         ]
         fired = [feed.get(event.id, event) for _, _, found in results for event in found]
-        events = {event.id: event for event in fired}.values()
+        # Under a name that has ended, the silence is no news.
+        now_listed = [event for event in fired if self.instruments.trades_as(event.symbol, event.session_date)]
+        events = {event.id: event for event in now_listed}.values()
         created_at = utc_now()
         self.found += self.outbox.add([(Message.of(event, created_at), self._channels(event)) for event in events])
         lost = self.states.save([(state, after) for state, after, _ in results])
         return {symbol: changed[symbol] for symbol in lost}
 
     def _history(self, evaluator: Evaluator, symbols: Sequence[str], changed: Changed) -> Changed:
-        """Return the sessions that the rules look at and that were not stored just now. It takes one query."""
+        """Return the sessions that the rules look at and that were not stored just now. It takes one query.
+
+        The sessions of a renamed share are those of all its names.
+        """
         days = [item.session_date for item in last_sessions(evaluator.now, evaluator.history)] if symbols else []
-        in_memory = {item.bars.key for found in changed.values() for item in found}
-        keys = [document_key(symbol, day) for symbol in symbols for day in days]
-        return _by_symbol(self.staging.sessions([key for key in keys if key not in in_memory]))
+        in_memory = {item.bars.key: item for found in changed.values() for item in found}
+        keys = [document_key(name, day) for name in self.instruments.stored_names(symbols) for day in days]
+        stored = list(self.staging.sessions([key for key in keys if key not in in_memory]))
+        chosen = self.instruments.chosen(
+            (item.bars.symbol, item.bars.session_date) for item in [*in_memory.values(), *stored]
+        )
+        history: dict[str, list[StoredSession]] = {}
+        for item in stored:
+            symbol = self.instruments.present_on(item.bars.symbol, item.bars.session_date)
+            if chosen[symbol, item.bars.session_date] == item.bars.symbol:
+                history.setdefault(symbol, []).append(item)
+        return history
 
     def _channels(self, event: Event) -> list[str]:
         """Return the rule's channels that are set up. The outbox always is."""

@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from barflow.cli.common import Json, OnlySymbols, State, Symbols, log, opened, out, print_json, show_result
+from barflow.cli.common import (
+    Json,
+    OnlySymbols,
+    State,
+    Symbols,
+    log,
+    opened,
+    out,
+    present_symbols,
+    print_json,
+    show_result,
+)
 from barflow.errors import BadInputError
 from barflow.settings import load_settings
-from barflow.symbols import parse_symbols
 
 if TYPE_CHECKING:
     from barflow.market.actions import Version
@@ -31,7 +41,7 @@ def actions_list(
     from barflow.staging.actions import Actions
 
     with opened(state, postgres=False) as stores:
-        found = Actions(stores.database).of(list(parse_symbols(symbols)) if symbols else None)
+        found = Actions(stores.database).of(present_symbols(symbols, stores.settings) if symbols else None)
     rows = [_row(item) for known in found.values() for item in known.versions if every or item.known_until is None]
     if as_json:
         print_json({"actions": rows})
@@ -80,11 +90,11 @@ def actions_refresh(
         return
     if plan:
         settings = load_settings()
-        names = parse_symbols(symbols) if symbols else settings.symbols
+        names = present_symbols(symbols, settings)
         show_result(actions.plan(settings, names, utc_now()), as_json)
         return
     with opened(state, postgres=False, api=True) as stores:
-        names = parse_symbols(symbols) if symbols else stores.settings.symbols
+        names = present_symbols(symbols, stores.settings)
         with ticking("actions", len(names)) as advance:
             report = actions.refresh(stores, names, log, lambda _: advance(1))
     if as_json:
@@ -121,7 +131,7 @@ def actions_import(
     """Stage splits and dividends from a CSV file.
 
     An action of a file wins over Twelve Data's of the same ex-date. A ratio of 1 or an amount of 0 says that there was
-    none. A wrong row rejects the whole file.
+    none. A row of a former symbol is stored under the present one. A wrong row rejects the whole file.
     """
     from barflow.pipeline.actions import import_file
 

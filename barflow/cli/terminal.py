@@ -180,6 +180,8 @@ def show_status(found: Mapping[str, SymbolStatus], runs: Mapping[str, Any], now:
             out.print(f"{item.symbol} gap {line}", style="yellow")
         for line in item.differing:
             out.print(f"{item.symbol} {line}", style="red")
+        if item.ended:
+            out.print(f"{item.symbol} expects no newer bars: {item.ended}")
     if any(item.broken for item in found.values()):
         out.print("a guarantee is broken: run `barflow process --full`, then `barflow aggregate`")
     elif any(item.pending for item in found.values()):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -282,11 +282,12 @@ def import_file(stores: Stores, path: Path) -> dict[str, Changes]:
     """Stage the actions of a CSV file, and return what changed per symbol. A wrong row rejects the whole file.
 
     An action of a file wins over Twelve Data's of the same ex-date. A ratio of 1 or an amount of 0 says that there was
-    none. Raises BadInputError that names the row.
+    none. A row of a former symbol is stored under the present one. Raises BadInputError that names the row.
     """
     now = utc_now()
     by_key: dict[tuple[str, Kind], dict[date, Action]] = {}
-    for line, action in read_file(path, now):
+    for line, given in read_file(path, now):
+        action = replace(given, symbol=stores.instruments.present_on(given.symbol, given.ex_date))
         days = by_key.setdefault((action.symbol, action.kind), {})
         if days.setdefault(action.ex_date, action) != action:
             raise BadInputError(f"{path} line {line}: another row has the same symbol, kind and ex_date. {UNCHANGED}")

@@ -20,6 +20,7 @@ from barflow.lake.actions import read_actions
 from barflow.lake.partitions import Lake
 from barflow.market.actions import Version
 from barflow.market.bars import BAR_TABLES
+from barflow.market.instruments import load_instruments
 from barflow.market.sessions import BAR, utc_now
 from barflow.pipeline.daily_history import daily_history
 from barflow.pipeline.frames import LONGEST_WINDOW, bars_frame
@@ -31,6 +32,7 @@ from barflow.secrets import resolve
 from barflow.settings import Settings
 from barflow.staging.ledger import new_run_id
 from barflow.warehouse.adjustments import current_splits, straddled
+from barflow.warehouse.former_symbols import keep_former_symbols
 from barflow.warehouse.load import METRICS, TABLES, Load, record_failure
 from barflow.warehouse.queries import consumed_manifests
 
@@ -83,6 +85,7 @@ def run(
         )
     dsn = resolve(settings.warehouse_dsn, "BARFLOW_WAREHOUSE_DSN")
     lake = Lake(settings.require("lake_uri"))
+    former = load_instruments(settings.instruments_file).former
     load_id, started_at = run_id or new_run_id(HOP), utc_now()
     try:
         with Load.begun(dsn, load_id, LOCK_WAIT_SECONDS) as load:
@@ -93,7 +96,13 @@ def run(
                 basis = _share_basis(load, plan, actions)
                 impossible = _stage(load, lake, plan, basis, read_sql, log)
                 rows = load.commit(
-                    plan.touched, plan.whole, plan.manifests, started_at, actions=actions, vendor_days=plan.vendor_days
+                    plan.touched,
+                    plan.whole,
+                    plan.manifests,
+                    started_at,
+                    former=former,
+                    actions=actions,
+                    vendor_days=plan.vendor_days,
                 )
                 log(f"loaded {sum(rows.values())} rows")
                 for symbol, day in load.unusable:
@@ -102,6 +111,8 @@ def run(
                         "session before. Earlier prices have no dividend factor."
                     )
             else:
+                with load.connection.transaction():
+                    keep_former_symbols(load.connection, former)
                 log("nothing was published since the last load")
                 rows, impossible = {}, []
     except BaseException as error:

@@ -20,7 +20,8 @@ from barflow.alerts.tick import Alerts
 from barflow.errors import BadInputError, BarflowError, UnavailableError, VendorRefusedError
 from barflow.market.answers import ANSWER_REASONS
 from barflow.market.bars import SessionBars
-from barflow.market.sessions import Session, last_sessions, previous_session, session, utc_now
+from barflow.market.instruments import Instruments
+from barflow.market.sessions import Session, last_sessions, new_york, previous_session, session, utc_now
 from barflow.market.validation import REASONS, Validated, jump_flags, validate
 from barflow.pipeline.stores import Stores
 from barflow.pipeline.tick_actions import Flags, TickActions
@@ -120,9 +121,11 @@ def run(
 ) -> IngestReport:
     """Run one tick for the symbols, over ``window`` (opens of the first and last bar, UTC) or since the stored bars.
 
+    Former symbols are asked for as the present ones, and delisted symbols not at all: notes of the report name both.
     ``on_symbol`` receives each finished symbol. Raises the errors of Ingest.tick.
     """
-    return open_ingest(stores, log).tick(symbols, window=window, on_symbol=on_symbol)
+    asked, notes = stores.instruments.to_ask(symbols, new_york(stores.clock()).date())
+    return open_ingest(stores, log).tick(asked, window=window, notes=notes, on_symbol=on_symbol)
 
 
 def open_ingest(stores: Stores, log: Log) -> Ingest:
@@ -136,6 +139,7 @@ def open_ingest(stores: Stores, log: Log) -> Ingest:
         clock=stores.clock,
         alerts=stores.alerts,
         actions=TickActions(stores, client, log),
+        instruments=stores.instruments,
     )
 
 
@@ -201,6 +205,7 @@ class Ingest:
         clock: Callable[[], datetime] = utc_now,
         alerts: Alerts | None = None,
         actions: TickActions | None = None,
+        instruments: Instruments | None = None,
     ) -> None:
         self.client = client
         self.history_sessions = history_sessions
@@ -212,6 +217,7 @@ class Ingest:
         self.ledger = Ledger(database)
         self.alerts = alerts
         self.actions = actions
+        self.instruments = instruments or Instruments()
 
     def ensure(self) -> None:
         """Create missing collections, validators and indexes."""
@@ -227,15 +233,18 @@ class Ingest:
         *,
         window: Window | None = None,
         run_id: str | None = None,
+        notes: Mapping[str, str] | None = None,
         on_symbol: Callable[[str], None] = lambda symbol: None,
     ) -> IngestReport:
         """Run one tick over ``window`` (opens of the first and last bar, both included, UTC), or since the stored bars.
 
-        A symbol that the vendor refuses is reported and does not stop the others. Raises VendorRefusedError or
-        UnavailableError if the tick cannot continue. What it stored stays, and the next tick resumes from there.
+        A symbol that the vendor refuses is reported and does not stop the others. The report holds ``notes``, by
+        symbol. Raises VendorRefusedError or UnavailableError if the tick cannot continue. What it stored stays, and
+        the next tick resumes from there.
         """
         self.ensure()
         report = IngestReport(run_id or new_run_id(HOP))
+        report.notes |= {symbol: [note] for symbol, note in (notes or {}).items()}
         self.ledger.start(HOP, report.run_id, symbols=list(symbols))
         if self.actions:
             self.actions.begin_tick(may_ask=window is None)
@@ -292,14 +301,22 @@ class Ingest:
             raise BarflowError(
                 f"no session has opened by {now:%Y-%m-%d %H:%M} UTC. Nothing was fetched. Check the clock."
             )
-        newest = self.staging.newest_sessions(
-            symbols, [item.session_date for item in reach[: -RECENT_SESSIONS - 1 : -1]]
-        )
+        newest = self._newest(symbols, [item.session_date for item in reach[: -RECENT_SESSIONS - 1 : -1]])
         groups: dict[datetime, list[str]] = defaultdict(list)
         for symbol in symbols:
             groups[self._start(newest.get(symbol), reach)].append(symbol)
         for start, group in groups.items():
             yield start, now, group
+
+    def _newest(self, symbols: Sequence[str], recent: Sequence[date]) -> dict[str, date]:
+        """Return the newest stored session of each symbol. A new name continues after its former one."""
+        newest = self.staging.newest_sessions(symbols, recent)
+        unknown = [symbol for symbol in symbols if symbol not in newest]
+        former = [name for name in self.instruments.stored_names(unknown) if name not in symbols]
+        for name, day in self.staging.newest_sessions(former, recent).items():
+            symbol = self.instruments.present_on(name, day)
+            newest[symbol] = max(day, newest.get(symbol, day))
+        return newest
 
     def _start(self, newest: date | None, reach: list[Session]) -> datetime:
         if newest is None:

@@ -28,6 +28,7 @@ from barflow.warehouse.adjustments import (
     store_vendor_days,
 )
 from barflow.warehouse.connection import connect, locked, warehouse_errors
+from barflow.warehouse.former_symbols import Former, keep_former_symbols
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -139,6 +140,7 @@ class Load:
         manifests: Sequence[str],
         started_at: datetime,
         *,
+        former: Former,
         actions: Mapping[str, Sequence[Version]],
         vendor_days: Sequence[VendorDay],
     ) -> dict[str, int]:
@@ -146,13 +148,14 @@ class Load:
 
         ``keys`` are the (symbol, session_date) pairs whose bars are replaced. Every row of the symbols in ``whole`` is
         replaced. A metrics row is replaced only if a new one is staged. Every version of the ``actions`` of their
-        symbols is replaced, with the factors that follow. The rows of a symbol with an impossible value stay as they
-        are.
+        symbols is replaced, with the factors that follow. ``former`` are the former symbols that the views join. The
+        rows of a symbol with an impossible value stay as they are.
         """
         keys = [key for key in keys if key[0] not in self._held]
         whole = [symbol for symbol in whole if symbol not in self._held]
         with warehouse_errors("commit the load"), self.connection.transaction():
             run = self.connection.execute
+            keep_former_symbols(self.connection, former)
             run("create temp table touched (symbol text, session_date date) on commit drop")
             with self.connection.cursor().copy("copy touched from stdin") as copy:
                 for key in keys:

@@ -157,4 +157,7 @@ def test_a_year_of_actions(pipeline: Pipeline, renames: Path) -> None:
     pipeline.process("--full")
     pipeline.aggregate("--full")
     year.check()
-    assert (year.raw()["bar_5min"], len(final[1])) == (final[0]["bar_5min"], len(year.rows("select * from market.adjustment")))
+    assert (year.raw()["bar_5min"], len(final[1])) == (
+        final[0]["bar_5min"],
+        len(year.rows("select * from market.adjustment")),
+    )
