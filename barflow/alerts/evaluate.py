@@ -4,6 +4,9 @@ A rule fires when it holds at a bar but did not hold, in the same direction, at 
 fire within its cool-down. Cool-downs count in the bars' time, so the same bars give the same alerts whenever they are
 evaluated. Only recent bars fire: those of the last ``NEWS_SESSIONS`` sessions, and none before the symbol's horizon,
 which is the newest session at its first evaluation. A first run or a backfill therefore fires no flood of alerts.
+
+Past sessions are compared in the shares of the evaluated session, by the splits that are known. A dividend is a true
+change of the price.
 """
 
 from __future__ import annotations
@@ -12,11 +15,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from types import MappingProxyType
 
-from barflow.alerts.history import EvaluatedSession, SymbolState, trimmed
+from barflow.alerts.history import EvaluatedSession, SymbolState, in_shares_of, trimmed
 from barflow.alerts.rules import ALL, Rule, RuleBook, SilenceRule
 from barflow.alerts.signals import BAR_MINUTES, NEITHER, SIGNALS, SessionView
 from barflow.errors import BadInputError
+from barflow.market.actions import Split
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import BAR, last_sessions, session, sessions_between
 from barflow.staging.sessions import StoredSession
@@ -68,12 +73,14 @@ class Evaluator:
         """Return whether the state holds all stored sessions that the rules look at."""
         return state.history >= self.history and state.detail >= self.detail
 
-    def evaluate(self, state: SymbolState, changed: Iterable[StoredSession]) -> tuple[SymbolState, list[Event]]:
+    def evaluate(
+        self, state: SymbolState, changed: Iterable[StoredSession], splits: Sequence[Split] = ()
+    ) -> tuple[SymbolState, list[Event]]:
         """Evaluate the new and revised bars of a symbol's sessions, and the silence since its last bar.
 
-        Return the next state and the events.
+        ``splits`` are the symbol's current ones. Return the next state and the events.
         """
-        evaluation = _SymbolEvaluation(self.book.rules(state.symbol), state)
+        evaluation = _SymbolEvaluation(self.book.rules(state.symbol), state, splits)
         news_from = max(state.horizon, self._oldest_news)
         sessions, to_end = dict(state.sessions), {self.newest.session_date}
         for stored in sorted(changed, key=lambda item: item.bars.session_date):
@@ -83,7 +90,8 @@ class Evaluator:
             new = sessions[day] = EvaluatedSession.of(stored)
             if day >= news_from and (old is None or old.version < new.version):
                 past = [sessions[known] for known in sorted(sessions) if known < day]
-                evaluation.bars(stored.bars, new, past, new.changed_since(old))
+                view = SessionView(stored.bars, new.slots, past, splits)
+                evaluation.bars(view, new.changed_since(old))
                 to_end.add(day)
         for day in sorted(day for day in to_end if day >= news_from):
             evaluation.end_of_session(day, sessions, self.now)
@@ -93,7 +101,7 @@ class Evaluator:
 
     def silences(self, state: SymbolState) -> list[Event]:
         """Return the silences of a symbol at this moment, also those that have fired before."""
-        evaluation = _SymbolEvaluation(self.book.rules(state.symbol), replace(state, fired={}))
+        evaluation = _SymbolEvaluation(self.book.rules(state.symbol), replace(state, fired={}), ())
         if self.newest.session_date >= state.horizon:
             evaluation.end_of_session(self.newest.session_date, state.sessions, self.now)
         return evaluation.events
@@ -118,10 +126,15 @@ def feed_silences(silences: Iterable[Event], symbols: int) -> dict[str, Event]:
     return replaced
 
 
-def evaluate_history(book: RuleBook, sessions: Iterable[SessionBars], until: datetime) -> list[Event]:
+def evaluate_history(
+    book: RuleBook,
+    sessions: Iterable[SessionBars],
+    until: datetime,
+    splits: Mapping[str, Sequence[Split]] = MappingProxyType({}),
+) -> list[Event]:
     """Return what would have fired if each session had been evaluated at its close, up to ``until`` (UTC).
 
-    The events are in order of bars, then of symbols and rules.
+    The ``splits`` of each symbol are known from the start. The events are in order of bars, then of symbols and rules.
     """
     by_day: dict[date, dict[str, SessionBars]] = {}
     for bars in sessions:
@@ -135,7 +148,7 @@ def evaluate_history(book: RuleBook, sessions: Iterable[SessionBars], until: dat
         for symbol in dict.fromkeys([*states, *today]):
             changed = [StoredSession(today[symbol], 1)] if symbol in today else []
             state = states.get(symbol) or evaluator.new_state(symbol)
-            states[symbol], found = evaluator.evaluate(state, changed)
+            states[symbol], found = evaluator.evaluate(state, changed, splits.get(symbol, ()))
             events += found
     return sorted(events, key=lambda event: (event.bar_start, event.symbol, event.rule.id))
 
@@ -143,18 +156,16 @@ def evaluate_history(book: RuleBook, sessions: Iterable[SessionBars], until: dat
 class _SymbolEvaluation:
     """Collects the events of one symbol, and the bar at which each rule last fired."""
 
-    def __init__(self, rules: Sequence[Rule], state: SymbolState) -> None:
-        self.symbol = state.symbol
+    def __init__(self, rules: Sequence[Rule], state: SymbolState, splits: Sequence[Split]) -> None:
+        self.symbol, self.splits = state.symbol, splits
         self.rules = [(rule, SIGNALS[type(rule)]) for rule in rules if type(rule) in SIGNALS]
         self.silences = [rule for rule in rules if isinstance(rule, SilenceRule)]
         self.fired = dict(state.fired)
         self.events: list[Event] = []
 
-    def bars(
-        self, bars: SessionBars, evaluated: EvaluatedSession, past: Sequence[EvaluatedSession], places: Sequence[int]
-    ) -> None:
+    def bars(self, view: SessionView, places: Sequence[int]) -> None:
         """Evaluate the bars at these places of a session, in order, each with the bars before it."""
-        view = SessionView(bars, evaluated.slots, past)
+        bars = view.bars
         for at in places:
             for rule, signal in self.rules:
                 now = signal(rule, view, at)
@@ -167,10 +178,10 @@ class _SymbolEvaluation:
                             rule, self.symbol, bars.session_date, bars.ts[at], direction, *hit, price=bars.close[at]
                         )
                         self._fire(event)
-            if at or past:
-                slot = evaluated.slots[at - 1] + 1 if at else 0
-                price = bars.close[at - 1] if at else past[-1].last_close
-                self._silence(bars.session_date, slot, (evaluated.slots[at] - slot) * BAR_MINUTES, price)
+            if at or view.past:
+                slot = view.slots[at - 1] + 1 if at else 0
+                price = bars.close[at - 1] if at else view.past[-1].last_close
+                self._silence(bars.session_date, slot, (view.slots[at] - slot) * BAR_MINUTES, price)
 
     def end_of_session(self, day: date, sessions: Mapping[date, EvaluatedSession], now: datetime) -> None:
         """Evaluate the silence since a session's last bar, up to ``now`` or the session's close."""
@@ -180,7 +191,8 @@ class _SymbolEvaluation:
             return
         slot = last.slots[-1] + 1 if last.session_date == day else 0
         silence = min(now, traded.closes) - (traded.opens + slot * BAR)
-        self._silence(day, slot, silence // timedelta(minutes=1), last.last_close)
+        [last_known] = in_shares_of(day, [last], self.splits)
+        self._silence(day, slot, silence // timedelta(minutes=1), last_known.last_close)
 
     def _silence(self, day: date, slot: int, minutes: int, price: float) -> None:
         """Fire each silence rule whose limit is at most ``minutes``. The gap starts at slot ``slot``."""

@@ -148,6 +148,7 @@ def _state(document: Document) -> SymbolState:
             for day, item in document["sessions"].items()
         },
         document["fired"],
+        {date.fromisoformat(day): ratio for day, ratio in document.get("splits", {}).items()},
         document["version"],
     )
 
@@ -164,6 +165,7 @@ def _update(before: SymbolState, after: SymbolState) -> UpdateOne:
         "history": after.history,
         "detail": after.detail,
         "fired": after.fired,
+        "splits": {day.isoformat(): ratio for day, ratio in after.splits.items()},
         "version": before.version + 1,
         **(changed or ({} if before.version else {"sessions": {}})),
     }

@@ -12,8 +12,9 @@ from itertools import chain
 from statistics import fmean
 from typing import Any
 
-from barflow.alerts.history import EvaluatedSession
+from barflow.alerts.history import EvaluatedSession, in_shares_of
 from barflow.alerts.rules import AverageRule, ExtremeRule, GapRule, LevelRule, MoveRule, VolumeRule
+from barflow.market.actions import Split
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import BAR, previous_session
 
@@ -24,10 +25,16 @@ BAR_MINUTES = int(BAR.total_seconds()) // 60
 
 
 class SessionView:
-    """A session as the rules see it: its bars, the slot number of each, and the sessions before it in time order."""
+    """A session as the rules see it: its bars, the slot number of each, and the sessions before it in time order.
 
-    def __init__(self, bars: SessionBars, slots: bytes, past: Sequence[EvaluatedSession]) -> None:
-        self.bars, self.slots, self.past = bars, slots, past
+    The sessions before it are in its shares: prices and volumes compare like with like across the ``splits``.
+    """
+
+    def __init__(
+        self, bars: SessionBars, slots: bytes, past: Sequence[EvaluatedSession], splits: Sequence[Split] = ()
+    ) -> None:
+        self.bars, self.slots = bars, slots
+        self.past = in_shares_of(bars.session_date, past, splits)
         self._cache: dict[tuple[object, ...], Any] = {}
 
     def cached(self, function: Callable[..., Any], *arguments: int) -> Any:
@@ -105,7 +112,8 @@ def extreme(rule: ExtremeRule, view: SessionView, at: int) -> Signal:
         return NEITHER
     low, high = bounds
     lowest, highest = min(view.bars.low[: at + 1]), max(view.bars.high[: at + 1])
-    return ((highest, high) if highest > high else None), ((lowest, low) if lowest < low else None)
+    above, below = _difference(highest, high) > 0, _difference(lowest, low) < 0
+    return ((highest, high) if above else None), ((lowest, low) if below else None)
 
 
 SIGNALS: dict[type[Any], Callable[[Any, SessionView, int], Signal]] = {
@@ -127,7 +135,10 @@ def _beyond(percent: float, up: Hit, down: Hit) -> Signal:
 
 
 def _difference(price: float, reference: float) -> float:
-    """Return price - reference, or 0 within rounding, since a constant price must not cross its own average."""
+    """Return price - reference, or 0 within rounding.
+
+    A constant price must not cross its own average, nor exceed its own high before a split.
+    """
     return 0.0 if math.isclose(price, reference, rel_tol=1e-9) else price - reference
 
 

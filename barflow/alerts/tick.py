@@ -21,6 +21,7 @@ from barflow.alerts.rules import RuleBook
 from barflow.errors import BarflowError, UnavailableError, VendorRefusedError
 from barflow.market.bars import document_key
 from barflow.market.sessions import last_sessions, utc_now
+from barflow.staging.actions import Actions
 from barflow.staging.connection import Document
 from barflow.staging.sessions import Saved, Staging, StoredSession
 
@@ -44,6 +45,7 @@ class Alerts:
     ) -> None:
         self.book, self.clock = book, clock
         self.staging = Staging(database)
+        self.actions = Actions(database)
         self.states = AlertStates(database)
         self.outbox = Outbox(database)
         self.pending = PendingEvaluations(database)
@@ -139,10 +141,17 @@ class Alerts:
         """Evaluate once. Return the symbols that another tick evaluated at the same time."""
         states = self.states.load(changed)
         before = [states.get(symbol) or evaluator.new_state(symbol) for symbol in changed]
+        # After the states: so these splits are at least as new as those of the tick that wrote a state.
+        splits = self.actions.splits([*changed])
         incomplete = [state.symbol for state in before if not evaluator.has_history(state)]
         history = self._history(evaluator, incomplete, changed)
         results = [
-            (state, *evaluator.evaluate(state, [*history.get(state.symbol, ()), *changed[state.symbol]]))
+            (
+                state,
+                *evaluator.evaluate(
+                    state, [*history.get(state.symbol, ()), *changed[state.symbol]], splits.get(state.symbol, ())
+                ),
+            )
             for state in before
         ]
         fired = [feed.get(event.id, event) for _, _, found in results for event in found]
