@@ -18,7 +18,7 @@ from datetime import date, datetime, timedelta
 from types import MappingProxyType
 
 from barflow.alerts.history import EvaluatedSession, SymbolState, in_shares_of, trimmed
-from barflow.alerts.rules import ALL, Rule, RuleBook, SilenceRule
+from barflow.alerts.rules import ALL, MoveRule, Rule, RuleBook, SilenceRule
 from barflow.alerts.signals import BAR_MINUTES, NEITHER, SIGNALS, SessionView
 from barflow.errors import BadInputError
 from barflow.market.actions import Split
@@ -28,6 +28,7 @@ from barflow.staging.sessions import StoredSession
 
 # An alert on an older session is of no use. Corrections reach back two sessions, an outage may last longer.
 NEWS_SESSIONS = 5
+NEVER_FIRED: Mapping[str, Sequence[datetime]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,38 @@ class Evaluator:
         """Return whether the state holds all stored sessions that the rules look at."""
         return state.history >= self.history and state.detail >= self.detail
 
+    def sessions_to_repeat(self, state: SymbolState, splits: Sequence[Split]) -> set[date]:
+        """Return the evaluated sessions whose comparisons change, because splits were learned, changed or withdrawn.
+
+        Only an ex-date within the last ``NEWS_SESSIONS`` sessions repeats any. All later bars compare by the new splits.
+        """
+        changed = {day for day, _ in state.splits.items() ^ self._in_force(state, splits).items()}
+        first = min((day for day in changed if day >= self._oldest_news), default=date.max)
+        return {day for day in state.sessions if day >= max(first, state.horizon)}
+
+    def _in_force(self, state: SymbolState, splits: Sequence[Split]) -> dict[date, float]:
+        """Return the ratio of each split by its ex-date, up to the newest session.
+
+        A later one that the state has stays: a tick that started after the session's open evaluated it.
+        """
+        newest = self.newest.session_date
+        later = {day: ratio for day, ratio in state.splits.items() if day > newest}
+        return later | {split.ex_date: split.ratio for split in splits if split.ex_date <= newest}
+
     def evaluate(
-        self, state: SymbolState, changed: Iterable[StoredSession], splits: Sequence[Split] = ()
+        self,
+        state: SymbolState,
+        changed: Iterable[StoredSession],
+        splits: Sequence[Split] = (),
+        fired: Mapping[str, Sequence[datetime]] = NEVER_FIRED,
     ) -> tuple[SymbolState, list[Event]]:
         """Evaluate the new and revised bars of a symbol's sessions, and the silence since its last bar.
 
-        ``splits`` are the symbol's current ones. Return the next state and the events.
+        ``splits`` are the symbol's current ones. ``fired`` holds by rule the bars (opens, UTC) of all its alerts, for
+        the sessions that are evaluated again. Return the next state and the events.
         """
-        evaluation = _SymbolEvaluation(self.book.rules(state.symbol), state, splits)
+        evaluation = _SymbolEvaluation(self.book.rules(state.symbol), state, splits, fired)
+        repeat = self.sessions_to_repeat(state, splits)
         news_from = max(state.horizon, self._oldest_news)
         sessions, to_end = dict(state.sessions), {self.newest.session_date}
         for stored in sorted(changed, key=lambda item: item.bars.session_date):
@@ -88,20 +113,30 @@ class Evaluator:
             if old is not None and old.version > stored.version:
                 continue  # a faster tick has evaluated a later version
             new = sessions[day] = EvaluatedSession.of(stored)
-            if day >= news_from and (old is None or old.version < new.version):
+            is_new, is_repeated = old is None or old.version < new.version, day in repeat
+            repeat.discard(day)
+            if day >= news_from and (is_new or is_repeated):
                 past = [sessions[known] for known in sorted(sessions) if known < day]
                 view = SessionView(stored.bars, new.slots, past, splits)
-                evaluation.bars(view, new.changed_since(old))
+                evaluation.bars(view, new.changed_since(old), again=is_repeated)
+            if day >= news_from and is_new:
                 to_end.add(day)
         for day in sorted(day for day in to_end if day >= news_from):
             evaluation.end_of_session(day, sessions, self.now)
         recent = trimmed(sessions, self.history, self.detail)
-        after = replace(state, history=self.history, detail=self.detail, sessions=recent, fired=evaluation.fired)
+        after = replace(
+            state,
+            history=self.history,
+            detail=self.detail,
+            sessions=recent,
+            fired=evaluation.fired,
+            splits=self._in_force(state, splits),
+        )
         return after, evaluation.events
 
     def silences(self, state: SymbolState) -> list[Event]:
         """Return the silences of a symbol at this moment, also those that have fired before."""
-        evaluation = _SymbolEvaluation(self.book.rules(state.symbol), replace(state, fired={}), ())
+        evaluation = _SymbolEvaluation(self.book.rules(state.symbol), replace(state, fired={}))
         if self.newest.session_date >= state.horizon:
             evaluation.end_of_session(self.newest.session_date, state.sessions, self.now)
         return evaluation.events
@@ -156,18 +191,36 @@ def evaluate_history(
 class _SymbolEvaluation:
     """Collects the events of one symbol, and the bar at which each rule last fired."""
 
-    def __init__(self, rules: Sequence[Rule], state: SymbolState, splits: Sequence[Split]) -> None:
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        state: SymbolState,
+        splits: Sequence[Split] = (),
+        fired: Mapping[str, Sequence[datetime]] = NEVER_FIRED,
+    ) -> None:
         self.symbol, self.splits = state.symbol, splits
         self.rules = [(rule, SIGNALS[type(rule)]) for rule in rules if type(rule) in SIGNALS]
+        self.comparing = [(rule, signal) for rule, signal in self.rules if not isinstance(rule, MoveRule)]
         self.silences = [rule for rule in rules if isinstance(rule, SilenceRule)]
-        self.fired = dict(state.fired)
+        self._bars_fired = {name: [bar] for name, bar in state.fired.items()}
+        for name, bars in fired.items():
+            self._bars_fired.setdefault(name, []).extend(bars)
         self.events: list[Event] = []
 
-    def bars(self, view: SessionView, places: Sequence[int]) -> None:
-        """Evaluate the bars at these places of a session, in order, each with the bars before it."""
+    @property
+    def fired(self) -> dict[str, datetime]:
+        """Return the newest bar (its open, UTC) at which each rule fired."""
+        return {name: max(bars) for name, bars in self._bars_fired.items()}
+
+    def bars(self, view: SessionView, changed: Sequence[int], *, again: bool) -> None:
+        """Evaluate the bars at the ``changed`` places of a session, in order, each with the bars before it.
+
+        With ``again``, the other bars are evaluated too, by the rules that compare with earlier sessions.
+        """
         bars = view.bars
-        for at in places:
-            for rule, signal in self.rules:
+        for at in range(len(bars)) if again else changed:
+            is_changed = not again or at in changed
+            for rule, signal in self.rules if is_changed else self.comparing:
                 now = signal(rule, view, at)
                 if now == NEITHER:
                     continue
@@ -178,7 +231,7 @@ class _SymbolEvaluation:
                             rule, self.symbol, bars.session_date, bars.ts[at], direction, *hit, price=bars.close[at]
                         )
                         self._fire(event)
-            if at or view.past:
+            if is_changed and (at or view.past):
                 slot = view.slots[at - 1] + 1 if at else 0
                 price = bars.close[at - 1] if at else view.past[-1].last_close
                 self._silence(bars.session_date, slot, (view.slots[at] - slot) * BAR_MINUTES, price)
@@ -203,11 +256,9 @@ class _SymbolEvaluation:
 
     def _fire(self, event: Event) -> None:
         """Add an event, unless its rule fired at the same bar or within its cool-down."""
-        rule, last = event.rule, self.fired.get(event.rule.id)
-        if last is not None:
-            cool_down = timedelta(minutes=rule.cool_down_minutes)
-            if last == event.bar_start or abs(event.bar_start - last) < cool_down:
-                return
-            last = max(last, event.bar_start)
-        self.fired[rule.id] = last or event.bar_start
+        rule, earlier = event.rule, self._bars_fired.setdefault(event.rule.id, [])
+        cool_down = timedelta(minutes=rule.cool_down_minutes)
+        if any(bar == event.bar_start or abs(event.bar_start - bar) < cool_down for bar in earlier):
+            return
+        earlier.append(event.bar_start)
         self.events.append(event)

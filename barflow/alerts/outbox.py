@@ -63,6 +63,15 @@ class Outbox:
             oldest = self.alerts.find_one(undelivered, {"created_at": 1}, sort=[("created_at", 1)])
         return max(0.0, (utc_now() - oldest["created_at"]).total_seconds()) if oldest else 0.0
 
+    def bars_fired(self, symbols: Sequence[str]) -> dict[str, dict[str, list[datetime]]]:
+        """Return by symbol and rule the bars (opens, UTC) of all alerts."""
+        fields = {"symbol": 1, "rule": 1, "bar_start": 1}
+        bars: dict[str, dict[str, list[datetime]]] = {}
+        with mongo_errors("read which alerts fired"):
+            for item in self.alerts.find({"symbol": {"$in": list(symbols)}}, fields):
+                bars.setdefault(item["symbol"], {}).setdefault(item["rule"], []).append(item["bar_start"])
+        return bars
+
     def find(
         self,
         symbols: Sequence[str] | None = None,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from pymongo.database import Database
 
 from barflow.alerts.channels import Channel
 from barflow.alerts.delivery import Delivery
-from barflow.alerts.evaluate import Evaluator, Event, feed_silences
+from barflow.alerts.evaluate import NEVER_FIRED, Evaluator, Event, feed_silences
+from barflow.alerts.history import SymbolState
 from barflow.alerts.message import Message
 from barflow.alerts.outbox import OUTBOX_CHANNEL, AlertStates, Outbox, PendingEvaluations
 from barflow.alerts.rules import RuleBook
@@ -143,13 +144,21 @@ class Alerts:
         before = [states.get(symbol) or evaluator.new_state(symbol) for symbol in changed]
         # After the states: so these splits are at least as new as those of the tick that wrote a state.
         splits = self.actions.splits([*changed])
-        incomplete = [state.symbol for state in before if not evaluator.has_history(state)]
-        history = self._history(evaluator, incomplete, changed)
+        repeated = {
+            state.symbol: days
+            for state in before
+            if (days := evaluator.sessions_to_repeat(state, splits.get(state.symbol, ())))
+        }
+        stored = self._stored(evaluator, before, repeated, changed)
+        fired_before = self.outbox.bars_fired([*repeated]) if repeated else {}
         results = [
             (
                 state,
                 *evaluator.evaluate(
-                    state, [*history.get(state.symbol, ()), *changed[state.symbol]], splits.get(state.symbol, ())
+                    state,
+                    [*stored.get(state.symbol, ()), *changed[state.symbol]],
+                    splits.get(state.symbol, ()),
+                    fired_before.get(state.symbol, NEVER_FIRED),
                 ),
             )
             for state in before
@@ -161,12 +170,24 @@ class Alerts:
         lost = self.states.save([(state, after) for state, after, _ in results])
         return {symbol: changed[symbol] for symbol in lost}
 
-    def _history(self, evaluator: Evaluator, symbols: Sequence[str], changed: Changed) -> Changed:
-        """Return the sessions that the rules look at and that were not stored just now. It takes one query."""
-        days = [item.session_date for item in last_sessions(evaluator.now, evaluator.history)] if symbols else []
+    def _stored(
+        self,
+        evaluator: Evaluator,
+        states: Sequence[SymbolState],
+        repeated: Mapping[str, Iterable[date]],
+        changed: Changed,
+    ) -> Changed:
+        """Return the stored sessions that an evaluation needs beside the changed ones. It takes one query.
+
+        They are those that the rules look at, for states without them, and those to evaluate again.
+        """
+        incomplete = [state.symbol for state in states if not evaluator.has_history(state)]
+        days = [item.session_date for item in last_sessions(evaluator.now, evaluator.history)] if incomplete else []
         in_memory = {item.bars.key for found in changed.values() for item in found}
-        keys = [document_key(symbol, day) for symbol in symbols for day in days]
-        return _by_symbol(self.staging.sessions([key for key in keys if key not in in_memory]))
+        keys = {document_key(symbol, day) for symbol in incomplete for day in days} - in_memory
+        # Also those in memory: another tick may have stored and evaluated a later version since.
+        keys |= {document_key(symbol, day) for symbol, found in repeated.items() for day in found}
+        return _by_symbol(self.staging.sessions(sorted(keys)))
 
     def _channels(self, event: Event) -> list[str]:
         """Return the rule's channels that are set up. The outbox always is."""

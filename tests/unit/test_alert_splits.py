@@ -10,15 +10,17 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from alert_bars import NEWEST_DAY, bars_of, days, reference_alerts, traded
+from alert_bars import FIVE, NEWEST_DAY, bars_of, days, reference_alerts, traded
 from alert_histories import KINDS, histories
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barflow.alerts.evaluate import evaluate_history
-from barflow.alerts.rules import ExtremeRule, GapRule, RuleBook, VolumeRule
+from barflow.alerts.evaluate import NEWS_SESSIONS, Evaluator, Event, evaluate_history
+from barflow.alerts.history import SymbolState
+from barflow.alerts.rules import AverageRule, ExtremeRule, GapRule, MoveRule, Rule, RuleBook, SilenceRule, VolumeRule
 from barflow.market.actions import Split
 from barflow.market.bars import SessionBars
+from barflow.staging.sessions import StoredSession
 
 LEARNED = datetime(2025, 7, 1, tzinfo=UTC)
 *_, EVE, EX_DATE, NEXT = (item.session_date for item in days(22))
@@ -92,13 +94,138 @@ def test_a_gap_across_a_split_is_the_true_gap(ratio: float, before: float) -> No
 
 
 def test_the_same_price_and_volume_across_a_split_fire_nothing() -> None:
-    """12.09 * 0.1 is another double than 1.209, so a high before the split must not count as lower than itself."""
+    """10.7 / 10 is another double than 1.07. A price must not exceed itself."""
     rules = [
         ExtremeRule(id="extreme", kind="extreme", sessions=5),
         VolumeRule(id="volume", kind="volume", times=1.5, sessions=5),
     ]
-    for close in (12.09, 1208.88, 33.3):
-        past = [bars_of(item.session_date, [close] * 5, volume=dict.fromkeys(range(5), 100)) for item in days(22)[:-2]]
-        after = [bars_of(day, [close / 7] * 5, volume=dict.fromkeys(range(5), 700)) for day in (EX_DATE, NEXT)]
-        events = evaluate_history(RuleBook.of(rules), past + after, traded(NEXT).closes, {"AAPL": [split(7.0)]})
+    for before, after, ratio in ((10.7, 1.07, 10.0), (3.3, 1.1, 3.0), (0.38, 1.14, 1 / 3)):
+        sessions = past(before, volume=dict.fromkeys(range(5), 300))
+        volume = dict.fromkeys(range(5), int(300 * ratio))
+        sessions += [bars_of(day, [after] * 5, volume=volume) for day in (EX_DATE, NEXT)]
+        events = evaluate_history(RuleBook.of(rules), sessions, traded(NEXT).closes, {"AAPL": [split(ratio)]})
         assert events == []
+
+
+def past(close: float, until: date = EVE, **columns: object) -> list[SessionBars]:
+    return [bars_of(item.session_date, [close] * 5, **columns) for item in days(22) if item.session_date <= until]
+
+
+class Ticks:
+    """The ticks of one symbol, with what a tick keeps in MongoDB: the bars, the state and the outbox."""
+
+    def __init__(self, *rules: Rule) -> None:
+        self.book = RuleBook.of(rules)
+        self.stored: dict[date, StoredSession] = {}
+        self.state: SymbolState | None = None
+        self.outbox: dict[str, Event] = {}
+
+    def tick(self, *sessions: SessionBars, splits: Sequence[Split] = (), now: datetime | None = None) -> list[str]:
+        """Store and evaluate sessions, and return the ids of the new alerts."""
+        changed = []
+        for bars in sessions:
+            before = self.stored.get(bars.session_date)
+            changed.append(StoredSession(bars, before.version + 1 if before else 1))
+            self.stored[bars.session_date] = changed[-1]
+        evaluator = Evaluator(self.book, now or max(item.bars.ts[-1] for item in self.stored.values()) + FIVE)
+        state = self.state or evaluator.new_state("AAPL")
+        repeated = [self.stored[day] for day in evaluator.sessions_to_repeat(state, splits)]
+        fired: dict[str, list[datetime]] = {}
+        for event in self.outbox.values():
+            fired.setdefault(event.rule.id, []).append(event.bar_start)
+        self.state, events = evaluator.evaluate(state, [*repeated, *changed], splits, fired)
+        new = {event.id: event for event in events if event.id not in self.outbox}
+        self.outbox |= new
+        return [*new]
+
+
+HIGH = ExtremeRule(id="high", kind="extreme", sessions=5, direction="up", cool_down_minutes=0)
+HIGHER_AT_THE_THIRD_BAR = [100.0, 99.0, 102.0, 101.0]
+HIGH_FIRED = "high|AAPL|2025-07-29T13:40:00Z"
+
+
+def test_a_split_learned_late_fires_what_the_right_basis_fires_and_once() -> None:
+    """A spin-off of 1.281: the session is below every earlier price, until the split is known."""
+    ticks = Ticks(HIGH)
+    ticks.tick(*past(128.1))
+    assert ticks.tick(bars_of(EX_DATE, HIGHER_AT_THE_THIRD_BAR)) == []
+    assert ticks.tick(splits=[split(1.281)]) == [HIGH_FIRED]
+    assert ticks.outbox[HIGH_FIRED].reference == pytest.approx(100)
+    assert ticks.tick(splits=[split(1.281)]) == []
+    assert ticks.tick(bars_of(EX_DATE, [*HIGHER_AT_THE_THIRD_BAR, 101.0]), splits=[split(1.281)]) == []
+
+
+def test_a_split_that_changes_or_is_withdrawn_repeats_its_sessions_and_withdraws_no_alert() -> None:
+    ticks = Ticks(HIGH)
+    ticks.tick(*past(128.1))
+    assert ticks.tick(bars_of(EX_DATE, HIGHER_AT_THE_THIRD_BAR), splits=[split(1.2)]) == []
+    assert ticks.tick(splits=[split(1.281)]) == [HIGH_FIRED], "the ratio was corrected"
+    assert ticks.tick(splits=[]) == []
+    assert ticks.tick(splits=[split(1.281, NEXT)]) == [], "its ex-date is in the future"
+    assert ticks.tick(splits=[split(1.281)]) == [], "known again: the same id"
+    assert [*ticks.outbox] == [HIGH_FIRED]
+    wrong = Ticks(HIGH)
+    wrong.tick(*past(100.0))
+    flat = [100.0, 99.0, 100.0]
+    assert wrong.tick(bars_of(EX_DATE, flat), splits=[split(1.2)]) == ["high|AAPL|2025-07-29T13:30:00Z"]
+    assert wrong.tick(bars_of(EX_DATE, [*flat, 101.0]), splits=[]) == ["high|AAPL|2025-07-29T13:45:00Z"]
+
+
+def test_a_split_of_an_older_session_repeats_nothing_and_holds_for_later_bars() -> None:
+    """The session at the edge is the oldest of the last five."""
+    recent = [item.session_date for item in days(NEWS_SESSIONS + 1)]
+    for ex_date, expected in ((recent[0], 0), (recent[1], NEWS_SESSIONS - 1)):
+        ticks = Ticks(HIGH.model_copy(update={"sessions": 8}))
+        before = [bars for bars in past(128.1, recent[0]) if bars.session_date < ex_date]
+        ticks.tick(*before)
+        for item in days(NEWS_SESSIONS + 1):
+            if item.session_date >= ex_date:
+                close = 100.0 if item.session_date == NEWEST_DAY else 100.0 + item.session_date.day / 10
+                assert ticks.tick(bars_of(item.session_date, [close])) == []
+        known = [split(1.281, ex_date)]
+        assert len(ticks.tick(splits=known)) == expected
+        assert ticks.state is not None
+        assert ticks.state.splits == {ex_date: 1.281}
+        later = ticks.tick(bars_of(NEWEST_DAY, [100.0, 110.0]), splits=known)
+        assert later == ["high|AAPL|2025-07-30T13:35:00Z"]
+
+
+def test_a_repeated_session_respects_the_cool_downs_of_all_its_alerts() -> None:
+    """The state has only the newest bar that fired, at 14:00. The outbox has also the one at 13:35.
+
+    With the split, the rule holds at 13:30: within the cool-down of an alert that was sent.
+    """
+    rule = AverageRule(id="cross", kind="average", bars=3, cool_down_minutes=15, direction="up")
+    ticks = Ticks(rule)
+    ticks.tick(*past(100.0)[:-1], bars_of(EVE, [100.0, 100, 99]))
+    first = ticks.tick(bars_of(EX_DATE, [98.0, 101, 101, 97, 97, 96, 102]))
+    assert first == ["cross|AAPL|2025-07-29T13:35:00Z", "cross|AAPL|2025-07-29T14:00:00Z"]
+    assert ticks.tick(splits=[split(1.1)]) == []
+    alone = Ticks(rule.model_copy(update={"cool_down_minutes": 0}))
+    alone.tick(*past(100.0)[:-1], bars_of(EVE, [100.0, 100, 99]))
+    alone.tick(bars_of(EX_DATE, [98.0, 101, 101, 97, 97, 96, 102]))
+    assert alone.tick(splits=[split(1.1)]) == ["cross|AAPL|2025-07-29T13:30:00Z"], "without a cool-down it fires"
+
+
+def test_a_repeated_session_fires_neither_moves_nor_silences_again() -> None:
+    """A feed that was down fired one alert of the feed, so the silence of the symbol is not in its outbox."""
+    silence = SilenceRule(id="stale", kind="silence", minutes=20)
+    move = MoveRule(id="move", kind="move", percent=3, minutes=30, cool_down_minutes=0)
+    ticks = Ticks(silence, move)
+    ticks.tick(*past(100.0, EVE))
+    found = ticks.tick(bars_of(EX_DATE, {0: 100.0, 1: 104.0, 9: 104.0}))
+    assert [name.partition("|")[0] for name in found] == ["move", "stale"]
+    ticks.outbox.clear()
+    assert ticks.state is not None
+    ticks.state = replace(ticks.state, fired={})
+    assert ticks.tick(splits=[split(1.281)]) == []
+
+
+def test_a_state_of_an_earlier_version_is_evaluated_with_the_splits_that_are_known_now() -> None:
+    ticks = Ticks(HIGH)
+    ticks.tick(*past(128.1), bars_of(EX_DATE, [100.0]))
+    assert ticks.state is not None
+    assert ticks.state.splits == {}
+    raw = {day: item for day, item in ticks.state.sessions.items() if day <= EVE}
+    ticks.tick(bars_of(EX_DATE, [100.0, 101.0]), splits=[split(1.281)])
+    assert {day: item for day, item in ticks.state.sessions.items() if day <= EVE} == raw, "the state stays raw"
