@@ -65,7 +65,8 @@ def _condition(rule: Rule) -> str:
     common = {*BaseRule.model_fields, "kind"}
     own = {name: value for name, value in rule.model_dump(exclude=common).items() if value is not None}
     side = "" if own.pop("direction", "both") == "both" else f", {rule.model_dump()['direction']}"
-    return f"{rule.kind}: " + ", ".join(f"{value:g} {name}" for name, value in own.items()) + side
+    values = ", ".join(f"{value:g} {name}" for name, value in own.items())
+    return rule.kind + (f": {values}" if values else "") + side
 
 
 @alerts_app.command("list", epilog="Example:  barflow alerts list --symbols TSLA --undelivered")

@@ -270,6 +270,8 @@ class Ingest:
     def _close(self, report: IngestReport, outcome: str, error: BaseException | None = None) -> None:
         if self.alerts:
             report.alerts = self.alerts.found
+            for symbol, notes in self.alerts.notes.items():
+                report.notes.setdefault(symbol, []).extend(notes)
             if self.alerts.down:
                 report.notes["alerts"] = [*self.alerts.down.values()]
         if self.actions and self.actions.notes:
