@@ -173,7 +173,7 @@ class Actions:
         fields: Document = {"actions": {"$filter": {"input": "$actions", "cond": current}}}
         with mongo_errors("read the splits"):
             found = list(self.collection.find({"_id": {"$in": list(symbols)}}, fields))
-        known = {document["_id"]: _known(document).actions for document in found}
+        known = {document["_id"]: known_of(document).actions for document in found}
         return {
             symbol: [item for item in actions if isinstance(item, Split)]
             for symbol, actions in known.items()

@@ -37,11 +37,6 @@ AMOUNT_PER_DIVIDEND = {
     date(2025, 8, 11): 0.26,
     date(2025, 11, 10): 0.3,
 }
-    date(2025, 2, 10): 0.25,
-    date(2025, 5, 12): 0.26,
-    date(2025, 8, 11): 0.26,
-    date(2025, 11, 10): 0.3,
-}
 SYMBOLS = ("AAPL", "GE", PRESENT, "NVDA", "TSLA")
 NEVER = date.max
 
