@@ -23,13 +23,13 @@ comment on column market.corporate_action.source is
 comment on column market.corporate_action.known_from is 'When this version was learned, UTC';
 comment on column market.corporate_action.known_until is 'When it was changed or withdrawn, UTC; NULL while it is current';
 
--- The ranges of a symbol follow each other without a gap, from -infinity to the session before its newest ex-date.
+-- The ranges of a symbol follow each other without a gap, from 0001-01-01 to the day before its newest ex-date.
 create table if not exists market.adjustment (
     symbol text not null,
     first_day date not null,
     last_day date not null,
     split double precision not null check (split > 0),
-    dividend double precision check (dividend > 0 and dividend <= 1),
+    dividend double precision check (dividend > 0),
     load_id text not null,
     primary key (symbol, first_day),
     check (first_day <= last_day)
@@ -64,6 +64,22 @@ create table if not exists ops.vendor_bar (
 );
 comment on table ops.vendor_bar is 'The vendor''s own daily bars, not adjusted, to compare with market.bar_1d';
 comment on column ops.vendor_bar.requested_at is 'When the vendor was asked, UTC';
+
+comment on table market.daily_metrics is
+    'Metrics of each session in its own shares, from daily bars; NULL until their window is full';
+comment on column market.daily_metrics.prev_close is
+    'Close of the session before, in this session''s shares: divided by the ratio of a split between them';
+comment on column market.daily_metrics.sma_5 is
+    'Mean close of the last 5 sessions in this session''s shares, dollars; sma_20 and sma_50 likewise';
+comment on column market.daily_metrics.volatility_20 is
+    'Sample standard deviation of the last 20 daily log returns (close to prev_close), times the root of 252';
+comment on column market.daily_metrics.rsi_14 is
+    'Relative strength index by Cutler: simple averages of the last 14 gains and losses, each in this session''s '
+    'shares; 50 when nothing moved';
+comment on column market.daily_metrics.atr_14 is
+    'Simple average of the last 14 true ranges in this session''s shares, dollars';
+comment on column market.daily_metrics.volume_ratio_20 is
+    'Volume over the mean of the 20 sessions before, in this session''s shares';
 
 create or replace view ops.vendor_day as
 select
