@@ -82,7 +82,7 @@ def test_a_day_asks_for_the_actions_before_the_open_and_for_the_daily_bar_after_
     # The daily bar of yesterday is missing too: 1 credit a symbol.
     assert asked(api) == Counter({"/splits": 40, "/dividends": 40, "/time_series": 2})
     assert set(days(database)) == {"AAPL|2025-07-01", "MSFT|2025-07-01"}
-    for minutes in (5, 60, 89, 91, 200, 391, 405):  # also during the session, and too early after it
+    for minutes in (5, 60, 89, 91, 200, 481, 499):  # also during the session, and too early after it
         assert run(stores, MORNING + timedelta(minutes=minutes)).outcome == "idle"
     assert asked(api) == Counter()
     assert run(stores, EVENING).vendor_days == 2

@@ -13,13 +13,17 @@ from harness import Pipeline, random_session, revised
 from barflow.errors import BarflowError
 from barflow.lake.actions import actions_path
 from barflow.market.actions import Split
+from barflow.operations.daily_actions import run_due
 from barflow.operations.expiry import expire_staging
 from barflow.operations.run_summary import summarize
-from barflow.pipeline.status import pending, reconcile
+from barflow.pipeline.ingest import run as run_tick
+from barflow.pipeline.status import collect, pending, reconcile
 from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
 from barflow.staging.actions import Actions, Answer
 from barflow.staging.sessions import Staging
+from emulators.twelvedata.server import TwelveDataEmulator
+from local.synthetic import SyntheticBars
 
 OLD, RECENT = ("2025-07-30", "2025-07-31"), ("2026-05-28", "2026-05-29")
 NOW = datetime(2026, 5, 29, 21, tzinfo=UTC)
@@ -153,3 +157,29 @@ def test_corporate_actions_never_expire_and_a_lost_version_is_named(pipeline: Pi
     path.rename(path.with_suffix(".lost"))
     with pytest.raises(BarflowError, match="staged 2, parquet 0, warehouse 2"):
         reconcile(stores)
+
+
+def test_a_wrong_session_is_found_by_the_vendors_own_day(pipeline: Pipeline) -> None:
+    """A daily bar that differs from ours is named. It travels also when no bar changed."""
+    evening, day = datetime(2025, 7, 2, 20, 30, tzinfo=UTC), date(2025, 7, 2)
+    with TwelveDataEmulator(SyntheticBars(seed=7), clock=lambda: evening) as api, pipeline.in_environment():
+        api.switches.listed = dict.fromkeys(("AAPL", "MSFT"), datetime(2025, 6, 27, 13, 30, tzinfo=UTC))
+        vendor = {"twelvedata_url": api.url, "twelvedata_api_key": "emulator-key", "symbols": "AAPL,MSFT"}
+        limits = {"credits_per_minute": 600, "credits_per_day": None, "history_sessions": 2}
+        stores = Stores(load_settings(**vendor, **limits), clock=lambda: evening)
+        run_tick(stores, stores.settings.symbols, print)
+        pipeline.process()
+        pipeline.aggregate()
+        assert {item.vendor_day for item in collect(stores).values()} == {None}
+        api.switches.wrong_days = {("AAPL", day): 1.012}
+        assert run_due(stores, print).vendor_days == 2
+        pipeline.process()
+        pipeline.aggregate()
+        found = reconcile(stores)
+    [difference] = found["AAPL"].differing
+    assert difference.startswith("2025-07-02: ")
+    assert "differs by 119 bps from Twelve Data's day: ours " in difference
+    assert found["MSFT"].differing == []
+    assert found["MSFT"].vendor_day == {
+        "session_date": "2025-07-02", "worst": found["MSFT"].vendor_day["worst"], "worst_bps": 0.0, "volume_pct": 0.0
+    }  # fmt: skip
