@@ -318,7 +318,7 @@ def _show_actions(known: Mapping[str, Known]) -> None:
     found = [item for symbol in known for item in known[symbol].actions]
     if found:
         shown = ", ".join(f"{item.symbol} {item.label} on {item.ex_date}" for item in found)
-        console().print(f"actions   {shown}; bars stay raw, charts are adjusted for splits", soft_wrap=True)
+        console().print(f"actions   {shown}; charts are adjusted for splits", soft_wrap=True)
 
 
 def _log_addresses(url: str, log: Log) -> None:
