@@ -120,7 +120,7 @@ def today_factors(splits: Sequence[Split], today: date) -> Factors:
 
 def loaded_today(loaded: Loaded, found: Factors) -> Loaded:
     """Return a loaded session in the shares of today. Its averages and previous close are in its own shares before."""
-    if not found.ex_dates:
+    if not _changes(found, loaded.spark_sessions[0] if loaded.spark_sessions else loaded.session_date):
         return loaded
     own = found.at(loaded.session_date)
     names = ("close", "prev_close", "sma_20", "sma_50")
@@ -131,13 +131,18 @@ def loaded_today(loaded: Loaded, found: Factors) -> Loaded:
 
 def staged_today(sessions: Sequence[RecentSession], found: Factors) -> Sequence[RecentSession]:
     """Return staged sessions in the shares of today."""
-    if not found.ex_dates:
+    if not sessions or not _changes(found, sessions[0].session_date):
         return sessions
     return [
         replace(item, closes=tuple(close * own.price for close in item.closes), volume=round(item.volume * own.volume))
         for item in sessions
         for own in [found.at(item.session_date)]
     ]
+
+
+def _changes(found: Factors, first: date) -> bool:
+    """Return whether the factors change a session from ``first`` on."""
+    return bool(found.ex_dates) and found.ex_dates[-1] > first
 
 
 def _adjusted(candle: Candle, found: Factors) -> Candle:
