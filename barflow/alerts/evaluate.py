@@ -16,14 +16,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from types import MappingProxyType
+from typing import NamedTuple
 
 from barflow.alerts.history import EvaluatedSession, SymbolState, in_shares_of, trimmed
 from barflow.alerts.rules import ALL, MoveRule, Rule, RuleBook, SilenceRule
 from barflow.alerts.signals import BAR_MINUTES, NEITHER, SIGNALS, SessionView
 from barflow.errors import BadInputError
-from barflow.market.actions import Split
+from barflow.market.actions import Split, ratio_text
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import BAR, last_sessions, session, sessions_between
+from barflow.progress import Log
 from barflow.staging.sessions import StoredSession
 
 # An alert on an older session is of no use. Corrections reach back two sessions, an outage may last longer.
@@ -54,6 +56,14 @@ class Event:
         return f"{self.rule.id}|{self.symbol}|{self.bar_start:%Y-%m-%dT%H:%M:%SZ}"
 
 
+class Evaluated(NamedTuple):
+    """A symbol's next state, the events, and notes for the tick's report."""
+
+    state: SymbolState
+    events: list[Event]
+    notes: list[str]
+
+
 class Evaluator:
     """Evaluates symbols at one moment: ``now`` of the market's clock (UTC)."""
 
@@ -74,7 +84,7 @@ class Evaluator:
         """Return whether the state holds all stored sessions that the rules look at."""
         return state.history >= self.history and state.detail >= self.detail
 
-    def sessions_to_repeat(self, state: SymbolState, splits: Sequence[Split]) -> set[date]:
+    def sessions_to_repeat(self, state: SymbolState, splits: Sequence[Split] | None) -> set[date]:
         """Return the evaluated sessions whose comparisons change, because splits were learned, changed or withdrawn.
 
         Only an ex-date within the last ``NEWS_SESSIONS`` sessions repeats any. All later bars compare by the new splits.
@@ -83,26 +93,26 @@ class Evaluator:
         first = min((day for day in changed if day >= self._oldest_news), default=date.max)
         return {day for day in state.sessions if day >= max(first, state.horizon)}
 
-    def _in_force(self, state: SymbolState, splits: Sequence[Split]) -> dict[date, float]:
+    def _in_force(self, state: SymbolState, splits: Sequence[Split] | None) -> dict[date, float]:
         """Return the ratio of each split by its ex-date, up to the newest session.
 
         A later one that the state has stays: a tick that started after the session's open evaluated it.
         """
         newest = self.newest.session_date
         later = {day: ratio for day, ratio in state.splits.items() if day > newest}
-        return later | {split.ex_date: split.ratio for split in splits if split.ex_date <= newest}
+        return later | {split.ex_date: split.ratio for split in splits or () if split.ex_date <= newest}
 
     def evaluate(
         self,
         state: SymbolState,
         changed: Iterable[StoredSession],
-        splits: Sequence[Split] = (),
+        splits: Sequence[Split] | None = (),
         fired: Mapping[str, Sequence[datetime]] = NEVER_FIRED,
-    ) -> tuple[SymbolState, list[Event]]:
+    ) -> Evaluated:
         """Evaluate the new and revised bars of a symbol's sessions, and the silence since its last bar.
 
-        ``splits`` are the symbol's current ones. ``fired`` holds by rule the bars (opens, UTC) of all its alerts, for
-        the sessions that are evaluated again. Return the next state and the events.
+        ``splits`` are the symbol's current ones; None compares all prices as they are. ``fired`` holds by rule the
+        bars (opens, UTC) of all its alerts, for the sessions that are evaluated again.
         """
         evaluation = _SymbolEvaluation(self.book.rules(state.symbol), state, splits, fired)
         repeat = self.sessions_to_repeat(state, splits)
@@ -132,7 +142,7 @@ class Evaluator:
             fired=evaluation.fired,
             splits=self._in_force(state, splits),
         )
-        return after, evaluation.events
+        return Evaluated(after, evaluation.events, evaluation.notes)
 
     def silences(self, state: SymbolState) -> list[Event]:
         """Return the silences of a symbol at this moment, also those that have fired before."""
@@ -165,11 +175,13 @@ def evaluate_history(
     book: RuleBook,
     sessions: Iterable[SessionBars],
     until: datetime,
-    splits: Mapping[str, Sequence[Split]] = MappingProxyType({}),
+    splits: Mapping[str, Sequence[Split]] | None = MappingProxyType({}),
+    on_note: Log = lambda note: None,
 ) -> list[Event]:
     """Return what would have fired if each session had been evaluated at its close, up to ``until`` (UTC).
 
-    The ``splits`` of each symbol are known from the start. The events are in order of bars, then of symbols and rules.
+    The ``splits`` of each symbol are known from the start; None compares all prices as they are. The events are in
+    order of bars, then of symbols and rules.
     """
     by_day: dict[date, dict[str, SessionBars]] = {}
     for bars in sessions:
@@ -183,8 +195,11 @@ def evaluate_history(
         for symbol in dict.fromkeys([*states, *today]):
             changed = [StoredSession(today[symbol], 1)] if symbol in today else []
             state = states.get(symbol) or evaluator.new_state(symbol)
-            states[symbol], found = evaluator.evaluate(state, changed, splits.get(symbol, ()))
+            known = None if splits is None else splits.get(symbol, ())
+            states[symbol], found, notes = evaluator.evaluate(state, changed, known)
             events += found
+            for note in notes:
+                on_note(f"{symbol}: {note}")
     return sorted(events, key=lambda event: (event.bar_start, event.symbol, event.rule.id))
 
 
@@ -195,7 +210,7 @@ class _SymbolEvaluation:
         self,
         rules: Sequence[Rule],
         state: SymbolState,
-        splits: Sequence[Split] = (),
+        splits: Sequence[Split] | None = (),
         fired: Mapping[str, Sequence[datetime]] = NEVER_FIRED,
     ) -> None:
         self.symbol, self.splits = state.symbol, splits
@@ -206,6 +221,7 @@ class _SymbolEvaluation:
         for name, bars in fired.items():
             self._bars_fired.setdefault(name, []).extend(bars)
         self.events: list[Event] = []
+        self.notes: list[str] = []
 
     @property
     def fired(self) -> dict[str, datetime]:
@@ -218,6 +234,8 @@ class _SymbolEvaluation:
         With ``again``, the other bars are evaluated too, by the rules that compare with earlier sessions.
         """
         bars = view.bars
+        if view.unknown_split is not None and view.last_close is not None:
+            self.notes.append(_unknown_split(view, view.unknown_split, view.last_close))
         for at in range(len(bars)) if again else changed:
             is_changed = not again or at in changed
             for rule, signal in self.rules if is_changed else self.comparing:
@@ -231,9 +249,9 @@ class _SymbolEvaluation:
                             rule, self.symbol, bars.session_date, bars.ts[at], direction, *hit, price=bars.close[at]
                         )
                         self._fire(event)
-            if is_changed and (at or view.past):
+            price = bars.close[at - 1] if at else view.last_close
+            if is_changed and price is not None:
                 slot = view.slots[at - 1] + 1 if at else 0
-                price = bars.close[at - 1] if at else view.past[-1].last_close
                 self._silence(bars.session_date, slot, (view.slots[at] - slot) * BAR_MINUTES, price)
 
     def end_of_session(self, day: date, sessions: Mapping[date, EvaluatedSession], now: datetime) -> None:
@@ -244,7 +262,7 @@ class _SymbolEvaluation:
             return
         slot = last.slots[-1] + 1 if last.session_date == day else 0
         silence = min(now, traded.closes) - (traded.opens + slot * BAR)
-        [last_known] = in_shares_of(day, [last], self.splits)
+        [last_known] = in_shares_of(day, [last], self.splits or ())
         self._silence(day, slot, silence // timedelta(minutes=1), last_known.last_close)
 
     def _silence(self, day: date, slot: int, minutes: int, price: float) -> None:
@@ -262,3 +280,12 @@ class _SymbolEvaluation:
             return
         earlier.append(event.bar_start)
         self.events.append(event)
+
+
+def _unknown_split(view: SessionView, ratio: float, close: float) -> str:
+    """Return the note that a session is not compared with earlier ones."""
+    return (
+        f"the session of {view.bars.session_date} opens at {view.bars.open[0]:,.2f} after a close of {close:,.2f}, like "
+        f"a {ratio_text(ratio)} split that is not known: no rule compares it with earlier sessions. Run `barflow "
+        f"actions refresh --symbols {view.bars.symbol}`. If there was no split, import one with the ratio 1"
+    )

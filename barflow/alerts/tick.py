@@ -52,9 +52,10 @@ class Alerts:
         self.pending = PendingEvaluations(database)
         self.delivery = Delivery(self.outbox, channels)
         self._evaluated: set[str] = set()
-        # Of the current tick: how many alerts were new, and the error of each channel that is down.
+        # Of the current tick: how many alerts were new, the error of each channel that is down, and notes by symbol.
         self.found = 0
         self.down: dict[str, str] = {}
+        self.notes: dict[str, list[str]] = {}
 
     def ensure(self) -> None:
         """Create collections and indexes that are missing."""
@@ -68,7 +69,7 @@ class Alerts:
         """
         started = self.clock()
         self.delivery.begin_tick()
-        self._evaluated, self.found, self.down = set(), 0, {}
+        self._evaluated, self.found, self.down, self.notes = set(), 0, {}, {}
         for pending in self.pending.all():
             self._evaluate(_by_symbol(self.staging.sessions(pending.keys)), started)
             if utc_now() - pending.since > DEAD_AFTER:
@@ -151,23 +152,24 @@ class Alerts:
         }
         stored = self._stored(evaluator, before, repeated, changed)
         fired_before = self.outbox.bars_fired([*repeated]) if repeated else {}
-        results = [
-            (
+        results = {
+            state.symbol: evaluator.evaluate(
                 state,
-                *evaluator.evaluate(
-                    state,
-                    [*stored.get(state.symbol, ()), *changed[state.symbol]],
-                    splits.get(state.symbol, ()),
-                    fired_before.get(state.symbol, NEVER_FIRED),
-                ),
+                [*stored.get(state.symbol, ()), *changed[state.symbol]],
+                splits.get(state.symbol, ()),
+                fired_before.get(state.symbol, NEVER_FIRED),
             )
             for state in before
-        ]
-        fired = [feed.get(event.id, event) for _, _, found in results for event in found]
+        }
+        fired = [feed.get(event.id, event) for found in results.values() for event in found.events]
         events = {event.id: event for event in fired}.values()
         created_at = utc_now()
         self.found += self.outbox.add([(Message.of(event, created_at), self._channels(event)) for event in events])
-        lost = self.states.save([(state, after) for state, after, _ in results])
+        lost = self.states.save([(state, results[state.symbol].state) for state in before])
+        for symbol, found in results.items():
+            if symbol not in lost and found.notes:
+                noted = self.notes.setdefault(symbol, [])
+                noted += [note for note in found.notes if note not in noted]
         return {symbol: changed[symbol] for symbol in lost}
 
     def _stored(

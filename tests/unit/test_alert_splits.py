@@ -17,8 +17,19 @@ from hypothesis import strategies as st
 
 from barflow.alerts.evaluate import NEWS_SESSIONS, Evaluator, Event, evaluate_history
 from barflow.alerts.history import SymbolState
-from barflow.alerts.rules import AverageRule, ExtremeRule, GapRule, MoveRule, Rule, RuleBook, SilenceRule, VolumeRule
-from barflow.market.actions import Split
+from barflow.alerts.rules import (
+    AverageRule,
+    ExtremeRule,
+    GapRule,
+    LevelRule,
+    MoveRule,
+    Rule,
+    RuleBook,
+    SilenceRule,
+    SplitRule,
+    VolumeRule,
+)
+from barflow.market.actions import Split, ratio_text
 from barflow.market.bars import SessionBars
 from barflow.staging.sessions import StoredSession
 
@@ -118,6 +129,7 @@ class Ticks:
         self.book = RuleBook.of(rules)
         self.stored: dict[date, StoredSession] = {}
         self.state: SymbolState | None = None
+        self.notes: list[str] = []
         self.outbox: dict[str, Event] = {}
 
     def tick(self, *sessions: SessionBars, splits: Sequence[Split] = (), now: datetime | None = None) -> list[str]:
@@ -133,7 +145,7 @@ class Ticks:
         fired: dict[str, list[datetime]] = {}
         for event in self.outbox.values():
             fired.setdefault(event.rule.id, []).append(event.bar_start)
-        self.state, events = evaluator.evaluate(state, [*repeated, *changed], splits, fired)
+        self.state, events, self.notes = evaluator.evaluate(state, [*repeated, *changed], splits, fired)
         new = {event.id: event for event in events if event.id not in self.outbox}
         self.outbox |= new
         return [*new]
@@ -162,6 +174,8 @@ def test_a_split_that_changes_or_is_withdrawn_repeats_its_sessions_and_withdraws
     assert ticks.tick(splits=[split(1.281)]) == [HIGH_FIRED], "the ratio was corrected"
     assert ticks.tick(splits=[]) == []
     assert ticks.tick(splits=[split(1.281, NEXT)]) == [], "its ex-date is in the future"
+    assert ticks.state is not None
+    assert ticks.state.splits == {}
     assert ticks.tick(splits=[split(1.281)]) == [], "known again: the same id"
     assert [*ticks.outbox] == [HIGH_FIRED]
     wrong = Ticks(HIGH)
@@ -229,3 +243,79 @@ def test_a_state_of_an_earlier_version_is_evaluated_with_the_splits_that_are_kno
     raw = {day: item for day, item in ticks.state.sessions.items() if day <= EVE}
     ticks.tick(bars_of(EX_DATE, [100.0, 101.0]), splits=[split(1.281)])
     assert {day: item for day, item in ticks.state.sessions.items() if day <= EVE} == raw, "the state stays raw"
+
+
+UNKNOWN = SplitRule(id="unknown_split", kind="split")
+COMPARING: tuple[Rule, ...] = (
+    GAP,
+    UNKNOWN,
+    ExtremeRule(id="extreme", kind="extreme", sessions=5),
+    VolumeRule(id="volume", kind="volume", times=2, sessions=5),
+    AverageRule(id="days", kind="average", sessions=5),
+    LevelRule(id="level", kind="level", level=500),
+)
+
+
+@pytest.mark.parametrize(("ratio", "direction"), [(10.0, "down"), (0.125, "up"), (1.5, "down")])
+def test_an_open_like_an_unknown_split_fires_one_alert_of_its_own(ratio: float, direction: str) -> None:
+    """No other rule compares the session with earlier ones, and each tick notes it."""
+    ticks = Ticks(*COMPARING)
+    ticks.tick(*past(1000.0))
+    opened = 1000.0 / ratio * 0.94
+    today = bars_of(EX_DATE, [opened, opened, opened * 0.999], volume={0: 90_000})
+    assert ticks.tick(today) == ["unknown_split|AAPL|2025-07-29T13:30:00Z"]
+    [event] = ticks.outbox.values()
+    assert (event.direction, event.reference, event.price) == (direction, 1000.0, opened)
+    assert event.value == pytest.approx((0.94 / ratio - 1) * 100, abs=1e-4)
+    [note] = ticks.notes
+    assert f"like a {ratio_text(ratio)} split that is not known" in note
+    assert "`barflow actions refresh --symbols AAPL`" in note
+    assert ticks.tick(splits=[split(ratio)])[0] == "gap_5pct|AAPL|2025-07-29T13:30:00Z"
+    assert ticks.outbox["gap_5pct|AAPL|2025-07-29T13:30:00Z"].value == pytest.approx(-6.0, abs=1e-4)
+    assert ticks.notes == []
+
+
+def test_rules_within_the_session_are_evaluated_although_a_split_is_not_known() -> None:
+    move = MoveRule(id="move", kind="move", percent=3, minutes=30)
+    ticks = Ticks(move, LevelRule(id="level", kind="level", level=103), SilenceRule(id="stale", kind="silence", minutes=20))
+    ticks.tick(*past(1000.0))
+    fired = ticks.tick(bars_of(EX_DATE, {0: 100.0, 1: 104.0, 9: 104.0}))
+    assert [name.partition("|")[0] for name in fired] == ["move", "level", "stale"]
+
+
+def test_the_next_session_compares_again_where_the_vendor_never_lists_a_split() -> None:
+    """Only a session's own open is looked at, so a fall by half mutes its own session alone."""
+    ticks = Ticks(*COMPARING)
+    ticks.tick(*past(100.0))
+    assert ticks.tick(bars_of(EX_DATE, [50.0] * 5)) == ["unknown_split|AAPL|2025-07-29T13:30:00Z"]
+    fired = ticks.tick(bars_of(NEXT, [47.0] * 5))
+    assert fired == ["gap_5pct|AAPL|2025-07-30T13:30:00Z", "extreme|AAPL|2025-07-30T13:30:00Z"]
+    assert ticks.notes == []
+
+
+def test_a_ratio_of_one_says_that_the_fall_is_true() -> None:
+    ticks = Ticks(*COMPARING)
+    ticks.tick(*past(100.0))
+    ticks.tick(bars_of(EX_DATE, [50.0] * 5))
+    fired = ticks.tick(splits=[split(1.0)])
+    assert "gap_5pct|AAPL|2025-07-29T13:30:00Z" in fired
+    assert ticks.outbox["gap_5pct|AAPL|2025-07-29T13:30:00Z"].value == -50.0
+    elsewhere = Ticks(*COMPARING)
+    elsewhere.tick(*past(100.0), splits=[split(1.0, EVE), split(1.0, NEXT)])
+    assert elsewhere.tick(bars_of(EX_DATE, [50.0]), splits=[split(1.0, EVE), split(1.0, NEXT)]) == [
+        "unknown_split|AAPL|2025-07-29T13:30:00Z"
+    ], "it says so of its own day only"
+
+
+def test_a_known_split_is_not_suspected_and_a_wrong_ratio_is() -> None:
+    for known, expected in ((10.0, []), (5.0, ["unknown_split|AAPL|2025-07-29T13:30:00Z"])):
+        ticks = Ticks(*COMPARING)
+        ticks.tick(*past(2000.0))
+        assert ticks.tick(bars_of(EX_DATE, [200.0] * 3), splits=[split(known)]) == expected
+        assert ticks.tick(bars_of(EX_DATE, [200.0] * 4), splits=[split(10.0)]) == [], "corrected"
+
+
+def test_prices_that_are_not_adjusted_compare_as_they_are() -> None:
+    bars = [bars_of(EVE, [1000.0]), bars_of(EX_DATE, [100.0])]
+    events = evaluate_history(RuleBook.of(COMPARING), bars, traded(EX_DATE).closes, None)
+    assert [(event.rule.id, event.value) for event in events] == [("gap_5pct", -90.0), ("level", 100.0)]

@@ -73,13 +73,13 @@ def test_splitting_bars_over_ticks_and_killing_ticks_does_not_change_the_alerts(
             part = SessionBars.of(whole.symbol, whole.session_date, whole.bars()[:arrived])
             evaluator = Evaluator(book, part.ts[-1] + FIVE)
             state = state or evaluator.new_state(whole.symbol)
-            after, events = evaluator.evaluate(state, [StoredSession(part, version)])
+            after, events, _ = evaluator.evaluate(state, [StoredSession(part, version)])
             outbox.add(events)
             state = state if data.draw(st.booleans()) else after
         if state is not None:
             evaluator = Evaluator(book, item.closes)
             changed = [StoredSession(whole, version)] if whole is not None else []
-            state, events = evaluator.evaluate(state, changed)
+            state, events, _ = evaluator.evaluate(state, changed)
             outbox.add(events)
     expected = reference_alerts(rule, history, NEWEST_DAY) if history else []
     assert sorted((event.bar_start, event.direction) for event in outbox.values()) == sorted(
@@ -101,7 +101,7 @@ class Feed:
     def tick(self, bars: SessionBars, version: int = 1, now: datetime | None = None) -> list[str]:
         evaluator = Evaluator(self.book, now or bars.ts[-1] + FIVE)
         state = self.state or evaluator.new_state(bars.symbol)
-        self.state, events = evaluator.evaluate(state, [StoredSession(bars, version)])
+        self.state, events, _ = evaluator.evaluate(state, [StoredSession(bars, version)])
         return [event.id for event in events]
 
 
@@ -165,7 +165,7 @@ def test_a_first_run_fires_only_for_its_newest_session() -> None:
     rule = level(101, direction="up")
     stored = [StoredSession(bars_of(item.session_date, [100, 102, 100, 102]), 1) for item in days(20)]
     evaluator = Evaluator(RuleBook.of([rule]), traded(NEWEST_DAY).closes)
-    _, events = evaluator.evaluate(evaluator.new_state("AAPL"), stored)
+    _, events, _ = evaluator.evaluate(evaluator.new_state("AAPL"), stored)
     assert {event.session_date for event in events} == {NEWEST_DAY}
     assert len(events) == 2
 
