@@ -112,6 +112,13 @@ class GapRule(BaseRule):
     direction: Direction = "both"
 
 
+class SplitRule(BaseRule):
+    """The session's first bar opens like a split that is not known, so nothing compares with earlier sessions."""
+
+    unit = "percent"
+    kind: Literal["split"]
+
+
 class VolumeRule(BaseRule):
     """The bar's volume is more than x times the mean at its time of day in the previous n sessions.
 
@@ -183,11 +190,12 @@ class SilenceRule(BaseRule):
 
 
 Model = TypeVar("Model", bound=BaseModel)
-Rule = LevelRule | MoveRule | GapRule | VolumeRule | AverageRule | ExtremeRule | SilenceRule
+Rule = LevelRule | MoveRule | GapRule | SplitRule | VolumeRule | AverageRule | ExtremeRule | SilenceRule
 KINDS: dict[str, type[Rule]] = {
     "level": LevelRule,
     "move": MoveRule,
     "gap": GapRule,
+    "split": SplitRule,
     "volume": VolumeRule,
     "average": AverageRule,
     "extreme": ExtremeRule,

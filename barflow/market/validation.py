@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from barflow.errors import BadInputError
+from barflow.market.actions import ratio_text, suspected_ratio
 from barflow.market.answers import ANSWER_REASONS, Contradiction, contradictions, wrong_zone
 from barflow.market.bars import MAX_PRICE, MAX_VOLUME, Bar, SessionBars, encloses
 from barflow.market.sessions import BAR, Session, parse_slot, parse_slots, session
@@ -58,8 +59,6 @@ FIELD_NAMES = ("datetime", "open", "high", "low", "close", "volume")
 CLOCK_SKEW = timedelta(seconds=60)
 JUMP = 0.05
 MAX_FLAGS = 20
-SPLIT_RATIOS = (2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 50)
-SPLIT_TOLERANCE = 0.03
 
 
 @dataclass(frozen=True)
@@ -324,20 +323,8 @@ def price_jumps(ts: Sequence[datetime], opens: Sequence[float], closes: Sequence
         if abs(ratio - 1) <= JUMP:
             continue
         overnight = ts[index].date() != ts[index - 1].date()
-        split = possible_split(ratio) if overnight else None
-        kind = f"possible_split {split}" if split else "price_jump"
+        split = suspected_ratio(closes[index - 1], opens[index]) if overnight else None
+        kind = f"possible_split {ratio_text(split)}" if split else "price_jump"
         flags.append(f"{kind}: {ratio - 1:+.2%} at {ts[index]:%Y-%m-%d %H:%M} UTC")
     more = len(flags) - MAX_FLAGS
     return flags if more <= 0 else [*flags[:MAX_FLAGS], f"price_jump: and {more} more"]
-
-
-def possible_split(ratio: float) -> str | None:
-    """Return ``10:1`` for a price of about a tenth of the one before, ``1:10`` for a tenfold price, else None.
-
-    ``ratio`` is the price over the one before. A ratio within 3 % of a usual split counts.
-    """
-    factor = max(ratio, 1 / ratio)
-    split = next((whole for whole in SPLIT_RATIOS if abs(factor / whole - 1) < SPLIT_TOLERANCE), None)
-    if split is None:
-        return None
-    return f"{split}:1" if ratio < 1 else f"1:{split}"

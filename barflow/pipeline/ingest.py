@@ -277,6 +277,8 @@ class Ingest:
     def _close(self, report: IngestReport, outcome: str, error: BaseException | None = None) -> None:
         if self.alerts:
             report.alerts = self.alerts.found
+            for symbol, notes in self.alerts.notes.items():
+                report.notes.setdefault(symbol, []).extend(notes)
             if self.alerts.down:
                 report.notes["alerts"] = [*self.alerts.down.values()]
         counts = {symbol: asdict(values) for symbol, values in report.counts.items()}
