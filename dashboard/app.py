@@ -24,6 +24,8 @@ from barflow.lake.partitions import Lake
 from barflow.market.actions import Adjust
 from barflow.market.instruments import Instruments
 from barflow.market.sessions import new_york, utc_now
+from barflow.market.vendor_days import Thresholds
+from barflow.settings import MOST_BPS, MOST_VOLUME_PCT
 from barflow.staging.connection import Document
 from barflow.symbols import MAX_LENGTH, PATTERN
 from dashboard import watch
@@ -87,13 +89,13 @@ class Reads:
     def __init__(
         self,
         mongodb: Database[Document],
-        warehouse_dsn: str,
+        warehouse: Warehouse,
         lake: Lake | None,
         clock: Callable[[], datetime],
         instruments: Instruments,
     ) -> None:
         self.lake, self.clock, self.instruments = lake, clock, instruments
-        self.staged, self.warehouse = Staged(mongodb), Warehouse(warehouse_dsn)
+        self.staged, self.warehouse = Staged(mongodb), warehouse
 
     def symbols(self) -> list[str]:
         """Return every loaded or recently staged share by its present symbol, sorted."""
@@ -190,16 +192,17 @@ def create_app(
     url: str | None = None,
     clock: Callable[[], datetime] = utc_now,
     poll_seconds: float = POLL_SECONDS,
+    thresholds: Thresholds = (MOST_BPS, MOST_VOLUME_PCT),
 ) -> FastAPI:
     """Return the page's application on two stores.
 
     Without a ``token`` no login is required, and only requests for this host's loopback names are answered. ``url`` is
-    the URL at which visitors open the page. ``clock`` returns the market's time (UTC). Only the newest manifest of the
-    ``lake`` is read. ``instruments`` are the renames and listings. Raises BadInputError if the chart library is not
-    installed.
+    the URL at which visitors open the page. ``clock`` returns the market's time (UTC). ``thresholds`` are by how much a
+    session may differ from the vendor's own day. Only the newest manifest of the ``lake`` is read. ``instruments`` are
+    the renames and listings. Raises BadInputError if the chart library is not installed.
     """
     charts = _chart_library()
-    reads = Reads(mongodb, warehouse_dsn, lake, clock, instruments or Instruments())
+    reads = Reads(mongodb, Warehouse(warehouse_dsn, thresholds), lake, clock, instruments or Instruments())
     live = Live(reads.staged, reads.stored_names, reads.rows, clock, poll_seconds)
     logins = Logins(token, live.end)
 

@@ -70,6 +70,7 @@ def serving_page(stores: Stores, *, host: str, port: int) -> Iterator[Server]:
         token=token,
         url=url,
         clock=stores.clock,
+        thresholds=settings.vendor_day_thresholds,
     )
     with serving(app, host, port, url=url, proxies=proxies) as server:
         yield server

@@ -20,6 +20,7 @@ from barflow.cli.common import (
     print_json,
     show_result,
 )
+from barflow.errors import BadInputError
 from barflow.settings import load_settings
 
 if TYPE_CHECKING:
@@ -59,24 +60,34 @@ def actions_list(
     "refresh",
     epilog="\b\nExamples:\n"
     "  barflow actions refresh --symbols NVDA,AAPL --plan\n"
-    "  barflow actions refresh --symbols NVDA,AAPL",
+    "  barflow actions refresh --symbols NVDA,AAPL\n"
+    "  barflow actions refresh --due",
 )
 def actions_refresh(
     symbols: Symbols = None,
     plan: Annotated[bool, typer.Option(help="Only print calls, credits, minutes and finish time.")] = False,
+    due: Annotated[
+        bool, typer.Option(help="Only ask for what is due: splits and dividends before the open, daily bars after it.")
+    ] = False,
     state: State = None,
     as_json: Json = False,
 ) -> None:
     """Fetch splits and dividends from Twelve Data and stage them.
 
     It costs 40 API credits a symbol on plans with the endpoints, from Grow up. On other plans it derives the splits
-    from daily bars for 2 credits a symbol, and dividends stay unknown.
+    from daily bars for 2 credits a symbol, and dividends stay unknown. With --due it does what the daily schedule does:
+    each symbol of BARFLOW_SYMBOLS is asked for once a trading day, within the credits that the ticks leave.
     """
     from barflow.cli.terminal import console, table, ticking
     from barflow.market.sessions import utc_now
     from barflow.pipeline import actions
     from barflow.staging.actions import Changes
 
+    if due:
+        if symbols or plan:
+            raise BadInputError("--due asks for the symbols of BARFLOW_SYMBOLS: leave out --symbols and --plan")
+        _refresh_due(state, as_json)
+        return
     if plan:
         settings = load_settings()
         names = present_symbols(symbols, settings)
@@ -97,6 +108,18 @@ def actions_refresh(
             shown.add_row(symbol, *told, *map(str, asdict(counts).values()))
         console().print(shown)
     actions.raise_errors(report)
+
+
+def _refresh_due(state: Path | None, as_json: bool) -> None:
+    """Ask for what is due and print the result. Raise the errors of symbols as a refresh does."""
+    from barflow.operations.daily_actions import run_due
+    from barflow.pipeline.actions import raise_errors
+
+    with opened(state, postgres=False, api=True) as stores:
+        report = run_due(stores, log)
+    show_result(report.to_json(), as_json)
+    if report.actions:
+        raise_errors(report.actions)
 
 
 @actions_app.command("import", epilog="Example:  barflow actions import actions.csv")

@@ -267,7 +267,8 @@ def backfill(
 def status(state: State = None, as_json: Json = False) -> None:
     """Compare the bars at every hop.
 
-    It shows newest bars, counts, gaps, rejected bars and freshness, and exits 1 if a guarantee is broken.
+    It shows newest bars, counts, gaps, rejected bars and freshness, and how far the newest session is from Twelve
+    Data's own day. It exits 1 if a guarantee is broken, or a session differs from that day by more than a threshold.
     """
     from barflow.alerts.outbox import Outbox
     from barflow.cli.terminal import show_status, status_json
@@ -279,7 +280,7 @@ def status(state: State = None, as_json: Json = False) -> None:
         print_json(status_json(*found))
     else:
         show_status(*found)
-    raise typer.Exit(1 if any(item.broken for item in found[0].values()) else 0)
+    raise typer.Exit(1 if any(item.broken or item.differing for item in found[0].values()) else 0)
 
 
 @app.command(epilog="Example:  barflow migrate --dry-run")

@@ -6,7 +6,7 @@ that was staged after the last process run, or published after the last load, is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
@@ -18,13 +18,14 @@ from barflow.market.bars import BAR_TABLES
 from barflow.market.counts import SessionCounts, SessionKey
 from barflow.market.instruments import Instruments
 from barflow.market.sessions import BAR, Session, last_sessions, new_york, sessions_between
+from barflow.market.vendor_days import Comparison, Thresholds
 from barflow.pipeline import process
 from barflow.pipeline.stores import Stores
 from barflow.staging.ledger import Ledger
 from barflow.staging.quarantine import Quarantine
 from barflow.staging.sessions import Staging
 from barflow.warehouse.connection import connect
-from barflow.warehouse.queries import consumed_manifests, count_bars, last_load
+from barflow.warehouse.queries import consumed_manifests, count_bars, last_load, vendor_days
 
 
 @dataclass
@@ -47,6 +48,8 @@ class SymbolStatus:
     broken: list[str] = field(default_factory=list)
     age_minutes: float | None = None
     ended: str | None = None  # why no newer bars are expected under this name
+    vendor_day: dict[str, Any] | None = None  # the newest session that is compared with Twelve Data's daily bar
+    differing: list[str] = field(default_factory=list)  # sessions that differ from it by more than a threshold
 
     def to_json(self) -> dict[str, Any]:
         """Return the status as one JSON object, with times as ISO text."""
@@ -171,13 +174,31 @@ def close_due(now: datetime) -> datetime | None:
     return min(now, newest[-1].closes) - 2 * BAR if newest else None
 
 
+def add_vendor_days(found: Mapping[str, SymbolStatus], compared: Iterable[Comparison], thresholds: Thresholds) -> None:
+    """Add to each symbol its newest comparison with the vendor's day, and the sessions over a threshold. Pure."""
+    for item in compared:
+        status = found.get(item.symbol)
+        if status is None:
+            continue
+        status.vendor_day = {
+            "session_date": item.session_date.isoformat(),
+            "worst": item.worst,
+            "worst_bps": round(item.bps[item.worst], 2),
+            "volume_pct": None if item.volume_pct is None else round(item.volume_pct, 2),
+        }
+        if text := item.differences(thresholds):
+            status.differing.append(text)
+
+
 def collect(stores: Stores) -> dict[str, SymbolStatus]:
     """Read every hop and compare them, by symbol, at the market's clock."""
     lake = open_archive(stores.settings)
+    thresholds = stores.settings.vendor_day_thresholds
     with connect(stores.reader_dsn) as connection:
         tables, rows = count_bars(connection)
         consumed = consumed_manifests(connection)
-    return compare(
+        compared = vendor_days(connection, thresholds)
+    found = compare(
         staged_counts(stores.staging),
         lake_counts(lake),
         tables,
@@ -187,6 +208,8 @@ def collect(stores: Stores) -> dict[str, SymbolStatus]:
         now=stores.clock(),
         instruments=stores.instruments,
     )
+    add_vendor_days(found, compared, thresholds)
+    return found
 
 
 def reconcile(stores: Stores) -> dict[str, SymbolStatus]:
