@@ -227,5 +227,5 @@ def _prepared(days: int) -> tuple[Evaluator, Any, SessionBars]:
     part = SessionBars.of(last.symbol, last.session_date, last.bars()[:-1])
     for bars in (*found, part):
         evaluator = Evaluator(book(), bars.ts[-1])
-        state, _ = evaluator.evaluate(state or evaluator.new_state(SYMBOL), [StoredSession(bars, 1)])
+        state = evaluator.evaluate(state or evaluator.new_state(SYMBOL), [StoredSession(bars, 1)]).state
     return Evaluator(book(), LAST_CLOSE), state, last

@@ -11,6 +11,9 @@ from psycopg import sql
 from psycopg.rows import class_row, tuple_row
 
 from barflow.market.sessions import session
+from barflow.market.vendor_days import Thresholds
+from barflow.settings import MOST_BPS, MOST_VOLUME_PCT
+from barflow.warehouse.queries import vendor_days
 from dashboard.candles import Candle
 from dashboard.connections import Connections
 from dashboard.models import Gap, HopRun, Interval
@@ -84,8 +87,9 @@ class Warehouse:
     Every query raises UnavailableError if the warehouse does not answer, BarflowError if its schema is missing.
     """
 
-    def __init__(self, dsn: str) -> None:
-        self._connections = Connections(dsn)
+    def __init__(self, dsn: str, thresholds: Thresholds = (MOST_BPS, MOST_VOLUME_PCT)) -> None:
+        """Open the queries. ``thresholds`` are by how much a session may differ from the vendor's own day."""
+        self._connections, self._thresholds = Connections(dsn), thresholds
         self._loads, self._loaded = -1, dict[str, Loaded]()
         self._loaded_lock = threading.Lock()
 
@@ -130,6 +134,12 @@ class Warehouse:
         """Return the loaded sessions since a day that miss bars, newest first."""
         with self._connections.reading() as connection, connection.cursor(row_factory=class_row(Gap)) as cursor:
             return cursor.execute(GAPS, [since]).fetchall()
+
+    def differing(self, since: date) -> list[str]:
+        """Return the sessions since a day that differ from the vendor's own day by more than the thresholds."""
+        with self._connections.reading() as connection:
+            compared = vendor_days(connection, self._thresholds, since)
+        return [f"{item.symbol} {text}" for item in compared if (text := item.differences(self._thresholds))]
 
     def last_load(self) -> HopRun | None:
         """Return the newest load, or None before the first one."""

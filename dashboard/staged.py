@@ -166,13 +166,13 @@ class Staged:
             read = (self.unreadable.read("bars", document, _session) for document in found)
             return [bars for bars in read if bars]
 
-    def alerts(self, symbol: str | None, limit: int) -> list[Alert]:
+    def alerts(self, symbols: Sequence[str], limit: int) -> list[Alert]:
         """Return the newest alerts that can be read, newest first.
 
-        Alerts of one symbol are sorted by their bar, alerts of all symbols by the moment of their detection.
+        Alerts of some symbols are sorted by their bar, alerts of all symbols by the moment of their detection.
         """
-        if symbol:
-            return self._alerts({"symbol": symbol}, "bar_start", limit)
+        if symbols:
+            return self._alerts({"symbol": {"$in": list(symbols)}}, "bar_start", limit)
         found: list[Alert] = []
         # The embedded server sorts every match before it applies the limit, so a small window is faster.
         for window in ALERT_WINDOWS:

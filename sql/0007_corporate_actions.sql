@@ -85,6 +85,7 @@ comment on column ops.vendor_day.complete is 'Every 5-minute bar of the session 
 
 -- The first part of the union has no condition and no join, so a query that filters on symbol and orders by bar_start
 -- reads it by the primary key, in order. The condition on all parts excludes renamed symbols from the first one.
+-- Where several names of a share hold the same session, the newest name counts (barflow.market.instruments).
 do $$
 declare
     bars text;
@@ -119,6 +120,16 @@ begin
                     r.bar_count, r.expected_bars, r.is_complete, r.load_id, true
                 from market.former_symbol as n
                 inner join market.%2$I as r on r.symbol = n.former and r.session_date <= n.last_day
+                where (n.former, r.session_date) not in (
+                    select o.former, d.session_date
+                    from market.former_symbol as o
+                    inner join market.bar_1d as d on d.symbol = o.symbol and d.session_date <= o.last_day
+                    union all
+                    select o.former, d.session_date
+                    from market.former_symbol as o
+                    inner join market.former_symbol as newer on newer.symbol = o.symbol and newer.last_day > o.last_day
+                    inner join market.bar_1d as d on d.symbol = newer.former and d.session_date <= o.last_day
+                )
                 union all
                 select r.symbol, r.bar_start, r.session_date, r.open, r.high, r.low, r.close, r.volume, r.vwap,
                     r.bar_count, r.expected_bars, r.is_complete, r.load_id, true

@@ -4,6 +4,9 @@ A rule fires when it holds at a bar but did not hold, in the same direction, at 
 fire within its cool-down. Cool-downs count in the bars' time, so the same bars give the same alerts whenever they are
 evaluated. Only recent bars fire: those of the last ``NEWS_SESSIONS`` sessions, and none before the symbol's horizon,
 which is the newest session at its first evaluation. A first run or a backfill therefore fires no flood of alerts.
+
+Past sessions are compared in the shares of the evaluated session, by the splits that are known. A dividend is a true
+change of the price.
 """
 
 from __future__ import annotations
@@ -12,17 +15,22 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from types import MappingProxyType
+from typing import NamedTuple
 
-from barflow.alerts.history import EvaluatedSession, SymbolState, trimmed
-from barflow.alerts.rules import ALL, Rule, RuleBook, SilenceRule
+from barflow.alerts.history import EvaluatedSession, SymbolState, in_shares_of, trimmed
+from barflow.alerts.rules import ALL, MoveRule, Rule, RuleBook, SilenceRule
 from barflow.alerts.signals import BAR_MINUTES, NEITHER, SIGNALS, SessionView
 from barflow.errors import BadInputError
+from barflow.market.actions import Split, ratio_text
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import BAR, last_sessions, session, sessions_between
+from barflow.progress import Log
 from barflow.staging.sessions import StoredSession
 
 # An alert on an older session is of no use. Corrections reach back two sessions, an outage may last longer.
 NEWS_SESSIONS = 5
+NEVER_FIRED: Mapping[str, Sequence[datetime]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,14 @@ class Event:
         return f"{self.rule.id}|{self.symbol}|{self.bar_start:%Y-%m-%dT%H:%M:%SZ}"
 
 
+class Evaluated(NamedTuple):
+    """A symbol's next state, the events, and notes for the tick's report."""
+
+    state: SymbolState
+    events: list[Event]
+    notes: list[str]
+
+
 class Evaluator:
     """Evaluates symbols at one moment: ``now`` of the market's clock (UTC)."""
 
@@ -68,12 +84,38 @@ class Evaluator:
         """Return whether the state holds all stored sessions that the rules look at."""
         return state.history >= self.history and state.detail >= self.detail
 
-    def evaluate(self, state: SymbolState, changed: Iterable[StoredSession]) -> tuple[SymbolState, list[Event]]:
+    def sessions_to_repeat(self, state: SymbolState, splits: Sequence[Split] | None) -> set[date]:
+        """Return the evaluated sessions whose comparisons change, because splits were learned, changed or withdrawn.
+
+        Only an ex-date within the last ``NEWS_SESSIONS`` sessions repeats any. All later bars compare by the new splits.
+        """
+        changed = {day for day, _ in state.splits.items() ^ self._in_force(state, splits).items()}
+        first = min((day for day in changed if day >= self._oldest_news), default=date.max)
+        return {day for day in state.sessions if day >= max(first, state.horizon)}
+
+    def _in_force(self, state: SymbolState, splits: Sequence[Split] | None) -> dict[date, float]:
+        """Return the ratio of each split by its ex-date, up to the newest session.
+
+        A later one that the state has stays: a tick that started after the session's open evaluated it.
+        """
+        newest = self.newest.session_date
+        later = {day: ratio for day, ratio in state.splits.items() if day > newest}
+        return later | {split.ex_date: split.ratio for split in splits or () if split.ex_date <= newest}
+
+    def evaluate(
+        self,
+        state: SymbolState,
+        changed: Iterable[StoredSession],
+        splits: Sequence[Split] | None = (),
+        fired: Mapping[str, Sequence[datetime]] = NEVER_FIRED,
+    ) -> Evaluated:
         """Evaluate the new and revised bars of a symbol's sessions, and the silence since its last bar.
 
-        Return the next state and the events.
+        ``splits`` are the symbol's current ones; None compares all prices as they are. ``fired`` holds by rule the
+        bars (opens, UTC) of all its alerts, for the sessions that are evaluated again.
         """
-        evaluation = _SymbolEvaluation(self.book.rules(state.symbol), state)
+        evaluation = _SymbolEvaluation(self.book.rules(state.symbol), state, splits, fired)
+        repeat = self.sessions_to_repeat(state, splits)
         news_from = max(state.horizon, self._oldest_news)
         sessions, to_end = dict(state.sessions), {self.newest.session_date}
         for stored in sorted(changed, key=lambda item: item.bars.session_date):
@@ -81,15 +123,26 @@ class Evaluator:
             if old is not None and old.version > stored.version:
                 continue  # a faster tick has evaluated a later version
             new = sessions[day] = EvaluatedSession.of(stored)
-            if day >= news_from and (old is None or old.version < new.version):
+            is_new, is_repeated = old is None or old.version < new.version, day in repeat
+            repeat.discard(day)
+            if day >= news_from and (is_new or is_repeated):
                 past = [sessions[known] for known in sorted(sessions) if known < day]
-                evaluation.bars(stored.bars, new, past, new.changed_since(old))
+                view = SessionView(stored.bars, new.slots, past, splits)
+                evaluation.bars(view, new.changed_since(old), again=is_repeated)
+            if day >= news_from and is_new:
                 to_end.add(day)
         for day in sorted(day for day in to_end if day >= news_from):
             evaluation.end_of_session(day, sessions, self.now)
         recent = trimmed(sessions, self.history, self.detail)
-        after = replace(state, history=self.history, detail=self.detail, sessions=recent, fired=evaluation.fired)
-        return after, evaluation.events
+        after = replace(
+            state,
+            history=self.history,
+            detail=self.detail,
+            sessions=recent,
+            fired=evaluation.fired,
+            splits=self._in_force(state, splits),
+        )
+        return Evaluated(after, evaluation.events, evaluation.notes)
 
     def silences(self, state: SymbolState) -> list[Event]:
         """Return the silences of a symbol at this moment, also those that have fired before."""
@@ -118,10 +171,17 @@ def feed_silences(silences: Iterable[Event], symbols: int) -> dict[str, Event]:
     return replaced
 
 
-def evaluate_history(book: RuleBook, sessions: Iterable[SessionBars], until: datetime) -> list[Event]:
+def evaluate_history(
+    book: RuleBook,
+    sessions: Iterable[SessionBars],
+    until: datetime,
+    splits: Mapping[str, Sequence[Split]] | None = MappingProxyType({}),
+    on_note: Log = lambda note: None,
+) -> list[Event]:
     """Return what would have fired if each session had been evaluated at its close, up to ``until`` (UTC).
 
-    The events are in order of bars, then of symbols and rules.
+    The ``splits`` of each symbol are known from the start; None compares all prices as they are. The events are in
+    order of bars, then of symbols and rules.
     """
     by_day: dict[date, dict[str, SessionBars]] = {}
     for bars in sessions:
@@ -135,28 +195,50 @@ def evaluate_history(book: RuleBook, sessions: Iterable[SessionBars], until: dat
         for symbol in dict.fromkeys([*states, *today]):
             changed = [StoredSession(today[symbol], 1)] if symbol in today else []
             state = states.get(symbol) or evaluator.new_state(symbol)
-            states[symbol], found = evaluator.evaluate(state, changed)
+            known = None if splits is None else splits.get(symbol, ())
+            states[symbol], found, notes = evaluator.evaluate(state, changed, known)
             events += found
+            for note in notes:
+                on_note(f"{symbol}: {note}")
     return sorted(events, key=lambda event: (event.bar_start, event.symbol, event.rule.id))
 
 
 class _SymbolEvaluation:
     """Collects the events of one symbol, and the bar at which each rule last fired."""
 
-    def __init__(self, rules: Sequence[Rule], state: SymbolState) -> None:
-        self.symbol = state.symbol
-        self.rules = [(rule, SIGNALS[type(rule)]) for rule in rules if type(rule) in SIGNALS]
-        self.silences = [rule for rule in rules if isinstance(rule, SilenceRule)]
-        self.fired = dict(state.fired)
-        self.events: list[Event] = []
-
-    def bars(
-        self, bars: SessionBars, evaluated: EvaluatedSession, past: Sequence[EvaluatedSession], places: Sequence[int]
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        state: SymbolState,
+        splits: Sequence[Split] | None = (),
+        fired: Mapping[str, Sequence[datetime]] = NEVER_FIRED,
     ) -> None:
-        """Evaluate the bars at these places of a session, in order, each with the bars before it."""
-        view = SessionView(bars, evaluated.slots, past)
-        for at in places:
-            for rule, signal in self.rules:
+        self.symbol, self.splits = state.symbol, splits
+        self.rules = [(rule, SIGNALS[type(rule)]) for rule in rules if type(rule) in SIGNALS]
+        self.comparing = [(rule, signal) for rule, signal in self.rules if not isinstance(rule, MoveRule)]
+        self.silences = [rule for rule in rules if isinstance(rule, SilenceRule)]
+        self._bars_fired = {name: [bar] for name, bar in state.fired.items()}
+        for name, bars in fired.items():
+            self._bars_fired.setdefault(name, []).extend(bars)
+        self.events: list[Event] = []
+        self.notes: list[str] = []
+
+    @property
+    def fired(self) -> dict[str, datetime]:
+        """Return the newest bar (its open, UTC) at which each rule fired."""
+        return {name: max(bars) for name, bars in self._bars_fired.items()}
+
+    def bars(self, view: SessionView, changed: Sequence[int], *, again: bool) -> None:
+        """Evaluate the bars at the ``changed`` places of a session, in order, each with the bars before it.
+
+        With ``again``, the other bars are evaluated too, by the rules that compare with earlier sessions.
+        """
+        bars = view.bars
+        if view.unknown_split is not None and view.last_close is not None:
+            self.notes.append(_unknown_split(view, view.unknown_split, view.last_close))
+        for at in range(len(bars)) if again else changed:
+            is_changed = not again or at in changed
+            for rule, signal in self.rules if is_changed else self.comparing:
                 now = signal(rule, view, at)
                 if now == NEITHER:
                     continue
@@ -167,10 +249,10 @@ class _SymbolEvaluation:
                             rule, self.symbol, bars.session_date, bars.ts[at], direction, *hit, price=bars.close[at]
                         )
                         self._fire(event)
-            if at or past:
-                slot = evaluated.slots[at - 1] + 1 if at else 0
-                price = bars.close[at - 1] if at else past[-1].last_close
-                self._silence(bars.session_date, slot, (evaluated.slots[at] - slot) * BAR_MINUTES, price)
+            price = bars.close[at - 1] if at else view.last_close
+            if is_changed and price is not None:
+                slot = view.slots[at - 1] + 1 if at else 0
+                self._silence(bars.session_date, slot, (view.slots[at] - slot) * BAR_MINUTES, price)
 
     def end_of_session(self, day: date, sessions: Mapping[date, EvaluatedSession], now: datetime) -> None:
         """Evaluate the silence since a session's last bar, up to ``now`` or the session's close."""
@@ -180,7 +262,8 @@ class _SymbolEvaluation:
             return
         slot = last.slots[-1] + 1 if last.session_date == day else 0
         silence = min(now, traded.closes) - (traded.opens + slot * BAR)
-        self._silence(day, slot, silence // timedelta(minutes=1), last.last_close)
+        [last_known] = in_shares_of(day, [last], self.splits or ())
+        self._silence(day, slot, silence // timedelta(minutes=1), last_known.last_close)
 
     def _silence(self, day: date, slot: int, minutes: int, price: float) -> None:
         """Fire each silence rule whose limit is at most ``minutes``. The gap starts at slot ``slot``."""
@@ -191,11 +274,18 @@ class _SymbolEvaluation:
 
     def _fire(self, event: Event) -> None:
         """Add an event, unless its rule fired at the same bar or within its cool-down."""
-        rule, last = event.rule, self.fired.get(event.rule.id)
-        if last is not None:
-            cool_down = timedelta(minutes=rule.cool_down_minutes)
-            if last == event.bar_start or abs(event.bar_start - last) < cool_down:
-                return
-            last = max(last, event.bar_start)
-        self.fired[rule.id] = last or event.bar_start
+        rule, earlier = event.rule, self._bars_fired.setdefault(event.rule.id, [])
+        cool_down = timedelta(minutes=rule.cool_down_minutes)
+        if any(bar == event.bar_start or abs(event.bar_start - bar) < cool_down for bar in earlier):
+            return
+        earlier.append(event.bar_start)
         self.events.append(event)
+
+
+def _unknown_split(view: SessionView, ratio: float, close: float) -> str:
+    """Return the note that a session is not compared with earlier ones."""
+    return (
+        f"the session of {view.bars.session_date} opens at {view.bars.open[0]:,.2f} after a close of {close:,.2f}, like "
+        f"a {ratio_text(ratio)} split that is not known: no rule compares it with earlier sessions. Run `barflow "
+        f"actions refresh --symbols {view.bars.symbol}`. If there was no split, import one with the ratio 1"
+    )

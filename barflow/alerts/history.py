@@ -7,10 +7,12 @@ version and the revisions that were evaluated, so a comparison shows which bars 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any
 
+from barflow.market.actions import Split, factors
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import session
 from barflow.staging.sessions import StoredSession
@@ -98,6 +100,56 @@ class EvaluatedSession:
         return cls(session_date=date.fromisoformat(day), **document)
 
 
+@dataclass(frozen=True, slots=True)
+class AdjustedSession:
+    """A past session in the shares of a later one: prices / ``ratio``, volumes * ``ratio``."""
+
+    session: EvaluatedSession
+    ratio: float
+
+    @property
+    def session_date(self) -> date:
+        """Return the session's day."""
+        return self.session.session_date
+
+    @property
+    def high(self) -> float:
+        """Return the highest price, in dollars."""
+        return self.session.high / self.ratio
+
+    @property
+    def low(self) -> float:
+        """Return the lowest price, in dollars."""
+        return self.session.low / self.ratio
+
+    @property
+    def last_close(self) -> float:
+        """Return the close of the last bar, in dollars."""
+        return self.session.last_close / self.ratio
+
+    def all_closes(self) -> tuple[float, ...]:
+        """Return every bar's close, in dollars."""
+        return tuple(close / self.ratio for close in self.session.all_closes())
+
+    def volume_at(self, slot: int) -> float | None:
+        """Return the shares of the bar in a slot, or None if there was no bar. They may have a fraction."""
+        shares = self.session.volume_at(slot)
+        return None if shares is None else shares * self.ratio
+
+
+PastSession = EvaluatedSession | AdjustedSession
+
+
+def in_shares_of(day: date, past: Sequence[EvaluatedSession], splits: Iterable[Split]) -> Sequence[PastSession]:
+    """Return past sessions, in time order, in the shares of the session ``day``."""
+    between = [split for split in splits if past and past[0].session_date < split.ex_date <= day]
+    if not between:
+        return past
+    steps = factors(between, "splits", day, lambda _: None)
+    ratios = ((item, steps.at(item.session_date).volume) for item in past)
+    return [item if ratio == 1.0 else AdjustedSession(item, ratio) for item, ratio in ratios]
+
+
 def slot_numbers(bars: SessionBars) -> bytes:
     """Return the number of each bar's slot in its session. Slot 0 opens the session."""
     traded = session(bars.session_date)
@@ -114,8 +166,10 @@ class SymbolState:
 
     It holds the sessions that were evaluated, the bar at which each rule last fired (its open, UTC), and ``horizon``:
     bars of sessions before it never fire, whenever they arrive. ``history`` and ``detail`` are the numbers of sessions
-    for which it was filled. ``version`` is its optimistic lock in the collection. Whether a rule held at the bar before
-    is not stored, since it follows from the bars.
+    for which it was filled. ``splits`` are those in force at the last evaluation, the ratio by ex-date: when others are
+    known, some sessions are evaluated again. Sessions are stored raw, so a split changes none of them. ``version`` is
+    the state's optimistic lock in the collection. Whether a rule held at the bar before is not stored, since it follows
+    from the bars.
     """
 
     symbol: str
@@ -124,6 +178,7 @@ class SymbolState:
     detail: int = -1
     sessions: dict[date, EvaluatedSession] = field(default_factory=dict)
     fired: dict[str, datetime] = field(default_factory=dict)
+    splits: dict[date, float] = field(default_factory=dict)
     version: int = 0
 
 

@@ -18,9 +18,10 @@ from barflow.alerts.rules import (
     MoveRule,
     Severity,
     SilenceRule,
+    SplitRule,
     VolumeRule,
 )
-from barflow.market.validation import possible_split
+from barflow.market.actions import ratio_text, suspected_ratio
 
 
 class Message(BaseModel):
@@ -31,7 +32,7 @@ class Message(BaseModel):
     schema_version: Literal[1] = Field(1, description="raised when a field changes its meaning or is removed")
     id: str = Field(description="stable: rule|symbol|bar, such as gap_5pct|TSLA|2025-07-07T13:30:00Z")
     rule: str = Field(description="the rule's id")
-    kind: Literal["level", "move", "gap", "volume", "average", "extreme", "silence"]
+    kind: Literal["level", "move", "gap", "split", "volume", "average", "extreme", "silence"]
     symbol: str = Field(description="the symbol, or * for the feed: a silence of most symbols")
     severity: Severity
     session_date: date = Field(description="exchange-local trading day")
@@ -82,9 +83,14 @@ def describe(event: Event) -> str:
         case MoveRule():
             return f"{symbol} {rose} {abs(event.value):.2f} % within {rule.minutes} min, from {against} to {at}"
         case GapRule():
-            split = possible_split(1 + event.value / 100)
-            note = f"; that looks like a {split} split" if split else ""
-            return f"{symbol} opened {abs(event.value):.2f} % {above} the previous close of {against}{note}"
+            return f"{symbol} opened {abs(event.value):.2f} % {above} the previous close of {against}"
+        case SplitRule():
+            ratio = suspected_ratio(1.0, 1 + event.value / 100)
+            like = f"a {ratio_text(ratio)} split" if ratio else "a split"
+            return (
+                f"{symbol} opened {abs(event.value):.2f} % {above} the previous close of {against}, like {like} that is "
+                "not known; no other rule compares this session with earlier ones"
+            )
         case VolumeRule():
             usual = f"{event.reference or 0:,.0f} shares"
             return f"{symbol} traded {event.value:.1f} times its usual volume for the time of day ({usual})"

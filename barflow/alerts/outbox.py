@@ -63,6 +63,15 @@ class Outbox:
             oldest = self.alerts.find_one(undelivered, {"created_at": 1}, sort=[("created_at", 1)])
         return max(0.0, (utc_now() - oldest["created_at"]).total_seconds()) if oldest else 0.0
 
+    def bars_fired(self, symbols: Sequence[str]) -> dict[str, dict[str, list[datetime]]]:
+        """Return by symbol and rule the bars (opens, UTC) of all alerts."""
+        fields = {"symbol": 1, "rule": 1, "bar_start": 1}
+        bars: dict[str, dict[str, list[datetime]]] = {}
+        with mongo_errors("read which alerts fired"):
+            for item in self.alerts.find({"symbol": {"$in": list(symbols)}}, fields):
+                bars.setdefault(item["symbol"], {}).setdefault(item["rule"], []).append(item["bar_start"])
+        return bars
+
     def find(
         self,
         symbols: Sequence[str] | None = None,
@@ -148,6 +157,7 @@ def _state(document: Document) -> SymbolState:
             for day, item in document["sessions"].items()
         },
         document["fired"],
+        {date.fromisoformat(day): ratio for day, ratio in document.get("splits", {}).items()},
         document["version"],
     )
 
@@ -164,6 +174,7 @@ def _update(before: SymbolState, after: SymbolState) -> UpdateOne:
         "history": after.history,
         "detail": after.detail,
         "fired": after.fired,
+        "splits": {day.isoformat(): ratio for day, ratio in after.splits.items()},
         "version": before.version + 1,
         **(changed or ({} if before.version else {"sessions": {}})),
     }

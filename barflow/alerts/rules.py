@@ -7,7 +7,6 @@ prices are in dollars, and minutes are those of an open session.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from importlib import resources
@@ -19,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from barflow.errors import BadInputError
 from barflow.symbols import EXPECTED, is_symbol
+from barflow.toml_files import read_toml
 
 # A resource and not a path, since the package may be in a zip file.
 DEFAULT_RULES = resources.files(__package__).joinpath("alerts.toml")
@@ -112,6 +112,13 @@ class GapRule(BaseRule):
     direction: Direction = "both"
 
 
+class SplitRule(BaseRule):
+    """The session's first bar opens like a split that is not known, so nothing compares with earlier sessions."""
+
+    unit = "percent"
+    kind: Literal["split"]
+
+
 class VolumeRule(BaseRule):
     """The bar's volume is more than x times the mean at its time of day in the previous n sessions.
 
@@ -183,11 +190,12 @@ class SilenceRule(BaseRule):
 
 
 Model = TypeVar("Model", bound=BaseModel)
-Rule = LevelRule | MoveRule | GapRule | VolumeRule | AverageRule | ExtremeRule | SilenceRule
+Rule = LevelRule | MoveRule | GapRule | SplitRule | VolumeRule | AverageRule | ExtremeRule | SilenceRule
 KINDS: dict[str, type[Rule]] = {
     "level": LevelRule,
     "move": MoveRule,
     "gap": GapRule,
+    "split": SplitRule,
     "volume": VolumeRule,
     "average": AverageRule,
     "extreme": ExtremeRule,
@@ -248,18 +256,7 @@ def load_rules(path: Path | None = None) -> RuleBook:
     Raises BadInputError that names the file, the rule, the field and the allowed values.
     """
     source: Path | Traversable = path or DEFAULT_RULES
-    try:
-        content = tomllib.loads(source.read_text("utf-8-sig"))
-    except OSError as error:
-        raise BadInputError(
-            f"alert rules {source} cannot be read ({error.strerror}). Set BARFLOW_ALERTS_FILE to a TOML file of rules."
-        ) from None
-    except UnicodeDecodeError:
-        raise BadInputError(f"alert rules {source} are not UTF-8 text. Save the file as UTF-8.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise BadInputError(f"alert rules {source} are not TOML: {error}") from None
-    except RecursionError:
-        raise BadInputError(f"alert rules {source} are not TOML of rules: values are nested too deeply") from None
+    content = read_toml(source, "alert rules", "BARFLOW_ALERTS_FILE")
     try:
         return parse_rules(content)
     except ValueError as error:

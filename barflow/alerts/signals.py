@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from datetime import date
 from itertools import chain
 from statistics import fmean
 from typing import Any
 
-from barflow.alerts.history import EvaluatedSession
-from barflow.alerts.rules import AverageRule, ExtremeRule, GapRule, LevelRule, MoveRule, VolumeRule
+from barflow.alerts.history import EvaluatedSession, in_shares_of
+from barflow.alerts.rules import AverageRule, ExtremeRule, GapRule, LevelRule, MoveRule, SplitRule, VolumeRule
+from barflow.market.actions import Split, suspected_ratio
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import BAR, previous_session
 
@@ -24,10 +26,27 @@ BAR_MINUTES = int(BAR.total_seconds()) // 60
 
 
 class SessionView:
-    """A session as the rules see it: its bars, the slot number of each, and the sessions before it in time order."""
+    """A session as the rules see it: its bars, the slot number of each, and the sessions before it in time order.
 
-    def __init__(self, bars: SessionBars, slots: bytes, past: Sequence[EvaluatedSession]) -> None:
-        self.bars, self.slots, self.past = bars, slots, past
+    The sessions before it are in its shares: prices and volumes compare like with like across the ``splits``. With
+    None, they are compared as they are.
+
+    Attributes:
+        last_close: The last close before the session, in dollars.
+        unknown_split: The ratio of a split that the session's open suggests and that is not known.
+        past: The sessions before it. It is empty if there is an unknown split: nothing compares with them.
+    """
+
+    def __init__(
+        self, bars: SessionBars, slots: bytes, past: Sequence[EvaluatedSession], splits: Sequence[Split] | None = ()
+    ) -> None:
+        self.bars, self.slots = bars, slots
+        self.past = in_shares_of(bars.session_date, past, splits or ())
+        self.last_close = self.past[-1].last_close if past else None
+        self.unknown_split: float | None = None
+        if splits is not None and past and not _says_no_split(splits, past[-1].session_date, bars.session_date):
+            self.unknown_split = suspected_ratio(self.past[-1].last_close, bars.open[0])
+            self.past = self.past if self.unknown_split is None else ()
         self._cache: dict[tuple[object, ...], Any] = {}
 
     def cached(self, function: Callable[..., Any], *arguments: int) -> Any:
@@ -77,6 +96,14 @@ def gap(rule: GapRule, view: SessionView, at: int) -> Signal:
     return _beyond(rule.percent, hit, hit)
 
 
+def split(rule: SplitRule, view: SessionView, at: int) -> Signal:
+    """Hold at a session's first bar, if its open suggests a split that is not known."""
+    if at or view.unknown_split is None or view.last_close is None:
+        return NEITHER
+    hit = (_percent(view.bars.open[0], view.last_close), view.last_close)
+    return (None, hit) if view.unknown_split > 1 else (hit, None)
+
+
 def volume(rule: VolumeRule, view: SessionView, at: int) -> Signal:
     """Hold if the volume is a large multiple of the mean at the same time of day. There is no down side."""
     usual = view.cached(_usual_volume, rule.sessions, view.slots[at])
@@ -105,17 +132,24 @@ def extreme(rule: ExtremeRule, view: SessionView, at: int) -> Signal:
         return NEITHER
     low, high = bounds
     lowest, highest = min(view.bars.low[: at + 1]), max(view.bars.high[: at + 1])
-    return ((highest, high) if highest > high else None), ((lowest, low) if lowest < low else None)
+    above, below = _difference(highest, high) > 0, _difference(lowest, low) < 0
+    return ((highest, high) if above else None), ((lowest, low) if below else None)
 
 
 SIGNALS: dict[type[Any], Callable[[Any, SessionView, int], Signal]] = {
     LevelRule: level,
     MoveRule: move,
     GapRule: gap,
+    SplitRule: split,
     VolumeRule: volume,
     AverageRule: average,
     ExtremeRule: extreme,
 }
+
+
+def _says_no_split(splits: Sequence[Split], last: date, day: date) -> bool:
+    """Return whether a ratio of 1 says that there was no split after ``last``, up to ``day``."""
+    return any(item.ratio == 1 and last < item.ex_date <= day for item in splits)
 
 
 def _percent(price: float, reference: float) -> float:
@@ -127,7 +161,10 @@ def _beyond(percent: float, up: Hit, down: Hit) -> Signal:
 
 
 def _difference(price: float, reference: float) -> float:
-    """Return price - reference, or 0 within rounding, since a constant price must not cross its own average."""
+    """Return price - reference, or 0 within rounding.
+
+    A constant price must not cross its own average, nor exceed its own high before a split.
+    """
     return 0.0 if math.isclose(price, reference, rel_tol=1e-9) else price - reference
 
 

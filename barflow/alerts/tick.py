@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from pymongo.database import Database
 
 from barflow.alerts.channels import Channel
 from barflow.alerts.delivery import Delivery
-from barflow.alerts.evaluate import Evaluator, Event, feed_silences
+from barflow.alerts.evaluate import NEVER_FIRED, Evaluator, Event, feed_silences
+from barflow.alerts.history import SymbolState
 from barflow.alerts.message import Message
 from barflow.alerts.outbox import OUTBOX_CHANNEL, AlertStates, Outbox, PendingEvaluations
 from barflow.alerts.rules import RuleBook
 from barflow.errors import BarflowError, UnavailableError, VendorRefusedError
 from barflow.market.bars import document_key
+from barflow.market.instruments import Instruments
 from barflow.market.sessions import last_sessions, utc_now
+from barflow.staging.actions import Actions
 from barflow.staging.connection import Document
 from barflow.staging.sessions import Saved, Staging, StoredSession
 
@@ -41,17 +44,21 @@ class Alerts:
         book: RuleBook,
         channels: Iterable[Channel] = (),
         clock: Callable[[], datetime] = utc_now,
+        instruments: Instruments | None = None,
     ) -> None:
         self.book, self.clock = book, clock
+        self.instruments = instruments or Instruments()
         self.staging = Staging(database)
+        self.actions = Actions(database)
         self.states = AlertStates(database)
         self.outbox = Outbox(database)
         self.pending = PendingEvaluations(database)
         self.delivery = Delivery(self.outbox, channels)
         self._evaluated: set[str] = set()
-        # Of the current tick: how many alerts were new, and the error of each channel that is down.
+        # Of the current tick: how many alerts were new, the error of each channel that is down, and notes by symbol.
         self.found = 0
         self.down: dict[str, str] = {}
+        self.notes: dict[str, list[str]] = {}
 
     def ensure(self) -> None:
         """Create collections and indexes that are missing."""
@@ -65,7 +72,7 @@ class Alerts:
         """
         started = self.clock()
         self.delivery.begin_tick()
-        self._evaluated, self.found, self.down = set(), 0, {}
+        self._evaluated, self.found, self.down, self.notes = set(), 0, {}, {}
         for pending in self.pending.all():
             self._evaluate(_by_symbol(self.staging.sessions(pending.keys)), started)
             if utc_now() - pending.since > DEAD_AFTER:
@@ -139,25 +146,74 @@ class Alerts:
         """Evaluate once. Return the symbols that another tick evaluated at the same time."""
         states = self.states.load(changed)
         before = [states.get(symbol) or evaluator.new_state(symbol) for symbol in changed]
-        incomplete = [state.symbol for state in before if not evaluator.has_history(state)]
-        history = self._history(evaluator, incomplete, changed)
-        results = [
-            (state, *evaluator.evaluate(state, [*history.get(state.symbol, ()), *changed[state.symbol]]))
+        # After the states: so these splits are at least as new as those of the tick that wrote a state.
+        splits = self.actions.splits([*changed])
+        repeated = {
+            state.symbol: days
             for state in before
-        ]
-        fired = [feed.get(event.id, event) for _, _, found in results for event in found]
-        events = {event.id: event for event in fired}.values()
+            if (days := evaluator.sessions_to_repeat(state, splits.get(state.symbol, ())))
+        }
+        stored = self._stored(evaluator, before, repeated, changed)
+        fired_before = self.outbox.bars_fired([*repeated]) if repeated else {}
+        results = {
+            state.symbol: evaluator.evaluate(
+                state,
+                [*stored.get(state.symbol, ()), *changed[state.symbol]],
+                splits.get(state.symbol, ()),
+                fired_before.get(state.symbol, NEVER_FIRED),
+            )
+            for state in before
+        }
+        fired = [feed.get(event.id, event) for found in results.values() for event in found.events]
+        # The silence of a name that has ended is no news.
+        now_listed = [event for event in fired if self.instruments.trades_as(event.symbol, event.session_date)]
+        events = {event.id: event for event in now_listed}.values()
         created_at = utc_now()
         self.found += self.outbox.add([(Message.of(event, created_at), self._channels(event)) for event in events])
-        lost = self.states.save([(state, after) for state, after, _ in results])
+        lost = self.states.save([(state, results[state.symbol].state) for state in before])
+        for symbol, found in results.items():
+            if symbol not in lost and found.notes:
+                noted = self.notes.setdefault(symbol, [])
+                noted += [note for note in found.notes if note not in noted]
         return {symbol: changed[symbol] for symbol in lost}
 
-    def _history(self, evaluator: Evaluator, symbols: Sequence[str], changed: Changed) -> Changed:
-        """Return the sessions that the rules look at and that were not stored just now. It takes one query."""
-        days = [item.session_date for item in last_sessions(evaluator.now, evaluator.history)] if symbols else []
-        in_memory = {item.bars.key for found in changed.values() for item in found}
-        keys = [document_key(symbol, day) for symbol in symbols for day in days]
-        return _by_symbol(self.staging.sessions([key for key in keys if key not in in_memory]))
+    def _stored(
+        self,
+        evaluator: Evaluator,
+        states: Sequence[SymbolState],
+        repeated: Mapping[str, Iterable[date]],
+        changed: Changed,
+    ) -> Changed:
+        """Return the stored sessions that an evaluation needs beside the changed ones. It takes one query.
+
+        They are those that the rules look at, for states without them, and those to evaluate again. The sessions of a
+        renamed share are those of all its names.
+        """
+        incomplete = [state.symbol for state in states if not evaluator.has_history(state)]
+        days = [item.session_date for item in last_sessions(evaluator.now, evaluator.history)] if incomplete else []
+        in_memory = {item.bars.key: item for found in changed.values() for item in found}
+        keys = self._keys(dict.fromkeys(incomplete, days)) - in_memory.keys()
+        # Also those in memory: another tick may have stored and evaluated a later version since.
+        keys |= self._keys(repeated)
+        stored = list(self.staging.sessions(sorted(keys)))
+        chosen = self.instruments.chosen(
+            (item.bars.symbol, item.bars.session_date) for item in [*in_memory.values(), *stored]
+        )
+        found: dict[str, list[StoredSession]] = {}
+        for item in stored:
+            symbol = self.instruments.present_on(item.bars.symbol, item.bars.session_date)
+            if chosen[symbol, item.bars.session_date] == item.bars.symbol:
+                found.setdefault(symbol, []).append(item)
+        return found
+
+    def _keys(self, days: Mapping[str, Iterable[date]]) -> set[str]:
+        """Return the keys of sessions, given their days by symbol, under every name of the share."""
+        return {
+            document_key(name, day)
+            for symbol, found in days.items()
+            for name in self.instruments.stored_names([symbol])
+            for day in found
+        }
 
     def _channels(self, event: Event) -> list[str]:
         """Return the rule's channels that are set up. The outbox always is."""

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from barflow.cli.common import Json, OnlySymbols, State, log, opened, print_json
+from barflow.cli.common import Json, OnlySymbols, State, log, opened, print_json, stored_names
 from barflow.errors import BadInputError
 from barflow.settings import load_settings
-from barflow.symbols import parse_symbols
 from barflow.text import visible
 
 if TYPE_CHECKING:
@@ -81,8 +80,8 @@ def list_(
     """List the alerts that fired, and their delivery on each channel."""
     from barflow.alerts.outbox import Outbox
 
-    names = parse_symbols(symbols) if symbols else None
     with opened(state, postgres=False) as stores:
+        names = stored_names(symbols, stores.settings)
         found = Outbox(stores.database).find(names, rule, undelivered=undelivered, limit=limit)
     if as_json:
         print_json({"alerts": found})

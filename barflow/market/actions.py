@@ -15,6 +15,7 @@ Pure: dates are exchange-local, prices and amounts dollars, volumes shares.
 from __future__ import annotations
 
 import bisect
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -35,6 +36,10 @@ MAX_AMOUNT = 1e6
 # A ratio is written as whole shares for up to so many old ones, if it is that near to them.
 MAX_SHARES = 50
 LABEL_TOLERANCE = 2e-5
+# The ratios of common splits, and how far an open may be from one of them: a true gap comes on top of the split. A
+# split of 5 for 4 is not among them, because a fall of 20 % is more often a true one.
+COMMON_RATIOS = (1.5, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 100)
+TRUE_GAP = 0.07
 
 
 @dataclass(frozen=True)
@@ -182,3 +187,26 @@ def _dividend_factor(day: date, amount: float, close: float | None, ratio: float
             "Nothing was written. Import the right amount with `barflow actions import`, or use --adjust splits."
         )
     return 1 - amount * ratio / close
+
+
+def suspected_ratio(previous_close: float, open: float) -> float | None:
+    """Return the ratio of the split that an open suggests, such as 10.0, 1.5 or 0.125, or None.
+
+    The raw close before it divided by the raw open (dollars) must be within 7 % of a common ratio or its inverse.
+    """
+    if previous_close <= 0 or open <= 0:
+        return None
+    seen = previous_close / open
+    size = max(seen, 1 / seen)
+    nearest = min(COMMON_RATIOS, key=lambda ratio: abs(math.log(size / ratio)))
+    if abs(math.log(size / nearest)) > math.log1p(TRUE_GAP):
+        return None
+    return float(nearest if seen > 1 else 1 / nearest)
+
+
+def ratio_text(ratio: float) -> str:
+    """Return a split's ratio as new and old shares, such as ``10:1``, ``3:2``, ``1:8`` or ``1.281:1``."""
+    whole = Fraction(ratio).limit_denominator(100)
+    if math.isclose(whole, ratio, rel_tol=1e-9):
+        return f"{whole.numerator}:{whole.denominator}"
+    return f"{ratio:g}:1"

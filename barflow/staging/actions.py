@@ -167,6 +167,19 @@ class Actions:
             found = {document["_id"]: known_of(document) for document in self.collection.find(query, sort=[("_id", 1)])}
         return found if symbols is None else {symbol: found.get(symbol, Known()) for symbol in symbols}
 
+    def splits(self, symbols: Sequence[str]) -> dict[str, list[Split]]:
+        """Return the current splits of the symbols that have any, oldest ex-date first. It reads no dividends."""
+        current = {"$and": [{"$eq": ["$$this.kind", "split"]}, {"$eq": ["$$this.known_until", None]}]}
+        fields: Document = {"actions": {"$filter": {"input": "$actions", "cond": current}}}
+        with mongo_errors("read the splits"):
+            found = list(self.collection.find({"_id": {"$in": list(symbols)}}, fields))
+        known = {document["_id"]: known_of(document).actions for document in found}
+        return {
+            symbol: [item for item in actions if isinstance(item, Split)]
+            for symbol, actions in known.items()
+            if actions
+        }
+
     def store(self, answers: Sequence[Answer]) -> Changes:
         """Store the answers of one symbol in one write. Return what they changed.
 

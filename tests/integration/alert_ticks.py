@@ -111,13 +111,14 @@ def make_due(database: Database[Document]) -> None:
 def prepare(settings: Mapping[str, Any]) -> Callable[[], None]:
     """Return a tick for a process of its own.
 
-    ``settings`` are uri, database, now, closes (by symbol and slot), and optionally slack (its address) and die:
-    ("Class.method", "before" or "after"). With it, the process sends itself SIGKILL at that method's first call.
+    ``settings`` are uri, database, now, closes (by symbol and slot), and optionally rules, slack (its address) and
+    die: ("Class.method", "before" or "after"). With it, the process sends itself SIGKILL at that method's first call.
     """
     now, closes = settings["now"], settings["closes"]
     answers = [answer(symbol, by_slot, now) for symbol, by_slot in closes.items()]
     channels = [slack(settings["slack"], digest_above=1000)] if "slack" in settings else []
-    tick = hop(connect(settings["uri"], settings["database"]), *answers, now=now, channels=channels)
+    book = rules(*settings.get("rules", ()))
+    tick = hop(connect(settings["uri"], settings["database"]), *answers, now=now, book=book, channels=channels)
     if "die" in settings:
         die_at(*settings["die"])
 

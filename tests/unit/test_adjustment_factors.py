@@ -14,7 +14,20 @@ from hypothesis import strategies as st
 
 from barflow.errors import BarflowError
 from barflow.lake.adjusted import PRICES, adjusted
-from barflow.market.actions import ADJUSTS, MAX_RATIO, RAW, Action, Adjust, Dividend, Factors, Split, factors
+from barflow.market.actions import (
+    ADJUSTS,
+    COMMON_RATIOS,
+    MAX_RATIO,
+    RAW,
+    Action,
+    Adjust,
+    Dividend,
+    Factors,
+    Split,
+    factors,
+    ratio_text,
+    suspected_ratio,
+)
 from barflow.market.arrow import arrow_schema
 from barflow.market.sessions import previous_session, sessions_between
 
@@ -234,3 +247,23 @@ def test_a_value_that_no_action_has_is_rejected(ratio: float) -> None:
 )
 def test_a_split_is_written_as_whole_shares_where_it_can_be(ratio: float, label: str) -> None:
     assert split(DAYS[0], ratio).label == label
+
+
+@pytest.mark.parametrize("ratio", [*COMMON_RATIOS, *(1 / ratio for ratio in COMMON_RATIOS)])
+@pytest.mark.parametrize("gap", [-0.06, 0.0, 0.06])
+def test_an_open_suggests_a_common_split_with_a_true_gap(ratio: float, gap: float) -> None:
+    suspected = suspected_ratio(1208.0, 1208.0 / ratio * (1 + gap))
+    assert suspected is not None
+    if abs(gap) < 0.01 or ratio in (10.0, 0.5, 1.5):
+        assert suspected == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize("opened", [100.0, 93.0, 75.0, 71.5, 126.0, 138.0, 0.9, 0.0, -1.0])
+def test_a_true_gap_suggests_no_split(opened: float) -> None:
+    assert suspected_ratio(100.0, opened) is None
+    assert suspected_ratio(0.0, opened) is None
+
+
+def test_a_ratio_is_shown_as_new_and_old_shares() -> None:
+    shown = {10.0: "10:1", 1.5: "3:2", 0.125: "1:8", 1 / 3: "1:3", 1.281: "1.281:1", 1.0: "1:1"}
+    assert {ratio: ratio_text(ratio) for ratio in shown} == shown

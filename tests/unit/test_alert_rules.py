@@ -22,6 +22,7 @@ def test_the_default_rules_are_those_of_the_documentation() -> None:
     rules = {rule.id: rule for rule in load_rules().all}
     assert list(rules) == [
         "gap_5pct",
+        "unknown_split",
         "move_3pct_30min",
         "volume_spike_5x",
         "cross_average_20d",
@@ -107,7 +108,7 @@ def test_a_rules_value_for_a_symbol_wins_over_the_rules_own_and_over_the_default
         ("[defaults.BRK.B]\ncool_down_minutes = 5", 'defaults.BRK.B: write a symbol with a dot in quotes: "BRK.B"'),
         (GAP + "percent = 5\nper_symbol = 3", "rule gap: per_symbol: not tables by symbol"),
         (GAP + "percent = 5\n" + GAP + "percent = 6", "rule gap: id: two rules have it"),
-        ('[[rule]]\nid = "a"\nkind = "jump"', "rule a: kind = 'jump': allowed are level, move, gap, volume, average"),
+        ('[[rule]]\nid = "a"\nkind = "jump"', "rule a: kind = 'jump': allowed are level, move, gap, split, volume"),
         (
             '[[rule]]\nid = "A|b"\nkind = "gap"\npercent = 5',
             "id = 'A|b': must be lower-case letters, digits and _",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from alert_bars import FIVE, NEWEST_DAY, bars_of, days, reference_alerts, traded
+from alert_histories import KINDS, histories
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import Recordings
@@ -30,47 +31,6 @@ from barflow.alerts.rules import (
 )
 from barflow.market.bars import SessionBars
 from barflow.staging.sessions import StoredSession
-
-
-def rule_of(model: type[Rule], **values: st.SearchStrategy[object]) -> st.SearchStrategy[Rule]:
-    kind = st.just(model.__name__.removesuffix("Rule").lower())
-    cool_down = st.sampled_from([0, 5, 10, 60, 2000])
-    return st.builds(model, **{"id": st.just("rule"), "kind": kind, "cool_down_minutes": cool_down, **values})
-
-
-SLOTS = 7
-# Half dollars, so that sums and thresholds are often met exactly.
-prices = st.integers(190, 210).map(lambda halves: halves / 2)
-DIRECTED = {"direction": st.sampled_from(["up", "down", "both"])}
-KINDS: dict[str, st.SearchStrategy[Rule]] = {
-    "level": rule_of(LevelRule, level=prices, **DIRECTED),
-    "move": rule_of(
-        MoveRule, percent=st.sampled_from([1.0, 2.5, 5.0]), minutes=st.sampled_from([5, 10, 20, 390]), **DIRECTED
-    ),
-    "gap": rule_of(GapRule, percent=st.sampled_from([1.0, 2.5]), **DIRECTED),
-    "volume": rule_of(VolumeRule, times=st.sampled_from([1.5, 2.0]), sessions=st.integers(1, 4)),
-    "average of days": rule_of(AverageRule, sessions=st.integers(2, 4), **DIRECTED),
-    "average of bars": rule_of(AverageRule, bars=st.integers(2, 12), **DIRECTED),
-    "extreme": rule_of(ExtremeRule, sessions=st.integers(1, 4), **DIRECTED),
-    "silence": rule_of(SilenceRule, minutes=st.sampled_from([5, 10, 30, 390])),
-}
-
-
-@st.composite
-def histories(draw: st.DrawFn) -> list[SessionBars]:
-    """Draw sessions up to the newest day, with missing sessions and missing bars."""
-    found = []
-    for item in days(6):
-        slots = draw(st.sets(st.integers(0, SLOTS - 1), max_size=SLOTS))
-        if not slots:
-            continue
-        closes = {slot: draw(prices) for slot in slots}
-        columns = {
-            name: {slot: draw(prices) for slot in slots if draw(st.booleans())} for name in ("open", "high", "low")
-        }
-        volume = {slot: draw(st.integers(0, 50)) for slot in slots}
-        found.append(bars_of(item.session_date, closes, **columns, volume=volume))
-    return found
 
 
 def as_alerts(events: Sequence[Event]) -> list[tuple[datetime, str | None, float]]:
@@ -113,13 +73,13 @@ def test_splitting_bars_over_ticks_and_killing_ticks_does_not_change_the_alerts(
             part = SessionBars.of(whole.symbol, whole.session_date, whole.bars()[:arrived])
             evaluator = Evaluator(book, part.ts[-1] + FIVE)
             state = state or evaluator.new_state(whole.symbol)
-            after, events = evaluator.evaluate(state, [StoredSession(part, version)])
+            after, events, _ = evaluator.evaluate(state, [StoredSession(part, version)])
             outbox.add(events)
             state = state if data.draw(st.booleans()) else after
         if state is not None:
             evaluator = Evaluator(book, item.closes)
             changed = [StoredSession(whole, version)] if whole is not None else []
-            state, events = evaluator.evaluate(state, changed)
+            state, events, _ = evaluator.evaluate(state, changed)
             outbox.add(events)
     expected = reference_alerts(rule, history, NEWEST_DAY) if history else []
     assert sorted((event.bar_start, event.direction) for event in outbox.values()) == sorted(
@@ -141,7 +101,7 @@ class Feed:
     def tick(self, bars: SessionBars, version: int = 1, now: datetime | None = None) -> list[str]:
         evaluator = Evaluator(self.book, now or bars.ts[-1] + FIVE)
         state = self.state or evaluator.new_state(bars.symbol)
-        self.state, events = evaluator.evaluate(state, [StoredSession(bars, version)])
+        self.state, events, _ = evaluator.evaluate(state, [StoredSession(bars, version)])
         return [event.id for event in events]
 
 
@@ -205,7 +165,7 @@ def test_a_first_run_fires_only_for_its_newest_session() -> None:
     rule = level(101, direction="up")
     stored = [StoredSession(bars_of(item.session_date, [100, 102, 100, 102]), 1) for item in days(20)]
     evaluator = Evaluator(RuleBook.of([rule]), traded(NEWEST_DAY).closes)
-    _, events = evaluator.evaluate(evaluator.new_state("AAPL"), stored)
+    _, events, _ = evaluator.evaluate(evaluator.new_state("AAPL"), stored)
     assert {event.session_date for event in events} == {NEWEST_DAY}
     assert len(events) == 2
 
