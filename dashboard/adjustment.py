@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from functools import lru_cache
 
 from barflow.errors import BadInputError, BarflowError
 from barflow.market.actions import KINDS, Action, Adjust, Dividend, Factors, Kind, Split, factors
@@ -17,8 +18,6 @@ from dashboard.candles import Candle
 from dashboard.models import Bars, ChartAction, Interval
 from dashboard.queries import Loaded
 from dashboard.staged import RecentSession
-
-NO_FACTORS = Factors()
 
 
 @dataclass(frozen=True)
@@ -113,9 +112,10 @@ def bars_answer(
     )
 
 
-def today_factors(splits: Sequence[Split], today: date) -> Factors:
-    """Return the factors of splits, in the shares of today."""
-    return factors(splits, "splits", today, _no_close) if splits else NO_FACTORS
+@lru_cache(maxsize=10_000)
+def today_factors(splits: tuple[Split, ...], today: date) -> Factors:
+    """Return the factors of a symbol's splits, in the shares of today. Cached: every event needs them."""
+    return factors(splits, "splits", today, _no_close)
 
 
 def loaded_today(loaded: Loaded, found: Factors) -> Loaded:
