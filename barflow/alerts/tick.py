@@ -165,7 +165,7 @@ class Alerts:
             for state in before
         }
         fired = [feed.get(event.id, event) for found in results.values() for event in found.events]
-        # Under a name that has ended, the silence is no news.
+        # The silence of a name that has ended is no news.
         now_listed = [event for event in fired if self.instruments.trades_as(event.symbol, event.session_date)]
         events = {event.id: event for event in now_listed}.values()
         created_at = utc_now()
@@ -192,12 +192,9 @@ class Alerts:
         incomplete = [state.symbol for state in states if not evaluator.has_history(state)]
         days = [item.session_date for item in last_sessions(evaluator.now, evaluator.history)] if incomplete else []
         in_memory = {item.bars.key: item for found in changed.values() for item in found}
-        names_of = self.instruments.stored_names
-        keys = {document_key(name, day) for name in names_of(incomplete) for day in days} - in_memory.keys()
+        keys = self._keys(dict.fromkeys(incomplete, days)) - in_memory.keys()
         # Also those in memory: another tick may have stored and evaluated a later version since.
-        keys |= {
-            document_key(name, day) for symbol in repeated for name in names_of([symbol]) for day in repeated[symbol]
-        }
+        keys |= self._keys(repeated)
         stored = list(self.staging.sessions(sorted(keys)))
         chosen = self.instruments.chosen(
             (item.bars.symbol, item.bars.session_date) for item in [*in_memory.values(), *stored]
@@ -208,6 +205,15 @@ class Alerts:
             if chosen[symbol, item.bars.session_date] == item.bars.symbol:
                 found.setdefault(symbol, []).append(item)
         return found
+
+    def _keys(self, days: Mapping[str, Iterable[date]]) -> set[str]:
+        """Return the keys of sessions, given their days by symbol, under every name of the share."""
+        return {
+            document_key(name, day)
+            for symbol, found in days.items()
+            for name in self.instruments.stored_names([symbol])
+            for day in found
+        }
 
     def _channels(self, event: Event) -> list[str]:
         """Return the rule's channels that are set up. The outbox always is."""

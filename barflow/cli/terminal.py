@@ -178,10 +178,10 @@ def show_status(found: Mapping[str, SymbolStatus], runs: Mapping[str, Any], now:
             out.print(f"{item.symbol} {line}", style="red")
         for line in item.gaps[:3]:
             out.print(f"{item.symbol} gap {line}", style="yellow")
-        for line in item.differing:
-            out.print(f"{item.symbol} {line}", style="red")
         if item.ended:
             out.print(f"{item.symbol} expects no newer bars: {item.ended}")
+        for line in item.differing:
+            out.print(f"{item.symbol} {line}", style="red")
     if any(item.broken for item in found.values()):
         out.print("a guarantee is broken: run `barflow process --full`, then `barflow aggregate`")
     elif any(item.pending for item in found.values()):

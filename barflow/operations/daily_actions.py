@@ -104,7 +104,7 @@ class _Daily:
 
     def refresh_actions(self, day: date) -> None:
         """Refresh the symbols whose actions were not asked for since the last close before a session."""
-        before, symbols = previous_session(day), self.stores.settings.symbols
+        before, symbols = previous_session(day), self.stores.symbols
         since = before.closes if before else self.stores.clock()
         asked = self.attempts.of(symbols)
         due = [symbol for symbol in symbols if (at := asked[symbol].asked_at) is None or at < since]
@@ -119,7 +119,7 @@ class _Daily:
 
     def fetch_days(self, newest: Session) -> None:
         """Stage the daily bars of a session that are missing. A bar that Twelve Data lacks is asked for twice."""
-        symbols, now = self.stores.settings.symbols, self.stores.clock()
+        symbols, now = self.stores.symbols, self.stores.clock()
         days, asked = VendorDays(self.stores.database), self.attempts.of(symbols)
         days.ensure()
         stored = days.stored(symbols, newest.session_date)

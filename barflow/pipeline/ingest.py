@@ -138,8 +138,8 @@ def open_ingest(stores: Stores, log: Log) -> Ingest:
         revision_sessions=settings.revision_sessions,
         clock=stores.clock,
         alerts=stores.alerts,
-        actions=TickActions(stores, client, log),
         instruments=stores.instruments,
+        actions=TickActions(stores, client, log),
     )
 
 
@@ -204,8 +204,8 @@ class Ingest:
         revision_sessions: int,
         clock: Callable[[], datetime] = utc_now,
         alerts: Alerts | None = None,
-        actions: TickActions | None = None,
         instruments: Instruments | None = None,
+        actions: TickActions | None = None,
     ) -> None:
         self.client = client
         self.history_sessions = history_sessions
@@ -216,8 +216,8 @@ class Ingest:
         self.requests = Requests(database)
         self.ledger = Ledger(database)
         self.alerts = alerts
-        self.actions = actions
         self.instruments = instruments or Instruments()
+        self.actions = actions
 
     def ensure(self) -> None:
         """Create missing collections, validators and indexes."""

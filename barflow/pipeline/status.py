@@ -51,9 +51,9 @@ class SymbolStatus:
     actions: dict[str, int] = field(default_factory=dict)  # versions of corporate actions, by hop
     broken: list[str] = field(default_factory=list)
     age_minutes: float | None = None
+    ended: str | None = None  # why no newer bars are expected under this name
     vendor_day: dict[str, Any] | None = None  # the newest session that is compared with Twelve Data's daily bar
     differing: list[str] = field(default_factory=list)  # sessions that differ from it by more than a threshold
-    ended: str | None = None  # why no newer bars are expected under this name
 
     def to_json(self) -> dict[str, Any]:
         """Return the status as one JSON object, with times as ISO text."""

@@ -14,7 +14,7 @@ from barflow.alerts.channels import open_channels
 from barflow.alerts.rules import load_rules
 from barflow.alerts.tick import Alerts
 from barflow.market.instruments import Instruments, load_instruments
-from barflow.market.sessions import utc_now
+from barflow.market.sessions import new_york, utc_now
 from barflow.secrets import resolve
 from barflow.settings import Settings
 from barflow.staging.connection import Document, connect
@@ -52,6 +52,11 @@ class Stores:
     def instruments(self) -> Instruments:
         """Return the renames and listings of the settings. Raise BadInputError for an invalid file."""
         return load_instruments(self.settings.instruments_file)
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Return the symbols of the settings that are asked for today: the present ones, without delisted ones."""
+        return self.instruments.to_ask(self.settings.symbols, new_york(self.clock()).date())[0]
 
     @property
     def staging(self) -> Staging:

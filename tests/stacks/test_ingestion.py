@@ -125,7 +125,7 @@ def test_the_function_gets_exactly_the_settings_that_a_tick_reads(dev_deployment
     for program in ("operations/ticks", "operations/daily_actions", "pipeline/ingest", "pipeline/vendor"):
         read |= settings_read(f"barflow/{program}.py")
     # These have the same default in every deployment.
-    read -= {"mongodb_database", "batch_size", "alerts_file", "actions_source", "instruments_file"}
+    read -= {"mongodb_database", "batch_size", "alerts_file", "instruments_file", "actions_source"}
     # The channels of alerts read these.
     read |= {"sns_topic_arn", "slack_token", "slack_channel", "slack_digest_above"}
     given = dev_deployment.only("Ingestion", "AWS::Lambda::Function")["Environment"]["Variables"]
