@@ -79,7 +79,8 @@ def describe(event: Event) -> str:
     at, against = f"{event.price or 0:,.2f}", f"{event.reference or 0:,.2f}"
     match rule:
         case LevelRule():
-            return f"{symbol} {rose} to {at}, through {against}"
+            old = f" ({rule.level:,.2f} in the shares of {rule.as_of})" if event.reference != rule.level else ""
+            return f"{symbol} {rose} to {at}, through {against}{old}"
         case MoveRule():
             return f"{symbol} {rose} {abs(event.value):.2f} % within {rule.minutes} min, from {against} to {at}"
         case GapRule():
@@ -88,8 +89,8 @@ def describe(event: Event) -> str:
             ratio = suspected_ratio(1.0, 1 + event.value / 100)
             like = f"a {ratio_text(ratio)} split" if ratio else "a split"
             return (
-                f"{symbol} opened {abs(event.value):.2f} % {above} the previous close of {against}, like {like} that is "
-                "not known; no other rule compares this session with earlier ones"
+                f"{symbol} opened {abs(event.value):.2f} % {above} the previous close of {against}, like {like} that "
+                "is not known; no other rule compares this session with earlier ones"
             )
         case VolumeRule():
             usual = f"{event.reference or 0:,.0f} shares"

@@ -66,7 +66,8 @@ def _condition(rule: Rule) -> str:
     common = {*BaseRule.model_fields, "kind"}
     own = {name: value for name, value in rule.model_dump(exclude=common).items() if value is not None}
     side = "" if own.pop("direction", "both") == "both" else f", {rule.model_dump()['direction']}"
-    values = ", ".join(f"{value:g} {name}" for name, value in own.items())
+    as_of = own.pop("as_of", None)
+    values = ", ".join(f"{value:g} {name}" for name, value in own.items()) + (f" as of {as_of}" if as_of else "")
     return rule.kind + (f": {values}" if values else "") + side
 
 

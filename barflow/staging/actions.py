@@ -144,7 +144,9 @@ class Actions:
             found = list(self.collection.find({"_id": {"$in": list(symbols)}}, fields))
         known = {document["_id"]: _known(document).actions for document in found}
         return {
-            symbol: [item for item in actions if isinstance(item, Split)] for symbol, actions in known.items() if actions
+            symbol: [item for item in actions if isinstance(item, Split)]
+            for symbol, actions in known.items()
+            if actions
         }
 
     def store(self, answers: Sequence[Answer]) -> Changes:

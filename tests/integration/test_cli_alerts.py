@@ -53,7 +53,9 @@ def test_testing_the_rules_prints_the_alerts_that_fire_on_a_recording(recording:
 def test_an_unknown_rule_and_an_invalid_file_are_bad_input_in_one_line(recording: Path, tmp_path: Path) -> None:
     unknown = barflow("test", "--replay", recording, "--rule", "gap")
     assert (unknown.returncode, unknown.stdout) == (2, "")
-    assert unknown.stderr.startswith("error: --rule gap: no such rule; there are gap_5pct, unknown_split, move_3pct_30min")
+    assert unknown.stderr.startswith(
+        "error: --rule gap: no such rule; there are gap_5pct, unknown_split, move_3pct_30min"
+    )
     broken = tmp_path / "alerts.toml"
     broken.write_text('[[rule]]\nid = "a"\nkind = "gap"\npercent = 0')
     for command in (("rules",), ("test", "--replay", recording)):
