@@ -39,6 +39,7 @@ class Event:
 
     ``bar_start`` is the bar's open (UTC); for a silence, that of the first missing bar. ``value`` is in the rule's
     unit, compared with ``reference`` (dollars or shares). ``price`` is the last close, in dollars; None for the feed.
+    ``split`` is the ratio of the splits between the session and the one before it.
     """
 
     rule: Rule
@@ -49,6 +50,7 @@ class Event:
     value: float
     reference: float | None
     price: float | None
+    split: float = 1.0
 
     @property
     def id(self) -> str:
@@ -265,7 +267,14 @@ class _SymbolEvaluation:
                 for direction, hit, held in zip(("up", "down"), now, before, strict=True):
                     if hit and not held and getattr(rule, "direction", "both") in ("both", direction):
                         event = Event(
-                            rule, self.symbol, bars.session_date, bars.ts[at], direction, *hit, price=bars.close[at]
+                            rule,
+                            self.symbol,
+                            bars.session_date,
+                            bars.ts[at],
+                            direction,
+                            *hit,
+                            price=bars.close[at],
+                            split=view.split,
                         )
                         self._fire(event)
             price = bars.close[at - 1] if at else view.last_close
@@ -315,6 +324,6 @@ def _level_left_behind(rule: LevelRule, split: Split, seen: date) -> str:
     return (
         f"rule {rule.id} has had the level {rule.level:g} since {seen}, and {split.symbol} has split "
         f"{ratio_text(split.ratio)} on {split.ex_date}. The level stays {rule.level:g} dollars a new share. If it "
-        f"means old shares, write as_of = {seen} in the rule: it is then {rule.level / split.ratio:g} and follows later "
-        f"splits. If it means new shares, write as_of = {split.ex_date}"
+        f"means old shares, write as_of = {seen} in the rule: it is then {rule.level / split.ratio:g} and follows "
+        f"later splits. If it means new shares, write as_of = {split.ex_date}"
     )

@@ -13,7 +13,7 @@ from itertools import chain
 from statistics import fmean
 from typing import Any
 
-from barflow.alerts.history import EvaluatedSession, in_shares_of
+from barflow.alerts.history import AdjustedSession, EvaluatedSession, in_shares_of
 from barflow.alerts.rules import AverageRule, ExtremeRule, GapRule, LevelRule, MoveRule, SplitRule, VolumeRule
 from barflow.market.actions import Split, factors, suspected_ratio
 from barflow.market.bars import SessionBars
@@ -33,6 +33,7 @@ class SessionView:
 
     Attributes:
         last_close: The last close before the session, in dollars.
+        split: The ratio of the known splits since that close.
         unknown_split: The ratio of a split that the session's open suggests and that is not known.
         past: The sessions before it. It is empty if there is an unknown split: nothing compares with them.
     """
@@ -42,10 +43,12 @@ class SessionView:
     ) -> None:
         self.bars, self.slots, self.splits = bars, slots, splits or ()
         self.past = in_shares_of(bars.session_date, past, self.splits)
-        self.last_close = self.past[-1].last_close if past else None
+        before = self.past[-1] if past else None
+        self.last_close = before.last_close if before else None
+        self.split = before.ratio if isinstance(before, AdjustedSession) else 1.0
         self.unknown_split: float | None = None
-        if splits is not None and past and not _says_no_split(splits, past[-1].session_date, bars.session_date):
-            self.unknown_split = suspected_ratio(self.past[-1].last_close, bars.open[0])
+        if splits is not None and before and not _says_no_split(splits, before.session_date, bars.session_date):
+            self.unknown_split = suspected_ratio(before.last_close, bars.open[0])
             self.past = self.past if self.unknown_split is None else ()
         self._cache: dict[tuple[object, ...], Any] = {}
 

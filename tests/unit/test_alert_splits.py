@@ -107,6 +107,11 @@ def test_a_gap_across_a_split_is_the_true_gap(ratio: float, before: float) -> No
             assert event.id == "gap_5pct|AAPL|2025-07-29T13:30:00Z"
             assert event.price == opened, "raw dollars of the session"
             assert event.reference == pytest.approx(before / ratio)
+            side = "above" if gap > 0 else "below"
+            assert describe(event) == (
+                f"AAPL opened 6.00 % {side} the previous close of {before / ratio:,.2f} ({before:,.2f} before a "
+                f"{ratio_text(ratio)} split)"
+            )
 
 
 def test_the_same_price_and_volume_across_a_split_fire_nothing() -> None:
