@@ -86,12 +86,10 @@ def describe(event: Event) -> str:
         case MoveRule():
             return f"{symbol} {rose} {abs(event.value):.2f} % within {rule.minutes} min, from {against} to {at}"
         case GapRule():
-            old = (
-                f" ({reference * event.split:,.2f} before a {ratio_text(event.split)} split)"
-                if event.split != 1
-                else ""
-            )
-            return f"{symbol} opened {abs(event.value):.2f} % {above} the previous close of {against}{old}"
+            text = f"{symbol} opened {abs(event.value):.2f} % {above} the previous close of {against}"
+            if event.split == 1:
+                return text
+            return f"{text} ({reference * event.split:,.2f} before a {ratio_text(event.split)} split)"
         case SplitRule():
             ratio = suspected_ratio(1.0, 1 + event.value / 100)
             like = f"a {ratio_text(ratio)} split" if ratio else "a split"
