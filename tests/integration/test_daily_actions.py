@@ -152,14 +152,17 @@ def test_a_daily_bar_that_the_vendor_lacks_is_asked_for_twice(
 
 
 def test_runs_at_the_same_time_end_in_the_state_of_one(
-    api: TwelveDataEmulator, database: Mongo, opened: Opened
+    api: TwelveDataEmulator, database: Mongo, opened: Opened, slack_server: SlackEmulator
 ) -> None:
-    api.switches.splits = {"AAPL": [ScriptedSplit(YESTERDAY, 4)]}
+    wrong = ScriptedSplit(YESTERDAY, 10, ratio=0.2)
+    api.switches.splits = {"AAPL": [ScriptedSplit(YESTERDAY, 4)], "MSFT": [wrong]}
+    slack = {"slack_url": slack_server.url, "slack_token": TOKEN, "slack_channel": "#bars"}
     CLOCK.now = MORNING
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: run_due(opened(), lambda text: None), range(4)))
+        list(pool.map(lambda _: run_due(opened(**slack), lambda text: None), range(4)))
     assert len(days(database)) == 2
     assert [item.action.value for item in Actions(database).of(["AAPL"])["AAPL"].versions] == [4.0]
+    assert len(slack_server.posts) == 1
 
 
 def test_ticks_come_first_when_the_credits_of_the_day_are_short(
