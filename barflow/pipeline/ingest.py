@@ -336,8 +336,11 @@ class Ingest:
         waiting: dict[str, Checked] = {}
 
         def flush() -> None:
-            # Before the alerts of these bars: an unknown split would be a fall of the price.
-            self._store(list(waiting.values()), self._flags(waiting), report)
+            # A request for an unknown split comes before the alerts of its symbol, and after the bars of all others.
+            jumping = {symbol: item for symbol, item in waiting.items() if item[1].jumps}
+            others = {symbol: item for symbol, item in waiting.items() if symbol not in jumping}
+            for part in filter(None, (others, jumping)):
+                self._store(list(part.values()), self._flags(part), report)
             self._record_answers(waiting, start, end)
             for symbol in waiting:
                 on_symbol(symbol)

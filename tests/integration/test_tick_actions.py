@@ -293,7 +293,7 @@ def test_a_tick_that_dies_while_it_asks_is_completed_by_a_later_one(
 ) -> None:
     stores = opened()
     CLOCK.now = BEFORE
-    tick(stores)
+    tick(stores, "AAPL", "MSFT")
     CLOCK.now = AT_OPEN
 
     def die(*given: Any, **more: Any) -> None:
@@ -302,8 +302,9 @@ def test_a_tick_that_dies_while_it_asks_is_completed_by_a_later_one(
     with monkeypatch.context() as patched:
         patched.setattr(tick_actions, "refresh", die)
         with pytest.raises(KeyboardInterrupt):
-            tick(stores)
-    assert database["bars"].count_documents({"session_date": EX_DATE.isoformat()}) == 0
+            tick(stores, "AAPL", "MSFT")
+    stored = [item["symbol"] for item in database["bars"].find({"session_date": EX_DATE.isoformat()})]
+    assert stored == ["MSFT"], "the other symbols do not wait for the request"
     assert tick(stores).counts["AAPL"].new == 1
     CLOCK.now += timedelta(minutes=30)
     tick(stores)

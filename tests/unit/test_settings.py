@@ -118,3 +118,13 @@ def check_is_clean(settings: Settings) -> None:
     assert settings.symbols
     for name in ("env", "mongodb_database", "twelvedata_url", "slack_url"):
         assert clean(getattr(settings, name)) == getattr(settings, name) != ""
+
+
+@pytest.mark.parametrize(
+    "variable", ["BARFLOW_TICK_MINUTES", "BARFLOW_VENDOR_DAY_BPS", "BARFLOW_VENDOR_DAY_VOLUME_PCT"]
+)
+def test_a_number_of_zero_or_none_is_rejected_by_name(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in ("0", "-1", "many"):
+        monkeypatch.setenv(variable, wrong)
+        with pytest.raises(BadInputError, match=f"settings are wrong: {variable} must be"):
+            load_settings()
