@@ -22,6 +22,7 @@ from barflow.pipeline.ingest import Counts, IngestReport
 from barflow.pipeline.status import SymbolStatus, is_fresh
 from barflow.text import visible
 
+MAX_WIDTH = 1_000_000
 OK, BAD = Text("✓", style="green"), Text("✗", style="red")
 WAIT, SKIPPED = Text("…", style="yellow"), Text("–", style="dim")
 
@@ -80,8 +81,11 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], style: str)
         shown = table("", columns, left=len(columns))
         for row in rows:
             shown.add_row(*map(cell, row))
-        console().print(shown)
-        console().print(f"({len(rows)} rows)" if len(rows) != 1 else "(1 row)")
+        out = console()
+        if not sys.stdout.isatty():  # a pipe gets every character
+            out.width = max(out.width, out.measure(shown, options=out.options.update(max_width=MAX_WIDTH)).maximum)
+        out.print(shown)
+        out.print(f"({len(rows)} rows)" if len(rows) != 1 else "(1 row)")
 
 
 def cell(value: Any) -> str:

@@ -304,6 +304,8 @@ class Ingest:
                 f"no session has opened by {now:%Y-%m-%d %H:%M} UTC. Nothing was fetched. Check the clock."
             )
         newest = self._newest(symbols, [item.session_date for item in reach[: -RECENT_SESSIONS - 1 : -1]])
+        if self.actions:
+            self.actions.add_new([symbol for symbol in symbols if symbol not in newest])
         groups: dict[datetime, list[str]] = defaultdict(list)
         for symbol in symbols:
             groups[self._start(newest.get(symbol), reach)].append(symbol)

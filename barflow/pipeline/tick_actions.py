@@ -64,14 +64,17 @@ class TickActions:
         flags = {symbol: jump_flags(found, splits[symbol], done.get(symbol, {})) for symbol, found in jumps.items()}
         return {symbol: found for symbol, found in flags.items() if found}
 
+    def add_new(self, symbols: Sequence[str]) -> None:
+        """Record symbols that have no bars yet, so that this tick or a later one asks for their actions."""
+        if self._may_ask and symbols:
+            Attempts(self.stores.database).add_new(symbols)
+
     def ask_new(self, symbols: Sequence[str]) -> None:
-        """Ask for the actions of the symbols that were never asked for, as far as the credits go."""
-        if not self._may_ask:
-            return
-        asked = Attempts(self.stores.database).of(symbols)
-        new = [symbol for symbol in symbols if asked[symbol].asked_at is None]
-        if new:
-            self._refresh(new)
+        """Ask for the actions of the new symbols among these, as far as the credits go. Others cost one query."""
+        if self._may_ask:
+            new = Attempts(self.stores.database).new()
+            if chosen := [symbol for symbol in symbols if symbol in new]:
+                self._refresh(chosen)
 
     def _splits(self, symbols: Sequence[str]) -> dict[str, dict[date, float]]:
         """Return the known splits of the symbols: ratio by ex-date."""

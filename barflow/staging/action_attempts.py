@@ -35,19 +35,30 @@ class Attempts:
         self.collection = database["action_attempts"]
 
     def of(self, symbols: Sequence[str]) -> dict[str, Attempt]:
-        """Return when each of the symbols was asked for. It takes one query by ``_id``."""
+        """Return when each of the symbols was asked for."""
         with mongo_errors("read when corporate actions were asked for"):
             found = {item["_id"]: item for item in self.collection.find({"_id": {"$in": list(symbols)}})}
         asked = {symbol: found.get(symbol, {}) for symbol in symbols}
         return {symbol: Attempt(item.get("asked_at"), item.get("day_asked_at")) for symbol, item in asked.items()}
 
+    def add_new(self, symbols: Iterable[str]) -> None:
+        """Record symbols that have no bars yet, unless their actions were asked for before."""
+        with mongo_errors("create its collections and indexes"):
+            self.collection.create_index("is_new")
+        self._update({symbol: {"$setOnInsert": {"is_new": True}} for symbol in symbols})
+
+    def new(self) -> set[str]:
+        """Return the symbols whose actions were never answered since their first tick."""
+        with mongo_errors("read which symbols are new"):
+            return {item["_id"] for item in self.collection.find({"is_new": True}, {"_id": 1})}
+
     def asked(self, symbols: Iterable[str], at: datetime) -> None:
         """Record that the actions of these symbols were answered, with or without a contradiction."""
-        self._set({symbol: {"asked_at": at} for symbol in symbols})
+        self._update({symbol: {"$max": {"asked_at": at}, "$unset": {"is_new": ""}} for symbol in symbols})
 
     def day_asked(self, symbols: Iterable[str], at: datetime) -> None:
         """Record that the daily bars of these symbols were answered."""
-        self._set({symbol: {"day_asked_at": at} for symbol in symbols})
+        self._update({symbol: {"$max": {"day_asked_at": at}} for symbol in symbols})
 
     def claim(self, symbol: str, day: date, now: datetime) -> bool:
         """Return whether a run may ask for an unknown split of a session: once, and once more half an hour later.
@@ -71,8 +82,8 @@ class Attempts:
             )
         return bool(told.modified_count)
 
-    def _set(self, fields: Mapping[str, Document]) -> None:
-        writes = [UpdateOne({"_id": symbol}, {"$max": item}, upsert=True) for symbol, item in fields.items()]
+    def _update(self, changes: Mapping[str, Document]) -> None:
+        writes = [UpdateOne({"_id": symbol}, change, upsert=True) for symbol, change in changes.items()]
         if writes:
             with mongo_errors("record that corporate actions were asked for"):
                 self.collection.bulk_write(writes, ordered=False)

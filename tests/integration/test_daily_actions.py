@@ -82,7 +82,7 @@ def test_a_day_asks_for_the_actions_before_the_open_and_for_the_daily_bar_after_
     # The daily bar of yesterday is missing too: 1 credit a symbol.
     assert asked(api) == Counter({"/splits": 40, "/dividends": 40, "/time_series": 2})
     assert set(days(database)) == {"AAPL|2025-07-01", "MSFT|2025-07-01"}
-    for minutes in (5, 60, 89, 91, 200, 391, 405):  # also during the session, and too early after it
+    for minutes in (5, 60, 89, 91, 200, 481, 499):  # also during the session, and too early after it
         assert run(stores, MORNING + timedelta(minutes=minutes)).outcome == "idle"
     assert asked(api) == Counter()
     assert run(stores, EVENING).vendor_days == 2
@@ -152,14 +152,17 @@ def test_a_daily_bar_that_the_vendor_lacks_is_asked_for_twice(
 
 
 def test_runs_at_the_same_time_end_in_the_state_of_one(
-    api: TwelveDataEmulator, database: Mongo, opened: Opened
+    api: TwelveDataEmulator, database: Mongo, opened: Opened, slack_server: SlackEmulator
 ) -> None:
-    api.switches.splits = {"AAPL": [ScriptedSplit(YESTERDAY, 4)]}
+    wrong = ScriptedSplit(YESTERDAY, 10, ratio=0.2)
+    api.switches.splits = {"AAPL": [ScriptedSplit(YESTERDAY, 4)], "MSFT": [wrong]}
+    slack = {"slack_url": slack_server.url, "slack_token": TOKEN, "slack_channel": "#bars"}
     CLOCK.now = MORNING
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: run_due(opened(), lambda text: None), range(4)))
+        list(pool.map(lambda _: run_due(opened(**slack), lambda text: None), range(4)))
     assert len(days(database)) == 2
     assert [item.action.value for item in Actions(database).of(["AAPL"])["AAPL"].versions] == [4.0]
+    assert len(slack_server.posts) == 1
 
 
 def test_ticks_come_first_when_the_credits_of_the_day_are_short(

@@ -102,7 +102,7 @@ def test_the_files_that_people_edit_are_found_in_the_zipped_library(tmp_path: Pa
         check=True,
         cwd=tmp_path,
     )
-    assert done.stdout.split() == [f"{library}/barflow/alerts/alerts.toml", "6", "META"]
+    assert done.stdout.split() == [f"{library}/barflow/alerts/alerts.toml", "7", "META"]
 
 
 @pytest.mark.parametrize("bundle", FUNCTIONS, ids=lambda bundle: bundle.name)
