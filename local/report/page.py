@@ -121,7 +121,7 @@ def read_report_data(
                 symbol,
                 status.get(symbol, SymbolStatus(symbol)),
                 outcome["symbols"].get(symbol, {}),
-                _chart(candles[symbol], known.get(symbol, Known()), today) if symbol in candles else None,
+                chart_of(candles[symbol], known.get(symbol, Known()), today) if symbol in candles else None,
                 metrics.get(symbol),
                 symbol in metrics and _in_session(metrics[symbol]["session_date"], now),
                 symbol in known and known[symbol].has("split"),
@@ -132,7 +132,7 @@ def read_report_data(
     )
 
 
-def _chart(candles: Sequence[Candle], known: Known, today: date) -> Chart:
+def chart_of(candles: Sequence[Candle], known: Known, today: date) -> Chart:
     """Return the chart of raw bars, in the shares of ``today``."""
     splits = [item for item in known.actions if isinstance(item, Split) and item.ratio != 1]
     return draw(adjusted(candles, factors(splits, "splits", today, lambda _: None)), splits)

@@ -222,8 +222,8 @@ def test_the_caption_of_a_chart_says_that_it_shows_the_newest_sessions_only(
 ) -> None:
     caption = by_symbol("article.querySelector('figcaption .what').innerText")
     captions = browser_shot(write(AAPL={"sessions": 1200}), run=evaluate(caption)).value
-    assert captions["AAPL"] == "Hourly bars, synthetic, newest 20 of 1,200 sessions"
-    assert captions["NVDA"] == "Hourly bars, synthetic"
+    assert captions["AAPL"] == "Hourly bars, synthetic, not adjusted, newest 20 of 1,200 sessions"
+    assert captions["NVDA"] == "Hourly bars, synthetic, not adjusted"
 
 
 READ = "return [await page.innerText('.readout'), await page.getAttribute('.band', 'visibility')]"

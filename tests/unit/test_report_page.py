@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from barflow.errors import BarflowError
-from barflow.market.actions import Split, factors
+from barflow.market.actions import Split, Version
 from barflow.market.bars import PRICES
 from barflow.market.sessions import last_sessions
 from barflow.pipeline.status import SymbolStatus
-from local.report.chart import Candle, adjusted, draw
-from local.report.page import MOST_BARS, MOST_SESSIONS, Report, SymbolReport, render, write_report
+from barflow.staging.actions import Known
+from local.report.chart import Candle, draw
+from local.report.page import MOST_BARS, MOST_SESSIONS, Report, SymbolReport, chart_of, render, write_report
 from local.report.words import METRICS, describe_source
 from local.synthetic import SyntheticBars
 
@@ -115,7 +116,7 @@ def test_a_chart_is_adjusted_for_a_split_and_marks_it() -> None:
         for bar in plain
     ]
     splits = [Split("NVDA", day, ratio, "endpoint", known) for day, ratio in ((ex_date, 10.0), (FUTURE, 2.0))]
-    chart = draw(adjusted(raw, factors(splits, "splits", NOW.date(), lambda _: None)), splits)
+    chart = chart_of(raw, Known([Version(split) for split in splits]), NOW.date())
     unsplit = draw(plain)
     assert (chart.candles, chart.spark, chart.price_ticks) == (unsplit.candles, unsplit.spark, unsplit.price_ticks)
     assert chart.bars["v"] == [round(bar.volume * (10 if bar.session_date < ex_date else 1)) for bar in raw]
