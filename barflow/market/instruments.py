@@ -109,6 +109,10 @@ class Instruments:
         """Return the present symbol of the share that has, or last had, this name."""
         return symbol if symbol in self._entries else self.former.get(symbol, (symbol, None))[0]
 
+    def states(self, symbol: str) -> bool:
+        """Return whether the file states this symbol, as a present or a former one."""
+        return symbol in self._entries or symbol in self.former
+
     def present_on(self, symbol: str, day: date) -> str:
         """Return the present symbol of the share whose bars of a day are stored under this name."""
         present, last_day = self.former.get(symbol, (symbol, date.min))
