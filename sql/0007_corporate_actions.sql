@@ -15,6 +15,9 @@ create table if not exists market.corporate_action (
     check (case kind when 'split' then ratio is not null and amount is null else ratio is null and amount is not null end)
 );
 comment on table market.corporate_action is 'Every version of the splits and dividends; the current ones have no known_until';
+comment on column market.corporate_action.kind is 'split or dividend';
+comment on column market.corporate_action.ex_date is 'The first session that trades after the action';
+comment on column market.corporate_action.currency is 'Currency of a dividend';
 comment on column market.corporate_action.ratio is 'New shares for one old share; 1 says that there was no split';
 comment on column market.corporate_action.amount is
     'Per share of the ex-date, in the currency; 0 says that there was no dividend';
@@ -23,19 +26,21 @@ comment on column market.corporate_action.source is
 comment on column market.corporate_action.known_from is 'When this version was learned, UTC';
 comment on column market.corporate_action.known_until is 'When it was changed or withdrawn, UTC; NULL while it is current';
 
--- The ranges of a symbol follow each other without a gap, from -infinity to the session before its newest ex-date.
+-- The ranges of a symbol follow each other without a gap, from 0001-01-01 to the day before its newest ex-date.
 create table if not exists market.adjustment (
     symbol text not null,
     first_day date not null,
     last_day date not null,
     split double precision not null check (split > 0),
-    dividend double precision check (dividend > 0 and dividend <= 1),
+    dividend double precision check (dividend > 0),
     load_id text not null,
     primary key (symbol, first_day),
     check (first_day <= last_day)
 );
 comment on table market.adjustment is
     'Factors that state the sessions from first_day to last_day in the shares of the symbol''s newest stored session';
+comment on column market.adjustment.first_day is 'First session of the range; 0001-01-01 is without a start';
+comment on column market.adjustment.last_day is 'Last day of the range, the day before an ex-date';
 comment on column market.adjustment.split is 'Prices are divided by it, volumes multiplied';
 comment on column market.adjustment.dividend is
     'Prices adjusted for dividends are multiplied by it; NULL if the close before a later dividend is not stored';
@@ -47,6 +52,7 @@ create table if not exists market.former_symbol (
     check (former <> symbol)
 );
 comment on table market.former_symbol is 'Symbols that were renamed; the adjusted views show their bars under the present symbol';
+comment on column market.former_symbol.former is 'The symbol before the rename';
 comment on column market.former_symbol.symbol is 'The present symbol';
 comment on column market.former_symbol.last_day is 'The last session under the former symbol';
 
@@ -65,6 +71,23 @@ create table if not exists ops.vendor_bar (
 comment on table ops.vendor_bar is 'The vendor''s own daily bars, not adjusted, to compare with market.bar_1d';
 comment on column ops.vendor_bar.requested_at is 'When the vendor was asked, UTC';
 
+comment on table market.daily_metrics is
+    'Metrics of each session in its own shares, from daily bars; NULL until their window is full';
+comment on column market.daily_metrics.prev_close is
+    'Close of the session before, in this session''s shares: divided by the ratio of a split between them';
+comment on column market.daily_metrics.sma_5 is 'Mean of the last 5 closes in this session''s shares, dollars';
+comment on column market.daily_metrics.sma_20 is 'Mean of the last 20 closes in this session''s shares, dollars';
+comment on column market.daily_metrics.sma_50 is 'Mean of the last 50 closes in this session''s shares, dollars';
+comment on column market.daily_metrics.volatility_20 is
+    'Sample standard deviation of the last 20 daily log returns (close to prev_close), times the root of 252';
+comment on column market.daily_metrics.rsi_14 is
+    'Relative strength index by Cutler: simple averages of the last 14 gains and losses, each in this session''s '
+    'shares; 50 when nothing moved';
+comment on column market.daily_metrics.atr_14 is
+    'Simple average of the last 14 true ranges in this session''s shares, dollars';
+comment on column market.daily_metrics.volume_ratio_20 is
+    'Volume over the mean of the 20 sessions before, in this session''s shares';
+
 create or replace view ops.vendor_day as
 select
     v.symbol,
@@ -79,8 +102,8 @@ from ops.vendor_bar as v
 left join market.bar_1d as b on b.symbol = v.symbol and b.session_date = v.session_date;
 comment on view ops.vendor_day is
     'How far market.bar_1d is from the vendor''s own daily bar; NULL if no bar of the session is stored';
-comment on column ops.vendor_day.open_bps is 'Basis points, like the other prices: (ours / vendor''s - 1) * 10000';
-comment on column ops.vendor_day.volume_pct is 'Per cent: (ours / vendor''s - 1) * 100';
+comment on column ops.vendor_day.open_bps is 'Basis points: (our open / the vendor''s - 1) * 10000';
+comment on column ops.vendor_day.volume_pct is 'Per cent: (our volume / the vendor''s - 1) * 100';
 comment on column ops.vendor_day.complete is 'Every 5-minute bar of the session is stored';
 
 -- The first part of the union has no condition and no join, so a query that filters on symbol and orders by bar_start

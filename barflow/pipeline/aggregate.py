@@ -153,9 +153,9 @@ def _stage(
     """
     if not plan.sessions and not basis.changed:
         return []
-    log(f"{len(plan.touched)} sessions of {len({key[0] for key in plan.sessions})} symbols to load; starting Spark")
     if basis.changed:
-        log(f"splits of {', '.join(sorted(basis.changed))} changed: their metrics after the ex-dates are written again")
+        log(f"splits of {', '.join(sorted(basis.changed))} changed; their metrics after the ex-dates are written again")
+    log(f"{len(plan.touched)} sessions of {len({key[0] for key in plan.sessions})} symbols to load; starting Spark")
     from barflow.pipeline.spark import spark_session
 
     # mapInArrow imports pandas; do that while the JVM starts.

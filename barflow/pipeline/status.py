@@ -1,17 +1,19 @@
 """The end-to-end reconciliation: what every hop holds per symbol, and whether the guarantees hold.
 
-Per (symbol, session): staged bars = Parquet rows = the sum of bar_count in the warehouse (guarantee G1). A session
-that was staged after the last process run, or published after the last load, is pending, not broken.
+Per (symbol, session): staged bars = Parquet rows = the sum of bar_count in the warehouse (guarantee G1). Per symbol:
+staged versions of corporate actions = rows of their file = rows in the warehouse. What was staged after the last
+process run, or published after the last load, is pending, not broken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
 from barflow.errors import BarflowError
+from barflow.lake.actions import count_actions as archived_actions
 from barflow.lake.athena import open_archive
 from barflow.lake.partitions import Lake
 from barflow.market.bars import BAR_TABLES
@@ -21,11 +23,12 @@ from barflow.market.sessions import BAR, Session, last_sessions, new_york, sessi
 from barflow.market.vendor_days import Comparison, Thresholds
 from barflow.pipeline import process
 from barflow.pipeline.stores import Stores
+from barflow.staging.actions import Actions
 from barflow.staging.ledger import Ledger
 from barflow.staging.quarantine import Quarantine
 from barflow.staging.sessions import Staging
 from barflow.warehouse.connection import connect
-from barflow.warehouse.queries import consumed_manifests, count_bars, last_load, vendor_days
+from barflow.warehouse.queries import consumed_manifests, count_actions, count_bars, last_load, vendor_days
 
 
 @dataclass
@@ -45,6 +48,7 @@ class SymbolStatus:
     gaps: list[str] = field(default_factory=list)
     rejected: int = 0
     pending: int = 0
+    actions: dict[str, int] = field(default_factory=dict)  # versions of corporate actions, by hop
     broken: list[str] = field(default_factory=list)
     age_minutes: float | None = None
     ended: str | None = None  # why no newer bars are expected under this name
@@ -75,13 +79,31 @@ def lake_counts(lake: Lake) -> SessionCounts:
     return counts
 
 
-def pending_sessions(staging: Staging, ledger: Ledger, lake: Lake, consumed: set[str]) -> set[SessionKey]:
-    """Return the sessions of the next run: changed since the last publication, or published and not loaded."""
+@dataclass(frozen=True)
+class Waiting:
+    """What changed and is not loaded: sessions, symbols with corporate actions, and the number of vendor days."""
+
+    sessions: frozenset[SessionKey]
+    actions: frozenset[str]
+    vendor_days: int
+
+    def __bool__(self) -> bool:
+        """Return whether the next runs have anything to do."""
+        return bool(self.sessions or self.actions or self.vendor_days)
+
+
+def waiting_for(staging: Staging, ledger: Ledger, lake: Lake, consumed: set[str]) -> Waiting:
+    """Return what changed since the last publication, and what was published since the last load."""
     planned = process.changed(staging.database, ledger, lake, None, full=False)
-    waiting = {(symbol, day) for (symbol, _), days in planned.partitions.items() for day in days}
+    sessions = {(symbol, day) for (symbol, _), days in planned.partitions.items() for day in days}
+    actions = {item.symbol for item in planned.actions}
+    vendor_days = len(planned.vendor_days)
     for run_id in set(lake.manifest_ids()) - consumed:
-        waiting |= {(item.symbol, day) for item in lake.manifest(run_id).partitions for day in item.versions}
-    return waiting
+        manifest = lake.manifest(run_id)
+        sessions |= {(item.symbol, day) for item in manifest.partitions for day in item.versions}
+        actions |= {item.symbol for item in manifest.actions}
+        vendor_days += len(manifest.vendor_days)
+    return Waiting(frozenset(sessions), frozenset(actions), vendor_days)
 
 
 def compare(
@@ -90,7 +112,7 @@ def compare(
     tables: Mapping[str, SessionCounts],
     *,
     table_rows: Mapping[str, Mapping[str, int]],
-    waiting: set[SessionKey],
+    waiting: Set[SessionKey],
     rejected: Mapping[str, int],
     now: datetime,
     instruments: Instruments,
@@ -132,6 +154,23 @@ def compare(
         if instruments.present(symbol) == symbol:  # else another share, of which only the name is known
             _find_gaps(found, symbol, days, now, instruments)
     return found
+
+
+def compare_actions(found: dict[str, SymbolStatus], hops: Mapping[str, Mapping[str, int]], waiting: Set[str]) -> None:
+    """Add the versions of each symbol's corporate actions by hop, and report where the hops differ.
+
+    A symbol without bars is added only if they differ.
+    """
+    for symbol in sorted({symbol for counts in hops.values() for symbol in counts}):
+        versions = {hop: counts.get(symbol, 0) for hop, counts in hops.items()}
+        differ = symbol not in waiting and len(set(versions.values())) > 1
+        status = found.setdefault(symbol, SymbolStatus(symbol)) if differ else found.get(symbol)
+        if status is None:
+            continue
+        status.actions = versions
+        if differ:
+            counted = ", ".join(f"{hop} {count}" for hop, count in versions.items())
+            status.broken.append(f"versions of corporate actions: {counted}")
 
 
 def _find_gaps(
@@ -198,17 +237,22 @@ def collect(stores: Stores) -> dict[str, SymbolStatus]:
         tables, rows = count_bars(connection)
         consumed = consumed_manifests(connection)
         compared = vendor_days(connection, thresholds)
+        loaded_actions = count_actions(connection)
+    waiting = waiting_for(stores.staging, stores.ledger, lake, consumed)
     found = compare(
         staged_counts(stores.staging),
         lake_counts(lake),
         tables,
         table_rows=rows,
-        waiting=pending_sessions(stores.staging, stores.ledger, lake, consumed),
+        waiting=waiting.sessions,
         rejected=Quarantine(stores.database).counts(),
         now=stores.clock(),
         instruments=stores.instruments,
     )
     add_vendor_days(found, compared, thresholds)
+    staged_actions = Actions(stores.database).counts()
+    hops = {"staged": staged_actions, "parquet": archived_actions(lake), "warehouse": loaded_actions}
+    compare_actions(found, hops, waiting.actions)
     return found
 
 
@@ -225,11 +269,11 @@ def reconcile(stores: Stores) -> dict[str, SymbolStatus]:
     return found
 
 
-def pending(stores: Stores) -> set[SessionKey]:
-    """Return the (symbol, session) pairs of the next run: staged since the last one, or not loaded yet."""
+def pending(stores: Stores) -> Waiting:
+    """Return what the next runs do: what was staged since the last one, or is not loaded yet."""
     with connect(stores.reader_dsn) as connection:
         consumed = consumed_manifests(connection)
-    return pending_sessions(stores.staging, stores.ledger, open_archive(stores.settings), consumed)
+    return waiting_for(stores.staging, stores.ledger, open_archive(stores.settings), consumed)
 
 
 def last_runs(stores: Stores) -> dict[str, dict[str, Any] | None]:

@@ -168,8 +168,7 @@ def replace_adjustments(
     columns = "symbol, first_day, last_day, split, dividend, load_id"
     with connection.cursor().copy(f"copy market.adjustment ({columns}) from stdin".encode()) as copy:
         for symbol, item in ranges:
-            first = "-infinity" if item.first_day == date.min else item.first_day.isoformat()
-            copy.write_row((symbol, first, item.last_day.isoformat(), item.split, item.dividend, load_id))
+            copy.write_row((symbol, item.first_day, item.last_day, item.split, item.dividend, load_id))
     return len(ranges), unusable
 
 

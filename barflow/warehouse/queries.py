@@ -74,6 +74,12 @@ def count_bars(connection: psycopg.Connection[Any]) -> tuple[dict[str, SessionCo
     return counts, rows
 
 
+def count_actions(connection: psycopg.Connection[Any]) -> dict[str, int]:
+    """Return the number of versions of each symbol's corporate actions."""
+    with warehouse_errors("count its corporate actions"):
+        return dict(connection.execute("select symbol, count(*) from market.corporate_action group by 1").fetchall())
+
+
 def consumed_manifests(connection: psycopg.Connection[Any]) -> set[str]:
     """Return the run ids of all manifests that a successful load has consumed."""
     with warehouse_errors("read its load ledger"):

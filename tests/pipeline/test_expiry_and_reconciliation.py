@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
+import psycopg
 import pytest
 from harness import Pipeline, random_session, revised
 
 from barflow.errors import BarflowError
+from barflow.lake.actions import actions_path
+from barflow.market.actions import Split
 from barflow.operations.expiry import expire_staging
 from barflow.operations.run_summary import summarize
 from barflow.pipeline.status import pending, reconcile
 from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
+from barflow.staging.actions import Actions, Answer
 from barflow.staging.sessions import Staging
 
 OLD, RECENT = ("2025-07-30", "2025-07-31"), ("2026-05-28", "2026-05-29")
@@ -96,13 +102,13 @@ def test_an_expired_session_that_is_corrected_later_reaches_the_warehouse(pipeli
     stores = open_stores(pipeline)
     expire_staging(stores, NOW)
     pipeline.stage([revised(bars, 3, close=bars.low[3])])
-    assert pending(stores) == {("AAPL", OLD[0])}
+    assert pending(stores).sessions == {("AAPL", OLD[0])}
     pipeline.process()
     pipeline.aggregate()
     stored = [row for row in pipeline.rows("market.bar_5min") if row[0] == "AAPL" and row[1] == bars.ts[3]]
     assert [row[6] for row in stored] == [bars.low[3]]
     assert reconcile(stores)["AAPL"].warehouse == 2 * 78
-    assert pending(stores) == set()
+    assert not pending(stores)
 
 
 def test_a_run_that_does_not_reconcile_fails_with_the_session_that_differs(pipeline: Pipeline) -> None:
@@ -110,9 +116,40 @@ def test_a_run_that_does_not_reconcile_fails_with_the_session_that_differs(pipel
     pipeline.process()
     pipeline.aggregate()
     stores = open_stores(pipeline)
-    assert pending(stores) == set()
+    assert not pending(stores)
     pipeline.database["bars"].update_one({"_id": "AAPL|5min|2026-05-28"}, {"$pop": dict.fromkeys(("ts", "open"), 1)})
     with pytest.raises(
         BarflowError, match=r"do not reconcile: AAPL 2026-05-28: 77 bars staged, parquet 78.*barflow status"
     ):
+        reconcile(stores)
+
+
+def test_corporate_actions_never_expire_and_a_lost_version_is_named(pipeline: Pipeline) -> None:
+    stage(pipeline, *OLD)
+    stores, day = open_stores(pipeline), date.fromisoformat(OLD[1])
+    split = Split("AAPL", day, 10, "file", NOW)
+    actions = Actions(pipeline.database)
+    actions.store([Answer("AAPL", "split", [split], "file", NOW, NOW)])
+    assert pending(stores).actions == {"AAPL"}
+    pipeline.process()
+    assert pending(stores).actions == {"AAPL"}
+    assert reconcile(stores)["AAPL"].actions == {"staged": 1, "parquet": 1, "warehouse": 0}  # pending
+    pipeline.aggregate()
+    assert expire_staging(stores, NOW) == 4
+    assert not pending(stores)
+    assert reconcile(stores)["AAPL"].actions == {"staged": 1, "parquet": 1, "warehouse": 1}
+
+    later = NOW + timedelta(seconds=1)
+    actions.store([Answer("AAPL", "split", [replace(split, ratio=4, known_from=later)], "file", later, later)])
+    assert reconcile(stores)["AAPL"].actions["staged"] == 2
+    pipeline.process()
+    pipeline.aggregate()
+    with psycopg.connect(pipeline.warehouse_dsn) as connection:
+        connection.execute("delete from market.corporate_action where known_until is not null")
+    with pytest.raises(BarflowError, match="AAPL versions of corporate actions: staged 2, parquet 2, warehouse 1"):
+        reconcile(stores)
+    pipeline.aggregate("--full")
+    path = Path(actions_path(pipeline.lake, "AAPL"))
+    path.rename(path.with_suffix(".lost"))
+    with pytest.raises(BarflowError, match="staged 2, parquet 0, warehouse 2"):
         reconcile(stores)
