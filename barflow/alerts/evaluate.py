@@ -12,14 +12,14 @@ change of the price.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from types import MappingProxyType
 from typing import NamedTuple
 
 from barflow.alerts.history import EvaluatedSession, SymbolState, in_shares_of, trimmed
-from barflow.alerts.rules import ALL, MoveRule, Rule, RuleBook, SilenceRule
+from barflow.alerts.rules import ALL, LevelRule, MoveRule, Rule, RuleBook, SilenceRule
 from barflow.alerts.signals import BAR_MINUTES, NEITHER, SIGNALS, SessionView
 from barflow.errors import BadInputError
 from barflow.market.actions import Split, ratio_text
@@ -39,6 +39,7 @@ class Event:
 
     ``bar_start`` is the bar's open (UTC); for a silence, that of the first missing bar. ``value`` is in the rule's
     unit, compared with ``reference`` (dollars or shares). ``price`` is the last close, in dollars; None for the feed.
+    ``split`` is the ratio of the splits between the session and the one before it.
     """
 
     rule: Rule
@@ -49,6 +50,7 @@ class Event:
     value: float
     reference: float | None
     price: float | None
+    split: float = 1.0
 
     @property
     def id(self) -> str:
@@ -87,7 +89,7 @@ class Evaluator:
     def sessions_to_repeat(self, state: SymbolState, splits: Sequence[Split] | None) -> set[date]:
         """Return the evaluated sessions whose comparisons change, because splits were learned, changed or withdrawn.
 
-        Only an ex-date within the last ``NEWS_SESSIONS`` sessions repeats any. All later bars compare by the new splits.
+        Only an ex-date within the last ``NEWS_SESSIONS`` sessions repeats any. Later bars compare by the new splits.
         """
         changed = {day for day, _ in state.splits.items() ^ self._in_force(state, splits).items()}
         first = min((day for day in changed if day >= self._oldest_news), default=date.max)
@@ -133,6 +135,8 @@ class Evaluator:
                 to_end.add(day)
         for day in sorted(day for day in to_end if day >= news_from):
             evaluation.end_of_session(day, sessions, self.now)
+        levels = self._levels(state)
+        notes = [*evaluation.notes, *self._levels_left_behind(state, levels, splits or ())]
         recent = trimmed(sessions, self.history, self.detail)
         after = replace(
             state,
@@ -141,8 +145,25 @@ class Evaluator:
             sessions=recent,
             fired=evaluation.fired,
             splits=self._in_force(state, splits),
+            levels=levels,
         )
-        return Evaluated(after, evaluation.events, evaluation.notes)
+        return Evaluated(after, evaluation.events, notes)
+
+    def _levels(self, state: SymbolState) -> dict[str, date]:
+        """Return by rule the newest session when its level, which follows no splits, was first evaluated."""
+        rules = (rule for rule in self.book.rules(state.symbol) if isinstance(rule, LevelRule) and rule.as_of is None)
+        return {rule.id: state.levels.get(rule.id, self.newest.session_date) for rule in rules}
+
+    def _levels_left_behind(
+        self, state: SymbolState, levels: Mapping[str, date], splits: Sequence[Split]
+    ) -> Iterator[str]:
+        """Yield a note for each level and each split since it was first evaluated, when the split comes into force."""
+        for split in splits:
+            if split.ex_date > self.newest.session_date or split.ex_date in state.splits or split.ratio == 1:
+                continue
+            for rule in self.book.rules(state.symbol):
+                if isinstance(rule, LevelRule) and levels.get(rule.id, date.max) < split.ex_date:
+                    yield _level_left_behind(rule, split, levels[rule.id])
 
     def silences(self, state: SymbolState) -> list[Event]:
         """Return the silences of a symbol at this moment, also those that have fired before."""
@@ -246,7 +267,14 @@ class _SymbolEvaluation:
                 for direction, hit, held in zip(("up", "down"), now, before, strict=True):
                     if hit and not held and getattr(rule, "direction", "both") in ("both", direction):
                         event = Event(
-                            rule, self.symbol, bars.session_date, bars.ts[at], direction, *hit, price=bars.close[at]
+                            rule,
+                            self.symbol,
+                            bars.session_date,
+                            bars.ts[at],
+                            direction,
+                            *hit,
+                            price=bars.close[at],
+                            split=view.split,
                         )
                         self._fire(event)
             price = bars.close[at - 1] if at else view.last_close
@@ -285,7 +313,17 @@ class _SymbolEvaluation:
 def _unknown_split(view: SessionView, ratio: float, close: float) -> str:
     """Return the note that a session is not compared with earlier ones."""
     return (
-        f"the session of {view.bars.session_date} opens at {view.bars.open[0]:,.2f} after a close of {close:,.2f}, like "
-        f"a {ratio_text(ratio)} split that is not known: no rule compares it with earlier sessions. Run `barflow "
-        f"actions refresh --symbols {view.bars.symbol}`. If there was no split, import one with the ratio 1"
+        f"the session of {view.bars.session_date} opens at {view.bars.open[0]:,.2f} after a close of {close:,.2f}, "
+        f"like a {ratio_text(ratio)} split that is not known: no rule compares it with earlier sessions. Run "
+        f"`barflow actions refresh --symbols {view.bars.symbol}`. If there was no split, import one with the ratio 1"
+    )
+
+
+def _level_left_behind(rule: LevelRule, split: Split, seen: date) -> str:
+    """Return the note that a level may be in the shares before a split."""
+    return (
+        f"rule {rule.id} has had the level {rule.level:g} since {seen}, and {split.symbol} has split "
+        f"{ratio_text(split.ratio)} on {split.ex_date}. The level stays {rule.level:g} dollars a new share. If it "
+        f"means old shares, write as_of = {seen} in the rule: it is then {rule.level / split.ratio:g} and follows "
+        f"later splits. If it means new shares, write as_of = {split.ex_date}"
     )

@@ -167,9 +167,9 @@ class SymbolState:
     It holds the sessions that were evaluated, the bar at which each rule last fired (its open, UTC), and ``horizon``:
     bars of sessions before it never fire, whenever they arrive. ``history`` and ``detail`` are the numbers of sessions
     for which it was filled. ``splits`` are those in force at the last evaluation, the ratio by ex-date: when others are
-    known, some sessions are evaluated again. Sessions are stored raw, so a split changes none of them. ``version`` is
-    the state's optimistic lock in the collection. Whether a rule held at the bar before is not stored, since it follows
-    from the bars.
+    known, some sessions are evaluated again. Sessions are stored raw, so a split changes none of them. ``levels`` holds
+    by rule the newest session when a level without ``as_of`` was first evaluated. ``version`` is the state's optimistic
+    lock in the collection. Whether a rule held at the bar before is not stored, since it follows from the bars.
     """
 
     symbol: str
@@ -179,6 +179,7 @@ class SymbolState:
     sessions: dict[date, EvaluatedSession] = field(default_factory=dict)
     fired: dict[str, datetime] = field(default_factory=dict)
     splits: dict[date, float] = field(default_factory=dict)
+    levels: dict[str, date] = field(default_factory=dict)
     version: int = 0
 
 

@@ -41,7 +41,8 @@ class Message(BaseModel):
     value: float = Field(description="what the rule found, in unit")
     unit: Literal["dollars", "percent", "times", "minutes"]
     reference: float | None = Field(
-        description="what value is compared with: dollars, shares for a volume, null for a silence"
+        description="what value is compared with: dollars, shares for a volume, null for a silence; in the shares of "
+        "session_date, also if it is older than a split"
     )
     price: float | None = Field(
         description="the bar's close, or the last close before a silence, in dollars; null for the feed"
@@ -76,23 +77,28 @@ def describe(event: Event) -> str:
     """Return the event as a sentence, such as ``TSLA opened 7.57 % below the previous close of 315.22``."""
     rule, symbol, up = event.rule, event.symbol, event.direction == "up"
     rose, above = ("rose", "above") if up else ("fell", "below")
-    at, against = f"{event.price or 0:,.2f}", f"{event.reference or 0:,.2f}"
+    reference = event.reference or 0
+    at, against = f"{event.price or 0:,.2f}", f"{reference:,.2f}"
     match rule:
         case LevelRule():
-            return f"{symbol} {rose} to {at}, through {against}"
+            old = f" ({rule.level:,.2f} in the shares of {rule.as_of})" if event.reference != rule.level else ""
+            return f"{symbol} {rose} to {at}, through {against}{old}"
         case MoveRule():
             return f"{symbol} {rose} {abs(event.value):.2f} % within {rule.minutes} min, from {against} to {at}"
         case GapRule():
-            return f"{symbol} opened {abs(event.value):.2f} % {above} the previous close of {against}"
+            text = f"{symbol} opened {abs(event.value):.2f} % {above} the previous close of {against}"
+            if event.split == 1:
+                return text
+            return f"{text} ({reference * event.split:,.2f} before a {ratio_text(event.split)} split)"
         case SplitRule():
             ratio = suspected_ratio(1.0, 1 + event.value / 100)
             like = f"a {ratio_text(ratio)} split" if ratio else "a split"
             return (
-                f"{symbol} opened {abs(event.value):.2f} % {above} the previous close of {against}, like {like} that is "
-                "not known; no other rule compares this session with earlier ones"
+                f"{symbol} opened {abs(event.value):.2f} % {above} the previous close of {against}, like {like} that "
+                "is not known; no other rule compares this session with earlier ones"
             )
         case VolumeRule():
-            usual = f"{event.reference or 0:,.0f} shares"
+            usual = f"{reference:,.0f} shares"
             return f"{symbol} traded {event.value:.1f} times its usual volume for the time of day ({usual})"
         case AverageRule():
             window = f"{rule.bars}-bar" if rule.bars else f"{rule.sessions}-session"

@@ -158,6 +158,7 @@ def _state(document: Document) -> SymbolState:
         },
         document["fired"],
         {date.fromisoformat(day): ratio for day, ratio in document.get("splits", {}).items()},
+        {rule: date.fromisoformat(day) for rule, day in document.get("levels", {}).items()},
         document["version"],
     )
 
@@ -175,6 +176,7 @@ def _update(before: SymbolState, after: SymbolState) -> UpdateOne:
         "detail": after.detail,
         "fired": after.fired,
         "splits": {day.isoformat(): ratio for day, ratio in after.splits.items()},
+        "levels": {rule: day.isoformat() for rule, day in after.levels.items()},
         "version": before.version + 1,
         **(changed or ({} if before.version else {"sessions": {}})),
     }

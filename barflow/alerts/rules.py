@@ -8,6 +8,7 @@ prices are in dollars, and minutes are those of an open session.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import date
 from functools import cached_property
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -17,6 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from barflow.errors import BadInputError
+from barflow.market.sessions import new_york, utc_now
 from barflow.symbols import EXPECTED, is_symbol
 from barflow.toml_files import read_toml
 
@@ -47,6 +49,19 @@ def _symbol(text: str) -> str:
     if text != ALL and not is_symbol(text):
         raise ValueError(f"{EXPECTED}, or {ALL}")
     return text.upper()
+
+
+def _past_day(value: Any) -> Any:
+    """Return a date of the file, also one in quotes. Raises ValueError for another value or a day to come."""
+    try:
+        day = date.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        day = None
+    if type(day) is not date:
+        raise ValueError("a date such as 2024-05-31")
+    if day > (today := new_york(utc_now()).date()):
+        raise ValueError(f"a day up to today ({today}): later splits are not known")
+    return day
 
 
 class Defaults(BaseModel):
@@ -85,11 +100,15 @@ class BaseRule(Defaults):
 
 
 class LevelRule(BaseRule):
-    """The close reaches or passes a price that the close before it did not reach."""
+    """The close reaches or passes a price that the close before it did not reach.
+
+    The level is in the shares of the day ``as_of``, and follows the splits since. Without it, the level stays.
+    """
 
     unit = "dollars"
     kind: Literal["level"]
     level: Dollars
+    as_of: Annotated[date, BeforeValidator(_past_day)] | None = None
     direction: Direction = "both"
 
 
@@ -327,7 +346,10 @@ def _validated(where: str, model: type[Model], values: Mapping[str, Any]) -> Mod
         raise ValueError(f"{where}: {field}: unknown field; allowed are {', '.join(model.model_fields)}")
     if problem["type"] == "missing":
         raise ValueError(f"{where}: {field} is missing: {str(model.__doc__).splitlines()[0]}")
-    allowed = problem["msg"].removeprefix("Input should be ").replace("valid tuple", "list")
+    allowed = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    allowed = allowed.replace("valid tuple", "list")
     if problem["type"] == "string_pattern_mismatch":
         allowed = "lower-case letters, digits and _, at most 40"
-    raise ValueError(f"{where}: {field} = {problem['input']!r}: must be {allowed}")
+    given = problem["input"]
+    shown = f"{given}" if isinstance(given, date) else repr(given)
+    raise ValueError(f"{where}: {field} = {shown}: must be {allowed}")

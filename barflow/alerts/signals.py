@@ -13,9 +13,9 @@ from itertools import chain
 from statistics import fmean
 from typing import Any
 
-from barflow.alerts.history import EvaluatedSession, in_shares_of
+from barflow.alerts.history import AdjustedSession, EvaluatedSession, in_shares_of
 from barflow.alerts.rules import AverageRule, ExtremeRule, GapRule, LevelRule, MoveRule, SplitRule, VolumeRule
-from barflow.market.actions import Split, suspected_ratio
+from barflow.market.actions import Split, factors, suspected_ratio
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import BAR, previous_session
 
@@ -33,6 +33,7 @@ class SessionView:
 
     Attributes:
         last_close: The last close before the session, in dollars.
+        split: The ratio of the known splits since that close.
         unknown_split: The ratio of a split that the session's open suggests and that is not known.
         past: The sessions before it. It is empty if there is an unknown split: nothing compares with them.
     """
@@ -40,16 +41,24 @@ class SessionView:
     def __init__(
         self, bars: SessionBars, slots: bytes, past: Sequence[EvaluatedSession], splits: Sequence[Split] | None = ()
     ) -> None:
-        self.bars, self.slots = bars, slots
-        self.past = in_shares_of(bars.session_date, past, splits or ())
-        self.last_close = self.past[-1].last_close if past else None
+        self.bars, self.slots, self.splits = bars, slots, splits or ()
+        self.past = in_shares_of(bars.session_date, past, self.splits)
+        before = self.past[-1] if past else None
+        self.last_close = before.last_close if before else None
+        self.split = before.ratio if isinstance(before, AdjustedSession) else 1.0
         self.unknown_split: float | None = None
-        if splits is not None and past and not _says_no_split(splits, past[-1].session_date, bars.session_date):
-            self.unknown_split = suspected_ratio(self.past[-1].last_close, bars.open[0])
+        if splits is not None and before and not _says_no_split(splits, before.session_date, bars.session_date):
+            self.unknown_split = suspected_ratio(before.last_close, bars.open[0])
             self.past = self.past if self.unknown_split is None else ()
         self._cache: dict[tuple[object, ...], Any] = {}
 
-    def cached(self, function: Callable[..., Any], *arguments: int) -> Any:
+    def level(self, rule: LevelRule) -> float:
+        """Return a rule's level in the shares of the session, in dollars."""
+        if rule.as_of is None or not self.splits:
+            return rule.level
+        return float(self.cached(_level, rule.level, rule.as_of))
+
+    def cached(self, function: Callable[..., Any], *arguments: object) -> Any:
         """Return ``function(view, *arguments)``, computed once for all rules that use it."""
         key = (function, *arguments)
         if key not in self._cache:
@@ -62,8 +71,8 @@ def level(rule: LevelRule, view: SessionView, at: int) -> Signal:
     close = view.bars.close
     if not at and not view.past:
         return NEITHER
-    before = close[at - 1] if at else view.past[-1].last_close
-    return _crossed(_difference(before, rule.level), _difference(close[at], rule.level), (close[at], rule.level))
+    before, price = close[at - 1] if at else view.past[-1].last_close, view.level(rule)
+    return _crossed(_difference(before, price), _difference(close[at], price), (close[at], price))
 
 
 def move(rule: MoveRule, view: SessionView, at: int) -> Signal:
@@ -145,6 +154,14 @@ SIGNALS: dict[type[Any], Callable[[Any, SessionView, int], Signal]] = {
     AverageRule: average,
     ExtremeRule: extreme,
 }
+
+
+def _level(view: SessionView, level: float, as_of: date) -> float:
+    """Return a level of the day ``as_of`` in the shares of the session, before or after that day."""
+    day, splits = view.bars.session_date, view.splits
+    if as_of <= day:
+        return level / factors(splits, "splits", day, lambda _: None).at(as_of).volume
+    return level * factors(splits, "splits", as_of, lambda _: None).at(day).volume
 
 
 def _says_no_split(splits: Sequence[Split], last: date, day: date) -> bool:

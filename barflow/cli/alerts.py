@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ from barflow.text import visible
 if TYPE_CHECKING:
     from barflow.alerts.evaluate import Event
     from barflow.alerts.rules import Rule, RuleBook
+    from barflow.market.actions import Split
     from barflow.market.bars import SessionBars
     from barflow.market.recordings import Recording
 
@@ -65,7 +66,9 @@ def _condition(rule: Rule) -> str:
     common = {*BaseRule.model_fields, "kind"}
     own = {name: value for name, value in rule.model_dump(exclude=common).items() if value is not None}
     side = "" if own.pop("direction", "both") == "both" else f", {rule.model_dump()['direction']}"
-    return f"{rule.kind}: " + ", ".join(f"{value:g} {name}" for name, value in own.items()) + side
+    as_of = own.pop("as_of", None)
+    values = ", ".join(f"{value:g} {name}" for name, value in own.items()) + (f" as of {as_of}" if as_of else "")
+    return rule.kind + (f": {values}" if values else "") + side
 
 
 @alerts_app.command("list", epilog="Example:  barflow alerts list --symbols TSLA --undelivered")
@@ -110,7 +113,12 @@ def _delivery(channels: Mapping[str, Mapping[str, Any]]) -> Text:
     return Text("\n".join(visible(line) for line in (", ".join(done), *tried)))
 
 
-@alerts_app.command("test", epilog="Example:  barflow alerts test --replay bars.csv --rule gap_5pct --json")
+@alerts_app.command(
+    "test",
+    epilog="\b\nExamples:\n"
+    "  barflow alerts test --replay bars.csv --rule gap_5pct --json\n"
+    "  barflow alerts test --replay bars.csv --actions actions.csv",
+)
 def try_rules(
     replay: Annotated[
         Path,
@@ -120,9 +128,19 @@ def try_rules(
         ),
     ],
     rule: RuleId = None,
+    adjust: Annotated[
+        str, typer.Option(help="splits: compare prices in the shares of each session. none: compare them as recorded.")
+    ] = "splits",
+    actions: Annotated[
+        Path | None, typer.Option(help="Splits: a CSV file as `barflow actions import` takes it.")
+    ] = None,
+    state: Annotated[Path | None, typer.Option(help="Splits: those that are staged in this state folder.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show which alerts the rules fire on recorded bars. Nothing is stored or sent."""
+    """Show which alerts the rules fire on recorded bars. Nothing is stored or sent.
+
+    The splits come from --actions or --state.
+    """
     from barflow.alerts.evaluate import evaluate_history
     from barflow.alerts.message import describe
     from barflow.alerts.rules import load_rules
@@ -132,7 +150,8 @@ def try_rules(
 
     book = _only(load_rules(load_settings().alerts_file), rule)
     recording = Recording.load(replay)
-    events = evaluate_history(book, recorded_sessions(recording), recording.as_of)
+    splits = splits_to_test(adjust, actions, state, recording.symbols)
+    events = evaluate_history(book, recorded_sessions(recording), recording.as_of, splits, log)
     if as_json:
         print_json([_as_json(event) for event in events])
         return
@@ -142,6 +161,35 @@ def try_rules(
             shown.add_row(f"{new_york(event.bar_start):%Y-%m-%d %H:%M}", event.rule.id, describe(event))
         console().print(shown)
     console().print(f"{len(events)} alerts on {recording.describe}")
+
+
+def splits_to_test(
+    adjust: str, file: Path | None, state: Path | None, symbols: Iterable[str]
+) -> Mapping[str, Sequence[Split]] | None:
+    """Return the splits of each symbol from a file or a state, or None to compare prices as they are recorded."""
+    from barflow.market.actions import Split
+    from barflow.market.sessions import utc_now
+    from barflow.pipeline.actions import actions_of
+    from barflow.staging.actions import Actions
+
+    if adjust not in ("none", "splits"):
+        raise BadInputError(f"--adjust {adjust}: choose none or splits")
+    if file and state:
+        raise BadInputError("--actions and --state: give one of them")
+    if adjust == "none":
+        return None
+    found: dict[str, list[Split]] = {}
+    if file:
+        for (symbol, _), days in actions_of(file, utc_now()).items():
+            found.setdefault(symbol, []).extend(item for item in days.values() if isinstance(item, Split))
+    elif state:
+        with opened(state, postgres=False) as stores:
+            found = Actions(stores.database).splits(list(symbols))
+    if not any(found.get(symbol) for symbol in symbols):
+        log(
+            "no splits of these symbols are given, so prices compare as recorded: use --actions FILE.csv or --state DIR"
+        )
+    return found
 
 
 def _only(book: RuleBook, rule: str | None) -> RuleBook:

@@ -16,6 +16,7 @@ from typing import Any
 from barflow.errors import BadInputError, BarflowError, NotInPlanError, UnavailableError, VendorRefusedError
 from barflow.market.actions import KINDS, Action, Dividend, Kind, Source, Split
 from barflow.market.answers import CURRENCY
+from barflow.market.instruments import Instruments
 from barflow.market.sessions import utc_now
 from barflow.market.vendor_days import newest_final
 from barflow.pipeline.stores import Stores
@@ -285,20 +286,31 @@ def import_file(stores: Stores, path: Path) -> dict[str, Changes]:
     none. A row of a former symbol is stored under the present one. Raises BadInputError that names the row.
     """
     now = utc_now()
-    by_key: dict[tuple[str, Kind], dict[date, Action]] = {}
-    for line, given in read_file(path, now):
-        action = replace(given, symbol=stores.instruments.present_on(given.symbol, given.ex_date))
-        days = by_key.setdefault((action.symbol, action.kind), {})
-        if days.setdefault(action.ex_date, action) != action:
-            raise BadInputError(f"{path} line {line}: another row has the same symbol, kind and ex_date. {UNCHANGED}")
     by_symbol: dict[str, list[Answer]] = {}
-    for (symbol, kind), days in by_key.items():
+    for (symbol, kind), days in actions_of(path, now, stores.instruments).items():
         by_symbol.setdefault(symbol, []).append(Answer(symbol, kind, [*days.values()], "file", now, now))
     actions = Actions(stores.database)
     return {symbol: actions.store(answers) for symbol, answers in by_symbol.items()}
 
 
 UNCHANGED = "Nothing was imported. Correct the file, then run the same command again."
+
+
+def actions_of(
+    path: Path, now: datetime, instruments: Instruments | None = None
+) -> dict[tuple[str, Kind], dict[date, Action]]:
+    """Return the actions of a CSV file by present symbol and kind, and by ex-date.
+
+    Raises BadInputError that names the row.
+    """
+    by_key: dict[tuple[str, Kind], dict[date, Action]] = {}
+    names = instruments or Instruments()
+    for line, given in read_file(path, now):
+        action = replace(given, symbol=names.present_on(given.symbol, given.ex_date))
+        days = by_key.setdefault((action.symbol, action.kind), {})
+        if days.setdefault(action.ex_date, action) != action:
+            raise BadInputError(f"{path} line {line}: another row has the same symbol, kind and ex_date. {UNCHANGED}")
+    return by_key
 
 
 def read_file(path: Path, now: datetime) -> Iterator[tuple[int, Action]]:

@@ -13,7 +13,7 @@ from processes import Waiting, run, run_killed, start
 from pymongo.database import Database
 
 from barflow.alerts.outbox import AlertStates, Outbox
-from barflow.market.actions import Dividend, Split
+from barflow.market.actions import Action, Dividend, Kind, Split
 from barflow.market.sessions import previous_session, utc_now
 from barflow.pipeline.ingest import IngestReport
 from barflow.staging.actions import Actions, Answer
@@ -43,12 +43,8 @@ def learn(database: Mongo, ratio: float | None, symbol: str = "AAPL", ex_date: d
     now = utc_now()
     splits = [Split(symbol, ex_date, ratio, "endpoint", now)] if ratio else []
     dividends = [Dividend(symbol, ex_date, 500.0, "USD", "endpoint", now)]
-    Actions(database).store(
-        [
-            Answer(symbol, "split", splits, "endpoint", now, now),
-            Answer(symbol, "dividend", dividends, "endpoint", now, now),
-        ]
-    )
+    kinds: list[tuple[Kind, Sequence[Action]]] = [("split", splits), ("dividend", dividends)]
+    Actions(database).store([Answer(symbol, kind, found, "endpoint", now, now) for kind, found in kinds])
 
 
 def eve(database: Mongo, symbols: Sequence[str] = ("AAPL",)) -> None:
@@ -125,11 +121,8 @@ def test_a_split_that_is_never_listed_mutes_its_own_session_only(database: Mongo
     tick(database)
     after = date(2025, 7, 31)
     hop(database, answer("AAPL", [80.0], at(1, after), after), now=at(1, after), book=BOOK).tick(["AAPL"])
-    assert values(database) == {
-        UNKNOWN: -90.6,
-        "gap_5pct|AAPL|2025-07-31T13:30:00Z": -14.8936,
-        LOW.replace("30T", "31T"): 80,
-    }
+    next_gap, next_low = GAP.replace("30T", "31T"), LOW.replace("30T", "31T")
+    assert values(database) == {UNKNOWN: -90.6, next_gap: -14.8936, next_low: 80.0}
 
 
 DIES = {
@@ -207,3 +200,18 @@ def test_a_tick_that_is_overtaken_does_not_undo_what_was_evaluated_with_newer_sp
     assert state.splits == {DAY: 10.0}
     assert [*state.sessions.values()][-1].slots == bytes(range(3))
     assert {GAP: -6.0, LOW: 94.0}.items() <= values(database).items()
+
+
+def test_a_level_that_a_split_left_behind_is_noted_once(database: Mongo) -> None:
+    book = rules({"id": "target", "kind": "level", "level": 1300.0})
+    hop(database, answer("AAPL", FLAT, at(2, EVE), EVE), now=at(2, EVE), book=book).tick(["AAPL"])
+    learn(database, 10.0)
+    hop(database, now=at(3, EVE), book=book).tick(["AAPL"])
+    noted = []
+    for bars in (1, 2, 3):
+        report = hop(database, answer("AAPL", SPLIT_OPEN[:1] * bars, at(bars)), now=at(bars), book=book).tick(["AAPL"])
+        noted += [note for note in report.notes.get("AAPL", ()) if "rule target" in note]
+    [note] = noted
+    assert "has had the level 1300 since 2025-07-29, and AAPL has split 10:1 on 2025-07-30" in note
+    assert "write as_of = 2025-07-29" in note
+    assert ids(database) == []

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import pytest
 
-from barflow.alerts.rules import GapRule, MoveRule, load_rules
+from barflow.alerts.rules import GapRule, LevelRule, MoveRule, load_rules
 from barflow.errors import BadInputError
 from barflow.settings import load_settings
 
+LEVEL = '[[rule]]\nid = "level"\nkind = "level"\nlevel = 100\n'
 GAP = '[[rule]]\nid = "gap"\nkind = "gap"\n'
 
 
@@ -89,6 +91,16 @@ def test_a_rules_value_for_a_symbol_wins_over_the_rules_own_and_over_the_default
     assert values_of("TSLA") == [("move", 5, "warning", 240, ("slack",)), ("gap", 5, "critical", 240, ("slack",))]
 
 
+def test_a_level_has_the_day_of_its_shares(rules_file: Path) -> None:
+    for text in ("2024-05-31", '"2024-05-31"'):
+        rules_file.write_text(LEVEL + f"as_of = {text}\nper_symbol.NVDA.as_of = 2024-06-10")
+        book = load_rules(rules_file)
+        found = [
+            rule.as_of for symbol in ("AAPL", "NVDA") for rule in book.rules(symbol) if isinstance(rule, LevelRule)
+        ]
+        assert found == [date(2024, 5, 31), date(2024, 6, 10)]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -120,6 +132,11 @@ def test_a_rules_value_for_a_symbol_wins_over_the_rules_own_and_over_the_default
         ),
         ('[[rule]]\nid = "a"\nkind = "average"', "rule a: give either sessions (2 to 250 daily closes) or bars"),
         ('[[rule]]\nid = "a"\nkind = "level"\nlevel = inf', "rule a: level = inf: must be a finite number"),
+        (LEVEL + "as_of = 2999-01-01", "rule level: as_of = 2999-01-01: must be a day up to today"),
+        (LEVEL + 'as_of = "31 May"', "rule level: as_of = '31 May': must be a date such as 2024-05-31"),
+        (LEVEL + "as_of = 2024", "rule level: as_of = 2024: must be a date such as 2024-05-31"),
+        (LEVEL + "as_of = 2024-05-31T09:30:00", "as_of = 2024-05-31 09:30:00: must be a date such as 2024-05-31"),
+        (GAP + "percent = 5\nas_of = 2024-05-31", "rule gap: as_of: unknown field"),
         ('[[rule]]\nid = "a"\nkind = "silence"\nminutes = 7', "rule a: minutes = 7: must be a multiple of 5"),
         ("[defaults.TSLA]\npercent = 5", "defaults of TSLA: percent: unknown field; allowed are severity"),
         ("defaults = 3", "defaults: not tables by symbol"),

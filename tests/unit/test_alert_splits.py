@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from barflow.alerts.evaluate import NEWS_SESSIONS, Evaluator, Event, evaluate_history
 from barflow.alerts.history import SymbolState
+from barflow.alerts.message import describe
 from barflow.alerts.rules import (
     AverageRule,
     ExtremeRule,
@@ -68,7 +69,7 @@ splits_of_days = st.lists(
 )
 
 
-@pytest.mark.parametrize("kind", set(KINDS) - {"level"})
+@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=50, deadline=None)
 @given(history=histories(), splits=splits_of_days, data=st.data())
 def test_raw_bars_with_splits_fire_as_bars_in_one_basis_do(
@@ -78,7 +79,11 @@ def test_raw_bars_with_splits_fire_as_bars_in_one_basis_do(
     rule = data.draw(KINDS[kind])
     ratios = {bars.session_date: shares(splits, bars.session_date) for bars in history}
     raw = [in_raw_shares(bars, ratios[bars.session_date]) for bars in history]
-    events = evaluate_history(RuleBook.of([rule]), raw, traded(NEWEST_DAY).closes, {"AAPL": splits})
+    written = rule
+    if isinstance(rule, LevelRule):
+        as_of = data.draw(st.sampled_from([item.session_date for item in days(8)]))
+        written = rule.model_copy(update={"as_of": as_of, "level": rule.level * shares(splits, as_of)})
+    events = evaluate_history(RuleBook.of([written]), raw, traded(NEWEST_DAY).closes, {"AAPL": splits})
     one_basis = [in_newest_shares(bars, ratios[bars.session_date]) for bars in history]
     expected = reference_alerts(rule, one_basis, NEWEST_DAY) if history else []
     found = [
@@ -102,6 +107,11 @@ def test_a_gap_across_a_split_is_the_true_gap(ratio: float, before: float) -> No
             assert event.id == "gap_5pct|AAPL|2025-07-29T13:30:00Z"
             assert event.price == opened, "raw dollars of the session"
             assert event.reference == pytest.approx(before / ratio)
+            side = "above" if gap > 0 else "below"
+            assert describe(event) == (
+                f"AAPL opened 6.00 % {side} the previous close of {before / ratio:,.2f} ({before:,.2f} before a "
+                f"{ratio_text(ratio)} split)"
+            )
 
 
 def test_the_same_price_and_volume_across_a_split_fire_nothing() -> None:
@@ -252,7 +262,7 @@ COMPARING: tuple[Rule, ...] = (
     ExtremeRule(id="extreme", kind="extreme", sessions=5),
     VolumeRule(id="volume", kind="volume", times=2, sessions=5),
     AverageRule(id="days", kind="average", sessions=5),
-    LevelRule(id="level", kind="level", level=500),
+    LevelRule(id="level", kind="level", level=500, as_of=EVE),
 )
 
 
@@ -277,9 +287,8 @@ def test_an_open_like_an_unknown_split_fires_one_alert_of_its_own(ratio: float, 
 
 def test_rules_within_the_session_are_evaluated_although_a_split_is_not_known() -> None:
     move = MoveRule(id="move", kind="move", percent=3, minutes=30)
-    ticks = Ticks(
-        move, LevelRule(id="level", kind="level", level=103), SilenceRule(id="stale", kind="silence", minutes=20)
-    )
+    silence = SilenceRule(id="stale", kind="silence", minutes=20)
+    ticks = Ticks(move, LevelRule(id="level", kind="level", level=103), silence)
     ticks.tick(*past(1000.0))
     fired = ticks.tick(bars_of(EX_DATE, {0: 100.0, 1: 104.0, 9: 104.0}))
     assert [name.partition("|")[0] for name in fired] == ["move", "level", "stale"]
@@ -321,3 +330,45 @@ def test_prices_that_are_not_adjusted_compare_as_they_are() -> None:
     bars = [bars_of(EVE, [1000.0]), bars_of(EX_DATE, [100.0])]
     events = evaluate_history(RuleBook.of(COMPARING), bars, traded(EX_DATE).closes, None)
     assert [(event.rule.id, event.value) for event in events] == [("gap_5pct", -90.0), ("level", 100.0)]
+
+
+def level_rule(level: float, **values: object) -> LevelRule:
+    return LevelRule.model_validate({"id": "level", "kind": "level", "level": level, **values})
+
+
+def test_a_level_follows_the_splits_since_its_day() -> None:
+    """1,300 dollars of the day before a 10-for-1 split are 130 after it, and 1,300 of an ex-date stay."""
+    for as_of, fired in ((EVE, True), (EX_DATE, False), (None, False)):
+        sessions = [*past(1290.0), bars_of(EX_DATE, [129.0, 130.5])]
+        rule = level_rule(1300.0, as_of=as_of)
+        events = evaluate_history(RuleBook.of([rule]), sessions, traded(EX_DATE).closes, {"AAPL": [split(10.0)]})
+        assert bool(events) == fired
+        for event in events:
+            assert (event.value, event.reference) == (130.5, 130.0)
+            text = "AAPL rose to 130.50, through 130.00 (1,300.00 in the shares of 2025-07-28)"
+            assert describe(event) == text
+
+
+def test_a_level_follows_a_split_that_is_learned_late() -> None:
+    ticks = Ticks(level_rule(128.1, as_of=EVE, direction="up"))
+    ticks.tick(*past(127.0))
+    assert ticks.tick(bars_of(EX_DATE, [99.0, 101.0])) == []
+    assert ticks.tick(splits=[split(1.281)]) == ["level|AAPL|2025-07-29T13:35:00Z"]
+
+
+def test_a_level_without_a_day_is_reported_once_per_split_since_it_was_first_evaluated() -> None:
+    ticks = Ticks(level_rule(1300.0), level_rule(1200.0, id="dated", as_of=EVE))
+    ticks.tick(*past(1000.0), splits=[split(2.0, days(15)[0].session_date)])
+    assert ticks.notes == [], "a split before it was first evaluated"
+    ticks.tick(bars_of(EX_DATE, [100.0]), splits=[split(10.0)])
+    [note] = ticks.notes
+    assert note == (
+        "rule level has had the level 1300 since 2025-07-28, and AAPL has split 10:1 on 2025-07-29. The level stays "
+        "1300 dollars a new share. If it means old shares, write as_of = 2025-07-28 in the rule: it is then 130 and "
+        "follows later splits. If it means new shares, write as_of = 2025-07-29"
+    )
+    for bars in (2, 3):
+        ticks.tick(bars_of(EX_DATE, [100.0] * bars), splits=[split(10.0)])
+        assert ticks.notes == []
+    ticks.tick(bars_of(NEXT, [100.0]), splits=[split(10.0), split(1.281, NEXT)])
+    assert ["has split 1.281:1 on 2025-07-30" in note for note in ticks.notes] == [True]

@@ -20,7 +20,6 @@ from barflow.alerts.history import SymbolState
 from barflow.alerts.rules import (
     AverageRule,
     ExtremeRule,
-    GapRule,
     LevelRule,
     MoveRule,
     Rule,
