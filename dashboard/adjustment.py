@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from functools import lru_cache
 
 from barflow.errors import BadInputError, BarflowError
 from barflow.market.actions import KINDS, Action, Adjust, Dividend, Factors, Kind, Split, factors
@@ -17,8 +18,6 @@ from dashboard.candles import Candle
 from dashboard.models import Bars, ChartAction, Interval
 from dashboard.queries import Loaded
 from dashboard.staged import RecentSession
-
-NO_FACTORS = Factors()
 
 
 @dataclass(frozen=True)
@@ -113,14 +112,15 @@ def bars_answer(
     )
 
 
-def today_factors(splits: Sequence[Split], today: date) -> Factors:
-    """Return the factors of splits, in the shares of today."""
-    return factors(splits, "splits", today, _no_close) if splits else NO_FACTORS
+@lru_cache(maxsize=10_000)
+def today_factors(splits: tuple[Split, ...], today: date) -> Factors:
+    """Return the factors of a symbol's splits, in the shares of today. Cached: every event needs them."""
+    return factors(splits, "splits", today, _no_close)
 
 
 def loaded_today(loaded: Loaded, found: Factors) -> Loaded:
     """Return a loaded session in the shares of today. Its averages and previous close are in its own shares before."""
-    if not found.ex_dates:
+    if not _changes(found, loaded.spark_sessions[0] if loaded.spark_sessions else loaded.session_date):
         return loaded
     own = found.at(loaded.session_date)
     names = ("close", "prev_close", "sma_20", "sma_50")
@@ -131,13 +131,18 @@ def loaded_today(loaded: Loaded, found: Factors) -> Loaded:
 
 def staged_today(sessions: Sequence[RecentSession], found: Factors) -> Sequence[RecentSession]:
     """Return staged sessions in the shares of today."""
-    if not found.ex_dates:
+    if not sessions or not _changes(found, sessions[0].session_date):
         return sessions
     return [
         replace(item, closes=tuple(close * own.price for close in item.closes), volume=round(item.volume * own.volume))
         for item in sessions
         for own in [found.at(item.session_date)]
     ]
+
+
+def _changes(found: Factors, first: date) -> bool:
+    """Return whether the factors change a session from ``first`` on."""
+    return bool(found.ex_dates) and found.ex_dates[-1] > first
 
 
 def _adjusted(candle: Candle, found: Factors) -> Candle:

@@ -23,7 +23,7 @@ from barflow.cli.terminal import BAD, OK, console, table, ticking
 from barflow.errors import BadInputError
 from barflow.market.recordings import Recording
 from barflow.market.sessions import BAR, last_sessions, new_york, utc_now
-from barflow.pipeline import actions, ingest
+from barflow.pipeline import ingest
 from barflow.pipeline.children import run_script
 from barflow.pipeline.ingest import IngestReport, raise_errors
 from barflow.pipeline.status import SymbolStatus, collect
@@ -241,9 +241,6 @@ def _flow(stores: Stores, state: State, symbols: tuple[str, ...], log: Log) -> O
         report = ingest.run(stores, symbols, log, on_symbol=lambda _: advance(1))
     if report.errors.keys() >= report.counts.keys():
         raise_errors(report)
-    if state.source["kind"] == "synthetic" and stores.settings.actions_source != "none":
-        # An emulator of recorded bars knows no action, and the real API counts credits.
-        actions.refresh(stores, list(report.counts), log, lambda _: None)
     with timed("process"):
         run_script(stores, "spark/bars_to_parquet.py", log)
     with timed("aggregate"):
@@ -318,7 +315,7 @@ def _show_actions(known: Mapping[str, Known]) -> None:
     found = [item for symbol in known for item in known[symbol].actions]
     if found:
         shown = ", ".join(f"{item.symbol} {item.label} on {item.ex_date}" for item in found)
-        console().print(f"actions   {shown}; bars stay raw, charts are adjusted for splits", soft_wrap=True)
+        console().print(f"actions   {shown}; charts are adjusted for splits", soft_wrap=True)
 
 
 def _log_addresses(url: str, log: Log) -> None:

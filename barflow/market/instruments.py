@@ -2,7 +2,7 @@
 
 A session document, a file of the archive and a row of the warehouse keep the name under which their bars arrived.
 Readers join them here into one series under the present name. On each day a name belongs to exactly one share: a former
-name up to its last day, and after it whoever has the name then. Where several names of a share hold the same session,
+name up to its last day, and after it the owner of that time. Where several names of a share hold the same session,
 readers take the newest name, because its bars were fetched last.
 
 Pure: days are exchange-local.

@@ -239,3 +239,5 @@ def test_a_replay_takes_every_session_unless_days_are_chosen_and_says_what_it_le
     assert (whole.code, whole.object["left_out"], whole.object["balanced"]) == (0, {}, True)
     counts = whole.object["symbols"]["AAPL"]
     assert (counts["received"], counts["unchanged"], counts["parquet_rows"], counts["bar_1d"]) == (82, 10, 82, 41)
+    report = (folder / "state" / "report.html").read_text()
+    assert "Hourly bars, not adjusted" in report, "a recording does not say whether there were splits"

@@ -242,7 +242,8 @@ def test_a_value_that_no_action_has_is_rejected(ratio: float) -> None:
         (0.33333, "1-for-3 reverse split"),
         (1.281, "1.281-for-1 split"),
         (1.0, "1-for-1 split"),
-        (1 / MAX_RATIO, "1e-06-for-1 reverse split"),
+        (1 / MAX_RATIO, "1-for-1000000 reverse split"),
+        (1 / 1.281, "1-for-1.281 reverse split"),
     ],
 )
 def test_a_split_is_written_as_whole_shares_where_it_can_be(ratio: float, label: str) -> None:
