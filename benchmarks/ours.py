@@ -104,7 +104,7 @@ def load(dsn: str, lake: str) -> dict[str, Any]:
         moments.append(time.perf_counter())
         load.check(plan.touched)
         moments.append(time.perf_counter())
-        rows = load.commit(plan.touched, plan.whole, plan.manifests, utc_now(), former={}, actions={}, vendor_days=[])
+        rows = load.commit(plan.touched, plan.whole, plan.manifests, utc_now(), former={}, actions={}, vendor_days=())
         moments.append(time.perf_counter())
     parts = {
         name: end - start for name, start, end in zip(("copy", "check", "commit"), moments, moments[1:], strict=False)

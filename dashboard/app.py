@@ -112,18 +112,19 @@ class Reads:
         return [self._row(symbol, loaded, now) for symbol in shares]
 
     def _row(self, symbol: str, loaded: Mapping[str, Loaded], now: datetime) -> WatchRow:
-        today, names = new_york(now).date(), self.instruments.stored_names([symbol])
-        in_warehouse = joined(self.instruments, symbol, [(name, [loaded[name]]) for name in names if name in loaded])
-        recent = joined(self.instruments, symbol, [(name, self.staged.recent.get(name, ())) for name in names])
-        row = watch.watch_row(
-            symbol,
-            next(in_warehouse, None),
-            sorted(recent, key=lambda item: item.session_date)[-2:],
-            today_factors(self.staged.splits.get(symbol, ()), today),
-            now,
-        )
+        today, in_warehouse, recent = new_york(now).date(), loaded.get(symbol), self.staged.recent.get(symbol, ())
+        stated = self.instruments.states(symbol)
+        if stated:
+            names = self.instruments.stored_names([symbol])
+            held = [(name, [loaded[name]]) for name in names if name in loaded]
+            in_warehouse = next(joined(self.instruments, symbol, held), None)
+            staged = joined(self.instruments, symbol, [(name, self.staged.recent.get(name, ())) for name in names])
+            recent = tuple(sorted(staged, key=lambda item: item.session_date)[-2:])
+        splits = today_factors(self.staged.splits.get(symbol, ()), today)
+        row = watch.watch_row(symbol, in_warehouse, recent, splits, now)
         # No bar of a delisted share is due.
-        return row.model_copy(update={"freshness": "closed"}) if self.instruments.ended(symbol, today) else row
+        delisted = stated and self.instruments.ended(symbol, today)
+        return row.model_copy(update={"freshness": "closed"}) if delisted else row
 
     def watchlist(self) -> Watchlist:
         """Return the whole watch list and the state of the exchange."""

@@ -168,7 +168,6 @@ def splits_to_test(
 ) -> Mapping[str, Sequence[Split]] | None:
     """Return the splits of each symbol from a file or a state, or None to compare prices as they are recorded."""
     from barflow.market.actions import Split
-    from barflow.market.instruments import Instruments
     from barflow.market.sessions import utc_now
     from barflow.pipeline.actions import actions_of
     from barflow.staging.actions import Actions
@@ -181,7 +180,7 @@ def splits_to_test(
         return None
     found: dict[str, list[Split]] = {}
     if file:
-        for (symbol, _), days in actions_of(file, utc_now(), Instruments()).items():
+        for (symbol, _), days in actions_of(file, utc_now()).items():
             found.setdefault(symbol, []).extend(item for item in days.values() if isinstance(item, Split))
     elif state:
         with opened(state, postgres=False) as stores:

@@ -2,8 +2,8 @@
 
 A session document, a file of the archive and a row of the warehouse keep the name under which their bars arrived.
 Readers join them here into one series under the present name. On each day a name belongs to exactly one share: a former
-name up to its last day, after it the share that has the name then. Where several names of a share hold the same
-session, readers take the newest name, because its bars were fetched last.
+name up to its last day, and after it the owner of that time. Where several names of a share hold the same session,
+readers take the newest name, because its bars were fetched last.
 
 Pure: days are exchange-local.
 """
@@ -108,6 +108,10 @@ class Instruments:
     def present(self, symbol: str) -> str:
         """Return the present symbol of the share that has, or last had, this name."""
         return symbol if symbol in self._entries else self.former.get(symbol, (symbol, None))[0]
+
+    def states(self, symbol: str) -> bool:
+        """Return whether the file states this symbol, as a present or a former one."""
+        return symbol in self._entries or symbol in self.former
 
     def present_on(self, symbol: str, day: date) -> str:
         """Return the present symbol of the share whose bars of a day are stored under this name."""

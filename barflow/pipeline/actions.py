@@ -296,14 +296,17 @@ def import_file(stores: Stores, path: Path) -> dict[str, Changes]:
 UNCHANGED = "Nothing was imported. Correct the file, then run the same command again."
 
 
-def actions_of(path: Path, now: datetime, instruments: Instruments) -> dict[tuple[str, Kind], dict[date, Action]]:
+def actions_of(
+    path: Path, now: datetime, instruments: Instruments | None = None
+) -> dict[tuple[str, Kind], dict[date, Action]]:
     """Return the actions of a CSV file by present symbol and kind, and by ex-date.
 
-    Raise BadInputError that names the row.
+    Raises BadInputError that names the row.
     """
     by_key: dict[tuple[str, Kind], dict[date, Action]] = {}
+    names = instruments or Instruments()
     for line, given in read_file(path, now):
-        action = replace(given, symbol=instruments.present_on(given.symbol, given.ex_date))
+        action = replace(given, symbol=names.present_on(given.symbol, given.ex_date))
         days = by_key.setdefault((action.symbol, action.kind), {})
         if days.setdefault(action.ex_date, action) != action:
             raise BadInputError(f"{path} line {line}: another row has the same symbol, kind and ex_date. {UNCHANGED}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -46,7 +47,7 @@ def stored(database: Database[Document], warehouse_dsn: str) -> None:
     stage(
         database,
         session_bars("OLD", 2, until=NOW, price=91.0),
-        session_bars("OLD", 1, until=NOW, price=20.0),
+        session_bars("OLD", 1, until=last_sessions(NOW, 2)[0].opens + timedelta(hours=1), price=20.0),
         session_bars("NEW", 2, until=NOW, price=95.0),
         session_bars("NEW", 1, until=NOW, price=96.0),
         session_bars("NEW", 0, until=NOW, price=97.0),
@@ -73,6 +74,16 @@ class TestRenamedShare:
                     page = get(url, "bars/NEW", interval="1d", limit=limit, before=page["older"])
                     times = page["time"] + times
                 assert times == found["time"], limit
+
+    def test_what_comes_under_the_former_name_later_is_not_of_this_share(
+        self, served: Served, database: Database[Document]
+    ) -> None:
+        database["bars"].delete_one({"symbol": "NEW", "session_date": str(DAYS[4])})
+        with served(instruments=renamed()) as url:
+            closes = get(url, "bars/NEW", interval="1d")["close"]
+            [row] = get(url, "watchlist")["rows"]
+        assert (len(closes), min(closes)) == (5, 90.0)
+        assert row["prev_close"] == session_bars("NEW", 2, until=NOW, price=95.0).close[-1]
 
     def test_the_watch_list_has_one_row(self, served: Served) -> None:
         with served(instruments=renamed()) as url:

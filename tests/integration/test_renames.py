@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from alert_ticks import answer, at, hop, ids, rules
 from pymongo.database import Database
-from ticks import ingest
+from ticks import ingest, scripted
 from twelvedata_calls import CLOCK
 
 from barflow.alerts.tick import Alerts
@@ -364,8 +364,12 @@ class TestAlerts:
         )
         closes = dict.fromkeys(range(78), 100.0)
         self.tick(database, renamed, answer("OLD", closes, at(77, self.BEFORE), self.BEFORE), slot=78, day=self.BEFORE)
-        again = [answer("NEW", {**closes, 77: 99.0}, at(2), self.BEFORE)] if under_both else []
-        self.tick(database, renamed, *again, answer("NEW", {0: 90.0}, at(2), self.DAY), slot=1, day=self.DAY)
+        if under_both:
+            later = answer("NEW", {**closes, 77: 99.0}, at(2), self.BEFORE)
+            scripted(database, later, now=at(0, self.DAY)).tick(
+                ["NEW"], window=(at(0, self.BEFORE), at(77, self.BEFORE))
+            )
+        self.tick(database, renamed, answer("NEW", {0: 90.0}, at(2), self.DAY), slot=1, day=self.DAY)
         [alert] = database["alerts"].find()
         assert alert["_id"] == "gap|NEW|2025-07-30T13:30:00Z"
         assert alert["message"]["value"] == value
