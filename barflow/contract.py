@@ -37,6 +37,7 @@ class PipelineSettings(Section):
     twelvedata_api_key: str
     credits_per_minute: int
     credits_per_day: int | None = None
+    tick_minutes: int = 5
     mongodb_uri: str
     warehouse_dsn: str
     lake_uri: str

@@ -18,8 +18,10 @@ import requests
 
 from barflow.alerts.message import Message
 from barflow.alerts.outbox import OUTBOX_CHANNEL, Outbox
+from barflow.market.actions import Dividend, Split
 from barflow.market.bars import BAR_TABLES
 from barflow.market.sessions import Session, utc_now
+from barflow.staging.actions import Actions, Answer
 from benchmarks.figures import Chapter, Figure
 from benchmarks.processes import call
 from benchmarks.seed import LAST_CLOSE, seed_sessions, sessions, walk
@@ -28,13 +30,16 @@ from dashboard.app import create_app
 from dashboard.server import serving
 
 SYMBOLS, DAYS, STAGED_DAYS, ALERTS = 500, 252, 3, 5000
+SPLITS, DIVIDENDS = 3, 60  # a split every 150 sessions, a dividend every 63 of the last 15 years
 EVERY = timedelta(minutes=20)  # the time between alerts: they reach back 70 days
 LIMIT_MS = 100.0
 PAGE = 600  # the candles that a chart loads first
 SLOTS = {"bar_5min": 1, "bar_30min": 6, "bar_1h": 12, "bar_1d": 78}
 MEANING = f"""
 PostgreSQL holds {SYMBOLS} symbols with a year of 5-minute bars ({DAYS} sessions) and their aggregates. MongoDB holds
-the newest {STAGED_DAYS} sessions and {ALERTS:,} alerts. A client in another process sends the page's requests over
+the newest {STAGED_DAYS} sessions, {ALERTS:,} alerts, and for each symbol {SPLITS} splits and {DIVIDENDS} dividends, of
+which four dividends and a split are within the year. Candles are adjusted for splits, where nothing else is said. A
+client in another process sends the page's requests over
 HTTP, one after the other, for symbols in random order. Answers are gzipped and read completely. The limit for each
 endpoint is {LIMIT_MS:.0f} ms at the 99th percentile.
 """
@@ -53,6 +58,7 @@ def measure(bench: Bench) -> Chapter:
     rows = fill_warehouse(pipeline, names)
     seed_sessions(pipeline.database, names, STAGED_DAYS)
     fill_outbox(pipeline, names)
+    fill_actions(pipeline, names)
     bench.log(f"page: {rows:,} rows are loaded; sending requests")
     app = create_app(pipeline.database, pipeline.dsn, clock=lambda: LAST_CLOSE)
     with serving(app, "127.0.0.1", 0) as server:
@@ -77,6 +83,8 @@ def ask(url: str, names: list[str], rounds: int) -> dict[str, dict[str, float]]:
                 f"candles of {interval}": f"api/bars/{{symbol}}?interval={interval}&limit={PAGE}"
                 for interval in ("5min", "30min", "1h", "1d")
             },
+            "candles as stored": f"api/bars/{{symbol}}?limit={PAGE}&adjust=none",
+            "candles of 1d adjusted for dividends": f"api/bars/{{symbol}}?interval=1d&limit={PAGE}&adjust=all",
             "the largest page of candles": "api/bars/{symbol}?limit=2000",
             "earlier candles": f"api/bars/{{symbol}}?before={oldest}&limit={PAGE}",
             "alerts": "api/alerts",
@@ -166,6 +174,22 @@ class Buckets:
         out = io.BytesIO()
         pyarrow.csv.write_csv(rows, out, pyarrow.csv.WriteOptions(include_header=False))
         return out.getvalue()
+
+
+def fill_actions(pipeline: Pipeline, names: Sequence[str]) -> None:
+    """Stage the splits and dividends of every symbol, as a refresh does."""
+    actions, learned = Actions(pipeline.database), utc_now() - timedelta(days=1)
+    actions.ensure()
+    newest_first = [item.session_date for item in sessions(63 * DIVIDENDS)[::-1]]
+    for name in names:
+        split = [Split(name, newest_first[150 * n + 100], 2.0, "endpoint", learned) for n in range(SPLITS)]
+        paid = [Dividend(name, day, 0.01, "USD", "endpoint", learned) for day in newest_first[30::63]]
+        actions.store(
+            [
+                Answer(name, "split", split, "endpoint", learned, learned),
+                Answer(name, "dividend", paid, "endpoint", learned, learned),
+            ]
+        )
 
 
 def fill_outbox(pipeline: Pipeline, names: Sequence[str]) -> None:

@@ -77,6 +77,7 @@ def load(dsn: str, lake: str) -> dict[str, Any]:
     from barflow.market.sessions import utc_now
     from barflow.pipeline.aggregate import aggregates
     from barflow.pipeline.load_plan import plan_full
+    from barflow.pipeline.share_basis import ShareBasis
     from barflow.pipeline.spark import spark_session
     from barflow.warehouse.load import TABLES, Load
 
@@ -90,7 +91,8 @@ def load(dsn: str, lake: str) -> dict[str, Any]:
     plan = plan_full(opened, set(), None)
     with Load.begun(dsn, "benchmark", 60) as load:
         load.connection.execute(f"truncate ops.load_run, {', '.join(f'market.{name}' for name in TABLES)}")
-        frames = {name: frame.cache() for name, frame in aggregates(spark, opened, plan, dsn, program.read_sql)}
+        made = aggregates(spark, opened, plan, ShareBasis(), dsn, program.read_sql)
+        frames = {name: frame.cache() for name, frame in made}
         for frame in frames.values():
             frame.count()
         waiting = time.perf_counter()
@@ -102,7 +104,7 @@ def load(dsn: str, lake: str) -> dict[str, Any]:
         moments.append(time.perf_counter())
         load.check(plan.touched)
         moments.append(time.perf_counter())
-        rows = load.commit(plan.touched, plan.whole, plan.manifests, utc_now())
+        rows = load.commit(plan.touched, plan.whole, plan.manifests, utc_now(), former={}, actions={}, vendor_days=[])
         moments.append(time.perf_counter())
     parts = {
         name: end - start for name, start, end in zip(("copy", "check", "commit"), moments, moments[1:], strict=False)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -21,17 +21,35 @@ from starlette.middleware.gzip import GZipMiddleware
 from barflow import __version__
 from barflow.errors import BadInputError, BarflowError
 from barflow.lake.partitions import Lake
-from barflow.market.sessions import utc_now
+from barflow.market.actions import Adjust
+from barflow.market.instruments import Instruments
+from barflow.market.sessions import new_york, utc_now
+from barflow.market.vendor_days import Thresholds
+from barflow.settings import MOST_BPS, MOST_VOLUME_PCT
 from barflow.staging.connection import Document
 from barflow.symbols import MAX_LENGTH, PATTERN
 from dashboard import watch
-from dashboard.candles import candle_page
+from dashboard.adjustment import adjustment, bars_answer, today_factors
+from dashboard.candles import newest_candles
 from dashboard.health import read_health
 from dashboard.live import Live, Page
 from dashboard.logins import BROWSER_SECONDS, SESSION_SECONDS, Logins, TooManyAttemptsError
-from dashboard.models import Alerts, Alive, Bars, Health, Interval, Login, Problem, SessionState, Watchlist, WatchRow
-from dashboard.queries import Warehouse
+from dashboard.models import (
+    Alert,
+    Alerts,
+    Alive,
+    Bars,
+    Health,
+    Interval,
+    Login,
+    Problem,
+    SessionState,
+    Watchlist,
+    WatchRow,
+)
+from dashboard.queries import Loaded, Warehouse
 from dashboard.security import BROWSER_COOKIE, COOKIE, MAX_BODY_BYTES, SecurityMiddleware
+from dashboard.series import joined, newest_loaded
 from dashboard.staged import Staged
 
 HERE = Path(__file__).parent
@@ -53,6 +71,9 @@ Before = Annotated[
     int | None,
     Query(ge=0, le=LAST_SECOND, description="return only candles that open before this moment, in seconds since 1970"),
 ]
+Adjusted = Annotated[
+    Adjust, Query(description="none: as stored; splits: in the shares of today; all: for dividends too")
+]
 ERRORS: dict[int | str, dict[str, object]] = {
     400: {"model": Problem, "description": "the request cannot be answered"},
     401: {"model": Problem, "description": "the caller is not signed in"},
@@ -66,39 +87,98 @@ class Reads:
     """The reads behind the API, from both stores at the market's clock (UTC)."""
 
     def __init__(
-        self, mongodb: Database[Document], warehouse_dsn: str, lake: Lake | None, clock: Callable[[], datetime]
+        self,
+        mongodb: Database[Document],
+        warehouse: Warehouse,
+        lake: Lake | None,
+        clock: Callable[[], datetime],
+        instruments: Instruments,
     ) -> None:
-        self.lake, self.clock = lake, clock
-        self.staged, self.warehouse = Staged(mongodb), Warehouse(warehouse_dsn)
+        self.lake, self.clock, self.instruments = lake, clock, instruments
+        self.staged, self.warehouse = Staged(mongodb), warehouse
 
     def symbols(self) -> list[str]:
-        """Return every loaded or recently staged symbol, sorted."""
-        return sorted({*self.warehouse.loaded(), *self.staged.recent})
+        """Return every loaded or recently staged share by its present symbol, sorted."""
+        return sorted({*map(self.instruments.present, {*self.warehouse.loaded(), *self.staged.recent})})
+
+    def stored_names(self) -> Sequence[str]:
+        """Return every name under which these shares may be stored."""
+        return self.instruments.stored_names(self.symbols())
 
     def rows(self, symbols: Sequence[str]) -> list[WatchRow]:
-        """Return the watch list's rows of these symbols."""
+        """Return the watch list's rows of these symbols. A former symbol gives the row of the present one."""
         now, loaded = self.clock(), self.warehouse.loaded()
-        return [watch.watch_row(name, loaded.get(name), self.staged.recent.get(name, ()), now) for name in symbols]
+        shares = dict.fromkeys(map(self.instruments.present, symbols))
+        return [self._row(symbol, loaded, now) for symbol in shares]
+
+    def _row(self, symbol: str, loaded: Mapping[str, Loaded], now: datetime) -> WatchRow:
+        today, names = new_york(now).date(), self.instruments.stored_names([symbol])
+        in_warehouse = joined(self.instruments, symbol, [(name, [loaded[name]]) for name in names if name in loaded])
+        recent = joined(self.instruments, symbol, [(name, self.staged.recent.get(name, ())) for name in names])
+        row = watch.watch_row(
+            symbol,
+            next(in_warehouse, None),
+            sorted(recent, key=lambda item: item.session_date)[-2:],
+            today_factors(self.staged.splits.get(symbol, ()), today),
+            now,
+        )
+        # No bar of a delisted share is due.
+        return row.model_copy(update={"freshness": "closed"}) if self.instruments.ended(symbol, today) else row
 
     def watchlist(self) -> Watchlist:
         """Return the whole watch list and the state of the exchange."""
         return Watchlist(market=watch.market_at(self.clock()), rows=self.rows(self.symbols()))
 
-    def bars(self, symbol: str, interval: Interval, before: int | None, limit: int) -> Bars:
-        """Return one page of candles that open before ``before`` (seconds since 1970). Raise 404 for no bar at all."""
+    def bars(self, symbol: str, interval: Interval, adjust: Adjust, before: int | None, limit: int) -> Bars:
+        """Return one page of candles that open before ``before`` (seconds since 1970). Raise 404 for no bar at all.
+
+        A former symbol gives the candles of the present one, and those include the sessions of the former.
+        """
         moment = None if before is None else datetime.fromtimestamp(before, UTC)
-        loaded = self.warehouse.newest_session(symbol)
-        staged = self.staged.sessions(symbol, loaded)
+        symbol = self.instruments.present(symbol)
+        names = self.instruments.stored_names([symbol])
+        loaded = max(filter(None, map(self.warehouse.newest_session, names)), default=None)
+        staged = [*joined(self.instruments, symbol, [(name, self.staged.sessions(name, loaded)) for name in names])]
         if loaded is None and not staged:
             raise HTTPException(404, f"There is no bar of {symbol}. GET /api/watchlist lists the symbols.")
-        candles = self.warehouse.candles(symbol, interval, moment, limit + 1)
-        return candle_page(symbol, interval, candles, staged, moment, limit)
+        candles = newest_loaded(
+            self.instruments,
+            symbol,
+            moment,
+            limit + 1,
+            lambda name, end, count: self.warehouse.candles(name, interval, end, count),
+        )
+        shown, older = newest_candles(interval, candles, staged, moment, limit)
+        today = new_york(self.clock()).date()
+
+        def closes(sessions: Sequence[date]) -> dict[date, float]:
+            newer = {bars.session_date: bars.close[-1] for bars in staged}
+            older: dict[date, float] = {}
+            for name in names[::-1]:
+                older |= self.warehouse.closes(
+                    name, [day for day in sessions if self.instruments.present_on(name, day) == symbol]
+                )
+            return older | newer
+
+        first = shown[0].session_date if shown else today
+        applied = adjustment(symbol, self.staged.known(symbol), adjust, first, today, closes)
+        return bars_answer(symbol, interval, applied, shown, older)
+
+    def alerts(self, symbol: str | None, limit: int) -> list[Alert]:
+        """Return the newest alerts, of one share under all its names or of all shares."""
+        return self.staged.alerts(self.instruments.stored_names([symbol]) if symbol else (), limit)
 
     def health(self) -> Health:
         """Return how far each hop is, missing bars and rejected bars."""
         loaded = self.warehouse.loaded()
         return read_health(
-            self.staged, self.warehouse, self.lake, self.rows(self.symbols()), loaded.values(), self.clock()
+            self.staged,
+            self.warehouse,
+            self.lake,
+            self.rows(self.symbols()),
+            loaded.values(),
+            self.clock(),
+            self.instruments,
         )
 
 
@@ -107,20 +187,23 @@ def create_app(
     warehouse_dsn: str,
     *,
     lake: Lake | None = None,
+    instruments: Instruments | None = None,
     token: str | None = None,
     url: str | None = None,
     clock: Callable[[], datetime] = utc_now,
     poll_seconds: float = POLL_SECONDS,
+    thresholds: Thresholds = (MOST_BPS, MOST_VOLUME_PCT),
 ) -> FastAPI:
     """Return the page's application on two stores.
 
     Without a ``token`` no login is required, and only requests for this host's loopback names are answered. ``url`` is
-    the URL at which visitors open the page. ``clock`` returns the market's time (UTC). Only the newest manifest of the
-    ``lake`` is read. Raises BadInputError if the chart library is not installed.
+    the URL at which visitors open the page. ``clock`` returns the market's time (UTC). ``thresholds`` are by how much a
+    session may differ from the vendor's own day. Only the newest manifest of the ``lake`` is read. ``instruments`` are
+    the renames and listings. Raises BadInputError if the chart library is not installed.
     """
     charts = _chart_library()
-    reads = Reads(mongodb, warehouse_dsn, lake, clock)
-    live = Live(reads.staged, reads.symbols, reads.rows, clock, poll_seconds)
+    reads = Reads(mongodb, Warehouse(warehouse_dsn, thresholds), lake, clock, instruments or Instruments())
+    live = Live(reads.staged, reads.stored_names, reads.rows, clock, poll_seconds)
     logins = Logins(token, live.end)
 
     @asynccontextmanager
@@ -217,15 +300,21 @@ def _data_routes(reads: Reads) -> APIRouter:
         return reads.watchlist()
 
     @routes.get("/bars/{symbol:path}", summary="Candles, newest page first", responses=UNKNOWN)
-    def bars(symbol: Symbol, interval: Interval = "5min", before: Before = None, limit: Limit = 500) -> Bars:
-        return reads.bars(symbol.upper(), interval, before, limit)
+    def bars(
+        symbol: Symbol,
+        interval: Interval = "5min",
+        adjust: Adjusted = "splits",
+        before: Before = None,
+        limit: Limit = 500,
+    ) -> Bars:
+        return reads.bars(symbol.upper(), interval, adjust, before, limit)
 
     @routes.get("/alerts", summary="Alerts that fired, newest first")
     def alerts(
         symbol: Annotated[str | None, Query(pattern=SYMBOL, max_length=MAX_LENGTH)] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
     ) -> Alerts:
-        found = reads.staged.alerts(symbol and symbol.upper(), limit)
+        found = reads.alerts(symbol and symbol.upper(), limit)
         return Alerts(alerts=found, unreadable=reads.staged.unreadable.counts().get("alerts", 0))
 
     @routes.get("/health", summary="How far each hop is, missing bars, rejected bars and last runs")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from barflow.errors import BadInputError
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import BAR, session
-from dashboard.models import Bars, Interval
+from dashboard.models import Interval
 
 # Minutes of a bucket. A session is shorter than a day, so its bucket of one day is the whole session.
 MINUTES: dict[Interval, int] = {"5min": 5, "30min": 30, "1h": 60, "1d": 1440}
@@ -26,7 +26,7 @@ class Candle(NamedTuple):
     high: float
     low: float
     close: float
-    volume: int
+    volume: float
     vwap: float | None
     complete: bool
     session_date: date
@@ -73,18 +73,17 @@ def session_candles(bars: SessionBars, minutes: int) -> list[Candle]:
     return found
 
 
-def candle_page(
-    symbol: str,
+def newest_candles(
     interval: Interval,
     loaded: Sequence[Candle],
     staged: Iterable[SessionBars],
     before: datetime | None,
     limit: int,
-) -> Bars:
-    """Return the newest ``limit`` candles that open before a moment (UTC), in time order.
+) -> tuple[list[Candle], int | None]:
+    """Return the newest ``limit`` candles that open before a moment (UTC), in time order, and ``before`` of the rest.
 
     A staged session replaces its loaded candles, because it is at least as new. ``loaded`` holds up to ``limit`` + 1
-    candles of the warehouse: one more than fits means that there is an older page.
+    candles of the warehouse: one more than fits means that there is an older page. Without one, ``before`` is None.
     """
     newer = [(bars.session_date, session_candles(bars, MINUTES[interval])) for bars in staged]
     days = {day for day, _ in newer}
@@ -92,16 +91,4 @@ def candle_page(
     rows += [candle for _, candles in newer for candle in candles if before is None or candle.time < before]
     rows.sort(key=lambda candle: candle.time)
     shown = rows[-limit:]
-    return Bars(
-        symbol=symbol,
-        interval=interval,
-        time=[int(candle.time.timestamp()) for candle in shown],
-        open=[candle.open for candle in shown],
-        high=[candle.high for candle in shown],
-        low=[candle.low for candle in shown],
-        close=[candle.close for candle in shown],
-        volume=[candle.volume for candle in shown],
-        vwap=[candle.vwap for candle in shown],
-        complete=[candle.complete for candle in shown],
-        older=int(shown[0].time.timestamp()) if len(rows) > limit else None,
-    )
+    return shown, int(shown[0].time.timestamp()) if len(rows) > limit else None

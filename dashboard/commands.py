@@ -62,7 +62,16 @@ def serving_page(stores: Stores, *, host: str, port: int) -> Iterator[Server]:
     url, proxies = settings.page_url, settings.page_proxies
     lake = Lake(stores.settings.lake_uri) if stores.settings.lake_uri else None
     token = checked_token(_token(settings), host, url, proxies)
-    app = create_app(stores.database, stores.reader_dsn, lake=lake, token=token, url=url, clock=stores.clock)
+    app = create_app(
+        stores.database,
+        stores.reader_dsn,
+        lake=lake,
+        instruments=stores.instruments,
+        token=token,
+        url=url,
+        clock=stores.clock,
+        thresholds=settings.vendor_day_thresholds,
+    )
     with serving(app, host, port, url=url, proxies=proxies) as server:
         yield server
 

@@ -7,6 +7,7 @@ from datetime import date, datetime
 from functools import partial
 
 from barflow.lake.partitions import Lake
+from barflow.market.instruments import Instruments
 from barflow.market.sessions import BAR, last_sessions, session
 from barflow.pipeline.status import expected_by
 from barflow.staging.connection import Document
@@ -27,10 +28,12 @@ def read_health(
     rows: list[WatchRow],
     loaded: Collection[Loaded],
     now: datetime,
+    instruments: Instruments,
 ) -> Health:
     """Return the pipeline's health at a moment of the market's clock (UTC). ``rows`` are those of the watch list."""
     reach = last_sessions(now, GAP_SESSIONS)
-    gaps = merged_gaps(warehouse.gaps(reach[0].session_date), staged, now) if reach else []
+    found = merged_gaps(warehouse.gaps(reach[0].session_date), staged, now) if reach else []
+    gaps = [gap for gap in found if instruments.trades_as(gap.symbol, gap.session_date)]
     return Health(
         market=market_at(now),
         hops=[
@@ -61,6 +64,7 @@ def read_health(
         gaps=gaps[:MAX_GAPS],
         gaps_total=sum(gap.missing for gap in gaps),
         rejected=[Rejected(symbol=symbol, count=count) for symbol, count in sorted(staged.rejected().items())],
+        differing=warehouse.differing(reach[0].session_date) if reach else [],
         unreadable=[Unread(collection=name, count=count) for name, count in staged.unreadable.counts().items()],
     )
 

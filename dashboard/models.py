@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from barflow.alerts.message import Message
+from barflow.market.actions import Adjust, Kind, Source
 
 Interval = Literal["5min", "30min", "1h", "1d"]
 Trend = Literal["up", "down", "mixed"]
@@ -48,7 +49,7 @@ class Market(Answer):
 
 
 class WatchRow(Answer):
-    """One symbol of the watch list. A value that is not known yet is null."""
+    """One symbol of the watch list, adjusted for splits. A value that is not known yet is null."""
 
     symbol: str
     last: float | None = Field(description="the newest bar's close")
@@ -73,6 +74,18 @@ class Watchlist(Answer):
     rows: list[WatchRow]
 
 
+class ChartAction(Answer):
+    """A split or dividend of a chart: ``ratio`` is new shares for one old share, ``amount`` dollars per share."""
+
+    kind: Kind
+    ex_date: date
+    ratio: float | None
+    amount: float | None
+    label: str = Field(description="in words, such as 10-for-1 split")
+    source: Source = Field(description="endpoint: as Twelve Data lists it; derived from daily bars; file: imported")
+    applied: bool = Field(description="whether the candles before it are adjusted for it")
+
+
 class Bars(Answer):
     """Candles as parallel arrays of equal length, in time order. ``complete`` is false for a forming candle."""
 
@@ -83,10 +96,16 @@ class Bars(Answer):
     high: list[float]
     low: list[float]
     close: list[float]
-    volume: list[int]
+    volume: list[float] = Field(description="shares; an adjusted volume may have a fraction")
     vwap: list[float | None]
     complete: list[bool]
     older: int | None = Field(description="the value of `before` for the next page; null on the last page")
+    adjust: Adjust = Field(description="what is applied: none where the splits were never fetched")
+    actions: list[ChartAction] = Field(description="splits and dividends after the oldest candle, oldest first")
+    basis: date | None = Field(description="the newest ex-date in effect: prices are in the shares of that day")
+    actions_known_from: datetime | None = Field(description="when the actions of the symbol changed last")
+    splits_fetched: bool = Field(description="whether splits were ever fetched or imported")
+    dividends_fetched: bool
 
 
 class Alert(Answer):
@@ -156,6 +175,7 @@ class Health(Answer):
     gaps: list[Gap] = Field(description="of the last 20 sessions, newest first")
     gaps_total: int
     rejected: list[Rejected]
+    differing: list[str] = Field(description="of the last 20 sessions, those that differ from Twelve Data's own day")
     unreadable: list[Unread]
 
 

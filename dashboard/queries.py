@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
 from psycopg import sql
 from psycopg.rows import class_row, tuple_row
 
+from barflow.market.sessions import session
+from barflow.market.vendor_days import Thresholds
+from barflow.settings import MOST_BPS, MOST_VOLUME_PCT
+from barflow.warehouse.queries import vendor_days
 from dashboard.candles import Candle
 from dashboard.connections import Connections
 from dashboard.models import Gap, HopRun, Interval
@@ -25,7 +29,8 @@ LOADED = """
         from names where names.symbol is not null
     )
     select n.symbol, d.session_date, d.close, d.volume, m.prev_close, m.sma_20, m.sma_50, m.rsi_14,
-        b.bar_start as newest_bar, coalesce(s.spark, '{}') as spark
+        b.bar_start as newest_bar, coalesce(s.spark, '{}') as spark,
+        coalesce(s.sessions, '{}') as spark_sessions
     from names n
     join lateral (
         select session_date, close, volume from market.bar_1d where symbol = n.symbol order by bar_start desc limit 1
@@ -38,14 +43,18 @@ LOADED = """
         select bar_start from market.bar_5min where symbol = n.symbol order by bar_start desc limit 1
     ) b on true
     left join lateral (
-        select array_agg(close order by bar_start) as spark from (
-            select close, bar_start from market.bar_30min where symbol = n.symbol order by bar_start desc limit 26
+        select array_agg(close order by bar_start) as spark, array_agg(session_date order by bar_start) as sessions
+        from (
+            select close, bar_start, session_date from market.bar_30min where symbol = n.symbol
+            order by bar_start desc limit 26
         ) newest
     ) s on true
     order by n.symbol"""
 CANDLES = """
     select bar_start, open, high, low, close, volume, vwap, is_complete, session_date
     from {} where symbol = %(symbol)s and bar_start < %(before)s order by bar_start desc limit %(limit)s"""
+CLOSES = """
+    select session_date, close from market.bar_1d where symbol = %s and bar_start = any(%s)"""
 GAPS = """
     select symbol, session_date, expected_bars - bar_count as missing, expected_bars as expected
     from market.bar_1d where session_date >= %s and not is_complete order by session_date desc, symbol"""
@@ -69,6 +78,7 @@ class Loaded:
     rsi_14: float | None
     newest_bar: datetime | None
     spark: list[float]
+    spark_sessions: list[date]
 
 
 class Warehouse:
@@ -77,8 +87,9 @@ class Warehouse:
     Every query raises UnavailableError if the warehouse does not answer, BarflowError if its schema is missing.
     """
 
-    def __init__(self, dsn: str) -> None:
-        self._connections = Connections(dsn)
+    def __init__(self, dsn: str, thresholds: Thresholds = (MOST_BPS, MOST_VOLUME_PCT)) -> None:
+        """Open the queries. ``thresholds`` are by how much a session may differ from the vendor's own day."""
+        self._connections, self._thresholds = Connections(dsn), thresholds
         self._loads, self._loaded = -1, dict[str, Loaded]()
         self._loaded_lock = threading.Lock()
 
@@ -113,10 +124,22 @@ class Warehouse:
         with self._connections.reading() as connection, connection.cursor(row_factory=tuple_row) as cursor:
             return [Candle(*row) for row in cursor.execute(statement, values)]
 
+    def closes(self, symbol: str, sessions: Sequence[date]) -> dict[date, float]:
+        """Return the raw closes (dollars) of those sessions that are loaded."""
+        opens = [found.opens for day in sessions if (found := session(day))]
+        with self._connections.reading() as connection:
+            return dict(connection.execute(CLOSES, [symbol, opens]).fetchall())
+
     def gaps(self, since: date) -> list[Gap]:
         """Return the loaded sessions since a day that miss bars, newest first."""
         with self._connections.reading() as connection, connection.cursor(row_factory=class_row(Gap)) as cursor:
             return cursor.execute(GAPS, [since]).fetchall()
+
+    def differing(self, since: date) -> list[str]:
+        """Return the sessions since a day that differ from the vendor's own day by more than the thresholds."""
+        with self._connections.reading() as connection:
+            compared = vendor_days(connection, self._thresholds, since)
+        return [f"{item.symbol} {text}" for item in compared if (text := item.differences(self._thresholds))]
 
     def last_load(self) -> HopRun | None:
         """Return the newest load, or None before the first one."""

@@ -17,8 +17,10 @@ from pymongo.database import Database
 
 from barflow.alerts.message import Message
 from barflow.alerts.outbox import Outbox
+from barflow.market.actions import Split
 from barflow.market.bars import ARRAYS, SessionBars, document_key
 from barflow.market.sessions import last_sessions, previous_session, session, utc_now
+from barflow.staging.actions import Actions, Known, known_of
 from barflow.staging.connection import UTC_AWARE, Document, mongo_errors
 from barflow.staging.ledger import Ledger
 from barflow.staging.sessions import KEYS_PER_QUERY, Staging, StoredSession, from_document
@@ -58,7 +60,9 @@ class RecentSession:
 
 
 class Staged:
-    """Reads of one MongoDB database. ``recent`` holds the newest two sessions of each symbol, oldest first.
+    """Reads of one MongoDB database.
+
+    ``recent`` holds the newest two sessions of each symbol, oldest first, and ``splits`` the splits of each symbol.
 
     Every read raises UnavailableError where MongoDB does not answer. ``unreadable`` counts the documents that were
     skipped because this version cannot read them.
@@ -69,8 +73,11 @@ class Staged:
         self.unreadable = Unreadable()
         self.ledger = Ledger(database)
         self.recent: dict[str, tuple[RecentSession, ...]] = {}
+        self.splits: dict[str, tuple[Split, ...]] = {}
         self._staging, self._outbox = Staging(database), Outbox(database)
+        self._actions = Actions(database).collection
         self._bars_read = self._alerts_read = utc_now()
+        self._actions_read: datetime | None = None
         self._reported: dict[str, datetime] = {}
 
     def start(self, symbols: Iterable[str], now: datetime) -> None:
@@ -87,7 +94,7 @@ class Staged:
         self._update_recent(keys)
 
     def refresh(self) -> list[str]:
-        """Read the sessions that were stored since the last call. Return the symbols that changed, sorted."""
+        """Read the sessions and actions that were stored since the last call. Return the changed symbols, sorted."""
         asked = utc_now()
         known = {
             document_key(symbol, item.session_date): item.version
@@ -100,7 +107,31 @@ class Staged:
         versions = {item["_id"]: item.get("version") for item in stamped if isinstance(item["_id"], str)}
         changed = self._update_recent([key for key, version in versions.items() if known.get(key, -1) != version])
         self._bars_read = asked
-        return sorted(changed)
+        return sorted(changed | self._update_splits())
+
+    def _update_splits(self) -> set[str]:
+        """Read the splits that changed since the last call. Return those of the symbols that have recent sessions."""
+        asked = utc_now()
+        query = {"updated_at": {"$gt": self._actions_read - OVERLAP}} if self._actions_read else {}
+        with mongo_errors("read the corporate actions"):
+            found = list(self._actions.find(query))
+        changed: set[str] = set()
+        for document in found:
+            if known := self.unreadable.read("corporate_actions", document, known_of):
+                symbol = str(document["_id"])
+                splits = tuple(item for item in known.actions if isinstance(item, Split))
+                if splits != self.splits.get(symbol, ()):
+                    self.splits[symbol] = splits
+                    changed.add(symbol)
+        self._actions_read = asked
+        return changed & self.recent.keys()
+
+    def known(self, symbol: str) -> Known:
+        """Return the corporate actions of a symbol, none where this version cannot read them."""
+        with mongo_errors("read the corporate actions"):
+            document = self._actions.find_one({"_id": symbol})
+        read = document and self.unreadable.read("corporate_actions", document, known_of)
+        return read or Known()
 
     def _update_recent(self, keys: Sequence[str]) -> set[str]:
         changed: set[str] = set()
@@ -135,13 +166,13 @@ class Staged:
             read = (self.unreadable.read("bars", document, _session) for document in found)
             return [bars for bars in read if bars]
 
-    def alerts(self, symbol: str | None, limit: int) -> list[Alert]:
+    def alerts(self, symbols: Sequence[str], limit: int) -> list[Alert]:
         """Return the newest alerts that can be read, newest first.
 
-        Alerts of one symbol are sorted by their bar, alerts of all symbols by the moment of their detection.
+        Alerts of some symbols are sorted by their bar, alerts of all symbols by the moment of their detection.
         """
-        if symbol:
-            return self._alerts({"symbol": symbol}, "bar_start", limit)
+        if symbols:
+            return self._alerts({"symbol": {"$in": list(symbols)}}, "bar_start", limit)
         found: list[Alert] = []
         # The embedded server sorts every match before it applies the limit, so a small window is faster.
         for window in ALERT_WINDOWS:

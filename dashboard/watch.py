@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 
+from barflow.market.actions import Factors
 from barflow.market.sessions import BAR, last_sessions, new_york, session_at, sessions_between
 from barflow.pipeline.status import close_due
+from dashboard.adjustment import loaded_today, staged_today
 from dashboard.models import Freshness, Market, Trend, WatchRow
 from dashboard.queries import Loaded
 from dashboard.staged import RecentSession, sampled
@@ -33,14 +35,18 @@ def market_at(now: datetime) -> Market:
     )
 
 
-def watch_row(symbol: str, loaded: Loaded | None, staged: Sequence[RecentSession], now: datetime) -> WatchRow:
+def watch_row(
+    symbol: str, loaded: Loaded | None, staged: Sequence[RecentSession], factors: Factors, now: datetime
+) -> WatchRow:
     """Return the row of one symbol at a moment of the market's clock (UTC).
 
-    ``staged`` are the symbol's newest staged sessions, oldest first. The averages and RSI are those of daily closes,
+    ``staged`` are the symbol's newest staged sessions, oldest first. ``factors`` put all prices into the shares of
+    today, so that the change across a split compares like with like. The averages and RSI are those of daily closes,
     as of the last load. The trend compares the last price with them.
     """
     if staged and loaded and loaded.session_date > staged[-1].session_date:
         staged = ()  # the staged sessions have expired; the warehouse has newer ones
+    loaded, staged = loaded and loaded_today(loaded, factors), staged_today(staged, factors)
     last, prev, volume, newest, spark = _prices(loaded, staged)
     change = last - prev if last is not None and prev is not None else None
     return WatchRow(

@@ -1,5 +1,7 @@
 -- The daily bars that the metrics need: the touched sessions from `bar_1d`, and the stored sessions around them from
--- `history`. `rewrite` marks the sessions whose metrics a touched session may change.
+-- `history`. `split` is the product of the ratios of the splits after a session, up to the newest session here: a price
+-- divided by it is in the shares of the newest session. `rewrite` marks the sessions whose metrics a touched session or
+-- a changed split (`rebased`) may change.
 with days as (
     select
         d.symbol,
@@ -30,15 +32,44 @@ with days as (
 
 numbered as (
     select
+        d.symbol,
+        d.session_date,
+        d.open,
+        d.high,
+        d.low,
+        d.close,
+        d.volume,
+        d.realized_vol,
+        d.touched,
+        r.ex_dates,
+        coalesce(f.split, 1) as later_splits,
+        row_number() over (partition by d.symbol order by d.session_date) as n,
+        lag(d.session_date) over (partition by d.symbol order by d.session_date) as previous_date
+    from days as d
+    left join factors as f on d.symbol = f.symbol and d.session_date between f.first_day and f.last_day
+    left join rebased as r on d.symbol = r.symbol
+),
+
+marked as (
+    select
         *,
-        row_number() over (partition by symbol order by session_date) as n
-    from days
+        later_splits / first_value(later_splits) over (partition by symbol order by session_date desc) as split,
+        touched or coalesce(exists(ex_dates, day -> day > previous_date and day <= session_date), false) as changed
+    from numbered
 )
 
 select
-    *,
-    coalesce(n - max(if(touched, n, null)) over (
+    symbol,
+    session_date,
+    open,
+    high,
+    low,
+    close,
+    volume,
+    realized_vol,
+    split,
+    coalesce(n - max(if(changed, n, null)) over (
         partition by symbol order by session_date
         rows between unbounded preceding and current row
     ) < {longest_window}, false) as rewrite
-from numbered
+from marked

@@ -1,35 +1,39 @@
 -- Metrics of the sessions in `daily` marked `rewrite`; the other sessions are history for the windows. A metric is NULL
 -- until its window is full. RSI is Cutler's variant (simple averages); RSI and true range follow Wilder, "New Concepts
--- in Technical Trading Systems" (1978).
+-- in Technical Trading Systems" (1978). Every metric is in the shares of its own session: what is averaged over several
+-- sessions is first stated in the shares of the newest one (prices / split, volumes * split), and the average then in
+-- those of the session.
 with steps as (
     select
         *,
-        lag(close) over (partition by symbol order by session_date) as prev_close
+        -- The quotient of the factors is exactly 1 unless a split is between the two sessions.
+        lag(close) over by_day / (lag(split) over by_day / split) as prev_close
     from daily
+    window by_day as (partition by symbol order by session_date)
 ),
 
 changes as (
     select
         *,
         ln(close / prev_close) as log_return,
-        greatest(close - prev_close, 0) as gain,
-        greatest(prev_close - close, 0) as loss,
-        greatest(high, prev_close) - least(low, prev_close) as true_range
+        greatest(close - prev_close, 0) / split as gain,
+        greatest(prev_close - close, 0) / split as loss,
+        (greatest(high, prev_close) - least(low, prev_close)) / split as true_range
     from steps
 ),
 
 windowed as (
     select
         *,
-        if(count(close) over last_5 = 5, avg(close) over last_5, null) as sma_5,
-        if(count(close) over last_20 = 20, avg(close) over last_20, null) as sma_20,
-        if(count(close) over last_50 = 50, avg(close) over last_50, null) as sma_50,
+        if(count(close) over last_5 = 5, avg(close / split) over last_5 * split, null) as sma_5,
+        if(count(close) over last_20 = 20, avg(close / split) over last_20 * split, null) as sma_20,
+        if(count(close) over last_50 = 50, avg(close / split) over last_50 * split, null) as sma_50,
         if(count(log_return) over last_20 = 20, stddev_samp(log_return) over last_20 * sqrt(252), null)
             as volatility_20,
         if(count(prev_close) over last_14 = 14, avg(gain) over last_14, null) as mean_gain,
         if(count(prev_close) over last_14 = 14, avg(loss) over last_14, null) as mean_loss,
-        if(count(prev_close) over last_14 = 14, avg(true_range) over last_14, null) as atr_14,
-        if(count(volume) over before_20 = 20, avg(volume) over before_20, null) as mean_volume
+        if(count(prev_close) over last_14 = 14, avg(true_range) over last_14 * split, null) as atr_14,
+        if(count(volume) over before_20 = 20, avg(volume * split) over before_20 / split, null) as mean_volume
     from changes
     window
         last_5 as (partition by symbol order by session_date rows between 4 preceding and current row),

@@ -85,6 +85,9 @@ class LocalAirflow:
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(48),
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            # The only API worker answers late on a busy machine. A task that gets no answer is killed.
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
+            "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "10",
         }
 
     def __enter__(self) -> LocalAirflow:

@@ -7,7 +7,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from barflow.cli.common import print_json
 from barflow.cli.terminal import BAD, OK, console, table, ticking
 from barflow.errors import BadInputError
 from barflow.market.recordings import Recording
-from barflow.market.sessions import BAR, new_york, utc_now
+from barflow.market.sessions import BAR, last_sessions, new_york, utc_now
 from barflow.pipeline import ingest
 from barflow.pipeline.children import run_script
 from barflow.pipeline.ingest import IngestReport, raise_errors
@@ -30,13 +30,18 @@ from barflow.pipeline.status import SymbolStatus, collect
 from barflow.pipeline.stores import Stores
 from barflow.progress import Log
 from barflow.settings import load_settings
+from barflow.staging.actions import Actions, Known
 from barflow.warehouse.migrations import migrate
+from emulators.twelvedata.actions import ScriptedDividend, ScriptedSplit
+from emulators.twelvedata.script import NO_SCRIPT, MarketScript
 from local.embedded import DEFAULT_STATE, embedded, source_of
 from local.live import LiveClock, keep_ticking, live_start
 from local.report.page import read_report_data, write_report
 from local.state import State
 
 DEFAULT_DAYS = 20
+# How many sessions before the newest one a new synthetic market has its split and its dividend.
+SPLIT_BACK, DIVIDEND_BACK = 8, 4
 # Serves the analysts' page of a run; its context yields the URL.
 Serving = Callable[[Stores], AbstractContextManager[str]]
 
@@ -50,6 +55,7 @@ class Outcome:
     report: IngestReport
     status: dict[str, SymbolStatus]
     seconds: dict[str, float] = field(default_factory=dict)
+    known: dict[str, Known] = field(default_factory=dict)  # the corporate actions, by symbol
     left_out: dict[str, int] = field(default_factory=dict)  # bars of a recording that were not received
     partial: bool = False  # whether --days leaves bars out on purpose
 
@@ -109,7 +115,7 @@ def run_demo(
         log: Gets a line per step.
     """
     recording = Recording.load(replay) if replay else None
-    opened = _open_state(replay, recording, state, speed is not None, log)
+    opened = _open_state(replay, recording, state, speed is not None, _script(days or DEFAULT_DAYS), log)
     chosen = tuple(symbols or (recording.symbols if recording else load_settings().symbols))
     clock = _live_clock(opened, chosen) if speed else None
     history: dict[str, Any] = {"history_sessions": days or (recording.sessions if recording else DEFAULT_DAYS)}
@@ -149,8 +155,17 @@ def _left_out(recording: Recording, report: IngestReport, symbols: Sequence[str]
     return {symbol: count for symbol, count in missing.items() if count > 0}
 
 
-def _open_state(replay: Path | None, recording: Recording | None, path: Path | None, live: bool, log: Log) -> State:
-    """Open the state for the source of bars.
+def _script(days: int) -> MarketScript:
+    """Return what a synthetic market that starts today shows within its first ``days`` sessions."""
+    sessions = last_sessions(utc_now(), DEFAULT_DAYS)
+    split, dividend = (sessions[-1 - min(back, days // 2)].session_date for back in (SPLIT_BACK, DIVIDEND_BACK))
+    return MarketScript({"NVDA": [ScriptedSplit(split, 10)]}, {"MSFT": [ScriptedDividend(dividend, 0.83)]})
+
+
+def _open_state(
+    replay: Path | None, recording: Recording | None, path: Path | None, live: bool, script: MarketScript, log: Log
+) -> State:
+    """Open the state for the source of bars. A new state of a synthetic market that stands still gets the script.
 
     Bars of two sources are never mixed. Where the default folder holds bars of another source, take a folder in it.
     Raise BadInputError if a folder that was named holds bars of another source.
@@ -181,7 +196,9 @@ def _open_state(replay: Path | None, recording: Recording | None, path: Path | N
             )
         chosen = DEFAULT_STATE / "states" / re.sub(r"[^A-Za-z0-9]+", "-", _name(source)).strip("-")
         log(f"this run keeps its own {_name(source)} bars in {chosen}")
-    return State.create(chosen, source=source, as_of=as_of)
+    return State.create(
+        chosen, source=source, as_of=as_of, script=script if source == {"kind": "synthetic"} else NO_SCRIPT
+    )
 
 
 def _name(source: dict[str, Any]) -> str:
@@ -228,12 +245,16 @@ def _flow(stores: Stores, state: State, symbols: tuple[str, ...], log: Log) -> O
         run_script(stores, "spark/bars_to_parquet.py", log)
     with timed("aggregate"):
         run_script(stores, "glue/aggregate_bars.py", log)
-    return Outcome(state, stores.settings.require("lake_uri"), report, collect(stores), seconds)
+    return Outcome(
+        state, stores.settings.require("lake_uri"), report, collect(stores), seconds, Actions(stores.database).of()
+    )
 
 
 def _report(stores: Stores, outcome: Outcome) -> Path:
     page = outcome.state.path / "report.html"
-    data = read_report_data(stores.reader_dsn, outcome.to_json(), outcome.status, stores.clock(), outcome.state.source)
+    data = read_report_data(
+        stores.reader_dsn, outcome.to_json(), outcome.status, stores.clock(), outcome.state.source, outcome.known
+    )
     write_report(page, data)
     return page
 
@@ -280,6 +301,7 @@ def _show(stores: Stores, outcome: Outcome, page: Path) -> None:
         for item in outcome.status.values():
             for line in item.broken:
                 out.print(f"{item.symbol} {line}", style="red")
+    _show_actions(outcome.known)
     command = quote(sys.argv[0]) if Path(sys.argv[0]).name == "barflow" else "barflow"
     at_default = outcome.state.path.resolve() == DEFAULT_STATE.resolve()
     flag = "" if at_default else f" --state {quote(str(outcome.state.path))}"
@@ -287,6 +309,13 @@ def _show(stores: Stores, outcome: Outcome, page: Path) -> None:
     out.print(f"query     {command} sql 'table market.latest_trend'{flag}")
     out.print(f"status    {command} status{flag}")
     out.print(f"page      {command} dashboard{flag}")
+
+
+def _show_actions(known: Mapping[str, Known]) -> None:
+    found = [item for symbol in known for item in known[symbol].actions]
+    if found:
+        shown = ", ".join(f"{item.symbol} {item.label} on {item.ex_date}" for item in found)
+        console().print(f"actions   {shown}; charts are adjusted for splits", soft_wrap=True)
 
 
 def _log_addresses(url: str, log: Log) -> None:

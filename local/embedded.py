@@ -31,7 +31,7 @@ def source_of(state: State) -> BarSource | None:
     kind = state.source.get("kind")
     if kind == "replay":
         return Recording.load(state.source["path"])
-    return SyntheticBars() if kind == "synthetic" else None
+    return SyntheticBars(script=state.script) if kind == "synthetic" else None
 
 
 @contextmanager
@@ -69,6 +69,8 @@ def embedded(
                 log(f"TWELVEDATA_API_KEY is not used: {state.path} holds {state.source['kind']} bars")
             server = stack.enter_context(TwelveDataEmulator(source, clock=clock, api_key=EMULATOR_KEY))
             found |= {"twelvedata_url": server.url, "twelvedata_api_key": EMULATOR_KEY, **EMULATOR_CREDITS}
+            if state.source["kind"] == "replay":
+                found["actions_source"] = "none"  # a recording has bars only: it cannot say that there was no split
         settings: Settings = load_settings(**found, **overrides)
         yield Stores(
             settings,

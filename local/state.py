@@ -1,6 +1,7 @@
 """The state folder: the data of one embedded pipeline (databases, lake) and the source of its bars.
 
-STATE/state.json   {"format": 1, "source": {"kind": "synthetic" | "replay" | "live", …}, "as_of": moment or null}
+STATE/state.json   {"format": 1, "source": {"kind": "synthetic" | "replay" | "live", …}, "as_of": moment or null,
+                    "script": the splits and dividends of a synthetic market, or null}
 STATE/mongo/  STATE/postgres/  STATE/lake/  STATE/logs/  STATE/report.html
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from barflow.errors import BadInputError, BarflowError
+from emulators.twelvedata.script import NO_SCRIPT, MarketScript
 
 FORMAT = 1
 UNFINISHED = ".state.json"
@@ -21,11 +23,15 @@ NEXT_STEP = "Nothing in it was changed. Pass another folder with --state, or mov
 
 @dataclass(frozen=True)
 class State:
-    """An opened state folder. ``as_of`` is the clock of a replay (UTC), which does not move, else None."""
+    """An opened state folder. ``as_of`` is the clock of a replay (UTC), which does not move, else None.
+
+    The state keeps the script of its synthetic market, so that every run sees the same raw bars.
+    """
 
     path: Path
     source: dict[str, Any]
     as_of: datetime | None
+    script: MarketScript = NO_SCRIPT
 
     @property
     def lake(self) -> Path:
@@ -51,21 +57,29 @@ class State:
             moment = datetime.fromisoformat(as_of) if as_of else None
             if moment is not None and moment.tzinfo is None:
                 raise ValueError(as_of)
+            script = MarketScript.from_json(found["script"]) if found.get("script") else NO_SCRIPT
         except FileNotFoundError:
             raise BadInputError(f"{path} is not a Barflow state: it has no state.json. {NEXT_STEP}") from None
         except OSError as error:
             raise BadInputError(f"{path} cannot be read: {error.strerror}. {NEXT_STEP}") from None
-        except (ValueError, KeyError, TypeError):
+        except (AttributeError, ValueError, KeyError, TypeError):
             raise BadInputError(f"{path / 'state.json'} is damaged. {NEXT_STEP}") from None
         if version != FORMAT:
             raise BadInputError(f"{path} has format {version}; this version of Barflow reads {FORMAT}. {NEXT_STEP}")
-        return cls(path, source, moment)
+        return cls(path, source, moment, script)
 
     @classmethod
-    def create(cls, path: Path, *, source: dict[str, Any], as_of: datetime | None) -> State:
-        """Open the state, or make it if there is none. Raise BadInputError when it has another source."""
+    def create(
+        cls, path: Path, *, source: dict[str, Any], as_of: datetime | None, script: MarketScript = NO_SCRIPT
+    ) -> State:
+        """Open the state, or make it with this script if there is none.
+
+        Raises:
+            BadInputError: It has another source.
+        """
         if not _is_taken(path):
-            _write(path.resolve(), {"format": FORMAT, "source": source, "as_of": as_of.isoformat() if as_of else None})
+            body = {"format": FORMAT, "source": source, "as_of": as_of.isoformat() if as_of else None}
+            _write(path.resolve(), {**body, "script": script.to_json()} if script != NO_SCRIPT else body)
         state = cls.open(path)
         if state.source != source:
             raise BadInputError(f"{path} holds {state.source.get('kind')} bars. {NEXT_STEP}")

@@ -2,6 +2,9 @@
 
 Each session depends only on (seed, symbol, date), so sessions can be generated in any order. A session opens at the
 previous close, moved by an overnight gap. Holidays, half days and DST come from barflow.market.sessions.
+
+Generated prices are on one share basis. A script (emulators.twelvedata.script) turns them into raw bars: before a
+split's ex-date prices are higher and volumes lower by its ratio, and a dividend lowers the open of its ex-date.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from barflow.market.recordings import Row
 from barflow.market.sessions import Session, new_york, session, sessions_between
 from barflow.settings import DEFAULT_SYMBOLS
 from barflow.symbols import parse_symbols
+from emulators.twelvedata.script import NO_SCRIPT, MarketScript
 
 FIRST_DAY = date(2008, 1, 1)
 LAST_DAY = date(2031, 12, 31)
@@ -38,15 +42,23 @@ class SyntheticBars:
 
     as_of = None
 
-    def __init__(self, seed: int = 7, *, symbols: tuple[str, ...] = DEFAULT_SYMBOLS, cached_sessions: int = 2048):
+    def __init__(
+        self,
+        seed: int = 7,
+        *,
+        symbols: tuple[str, ...] = DEFAULT_SYMBOLS,
+        cached_sessions: int = 2048,
+        script: MarketScript = NO_SCRIPT,
+    ):
         """Prepare a market without generating sessions.
 
         Args:
             seed: Another seed is another market.
             symbols: The symbols to ask for by default.
             cached_sessions: How many generated sessions stay in memory, about 35 kB each.
+            script: The splits, dividends and renames. Without it, no symbol has any.
         """
-        self.seed = seed
+        self.seed, self.script = seed, script
         self.symbols = symbols
         self._session_rows = lru_cache(maxsize=cached_sessions)(self._make_session)
         self._levels = lru_cache(maxsize=1024)(self._make_levels)
@@ -78,7 +90,7 @@ class SyntheticBars:
         for offset in range((last - first).days + 1):
             day = first + timedelta(days=offset)
             hours = session(day)
-            if hours is None or hours.closes <= start or hours.opens >= end:
+            if hours is None or hours.closes <= start or hours.opens >= end or not self.script.has_bars(symbol, day):
                 continue
             made = self._session_rows(symbol, day)
             whole = start <= hours.opens and hours.closes <= end
@@ -105,11 +117,16 @@ class SyntheticBars:
     def _make_session(self, symbol: str, day: date) -> tuple[Row, ...]:
         hours = session(day)
         assert hours is not None
+        ratio, paid = self.script.ratio_after(symbol, day), self.script.paid_on(symbol, day)
+        symbol = self.script.present(symbol)
         opens, closes, day_volume = self._levels(symbol)
         index = _index()[day]
         random = self._random(symbol, day.isoformat())
-        prices = _prices(random, float(opens[index]), float(closes[index]), hours.expected_bars)
-        volumes = _volumes(random, day_volume, hours.expected_bars)
+        start = float(opens[index])
+        if paid:
+            start = float(np.log(np.exp(start) - paid / ratio))
+        prices = _prices(random, start, float(closes[index]), hours.expected_bars) * ratio
+        volumes = _volumes(random, day_volume / ratio, hours.expected_bars)
         texts = _texts(prices, random.integers(0, len(_STYLES), hours.expected_bars))
         return tuple((ts, *text, str(v)) for ts, text, v in zip(hours.slots, texts, volumes, strict=True))
 

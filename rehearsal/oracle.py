@@ -50,10 +50,21 @@ METRICS = """
 with numbered as (
     select *, row_number() over (partition by symbol order by session_date) as n from bar_1d
 ),
+based as (
+    select d.symbol, d.n, w.n as before, coalesce((
+        select product(s.ratio) from splits s
+        where s.symbol = d.symbol and s.ex_date > w.session_date and s.ex_date <= d.session_date
+    ), 1) as ratio
+    from numbered d join numbered w on w.symbol = d.symbol and w.n between d.n - 50 and d.n
+),
 stepped as (
-    select d.*, p.close as prev_close, ln(d.close) - ln(p.close) as step, d.close - p.close as change,
-        greatest(d.high - d.low, abs(d.high - p.close), abs(d.low - p.close)) as true_range
-    from numbered d left join numbered p on p.symbol = d.symbol and p.n = d.n - 1
+    select * exclude (prev), prev as prev_close, ln(close) - ln(prev) as step, close - prev as change,
+        greatest(high - low, abs(high - prev), abs(low - prev)) as true_range
+    from (
+        select d.*, p.close / b.ratio as prev from numbered d
+        left join numbered p on p.symbol = d.symbol and p.n = d.n - 1
+        left join based b on b.symbol = d.symbol and b.n = d.n and b.before = d.n - 1
+    )
 ),
 ticks as (
     select symbol, session_date, close, row_number() over (partition by symbol, session_date order by bar_start) as k
@@ -66,15 +77,16 @@ within_session as (
 ),
 windowed as (
     select d.symbol, d.n,
-        avg(w.close) filter (d.n - w.n < 5) as sma_5,
-        avg(w.close) filter (d.n - w.n < 20) as sma_20,
-        avg(w.close) as sma_50,
+        avg(w.close / b.ratio) filter (d.n - w.n < 5) as sma_5,
+        avg(w.close / b.ratio) filter (d.n - w.n < 20) as sma_20,
+        avg(w.close / b.ratio) as sma_50,
         stddev_samp(w.step) filter (d.n - w.n < 20) * sqrt(252) as volatility_20,
-        sum(w.change) filter (d.n - w.n < 14 and w.change > 0) as gains,
-        -sum(w.change) filter (d.n - w.n < 14 and w.change < 0) as losses,
-        avg(w.true_range) filter (d.n - w.n < 14) as atr_14,
-        avg(w.volume) filter (d.n - w.n between 1 and 20) as mean_volume
+        sum(w.change / b.ratio) filter (d.n - w.n < 14 and w.change > 0) as gains,
+        -sum(w.change / b.ratio) filter (d.n - w.n < 14 and w.change < 0) as losses,
+        avg(w.true_range / b.ratio) filter (d.n - w.n < 14) as atr_14,
+        avg(w.volume * b.ratio) filter (d.n - w.n between 1 and 20) as mean_volume
     from stepped d join stepped w on w.symbol = d.symbol and w.n between d.n - 49 and d.n
+    join based b on b.symbol = d.symbol and b.n = d.n and b.before = w.n
     group by all
 )
 select
@@ -115,6 +127,7 @@ class Oracle:
             "create table bars (symbol text, clock timestamp, open double, high double, low double, close double, "
             "volume bigint)"
         )
+        self.db.execute("create table splits (symbol text, ex_date date, ratio double)")
 
     @classmethod
     def of_files(cls, form: str, files: Mapping[str, Path]) -> Oracle:
@@ -128,9 +141,11 @@ class Oracle:
         return oracle._compute()
 
     @classmethod
-    def of_sessions(cls, sessions: Iterable[SessionBars]) -> Oracle:
-        """Return the oracle of generated sessions."""
+    def of_sessions(cls, sessions: Iterable[SessionBars], splits: Iterable[tuple[str, date, float]] = ()) -> Oracle:
+        """Return the oracle of generated sessions, and of splits as (symbol, ex-date, ratio)."""
         oracle = cls()
+        for split in splits:
+            oracle.db.execute("insert into splits values (?, ?, ?)", split)
         for bars in sessions:
             columns = {name: getattr(bars, name) for name in ("ts", "open", "high", "low", "close", "volume")}
             oracle.db.register("given", pa.table({"symbol": [bars.symbol] * len(bars), **columns}))

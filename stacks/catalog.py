@@ -23,7 +23,7 @@ from stacks.constructs.jdbc_connection import jdbc_connection
 from stacks.constructs.visual_job import VisualJob
 from stacks.database import DATABASE, DatabaseStack
 from stacks.platform import Platform
-from stacks.storage import BARS, QUERIES, StorageStack
+from stacks.storage import ACTIONS, BARS, QUERIES, StorageStack
 
 WAREHOUSE_PREFIX = "warehouse_"  # of the tables that the warehouse's crawler adds
 # A thousand symbols over ten years take less than 10 GB. A query that reads more lacks a filter.
@@ -40,6 +40,12 @@ TYPES = {
     "int": glue.Schema.INTEGER,
     "string": glue.Schema.STRING,
 }
+
+# The columns of barflow.lake.actions.SCHEMA.
+ACTION_COLUMNS = (
+    ("kind", "string"), ("ex_date", "date"), ("ratio", "double"), ("amount", "double"), ("currency", "string"),
+    ("source", "string"), ("known_from", "timestamp"), ("known_until", "timestamp"),
+)  # fmt: skip
 
 
 class CatalogStack(BarflowStack):
@@ -65,7 +71,7 @@ class CatalogStack(BarflowStack):
         )
         self.security = self._security_configuration()
         self.reader = self._reader()
-        bars = self._bars_table()
+        bars, actions = self._bars_table(), self._actions_table()
         connection = jdbc_connection(
             self, "Warehouse", purpose="to read", platform=platform, database=database,
             user=database.reader_secret, driver=storage.jdbc_driver_uri,
@@ -84,7 +90,7 @@ class CatalogStack(BarflowStack):
             workflow=job.workflow,
             database=self.database.database_name,
             bars_table=BARS,
-            lake_crawler=self._lake_crawler(bars).ref,
+            lake_crawler=self._lake_crawler(bars, actions).ref,
             warehouse_crawler=self._warehouse_crawler(connection, [job.job.job_name, visual.job.ref]).ref,
             jdbc_driver=storage.jdbc_driver_uri,
             jdbc_driver_sha256=versions.JDBC_DRIVER_SHA256,
@@ -128,7 +134,7 @@ class CatalogStack(BarflowStack):
             allow(role, [f"glue:{action}" for action in actions], [arn])
         allow(role, ["glue:GetCrawlerMetrics"], ["*"])  # it has no narrower resource
         allow(role, ["iam:PassRole"], [self.reader.role_arn], {"StringEquals": {"iam:PassedToService": GLUE}})
-        allow_catalog(role, found.database, ["GetDatabase", "GetPartitions", "GetTable"], tables=[BARS])
+        allow_catalog(role, found.database, ["GetDatabase", "GetPartitions", "GetTable"], tables=[BARS, ACTIONS])
         workgroup = self.format_arn(service="athena", resource="workgroup", resource_name=found.athena_workgroup)
         query = ["GetQueryExecution", "GetQueryResults", "GetWorkGroup", "StartQueryExecution", "StopQueryExecution"]
         allow(role, [f"athena:{action}" for action in query], [workgroup])
@@ -193,6 +199,21 @@ class CatalogStack(BarflowStack):
             partition_keys=[glue.Column(name=name, type=TYPES["string"]) for name in ("symbol", "month")],
         )
 
+    def _actions_table(self) -> glue.S3Table:
+        """Return the table of the corporate actions: one file per symbol, with every version."""
+        return glue.S3Table(
+            self,
+            "Actions",
+            database=self.database,
+            table_name=ACTIONS,
+            description="Splits and dividends with their versions; the current ones have no known_until",
+            storage=glue.S3TableStorage.from_bucket(self._storage.lake),
+            s3_prefix=f"{ACTIONS}/",
+            data_format=glue.DataFormat.PARQUET,
+            columns=[glue.Column(name=name, type=TYPES[kind]) for name, kind in ACTION_COLUMNS],
+            partition_keys=[glue.Column(name="symbol", type=TYPES["string"])],
+        )
+
     def _ruleset(self, bars: glue.S3Table) -> str:
         """Create the rules, and allow the reader to evaluate them. Return their name."""
         name = f"barflow-{self.environment_config.name}-bars"
@@ -217,10 +238,10 @@ class CatalogStack(BarflowStack):
         )
         return name
 
-    def _lake_crawler(self, bars: glue.S3Table) -> glue.CfnCrawler:
-        """Return the crawler of the archive. It reads the table's own prefix, so manifests do not become tables."""
+    def _lake_crawler(self, *tables: glue.S3Table) -> glue.CfnCrawler:
+        """Return the crawler of the archive. It reads the tables' own prefixes, so manifests do not become tables."""
         target = glue.CfnCrawler.CatalogTargetProperty(
-            database_name=self.database.database_name, tables=[bars.table_name]
+            database_name=self.database.database_name, tables=[table.table_name for table in tables]
         )
         crawler = self._crawler(
             "LakeCrawler",
@@ -235,7 +256,7 @@ class CatalogStack(BarflowStack):
                 },
             },
         )
-        crawler.node.add_dependency(bars)
+        crawler.node.add_dependency(*tables)
         return crawler
 
     def _warehouse_crawler(self, connection: glue.Connection, own_jobs: Sequence[str]) -> glue.CfnCrawler:

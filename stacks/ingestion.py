@@ -1,4 +1,4 @@
-"""Ingestion: the function that runs a tick, its schedule, and the queue of failed ticks.
+"""Ingestion: the function that runs ticks and asks for corporate actions, its schedules, and the queue of failures.
 
 The function gets its settings as environment variables, not from the SSM parameter. They are deployed together with its
 code, and a change of them restarts it. With ``host`` as the runner, Airflow's host runs the ticks.
@@ -88,9 +88,10 @@ class IngestionStack(BarflowStack):
         return made
 
     def _schedules(self, function: lambda_.IFunction, every: int) -> None:
-        """Schedule ticks from 09:30 to 16:10 New York time on weekdays.
+        """Schedule ticks from 09:30 to 16:10 New York time on weekdays, and what is due before and after them.
 
-        The handler skips holidays, the rest of half days, and ticks before the first bar.
+        The handler skips holidays, the rest of half days, and ticks before the first bar. Corporate actions are due
+        before the open, and daily bars after the close. Each of these invocations resumes where the last one stopped.
         """
         logical_id, _ = self.resolve(function.function_arn)["Fn::GetAtt"]
         acknowledge(
@@ -99,15 +100,19 @@ class IngestionStack(BarflowStack):
             f"AwsSolutions-IAM5[Resource::<{logical_id}.Arn>:*]",
         )
         closing = sorted({*range(0, LAST_MINUTE, every), LAST_MINUTE})
-        for name, hour, minute in (
-            ("Opening", "9", f"30/{every}"),
-            ("Session", "10-15", f"0/{every}"),
-            ("Closing", "16", ",".join(map(str, closing))),
+        tick: dict[str, bool] = {}
+        actions = {"actions": True}
+        for name, hour, minute, payload, what in (
+            ("Opening", "9", f"30/{every}", tick, f"a tick every {every} minutes"),
+            ("Session", "10-15", f"0/{every}", tick, f"a tick every {every} minutes"),
+            ("Closing", "16", ",".join(map(str, closing)), tick, f"a tick every {every} minutes"),
+            ("BeforeOpen", "8", "0/5", actions, "the corporate actions that are due"),
+            ("AfterClose", "16", "25/5", actions, "the daily bars that are due"),
         ):
             scheduler.Schedule(
                 self,
                 name,
-                description=f"Barflow {self.environment_config.name}: a tick every {every} minutes",
+                description=f"Barflow {self.environment_config.name}: {what}",
                 schedule=scheduler.ScheduleExpression.cron(
                     minute=minute, hour=hour, week_day="MON-FRI", time_zone=NEW_YORK
                 ),
@@ -117,6 +122,6 @@ class IngestionStack(BarflowStack):
                     dead_letter_queue=self.failed_ticks,
                     retry_attempts=2,
                     max_event_age=cdk.Duration.minutes(every),
-                    input=scheduler.ScheduleTargetInput.from_object({}),
+                    input=scheduler.ScheduleTargetInput.from_object(payload),
                 ),
             )

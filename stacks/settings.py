@@ -22,6 +22,7 @@ def pipeline_settings(
         twelvedata_api_key=secret_reference(secrets.name(TWELVEDATA)),
         credits_per_minute=environment.plan.credits_per_minute,
         credits_per_day=environment.plan.credits_per_day,
+        tick_minutes=environment.ingest.every_minutes,
         mongodb_uri=secret_reference(secrets.name(MONGODB)),
         warehouse_dsn=secret_reference(f"{database.secret_name(LOADER)}#dsn"),
         lake_uri=storage.lake_uri,

@@ -42,7 +42,7 @@ class Access:
     deletes: tuple[User, ...] = ()
 
 
-BARS, STAGED, MANIFESTS, QUERIES = "bars_5min", "_staged", "manifests", "queries"
+BARS, ACTIONS, STAGED, MANIFESTS, QUERIES = "bars_5min", "corporate_actions", "_staged", "manifests", "queries"
 RELEASES, CERTIFICATES, VISUAL, DRIVERS = "releases", "certificates", "visual", "drivers"
 ACCESS = (
     Access(
@@ -50,6 +50,13 @@ ACCESS = (
         prefix=BARS,
         content="the archive, Parquet",
         reads=("emr", "glue", "sandbox", "crawler", "host"),
+        writes=("emr",),
+    ),
+    Access(
+        bucket="lake",
+        prefix=ACTIONS,
+        content="splits and dividends, Parquet",
+        reads=("emr", "glue", "crawler", "host"),
         writes=("emr",),
     ),
     Access(

@@ -7,7 +7,6 @@ prices are in dollars, and minutes are those of an open session.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import date
 from functools import cached_property
@@ -21,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from barflow.errors import BadInputError
 from barflow.market.sessions import new_york, utc_now
 from barflow.symbols import EXPECTED, is_symbol
+from barflow.toml_files import read_toml
 
 # A resource and not a path, since the package may be in a zip file.
 DEFAULT_RULES = resources.files(__package__).joinpath("alerts.toml")
@@ -283,18 +283,7 @@ def load_rules(path: Path | None = None) -> RuleBook:
     Raises BadInputError that names the file, the rule, the field and the allowed values.
     """
     source: Path | Traversable = path or DEFAULT_RULES
-    try:
-        content = tomllib.loads(source.read_text("utf-8-sig"))
-    except OSError as error:
-        raise BadInputError(
-            f"alert rules {source} cannot be read ({error.strerror}). Set BARFLOW_ALERTS_FILE to a TOML file of rules."
-        ) from None
-    except UnicodeDecodeError:
-        raise BadInputError(f"alert rules {source} are not UTF-8 text. Save the file as UTF-8.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise BadInputError(f"alert rules {source} are not TOML: {error}") from None
-    except RecursionError:
-        raise BadInputError(f"alert rules {source} are not TOML of rules: values are nested too deeply") from None
+    content = read_toml(source, "alert rules", "BARFLOW_ALERTS_FILE")
     try:
         return parse_rules(content)
     except ValueError as error:

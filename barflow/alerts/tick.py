@@ -21,6 +21,7 @@ from barflow.alerts.outbox import OUTBOX_CHANNEL, AlertStates, Outbox, PendingEv
 from barflow.alerts.rules import RuleBook
 from barflow.errors import BarflowError, UnavailableError, VendorRefusedError
 from barflow.market.bars import document_key
+from barflow.market.instruments import Instruments
 from barflow.market.sessions import last_sessions, utc_now
 from barflow.staging.actions import Actions
 from barflow.staging.connection import Document
@@ -43,8 +44,10 @@ class Alerts:
         book: RuleBook,
         channels: Iterable[Channel] = (),
         clock: Callable[[], datetime] = utc_now,
+        instruments: Instruments | None = None,
     ) -> None:
         self.book, self.clock = book, clock
+        self.instruments = instruments or Instruments()
         self.staging = Staging(database)
         self.actions = Actions(database)
         self.states = AlertStates(database)
@@ -162,7 +165,9 @@ class Alerts:
             for state in before
         }
         fired = [feed.get(event.id, event) for found in results.values() for event in found.events]
-        events = {event.id: event for event in fired}.values()
+        # The silence of a name that has ended is no news.
+        now_listed = [event for event in fired if self.instruments.trades_as(event.symbol, event.session_date)]
+        events = {event.id: event for event in now_listed}.values()
         created_at = utc_now()
         self.found += self.outbox.add([(Message.of(event, created_at), self._channels(event)) for event in events])
         lost = self.states.save([(state, results[state.symbol].state) for state in before])
@@ -181,15 +186,34 @@ class Alerts:
     ) -> Changed:
         """Return the stored sessions that an evaluation needs beside the changed ones. It takes one query.
 
-        They are those that the rules look at, for states without them, and those to evaluate again.
+        They are those that the rules look at, for states without them, and those to evaluate again. The sessions of a
+        renamed share are those of all its names.
         """
         incomplete = [state.symbol for state in states if not evaluator.has_history(state)]
         days = [item.session_date for item in last_sessions(evaluator.now, evaluator.history)] if incomplete else []
-        in_memory = {item.bars.key for found in changed.values() for item in found}
-        keys = {document_key(symbol, day) for symbol in incomplete for day in days} - in_memory
+        in_memory = {item.bars.key: item for found in changed.values() for item in found}
+        keys = self._keys(dict.fromkeys(incomplete, days)) - in_memory.keys()
         # Also those in memory: another tick may have stored and evaluated a later version since.
-        keys |= {document_key(symbol, day) for symbol, found in repeated.items() for day in found}
-        return _by_symbol(self.staging.sessions(sorted(keys)))
+        keys |= self._keys(repeated)
+        stored = list(self.staging.sessions(sorted(keys)))
+        chosen = self.instruments.chosen(
+            (item.bars.symbol, item.bars.session_date) for item in [*in_memory.values(), *stored]
+        )
+        found: dict[str, list[StoredSession]] = {}
+        for item in stored:
+            symbol = self.instruments.present_on(item.bars.symbol, item.bars.session_date)
+            if chosen[symbol, item.bars.session_date] == item.bars.symbol:
+                found.setdefault(symbol, []).append(item)
+        return found
+
+    def _keys(self, days: Mapping[str, Iterable[date]]) -> set[str]:
+        """Return the keys of sessions, given their days by symbol, under every name of the share."""
+        return {
+            document_key(name, day)
+            for symbol, found in days.items()
+            for name in self.instruments.stored_names([symbol])
+            for day in found
+        }
 
     def _channels(self, event: Event) -> list[str]:
         """Return the rule's channels that are set up. The outbox always is."""

@@ -8,12 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from barflow.cli.common import Json, OnlySymbols, State, Symbols, log, opened, out, print_json, show_result
+from barflow.cli.common import (
+    Json,
+    OnlySymbols,
+    State,
+    Symbols,
+    log,
+    opened,
+    out,
+    present_symbols,
+    print_json,
+    show_result,
+)
+from barflow.errors import BadInputError
 from barflow.settings import load_settings
-from barflow.symbols import parse_symbols
 
 if TYPE_CHECKING:
-    from barflow.staging.actions import Version
+    from barflow.market.actions import Version
 
 actions_app = typer.Typer(no_args_is_help=True, help="List, refresh and import splits and dividends.")
 
@@ -30,7 +41,7 @@ def actions_list(
     from barflow.staging.actions import Actions
 
     with opened(state, postgres=False) as stores:
-        found = Actions(stores.database).of(list(parse_symbols(symbols)) if symbols else None)
+        found = Actions(stores.database).of(present_symbols(symbols, stores.settings) if symbols else None)
     rows = [_row(item) for known in found.values() for item in known.versions if every or item.known_until is None]
     if as_json:
         print_json({"actions": rows})
@@ -49,31 +60,41 @@ def actions_list(
     "refresh",
     epilog="\b\nExamples:\n"
     "  barflow actions refresh --symbols NVDA,AAPL --plan\n"
-    "  barflow actions refresh --symbols NVDA,AAPL",
+    "  barflow actions refresh --symbols NVDA,AAPL\n"
+    "  barflow actions refresh --due",
 )
 def actions_refresh(
     symbols: Symbols = None,
     plan: Annotated[bool, typer.Option(help="Only print calls, credits, minutes and finish time.")] = False,
+    due: Annotated[
+        bool, typer.Option(help="Only ask for what is due: splits and dividends before the open, daily bars after it.")
+    ] = False,
     state: State = None,
     as_json: Json = False,
 ) -> None:
     """Fetch splits and dividends from Twelve Data and stage them.
 
     It costs 40 API credits a symbol on plans with the endpoints, from Grow up. On other plans it derives the splits
-    from daily bars for 2 credits a symbol, and dividends stay unknown.
+    from daily bars for 2 credits a symbol, and dividends stay unknown. With --due it does what the daily schedule does:
+    each symbol of BARFLOW_SYMBOLS is asked for once a trading day, within the credits that the ticks leave.
     """
     from barflow.cli.terminal import console, table, ticking
     from barflow.market.sessions import utc_now
     from barflow.pipeline import actions
     from barflow.staging.actions import Changes
 
+    if due:
+        if symbols or plan:
+            raise BadInputError("--due asks for the symbols of BARFLOW_SYMBOLS: leave out --symbols and --plan")
+        _refresh_due(state, as_json)
+        return
     if plan:
         settings = load_settings()
-        names = parse_symbols(symbols) if symbols else settings.symbols
+        names = present_symbols(symbols, settings)
         show_result(actions.plan(settings, names, utc_now()), as_json)
         return
     with opened(state, postgres=False, api=True) as stores:
-        names = parse_symbols(symbols) if symbols else stores.settings.symbols
+        names = present_symbols(symbols, stores.settings)
         with ticking("actions", len(names)) as advance:
             report = actions.refresh(stores, names, log, lambda _: advance(1))
     if as_json:
@@ -89,6 +110,18 @@ def actions_refresh(
     actions.raise_errors(report)
 
 
+def _refresh_due(state: Path | None, as_json: bool) -> None:
+    """Ask for what is due and print the result. Raise the errors of symbols as a refresh does."""
+    from barflow.operations.daily_actions import run_due
+    from barflow.pipeline.actions import raise_errors
+
+    with opened(state, postgres=False, api=True) as stores:
+        report = run_due(stores, log)
+    show_result(report.to_json(), as_json)
+    if report.actions:
+        raise_errors(report.actions)
+
+
 @actions_app.command("import", epilog="Example:  barflow actions import actions.csv")
 def actions_import(
     file: Annotated[Path, typer.Argument(help="CSV with the columns symbol, kind, ex_date, ratio, amount.")],
@@ -98,7 +131,7 @@ def actions_import(
     """Stage splits and dividends from a CSV file.
 
     An action of a file wins over Twelve Data's of the same ex-date. A ratio of 1 or an amount of 0 says that there was
-    none. A wrong row rejects the whole file.
+    none. A row of a former symbol is stored under the present one. A wrong row rejects the whole file.
     """
     from barflow.pipeline.actions import import_file
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from barflow.cli.common import Json, OnlySymbols, State, log, opened, print_json
+from barflow.cli.common import Json, OnlySymbols, State, log, opened, print_json, stored_names
 from barflow.errors import BadInputError
 from barflow.settings import load_settings
-from barflow.symbols import parse_symbols
 from barflow.text import visible
 
 if TYPE_CHECKING:
@@ -84,8 +83,8 @@ def list_(
     """List the alerts that fired, and their delivery on each channel."""
     from barflow.alerts.outbox import Outbox
 
-    names = parse_symbols(symbols) if symbols else None
     with opened(state, postgres=False) as stores:
+        names = stored_names(symbols, stores.settings)
         found = Outbox(stores.database).find(names, rule, undelivered=undelivered, limit=limit)
     if as_json:
         print_json({"alerts": found})
@@ -169,6 +168,7 @@ def splits_to_test(
 ) -> Mapping[str, Sequence[Split]] | None:
     """Return the splits of each symbol from a file or a state, or None to compare prices as they are recorded."""
     from barflow.market.actions import Split
+    from barflow.market.instruments import Instruments
     from barflow.market.sessions import utc_now
     from barflow.pipeline.actions import actions_of
     from barflow.staging.actions import Actions
@@ -181,7 +181,7 @@ def splits_to_test(
         return None
     found: dict[str, list[Split]] = {}
     if file:
-        for (symbol, _), days in actions_of(file, utc_now()).items():
+        for (symbol, _), days in actions_of(file, utc_now(), Instruments()).items():
             found.setdefault(symbol, []).extend(item for item in days.values() if isinstance(item, Split))
     elif state:
         with opened(state, postgres=False) as stores:

@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.text import Text
 
 from barflow.errors import BadInputError
-from barflow.settings import load_settings
+from barflow.settings import Settings, load_settings
+from barflow.symbols import parse_symbols
 from barflow.text import redacted, visible
 
 if TYPE_CHECKING:
@@ -97,6 +98,26 @@ def parse_day(text: str, option: str) -> date:
         return datetime.strptime(text, "%Y-%m-%d").date()  # noqa: DTZ007
     except ValueError:
         raise BadInputError(f"{option} {text}: give a day such as 2025-01-02") from None
+
+
+def present_symbols(given: str | None, settings: Settings) -> tuple[str, ...]:
+    """Return the present symbols of an option, or else of the settings. Log a line for each former name."""
+    from barflow.market.instruments import load_instruments
+
+    instruments = load_instruments(settings.instruments_file)
+    symbols, renamed = instruments.resolve(parse_symbols(given) if given else settings.symbols)
+    for line in renamed:
+        log(line)
+    return symbols
+
+
+def stored_names(given: str | None, settings: Settings) -> list[str] | None:
+    """Return every name under which the shares of an option may be stored, or None without the option."""
+    from barflow.market.instruments import load_instruments
+
+    if not given:
+        return None
+    return [*load_instruments(settings.instruments_file).stored_names(present_symbols(given, settings))]
 
 
 @contextmanager

@@ -18,7 +18,19 @@ from typer.core import TyperGroup
 from barflow import __version__
 from barflow.cli.actions import actions_app
 from barflow.cli.alerts import alerts_app
-from barflow.cli.common import Env, Json, State, Symbols, log, opened, out, parse_day, print_json, show_result
+from barflow.cli.common import (
+    Env,
+    Json,
+    State,
+    Symbols,
+    log,
+    opened,
+    out,
+    parse_day,
+    present_symbols,
+    print_json,
+    show_result,
+)
 from barflow.cli.doctor import doctor
 from barflow.cli.rejected import rejected_app
 from barflow.cli.rooms import room_commands
@@ -152,7 +164,7 @@ def ingest(symbols: Symbols = None, state: State = None, as_json: Json = False) 
     from barflow.pipeline.ingest import raise_errors
 
     with opened(state, postgres=False, api=True) as stores:
-        names = parse_symbols(symbols) if symbols else stores.settings.symbols
+        names = present_symbols(symbols, stores.settings)
         counted: list[metrics.MetricSet] = []
         try:
             with ticking("ingest", len(names)) as advance:
@@ -238,12 +250,12 @@ def backfill(
     first, last = parse_day(start, "--start"), parse_day(end, "--end")
     if plan:
         settings = load_settings()
-        names = parse_symbols(symbols) if symbols else settings.symbols
+        names = present_symbols(symbols, settings)
         planned = plan_for(settings, names, first, last)
         print_json(planned.to_json()) if as_json else out.print(planned.describe())
         return
     with opened(state, postgres=False, api=True) as stores:
-        names = parse_symbols(symbols) if symbols else stores.settings.symbols
+        names = present_symbols(symbols, stores.settings)
         planned = plan_for(stores.settings, names, first, last, stores.clock())
         with ticking("backfill", len(planned.chunks) * len(names)) as advance:
             report = run_backfill(stores, names, first, last, log, advance, again=again)
@@ -255,7 +267,8 @@ def backfill(
 def status(state: State = None, as_json: Json = False) -> None:
     """Compare the bars at every hop.
 
-    It shows newest bars, counts, gaps, rejected bars and freshness, and exits 1 if a guarantee is broken.
+    It shows newest bars, counts, gaps, rejected bars and freshness, and how far the newest session is from Twelve
+    Data's own day. It exits 1 if a guarantee is broken, or a session differs from that day by more than a threshold.
     """
     from barflow.alerts.outbox import Outbox
     from barflow.cli.terminal import show_status, status_json
@@ -267,7 +280,7 @@ def status(state: State = None, as_json: Json = False) -> None:
         print_json(status_json(*found))
     else:
         show_status(*found)
-    raise typer.Exit(1 if any(item.broken for item in found[0].values()) else 0)
+    raise typer.Exit(1 if any(item.broken or item.differing for item in found[0].values()) else 0)
 
 
 @app.command(epilog="Example:  barflow migrate --dry-run")
@@ -310,13 +323,13 @@ def export(
     if chosen is None:
         raise BadInputError(f"--adjust {adjust}: choose {', '.join(ADJUSTS)}")
     first, last = parse_day(start, "--start"), parse_day(end, "--end")
-    name = parse_symbols(symbol)[0]
     with opened(state, mongo=chosen != "none", postgres=False) as stores:
+        name = present_symbols(symbol, stores.settings)[0]
         archive = open_archive(stores.settings)
         factors, applied = None, None
         if chosen != "none":
             factors, applied = factors_of(stores, archive, name, chosen, first)
-        done = export_bars(archive, name, first, last, to, force=force, factors=factors)
+        done = export_bars(archive, name, first, last, to, force=force, factors=factors, instruments=stores.instruments)
     out.print(f"{to}: {done.rows} bars of {name}, {first} to {last}")
     if applied is not None:
         listed = "; ".join(f"{item.kind} {item.value:g} on {item.ex_date} ({item.source})" for item in applied)

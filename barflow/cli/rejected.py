@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from barflow.cli.common import Json, OnlySymbols, State, opened, print_json, show_result
+from barflow.cli.common import Json, OnlySymbols, State, opened, print_json, show_result, stored_names
 from barflow.errors import BadInputError
-from barflow.symbols import parse_symbols
 
 if TYPE_CHECKING:
     from barflow.pipeline.stores import Stores
@@ -34,8 +33,8 @@ def rejected_list(
     """List rejected bars."""
     from barflow.cli.terminal import show_rejected
 
-    with quarantine_of(state) as (quarantine, _):
-        documents = quarantine.find(_names(symbols), reason, waiting=not replayed, limit=limit)
+    with quarantine_of(state) as (quarantine, stores):
+        documents = quarantine.find(stored_names(symbols, stores.settings), reason, waiting=not replayed, limit=limit)
     print_json({"rejected": documents}) if as_json else show_rejected(documents)
 
 
@@ -66,13 +65,9 @@ def rejected_replay(
     from barflow.pipeline.replay import replay_rejected
 
     with quarantine_of(state) as (quarantine, stores):
-        waiting = quarantine.find(_names(symbols), reason)
+        waiting = quarantine.find(stored_names(symbols, stores.settings), reason)
         result = replay_rejected(stores.database, waiting, stores.clock())
     show_result(vars(result), as_json)
-
-
-def _names(symbols: str | None) -> list[str] | None:
-    return list(parse_symbols(symbols)) if symbols else None
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from barflow.pipeline.ingest import Counts, IngestReport
 from barflow.pipeline.status import SymbolStatus, is_fresh
 from barflow.text import visible
 
+MAX_WIDTH = 1_000_000
 OK, BAD = Text("✓", style="green"), Text("✗", style="red")
 WAIT, SKIPPED = Text("…", style="yellow"), Text("–", style="dim")
 
@@ -80,8 +81,11 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], style: str)
         shown = table("", columns, left=len(columns))
         for row in rows:
             shown.add_row(*map(cell, row))
-        console().print(shown)
-        console().print(f"({len(rows)} rows)" if len(rows) != 1 else "(1 row)")
+        out = console()
+        if not sys.stdout.isatty():  # a pipe gets every character
+            out.width = max(out.width, out.measure(shown, options=out.options.update(max_width=MAX_WIDTH)).maximum)
+        out.print(shown)
+        out.print(f"({len(rows)} rows)" if len(rows) != 1 else "(1 row)")
 
 
 def cell(value: Any) -> str:
@@ -130,6 +134,7 @@ def status_json(
         "market_open": session_at(now) is not None,
         "balanced": not any(item.broken or item.pending for item in found.values()),
         "broken": any(item.broken for item in found.values()),
+        "differing": any(item.differing for item in found.values()),
         "symbols": {symbol: {**item.to_json(), "fresh": is_fresh(item, now)} for symbol, item in found.items()},
         "runs": runs,
         "undelivered_alert_seconds": round(undelivered),
@@ -146,25 +151,43 @@ def show_status(found: Mapping[str, SymbolStatus], runs: Mapping[str, Any], now:
         return
     shown = table(
         "",
-        ("symbol", "newest bar (New York)", "staged", "Parquet", "warehouse", "missing", "rejected", "pending", ""),
+        (
+            "symbol",
+            "newest bar (New York)",
+            "staged",
+            "Parquet",
+            "warehouse",
+            "missing",
+            "rejected",
+            "pending",
+            "vendor bps",
+            "",
+        ),
         2,
     )
     for item in found.values():
         newest = f"{new_york(item.newest_staged):%Y-%m-%d %H:%M}" if item.newest_staged else "none"
         bar = Text.assemble(newest, ("" if is_fresh(item, now) else " stale", "yellow"))
-        mark = BAD if item.broken else WAIT if item.pending else OK
+        mark = BAD if item.broken or item.differing else WAIT if item.pending else OK
         numbers = (item.staged, item.parquet, item.warehouse, item.missing_bars, item.rejected, item.pending)
-        shown.add_row(item.symbol, bar, *(f"{number:,}" for number in numbers), mark)
+        worst = f"{abs(item.vendor_day['worst_bps']):.1f}" if item.vendor_day else ""
+        shown.add_row(item.symbol, bar, *(f"{number:,}" for number in numbers), worst, mark)
     out.print(shown)
     for item in found.values():
         for line in item.broken[:5]:
             out.print(f"{item.symbol} {line}", style="red")
         for line in item.gaps[:3]:
             out.print(f"{item.symbol} gap {line}", style="yellow")
+        if item.ended:
+            out.print(f"{item.symbol} expects no newer bars: {item.ended}")
+        for line in item.differing:
+            out.print(f"{item.symbol} {line}", style="red")
     if any(item.broken for item in found.values()):
         out.print("a guarantee is broken: run `barflow process --full`, then `barflow aggregate`")
     elif any(item.pending for item in found.values()):
         out.print("the next `barflow process` and `barflow aggregate` load the pending sessions")
+    if any(item.differing for item in found.values()):
+        out.print("a session differs from Twelve Data's own day: `barflow backfill --again` fetches its bars again")
     if undelivered:
         out.print(
             f"an alert has waited for {undelivered / 60:.0f} min: "

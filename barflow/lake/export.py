@@ -14,13 +14,15 @@ import pyarrow.parquet as pq
 from barflow.errors import BadInputError, BarflowError
 from barflow.lake.adjusted import adjusted
 from barflow.lake.partitions import Lake
+from barflow.lake.series import read_series
 from barflow.market.actions import Factors
+from barflow.market.instruments import Instruments
 from barflow.market.sessions import sessions_between
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote: the number of bars, and the sessions of the range without any bar in the archive."""
+    """What an export wrote: the number of bars, and the listed sessions of the range without any bar in the archive."""
 
     rows: int
     without_bars: tuple[date, ...]
@@ -35,9 +37,11 @@ def export_bars(
     *,
     force: bool = False,
     factors: Factors | None = None,
+    instruments: Instruments | None = None,
 ) -> Exported:
     """Write the bars of the sessions from ``first`` to ``last``, both included: raw, or adjusted by ``factors``.
 
+    ``symbol`` is the present one. Bars that are stored under a former name of the share are part of its series.
     Columns: symbol, ts (bar open, UTC), session_date (New York), open, high, low, close (dollars), volume
     (shares; whole unless adjusted), revision. The file appears whole or not at all. Raises BadInputError when nothing
     matches.
@@ -50,7 +54,8 @@ def export_bars(
         raise BadInputError(f"--end {last} is before --start {first}")
     sessions = sessions_between(first, last)
     months = sorted({traded.month for traded in sessions})
-    tables = [table for month in months if (table := lake.read(symbol, month)) is not None]
+    instruments = instruments or Instruments()
+    tables = [table for month in months if (table := read_series(lake, instruments, symbol, month)) is not None]
     bars = _between(pa.concat_tables(tables), first, last) if tables else None
     if not bars:
         raise BadInputError(
@@ -68,7 +73,8 @@ def export_bars(
         raise BarflowError(
             f"could not write {to}: {error.strerror or error}. Choose another place with --to."
         ) from None
-    return Exported(bars.num_rows, tuple(traded.session_date for traded in sessions if traded.session_date not in held))
+    listed = (traded.session_date for traded in sessions if instruments.is_listed(symbol, traded.session_date))
+    return Exported(bars.num_rows, tuple(day for day in listed if day not in held))
 
 
 def _between(bars: pa.Table, first: date, last: date) -> pa.Table:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
+
+from barflow.market.vendor_days import VendorDay
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,23 @@ class Partition:
 
 
 @dataclass(frozen=True)
+class ActionsFile:
+    """One symbol's file of corporate actions that a run wrote: the staged document's version, and the file's rows."""
+
+    symbol: str
+    version: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """What one process run published."""
+    """What one process run published. The vendor's daily bars have no file: the manifest holds their values."""
 
     run_id: str
     created_at: datetime
     partitions: tuple[Partition, ...]
+    actions: tuple[ActionsFile, ...] = ()
+    vendor_days: tuple[VendorDay, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -48,12 +61,24 @@ class Manifest:
             "created_at": self.created_at.isoformat(),
             "partitions": partitions,
             "rows": self.rows,
+            "actions": [asdict(item) for item in self.actions],
+            "vendor_days": [
+                {
+                    **asdict(item),
+                    "session_date": item.session_date.isoformat(),
+                    "requested_at": item.requested_at.isoformat(),
+                }
+                for item in self.vendor_days
+            ],
         }
         return json.dumps(body, indent=1).encode()
 
     @classmethod
     def from_json(cls, body: bytes) -> Manifest:
-        """Parse a manifest's file. Raises ValueError or KeyError if it is damaged."""
+        """Parse a manifest's file. Raises ValueError, KeyError or TypeError if it is damaged.
+
+        Manifests of earlier releases have no actions and no daily bars.
+        """
         read: dict[str, Any] = json.loads(body)
         partitions = tuple(
             Partition(
@@ -64,4 +89,14 @@ class Manifest:
             )
             for item in read["partitions"]
         )
-        return cls(read["run_id"], datetime.fromisoformat(read["created_at"]), partitions)
+        actions = tuple(ActionsFile(**item) for item in read.get("actions", ()))
+        vendor_days = tuple(_vendor_day(item) for item in read.get("vendor_days", ()))
+        return cls(read["run_id"], datetime.fromisoformat(read["created_at"]), partitions, actions, vendor_days)
+
+
+def _vendor_day(item: dict[str, Any]) -> VendorDay:
+    moments = {
+        "session_date": date.fromisoformat(item["session_date"]),
+        "requested_at": datetime.fromisoformat(item["requested_at"]),
+    }
+    return VendorDay(**{**item, **moments})

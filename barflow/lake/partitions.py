@@ -3,6 +3,7 @@
 ``{lake}/bars_5min/symbol=AAPL/month=2025-07/bars.parquet`` holds one symbol's exchange-local month, sorted by ts. A
 partition is one object. It is staged under ``_staged``, which readers ignore, then replaces the old one atomically (a
 rename on disk, a copy on S3), so a reader sees the old month or the new one.
+``{lake}/corporate_actions/symbol=AAPL/actions.parquet`` holds every version of a symbol's actions, replaced likewise.
 ``{lake}/manifests/RUN_ID.json`` is written last: a manifest means that the data is there.
 """
 
@@ -82,7 +83,11 @@ class Lake:
 
         Returns its rows, as the file's footer counts them.
         """
-        path = self._staged(part, symbol, month)
+        return self.stage_file(part, self.path(symbol, month), table)
+
+    def stage_file(self, part: str, path: str, table: pa.Table) -> int:
+        """Stage the next file at a path of the lake. Return its rows, as the file's footer counts them."""
+        path = self._staged(part, path)
         with _writing(path):
             self._make_parent(path)
             pq.write_table(table, path, filesystem=self._fs, compression="snappy", use_dictionary=REPEATED)
@@ -91,8 +96,12 @@ class Lake:
 
     def promote(self, part: str, keys: Iterable[tuple[str, str]]) -> None:
         """Move the staged files of a part into place: one atomic replacement per partition."""
+        self.promote_files(part, [self.path(symbol, month) for symbol, month in keys])
+
+    def promote_files(self, part: str, paths: Iterable[str]) -> None:
+        """Move the staged files of a part to these paths, each atomically."""
         with ThreadPoolExecutor(16) as pool:
-            for done in [pool.submit(self._promote, part, symbol, month) for symbol, month in keys]:
+            for done in [pool.submit(self._promote, part, path) for path in paths]:
                 done.result()
         self.discard_staged(part)
 
@@ -134,7 +143,7 @@ class Lake:
         try:
             with self._fs.open_input_stream(path) as stream:
                 return Manifest.from_json(stream.read())
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise BarflowError(
                 f"manifest {path} cannot be read: {error}. Nothing was changed. "
                 "Run `barflow process --full`, then `barflow aggregate --full`."
@@ -179,14 +188,19 @@ class Lake:
             yield row["symbol"], row["session_date"].isoformat(), row["ts_count"], row["ts_max"]
 
     @property
+    def files(self) -> fs.FileSystem:
+        """Return the file system of the lake."""
+        return self._fs
+
+    @property
     def _on_disk(self) -> bool:
         return isinstance(self._fs, fs.LocalFileSystem)
 
-    def _staged(self, part: str, symbol: str, month: str) -> str:
-        return self.path(symbol, month).replace(f"{self.root}/bars_5min", f"{self.root}/_staged/{part}", 1)
+    def _staged(self, part: str, path: str) -> str:
+        return path.replace(self.root, f"{self.root}/_staged/{part}", 1)
 
-    def _promote(self, part: str, symbol: str, month: str) -> None:
-        source, target = self._staged(part, symbol, month), self.path(symbol, month)
+    def _promote(self, part: str, target: str) -> None:
+        source = self._staged(part, target)
         with _writing(target):
             self._make_parent(target)
             if self._on_disk:

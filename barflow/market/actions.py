@@ -33,6 +33,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 # No real split is larger: the largest was a reverse split of one share for 40,000.
 MAX_RATIO = 1e6
 MAX_AMOUNT = 1e6
+# A ratio is written as whole shares for up to so many others, if it is that near: derived ones have five digits.
+MAX_SHARES = 50
+TEXT_TOLERANCE = 2e-5
 # The ratios of common splits, and how far an open may be from one of them: a true gap comes on top of the split. A
 # split of 5 for 4 is not among them, because a fall of 20 % is more often a true one.
 COMMON_RATIOS = (1.5, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 100)
@@ -67,6 +70,12 @@ class Split:
         """Return the ratio."""
         return self.ratio
 
+    @property
+    def label(self) -> str:
+        """Return the split in words, such as ``10-for-1 split`` or ``1.281-for-1 split``."""
+        shares = ratio_text(self.ratio).replace(":", "-for-")
+        return f"{shares} {'split' if self.ratio >= 1 else 'reverse split'}"
+
 
 @dataclass(frozen=True)
 class Dividend:
@@ -96,8 +105,21 @@ class Dividend:
         """Return the amount."""
         return self.amount
 
+    @property
+    def label(self) -> str:
+        """Return the dividend in words, such as ``dividend of 0.25 dollars``."""
+        return f"dividend of {self.amount:g} dollars"
+
 
 Action = Split | Dividend
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of an action. ``known_until`` (UTC) is None while it is the current one."""
+
+    action: Action
+    known_until: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -184,7 +206,8 @@ def suspected_ratio(previous_close: float, open: float) -> float | None:
 
 def ratio_text(ratio: float) -> str:
     """Return a split's ratio as new and old shares, such as ``10:1``, ``3:2``, ``1:8`` or ``1.281:1``."""
-    whole = Fraction(ratio).limit_denominator(100)
-    if math.isclose(whole, ratio, rel_tol=1e-9):
-        return f"{whole.numerator}:{whole.denominator}"
-    return f"{ratio:g}:1"
+    size = max(ratio, 1 / ratio)
+    share = Fraction(size).limit_denominator(MAX_SHARES)
+    is_near = math.isclose(share, size, rel_tol=TEXT_TOLERANCE)
+    more, less = (str(share.numerator), str(share.denominator)) if is_near else (f"{size:g}", "1")
+    return f"{more}:{less}" if ratio >= 1 else f"{less}:{more}"

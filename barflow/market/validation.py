@@ -12,7 +12,7 @@ import operator
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -59,6 +59,8 @@ FIELD_NAMES = ("datetime", "open", "high", "low", "close", "volume")
 CLOCK_SKEW = timedelta(seconds=60)
 JUMP = 0.05
 MAX_FLAGS = 20
+NO_SPLITS: Mapping[date, float] = {}
+NOTHING_DONE: Mapping[date, str] = {}
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Validated:
     forming: int = 0
     repeated: int = 0  # identical duplicates within the answer
     notes: list[str] = field(default_factory=list)
+    jumps: list[Jump] = field(default_factory=list)
     contradictions: list[Contradiction] = field(default_factory=list)  # why the whole answer is rejected
 
     @property
@@ -124,7 +127,7 @@ def validate(
     columns = columns or _check_rows(result, values, now)
     _drop_forming(result, columns, min(now, requested_at or now))
     _split_by_session(result, columns)
-    result.notes += price_jumps(columns.ts, columns.open, columns.close)
+    result.jumps = price_jumps(columns.ts, columns.open, columns.close)
     return result
 
 
@@ -310,21 +313,55 @@ def _split_by_session(result: Validated, columns: _Columns) -> None:
         start = end
 
 
-def price_jumps(ts: Sequence[datetime], opens: Sequence[float], closes: Sequence[float]) -> list[str]:
-    """Return a flag for each bar that opens more than 5 % from the close before it, with the split it may be.
+@dataclass(frozen=True)
+class Jump:
+    """A bar that opens more than 5 % from the close before it. Opens of bars in UTC, prices in dollars."""
+
+    ts: datetime
+    open: float
+    before: datetime
+    close_before: float
+
+    @property
+    def suspected(self) -> float | None:
+        """Return the ratio of the split that the open of a session suggests, or None."""
+        return suspected_ratio(self.close_before, self.open) if self.ts.date() != self.before.date() else None
+
+    def after(self, splits: Mapping[date, float]) -> Jump:
+        """Return the jump with its open in the shares before the known splits (ratio by ex-date) between its bars."""
+        between = [ratio for day, ratio in splits.items() if self.before.date() < day <= self.ts.date()]
+        return replace(self, open=self.open * math.prod(between)) if between else self
+
+
+def price_jumps(ts: Sequence[datetime], opens: Sequence[float], closes: Sequence[float]) -> list[Jump]:
+    """Return the bars that open more than 5 % from the close before them.
 
     Twelve Data does not adjust intraday bars for splits, so a 10:1 split is a drop of 90 % overnight.
     """
     ratios = [*map(operator.truediv, opens[1:], closes)]
     if not ratios or (max(ratios) <= 1 + JUMP and min(ratios) >= 1 - JUMP):
         return []
+    return [
+        Jump(ts[index], opens[index], ts[index - 1], closes[index - 1])
+        for index, ratio in enumerate(ratios, start=1)
+        if abs(ratio - 1) > JUMP
+    ]
+
+
+def jump_flags(
+    jumps: Sequence[Jump], splits: Mapping[date, float] = NO_SPLITS, done: Mapping[date, str] = NOTHING_DONE
+) -> list[str]:
+    """Return a flag for each jump that no known split (ratio by ex-date) explains.
+
+    ``done`` is what was done about the unknown split of a session.
+    """
     flags = []
-    for index, ratio in enumerate(ratios, start=1):
-        if abs(ratio - 1) <= JUMP:
+    for jump in (item.after(splits) for item in jumps):
+        change = jump.open / jump.close_before - 1
+        if abs(change) <= JUMP:
             continue
-        overnight = ts[index].date() != ts[index - 1].date()
-        split = suspected_ratio(closes[index - 1], opens[index]) if overnight else None
-        kind = f"possible_split {ratio_text(split)}" if split else "price_jump"
-        flags.append(f"{kind}: {ratio - 1:+.2%} at {ts[index]:%Y-%m-%d %H:%M} UTC")
+        ratio, said = jump.suspected, done.get(jump.ts.date())
+        kind = f"possible_split {ratio_text(ratio)}" if ratio else "price_jump"
+        flags.append(f"{kind}: {change:+.2%} at {jump.ts:%Y-%m-%d %H:%M} UTC{f'; {said}' if ratio and said else ''}")
     more = len(flags) - MAX_FLAGS
     return flags if more <= 0 else [*flags[:MAX_FLAGS], f"price_jump: and {more} more"]

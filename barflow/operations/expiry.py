@@ -1,6 +1,6 @@
 """Expiry in MongoDB: sessions that the archive and the warehouse contain, and rejected bars of long ago.
 
-The archive and the warehouse keep every session.
+The archive and the warehouse keep every session. Corporate actions do not expire.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def expire_staging(stores: Stores, now: datetime) -> int:
     documents = [item for item in stores.staging.counts() if item["session_date"] < cutoff]
     if not documents:
         return 0
-    unprocessed, archive = pending(stores), lake_counts(open_archive(stores.settings)).bars
+    unprocessed, archive = pending(stores).sessions, lake_counts(open_archive(stores.settings)).bars
     with connect(stores.reader_dsn) as connection:
         tables, _ = count_bars(connection)
     stored = [archive, *(table.bars for table in tables.values())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from barflow.operations.quality import Evaluation
@@ -9,6 +10,7 @@ from barflow.operations.run_summary import Summary
 from barflow.text import redacted, slack_escaped
 
 MAX_REASON_LENGTH = 400
+MOST_DIFFERING = 5
 # By task: the section of the runbook, and the first thing to do.
 ADVICE = {
     "create_cluster": ("A process run", "check that the account's quotas and the subnets allow one more cluster"),
@@ -73,8 +75,15 @@ def summary_text(summary: Summary) -> str:
         f"In: {summary.published:,} Parquet rows of {summary.symbols} symbols · Out: {rows}",
         f"In quarantine: {summary.rejected:,} · {minutes} min {seconds:02} s{cost} · `{run_id}`",
         *([slack_escaped(summary.note)] if summary.note else []),
+        *([f":warning: {slack_escaped(_differing(summary.differing))}"] if summary.differing else []),
     )
     return "\n".join(lines)
+
+
+def _differing(sessions: Sequence[str]) -> str:
+    """Return the newest sessions that differ from the vendor's own day, and what to do."""
+    more = f"; and {len(sessions) - MOST_DIFFERING} more" if len(sessions) > MOST_DIFFERING else ""
+    return f"{'; '.join(sessions[-MOST_DIFFERING:])}{more}. `barflow status` shows all"
 
 
 def quality_text(env: str, done: Evaluation) -> str:

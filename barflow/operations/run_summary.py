@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,7 +11,7 @@ from barflow.contract import RuntimeContract
 from barflow.pipeline.stores import Stores
 from barflow.staging.ledger import SUCCEEDED
 from barflow.warehouse.connection import connect
-from barflow.warehouse.queries import loaded_rows
+from barflow.warehouse.queries import loaded_rows, vendor_days
 
 # Glue bills a crawl for at least ten minutes of one DPU. A run starts one; that of the warehouse follows a deployment.
 CRAWL_HOURS, CRAWLS = 10 / 60, 1
@@ -22,7 +23,7 @@ class Summary:
 
     ``published`` counts the Parquet rows of all partitions that it wrote, ``loaded`` the warehouse rows by table, and
     ``rejected`` the bars in quarantine. ``dollars`` is the cost, or None if the run was not on AWS. ``note`` says what
-    the operator has to do.
+    the operator has to do. ``differing`` are the sessions that differ from the vendor's own day.
     """
 
     env: str
@@ -34,6 +35,7 @@ class Summary:
     seconds: float
     dollars: float | None = None
     note: str | None = None
+    differing: Sequence[str] = ()
 
 
 def summarize(
@@ -48,8 +50,10 @@ def summarize(
         if document["outcome"] == SUCCEEDED
         for row in document["counts"]
     ]
+    thresholds = stores.settings.vendor_day_thresholds
     with connect(stores.reader_dsn) as connection:
         loaded = loaded_rows(connection, run_id)
+        compared = vendor_days(connection, thresholds)
     return Summary(
         env=stores.settings.env,
         run_id=run_id,
@@ -60,6 +64,7 @@ def summarize(
         seconds=seconds,
         dollars=dollars,
         note=note,
+        differing=[f"{item.symbol} {text}" for item in compared if (text := item.differences(thresholds))],
     )
 
 

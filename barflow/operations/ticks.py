@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from barflow.errors import VendorRefusedError
-from barflow.market.sessions import BAR, last_sessions, session_at
+from barflow.market.sessions import BAR, last_sessions, new_york, session_at
 from barflow.operations import cloudwatch as metrics
 from barflow.pipeline import ingest
 from barflow.pipeline.ingest import IngestReport
@@ -34,7 +34,7 @@ def run_tick(
         publish(metrics.refused_tick_metrics(env))
         _publish_alerts(stores, publish)
         raise
-    for measured in metrics.tick_metrics(env, report, _newest(stores, symbols, now), now):
+    for measured in metrics.tick_metrics(env, report, _newest(stores, _asked(stores, symbols, now), now), now):
         publish(measured)
     _publish_alerts(stores, publish)
     return report
@@ -44,9 +44,10 @@ def session_staleness(stores: Stores, symbols: Sequence[str], now: datetime) -> 
     """Return for how long (seconds) the stalest symbol has had no new bar of the open session, None between sessions.
 
     A symbol without any stored bar counts from the session's first bar, so that ticks that never ran are seen too.
+    Delisted symbols do not count.
     """
-    session = session_at(now)
-    if session is None:
+    session, symbols = session_at(now), _asked(stores, symbols, now)
+    if session is None or not symbols:
         return None
     newest = _newest(stores, symbols, now)
     oldest = min(max(newest.get(symbol, session.opens), session.opens) for symbol in symbols)
@@ -56,6 +57,11 @@ def session_staleness(stores: Stores, symbols: Sequence[str], now: datetime) -> 
 def _publish_alerts(stores: Stores, publish: Publish) -> None:
     """Publish the metrics of the tick's alerts. A refused tick also has some: rules report a silent feed."""
     publish(metrics.alert_metrics(stores.settings.env, stores.alerts.found, stores.alerts.outbox.undelivered_age()))
+
+
+def _asked(stores: Stores, symbols: Sequence[str], now: datetime) -> Sequence[str]:
+    """Return the symbols that a tick asks for."""
+    return stores.instruments.to_ask(symbols, new_york(now).date())[0]
 
 
 def _newest(stores: Stores, symbols: Sequence[str], now: datetime) -> dict[str, datetime]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,19 @@ from typing import Any
 from barflow.errors import BadInputError, BarflowError, NotInPlanError, UnavailableError, VendorRefusedError
 from barflow.market.actions import KINDS, Action, Dividend, Kind, Source, Split
 from barflow.market.answers import CURRENCY
+from barflow.market.instruments import Instruments
 from barflow.market.sessions import utc_now
-from barflow.pipeline.ingest import open_client
+from barflow.market.vendor_days import newest_final
 from barflow.pipeline.stores import Stores
+from barflow.pipeline.vendor import Allowance, open_client
 from barflow.progress import Log
 from barflow.settings import Settings
+from barflow.staging.action_attempts import Attempts
 from barflow.staging.actions import Actions, Answer, Changes
 from barflow.staging.ledger import FAILED, PARTIAL, SUCCEEDED, new_run_id
+from barflow.staging.vendor_days import VendorDays
 from barflow.symbols import check_symbol
-from barflow.twelvedata.action_answers import Found, derived_splits, dividends, splits
+from barflow.twelvedata.action_answers import Found, daily_bars, derived_splits, dividends, splits
 from barflow.twelvedata.action_requests import LISTING_CREDITS
 from barflow.twelvedata.client import Answer as Received
 from barflow.twelvedata.client import SymbolError, TwelveDataClient
@@ -32,6 +36,7 @@ from barflow.twelvedata.credits import MINUTE, Credits
 
 HOP = "actions"
 DERIVED_CREDITS = 2
+ENDPOINT_CREDITS = len(KINDS) * LISTING_CREDITS
 COLUMNS = ("symbol", "kind", "ex_date", "ratio", "amount")
 MAX_ROWS = 100_000
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -39,19 +44,26 @@ NEVER = datetime.min.replace(tzinfo=UTC)
 
 @dataclass
 class ActionsReport:
-    """What a refresh did: changes and the source of each kind per symbol, and the errors of symbols."""
+    """What a refresh did: changes and the source of each kind per symbol, the errors of symbols, and what is left.
+
+    ``left`` are the symbols that the allowance did not suffice for. ``vendor_days`` counts daily bars that were staged.
+    """
 
     run_id: str
     counts: dict[str, Changes] = field(default_factory=dict)
     sources: dict[str, dict[Kind, Source]] = field(default_factory=dict)
     errors: dict[str, SymbolError | str] = field(default_factory=dict)  # a text: the answer contradicts itself
+    left: list[str] = field(default_factory=list)
+    vendor_days: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as one JSON object."""
         return {
             "run_id": self.run_id,
             "symbols": {name: {**asdict(counts), **self.sources[name]} for name, counts in self.counts.items()},
-            "errors": {symbol: _text(error) for symbol, error in self.errors.items()},
+            "errors": {symbol: text_of(error) for symbol, error in self.errors.items()},
+            "left": self.left,
+            "vendor_days": self.vendor_days,
         }
 
 
@@ -96,14 +108,24 @@ def plan(settings: Settings, symbols: Sequence[str], now: datetime) -> dict[str,
     }
 
 
-def refresh(stores: Stores, symbols: Sequence[str], log: Log, on_symbol: Callable[[str], None]) -> ActionsReport:
+def refresh(
+    stores: Stores,
+    symbols: Sequence[str],
+    log: Log,
+    on_symbol: Callable[[str], None] = lambda symbol: None,
+    *,
+    client: TwelveDataClient | None = None,
+    allowance: Allowance | None = None,
+) -> ActionsReport:
     """Fetch the splits and dividends of the symbols and stage them. Each symbol is stored as soon as it is complete.
 
     The symbols that were fetched longest ago come first, so that a run under a daily cap resumes where the last one
-    stopped. Raises BadInputError, VendorRefusedError and UnavailableError as a tick does.
+    stopped. It stops where the ``allowance`` ends. Daily bars of the derived way are staged as the vendor's own days.
+    Raises BadInputError, VendorRefusedError and UnavailableError as a tick does.
     """
     endpoints = uses_endpoints(stores.settings)
-    run = _Refresh(stores, open_client(stores.settings, log), log, ActionsReport(new_run_id(HOP)))
+    client = client or open_client(stores.settings, log)
+    run = _Refresh(stores, client, log, ActionsReport(new_run_id(HOP)), allowance or Allowance())
     known = run.actions.of(symbols)
     ordered = sorted(symbols, key=lambda symbol: min((at for _, at in known[symbol].fetched.values()), default=NEVER))
     stores.ledger.start(HOP, run.report.run_id, symbols=list(symbols))
@@ -114,18 +136,20 @@ def refresh(stores: Stores, symbols: Sequence[str], log: Log, on_symbol: Callabl
         outcome = SUCCEEDED if not run.report.errors else PARTIAL if run.report.counts else FAILED
     finally:
         counts = {symbol: asdict(item) for symbol, item in run.report.counts.items()}
-        stores.ledger.finish(run.report.run_id, outcome, counts)
+        errors = [{"symbol": symbol, "message": text_of(error)} for symbol, error in run.report.errors.items()]
+        stores.ledger.finish(run.report.run_id, outcome, counts, errors=errors, left=run.report.left)
     return run.report
 
 
 @dataclass
 class _Refresh:
-    """One refresh: its client, and what it has done so far."""
+    """One refresh: its client, what it may spend, and what it has done so far."""
 
     stores: Stores
     client: TwelveDataClient
     log: Log
     report: ActionsReport
+    allowance: Allowance
 
     @property
     def actions(self) -> Actions:
@@ -138,11 +162,14 @@ class _Refresh:
         beyond_plan: list[str] = []
         while left:
             symbol = left[0]
+            if not self.allowance.takes(self.client, ENDPOINT_CREDITS):
+                self.report.left += left
+                break
             received: dict[Kind, Received] = {}
             error: SymbolError | None = None
             try:
                 for kind in KINDS:
-                    result = self.client.listing(symbol, kind, on_raw=self._keep)
+                    result = self.client.listing(symbol, kind, on_raw=self._keep_listing)
                     if isinstance(result, SymbolError):
                         error = result
                         break
@@ -157,7 +184,7 @@ class _Refresh:
                 beyond_plan.append(symbol)
                 continue
             if error:
-                self.report.errors[symbol] = error
+                self._fail(symbol, error)
             else:
                 now = utc_now()
                 read = {"split": splits, "dividend": dividends}
@@ -167,9 +194,15 @@ class _Refresh:
 
     def by_quotient(self, symbols: Sequence[str], on_symbol: Callable[[str], None]) -> None:
         """Derive the splits of symbols from their daily bars, some symbols at a time."""
-        size = self.client.symbols_of_daily
-        for start in range(0, len(symbols), size):
-            batch = symbols[start : start + size]
+        left = list(symbols)
+        while left:
+            batch = left[: self.client.symbols_of_daily]
+            while batch and not self.allowance.takes(self.client, DERIVED_CREDITS * len(batch)):
+                batch.pop()
+            if not batch:
+                self.report.left += left
+                return
+            left = left[len(batch) :]
             raw = {item.symbol: item for item in self.client.daily(batch, "none", on_raw=self._keep)}
             usable = [symbol for symbol in batch if isinstance(raw[symbol], Received)]
             adjusted = self.client.daily(usable, "splits", on_raw=self._keep) if usable else iter(())
@@ -178,12 +211,20 @@ class _Refresh:
                 one, other = raw[symbol], both.get(symbol)
                 now = utc_now()
                 if isinstance(one, SymbolError):
-                    self.report.errors[symbol] = one
-                elif isinstance(other, SymbolError):
-                    self.report.errors[symbol] = other
+                    self._fail(symbol, one)
+                    continue
+                self.report.vendor_days += stage_days(self.stores, one)
+                if isinstance(other, SymbolError):
+                    self._fail(symbol, other)
                 elif other is not None:
                     self._store(symbol, {"split": (derived_splits(one, other, now), one)}, now)
                 on_symbol(symbol)
+
+    def _fail(self, symbol: str, error: SymbolError) -> None:
+        """Record the error of a symbol. One that Twelve Data does not serve is not asked for again on the same day."""
+        self.report.errors[symbol] = error
+        if error.is_final:
+            Attempts(self.stores.database).asked([symbol], self.stores.clock())
 
     def _store(self, symbol: str, found: dict[Kind, tuple[Found, Received]], now: datetime) -> None:
         """Stage a symbol's actions, or record why its answer is not used. A file's action answers for its ex-date."""
@@ -193,8 +234,10 @@ class _Refresh:
         problems = [
             text for kind, (item, _) in found.items() for day, text in item.problems if (kind, day) not in imported
         ]
+        attempts = Attempts(self.stores.database)
         if problems:
             self.report.errors[symbol] = "; ".join(problems)
+            attempts.asked([symbol], self.stores.clock())
             return
         source: Source = "derived" if any(item.covers for item, _ in found.values()) else "endpoint"
         answers = [
@@ -203,9 +246,20 @@ class _Refresh:
         ]
         self.report.counts[symbol] = self.actions.store(answers)
         self.report.sources[symbol] = dict.fromkeys(found, source)
+        attempts.asked([symbol], self.stores.clock())
 
     def _keep(self, raw: Any) -> None:
         self.stores.staging.store_raw(raw, self.report.run_id)
+
+    def _keep_listing(self, raw: Any) -> None:
+        self.stores.staging.store_raw(raw, self.report.run_id, LISTING_CREDITS)
+
+
+def stage_days(stores: Stores, raw: Received) -> int:
+    """Stage the newest complete daily bar of an answer, and older ones that changed. Return how many."""
+    newest = newest_final(stores.clock())
+    days = daily_bars(raw)
+    return VendorDays(stores.database).store(days, newest.session_date) if newest else 0
 
 
 def raise_errors(report: ActionsReport) -> None:
@@ -213,7 +267,7 @@ def raise_errors(report: ActionsReport) -> None:
     if not report.errors:
         return
     errors = list(report.errors.values())
-    said = "; ".join(f"{symbol}: {_text(error).rstrip('.')}" for symbol, error in report.errors.items())
+    said = "; ".join(f"{symbol}: {text_of(error).rstrip('.')}" for symbol, error in report.errors.items())
     kept = f"{said}. Their actions stay as they were; {len(report.counts)} other symbols were stored."
     if any(isinstance(error, str) for error in errors):
         raise BarflowError(f"{kept} Import the right ones with `barflow actions import`, then run again.")
@@ -229,11 +283,11 @@ def import_file(stores: Stores, path: Path) -> dict[str, Changes]:
     """Stage the actions of a CSV file, and return what changed per symbol. A wrong row rejects the whole file.
 
     An action of a file wins over Twelve Data's of the same ex-date. A ratio of 1 or an amount of 0 says that there was
-    none. Raises BadInputError that names the row.
+    none. A row of a former symbol is stored under the present one. Raises BadInputError that names the row.
     """
     now = utc_now()
     by_symbol: dict[str, list[Answer]] = {}
-    for (symbol, kind), days in actions_of(path, now).items():
+    for (symbol, kind), days in actions_of(path, now, stores.instruments).items():
         by_symbol.setdefault(symbol, []).append(Answer(symbol, kind, [*days.values()], "file", now, now))
     actions = Actions(stores.database)
     return {symbol: actions.store(answers) for symbol, answers in by_symbol.items()}
@@ -242,10 +296,14 @@ def import_file(stores: Stores, path: Path) -> dict[str, Changes]:
 UNCHANGED = "Nothing was imported. Correct the file, then run the same command again."
 
 
-def actions_of(path: Path, now: datetime) -> dict[tuple[str, Kind], dict[date, Action]]:
-    """Return the actions of a CSV file by symbol and kind, and by ex-date. Raise BadInputError that names the row."""
+def actions_of(path: Path, now: datetime, instruments: Instruments) -> dict[tuple[str, Kind], dict[date, Action]]:
+    """Return the actions of a CSV file by present symbol and kind, and by ex-date.
+
+    Raise BadInputError that names the row.
+    """
     by_key: dict[tuple[str, Kind], dict[date, Action]] = {}
-    for line, action in read_file(path, now):
+    for line, given in read_file(path, now):
+        action = replace(given, symbol=instruments.present_on(given.symbol, given.ex_date))
         days = by_key.setdefault((action.symbol, action.kind), {})
         if days.setdefault(action.ex_date, action) != action:
             raise BadInputError(f"{path} line {line}: another row has the same symbol, kind and ex_date. {UNCHANGED}")
@@ -298,5 +356,6 @@ def _finite(text: str) -> float:
     return number
 
 
-def _text(error: SymbolError | str) -> str:
+def text_of(error: SymbolError | str) -> str:
+    """Return an error of a symbol as text."""
     return error if isinstance(error, str) else error.message

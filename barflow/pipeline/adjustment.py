@@ -8,7 +8,9 @@ from functools import cache
 
 from barflow.errors import BadInputError
 from barflow.lake.partitions import Lake
+from barflow.lake.series import read_series
 from barflow.market.actions import Action, Adjust, Factors, factors
+from barflow.market.instruments import Instruments
 from barflow.market.sessions import new_york, previous_session
 from barflow.pipeline.stores import Stores
 from barflow.staging.actions import Actions
@@ -34,15 +36,15 @@ def factors_of(stores: Stores, lake: Lake, symbol: str, adjust: Adjust, first: d
     basis = new_york(stores.clock()).date()
     kinds = ("split", "dividend") if adjust == "all" else ("split",)
     applied = [item for item in known.actions if item.kind in kinds and first < item.ex_date <= basis]
-    return factors(applied, adjust, basis, _closes(lake, symbol)), applied
+    return factors(applied, adjust, basis, _closes(lake, stores.instruments, symbol)), applied
 
 
-def _closes(lake: Lake, symbol: str) -> Callable[[date], float | None]:
+def _closes(lake: Lake, instruments: Instruments, symbol: str) -> Callable[[date], float | None]:
     """Return the function from an ex-date to the raw close (dollars) of the session before, None without bars."""
 
     @cache
     def of_month(month: str) -> dict[date, float]:
-        bars = lake.read(symbol, month)
+        bars = read_series(lake, instruments, symbol, month)
         if bars is None:
             return {}
         return dict(zip(bars["session_date"].to_pylist(), bars["close"].to_pylist(), strict=True))

@@ -97,6 +97,7 @@ class Skipped:
     stored: int = 0
     answered: int = 0  # without bars that are still staged
     before_first_bar: int = 0
+    not_listed: int = 0
 
     def add(self, other: Skipped) -> None:
         """Add other counts to these."""
@@ -109,10 +110,12 @@ class Skipped:
             "stored": self.stored,
             "answered before": self.answered,
             "before Twelve Data's first bar": self.before_first_bar,
+            "outside of the listing": self.not_listed,
         }
         why = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
         total = _count(sum(reasons.values()), "session")
-        return f"skipped {total}: {why}. `barflow backfill --again` fetches them again." if why else ""
+        advice = " `barflow backfill --again` fetches them again." if sum(reasons.values()) > self.not_listed else ""
+        return f"skipped {total}: {why}.{advice}" if why else ""
 
 
 @dataclass
@@ -139,9 +142,10 @@ def run(
     """Fetch the sessions from ``first`` to ``last`` (exchange-local, both included), oldest chunk first.
 
     A session is asked for once: a symbol is skipped in a chunk whose sessions are all stored whole, answered after they
-    had closed, or before Twelve Data's first bar. So a backfill resumes where it stopped. With ``again`` it asks for
-    every session again, and resumes an ``again`` of the same sessions that did not end. ``on_call`` receives the number
-    of symbols of a chunk that are done. Raises as plan and Ingest.tick do.
+    had closed, before Twelve Data's first bar, or outside of its listing. Sessions that are stored under a former name
+    count as stored. So a backfill resumes where it stopped. With ``again`` it asks for every session again, and resumes
+    an ``again`` of the same sessions that did not end. ``on_call`` receives the number of symbols of a
+    chunk that are done. Raises as plan and Ingest.tick do.
     """
     chunks = plan_for(stores.settings, symbols, first, last, stores.clock()).chunks
     ingest = open_ingest(stores, log)
@@ -201,17 +205,20 @@ def _to_ask(
     """Return the symbols to request for a chunk, and the sessions of the other symbols."""
     now = ingest.clock()
     due = {item.session_date: expected_by(item, now) for item in sessions_between(start.date(), end.date())}
-    bars = {
-        (document["symbol"], date.fromisoformat(document["session_date"])): document["bars"]
-        for document in ingest.staging.counts(symbols, min(due), max(due))
-    }
+    bars: dict[tuple[str, date], int] = {}
+    for document in ingest.staging.counts(ingest.instruments.stored_names(symbols), min(due), max(due)):
+        day = date.fromisoformat(document["session_date"])
+        key = (ingest.instruments.present_on(document["symbol"], day), day)
+        bars[key] = max(document["bars"], bars.get(key, 0))
     wanted: list[str] = []
     skipped = Skipped()
     for symbol, answered in ingest.requests.of(symbols).items():
         found = Skipped()
         for day, expected in due.items():
             staged = bars.get((symbol, day), 0)
-            if staged and (answered.includes(day) or (not again and staged >= expected)):
+            if not ingest.instruments.is_listed(symbol, day):
+                found.not_listed += 1
+            elif staged and (answered.includes(day) or (not again and staged >= expected)):
                 found.stored += 1
             elif answered.first_bar and day < answered.first_bar:
                 found.before_first_bar += 1

@@ -1,11 +1,11 @@
-"""The stored daily bars around a load: the sessions that the windows of its daily metrics reach.
+"""The stored daily bars around a load and around changed splits: the sessions that the windows of its metrics reach.
 
 Spark tasks read a few rows per symbol by an index, so the cost follows the sessions that are loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -41,10 +41,14 @@ left join market.daily_metrics as m on m.symbol = b.symbol and m.session_date = 
 SYMBOLS_PER_TASK = 100
 
 
-def daily_history(spark: SparkSession, plan: Plan, dsn: str) -> DataFrame:
-    """Return the stored daily bars (dollars, shares) in and around the planned sessions, except of whole symbols."""
+def daily_history(spark: SparkSession, plan: Plan, rebased: Mapping[str, Sequence[date]], dsn: str) -> DataFrame:
+    """Return the stored daily bars (dollars, shares) in and around the planned sessions, except of whole symbols.
+
+    ``rebased`` holds the ex-dates of changed splits by symbol: the sessions around those are returned too.
+    """
     ranges: dict[str, tuple[date, date]] = {}
-    for symbol, day in plan.touched:
+    split_days = [(symbol, day) for symbol, days in rebased.items() for day in days]
+    for symbol, day in sorted([*plan.touched, *split_days]):
         if symbol not in plan.whole:
             ranges[symbol] = (ranges.get(symbol, (day, day))[0], day)
     rows = [{"symbol": symbol, "first": str(first), "last": str(last)} for symbol, (first, last) in ranges.items()]

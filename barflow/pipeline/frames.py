@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 # The longest window of the daily metrics, in sessions: sma_50. A metric depends on at most this many sessions before
 # its own, so a changed session changes the metrics of at most this many sessions after it.
 LONGEST_WINDOW = 50
+COLUMNS = (
+    "symbol string, session_date date, ts timestamp, open double, high double, low double, close double, volume long, "
+    "opens timestamp, session_bars int, slot int"
+)
 # Spark's option that takes paths as they are, not as patterns: a folder's name may hold [ ] { } * and ?.
 PLAIN_PATHS = ("__globPaths__", "false")
 
@@ -30,6 +34,8 @@ def bars_frame(spark: SparkSession, lake: Lake, plan: Plan) -> DataFrame:
     session's open, UTC), session_bars (5-minute bars that a full session has), slot (0 = the session's first bar).
     One symbol's rows are in one partition. Raises BarflowError when a planned partition is not in the lake.
     """
+    if not plan.sessions:
+        return small_frame(spark, [], COLUMNS)
     paths = []
     for symbol, month in sorted(plan.sessions):
         if not lake.exists(symbol, month):
@@ -53,6 +59,8 @@ def bars_frame(spark: SparkSession, lake: Lake, plan: Plan) -> DataFrame:
 def small_frame(spark: SparkSession, rows: list[dict[str, Any]], columns: str) -> DataFrame:
     """Return a frame of a few rows, passed as JSON text: ``createDataFrame`` would start Python workers."""
     query = f"select inline(from_json(:rows, 'array<struct<{columns}>>'))"
+    if not rows:
+        query += " where false"  # Spark then leaves the frame out of every join
     return spark.sql(query, {"rows": json.dumps(rows)})
 
 

@@ -14,19 +14,19 @@ from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from typing import Any
 
-from pydantic import SecretStr
 from pymongo.database import Database
 
 from barflow.alerts.tick import Alerts
 from barflow.errors import BadInputError, BarflowError, UnavailableError, VendorRefusedError
 from barflow.market.answers import ANSWER_REASONS
 from barflow.market.bars import SessionBars
-from barflow.market.sessions import Session, last_sessions, previous_session, session, utc_now
-from barflow.market.validation import REASONS, Validated, validate
+from barflow.market.instruments import Instruments
+from barflow.market.sessions import Session, last_sessions, new_york, previous_session, session, utc_now
+from barflow.market.validation import REASONS, Validated, jump_flags, validate
 from barflow.pipeline.stores import Stores
+from barflow.pipeline.tick_actions import Flags, TickActions
+from barflow.pipeline.vendor import open_client
 from barflow.progress import Log
-from barflow.secrets import resolve
-from barflow.settings import Settings
 from barflow.staging.connection import Document
 from barflow.staging.ledger import FAILED, PARTIAL, SUCCEEDED, Ledger, new_run_id
 from barflow.staging.quarantine import Quarantine
@@ -121,34 +121,25 @@ def run(
 ) -> IngestReport:
     """Run one tick for the symbols, over ``window`` (opens of the first and last bar, UTC) or since the stored bars.
 
+    Former symbols are asked for as the present ones, and delisted symbols not at all: notes of the report name both.
     ``on_symbol`` receives each finished symbol. Raises the errors of Ingest.tick.
     """
-    return open_ingest(stores, log).tick(symbols, window=window, on_symbol=on_symbol)
-
-
-def open_client(settings: Settings, log: Log) -> TwelveDataClient:
-    """Return a client for these settings. Long waits for credits are written to ``log``."""
-    key = settings.twelvedata_api_key
-    return TwelveDataClient(
-        settings.twelvedata_url,
-        SecretStr(resolve(key, "TWELVEDATA_API_KEY")) if key else None,
-        credits_per_minute=settings.credits_per_minute,
-        credits_per_day=settings.credits_per_day,
-        batch_size=settings.batch_size,
-        on_wait=lambda seconds, why: log(f"waiting {seconds:.0f} s: {why}"),
-    )
+    asked, notes = stores.instruments.to_ask(symbols, new_york(stores.clock()).date())
+    return open_ingest(stores, log).tick(asked, window=window, notes=notes, on_symbol=on_symbol)
 
 
 def open_ingest(stores: Stores, log: Log) -> Ingest:
     """Return the hop with a client for the settings of these stores. Long waits for credits are written to ``log``."""
-    settings = stores.settings
+    settings, client = stores.settings, open_client(stores.settings, log)
     return Ingest(
-        open_client(settings, log),
+        client,
         stores.database,
         history_sessions=settings.history_sessions,
         revision_sessions=settings.revision_sessions,
         clock=stores.clock,
         alerts=stores.alerts,
+        instruments=stores.instruments,
+        actions=TickActions(stores, client, log),
     )
 
 
@@ -213,6 +204,8 @@ class Ingest:
         revision_sessions: int,
         clock: Callable[[], datetime] = utc_now,
         alerts: Alerts | None = None,
+        instruments: Instruments | None = None,
+        actions: TickActions | None = None,
     ) -> None:
         self.client = client
         self.history_sessions = history_sessions
@@ -223,6 +216,8 @@ class Ingest:
         self.requests = Requests(database)
         self.ledger = Ledger(database)
         self.alerts = alerts
+        self.instruments = instruments or Instruments()
+        self.actions = actions
 
     def ensure(self) -> None:
         """Create missing collections, validators and indexes."""
@@ -238,21 +233,28 @@ class Ingest:
         *,
         window: Window | None = None,
         run_id: str | None = None,
+        notes: Mapping[str, str] | None = None,
         on_symbol: Callable[[str], None] = lambda symbol: None,
     ) -> IngestReport:
         """Run one tick over ``window`` (opens of the first and last bar, both included, UTC), or since the stored bars.
 
-        A symbol that the vendor refuses is reported and does not stop the others. Raises VendorRefusedError or
-        UnavailableError if the tick cannot continue. What it stored stays, and the next tick resumes from there.
+        A symbol that the vendor refuses is reported and does not stop the others. The report holds ``notes``, by
+        symbol. Raises VendorRefusedError or UnavailableError if the tick cannot continue. What it stored stays, and
+        the next tick resumes from there.
         """
         self.ensure()
         report = IngestReport(run_id or new_run_id(HOP))
+        report.notes |= {symbol: [note] for symbol, note in (notes or {}).items()}
         self.ledger.start(HOP, report.run_id, symbols=list(symbols))
+        if self.actions:
+            self.actions.begin_tick(may_ask=window is None)
         try:
             # A window is in the past, so missing bars in it raise no alert of silence.
             with self.alerts.during_tick(() if window else symbols) if self.alerts else nullcontext():
                 for start, end, group in self._requests(symbols, window):
                     self._fetch(group, start, end, report, on_symbol)
+                if self.actions:
+                    self.actions.ask_new([*report.counts])
         except BaseException as error:
             self._close(report, FAILED, error)
             raise
@@ -272,6 +274,8 @@ class Ingest:
                 report.notes.setdefault(symbol, []).extend(notes)
             if self.alerts.down:
                 report.notes["alerts"] = [*self.alerts.down.values()]
+        if self.actions and self.actions.notes:
+            report.notes["actions"] = self.actions.notes
         counts = {symbol: asdict(values) for symbol, values in report.counts.items()}
         facts: dict[str, object] = {
             "notes": [f"{name}: {note}" for name, found in report.notes.items() for note in found]
@@ -299,14 +303,24 @@ class Ingest:
             raise BarflowError(
                 f"no session has opened by {now:%Y-%m-%d %H:%M} UTC. Nothing was fetched. Check the clock."
             )
-        newest = self.staging.newest_sessions(
-            symbols, [item.session_date for item in reach[: -RECENT_SESSIONS - 1 : -1]]
-        )
+        newest = self._newest(symbols, [item.session_date for item in reach[: -RECENT_SESSIONS - 1 : -1]])
+        if self.actions:
+            self.actions.add_new([symbol for symbol in symbols if symbol not in newest])
         groups: dict[datetime, list[str]] = defaultdict(list)
         for symbol in symbols:
             groups[self._start(newest.get(symbol), reach)].append(symbol)
         for start, group in groups.items():
             yield start, now, group
+
+    def _newest(self, symbols: Sequence[str], recent: Sequence[date]) -> dict[str, date]:
+        """Return the newest stored session of each symbol. A new name continues after its former one."""
+        newest = self.staging.newest_sessions(symbols, recent)
+        unknown = [symbol for symbol in symbols if symbol not in newest]
+        former = [name for name in self.instruments.stored_names(unknown) if name not in symbols]
+        for name, day in self.staging.newest_sessions(former, recent).items():
+            symbol = self.instruments.present_on(name, day)
+            newest[symbol] = max(day, newest.get(symbol, day))
+        return newest
 
     def _start(self, newest: date | None, reach: list[Session]) -> datetime:
         if newest is None:
@@ -322,7 +336,8 @@ class Ingest:
         waiting: dict[str, Checked] = {}
 
         def flush() -> None:
-            self._store(list(waiting.values()), report)
+            # Before the alerts of these bars: an unknown split would be a fall of the price.
+            self._store(list(waiting.values()), self._flags(waiting), report)
             self._record_answers(waiting, start, end)
             for symbol in waiting:
                 on_symbol(symbol)
@@ -348,6 +363,13 @@ class Ingest:
             raise
         flush()
 
+    def _flags(self, waiting: Mapping[str, Checked]) -> Flags:
+        """Return the flags of price jumps by symbol. An unknown split is asked for first."""
+        answers = {symbol: checked for symbol, (_, checked) in waiting.items()}
+        if self.actions:
+            return self.actions.flags(answers)
+        return {symbol: jump_flags(checked.jumps) for symbol, checked in answers.items()}
+
     def _record_answers(self, answers: Mapping[str, Checked], start: datetime, end: datetime) -> None:
         """Record which closed sessions these answers are complete for. An answer with rejected bars only is not."""
         ranges: dict[str, Range] = {}
@@ -357,7 +379,7 @@ class Ingest:
                 ranges[symbol] = Range(closed[0].session_date, closed[-1].session_date, requested_at)
         self.requests.add(ranges)
 
-    def _store(self, waiting: list[Checked], report: IngestReport) -> None:
+    def _store(self, waiting: list[Checked], flags: Flags, report: IngestReport) -> None:
         """Write the rejected bars first, then the valid ones: a crash in between loses neither."""
         for requested_at, checked in waiting:
             self.quarantine.add(checked.rejected, report.run_id, requested_at)
@@ -380,7 +402,8 @@ class Ingest:
             report.counts.setdefault(checked.symbol, Counts()).add(counts)
             reasons = report.reasons.setdefault(checked.symbol, Counter())
             reasons.update(reason for item in checked.rejected for reason in item.reasons)
-            notes = [*checked.notes, *(f"{item.reason}: {item.message}" for item in checked.contradictions)]
+            refused = [f"{item.reason}: {item.message}" for item in checked.contradictions]
+            notes = [*checked.notes, *flags.get(checked.symbol, ()), *refused]
             if notes:
                 report.notes.setdefault(checked.symbol, []).extend(notes)
 

@@ -1,4 +1,4 @@
-"""The plan of a load: which manifests it consumes and which sessions it replaces.
+"""The plan of a load: which manifests it consumes, and which sessions and corporate actions it replaces.
 
 A load consumes the manifests that no load has consumed yet and replaces exactly the (symbol, session) rows they touch.
 """
@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from barflow.errors import BadInputError
+from barflow.lake.actions import symbols_with_actions
+from barflow.lake.manifests import Manifest
 from barflow.lake.partitions import Lake
+from barflow.market.vendor_days import VendorDay
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,19 @@ class Plan:
     """What one load takes: run ids of manifests, and the sessions to replace by (symbol, month) partition.
 
     ``whole`` names the symbols whose rows are all replaced, so that rows the lake no longer has are removed too.
+    ``actions`` names the symbols whose corporate actions are read from the lake. ``vendor_days`` are the vendor's
+    daily bars to store.
     """
 
     manifests: tuple[str, ...] = ()
     sessions: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
     whole: frozenset[str] = frozenset()
+    actions: frozenset[str] = frozenset()
+    vendor_days: tuple[VendorDay, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Return whether there is anything to load."""
+        return bool(self.sessions or self.actions or self.vendor_days)
 
     @property
     def touched(self) -> list[tuple[str, date]]:
@@ -32,19 +43,34 @@ class Plan:
 
 
 def plan_new(lake: Lake, consumed: set[str]) -> Plan:
-    """Plan the sessions of the manifests that no load has consumed."""
-    waiting = [run_id for run_id in lake.manifest_ids() if run_id not in consumed]
+    """Plan what the manifests announce that no load has consumed."""
+    waiting = [lake.manifest(run_id) for run_id in lake.manifest_ids() if run_id not in consumed]
     sessions: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for run_id in waiting:
-        for item in lake.manifest(run_id).partitions:
+    for manifest in waiting:
+        for item in manifest.partitions:
             sessions[item.symbol, item.month].update(item.versions)
-    return Plan(tuple(waiting), {key: frozenset(days) for key, days in sessions.items() if days})
+    return Plan(
+        tuple(manifest.run_id for manifest in waiting),
+        {key: frozenset(days) for key, days in sessions.items() if days},
+        actions=frozenset(file.symbol for manifest in waiting for file in manifest.actions),
+        vendor_days=_newest_days(waiting),
+    )
+
+
+def _newest_days(manifests: Iterable[Manifest]) -> tuple[VendorDay, ...]:
+    """Return the vendor's daily bars of manifests in their order; of a session the bar that was requested last."""
+    newest: dict[tuple[str, date], VendorDay] = {}
+    for manifest in manifests:
+        for item in manifest.vendor_days:
+            key = item.symbol, item.session_date
+            newest[key] = max(newest.get(key, item), item, key=lambda day: day.requested_at)
+    return tuple(newest[key] for key in sorted(newest))
 
 
 def plan_full(lake: Lake, consumed: set[str], symbols: Iterable[str] | None) -> Plan:
-    """Plan every session in the lake, of all symbols or of those named.
+    """Plan every session and corporate action in the lake, of all symbols or of those named.
 
-    A plan of all symbols also consumes the waiting manifests.
+    A plan of all symbols also consumes the waiting manifests, with their vendor days.
 
     Raises BadInputError when the lake has no bars of a named symbol.
     """
@@ -59,5 +85,9 @@ def plan_full(lake: Lake, consumed: set[str], symbols: Iterable[str] | None) -> 
             "Check the spelling, or run `barflow process` first."
         )
     return Plan(
-        waiting, {key: frozenset(days) for key, days in sessions.items()}, frozenset(key[0] for key in sessions)
+        waiting,
+        {key: frozenset(days) for key, days in sessions.items()},
+        whole=frozenset(key[0] for key in sessions),
+        actions=frozenset(symbol for symbol in symbols_with_actions(lake) if chosen is None or symbol in chosen),
+        vendor_days=_newest_days(lake.manifest(run_id) for run_id in waiting),
     )

@@ -1,9 +1,10 @@
-"""Process: publish the changed (symbol, month) partitions from MongoDB as Parquet.
+"""Process: publish the changed (symbol, month) partitions, corporate actions and vendor days from MongoDB.
 
 A session has changed if the version of its document differs from the published version. Only documents updated since
 shortly before the last successful run are compared. Spark tasks stage whole files. When every count agrees with
 MongoDB, each file replaces the old one atomically, and the manifest is written last. If a run dies, the next run does
-its work.
+its work. Corporate actions have one file per symbol, and the manifest itself holds the vendor's daily bars: a run of
+those alone starts no Spark.
 """
 
 from __future__ import annotations
@@ -11,21 +12,27 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from pymongo.database import Database
+
 from barflow.errors import BadInputError, BarflowError
-from barflow.lake.manifests import Manifest, Partition
+from barflow.lake.actions import promote_actions, stage_actions
+from barflow.lake.manifests import ActionsFile, Manifest, Partition
 from barflow.lake.partitions import Lake
+from barflow.market.vendor_days import VendorDay
 from barflow.pipeline.partition_tasks import Key, Sessions, Written, stage_partitions
 from barflow.pipeline.program import as_known
 from barflow.progress import Log
 from barflow.secrets import resolve
 from barflow.settings import Settings
-from barflow.staging.connection import connect
+from barflow.staging.actions import Actions, Changed
+from barflow.staging.connection import Document, connect
 from barflow.staging.ledger import FAILED, SUCCEEDED, Lease, Ledger, new_run_id
 from barflow.staging.sessions import Staging
+from barflow.staging.vendor_changes import changed_days
 
 HOP = "process"
 # Documents are stamped just before they are written; no write takes nearly this long.
@@ -33,13 +40,31 @@ OVERLAP = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What a run publishes: the changed sessions by partition, documents of corporate actions, and vendor days."""
+
+    partitions: dict[Key, Sessions] = field(default_factory=dict)
+    actions: list[Changed] = field(default_factory=list)
+    vendor_days: list[VendorDay] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        """Return whether anything changed."""
+        return bool(self.partitions or self.actions or self.vendor_days)
+
+
+@dataclass(frozen=True)
 class ProcessReport:
-    """What a run did: partitions and sessions written, rows of their files, and the manifest's run id if any."""
+    """What a run did: partitions and sessions written, rows of their files, and the manifest's run id if any.
+
+    ``actions`` counts the symbols whose corporate actions were written, ``vendor_days`` the vendor's daily bars.
+    """
 
     run_id: str
     partitions: int
     sessions: int
     rows: int
+    actions: int
+    vendor_days: int
     manifest: str | None
     outcome: str
 
@@ -51,7 +76,7 @@ class ProcessReport:
 def run(
     settings: Settings, log: Log, *, run_id: str | None = None, symbols: Sequence[str] | None = None, full: bool = False
 ) -> ProcessReport:
-    """Publish the changed sessions of all symbols, or only of ``symbols``. With ``full``, publish every session.
+    """Publish what changed of all symbols, or only of ``symbols``. With ``full``, publish everything.
 
     Raises BadInputError for symbols without staged bars, BusyError while another run holds the lake's lease,
     BarflowError where counts differ from MongoDB's. Nothing is published then.
@@ -59,6 +84,7 @@ def run(
     database = connect(resolve(settings.mongodb_uri, "BARFLOW_MONGODB_URI"), settings.mongodb_database)
     lake, ledger, staging = Lake(settings.require("lake_uri")), Ledger(database), Staging(database)
     staging.ensure()
+    Actions(database).ensure()
     ledger.ensure()
     run_id, chosen = run_id or new_run_id(HOP), sorted(symbols) if symbols else None
     lease = Lease(database, f"{HOP} {lake.uri}", run_id, settings.lease_seconds)
@@ -67,7 +93,7 @@ def run(
         try:
             _check_staged(staging, chosen)
             lake.discard_staged()  # left by runs that died; this one holds the lease
-            planned = changed(staging, ledger, lake, chosen, full)
+            planned = changed(database, ledger, lake, chosen, full)
             if planned:
                 written = _publish(settings, staging, lake, lease, planned, log)
             else:
@@ -80,13 +106,15 @@ def run(
         rows: Counter[str] = Counter()
         for item in written:
             rows[item.symbol] += item.rows
-        manifest = run_id if written else None
+        manifest = run_id if planned else None
         ledger.finish(run_id, SUCCEEDED, {symbol: {"rows": n} for symbol, n in rows.items()}, manifest=manifest)
     return ProcessReport(
         run_id,
         partitions=len(written),
         sessions=sum(len(item.sessions) for item in written),
         rows=rows.total(),
+        actions=len(planned.actions),
+        vendor_days=len(planned.vendor_days),
         manifest=manifest,
         outcome="published" if manifest else "nothing changed",
     )
@@ -101,16 +129,43 @@ def _check_staged(staging: Staging, symbols: Sequence[str] | None) -> None:
         )
 
 
-def _publish(
-    settings: Settings, staging: Staging, lake: Lake, lease: Lease, planned: Mapping[Key, Sessions], log: Log
+def _publish(settings: Settings, staging: Staging, lake: Lake, lease: Lease, planned: Plan, log: Log) -> list[Written]:
+    """Stage, verify and move into place what is planned; write the manifest last."""
+    written = _stage_bars(settings, lake, lease, planned.partitions, log) if planned.partitions else []
+    verify(staging, written, planned.partitions)
+    part = f"{lease.holder}/actions"
+    actions = [
+        ActionsFile(item.symbol, item.version, stage_actions(lake, part, item.symbol, item.versions))
+        for item in planned.actions
+    ]
+    for item, file in zip(planned.actions, actions, strict=True):
+        if file.rows != len(item.versions):
+            raise BarflowError(
+                f"{item.symbol}: MongoDB holds {len(item.versions)} versions of its corporate actions and {file.rows} "
+                "were written. Nothing was published; run `barflow process` again."
+            )
+    lease.check()
+    promote(lake, written)
+    promote_actions(lake, part, [item.symbol for item in actions])
+    lake.discard_staged(lease.holder)
+    partitions = published_partitions(written, planned.partitions)
+    lake.publish(Manifest(lease.holder, datetime.now(UTC), partitions, tuple(actions), tuple(planned.vendor_days)))
+    log(f"published {sum(item.rows for item in written)} rows in {len(written)} partitions")
+    if actions or planned.vendor_days:
+        log(f"published corporate actions of {len(actions)} symbols and {len(planned.vendor_days)} vendor days")
+    return written
+
+
+def _stage_bars(
+    settings: Settings, lake: Lake, lease: Lease, planned: Mapping[Key, Sessions], log: Log
 ) -> list[Written]:
-    """Stage, verify and move into place the planned partitions; write the manifest last."""
+    """Stage the files of the planned partitions in Spark tasks."""
     log(f"{len(planned)} partitions changed; starting Spark")
     from barflow.pipeline.spark import spark_session
 
     spark = spark_session("barflow process")
     log(f"writing {len(planned)} partitions")
-    written = stage_partitions(
+    return stage_partitions(
         spark,
         planned,
         mongodb_uri=resolve(settings.mongodb_uri, "BARFLOW_MONGODB_URI"),
@@ -118,37 +173,65 @@ def _publish(
         lake_uri=lake.uri,
         run_id=lease.holder,
     )
-    verify(staging, written, planned)
-    lease.check()
-    promote(lake, lease.holder, written)
-    lake.publish(manifest_of(lease.holder, written, planned))
-    log(f"published {sum(item.rows for item in written)} rows in {len(written)} partitions")
-    return written
 
 
-def changed(staging: Staging, ledger: Ledger, lake: Lake, symbols: list[str] | None, full: bool) -> dict[Key, Sessions]:
-    """Return the partitions to write, each with the sessions that changed, as MongoDB counts them.
+@dataclass
+class _Published:
+    """When the runs since ``moment`` (None: since ever) published a version of something, by its key."""
+
+    moment: datetime | None = None
+    sessions: dict[tuple[str, str], tuple[datetime, int]] = field(default_factory=dict)
+    actions: dict[str, tuple[datetime, int]] = field(default_factory=dict)
+    vendor_days: dict[VendorDay, datetime] = field(default_factory=dict)
+
+
+def _published(ledger: Ledger, lake: Lake) -> _Published:
+    """Return what was published since shortly before the last successful run of all symbols."""
+    last = ledger.last(HOP, outcome=SUCCEEDED, lake=lake.uri, symbols=None)
+    if last is None:
+        return _Published()
+    found = _Published(last["started_at"] - OVERLAP)
+    for run in ledger.finished_since(
+        HOP, last["started_at"] - OVERLAP, outcome=SUCCEEDED, lake=lake.uri, manifest={"$ne": None}
+    ):
+        finished, manifest = run["finished_at"], lake.manifest(run["manifest"])
+        for partition in manifest.partitions:
+            for day, version in partition.versions.items():
+                key = partition.symbol, day
+                found.sessions[key] = max((finished, version), found.sessions.get(key, (finished, version)))
+        for file in manifest.actions:
+            done = (finished, file.version)
+            found.actions[file.symbol] = max(done, found.actions.get(file.symbol, done))
+        for vendor_day in manifest.vendor_days:
+            found.vendor_days[vendor_day] = max(finished, found.vendor_days.get(vendor_day, finished))
+    return found
+
+
+def changed(database: Database[Document], ledger: Ledger, lake: Lake, symbols: list[str] | None, full: bool) -> Plan:
+    """Return what to publish, with the number of bars of each session as MongoDB counts them.
 
     A published version is ignored if its run ended before the document's last update: a document that expired and was
     fetched again restarts at version 1, so equal versions can hold different bars.
     """
-    published: dict[tuple[str, str], tuple[datetime, int]] = {}
-    moment = None
-    last = None if full else ledger.last(HOP, outcome=SUCCEEDED, lake=lake.uri, symbols=None)
-    if last is not None:
-        moment = last["started_at"] - OVERLAP
-        for run in ledger.finished_since(HOP, moment, outcome=SUCCEEDED, lake=lake.uri, manifest={"$ne": None}):
-            for partition in lake.manifest(run["manifest"]).partitions:
-                for day, version in partition.versions.items():
-                    done = (run["finished_at"], version)
-                    published[partition.symbol, day] = max(done, published.get((partition.symbol, day), done))
-    found: dict[Key, Sessions] = defaultdict(dict)
-    for document in staging.counts(symbols, stamped_after=moment):
+    published = _Published() if full else _published(ledger, lake)
+    moment = published.moment
+    partitions: dict[Key, Sessions] = defaultdict(dict)
+    for document in Staging(database).counts(symbols, stamped_after=moment):
         symbol, day = document["symbol"], document["session_date"]
-        until, version = published.get((symbol, day), (document["updated_at"], 0))
+        until, version = published.sessions.get((symbol, day), (document["updated_at"], 0))
         if version != document["version"] or until < document["updated_at"]:
-            found[symbol, day[:7]][day] = (document["version"], document["bars"])
-    return dict(found)
+            partitions[symbol, day[:7]][day] = (document["version"], document["bars"])
+    actions = [
+        item
+        for item in Actions(database).changed(symbols, moment)
+        if (done := published.actions.get(item.symbol)) is None or done[1] != item.version or done[0] < item.updated_at
+    ]
+    vendor_days = [
+        item
+        for item, updated_at in changed_days(database, symbols, moment)
+        if (finished := published.vendor_days.get(item)) is None or finished < updated_at
+    ]
+    return Plan(dict(partitions), actions, vendor_days)
 
 
 def verify(staging: Staging, written: Iterable[Written], planned: Mapping[Key, Sessions]) -> None:
@@ -175,19 +258,18 @@ def verify(staging: Staging, written: Iterable[Written], planned: Mapping[Key, S
             )
 
 
-def promote(lake: Lake, run_id: str, written: Iterable[Written]) -> None:
-    """Move every written file into place, and remove what else the run staged."""
+def promote(lake: Lake, written: Iterable[Written]) -> None:
+    """Move every written file into place."""
     by_part: dict[str, list[Key]] = defaultdict(list)
     for item in written:
         by_part[item.part].append((item.symbol, item.month))
     for part, keys in by_part.items():
         lake.promote(part, keys)
-    lake.discard_staged(run_id)
 
 
-def manifest_of(run_id: str, written: Iterable[Written], planned: Mapping[Key, Sessions]) -> Manifest:
-    """Return the run's manifest: per partition, the sessions that changed and the version that was written."""
-    partitions = tuple(
+def published_partitions(written: Iterable[Written], planned: Mapping[Key, Sessions]) -> tuple[Partition, ...]:
+    """Return for the manifest, per partition, the sessions that changed and the version that was written."""
+    return tuple(
         Partition(
             item.symbol,
             item.month,
@@ -196,4 +278,3 @@ def manifest_of(run_id: str, written: Iterable[Written], planned: Mapping[Key, S
         )
         for item in sorted(written, key=lambda item: (item.symbol, item.month))
     )
-    return Manifest(run_id, datetime.now(UTC), partitions)

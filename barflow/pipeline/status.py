@@ -1,29 +1,34 @@
 """The end-to-end reconciliation: what every hop holds per symbol, and whether the guarantees hold.
 
-Per (symbol, session): staged bars = Parquet rows = the sum of bar_count in the warehouse (guarantee G1). A session
-that was staged after the last process run, or published after the last load, is pending, not broken.
+Per (symbol, session): staged bars = Parquet rows = the sum of bar_count in the warehouse (guarantee G1). Per symbol:
+staged versions of corporate actions = rows of their file = rows in the warehouse. What was staged after the last
+process run, or published after the last load, is pending, not broken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
 from barflow.errors import BarflowError
+from barflow.lake.actions import count_actions as archived_actions
 from barflow.lake.athena import open_archive
 from barflow.lake.partitions import Lake
 from barflow.market.bars import BAR_TABLES
 from barflow.market.counts import SessionCounts, SessionKey
-from barflow.market.sessions import BAR, Session, last_sessions, sessions_between
+from barflow.market.instruments import Instruments
+from barflow.market.sessions import BAR, Session, last_sessions, new_york, sessions_between
+from barflow.market.vendor_days import Comparison, Thresholds
 from barflow.pipeline import process
 from barflow.pipeline.stores import Stores
+from barflow.staging.actions import Actions
 from barflow.staging.ledger import Ledger
 from barflow.staging.quarantine import Quarantine
 from barflow.staging.sessions import Staging
 from barflow.warehouse.connection import connect
-from barflow.warehouse.queries import consumed_manifests, count_bars, last_load
+from barflow.warehouse.queries import consumed_manifests, count_actions, count_bars, last_load, vendor_days
 
 
 @dataclass
@@ -43,8 +48,12 @@ class SymbolStatus:
     gaps: list[str] = field(default_factory=list)
     rejected: int = 0
     pending: int = 0
+    actions: dict[str, int] = field(default_factory=dict)  # versions of corporate actions, by hop
     broken: list[str] = field(default_factory=list)
     age_minutes: float | None = None
+    ended: str | None = None  # why no newer bars are expected under this name
+    vendor_day: dict[str, Any] | None = None  # the newest session that is compared with Twelve Data's daily bar
+    differing: list[str] = field(default_factory=list)  # sessions that differ from it by more than a threshold
 
     def to_json(self) -> dict[str, Any]:
         """Return the status as one JSON object, with times as ISO text."""
@@ -70,13 +79,31 @@ def lake_counts(lake: Lake) -> SessionCounts:
     return counts
 
 
-def pending_sessions(staging: Staging, ledger: Ledger, lake: Lake, consumed: set[str]) -> set[SessionKey]:
-    """Return the sessions of the next run: changed since the last publication, or published and not loaded."""
-    planned = process.changed(staging, ledger, lake, None, full=False)
-    waiting = {(symbol, day) for (symbol, _), days in planned.items() for day in days}
+@dataclass(frozen=True)
+class Waiting:
+    """What changed and is not loaded: sessions, symbols with corporate actions, and the number of vendor days."""
+
+    sessions: frozenset[SessionKey]
+    actions: frozenset[str]
+    vendor_days: int
+
+    def __bool__(self) -> bool:
+        """Return whether the next runs have anything to do."""
+        return bool(self.sessions or self.actions or self.vendor_days)
+
+
+def waiting_for(staging: Staging, ledger: Ledger, lake: Lake, consumed: set[str]) -> Waiting:
+    """Return what changed since the last publication, and what was published since the last load."""
+    planned = process.changed(staging.database, ledger, lake, None, full=False)
+    sessions = {(symbol, day) for (symbol, _), days in planned.partitions.items() for day in days}
+    actions = {item.symbol for item in planned.actions}
+    vendor_days = len(planned.vendor_days)
     for run_id in set(lake.manifest_ids()) - consumed:
-        waiting |= {(item.symbol, day) for item in lake.manifest(run_id).partitions for day in item.versions}
-    return waiting
+        manifest = lake.manifest(run_id)
+        sessions |= {(item.symbol, day) for item in manifest.partitions for day in item.versions}
+        actions |= {item.symbol for item in manifest.actions}
+        vendor_days += len(manifest.vendor_days)
+    return Waiting(frozenset(sessions), frozenset(actions), vendor_days)
 
 
 def compare(
@@ -85,9 +112,10 @@ def compare(
     tables: Mapping[str, SessionCounts],
     *,
     table_rows: Mapping[str, Mapping[str, int]],
-    waiting: set[SessionKey],
+    waiting: Set[SessionKey],
     rejected: Mapping[str, int],
     now: datetime,
+    instruments: Instruments,
 ) -> dict[str, SymbolStatus]:
     """Compare the hops session by session. Pure."""
     found: dict[str, SymbolStatus] = {}
@@ -117,23 +145,53 @@ def compare(
         status.newest_warehouse = five.newest.get(symbol)
         if status.newest_staged:
             status.age_minutes = round((now - status.newest_staged - BAR).total_seconds() / 60, 1)
-        _find_gaps(status, {day: bars for (name, day), bars in staged.bars.items() if name == symbol}, now)
+        status.ended = instruments.ended(symbol, new_york(now).date())
+    held = {(name, date.fromisoformat(day)): bars for (name, day), bars in staged.bars.items()}
+    series: dict[str, dict[date, int]] = {}
+    for (symbol, at), name in instruments.chosen(held).items():
+        series.setdefault(symbol, {})[at] = held[name, at]
+    for symbol, days in series.items():
+        if instruments.present(symbol) == symbol:  # else another share, of which only the name is known
+            _find_gaps(found, symbol, days, now, instruments)
     return found
 
 
-def _find_gaps(status: SymbolStatus, bars: Mapping[str, int], now: datetime) -> None:
-    """Add the bars that the calendar expects between the first staged session and now, and that are missing."""
-    if not bars:
-        return
-    first = date.fromisoformat(min(bars))
-    newest = last_sessions(now, 1)
-    last = max(newest[-1].session_date if newest else first, date.fromisoformat(max(bars)))
+def compare_actions(found: dict[str, SymbolStatus], hops: Mapping[str, Mapping[str, int]], waiting: Set[str]) -> None:
+    """Add the versions of each symbol's corporate actions by hop, and report where the hops differ.
+
+    A symbol without bars is added only if they differ.
+    """
+    for symbol in sorted({symbol for counts in hops.values() for symbol in counts}):
+        versions = {hop: counts.get(symbol, 0) for hop, counts in hops.items()}
+        differ = symbol not in waiting and len(set(versions.values())) > 1
+        status = found.setdefault(symbol, SymbolStatus(symbol)) if differ else found.get(symbol)
+        if status is None:
+            continue
+        status.actions = versions
+        if differ:
+            counted = ", ".join(f"{hop} {count}" for hop, count in versions.items())
+            status.broken.append(f"versions of corporate actions: {counted}")
+
+
+def _find_gaps(
+    found: Mapping[str, SymbolStatus], symbol: str, bars: Mapping[date, int], now: datetime, instruments: Instruments
+) -> None:
+    """Add the bars of a share that the calendar expects between its first staged session and now, and that are missing.
+
+    They are missing under the name of their day, or under the present one if nothing is stored under the former name.
+    """
+    first, newest = min(bars), last_sessions(now, 1)
+    last = max(newest[-1].session_date if newest else first, *bars)
+    names = instruments.names(symbol)
     for traded in sessions_between(first, last):
+        day = traded.session_date
+        named = next((name.symbol for name in names if name.first <= day <= name.last), None)
+        status = found.get(named, found.get(symbol)) if named else None
         due = expected_by(traded, now)
-        missing = due - bars.get(traded.session_date.isoformat(), 0)
-        if missing > 0:
+        missing = due - bars.get(day, 0)
+        if status and missing > 0:
             status.missing_bars += missing
-            status.gaps.append(f"{traded.session_date}: {missing} of {due} bars missing")
+            status.gaps.append(f"{day}: {missing} of {due} bars missing")
 
 
 def expected_by(traded: Session, now: datetime) -> int:
@@ -142,9 +200,11 @@ def expected_by(traded: Session, now: datetime) -> int:
 
 
 def is_fresh(status: SymbolStatus, now: datetime) -> bool:
-    """Return whether the newest bar is at most two ticks older than the newest possible one."""
+    """Return whether the newest bar is at most two ticks older than the newest possible one, or no newer one is due."""
+    if status.ended or status.newest_staged is None:
+        return status.ended is not None
     due = close_due(now)
-    return status.newest_staged is not None and (due is None or status.newest_staged + BAR >= due)
+    return due is None or status.newest_staged + BAR >= due
 
 
 def close_due(now: datetime) -> datetime | None:
@@ -153,21 +213,47 @@ def close_due(now: datetime) -> datetime | None:
     return min(now, newest[-1].closes) - 2 * BAR if newest else None
 
 
+def add_vendor_days(found: Mapping[str, SymbolStatus], compared: Iterable[Comparison], thresholds: Thresholds) -> None:
+    """Add to each symbol its newest comparison with the vendor's day, and the sessions over a threshold. Pure."""
+    for item in compared:
+        status = found.get(item.symbol)
+        if status is None:
+            continue
+        status.vendor_day = {
+            "session_date": item.session_date.isoformat(),
+            "worst": item.worst,
+            "worst_bps": round(item.bps[item.worst], 2),
+            "volume_pct": None if item.volume_pct is None else round(item.volume_pct, 2),
+        }
+        if text := item.differences(thresholds):
+            status.differing.append(text)
+
+
 def collect(stores: Stores) -> dict[str, SymbolStatus]:
     """Read every hop and compare them, by symbol, at the market's clock."""
     lake = open_archive(stores.settings)
+    thresholds = stores.settings.vendor_day_thresholds
     with connect(stores.reader_dsn) as connection:
         tables, rows = count_bars(connection)
         consumed = consumed_manifests(connection)
-    return compare(
+        compared = vendor_days(connection, thresholds)
+        loaded_actions = count_actions(connection)
+    waiting = waiting_for(stores.staging, stores.ledger, lake, consumed)
+    found = compare(
         staged_counts(stores.staging),
         lake_counts(lake),
         tables,
         table_rows=rows,
-        waiting=pending_sessions(stores.staging, stores.ledger, lake, consumed),
+        waiting=waiting.sessions,
         rejected=Quarantine(stores.database).counts(),
         now=stores.clock(),
+        instruments=stores.instruments,
     )
+    add_vendor_days(found, compared, thresholds)
+    staged_actions = Actions(stores.database).counts()
+    hops = {"staged": staged_actions, "parquet": archived_actions(lake), "warehouse": loaded_actions}
+    compare_actions(found, hops, waiting.actions)
+    return found
 
 
 def reconcile(stores: Stores) -> dict[str, SymbolStatus]:
@@ -183,11 +269,11 @@ def reconcile(stores: Stores) -> dict[str, SymbolStatus]:
     return found
 
 
-def pending(stores: Stores) -> set[SessionKey]:
-    """Return the (symbol, session) pairs of the next run: staged since the last one, or not loaded yet."""
+def pending(stores: Stores) -> Waiting:
+    """Return what the next runs do: what was staged since the last one, or is not loaded yet."""
     with connect(stores.reader_dsn) as connection:
         consumed = consumed_manifests(connection)
-    return pending_sessions(stores.staging, stores.ledger, open_archive(stores.settings), consumed)
+    return waiting_for(stores.staging, stores.ledger, open_archive(stores.settings), consumed)
 
 
 def last_runs(stores: Stores) -> dict[str, dict[str, Any] | None]:

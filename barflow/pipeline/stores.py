@@ -13,7 +13,8 @@ from pymongo.database import Database
 from barflow.alerts.channels import open_channels
 from barflow.alerts.rules import load_rules
 from barflow.alerts.tick import Alerts
-from barflow.market.sessions import utc_now
+from barflow.market.instruments import Instruments, load_instruments
+from barflow.market.sessions import new_york, utc_now
 from barflow.secrets import resolve
 from barflow.settings import Settings
 from barflow.staging.connection import Document, connect
@@ -44,7 +45,18 @@ class Stores:
     @cached_property
     def alerts(self) -> Alerts:
         """Return the rules and channels of the settings. Raise BadInputError for invalid ones."""
-        return Alerts(self.database, load_rules(self.settings.alerts_file), open_channels(self.settings), self.clock)
+        rules, channels = load_rules(self.settings.alerts_file), open_channels(self.settings)
+        return Alerts(self.database, rules, channels, self.clock, self.instruments)
+
+    @cached_property
+    def instruments(self) -> Instruments:
+        """Return the renames and listings of the settings. Raise BadInputError for an invalid file."""
+        return load_instruments(self.settings.instruments_file)
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Return the symbols of the settings that are asked for today: the present ones, without delisted ones."""
+        return self.instruments.to_ask(self.settings.symbols, new_york(self.clock()).date())[0]
 
     @property
     def staging(self) -> Staging:

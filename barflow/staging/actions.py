@@ -1,36 +1,30 @@
 """Staged corporate actions in MongoDB: one document per symbol with every version of its splits and dividends.
 
 An action that changes or is withdrawn keeps its earlier version, with ``known_until``. A document changes atomically,
-with an optimistic lock on ``version``.
+with an optimistic lock on ``version``. Its ``updated_at`` is when the actions changed last.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from barflow.errors import BarflowError
-from barflow.market.actions import Action, Dividend, Kind, Source, Split
+from barflow.market.actions import Action, Dividend, Kind, Source, Split, Version
+from barflow.market.sessions import utc_now
 from barflow.staging.connection import Document, mongo_errors
 
 MAX_ATTEMPTS = 100
 # A source never changes an action of a better one: a file is the user's word, a derived ratio is rounded.
 RANK: dict[Source, int] = {"derived": 0, "endpoint": 1, "file": 2}
 DERIVED_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True)
-class Version:
-    """One version of an action. ``known_until`` (UTC) is None while it is the current one."""
-
-    action: Action
-    known_until: datetime | None = None
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -92,6 +86,16 @@ class Known:
         return kind in self.fetched or any(item.kind == kind for item in self.actions)
 
 
+@dataclass(frozen=True)
+class Changed:
+    """The document of one symbol: its version, when its actions changed last (UTC), and all their versions."""
+
+    symbol: str
+    version: int
+    updated_at: datetime
+    versions: tuple[Version, ...]
+
+
 def merged(versions: Iterable[Version], answer: Answer) -> tuple[list[Version], Changes]:
     """Return the versions after an answer, by ex-date and time, and what it changed. Pure."""
     given = {item.ex_date: item for item in answer.actions}
@@ -129,11 +133,38 @@ class Actions:
     def __init__(self, database: Database[Document]) -> None:
         self.collection = database["corporate_actions"]
 
+    def ensure(self) -> None:
+        """Create the index if it is missing, and stamp the documents of earlier releases as changed now."""
+        with mongo_errors("create its collections and indexes"):
+            self.collection.create_index("updated_at")
+            earlier: Document = {"updated_at": {"$exists": False}, "actions": {"$ne": []}}
+            self.collection.update_many(earlier, {"$set": {"updated_at": utc_now()}})
+
+    def changed(self, symbols: Sequence[str] | None, stamped_after: datetime | None) -> Iterator[Changed]:
+        """Yield the documents with actions, of all symbols or some, that changed after a moment (UTC) or ever."""
+        query: Document = {"updated_at": {"$gt": stamped_after or NEVER}}
+        if symbols:
+            query["_id"] = {"$in": list(symbols)}
+        with mongo_errors("read the corporate actions"):
+            for document in self.collection.find(query, sort=[("_id", 1)]):
+                yield Changed(
+                    document["_id"],
+                    document["version"],
+                    document["updated_at"],
+                    tuple(known_of(document).versions),
+                )
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of versions of each symbol that has any."""
+        query: list[Document] = [{"$project": {"versions": {"$size": "$actions"}}}]
+        with mongo_errors("count the corporate actions"):
+            return {item["_id"]: item["versions"] for item in self.collection.aggregate(query) if item["versions"]}
+
     def of(self, symbols: Sequence[str] | None = None) -> dict[str, Known]:
         """Return what is known of each of the symbols, or of every symbol that is stored."""
         query: Document = {} if symbols is None else {"_id": {"$in": list(symbols)}}
         with mongo_errors("read the corporate actions"):
-            found = {document["_id"]: _known(document) for document in self.collection.find(query, sort=[("_id", 1)])}
+            found = {document["_id"]: known_of(document) for document in self.collection.find(query, sort=[("_id", 1)])}
         return found if symbols is None else {symbol: found.get(symbol, Known()) for symbol in symbols}
 
     def splits(self, symbols: Sequence[str]) -> dict[str, list[Split]]:
@@ -142,7 +173,7 @@ class Actions:
         fields: Document = {"actions": {"$filter": {"input": "$actions", "cond": current}}}
         with mongo_errors("read the splits"):
             found = list(self.collection.find({"_id": {"$in": list(symbols)}}, fields))
-        known = {document["_id"]: _known(document).actions for document in found}
+        known = {document["_id"]: known_of(document).actions for document in found}
         return {
             symbol: [item for item in actions if isinstance(item, Split)]
             for symbol, actions in known.items()
@@ -161,6 +192,8 @@ class Actions:
                 new, changes = _after(old, answers)
                 if new == old:
                     return changes
+                if new["actions"] != old.get("actions", []):
+                    new["updated_at"] = utc_now()
                 try:
                     # Without a document of this version, the upsert inserts one and collides with the other run's.
                     self.collection.replace_one(
@@ -177,7 +210,7 @@ class Actions:
 
 def _after(document: Document, answers: Sequence[Answer]) -> tuple[Document, Changes]:
     """Return the document after some answers, and what they changed."""
-    known = _known(document)
+    known = known_of(document)
     versions, fetched, total = known.versions, dict(known.fetched), Changes()
     for answer in answers:
         if answer.kind in fetched and answer.source != "file" and answer.requested_at < fetched[answer.kind][1]:
@@ -207,7 +240,8 @@ def _to_document(version: Version) -> Document:
     }
 
 
-def _known(document: Document) -> Known:
+def known_of(document: Document) -> Known:
+    """Return what a stored document knows of its symbol. Raise KeyError, TypeError or ValueError for another one."""
     symbol = document["_id"]
     versions = []
     for item in document.get("actions", ()):

@@ -250,14 +250,18 @@ class Staging:
         with mongo_errors("delete expired bars"):
             return self.bars.bulk_write(operations, ordered=False).deleted_count
 
-    def store_raw(self, raw: RawResponse, run_id: str) -> None:
-        """Store an answer as it was received: as text, or a large one compressed, in one or more documents."""
+    def store_raw(self, raw: RawResponse, run_id: str, credits: int = 1) -> None:
+        """Store an answer as it was received: as text, or a large one compressed, in one or more documents.
+
+        ``credits`` is what the request costs for each symbol.
+        """
         common: Document = {
             "run_id": run_id,
             "symbols": list(raw.symbols),
             "requested_at": raw.requested_at,
             "http_status": raw.http_status,
             **({"note": raw.note} if raw.note else {}),
+            **({"credits": credits} if credits != 1 else {}),
         }
         if len(raw.body) <= PLAIN_BODY_BYTES:
             documents = [{**common, "body": raw.body.decode("utf-8", "replace")}]
@@ -270,6 +274,14 @@ class Staging:
             ]
         with mongo_errors("store the raw answer"):
             self.database["raw_responses"].insert_many(documents)
+
+    def credits_since(self, moment: datetime) -> int:
+        """Return the API credits of all requests since ``moment`` (UTC), refused ones included."""
+        requests = {"requested_at": {"$gte": moment}, "part": {"$in": [None, 1]}}
+        fields = {"symbols": 1, "credits": 1}
+        with mongo_errors("count the API credits of the day"):
+            found = self.database["raw_responses"].find(requests, fields)
+            return sum(len(item["symbols"]) * item.get("credits", 1) for item in found)
 
     def between(self, symbol: str, first: str, last: str) -> Iterator[Document]:
         """Yield one symbol's documents of the sessions from ``first`` to ``last``, in no particular order.

@@ -10,12 +10,14 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
 from barflow.market.actions import Action, Dividend, Split
 from barflow.market.answers import CURRENCY
+from barflow.market.sessions import sessions_between
+from barflow.market.vendor_days import VendorDay
 from barflow.symbols import same_symbol
 from barflow.twelvedata.calls import Answer
 
@@ -110,8 +112,12 @@ def derived_splits(raw: Answer, adjusted: Answer, known_from: datetime) -> Found
         return found
     found.covers = days[0], days[-1]
     segments = _segments([(day, before[day] / after[day]) for day in days])
-    if abs(segments[-1][2] - 1) > LEAST_STEP:
-        found.problems.append((None, f"the newest raw price is {segments[-1][2]:g} times the adjusted one, not equal"))
+    _, newest, level = segments[-1]
+    if abs(level - 1) > LEAST_STEP and newest == 1:
+        found.problems.append((None, f"the newest raw price is {level:g} times the adjusted one, not equal"))
+    elif abs(level - 1) > LEAST_STEP:
+        # Before the open of an ex-date, the bars up to the session before it are adjusted already.
+        found.actions.append(Split(raw.symbol, _next_session(days[-1]), _usual(level), "derived", known_from))
     for place, (first, count, level) in enumerate(segments[1:], 1):
         ratio = segments[place - 1][2] / level
         following = segments[place + 1][2] if place + 1 < len(segments) else None
@@ -122,7 +128,26 @@ def derived_splits(raw: Answer, adjusted: Answer, known_from: datetime) -> Found
     bad = {day for day, _ in found.problems}
     # The session after a wrong one shows the same change back.
     back = {segments[place + 1][0] for place, segment in enumerate(segments[:-1]) if segment[0] in bad}
-    found.actions = [item for item in found.actions if item.ex_date not in back]
+    found.actions = sorted((item for item in found.actions if item.ex_date not in back), key=lambda item: item.ex_date)
+    return found
+
+
+def _next_session(day: date) -> date:
+    """Return the session after a day. No closure of the exchange was longer than the week of September 2001."""
+    return sessions_between(day + timedelta(days=1), day + timedelta(days=10))[0].session_date
+
+
+def daily_bars(raw: Answer) -> dict[date, VendorDay]:
+    """Return the raw daily bars by day. Rows without usable prices or volume are left out."""
+    found: dict[date, VendorDay] = {}
+    for row in raw.values if not _checked(raw).problems else ():
+        day = _day(row.get("datetime")) if isinstance(row, dict) else None
+        if day is None:
+            continue
+        opened, high, low, close = (_number(row.get(name)) for name in PRICES)
+        volume = str(row.get("volume"))
+        if opened and high and low and close and re.fullmatch(r"[0-9]{1,15}", volume):
+            found[day] = VendorDay(raw.symbol, day, opened, high, low, close, int(volume), raw.requested_at)
     return found
 
 

@@ -43,6 +43,7 @@ class Daily:
     """The request for the newest daily bars of some symbols, raw or adjusted for splits. Every plan includes it."""
 
     adjust: DailyAdjust
+    rows: int = DAILY_ROWS
     path: ClassVar[str] = "/time_series"
     optional: ClassVar[bool] = False
     credits: ClassVar[int] = 1
@@ -50,7 +51,7 @@ class Daily:
     @property
     def params(self) -> dict[str, str | int]:
         """Return the parameters. The dates of the bars are in the exchange's time zone."""
-        return {"interval": "1day", "timezone": "Exchange", "adjust": self.adjust, "outputsize": DAILY_ROWS}
+        return {"interval": "1day", "timezone": "Exchange", "adjust": self.adjust, "outputsize": self.rows}
 
     def values(self, part: Mapping[str, Any]) -> list[Any] | None:
         """Return the daily bars, or None if there is no list of them."""

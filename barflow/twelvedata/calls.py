@@ -195,6 +195,12 @@ class Calls:
             yield from request.done
             request.done.clear()
 
+    def ready_at(self, cost: int) -> datetime:
+        """Return when a request may start (UTC): now if ``cost`` credits are left, else when credits are renewed."""
+        now = self._clock()
+        most = min(cost, self._credits.per_minute)
+        return now if self._credits.left(now) >= most else self._credits.resume_at(now, most)
+
     def _call_with_retries(self, request: _Request) -> NoAnswerError | None:
         """Make one call, up to ``attempts`` times with pauses between them. Return the last failure, or None."""
 

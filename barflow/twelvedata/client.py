@@ -108,12 +108,18 @@ class TwelveDataClient:
         """
         return next(self._calls.answers([symbol], Listing(kind), on_raw))
 
-    def daily(self, symbols: Sequence[str], adjust: DailyAdjust, *, on_raw: OnRaw = None) -> Iterator[Result]:
-        """Yield the newest 5,000 daily bars of each symbol, or its error (1 credit each).
+    def daily(
+        self, symbols: Sequence[str], adjust: DailyAdjust, *, rows: int = DAILY_ROWS, on_raw: OnRaw = None
+    ) -> Iterator[Result]:
+        """Yield the newest daily bars of each symbol, at most ``rows``, or its error (1 credit each).
 
         Prices are raw or adjusted for splits. Raises what ``time_series`` raises.
         """
-        return self._calls.answers(list(symbols), Daily(adjust), on_raw)
+        return self._calls.answers(list(symbols), Daily(adjust, rows), on_raw)
+
+    def ready_at(self, cost: int) -> datetime:
+        """Return when a request may start (UTC): now if ``cost`` credits are left, else when credits are renewed."""
+        return self._calls.ready_at(cost)
 
     @property
     def symbols_of_daily(self) -> int:

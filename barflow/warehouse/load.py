@@ -8,7 +8,7 @@ on the connection that commits: a load that loses this connection cannot commit,
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,17 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from barflow.errors import BarflowError
+from barflow.market.actions import Version
 from barflow.market.bars import BAR_TABLES, MAX_PRICE, MAX_VOLUME, OHLC_TOLERANCE
+from barflow.market.vendor_days import VendorDay
+from barflow.warehouse.adjustments import (
+    affected_symbols,
+    replace_actions,
+    replace_adjustments,
+    store_vendor_days,
+)
 from barflow.warehouse.connection import connect, locked, warehouse_errors
+from barflow.warehouse.former_symbols import Former, keep_former_symbols
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,6 +69,7 @@ class Load:
         self._copied: dict[str, list[int]] = {}
         self._rows: dict[str, int] = {}
         self._held: list[str] = []  # the symbols that the commit leaves out
+        self.unusable: list[tuple[str, date]] = []  # after the commit: dividends that are in no factor
 
     @classmethod
     @contextmanager
@@ -105,6 +115,8 @@ class Load:
         Return the sessions with an impossible value. The commit leaves out the rows of their symbols, whose metrics
         depend on them. Raises BarflowError for the first session whose numbers differ. Nothing is loaded then.
         """
+        if not keys:
+            return []
         with warehouse_errors("check the staged rows"):
             staged = {name: self._staged_sessions(name) for name in BAR_TABLES}
         impossible: set[tuple[str, date]] = set()
@@ -122,24 +134,34 @@ class Load:
         return sorted(impossible)
 
     def commit(
-        self, keys: Keys, whole: Iterable[str], manifests: Sequence[str], started_at: datetime
+        self,
+        keys: Keys,
+        whole: Iterable[str],
+        manifests: Sequence[str],
+        started_at: datetime,
+        *,
+        former: Former,
+        actions: Mapping[str, Sequence[Version]],
+        vendor_days: Sequence[VendorDay],
     ) -> dict[str, int]:
         """Replace the touched rows and write the ledger row, in one transaction. Return the rows by table.
 
         ``keys`` are the (symbol, session_date) pairs whose bars are replaced. Every row of the symbols in ``whole`` is
-        replaced. A metrics row is replaced only if a new one is staged. The rows of a symbol with an impossible value
-        stay as they are.
+        replaced. A metrics row is replaced only if a new one is staged. Every version of the ``actions`` of their
+        symbols is replaced, with the factors that follow. ``former`` are the former symbols that the views join. The
+        rows of a symbol with an impossible value stay as they are.
         """
         keys = [key for key in keys if key[0] not in self._held]
         whole = [symbol for symbol in whole if symbol not in self._held]
         with warehouse_errors("commit the load"), self.connection.transaction():
             run = self.connection.execute
+            keep_former_symbols(self.connection, former)
             run("create temp table touched (symbol text, session_date date) on commit drop")
             with self.connection.cursor().copy("copy touched from stdin") as copy:
                 for key in keys:
                     copy.write_row(key)
             run("analyze touched")
-            for name in TABLES:
+            for name in (name for name in TABLES if name in self._copied):
                 table, staged = sql.Identifier("market", name), sql.Identifier("load", name)
                 run(sql.SQL("delete from {} where symbol = any(%s)").format(table), [whole])
                 if self._held:
@@ -165,12 +187,23 @@ class Load:
                         f"{name}: the tasks wrote {self._rows[name]} rows and {done.rowcount} arrived. "
                         "Nothing was loaded; run `barflow aggregate` again."
                     )
+            self._load_actions({key: found for key, found in actions.items() if key not in self._held}, whole)
+            if vendor_days:
+                self._rows["vendor_bar"] = store_vendor_days(self.connection, self.load_id, vendor_days)
             run(
                 "insert into ops.load_run (load_id, manifests, started_at, finished_at, rows, outcome) "
                 "values (%s, %s, %s, clock_timestamp(), %s, 'loaded')",
                 [self.load_id, list(manifests), started_at, Jsonb(self._rows)],
             )
         return dict(self._rows)
+
+    def _load_actions(self, actions: Mapping[str, Sequence[Version]], whole: Iterable[str]) -> None:
+        """Replace the actions, and the factors that those or the touched sessions change."""
+        if actions:
+            self._rows["corporate_action"] = replace_actions(self.connection, self.load_id, actions)
+        if affected := {*actions, *whole} | affected_symbols(self.connection):
+            rows, self.unusable = replace_adjustments(self.connection, self.load_id, affected)
+            self._rows["adjustment"] = rows
 
     def _columns(self, name: str) -> list[str]:
         found = self.connection.execute(

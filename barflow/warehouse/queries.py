@@ -11,9 +11,24 @@ from psycopg import sql
 from barflow.errors import BadInputError
 from barflow.market.bars import BAR_TABLES
 from barflow.market.counts import SessionCounts
+from barflow.market.vendor_days import PRICES, Comparison, Thresholds
 from barflow.warehouse.connection import connect, reason_of, warehouse_errors
 
 QUERY_SECONDS = 60
+COMPARED = """
+select d.symbol, d.session_date, b.open, b.high, b.low, b.close, b.volume, v.open, v.high, v.low, v.close, v.volume
+from (
+    select *, row_number() over (partition by symbol order by session_date desc) as place
+    from ops.vendor_day
+    where complete and session_date >= %(since)s
+) as d
+inner join ops.vendor_bar as v using (symbol, session_date)
+inner join market.bar_1d as b using (symbol, session_date)
+where d.place = 1
+    or greatest(abs(d.open_bps), abs(d.high_bps), abs(d.low_bps), abs(d.close_bps)) > %(bps)s
+    or abs(d.volume_pct) > %(pct)s
+order by d.symbol, d.session_date
+"""
 
 
 def query_read_only(dsn: str, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -59,6 +74,12 @@ def count_bars(connection: psycopg.Connection[Any]) -> tuple[dict[str, SessionCo
     return counts, rows
 
 
+def count_actions(connection: psycopg.Connection[Any]) -> dict[str, int]:
+    """Return the number of versions of each symbol's corporate actions."""
+    with warehouse_errors("count its corporate actions"):
+        return dict(connection.execute("select symbol, count(*) from market.corporate_action group by 1").fetchall())
+
+
 def consumed_manifests(connection: psycopg.Connection[Any]) -> set[str]:
     """Return the run ids of all manifests that a successful load has consumed."""
     with warehouse_errors("read its load ledger"):
@@ -75,6 +96,22 @@ def loaded_rows(connection: psycopg.Connection[Any], load_id: str) -> dict[str, 
             (f"{load_id}-",),
         )
         return {table: int(rows) for table, rows in found}
+
+
+def vendor_days(
+    connection: psycopg.Connection[Any], thresholds: Thresholds, since: date = date.min
+) -> list[Comparison]:
+    """Return by symbol the newest session that is compared with the vendor's day, and each one over a threshold.
+
+    Only complete sessions are compared. ``since`` limits them to newer ones. Oldest sessions first.
+    """
+    with warehouse_errors("compare its days with the vendor's"):
+        found = connection.execute(COMPARED, {"bps": thresholds[0], "pct": thresholds[1], "since": since}).fetchall()
+    names = (*PRICES, "volume")
+    return [
+        Comparison(symbol, day, dict(zip(names, values[:5], strict=True)), dict(zip(names, values[5:], strict=True)))
+        for symbol, day, *values in found
+    ]
 
 
 def session_dates(connection: psycopg.Connection[Any], limit: int) -> list[date]:

@@ -32,8 +32,8 @@ export const signOut = () => request("/api/session", { method: "DELETE" });
 export const watchlist = () => request("/api/watchlist");
 export const health = () => request("/api/health");
 export const alerts = (symbol, limit) => request(`/api/alerts?${query({ symbol, limit })}`);
-export const bars = (symbol, interval, { before, limit } = {}) =>
-  request(`/api/bars/${encodeURIComponent(symbol)}?${query({ interval, before, limit })}`);
+export const bars = (symbol, interval, adjust, { before, limit } = {}) =>
+  request(`/api/bars/${encodeURIComponent(symbol)}?${query({ interval, adjust, before, limit })}`);
 
 function query(values) {
   return new URLSearchParams(Object.entries(values).filter(([, value]) => value != null));

@@ -11,7 +11,10 @@ const PAGE = 600;
 const NEWEST = 240; // the bars that an event may have changed: about three sessions of 5-minute bars
 const HEALTH_SECONDS = 15;
 const state = {
-  symbol: "", interval: choices.get("interval", "5min"), older: null, loading: false, market: null,
+  symbol: "", interval: choices.get("interval", "5min"), adjust: choices.get("adjust", "splits"),
+  applied: "splits", // what the chart shows: not dividends where the server cannot apply them
+  shares: "", // names the shares in which the candles are; other candles do not join them
+  older: null, loading: false, market: null,
   opens: 0, reads: 0, refreshes: 0, // an answer is dropped once a later request of its kind has started
 };
 const shown = new Set(choices.get("shown", "ma20 ma50 vwap rsi").split(" ").filter(Boolean));
@@ -58,7 +61,7 @@ async function readAll() {
   showBanner("");
   if (!list.rows.length) return showOnly("empty");
   showOnly("page");
-  chart ??= new Chart(byId("chart"), { onOlder, onHover: drawLegend });
+  chart ??= new Chart(byId("chart"), byId("actions"), { onOlder, onHover: drawLegend });
   chart.show(shown);
   watch.replace(list.rows, events);
   alerts.replace(fired.alerts, fired.unreadable);
@@ -70,22 +73,48 @@ async function readAll() {
   await readHealth();
 }
 
-/** Show another symbol or interval. */
-async function open(symbol) {
+/** Show another symbol, interval or adjustment; `keepRange` shows the same time as before. */
+async function open(symbol, { keepRange = false } = {}) {
   state.symbol = symbol;
   choices.set("symbol", symbol);
   const turn = ++state.opens;
   byId("symbol").textContent = symbol;
   drawQuote();
   const [page, fired] = await Promise.all([
-    guarded(() => api.bars(symbol, state.interval, { limit: PAGE })),
+    guarded(() => firstBars(symbol)),
     guarded(() => api.alerts(symbol, 200)),
   ]);
   if (!page || !fired || turn !== state.opens) return;
-  state.older = page.older;
-  chart.open(symbol, page.interval, rowsOf(page), [...fired.alerts, ...alerts.alerts]);
-  byId("chart-panel").dataset.shown = `${symbol} ${page.interval}`;
+  Object.assign(state, { older: page.older, applied: page.adjust, shares: sharesOf(page) });
+  chart.open(page, [...fired.alerts, ...alerts.alerts], keepRange);
+  Object.assign(byId("chart-panel").dataset, { shown: `${symbol} ${page.interval}`, adjust: page.adjust });
+  drawBasis(page);
   drawLegend(null);
+}
+
+/** Read the first candles of a chart. Where the server cannot apply dividends, the answer names the reason. */
+async function firstBars(symbol) {
+  const { interval, adjust } = state;
+  try {
+    return await api.bars(symbol, interval, adjust, { limit: PAGE });
+  } catch (error) {
+    if (adjust !== "all" || error.status !== 400) throw error;
+    return { ...(await api.bars(symbol, interval, "splits", { limit: PAGE })), reason: error.message };
+  }
+}
+
+const sharesOf = (page) =>
+  [page.adjust, page.basis, page.actions_known_from, page.splits_fetched, page.dividends_fetched].join(" ");
+
+/** Say below the chart what its prices are. */
+function drawBasis({ symbol, adjust, reason }) {
+  const never = `not adjusted: the splits of ${symbol} were never fetched. Run barflow actions refresh.`;
+  const texts = {
+    none: state.adjust === "none" ? "as stored, not adjusted." : never,
+    splits: `adjusted for splits${reason ? " only" : ""}; raw prices are stored.`,
+    all: "adjusted for splits and dividends; raw prices are stored.",
+  };
+  byId("basis").textContent = `Prices in US dollars, ${texts[adjust]}${reason ? ` ${reason}` : ""}`;
 }
 
 /** Read the newest candles of the chart. Open it again if it shows something else, or if they leave a gap. */
@@ -93,8 +122,9 @@ async function refresh() {
   if (!chart.shows(state.symbol, state.interval)) return open(state.symbol);
   const { opens } = state;
   const turn = ++state.refreshes;
-  const page = await guarded(() => api.bars(state.symbol, state.interval, { limit: NEWEST }));
+  const page = await guarded(() => api.bars(state.symbol, state.interval, state.applied, { limit: NEWEST }));
   if (!page || opens !== state.opens || turn !== state.refreshes) return;
+  if (sharesOf(page) !== state.shares) return open(state.symbol, { keepRange: true });
   const rows = rowsOf(page);
   if (rows[0]?.time > chart.newest()?.time) return open(state.symbol);
   if (chart.merge(rows)) drawLegend(null);
@@ -103,13 +133,14 @@ async function refresh() {
 async function onOlder() {
   if (state.loading || !state.older) return;
   state.loading = true;
-  const { opens } = state;
-  const page = await guarded(() => api.bars(state.symbol, state.interval, { before: state.older, limit: PAGE }));
-  if (page && opens === state.opens) {
-    state.older = page.older;
-    chart.merge(rowsOf(page));
-  }
+  const { opens, older: before } = state;
+  const page = await guarded(() => api.bars(state.symbol, state.interval, state.applied, { before, limit: PAGE }));
   state.loading = false;
+  if (!page || opens !== state.opens) return;
+  if (sharesOf(page) !== state.shares) return open(state.symbol, { keepRange: true });
+  state.older = page.older;
+  chart.actions = page.actions; // older candles have more of them
+  chart.merge(rowsOf(page));
 }
 
 async function onBars({ market, rows }) {
@@ -188,6 +219,11 @@ function setUpSwitches() {
     choices.set("interval", value);
     if (state.symbol) open(state.symbol);
   })(state.interval);
+  radioGroup("adjust", (value) => {
+    state.adjust = value;
+    choices.set("adjust", value);
+    if (state.symbol) open(state.symbol, { keepRange: true });
+  })(state.adjust);
   const zone = radioGroup("zone", (value) => {
     format.setZone(value);
     choices.set("zone", value);

@@ -1,21 +1,31 @@
 // The chart of a symbol: candles and volume, moving averages and VWAP over them, RSI below them, alerts as markers.
+// Splits and dividends are buttons over the chart, so that the keyboard and screen readers reach them.
 
 import {
   CandlestickSeries, ColorType, CrosshairMode, HistogramSeries, LineSeries, LineStyle, TickMarkType,
   createChart, createSeriesMarkers,
 } from "/static/vendor/lightweight-charts.mjs";
+import { capitalized, element, rovingFocus } from "./dom.js";
 import * as format from "./format.js";
 import { movingAverage, relativeStrength, sessionVwap } from "./indicators.js";
 
 const VISIBLE_AT_FIRST = { "5min": 156, "30min": 130, "1h": 140, "1d": 120 };
 const LINES = ["ma20", "ma50", "vwap"];
+const SOURCES = { endpoint: "listed by Twelve Data", derived: "derived from daily bars", file: "imported from a file" };
+const MARK_HEIGHT = 22;
+const HALF_TIP = 145; // of the widest tooltip, in pixels
 const newYorkDay = new Intl.DateTimeFormat("en-CA", { timeZone: "America/New_York" });
 
 export class Chart {
-  /** `onOlder` is called near the oldest candle, `onHover` with the bar under the pointer or null. */
-  constructor(element, { onOlder, onHover }) {
+  /** `marks` holds the splits and dividends. `onOlder` is called near the oldest candle, `onHover` with the bar under
+   *  the pointer or null. */
+  constructor(element, marks, { onOlder, onHover }) {
     this.element = element;
+    this.marks = marks;
+    this.actions = [];
+    this.marked = []; // the actions that have a button, with it
     this.bars = [];
+    rovingFocus(marks);
     this.alerts = new Map();
     this.interval = "5min";
     this.chart = createChart(element, {
@@ -43,8 +53,10 @@ export class Chart {
     this.quiet = quiet;
     this.values = {};
     this.chart.timeScale().subscribeVisibleLogicalRangeChange((range) => {
+      this.placeActions();
       if (range && range.from < 10 && this.bars.length) onOlder();
     });
+    this.chart.timeScale().subscribeSizeChange(() => this.placeActions());
     this.chart.subscribeCrosshairMove(({ time }) => onHover(time == null ? null : this.at(time)));
     this.updateColours();
   }
@@ -74,17 +86,24 @@ export class Chart {
     }
   }
 
-  /** Show another symbol or interval, with its alerts. */
-  open(symbol, interval, bars, alerts) {
+  /** Show the API's answer with candles, and the alerts of its symbol. `keepRange` shows the same time as before. */
+  open(page, alerts, keepRange) {
+    const { symbol, interval } = page;
+    const bars = rowsOf(page);
+    const range = keepRange && this.shows(symbol, interval) ? this.chart.timeScale().getVisibleLogicalRange() : null;
+    const shift = bars.length - this.bars.length; // the newest candles stay in their place
     this.symbol = symbol;
     this.interval = interval;
     this.bars = bars;
+    this.actions = page.actions;
     this.alerts.clear();
     this.addAlerts(alerts);
     this.chart.applyOptions({ timeScale: { timeVisible: interval !== "1d" } });
     this.draw();
     const last = bars.length + 4;
-    this.chart.timeScale().setVisibleLogicalRange({ from: last - this.fitting(), to: last });
+    const newest = { from: last - this.fitting(), to: last };
+    this.chart.timeScale().setVisibleLogicalRange(range ? { from: range.from + shift, to: range.to + shift } : newest);
+    this.placeActions();
   }
 
   /** The number of candles that the width has room for. */
@@ -141,6 +160,44 @@ export class Chart {
     this.rsi?.setData(points(this.values.rsi));
     this.drawLastPrice();
     this.drawMarkers();
+    this.drawActions(days);
+  }
+
+  /** Make a button for each split and dividend that has a candle before it and one from its ex-date on. */
+  drawActions(days) {
+    const counts = new Map();
+    const found = this.actions.flatMap(({ kind, ex_date: exDate, label, source }) => {
+      const place = days.findIndex((day) => day >= exDate);
+      if (place < 1) return [];
+      const { time } = this.bars[place];
+      const level = counts.get(time) ?? 0; // actions of one day are above each other
+      counts.set(time, level + 1);
+      return [{ kind, time, level, text: `${capitalized(label)}, ex-date ${format.sessionDate(exDate)}, ${SOURCES[source]}` }];
+    });
+    const old = this.marked.map(({ button, ...action }) => action);
+    if (JSON.stringify(found) === JSON.stringify(old)) return; // a focused button stays
+    this.marked = found.map((action) => ({ ...action, button: markOf(action) }));
+    this.marks.replaceChildren(...this.marked.map(({ button }) => button));
+    this.placeActions();
+  }
+
+  /** Move the buttons to their candles, and hide those of candles that are not in view. */
+  placeActions() {
+    if (!this.marked.length) return;
+    const bottom = this.chart.panes()[0].getHeight();
+    const width = this.chart.timeScale().width();
+    for (const { button, time, level } of this.marked) {
+      const x = this.chart.timeScale().timeToCoordinate(time);
+      button.hidden = x == null || x < 0 || x > width;
+      button.style.left = `${x}px`;
+      const top = `${bottom - (level + 1) * MARK_HEIGHT}px`;
+      button.style.top = top;
+      button.style.setProperty("--above", top); // the length of a split's line
+      const shift = Math.max(0, HALF_TIP - x) - Math.max(0, x + HALF_TIP - this.element.clientWidth);
+      button.style.setProperty("--shift", `${shift}px`); // keeps its tooltip in the chart
+    }
+    const first = this.marked.find(({ button }) => !button.hidden);
+    for (const { button } of this.marked) button.tabIndex = button === first?.button ? 0 : -1;
   }
 
   /** Draw the newest close. The series' own price line would take the colour of a hollow candle, the background's. */
@@ -234,6 +291,13 @@ export class Chart {
     this.bounds?.forEach((line) => line.applyOptions({ color: ink }));
     if (this.bars.length) this.draw();
   }
+}
+
+function markOf({ kind, text }) {
+  const button = element("button", `action ${kind}`, kind === "split" ? "S" : "D", element("span", "tip", text));
+  button.type = "button";
+  button.setAttribute("aria-label", text);
+  return button;
 }
 
 /** A label of the time axis: the year, month or day where it changes, else the time. */

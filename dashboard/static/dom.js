@@ -72,6 +72,21 @@ export function radioGroup(id, onChoice) {
   return (value) => check(buttons.find((button) => button.dataset.value === value) ?? buttons[0]);
 }
 
+/** Make the shown buttons of an element one stop of the Tab key; the arrow keys move between them. */
+export function rovingFocus(group) {
+  const shown = () => [...group.querySelectorAll("button:not([hidden])")];
+  group.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") return document.activeElement.blur();
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const buttons = shown();
+    if (!step || !buttons.length) return;
+    event.preventDefault();
+    buttons[(buttons.indexOf(document.activeElement) + step + buttons.length) % buttons.length].focus();
+  });
+}
+
+export const capitalized = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
 /** The reader's choices, stored in the browser where it allows that. */
 export const choices = {
   get(name, otherwise) {

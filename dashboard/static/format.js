@@ -50,8 +50,11 @@ export const longTime = (value) => localized(moment(value), { weekday: "short", 
 export const monthOf = (value) => localized(moment(value), { month: "short", year: "numeric" });
 export const yearOf = (value) => localized(moment(value), { year: "numeric" });
 /** A session's date, which has no time zone: 2025-07-30 as 30 Jul. */
-export const sessionDay = (text) =>
-  new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", ...DAY }).format(new Date(`${text}T00:00:00Z`));
+export const sessionDay = (text) => ofDate(text, DAY);
+/** 2025-07-30 as 30 Jul 2025. */
+export const sessionDate = (text) => ofDate(text, { ...DAY, year: "numeric" });
+const ofDate = (text, options) =>
+  new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", ...options }).format(new Date(`${text}T00:00:00Z`));
 
 export function age(minutes) {
   if (minutes == null) return NONE;

@@ -120,7 +120,7 @@ function facts(health) {
     }
     list.append(item);
   };
-  const { gaps, gaps_total: missing, rejected, stale, unreadable } = health;
+  const { gaps, gaps_total: missing, rejected, stale, differing, unreadable } = health;
   const rejectedBars = rejected.reduce((sum, { count }) => sum + count, 0);
   const listed = gaps.reduce((sum, gap) => sum + gap.missing, 0);
   const sessions = `${missing > listed ? "over " : ""}${format.amount(gaps.length, "session")}`;
@@ -132,6 +132,8 @@ function facts(health) {
   else line("ok", "No rejected bar in quarantine");
   if (stale.length) line("warn", `${format.amount(stale.length, "stale symbol")}`, stale);
   else line("ok", "No stale symbol");
+  if (differing.length) line("warn", `${format.amount(differing.length, "session")} differ from Twelve Data's own day`, differing);
+  else line("ok", "No session differs from Twelve Data's own day");
   const skipped = unreadable.reduce((sum, { count }) => sum + count, 0);
   if (skipped) line("warn", `${format.amount(skipped, "document")} that this version cannot read`, unreadable.map(({ collection, count }) => `${collection}: ${count}`));
   return list;

@@ -15,10 +15,11 @@ from emulators.twelvedata import errors
 from emulators.twelvedata.actions import dividends_body, splits_body, splits_shown
 from emulators.twelvedata.bar_source import BarSource
 from emulators.twelvedata.credits import Credits
-from emulators.twelvedata.daily import DailyBars
+from emulators.twelvedata.daily import NEW_YORK, DailyBars
 from emulators.twelvedata.errors import Refusal
 from emulators.twelvedata.faults import apply_fault
 from emulators.twelvedata.query import DAILY, INTERVAL, Query, check_interval, parse, zone_of
+from emulators.twelvedata.script import MarketScript
 from emulators.twelvedata.switches import META_FAULTS, VALUE_KINDS, Fault, Switches
 from emulators.twelvedata.values import Values
 
@@ -47,9 +48,16 @@ class Answers:
     """The answers of the endpoints."""
 
     def __init__(
-        self, source: BarSource, clock: Callable[[], datetime], credits: Credits, switches: Switches, api_key: str
+        self,
+        source: BarSource,
+        clock: Callable[[], datetime],
+        credits: Credits,
+        switches: Switches,
+        api_key: str,
+        script: MarketScript,
     ):
         self.source = source
+        self.script = script
         self.clock = clock
         self.credits = credits
         self.switches = switches
@@ -106,7 +114,7 @@ class Answers:
         if params.get("range", "last") != "full":
             raise errors.bad_parameter("range", params.get("range", ""), "This emulator serves full")
         self._use_credits(call, LISTING_CREDITS)
-        symbol, now = self._served(params.get("symbol", "")), self.clock()
+        symbol, now = self.script.present(self._served(params.get("symbol", ""))), self.clock()
         splits = splits_shown(self.switches.splits.get(symbol, ()), now)
         body: dict[str, object] = {"meta": {name: value for name, value in _meta(symbol).items() if name != "interval"}}
         if call.path == "/splits":
@@ -149,9 +157,12 @@ class Answers:
             return orjson.dumps(refusal.body)
 
     def _name(self, requested: str) -> str | None:
-        """Return the source's name of a requested symbol (`aapl`, `AAPL:NASDAQ`), or None if it is unknown."""
+        """Return the source's name of a requested symbol (`aapl`, `AAPL:NASDAQ`), or None if it is unknown today."""
         candidates = (requested.upper().partition(":")[0], requested.upper())
-        return next((name for name in candidates if self.source.knows(name)), None)
+        today = self.clock().astimezone(NEW_YORK).date()
+        return next(
+            (name for name in candidates if self.source.knows(name) and self.script.has_bars(name, today)), None
+        )
 
     def _served(self, requested: str) -> str:
         """Return the source's name of a requested symbol. Raise Refusal for one that the plan or the source lacks."""
@@ -199,7 +210,8 @@ class Answers:
 
     def _daily_series(self, symbol: str, query: Query, now: datetime) -> bytes:
         """Return the body of one symbol's daily bars. Raise Refusal if there are none."""
-        splits = splits_shown(self.switches.splits.get(symbol, ()), now) if query.split_adjusted else None
+        scripted = self.switches.splits.get(self.script.present(symbol), ())
+        splits = splits_shown(scripted, now) if query.split_adjusted else None
         limit = min(query.limit, self.switches.daily_rows)
         bars = self._daily.select(symbol, limit, now, self.switches.listed.get(symbol), splits)
         if not bars:

@@ -34,6 +34,7 @@ from emulators.twelvedata.bar_source import BarSource
 from emulators.twelvedata.credits import Credits
 from emulators.twelvedata.errors import Refusal
 from emulators.twelvedata.query import symbols_of
+from emulators.twelvedata.script import NO_SCRIPT, MarketScript
 from emulators.twelvedata.switches import Fault, Switches
 from local.synthetic import SyntheticBars
 
@@ -62,6 +63,8 @@ class TwelveDataEmulator:
     ):
         """Serve the bars of a source; ``clock`` returns the time in UTC.
 
+        The actions of the source's script are shown where ``switches`` name no others for the symbol.
+
         Without a clock, the data is as of ``source.as_of`` if the source has one, and credits follow the real clock. So
         a recorded market stands still, and a minute's credits are restored after the minute.
         """
@@ -69,11 +72,14 @@ class TwelveDataEmulator:
         self.source = source
         self.clock = clock or ((lambda: as_of) if as_of is not None else utc_now)
         self.switches = switches if switches is not None else Switches()
+        script: MarketScript = getattr(source, "script", NO_SCRIPT)  # a recording has none
+        self.switches.splits = {**script.splits, **self.switches.splits}
+        self.switches.dividends = {**script.dividends, **self.switches.dividends}
         self.requests: list[Call] = []
         self.url = ""
         self._port = port
         credits = Credits(clock or utc_now, credits_per_minute, credits_per_day)
-        self._answers = Answers(source, self.clock, credits, self.switches, api_key)
+        self._answers = Answers(source, self.clock, credits, self.switches, api_key, script)
         self._closing: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 

@@ -6,6 +6,7 @@ waits in the queue for the next request that it matches, changes as many answers
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from threading import Lock
@@ -104,8 +105,8 @@ class Switches:
     listed: dict[str, datetime] = field(default_factory=dict)  # symbol -> a time (UTC) before which it has no bar
     endpoint_in_plan: bool = True  # False: every time series is refused with 403
     first_bars_in_plan: bool = True  # False: every question for the earliest timestamp is refused with 403
-    splits: dict[str, list[ScriptedSplit]] = field(default_factory=dict)  # by symbol
-    dividends: dict[str, list[ScriptedDividend]] = field(default_factory=dict)  # by symbol
+    splits: Mapping[str, Sequence[ScriptedSplit]] = field(default_factory=dict)  # by symbol
+    dividends: Mapping[str, Sequence[ScriptedDividend]] = field(default_factory=dict)  # by symbol
     actions_refused: Literal[403, 404] | None = None  # how a plan without /splits and /dividends refuses them
     daily_rows: int = 500  # the most daily bars; the vendor's 5,000 take the synthetic market seconds a symbol
     other_direction: bool = False  # a split's ratio and factors are those of the other direction

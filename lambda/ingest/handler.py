@@ -1,4 +1,4 @@
-"""Ingest function: run a tick if one is due, and log its metrics. barflow does everything else.
+"""Ingest function: run a tick if one is due and log its metrics, or ask for what is due about corporate actions.
 
 Errors are raised: Lambda retries twice and then sends the event to the dead-letter queue. A refusal of the vendor
 (wrong key, wrong plan, no credits left today) is not raised, because a retry within minutes would be refused again and
@@ -9,21 +9,27 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
 from barflow.errors import VendorRefusedError
 from barflow.market.sessions import bars_due
 from barflow.operations import cloudwatch as metrics
+from barflow.operations.daily_actions import run_due
 from barflow.operations.ticks import run_tick
 from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
 from barflow.text import redacted, visible
 
+# Shorter than the function's timeout by the longest wait for credits. The next invocation resumes.
+ACTIONS_TIME = timedelta(minutes=2)
+
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     """Run a tick if the market is open, or with ``{"force": true}`` in any case. Return its outcome and counts.
+
+    ``{"actions": true}`` runs no tick: it asks for the corporate actions and daily bars that are due.
 
     ``outcome`` is closed (the market is closed, nothing was requested), succeeded, partial (the vendor refused some
     symbols), failed (it refused every symbol) or refused (it refused the request itself). Raises BarflowError.
@@ -31,6 +37,8 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     try:
         stores = _stores()
         now = stores.clock()
+        if event.get("actions"):
+            return _actions(stores)
         if not event.get("force") and not bars_due(now):
             return {"outcome": "closed"}
         return _tick(stores, now)
@@ -54,6 +62,15 @@ def _tick(stores: Stores, now: datetime) -> dict[str, Any]:
         return {"outcome": "refused", "error": str(error)}
     errors = {symbol: item.message for symbol, item in report.errors.items()}
     return {"outcome": report.outcome, "run_id": report.run_id, **asdict(report.total), "errors": errors}
+
+
+def _actions(stores: Stores) -> dict[str, Any]:
+    """Ask for what is due about corporate actions. Return what was done."""
+    try:
+        return run_due(stores, _log, ACTIONS_TIME).to_json()
+    except VendorRefusedError as error:
+        _log(f"error: {error}")
+        return {"outcome": "refused", "error": str(error)}
 
 
 def _log(text: str) -> None:

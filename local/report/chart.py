@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
+from barflow.market.actions import Factors, Split
 from barflow.market.sessions import Session, sessions_between
 
 HOUR = timedelta(hours=1)
@@ -22,6 +23,7 @@ PRICE_HEIGHT, VOLUME_HEIGHT = 1000, 200  # units of the two view boxes
 PRICE_SHARE, VOLUME_SHARE = 76, 18  # percent of the chart; the rest is space between them
 LEAST_SLOTS = 40  # keeps the candles of a short history narrow
 MANY_SESSIONS = 25  # above this, there is no room for a line and a label per day
+LEFT_FROM = 70  # from here on, in percent of the width, a marker has its label on its left
 PHONE_LABEL, WIDE_LABEL, DAY_LABEL = 14.0, 5.0, 2.4  # width of a label, in percent of the chart
 
 Where = Literal["everywhere", "wide"]
@@ -48,6 +50,16 @@ class Candle:
         return "up" if self.close >= self.open else "down"
 
 
+def adjusted(candles: Iterable[Candle], factors: Factors) -> list[Candle]:
+    """Return the bars of one symbol with adjusted prices and volumes, in whole shares."""
+    found = []
+    for bar in candles:
+        factor = factors.at(bar.session_date)
+        prices = {name: getattr(bar, name) * factor.price for name in ("open", "high", "low", "close")}
+        found.append(replace(bar, **prices, volume=round(bar.volume * factor.volume)))
+    return found
+
+
 class Tick(NamedTuple):
     """A price on the axis. ``y`` is in percent of the chart's height."""
 
@@ -61,6 +73,14 @@ class DateLabel(NamedTuple):
     x: float
     label: str
     where: Where
+
+
+class Marker(NamedTuple):
+    """A split. ``x`` is the open of its ex-date, in percent of the chart's width; ``side`` has room for the label."""
+
+    x: float
+    label: str
+    side: Literal["left", "right"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +97,7 @@ class Chart:
     last: Tick
     separators: list[float]
     labels: list[DateLabel]
+    splits: list[Marker]
     most_volume: int
     description: str
     spark: str
@@ -101,8 +122,8 @@ class Scale(NamedTuple):
         return (self.high - price) / (self.high - self.low) * height
 
 
-def draw(candles: Sequence[Candle]) -> Chart:
-    """Return the chart of one symbol's hourly bars: at least one, oldest first."""
+def draw(candles: Sequence[Candle], splits: Sequence[Split] = ()) -> Chart:
+    """Return the chart of one symbol's hourly bars, at least one, oldest first, with a marker for each split."""
     sessions = sessions_between(candles[0].session_date, candles[-1].session_date)
     slots, starts, count = _slots(candles, sessions)
     scale = Scale.of(candles)
@@ -125,8 +146,9 @@ def draw(candles: Sequence[Candle]) -> Chart:
         last=tick(candles[-1].close, decimals),
         separators=[x for x, _ in (starts if len(starts) <= MANY_SESSIONS else _weeks(starts))[1:]],
         labels=_date_labels(starts),
+        splits=_markers(starts, splits),
         most_volume=max(candle.volume for candle in candles),
-        description=_description(candles, decimals),
+        description=_description(candles, decimals, splits),
         spark=_spark(candles),
         bars=_read_out(slots, candles, decimals),
     )
@@ -203,14 +225,26 @@ def _date_labels(starts: Sequence[tuple[float, date]]) -> list[DateLabel]:
     return [placed[x] for x in sorted(placed)]
 
 
-def _description(candles: Sequence[Candle], decimals: int) -> str:
-    """Return the chart in one sentence, for screen readers."""
+def _markers(starts: Sequence[tuple[float, date]], splits: Iterable[Split]) -> list[Marker]:
+    """Return the markers of the splits between the first and the last session."""
+    found = []
+    for split in splits:
+        x = next((x for x, day in starts[1:] if day >= split.ex_date), None)
+        if x is not None and starts[0][1] < split.ex_date:
+            found.append(Marker(x, split.label, "left" if x > LEFT_FROM else "right"))
+    return found
+
+
+def _description(candles: Sequence[Candle], decimals: int, splits: Iterable[Split]) -> str:
+    """Return the chart in sentences, for screen readers."""
     first, last = candles[0], candles[-1]
     lowest, highest = min(candle.low for candle in candles), max(candle.high for candle in candles)
     return (
         f"{len(candles)} hourly bars from {first.session_date} to {last.session_date}: opened at "
         f"{first.open:,.{decimals}f} dollars, went as low as {lowest:,.{decimals}f} and as high as "
         f"{highest:,.{decimals}f}, and closed at {last.close:,.{decimals}f}."
+    ) + "".join(
+        f" {item.label} on {item.ex_date}." for item in splits if first.session_date < item.ex_date <= last.session_date
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import groupby
@@ -20,10 +20,12 @@ import psycopg
 from psycopg.rows import class_row, dict_row
 
 from barflow.errors import BarflowError
+from barflow.market.actions import Split, factors
 from barflow.market.sessions import BAR, new_york, previous_session, session
 from barflow.pipeline.status import SymbolStatus
+from barflow.staging.actions import Known
 from barflow.warehouse.connection import connect, warehouse_errors
-from local.report.chart import PRICE_HEIGHT, PRICE_SHARE, VOLUME_HEIGHT, VOLUME_SHARE, Candle, Chart, draw
+from local.report.chart import PRICE_HEIGHT, PRICE_SHARE, VOLUME_HEIGHT, VOLUME_SHARE, Candle, Chart, adjusted, draw
 from local.report.words import FILTERS, METRICS, Source, describe_source
 
 HERE = Path(__file__).parent
@@ -36,6 +38,7 @@ MOST_BARS = 22_000
 class SymbolReport:
     """One symbol: its chart, its newest row of daily_metrics, and its bars at every hop.
 
+    ``adjusted`` says whether the chart is adjusted for splits: their fetch has been answered.
     ``tick`` holds the counts of this run and is empty for a symbol that the run did not ask for.
     """
 
@@ -45,6 +48,7 @@ class SymbolReport:
     chart: Chart | None
     metrics: Mapping[str, Any] | None
     in_session: bool
+    adjusted: bool = False
 
     @property
     def state(self) -> str:
@@ -79,7 +83,12 @@ class Report:
 
 
 def read_report_data(
-    dsn: str, outcome: Mapping[str, Any], status: Mapping[str, SymbolStatus], now: datetime, source: Mapping[str, Any]
+    dsn: str,
+    outcome: Mapping[str, Any],
+    status: Mapping[str, SymbolStatus],
+    now: datetime,
+    source: Mapping[str, Any],
+    known: Mapping[str, Known],
 ) -> Report:
     """Read the charts and metrics of every symbol in ``status`` and in ``outcome``.
 
@@ -89,11 +98,13 @@ def read_report_data(
         status: The reconciliation of each symbol.
         now: The market's clock (UTC).
         source: The source of the state's bars.
+        known: The corporate actions by symbol. Charts are adjusted for their splits.
 
     Raises:
         UnavailableError: The warehouse does not answer.
         BarflowError: The warehouse has no tables.
     """
+    today = new_york(now).date()
     symbols = list(dict.fromkeys([*outcome["symbols"], *sorted(status)]))
     wanted = max(LEAST_SESSIONS, min(MOST_SESSIONS, MOST_BARS // (7 * max(1, len(symbols)))))
     with connect(dsn) as connection, warehouse_errors("be read for the report"):
@@ -110,14 +121,21 @@ def read_report_data(
                 symbol,
                 status.get(symbol, SymbolStatus(symbol)),
                 outcome["symbols"].get(symbol, {}),
-                draw(candles[symbol]) if symbol in candles else None,
+                _chart(candles[symbol], known.get(symbol, Known()), today) if symbol in candles else None,
                 metrics.get(symbol),
                 symbol in metrics and _in_session(metrics[symbol]["session_date"], now),
+                symbol in known and known[symbol].has("split"),
             )
             for symbol in symbols
         ),
         sessions_shown=wanted,
     )
+
+
+def _chart(candles: Sequence[Candle], known: Known, today: date) -> Chart:
+    """Return the chart of raw bars, in the shares of ``today``."""
+    splits = [item for item in known.actions if isinstance(item, Split) and item.ratio != 1]
+    return draw(adjusted(candles, factors(splits, "splits", today, lambda _: None)), splits)
 
 
 def _hourly_bars(connection: psycopg.Connection[Any], sessions: int) -> dict[str, list[Candle]]:

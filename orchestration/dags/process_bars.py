@@ -56,8 +56,9 @@ def find_changes() -> dict[str, Any]:
     stores = open_stores()
     changed = pending(stores)
     if not changed and not get_current_context()["params"]["force"]:
-        raise AirflowSkipException("no session was staged since the last run")
-    log.info("%d sessions of %d symbols changed", len(changed), len({symbol for symbol, _ in changed}))
+        raise AirflowSkipException("nothing was staged since the last run")
+    sessions = changed.sessions
+    log.info("%d sessions of %d symbols changed", len(sessions), len({symbol for symbol, _ in sessions}))
     found = {"process_run": new_run_id("process")}
     if LOCAL:
         return found

@@ -208,7 +208,7 @@ def fernet_key(secret: str) -> str:
 def authorized_key(connection: str) -> str | None:
     """Return the authorized_keys line of Airflow's SSH connection, or None if the connection has no private key.
 
-    The line allows the two `barflow` commands of only_barflow.sh, from the host itself.
+    The line allows the `barflow` commands of only_barflow.sh, from the host itself.
     """
     try:
         extra = json.loads(connection)["extra"]

@@ -104,7 +104,7 @@ def test_every_task_of_the_run_succeeds_and_the_hops_reconcile(airflow: tuple[Lo
     # The newest session may still be open.
     at_least = sum(traded.expected_bars for traded in last_sessions(utc_now(), 5)[:4])
     assert all(bars[symbol] >= at_least for symbol in SYMBOLS)
-    assert pending(stores) == set()
+    assert not pending(stores)
     assert f"{bars.total():,} Parquet rows of 2 symbols" in page.task_log("process_bars", run, "summary")
 
 

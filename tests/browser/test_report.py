@@ -45,7 +45,7 @@ def write(filled_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Write:
             found[symbol] = status(symbol, {"AAPL": AAPL, "NVDA": NVDA}[symbol], **changed)
         result = outcome(COUNTS, balanced=balanced)
         page = tmp_path_factory.mktemp("report") / "report.html"
-        write_report(page, read_report_data(filled_dsn, result, found, NOW, source or {"kind": "synthetic"}))
+        write_report(page, read_report_data(filled_dsn, result, found, NOW, source or {"kind": "synthetic"}, {}))
         return page
 
     return write_page

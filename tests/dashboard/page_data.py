@@ -10,6 +10,7 @@ import psycopg
 from pymongo.database import Database
 
 from barflow.market.bars import SessionBars
+from barflow.market.instruments import Instruments
 from barflow.market.sessions import BAR, last_sessions
 from barflow.staging.connection import Document
 from barflow.staging.sessions import Staging
@@ -29,9 +30,10 @@ def serve(
     url: str | None = None,
     proxies: Sequence[str] = (),
     fault: Callable[[], None] | None = None,
+    instruments: Instruments | None = None,
 ) -> Iterator[str]:
     """Serve the page on two stores at NOW, and yield its URL once it has read them. The path /fault calls ``fault``."""
-    app = create_app(database, dsn, token=token, url=url, clock=lambda: NOW, poll_seconds=0.05)
+    app = create_app(database, dsn, instruments=instruments, token=token, url=url, clock=lambda: NOW, poll_seconds=0.05)
     if fault:
         app.add_api_route("/fault", fault, include_in_schema=False)
     with serving(app, "127.0.0.1", 0, url=url, proxies=proxies) as server:

@@ -33,12 +33,14 @@ Served = Callable[..., AbstractContextManager[str]]
 
 
 def add_alert(database: Database[Document], name: str, **changes: Any) -> None:
-    """Store an alert of now, and change its document. A value of None removes the field."""
-    Outbox(database).add([alert(name, utc_now())])
+    """Store an alert of now with changes to its document, in one write. A value of None removes the field."""
+    aside: Database[Document] = database.client[f"{database.name}_aside"]
+    Outbox(aside).add([alert(name, utc_now())])
     for field, value in changes.items():
         place = field.replace("__", ".")
         change = {"$unset": {place: ""}} if value is None else {"$set": {place: value}}
-        database["alerts"].update_one({"_id": name}, change)
+        aside["alerts"].update_one({"_id": name}, change)
+    database["alerts"].insert_one(aside["alerts"].find_one_and_delete({"_id": name}) or {})
 
 
 def add_unreadable_alerts(database: Database[Document]) -> int:

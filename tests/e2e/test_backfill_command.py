@@ -44,7 +44,7 @@ def test_a_correction_of_a_stored_session_needs_again(folder: Path) -> None:
 
         third = in_process(*arguments, "--json", "--again").object
         assert (third["symbols"]["AAPL"]["revised"], third["symbols"]["AAPL"]["unchanged"]) == (1, 545)
-        assert third["skipped"] == {"stored": 0, "answered": 0, "before_first_bar": 0}
+        assert third["skipped"] == {"stored": 0, "answered": 0, "before_first_bar": 0, "not_listed": 0}
         assert bars.find_one({"_id": "AAPL|5min|2025-07-22"}, {"volume": 1})["volume"][0] == 1234  # type: ignore[index]
 
         plan = in_process(*arguments, "--plan", "--again", "--json").object

@@ -19,7 +19,7 @@ from local.state import State
 from local.synthetic import SyntheticBars
 
 CASES = Path(__file__).parents[1] / "cases"
-TWO = ("--symbols", "AAPL,BRK.B", "--days", "3")
+TWO = ("--symbols", "NVDA,BRK.B", "--days", "3")
 
 
 def processes_on(state: Path) -> list[psutil.Process]:
@@ -36,7 +36,7 @@ def processes_on(state: Path) -> list[psutil.Process]:
 
 def check(printed: dict[str, Any]) -> None:
     """Check that a demo of TWO ended balanced."""
-    assert (printed["balanced"], set(printed["symbols"])) == (True, {"AAPL", "BRK.B"})
+    assert (printed["balanced"], set(printed["symbols"])) == (True, {"NVDA", "BRK.B"})
     for counts in printed["symbols"].values():
         parts = ("stored", "revised", "unchanged", "rejected", "forming")
         assert counts["received"] == sum(counts[name] for name in parts)
@@ -72,6 +72,9 @@ def test_a_demo_that_is_interrupted_and_then_killed_resumes_and_leaves_no_proces
 
     check(barflow("demo", *TWO, "--json", "--state", state).object)
     assert processes_on(state) == []
+    report = (state / "report.html").read_text()
+    assert "Hourly bars, synthetic, adjusted for splits" in report
+    assert report.count(">10-for-1 split</text>") == 1
 
 
 def test_a_state_takes_bars_of_one_source_only(folder: Path) -> None:
@@ -236,3 +239,5 @@ def test_a_replay_takes_every_session_unless_days_are_chosen_and_says_what_it_le
     assert (whole.code, whole.object["left_out"], whole.object["balanced"]) == (0, {}, True)
     counts = whole.object["symbols"]["AAPL"]
     assert (counts["received"], counts["unchanged"], counts["parquet_rows"], counts["bar_1d"]) == (82, 10, 82, 41)
+    report = (folder / "state" / "report.html").read_text()
+    assert "Hourly bars, not adjusted" in report, "a recording does not say whether there were splits"

@@ -133,12 +133,12 @@ print("modules", given.get("--additional-python-modules"))
 
 @pytest.fixture
 def load(aws: Aws) -> Job:
-    """A job that reads the property of its workflow run. The role ``starter`` may start the workflow."""
+    """A job that reads the property of its workflow run. The role ``workflow-starter`` may start the workflow."""
     workflow = f"arn:aws:glue:{REGION}:{ACCOUNT}:workflow/load"
     script = aws.put("glue/property.py", PROPERTY_SCRIPT)
     objects = allow(["s3:GetObject", "s3:ListBucket"])
     aws.create_role("loads", objects, allow("glue:GetWorkflowRunProperties", workflow))
-    aws.create_role("starter", allow(["glue:StartWorkflowRun", "glue:GetWorkflowRun"], workflow))
+    aws.create_role("workflow-starter", allow(["glue:StartWorkflowRun", "glue:GetWorkflowRun"], workflow))
     job = Job(aws, "load", script, role="loads")
     glue = aws.client("glue")
     glue.create_workflow(Name="load", MaxConcurrentRuns=1)
@@ -147,7 +147,7 @@ def load(aws: Aws) -> Job:
 
 
 def test_a_role_that_may_start_the_workflow_cannot_give_the_job_an_argument(aws: Aws, load: Job) -> None:
-    host = aws.client("glue", "starter")
+    host = aws.client("glue", "workflow-starter")
     theirs = {"--additional-python-modules": "s3://theirs/code.zip"}
     with pytest.raises(ClientError, match="not authorized to perform: glue:StartJobRun"):
         host.start_job_run(JobName="load", Arguments=theirs)

@@ -149,10 +149,12 @@ def test_airflow_knows_the_hosts_keys(booted: Booted) -> None:
         ("barflow backfill --symbols AAPL,BRK.B --start 2025-01-02 --end 2025-01-03", ["backfill", "--symbols"]),
         ("barflow backfill $(id) ; id", ["backfill", "$(id)", ";", "id"]),
         ("barflow ingest *", ["ingest", "*"]),
+        ("barflow actions refresh --due --json", ["actions", "refresh", "--due", "--json"]),
         *[(refused, None) for refused in ("barflow sql x", "bash", "", "barflow", "/usr/local/bin/barflow ingest")],
+        *[(refused, None) for refused in ("barflow actions import x", "barflow actions refreshed", "barflow ingested")],
     ],
 )
-def test_the_ssh_key_may_only_run_ingest_and_backfill(tmp_path: Path, command: str, ran: list[str] | None) -> None:
+def test_the_ssh_key_may_only_run_what_the_dags_run(tmp_path: Path, command: str, ran: list[str] | None) -> None:
     (tmp_path / "echo").write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
     (tmp_path / "echo").chmod(0o755)
     script = tmp_path / "only_barflow.sh"

@@ -175,7 +175,7 @@ def test_an_outage_fails_the_task_with_a_retry(ingest: Any, host: HostSsh, datab
 
 @pytest.mark.parametrize("command", ["bash -c id", "barflow sql 'select 1'", "barflow rejected list"])
 def test_the_key_may_run_no_other_command(ingest: Any, host: HostSsh, command: str) -> None:
-    with pytest.raises(AirflowFailException, match="ended with exit code 2: this key may run `barflow ingest` and"):
+    with pytest.raises(AirflowFailException, match="ended with exit code 2: this key may run `barflow ingest`, "):
         ingest(command)
 
 

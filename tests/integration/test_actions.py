@@ -18,11 +18,11 @@ from twelvedata_calls import CLOCK, limit
 
 from barflow.cli.main import main
 from barflow.errors import BadInputError, BarflowError, DayIsSpentError, NotInPlanError
-from barflow.market.actions import Dividend, Source, Split
+from barflow.market.actions import Dividend, Source, Split, Version
 from barflow.pipeline.actions import ActionsReport, import_file, plan, raise_errors, refresh
 from barflow.pipeline.stores import Stores
 from barflow.settings import Settings
-from barflow.staging.actions import Actions, Answer, Changes, Version, merged
+from barflow.staging.actions import Actions, Answer, Changes, merged
 from barflow.staging.connection import Document
 from emulators.twelvedata.actions import ScriptedDividend, ScriptedSplit
 from emulators.twelvedata.server import TwelveDataEmulator

@@ -197,9 +197,16 @@ class TestSettings:
         monkeypatch.setenv("BARFLOW_ENV", "dev")
         assert "BARFLOW_ENV is dev and this account and region have no" in checks(tmp_path)["deployment"].found
 
-    def test_alert_rules(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("BARFLOW_ALERTS_FILE", str(tmp_path / "absent.toml"))
-        assert not checks(tmp_path)["alert rules"].ok
+    @pytest.mark.parametrize(
+        ("name", "variable"),
+        [("alert rules", "BARFLOW_ALERTS_FILE"), ("instruments", "BARFLOW_INSTRUMENTS_FILE")],
+    )
+    def test_files_that_people_edit(
+        self, tmp_path: Path, name: str, variable: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert checks(tmp_path)[name].ok
+        monkeypatch.setenv(variable, str(tmp_path / "absent.toml"))
+        assert not checks(tmp_path)[name].ok
 
 
 class TestMongoDB:

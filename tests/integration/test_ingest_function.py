@@ -128,6 +128,26 @@ def test_a_forced_tick_runs_while_the_market_is_closed(invoke: Invoke, database:
     assert database["bars"].count_documents({}) == 2 * HISTORY
 
 
+def test_an_invocation_for_corporate_actions_runs_no_tick(
+    invoke: Invoke, database: Database[Document], market: TwelveDataEmulator
+) -> None:
+    market.switches.listed = dict.fromkeys(("AAPL", "MSFT"), utc("2025-06-02 13:30"))
+    CLOCK.now = utc("2025-07-02 12:00")
+    done = invoke(actions=True)
+    assert (done["outcome"], done["vendor_days"], sorted(done["symbols"])) == ("succeeded", 2, ["AAPL", "MSFT"])
+    assert database["bars"].count_documents({}) == 0
+    market.requests.clear()
+    assert invoke(actions=True)["outcome"] == "idle"
+    CLOCK.now = utc("2025-07-04 12:00")  # a holiday: only the daily bar of the half day before it is due
+    assert invoke(actions=True)["symbols"] == {}
+    assert {call.path for call in market.requests} == {"/time_series"}
+    limit(market, per_day=0)
+    CLOCK.now = utc("2025-07-07 12:00")
+    done = invoke(actions=True)
+    assert done["outcome"] == "refused"
+    assert "API credits of the day were used up" in done["error"]
+
+
 def test_a_refused_symbol_does_not_fail_the_tick(
     invoke: Invoke, database: Database[Document], market: TwelveDataEmulator, capsys: pytest.CaptureFixture[str]
 ) -> None:

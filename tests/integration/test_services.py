@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ import pytest
 from pymongo import MongoClient
 
 from barflow.errors import BadInputError, BarflowError
+from emulators.twelvedata.actions import ScriptedSplit
+from emulators.twelvedata.script import NO_SCRIPT, MarketScript
 from local.services import Services
 from local.state import FORMAT, State
 
@@ -237,6 +240,10 @@ BROKEN = {
         "state.json is damaged",
     ),
     "not text": (content("\udcff\udcfe".encode("utf-8", "surrogateescape").decode("latin-1")), "state.json is damaged"),
+    "with an invalid script": (
+        content('{"format": 1, "source": {}, "as_of": null, "script": {"splits": [1]}}'),
+        "state.json is damaged",
+    ),
     "of a later version": (
         content(f'{{"format": {FORMAT + 1}, "source": {{}}, "as_of": null}}'),
         f"has format {FORMAT + 1}; this version of Barflow reads {FORMAT}",
@@ -268,6 +275,16 @@ def test_an_empty_folder_becomes_a_state(tmp_path: Path) -> None:
     assert State.open(tmp_path / "state") == made == State.create(tmp_path / "state", source=SYNTHETIC, as_of=None)
     assert State.source_at(tmp_path / "state") == SYNTHETIC
     assert State.source_at(tmp_path / "absent") is None
+
+
+def test_a_state_keeps_the_script_that_it_was_made_with(tmp_path: Path) -> None:
+    """Another run on the state, on a later day, gets the same raw bars."""
+    day = date(2026, 11, 17)
+    first, later = (MarketScript({"NVDA": [ScriptedSplit(day + timedelta(days=n), 10)]}) for n in (0, 1))
+    for script in (first, later):
+        assert State.create(tmp_path / "new", source=SYNTHETIC, as_of=None, script=script).script == first
+    assert State.create(tmp_path / "old", source=SYNTHETIC, as_of=None).script == NO_SCRIPT
+    assert State.create(tmp_path / "old", source=SYNTHETIC, as_of=None, script=later).script == NO_SCRIPT
 
 
 @pytest.mark.parametrize("step", ["mkdir", "write_text", "replace"])

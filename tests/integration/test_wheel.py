@@ -42,7 +42,13 @@ def barflow(installed: Path, folder: Path, *arguments: str) -> subprocess.Comple
 
 def test_the_wheel_holds_barflow_alone(installed: Path) -> None:
     assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {"barflow"}
-    for data in ("py.typed", "market/sessions_xnys.csv", "alerts/alerts.toml", "operations/runbook.md.j2"):
+    for data in (
+        "py.typed",
+        "market/sessions_xnys.csv",
+        "market/instruments.toml",
+        "alerts/alerts.toml",
+        "operations/runbook.md.j2",
+    ):
         assert (installed / "barflow" / data).exists(), data
 
 

@@ -19,7 +19,7 @@ def after(dag: dict[str, Any]) -> dict[str, list[str]]:
 def test_airflow_parses_every_dag_without_a_connection_or_a_child_process(structure: Structure) -> None:
     assert structure["errors"] == {}
     dags = {*structure["dags"]} - {"check_archive"}  # a laptop has no Glue
-    assert sorted(dags) == ["backfill_bars", "ingest_bars", "process_bars", "sweep"]
+    assert sorted(dags) == ["backfill_bars", "ingest_bars", "process_bars", "refresh_actions", "sweep"]
     assert structure["opened"] == []
 
 
@@ -114,6 +114,19 @@ def test_the_host_ticks_over_ssh_on_a_schedule_and_a_function_is_invoked_by_hand
         dag = found["dags"]["ingest_bars"]
         assert "market_is_open" in dag["tasks"]
         assert dag["tasks"]["ingest"]["pool"] == "barflow_vendor"
+
+
+def test_the_host_asks_for_corporate_actions_before_the_open_and_for_daily_bars_after_the_close(
+    deployed: Structure, on_host: Structure, on_laptop: Structure
+) -> None:
+    by_host = on_host["dags"]["refresh_actions"]
+    assert by_host["schedules"] == ["0 8 * * MON-FRI", "25 16 * * MON-FRI"]
+    assert by_host["tasks"]["refresh"]["command"] == "barflow actions refresh --due --json"
+    assert by_host["tasks"]["refresh"]["connection"] == "barflow_ssh"
+    for found in (deployed, on_laptop):
+        assert found["dags"]["refresh_actions"]["schedules"] == []
+    for found in (deployed, on_host, on_laptop):
+        assert found["dags"]["refresh_actions"]["tasks"]["refresh"]["pool"] == "barflow_vendor"
 
 
 def test_the_process_dag_has_the_schedule_of_its_environment(on_host: Structure, deployed: Structure) -> None:

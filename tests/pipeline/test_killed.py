@@ -9,7 +9,7 @@ import signal
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from subprocess import Popen
 from uuid import uuid4
@@ -20,12 +20,16 @@ import pytest
 from gate import Gate
 from harness import AGGREGATE, PROCESS, Pipeline, finished, random_session
 
+from barflow.lake.actions import read_actions
+from barflow.market.actions import Dividend, Split
 from barflow.market.bars import SessionBars
-from barflow.market.sessions import sessions_between
+from barflow.market.sessions import sessions_between, utc_now
 from barflow.pipeline.partition_tasks import to_table
+from barflow.staging.actions import Actions, Answer
 from rehearsal.oracle import Oracle, disagreements
 
 INTERRUPTED = Path(__file__).with_name("interrupted.py")
+EX_DATE = date(2025, 8, 1)
 NEW_DAYS = [str(item.session_date) for item in sessions_between(date(2025, 8, 4), date(2025, 8, 29))]
 
 
@@ -36,14 +40,20 @@ class Running:
     pipeline: Pipeline
     staged: dict[tuple[str, date], SessionBars] = field(default_factory=dict)
     changes: int = 0
+    split: Split | None = None
 
     def stage_changes(self) -> None:
-        """Stage two revised days and a new one, in two months, of two symbols."""
+        """Stage two revised days and a new one, in two months, of two symbols, and a split whose ratio changes."""
         self.changes += 1
-        days = ("2025-07-02", "2025-08-01", NEW_DAYS[self.changes])
+        days = ("2025-07-31", "2025-08-01", NEW_DAYS[self.changes])
         made = [random_session(symbol, day, seed=self.changes) for symbol in ("AAPL", "MSFT") for day in days]
         self.pipeline.stage(made)
         self.staged |= {(bars.symbol, bars.session_date): bars for bars in made}
+        now = utc_now()
+        self.split = Split("AAPL", EX_DATE, 1.0 + self.changes, "endpoint", now)
+        paid = Dividend("AAPL", EX_DATE, 0.25 * self.changes, "USD", "endpoint", now)
+        answers = [Answer("AAPL", item.kind, [item], "endpoint", now, now) for item in (self.split, paid)]
+        Actions(self.pipeline.database).store(answers)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +108,11 @@ def check_end_state(running: Running) -> None:
         partition = expected.setdefault((bars.symbol, f"{bars.session_date:%Y-%m}"), [])
         partition += rows.drop_columns("revision").to_pylist()
     assert archived(pipeline) == expected
-    assert disagreements(pipeline.warehouse_dsn, Oracle.of_sessions(running.staged.values())) == {}
+    split = running.split
+    assert split is not None
+    oracle = Oracle.of_sessions(running.staged.values(), [(split.symbol, split.ex_date, split.ratio)])
+    assert disagreements(pipeline.warehouse_dsn, oracle) == {}
+    check_actions(pipeline, split)
     counts = pipeline.counts()
     assert {hop: found for hop, found in counts.items() if found != counts["staged"]} == {}
     assert [*Path(pipeline.lake.root).glob("_staged/*")] == []
@@ -108,9 +122,25 @@ def check_end_state(running: Running) -> None:
     assert [run_id for (run_id,) in consumed] == pipeline.lake.manifest_ids()
 
 
+def check_actions(pipeline: Pipeline, split: Split) -> None:
+    """Assert that archive and warehouse hold the staged versions, and the one range that follows from them."""
+    staged = Actions(pipeline.database).of(["AAPL"])["AAPL"].versions
+    assert read_actions(pipeline.lake, "AAPL") == staged
+    with psycopg.connect(pipeline.warehouse_dsn, options="-c timezone=UTC") as connection:
+        loaded = connection.execute(
+            "select kind, coalesce(ratio, amount), known_from, known_until from market.corporate_action"
+        ).fetchall()
+        ranges = connection.execute("select symbol, last_day, split, dividend < 1 from market.adjustment").fetchall()
+    versions = [(item.action.kind, item.action.value, item.action.known_from, item.known_until) for item in staged]
+    assert sorted(loaded, key=str) == sorted(versions, key=str)
+    assert ranges == [("AAPL", split.ex_date - timedelta(days=1), split.ratio, True)]
+
+
 KILL_POINTS = {
     "all files staged, none in place": ("after", "barflow.pipeline.process:stage_partitions"),
     "one partition in place": ("after", "barflow.lake.partitions:Lake._promote"),
+    "corporate actions staged, none in place": ("before", "barflow.pipeline.process:promote"),
+    "corporate actions in place": ("after", "barflow.pipeline.process:promote_actions"),
     "between the manifest and the ledger": ("after", "barflow.lake.partitions:Lake.publish"),
 }
 
@@ -123,13 +153,17 @@ def test_the_next_run_completes_a_killed_process(running: Running, point: str) -
     wait_for_kill(pipeline.start(PROCESS, under=(str(INTERRUPTED), *KILL_POINTS[point])), set())
     assert pipeline.warehouse() == before[0]
     assert (pipeline.lake.manifest_ids() == before[1]) == (point != "between the manifest and the ledger")
-    assert (archived(pipeline) == before[2]) == (point == "all files staged, none in place")
+    assert (archived(pipeline) == before[2]) == ("none in place" in point)
     pipeline.process()
     pipeline.aggregate()
     check_end_state(running)
 
 
-@pytest.mark.parametrize("table", ["load.bar_30min", "market.bar_1h"], ids=["during a COPY", "during the transaction"])
+@pytest.mark.parametrize(
+    "table",
+    ["load.bar_30min", "market.bar_1h", "market.adjustment"],
+    ids=["during a COPY", "during the transaction", "at its last rows"],
+)
 def test_the_next_run_completes_an_aggregate_killed_during_a_write(running: Running, table: str) -> None:
     running.stage_changes()
     pipeline = running.pipeline

@@ -81,16 +81,20 @@ def package_data() -> set[str]:
 
 
 def test_every_bundle_of_the_library_holds_its_data(tmp_path: Path) -> None:
-    assert {"barflow/alerts/alerts.toml", "barflow/market/sessions_xnys.csv"} <= package_data()
+    named = {"alerts/alerts.toml", "market/instruments.toml", "market/sessions_xnys.csv"}
+    assert {f"barflow/{name}" for name in named} <= package_data()
     for bundle, folder in ((INGEST, ""), (MIGRATE, ""), (RELEASE, "release/")):
         assert {folder + name for name in package_data()} <= bundle.paths
     ZippedPackage("barflow").write(library := tmp_path / "barflow.zip")
     assert package_data() <= {*zipfile.ZipFile(library).namelist()}
 
 
-def test_the_default_alert_rules_are_found_in_the_zipped_library(tmp_path: Path) -> None:
+def test_the_files_that_people_edit_are_found_in_the_zipped_library(tmp_path: Path) -> None:
     ZippedPackage("barflow").write(library := tmp_path / "barflow.zip")
-    code = "from barflow.alerts.rules import DEFAULT_RULES, load_rules; print(DEFAULT_RULES, len(load_rules().all))"
+    code = (
+        "from barflow.alerts.rules import DEFAULT_RULES, load_rules; print(DEFAULT_RULES, len(load_rules().all)); "
+        "from barflow.market.instruments import load_instruments; print(load_instruments().present('FB'))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(library)!r}); {code}"],
         capture_output=True,
@@ -98,7 +102,7 @@ def test_the_default_alert_rules_are_found_in_the_zipped_library(tmp_path: Path)
         check=True,
         cwd=tmp_path,
     )
-    assert done.stdout.split() == [f"{library}/barflow/alerts/alerts.toml", "6"]
+    assert done.stdout.split() == [f"{library}/barflow/alerts/alerts.toml", "7", "META"]
 
 
 @pytest.mark.parametrize("bundle", FUNCTIONS, ids=lambda bundle: bundle.name)

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from deployments import ROOT, Deployment, text_of
 from permissions import permissions
 from programs import program, settings_read, variable
 
+from barflow.lake.actions import SCHEMA as ACTIONS_SCHEMA
 from barflow.market.arrow import arrow_schema
 from barflow.operations.deployment import settings_of
 from barflow.pipeline.program import parse_arguments
@@ -55,7 +57,7 @@ def test_the_program_rejects_an_unknown_argument(arguments: dict[str, str], caps
 
 def test_the_job_gets_every_setting_that_its_program_reads(arguments: dict[str, str]) -> None:
     given = {"--lake": "BARFLOW_LAKE_URI", "--warehouse": "BARFLOW_WAREHOUSE_DSN"}
-    read = settings_read("barflow/pipeline/aggregate.py")
+    read = settings_read("barflow/pipeline/aggregate.py") - {"instruments_file"}  # the package holds it
     assert {variable(field) for field in read} == {given[name] for name in arguments if name in given}
 
 
@@ -85,13 +87,20 @@ def test_the_job_runs_once_at_a_time_within_its_limits_and_without_retries(
     assert "--enable-metrics" in arguments
 
 
-def test_the_table_of_the_archive_has_the_columns_of_the_parquet_files(dev_deployment: Deployment) -> None:
-    table = dev_deployment.only("Catalog", "AWS::Glue::Table")["TableInput"]
+@pytest.mark.parametrize(
+    ("name", "schema", "keys"),
+    [("bars_5min", arrow_schema(), ["symbol", "month"]), ("corporate_actions", ACTIONS_SCHEMA, ["symbol"])],
+)
+def test_the_tables_of_the_archive_have_the_columns_of_the_parquet_files(
+    dev_deployment: Deployment, name: str, schema: pa.Schema, keys: list[str]
+) -> None:
+    tables = [item["TableInput"] for item in dev_deployment.resources("Catalog", "AWS::Glue::Table")]
+    (table,) = [item for item in tables if item["Name"] == name]
     hive = {"timestamp": "timestamp[us, tz=UTC]", "date": "date32[day]", "bigint": "int64", "int": "int32"}
     columns = [(item["Name"], hive.get(item["Type"], item["Type"])) for item in table["StorageDescriptor"]["Columns"]]
-    assert columns == [(field.name, str(field.type)) for field in arrow_schema()]
-    assert [item["Name"] for item in table["PartitionKeys"]] == ["symbol", "month"]
-    assert text_of(table["StorageDescriptor"]["Location"]).endswith("/bars_5min/")
+    assert columns == [(field.name, str(field.type)) for field in schema]
+    assert [item["Name"] for item in table["PartitionKeys"]] == keys
+    assert text_of(table["StorageDescriptor"]["Location"]).endswith(f"/{name}/")
 
 
 def test_the_rules_check_every_column_of_the_archive(dev_deployment: Deployment) -> None:
@@ -101,10 +110,10 @@ def test_the_rules_check_every_column_of_the_archive(dev_deployment: Deployment)
     assert 'IsPrimaryKey "symbol" "ts"' in ruleset["Ruleset"]
 
 
-def test_crawlers_read_only_the_archives_table_and_the_warehouses_schema(dev_deployment: Deployment) -> None:
+def test_crawlers_read_only_the_archives_tables_and_the_warehouses_schema(dev_deployment: Deployment) -> None:
     targets = {next(iter(item["Targets"])): item for item in dev_deployment.resources("Catalog", "AWS::Glue::Crawler")}
     (archive,) = targets["CatalogTargets"]["Targets"]["CatalogTargets"]
-    assert len(archive["Tables"]) == 1
+    assert len(archive["Tables"]) == 2
     (warehouse,) = targets["JdbcTargets"]["Targets"]["JdbcTargets"]
     assert warehouse["Path"] == "barflow/market/%"
     assert all("Schedule" not in item for item in targets.values())  # Airflow starts them after a run

@@ -26,7 +26,7 @@ def ticking(synthesize: Synthesize) -> dict[int, Deployment]:
     return {every: synthesize(changed(dev(), ingest=IngestConfig(every_minutes=every))) for every in EVERY}
 
 
-def ticks(deployment: Deployment) -> set[tuple[int, int]]:
+def ticks(deployment: Deployment, payload: str = "{}") -> set[tuple[int, int]]:
     """Return the hours and minutes, New York time, at which the schedules invoke the function on a weekday.
 
     The expressions are EventBridge's: six fields, ``?`` for any day, names for the weekdays, because EventBridge counts
@@ -37,6 +37,8 @@ def ticks(deployment: Deployment) -> set[tuple[int, int]]:
         assert schedule["ScheduleExpressionTimezone"] == "America/New_York"
         assert schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}
         assert schedule["State"] == "ENABLED"
+        if schedule["Target"]["Input"] != payload:
+            continue
         match = re.fullmatch(r"cron\((\S+ \S+ \? \* MON-FRI) \*\)", schedule["ScheduleExpression"])
         assert match is not None, schedule["ScheduleExpression"]
         moments += croniter_range(MONDAY, MONDAY + timedelta(days=7), match[1])
@@ -52,6 +54,16 @@ def test_ticks_run_every_five_minutes_from_the_open_to_ten_minutes_after_the_clo
     opens = datetime(2025, 7, 2, 9, 30)
     expected = {opens + timedelta(minutes=5) * n for n in range(81)}
     assert ticks(ticking[5]) == {(moment.hour, moment.minute) for moment in expected}
+
+
+def test_corporate_actions_are_due_before_the_open_and_daily_bars_before_the_process_run(
+    ticking: dict[int, Deployment],
+) -> None:
+    for deployment in ticking.values():
+        called = ticks(deployment, '{"actions":true}')
+        assert {minute for hour, minute in called if hour == 8} == {*range(0, 60, 5)}
+        assert {at for at in called if at[0] != 8} == {(16, minute) for minute in range(25, 60, 5)}
+    assert deployment.environment.process.schedule == ("45 16 * * MON-FRI",)
 
 
 @pytest.mark.parametrize("every", EVERY)
@@ -108,10 +120,12 @@ def test_the_function_is_in_the_private_subnets(dev_deployment: Deployment) -> N
 
 
 def test_the_function_gets_exactly_the_settings_that_a_tick_reads(dev_deployment: Deployment) -> None:
-    read = settings_read("lambda/ingest/handler.py") | settings_read("barflow/operations/ticks.py")
-    read |= settings_read("barflow/pipeline/stores.py", "database") | settings_read("barflow/pipeline/ingest.py")
+    read = settings_read("lambda/ingest/handler.py")
+    read |= settings_read("barflow/pipeline/stores.py", "database", "instruments")
+    for program in ("operations/ticks", "operations/daily_actions", "pipeline/ingest", "pipeline/vendor"):
+        read |= settings_read(f"barflow/{program}.py")
     # These have the same default in every deployment.
-    read -= {"mongodb_database", "batch_size", "alerts_file"}
+    read -= {"mongodb_database", "batch_size", "alerts_file", "instruments_file", "actions_source"}
     # The channels of alerts read these.
     read |= {"sns_topic_arn", "slack_token", "slack_channel", "slack_digest_above"}
     given = dev_deployment.only("Ingestion", "AWS::Lambda::Function")["Environment"]["Variables"]

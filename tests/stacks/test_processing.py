@@ -75,7 +75,14 @@ def test_nodes_are_allowed_only_their_prefixes_and_the_mongodb_secret(dev_deploy
     assert "MongoDb" in secret
     written = {_prefix(item.resource) for item in allowed if item.action == "s3:PutObject"}
     assert written == {
-        *("Lake /bars_5min", "Lake /bars_5min/*", "Lake /_staged", "Lake /_staged/*"),
+        *(
+            "Lake /bars_5min",
+            "Lake /bars_5min/*",
+            "Lake /corporate_actions",
+            "Lake /corporate_actions/*",
+            "Lake /_staged",
+            "Lake /_staged/*",
+        ),
         *("Lake /manifests", "Lake /manifests/*", "Logs /emr", "Logs /emr/*"),
     }
     deleted = {_prefix(item.resource) for item in allowed if item.action == "s3:DeleteObject"}

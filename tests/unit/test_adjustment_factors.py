@@ -233,6 +233,23 @@ def test_a_value_that_no_action_has_is_rejected(ratio: float) -> None:
         dividend(DAYS[0], ratio or -0.01)
 
 
+@pytest.mark.parametrize(
+    ("ratio", "label"),
+    [
+        (10.0, "10-for-1 split"),
+        (1.5, "3-for-2 split"),
+        (0.125, "1-for-8 reverse split"),
+        (0.33333, "1-for-3 reverse split"),
+        (1.281, "1.281-for-1 split"),
+        (1.0, "1-for-1 split"),
+        (1 / MAX_RATIO, "1-for-1000000 reverse split"),
+        (1 / 1.281, "1-for-1.281 reverse split"),
+    ],
+)
+def test_a_split_is_written_as_whole_shares_where_it_can_be(ratio: float, label: str) -> None:
+    assert split(DAYS[0], ratio).label == label
+
+
 @pytest.mark.parametrize("ratio", [*COMMON_RATIOS, *(1 / ratio for ratio in COMMON_RATIOS)])
 @pytest.mark.parametrize("gap", [-0.06, 0.0, 0.06])
 def test_an_open_suggests_a_common_split_with_a_true_gap(ratio: float, gap: float) -> None:

@@ -73,6 +73,12 @@ def test_a_file_gets_the_exact_text_of_a_query() -> None:
     assert stream.getvalue() == "a\nx\x1b[31m\n"
 
 
+def test_a_pipe_gets_wide_rows_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    wide = ["x" * 300, "y" * 300]
+    terminal.show_rows(["a", "b"], [wide], "table")
+    assert wide in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
 def test_messages_errors_ticks_and_alerts_are_plain() -> None:
     state = {"delivered_at": None, "last_error": HOSTILE}
     alert = {"severity": HOSTILE, "rule": HOSTILE, "message": {"text": HOSTILE}, "channels": {HOSTILE: state}}

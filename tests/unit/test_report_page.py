@@ -13,14 +13,17 @@ from pathlib import Path
 import pytest
 
 from barflow.errors import BarflowError
+from barflow.market.actions import Split, factors
+from barflow.market.bars import PRICES
 from barflow.market.sessions import last_sessions
 from barflow.pipeline.status import SymbolStatus
-from local.report.chart import Candle, draw
+from local.report.chart import Candle, adjusted, draw
 from local.report.page import MOST_BARS, MOST_SESSIONS, Report, SymbolReport, render, write_report
 from local.report.words import METRICS, describe_source
 from local.synthetic import SyntheticBars
 
 NOW = datetime(2025, 11, 21, 21, 30, tzinfo=UTC)
+FUTURE = NOW.date() + timedelta(days=3)
 
 
 def hourly(symbol: str, sessions: int) -> list[Candle]:
@@ -99,3 +102,29 @@ def test_a_page_replaces_the_earlier_one(small: Report, tmp_path: Path) -> None:
     page.write_text("an earlier page")
     write_report(page, small)
     assert page.read_text() == render(small)
+
+
+def test_a_chart_is_adjusted_for_a_split_and_marks_it() -> None:
+    plain = hourly("NVDA", 6)
+    ex_date = last_sessions(NOW, 3)[0].session_date
+    known = NOW - timedelta(days=1)
+    raw = [
+        replace(bar, **{name: getattr(bar, name) * 10 for name in PRICES}, volume=bar.volume // 10)
+        if bar.session_date < ex_date
+        else bar
+        for bar in plain
+    ]
+    splits = [Split("NVDA", day, ratio, "endpoint", known) for day, ratio in ((ex_date, 10.0), (FUTURE, 2.0))]
+    chart = draw(adjusted(raw, factors(splits, "splits", NOW.date(), lambda _: None)), splits)
+    unsplit = draw(plain)
+    assert (chart.candles, chart.spark, chart.price_ticks) == (unsplit.candles, unsplit.spark, unsplit.price_ticks)
+    assert chart.bars["v"] == [round(bar.volume * (10 if bar.session_date < ex_date else 1)) for bar in raw]
+    first = next(number for number, bar in enumerate(plain) if bar.session_date == ex_date)
+    assert [(round(mark.x), mark.label) for mark in chart.splits] == [(round(first / 42 * 100), "10-for-1 split")]
+    assert chart.description.endswith(f" 10-for-1 split on {ex_date}.")
+
+    part = SymbolReport("NVDA", SymbolStatus("NVDA"), {}, chart, None, False, adjusted=True)
+    text = render(Report(NOW, describe_source({"kind": "synthetic"}), True, {}, (part,), 6))
+    assert "Hourly bars, synthetic, adjusted for splits" in text
+    assert text.count(">10-for-1 split</text>") == 1
+    assert "adjusted for splits" not in render(Report(NOW, describe_source({"kind": "synthetic"}), True, {}, (), 6))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from barflow.market.instruments import Instruments
 from barflow.operations.ticks import session_staleness
 
 OPENS = datetime(2025, 7, 2, 13, 30, tzinfo=UTC)  # 09:30 in New York
@@ -19,7 +20,9 @@ def staleness(now: datetime, **newest: datetime) -> float | None:
     documents = [{"symbol": name, "last": OPENS - timedelta(days=1)} for name in newest]
     documents += [{"symbol": name, "last": last} for name, last in newest.items()]
     staging = SimpleNamespace(counts=lambda symbols, since: documents)
-    stores: Any = SimpleNamespace(settings=SimpleNamespace(history_sessions=20), staging=staging)
+    stores: Any = SimpleNamespace(
+        settings=SimpleNamespace(history_sessions=20), staging=staging, instruments=Instruments()
+    )
     return session_staleness(stores, SYMBOLS, now)
 
 

@@ -20,6 +20,7 @@ TEXTS = {
     "BARFLOW_TWELVEDATA_URL": ("https://api.example", "twelvedata_url"),
     "BARFLOW_SLACK_CHANNEL": ("#alerts", "slack_channel"),
     "BARFLOW_ALERTS_FILE": ("/etc/alerts.toml", "alerts_file"),
+    "BARFLOW_INSTRUMENTS_FILE": ("/etc/instruments.toml", "instruments_file"),
     "BARFLOW_MONGODB_URI": ("mongodb://host/", "mongodb_uri"),
     "BARFLOW_WAREHOUSE_DSN": ("postgresql://host/db", "warehouse_dsn"),
     "TWELVEDATA_API_KEY": ("0123abcd", "twelvedata_api_key"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from barflow.market.sessions import Session, session, sessions_between
+from emulators.twelvedata.actions import ScriptedDividend, ScriptedSplit
 from emulators.twelvedata.bar_source import Row
+from emulators.twelvedata.script import MarketScript, Rename
 from local.synthetic import SyntheticBars
 
 MARKET = SyntheticBars(seed=7)
@@ -128,3 +131,70 @@ def test_it_follows_the_clock_and_describes_itself() -> None:
 def _days(first: date, last: date) -> tuple[datetime, datetime]:
     midnight = datetime.min.time()
     return datetime.combine(first, midnight, UTC), datetime.combine(last, midnight, UTC)
+
+
+EX_DATE = date(2025, 6, 10)
+SCRIPTS = {
+    "10-for-1": ScriptedSplit(EX_DATE, 10),
+    "1-for-8": ScriptedSplit(EX_DATE, 1, 8),
+    "spin-off": ScriptedSplit(EX_DATE, 1281, 1000),
+}
+
+
+@pytest.mark.parametrize("split", SCRIPTS.values(), ids=SCRIPTS)
+def test_a_scripted_split_changes_only_the_bars_before_its_ex_date(split: ScriptedSplit) -> None:
+    ratio = split.new / split.old
+    market = SyntheticBars(seed=7, script=MarketScript(splits={"AAPL": [split]}))
+    for found in sessions_between(EX_DATE - timedelta(days=7), EX_DATE + timedelta(days=7)):
+        assert bars_of(found, "MSFT", market) == bars_of(found, "MSFT")
+        plain, scripted = bars_of(found), bars_of(found, market=market)
+        if found.session_date >= EX_DATE:
+            assert scripted == plain
+            continue
+        for before, after in zip(plain, scripted, strict=True):
+            assert after[0] == before[0]
+            for one, other in zip(before[1:5], after[1:5], strict=True):
+                assert float(other or 0) == pytest.approx(float(one or 0) * ratio, abs=0.006 * (1 + ratio), rel=1e-6)
+            assert int(after[5] or 0) == pytest.approx(int(before[5] or 0) / ratio, abs=1 + 1 / ratio)
+
+
+def test_bars_follow_the_split_that_is_right_in_the_end() -> None:
+    """The vendor shows a wrong split and then the right one, and for a while one that never happened."""
+    learned = datetime(2025, 6, 11, tzinfo=UTC)
+    wrong, right = ScriptedSplit(EX_DATE, 8, withdrawn=learned), ScriptedSplit(EX_DATE, 10, learned=learned)
+    never = ScriptedSplit(date(2025, 6, 5), 3, withdrawn=learned)
+    changed = SyntheticBars(script=MarketScript(splits={"AAPL": [wrong, right, never]}))
+    only = SyntheticBars(script=MarketScript(splits={"AAPL": [right]}))
+    for found in sessions_between(date(2025, 6, 2), date(2025, 6, 12)):
+        assert bars_of(found, market=changed) == bars_of(found, market=only)
+
+
+def test_a_scripted_dividend_lowers_the_open_of_its_ex_date_only() -> None:
+    paid = MarketScript(dividends={"AAPL": [ScriptedDividend(EX_DATE, 2.5)]})
+    # Of a later 10-for-1 split, the dividend is per share before it.
+    split_later = MarketScript({"AAPL": [ScriptedSplit(date(2025, 6, 12), 10)]}, paid.dividends)
+    for script, ratio in ((paid, 1), (split_later, 10)):
+        market, raw = SyntheticBars(script=script), SyntheticBars(script=MarketScript(script.splits))
+        for found in sessions_between(date(2025, 6, 2), date(2025, 6, 13)):
+            plain, scripted = bars_of(found, market=raw), bars_of(found, market=market)
+            if found.session_date != EX_DATE:
+                assert scripted == plain, ratio
+                continue
+            assert float(plain[0][1] or 0) - float(scripted[0][1] or 0) == pytest.approx(2.5, abs=0.011)
+            assert scripted[-1][4] == plain[-1][4]
+            assert [row[5] for row in scripted] == [row[5] for row in plain]
+
+
+def test_a_renamed_symbol_has_one_series_under_two_names() -> None:
+    last_day = date(2025, 6, 9)
+    script = MarketScript({"META": [ScriptedSplit(date(2025, 6, 5), 4)]}, renames=[Rename("FB", "META", last_day)])
+    market, single = SyntheticBars(script=script), SyntheticBars(script=MarketScript(script.splits))
+    for found in sessions_between(date(2025, 6, 2), date(2025, 6, 13)):
+        name, other = ("FB", "META") if found.session_date <= last_day else ("META", "FB")
+        assert bars_of(found, name, market) == bars_of(found, "META", single)
+        assert bars_of(found, other, market) == []
+
+
+def test_a_script_is_read_back_from_json() -> None:
+    script = MarketScript({"NVDA": [ScriptedSplit(EX_DATE, 10)]}, {"MSFT": [ScriptedDividend(EX_DATE, 0.83)]})
+    assert MarketScript.from_json(json.loads(json.dumps(script.to_json()))) == script

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from barflow.market.bars import Bar
 from barflow.market.sessions import new_york, session, sessions_between
-from barflow.market.validation import REASONS, check_row, price_jumps, validate
+from barflow.market.validation import REASONS, check_row, jump_flags, price_jumps, validate
 
 NOW = datetime(2025, 7, 30, 20, 0, tzinfo=UTC)
 WEDNESDAY = session(date(2025, 7, 30))
@@ -207,15 +207,36 @@ def test_a_bar_of_a_clock_that_is_a_little_ahead_is_forming() -> None:
     assert (result.forming, result.rejected) == (2, [])
 
 
+def flags(ts: list[datetime], opens: list[float], closes: list[float], **known: Any) -> list[str]:
+    return jump_flags(price_jumps(ts, opens, closes), **known)
+
+
+def test_a_known_split_is_no_flag_and_leaves_the_true_gap() -> None:
+    days = sessions_between(date(2025, 7, 3), date(2025, 7, 7))
+    ts = [days[0].slots[-1], days[1].slots[0]]
+    ex_date = days[1].session_date
+    assert flags(ts, [1208.0, 120.3], [1208.8, 121.0], splits={ex_date: 10.0}) == []
+    assert flags(ts, [1208.0, 113.6], [1208.8, 113.0], splits={ex_date: 10.0}) == [
+        "price_jump: -6.02% at 2025-07-07 13:30 UTC"
+    ]
+    other_day = {date(2025, 7, 3): 10.0, date(2025, 7, 8): 10.0}
+    said = {ex_date: "Twelve Data was asked before"}
+    assert flags(ts, [1208.0, 120.3], [1208.8, 121.0], splits=other_day, done=said) == [
+        "possible_split 10:1: -90.05% at 2025-07-07 13:30 UTC; Twelve Data was asked before"
+    ]
+    # A closure between the ex-date and the next stored bar does not hide the split.
+    assert flags(ts, [1208.0, 120.3], [1208.8, 121.0], splits={date(2025, 7, 4): 10.0}) == []
+
+
 def test_price_jumps_are_flagged_and_splits_recognised() -> None:
     days = sessions_between(date(2025, 7, 3), date(2025, 7, 7))
     ts = [days[0].slots[-1], days[1].slots[0]]
-    assert price_jumps(ts, [315.0, 291.4], [315.35, 292.0]) == ["price_jump: -7.59% at 2025-07-07 13:30 UTC"]
-    assert price_jumps(ts, [1208.0, 120.3], [1208.8, 121.0]) == ["possible_split 10:1: -90.05% at 2025-07-07 13:30 UTC"]
-    assert price_jumps(ts, [5.0, 50.2], [5.0, 50.0]) == ["possible_split 1:10: +904.00% at 2025-07-07 13:30 UTC"]
+    assert flags(ts, [315.0, 291.4], [315.35, 292.0]) == ["price_jump: -7.59% at 2025-07-07 13:30 UTC"]
+    assert flags(ts, [1208.0, 120.3], [1208.8, 121.0]) == ["possible_split 10:1: -90.05% at 2025-07-07 13:30 UTC"]
+    assert flags(ts, [5.0, 50.2], [5.0, 50.0]) == ["possible_split 1:10: +904.00% at 2025-07-07 13:30 UTC"]
     within = [days[0].slots[0], days[0].slots[1]]
-    assert price_jumps(within, [100.0, 50.0], [100.0, 50.0]) == ["price_jump: -50.00% at 2025-07-03 13:35 UTC"]
-    assert price_jumps(ts, [100.0, 104.9], [100.0, 105.0]) == []
+    assert flags(within, [100.0, 50.0], [100.0, 50.0]) == ["price_jump: -50.00% at 2025-07-03 13:35 UTC"]
+    assert flags(ts, [100.0, 104.9], [100.0, 105.0]) == []
 
 
 def test_sessions_open_at_0930_new_york_before_and_after_a_clock_change() -> None:

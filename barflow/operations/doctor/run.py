@@ -10,6 +10,7 @@ from pathlib import Path
 
 from barflow.alerts.rules import load_rules
 from barflow.errors import BarflowError
+from barflow.market.instruments import load_instruments
 from barflow.operations.checks import Check
 from barflow.operations.deployment import open_stores
 from barflow.operations.doctor.machine import check_machine
@@ -49,6 +50,7 @@ def run(state: Path, clock: Callable[[], datetime], *, vendor: bool, embedded: b
         return
     yield from mistyped()
     yield _check_rules(settings)
+    yield _check_instruments(settings)
     for name, (title, check, part) in STORES.items():
         if getattr(settings, name):
             yield check(settings, writes=settings.env == "local")
@@ -86,3 +88,11 @@ def _check_rules(settings: Settings) -> Check:
     except BarflowError as error:
         return Check("alert rules", False, str(error))
     return Check("alert rules", True, f"{len(rules.all)} from {settings.alerts_file or 'the package'}")
+
+
+def _check_instruments(settings: Settings) -> Check:
+    try:
+        renamed = load_instruments(settings.instruments_file).former
+    except BarflowError as error:
+        return Check("instruments", False, str(error))
+    return Check("instruments", True, f"{len(renamed)} former names from {settings.instruments_file or 'the package'}")

@@ -1,0 +1,34 @@
+"""The table of former symbols, from which the adjusted views make one series of a renamed share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+import psycopg
+
+from barflow.warehouse.connection import warehouse_errors
+
+# The present symbol and the last day of each former name.
+Former = Mapping[str, tuple[str, date]]
+
+
+def keep_former_symbols(connection: psycopg.Connection[Any], former: Former) -> None:
+    """Make the table equal to the instruments, in the connection's transaction. Write only what differs."""
+    with warehouse_errors("write its former symbols"):
+        stored = {
+            name: (symbol, last_day)
+            for name, symbol, last_day in connection.execute(
+                "select former, symbol, last_day from market.former_symbol"
+            )
+        }
+        if gone := sorted(stored.keys() - former.keys()):
+            connection.execute("delete from market.former_symbol where former = any(%s)", [gone])
+        for name, (symbol, last_day) in former.items():
+            if stored.get(name) != (symbol, last_day):
+                connection.execute(
+                    "insert into market.former_symbol (former, symbol, last_day) values (%s, %s, %s) "
+                    "on conflict (former) do update set symbol = excluded.symbol, last_day = excluded.last_day",
+                    [name, symbol, last_day],
+                )
