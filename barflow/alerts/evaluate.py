@@ -91,6 +91,8 @@ class Evaluator:
 
         Only an ex-date within the last ``NEWS_SESSIONS`` sessions repeats any. Later bars compare by the new splits.
         """
+        if not splits and not state.splits:
+            return set()
         changed = {day for day, _ in state.splits.items() ^ self._in_force(state, splits).items()}
         first = min((day for day in changed if day >= self._oldest_news), default=date.max)
         return {day for day in state.sessions if day >= max(first, state.horizon)}
@@ -100,6 +102,8 @@ class Evaluator:
 
         A later one that the state has stays: a tick that started after the session's open evaluated it.
         """
+        if not splits and not state.splits:
+            return state.splits
         newest = self.newest.session_date
         later = {day: ratio for day, ratio in state.splits.items() if day > newest}
         return later | {split.ex_date: split.ratio for split in splits or () if split.ex_date <= newest}
@@ -151,8 +155,8 @@ class Evaluator:
 
     def _levels(self, state: SymbolState) -> dict[str, date]:
         """Return by rule the newest session when its level, which follows no splits, was first evaluated."""
-        rules = (rule for rule in self.book.rules(state.symbol) if isinstance(rule, LevelRule) and rule.as_of is None)
-        return {rule.id: state.levels.get(rule.id, self.newest.session_date) for rule in rules}
+        rules, newest = self.book.fixed_levels(state.symbol), self.newest.session_date
+        return {rule.id: state.levels.get(rule.id, newest) for rule in rules}
 
     def _levels_left_behind(
         self, state: SymbolState, levels: Mapping[str, date], splits: Sequence[Split]
@@ -161,8 +165,8 @@ class Evaluator:
         for split in splits:
             if split.ex_date > self.newest.session_date or split.ex_date in state.splits or split.ratio == 1:
                 continue
-            for rule in self.book.rules(state.symbol):
-                if isinstance(rule, LevelRule) and levels.get(rule.id, date.max) < split.ex_date:
+            for rule in self.book.fixed_levels(state.symbol):
+                if levels[rule.id] < split.ex_date:
                     yield _level_left_behind(rule, split, levels[rule.id])
 
     def silences(self, state: SymbolState) -> list[Event]:
@@ -236,7 +240,6 @@ class _SymbolEvaluation:
     ) -> None:
         self.symbol, self.splits = state.symbol, splits
         self.rules = [(rule, SIGNALS[type(rule)]) for rule in rules if type(rule) in SIGNALS]
-        self.comparing = [(rule, signal) for rule, signal in self.rules if not isinstance(rule, MoveRule)]
         self.silences = [rule for rule in rules if isinstance(rule, SilenceRule)]
         self._bars_fired = {name: [bar] for name, bar in state.fired.items()}
         for name, bars in fired.items():
@@ -255,11 +258,12 @@ class _SymbolEvaluation:
         With ``again``, the other bars are evaluated too, by the rules that compare with earlier sessions.
         """
         bars = view.bars
+        comparing = [item for item in self.rules if not isinstance(item[0], MoveRule)] if again else []
         if view.unknown_split is not None and view.last_close is not None:
             self.notes.append(_unknown_split(view, view.unknown_split, view.last_close))
         for at in range(len(bars)) if again else changed:
             is_changed = not again or at in changed
-            for rule, signal in self.rules if is_changed else self.comparing:
+            for rule, signal in self.rules if is_changed else comparing:
                 now = signal(rule, view, at)
                 if now == NEITHER:
                     continue

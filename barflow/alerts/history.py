@@ -7,7 +7,7 @@ version and the revisions that were evaluated, so a comparison shows which bars 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any
@@ -140,9 +140,11 @@ class AdjustedSession:
 PastSession = EvaluatedSession | AdjustedSession
 
 
-def in_shares_of(day: date, past: Sequence[EvaluatedSession], splits: Iterable[Split]) -> Sequence[PastSession]:
+def in_shares_of(day: date, past: Sequence[EvaluatedSession], splits: Sequence[Split]) -> Sequence[PastSession]:
     """Return past sessions, in time order, in the shares of the session ``day``."""
-    between = [split for split in splits if past and past[0].session_date < split.ex_date <= day]
+    if not past or not splits:
+        return past
+    between = [split for split in splits if past[0].session_date < split.ex_date <= day]
     if not between:
         return past
     steps = factors(between, "splits", day, lambda _: None)

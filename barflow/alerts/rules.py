@@ -229,6 +229,7 @@ class RuleBook:
         """Hold the rules of each symbol that has its own values, and those of all other symbols under ``*``."""
         self._by_symbol = by_symbol
         self._applicable: dict[str, tuple[Rule, ...]] = {}
+        self._fixed_levels: dict[str, tuple[LevelRule, ...]] = {}
 
     @classmethod
     def of(cls, rules: Iterable[Rule]) -> RuleBook:
@@ -241,6 +242,13 @@ class RuleBook:
             values = self._by_symbol.get(symbol, self._by_symbol[ALL])
             self._applicable[symbol] = tuple(rule for rule in values if rule.applies_to(symbol))
         return self._applicable[symbol]
+
+    def fixed_levels(self, symbol: str) -> tuple[LevelRule, ...]:
+        """Return the rules of a symbol with a level that follows no splits."""
+        if symbol not in self._fixed_levels:
+            levels = (rule for rule in self.rules(symbol) if isinstance(rule, LevelRule))
+            self._fixed_levels[symbol] = tuple(rule for rule in levels if rule.as_of is None)
+        return self._fixed_levels[symbol]
 
     def only(self, rule_id: str) -> RuleBook:
         """Return a book that holds only the rule with this id."""

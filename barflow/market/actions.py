@@ -196,6 +196,8 @@ def suspected_ratio(previous_close: float, open: float) -> float | None:
         return None
     seen = previous_close / open
     size = max(seen, 1 / seen)
+    if size * (1 + TRUE_GAP) < COMMON_RATIOS[0]:
+        return None  # almost every open: this function is called for each session of each tick
     nearest = min(COMMON_RATIOS, key=lambda ratio: abs(math.log(size / ratio)))
     if abs(math.log(size / nearest)) > math.log1p(TRUE_GAP):
         return None
