@@ -42,7 +42,10 @@ numbered as (
         d.realized_vol,
         d.touched,
         r.ex_dates,
-        coalesce(f.split, 1) as later_splits,
+        coalesce(f.split, 1) / last_value(coalesce(f.split, 1)) over (
+            partition by d.symbol order by d.session_date
+            rows between unbounded preceding and unbounded following
+        ) as split,
         row_number() over (partition by d.symbol order by d.session_date) as n,
         lag(d.session_date) over (partition by d.symbol order by d.session_date) as previous_date
     from days as d
@@ -53,7 +56,6 @@ numbered as (
 marked as (
     select
         *,
-        later_splits / first_value(later_splits) over (partition by symbol order by session_date desc) as split,
         touched or coalesce(exists(ex_dates, day -> day > previous_date and day <= session_date), false) as changed
     from numbered
 )
