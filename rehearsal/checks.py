@@ -33,7 +33,7 @@ ACTIVE_ROLES = ("IngestRole", "HostRole", "NodeRole", "Loader", "MigrateRole", "
 
 def check_rows(deployed: RehearsedEnvironment) -> str:
     """Compare the warehouse with what the Twelve Data emulator served, computed by the oracle."""
-    earliest = min(call.params["start_date"] for call in deployed.api.requests)
+    earliest = min(call.params["start_date"] for call in deployed.api.requests if "start_date" in call.params)
     first = datetime.fromisoformat(f"{earliest.replace(' ', 'T')}+00:00")
     bars = sessions_of(deployed.source, deployed.contract.settings.symbols, first, deployed.clock.now)
     if found := disagreements(deployed.reader_dsn, Oracle.of_sessions(bars)):
