@@ -141,8 +141,9 @@ def test_a_split_that_is_learned_late_is_asked_for_twice_a_session(
     tick(stores)
     asked(api)
     CLOCK.now = AT_OPEN
-    [flag] = tick(stores).notes["AAPL"]
+    flag, note = tick(stores).notes["AAPL"]
     assert flag.startswith(FLAG)
+    assert "like a 10-for-1 split that is not known" in note
     assert flag.endswith("; Twelve Data was asked, and knows no such split")
     assert asked(api) == ALL
     for minutes in (5, 25):
