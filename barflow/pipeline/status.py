@@ -81,7 +81,7 @@ def lake_counts(lake: Lake) -> SessionCounts:
 
 @dataclass(frozen=True)
 class Waiting:
-    """What changed and is not loaded: sessions, symbols with corporate actions, and the number of vendor days."""
+    """What changed and is not loaded: sessions, symbols with corporate actions, and the number of vendor daily bars."""
 
     sessions: frozenset[SessionKey]
     actions: frozenset[str]
@@ -151,7 +151,7 @@ def compare(
     for (symbol, at), name in instruments.chosen(held).items():
         series.setdefault(symbol, {})[at] = held[name, at]
     for symbol, days in series.items():
-        if instruments.present(symbol) == symbol:  # else another share, of which only the name is known
+        if instruments.present(symbol) == symbol:  # else another share uses a former symbol: its listing is unknown
             _find_gaps(found, symbol, days, now, instruments)
     return found
 
@@ -214,7 +214,7 @@ def close_due(now: datetime) -> datetime | None:
 
 
 def add_vendor_days(found: Mapping[str, SymbolStatus], compared: Iterable[Comparison], thresholds: Thresholds) -> None:
-    """Add to each symbol its newest comparison with the vendor's day, and the sessions over a threshold. Pure."""
+    """Add to each symbol its newest comparison with a vendor's daily bar, and the sessions over a threshold. Pure."""
     for item in compared:
         status = found.get(item.symbol)
         if status is None:
