@@ -51,7 +51,7 @@ class SymbolStatus:
     actions: dict[str, int] = field(default_factory=dict)  # versions of corporate actions, by hop
     broken: list[str] = field(default_factory=list)
     age_minutes: float | None = None
-    ended: str | None = None  # why no newer bars are expected under this name
+    ended: str | None = None  # why no newer bars are expected under this symbol
     vendor_day: dict[str, Any] | None = None  # the newest session that is compared with Twelve Data's daily bar
     differing: list[str] = field(default_factory=list)  # sessions that differ from it by more than a threshold
 
@@ -178,7 +178,7 @@ def _find_gaps(
 ) -> None:
     """Add the bars of a share that the calendar expects between its first staged session and now, and that are missing.
 
-    They are missing under the name of their day, or under the present one if nothing is stored under the former name.
+    They are missing under the symbol of their day, or under the present one if nothing is stored under the former one.
     """
     first, newest = min(bars), last_sessions(now, 1)
     last = max(newest[-1].session_date if newest else first, *bars)
