@@ -28,8 +28,7 @@ BAR_MINUTES = int(BAR.total_seconds()) // 60
 class SessionView:
     """A session as the rules see it: its bars, the slot number of each, and the sessions before it in time order.
 
-    The sessions before it are in its shares: prices and volumes compare like with like across the ``splits``. With
-    None, they are compared as they are.
+    The sessions before it are in its shares, by the ``splits``. With None, prices and volumes are compared as they are.
 
     Attributes:
         last_close: The last close before the session, in dollars.
