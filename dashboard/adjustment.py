@@ -11,7 +11,7 @@ from datetime import date, datetime
 from functools import lru_cache
 
 from barflow.errors import BadInputError, BarflowError
-from barflow.market.actions import KINDS, Action, Adjust, Dividend, Factors, Kind, Split, factors
+from barflow.market.actions import KINDS, Action, Adjust, Dividend, Factors, Kind, Split, factors, split_factors
 from barflow.market.sessions import previous_session
 from barflow.staging.actions import Known
 from dashboard.candles import Candle
@@ -115,7 +115,7 @@ def bars_answer(
 @lru_cache(maxsize=10_000)
 def today_factors(splits: tuple[Split, ...], today: date) -> Factors:
     """Return the factors of a symbol's splits, in the shares of today. Cached: every event needs them."""
-    return factors(splits, "splits", today, _no_close)
+    return split_factors(splits, today)
 
 
 def loaded_today(loaded: Loaded, found: Factors) -> Loaded:

@@ -171,6 +171,11 @@ def factors(
     return Factors(tuple(ex_dates), tuple(reversed(steps)))
 
 
+def split_factors(splits: Iterable[Split], basis: date) -> Factors:
+    """Return the factors of splits alone, in the shares of the session ``basis``."""
+    return factors(splits, "splits", basis, lambda _: None)
+
+
 def _dividend_factor(day: date, amount: float, close: float | None, ratio: float) -> float:
     """Return 1 - amount / close for a raw close (dollars) before a split by ``ratio`` on the same day."""
     if close is None:
