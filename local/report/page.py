@@ -38,7 +38,7 @@ MOST_BARS = 22_000
 class SymbolReport:
     """One symbol: its chart, its newest row of daily_metrics, and its bars at every hop.
 
-    ``adjusted`` says whether the chart is adjusted for splits: their fetch has been answered.
+    ``adjusted`` is true if the splits were ever fetched or imported, so that the chart is adjusted for them.
     ``tick`` holds the counts of this run and is empty for a symbol that the run did not ask for.
     """
 
