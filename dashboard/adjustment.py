@@ -1,4 +1,4 @@
-"""Prices of the page in the shares of today: what is applied to a chart, and to a row of the watch list.
+"""The adjustment of the page's prices to the shares of today, for the chart and the rows of the watch list.
 
 Everything here is pure. Dates are exchange-local, prices are dollars, volumes are shares.
 """
@@ -11,7 +11,7 @@ from datetime import date, datetime
 from functools import lru_cache
 
 from barflow.errors import BadInputError, BarflowError
-from barflow.market.actions import KINDS, Action, Adjust, Dividend, Factors, Kind, Split, factors
+from barflow.market.actions import KINDS, Action, Adjust, Dividend, Factors, Kind, Split, factors, split_factors
 from barflow.market.sessions import previous_session
 from barflow.staging.actions import Known
 from dashboard.candles import Candle
@@ -115,11 +115,11 @@ def bars_answer(
 @lru_cache(maxsize=10_000)
 def today_factors(splits: tuple[Split, ...], today: date) -> Factors:
     """Return the factors of a symbol's splits, in the shares of today. Cached: every event needs them."""
-    return factors(splits, "splits", today, _no_close)
+    return split_factors(splits, today)
 
 
 def loaded_today(loaded: Loaded, found: Factors) -> Loaded:
-    """Return a loaded session in the shares of today. Its averages and previous close are in its own shares before."""
+    """Return a loaded session in the shares of today. It is given in its own shares, also its averages."""
     if not _changes(found, loaded.spark_sessions[0] if loaded.spark_sessions else loaded.session_date):
         return loaded
     own = found.at(loaded.session_date)
@@ -158,7 +158,7 @@ def _adjusted(candle: Candle, found: Factors) -> Candle:
 
 
 def _is_real(action: Action) -> bool:
-    """Return whether there was an action: a ratio of 1 or an amount of 0 says that there was none."""
+    """Return whether there was an action. A ratio of 1 or an amount of 0 says that there was none."""
     return action.value != (1 if isinstance(action, Split) else 0)
 
 

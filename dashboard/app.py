@@ -199,8 +199,8 @@ def create_app(
 
     Without a ``token`` no login is required, and only requests for this host's loopback names are answered. ``url`` is
     the URL at which visitors open the page. ``clock`` returns the market's time (UTC). ``thresholds`` are by how much a
-    session may differ from the vendor's own day. Only the newest manifest of the ``lake`` is read. ``instruments`` are
-    the renames and listings. Raises BadInputError if the chart library is not installed.
+    session may differ from the vendor's daily bar. Only the newest manifest of the ``lake`` is read. ``instruments``
+    are the renames and listings. Raises BadInputError if the chart library is not installed.
     """
     charts = _chart_library()
     reads = Reads(mongodb, Warehouse(warehouse_dsn, thresholds), lake, clock, instruments or Instruments())

@@ -175,7 +175,7 @@ class Health(Answer):
     gaps: list[Gap] = Field(description="of the last 20 sessions, newest first")
     gaps_total: int
     rejected: list[Rejected]
-    differing: list[str] = Field(description="of the last 20 sessions, those that differ from Twelve Data's own day")
+    differing: list[str] = Field(description="of the last 20 sessions, those that differ from Twelve Data's daily bar")
     unreadable: list[Unread]
 
 

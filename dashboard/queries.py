@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg.rows import class_row, tuple_row
 
 from barflow.market.sessions import session
-from barflow.market.vendor_days import Thresholds
+from barflow.market.vendor_days import Thresholds, differing
 from barflow.settings import MOST_BPS, MOST_VOLUME_PCT
 from barflow.warehouse.queries import vendor_days
 from dashboard.candles import Candle
@@ -88,7 +88,7 @@ class Warehouse:
     """
 
     def __init__(self, dsn: str, thresholds: Thresholds = (MOST_BPS, MOST_VOLUME_PCT)) -> None:
-        """Open the queries. ``thresholds`` are by how much a session may differ from the vendor's own day."""
+        """Open the queries. ``thresholds`` are by how much a session may differ from the vendor's daily bar."""
         self._connections, self._thresholds = Connections(dsn), thresholds
         self._loads, self._loaded = -1, dict[str, Loaded]()
         self._loaded_lock = threading.Lock()
@@ -136,10 +136,10 @@ class Warehouse:
             return cursor.execute(GAPS, [since]).fetchall()
 
     def differing(self, since: date) -> list[str]:
-        """Return the sessions since a day that differ from the vendor's own day by more than the thresholds."""
+        """Return a line for each session since a day that differs from the vendor's daily bar by more than allowed."""
         with self._connections.reading() as connection:
             compared = vendor_days(connection, self._thresholds, since)
-        return [f"{item.symbol} {text}" for item in compared if (text := item.differences(self._thresholds))]
+        return differing(compared, self._thresholds)
 
     def last_load(self) -> HopRun | None:
         """Return the newest load, or None before the first one."""

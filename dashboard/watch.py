@@ -41,8 +41,8 @@ def watch_row(
     """Return the row of one symbol at a moment of the market's clock (UTC).
 
     ``staged`` are the symbol's newest staged sessions, oldest first. ``factors`` put all prices into the shares of
-    today, so that the change across a split compares like with like. The averages and RSI are those of daily closes,
-    as of the last load. The trend compares the last price with them.
+    today, so a split is no change of the price. The averages and RSI are those of daily closes, as of the last load.
+    The trend compares the last price with them.
     """
     if staged and loaded and loaded.session_date > staged[-1].session_date:
         staged = ()  # the staged sessions have expired; the warehouse has newer ones

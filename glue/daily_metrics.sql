@@ -1,8 +1,8 @@
 -- Metrics of the sessions in `daily` marked `rewrite`; the other sessions are history for the windows. A metric is NULL
 -- until its window is full. RSI is Cutler's variant (simple averages); RSI and true range follow Wilder, "New Concepts
--- in Technical Trading Systems" (1978). Every metric is in the shares of its own session: what is averaged over several
--- sessions is first stated in the shares of the newest one (prices / split, volumes * split), and the average then in
--- those of the session.
+-- in Technical Trading Systems" (1978). Every metric is in the shares of its own session. Before an average, prices and
+-- volumes are converted to the shares of the newest session (price / split, volume * split). The average is converted
+-- back to the shares of its session.
 with steps as (
     select
         *,

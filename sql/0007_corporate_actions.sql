@@ -39,7 +39,7 @@ create table if not exists market.adjustment (
 );
 comment on table market.adjustment is
     'Factors that state the sessions from first_day to last_day in the shares of the symbol''s newest stored session';
-comment on column market.adjustment.first_day is 'First session of the range; 0001-01-01 is without a start';
+comment on column market.adjustment.first_day is 'First day of the range; 0001-01-01 if nothing is before it';
 comment on column market.adjustment.last_day is 'Last day of the range, the day before an ex-date';
 comment on column market.adjustment.split is 'Prices are divided by it, volumes multiplied';
 comment on column market.adjustment.dividend is
@@ -68,7 +68,7 @@ create table if not exists ops.vendor_bar (
     load_id text not null,
     primary key (symbol, session_date)
 );
-comment on table ops.vendor_bar is 'The vendor''s own daily bars, not adjusted, to compare with market.bar_1d';
+comment on table ops.vendor_bar is 'The vendor''s daily bars, not adjusted, to compare with market.bar_1d';
 comment on column ops.vendor_bar.requested_at is 'When the vendor was asked, UTC';
 
 comment on table market.daily_metrics is
@@ -101,7 +101,7 @@ select
 from ops.vendor_bar as v
 left join market.bar_1d as b on b.symbol = v.symbol and b.session_date = v.session_date;
 comment on view ops.vendor_day is
-    'How far market.bar_1d is from the vendor''s own daily bar; NULL if no bar of the session is stored';
+    'How far market.bar_1d is from the vendor''s daily bar; NULL if no bar of the session is stored';
 comment on column ops.vendor_day.open_bps is 'Basis points: (our open / the vendor''s - 1) * 10000';
 comment on column ops.vendor_day.volume_pct is 'Per cent: (our volume / the vendor''s - 1) * 100';
 comment on column ops.vendor_day.complete is 'Every 5-minute bar of the session is stored';

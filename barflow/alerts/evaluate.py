@@ -22,7 +22,7 @@ from barflow.alerts.history import EvaluatedSession, SymbolState, in_shares_of, 
 from barflow.alerts.rules import ALL, LevelRule, MoveRule, Rule, RuleBook, SilenceRule
 from barflow.alerts.signals import BAR_MINUTES, NEITHER, SIGNALS, SessionView
 from barflow.errors import BadInputError
-from barflow.market.actions import Split, ratio_text
+from barflow.market.actions import Split, split_text
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import BAR, last_sessions, session, sessions_between
 from barflow.progress import Log
@@ -100,7 +100,7 @@ class Evaluator:
     def _in_force(self, state: SymbolState, splits: Sequence[Split] | None) -> dict[date, float]:
         """Return the ratio of each split by its ex-date, up to the newest session.
 
-        A later one that the state has stays: a tick that started after the session's open evaluated it.
+        A later split in the state stays there: a tick that started later has evaluated it.
         """
         if not splits and not state.splits:
             return state.splits
@@ -154,14 +154,14 @@ class Evaluator:
         return Evaluated(after, evaluation.events, notes)
 
     def _levels(self, state: SymbolState) -> dict[str, date]:
-        """Return by rule the newest session when its level, which follows no splits, was first evaluated."""
+        """Return, for each rule with a fixed level, the newest session when it was first evaluated."""
         rules, newest = self.book.fixed_levels(state.symbol), self.newest.session_date
         return {rule.id: state.levels.get(rule.id, newest) for rule in rules}
 
     def _levels_left_behind(
         self, state: SymbolState, levels: Mapping[str, date], splits: Sequence[Split]
     ) -> Iterator[str]:
-        """Yield a note for each level and each split since it was first evaluated, when the split comes into force."""
+        """Yield a note for each fixed level and each split that comes into force after its first evaluation."""
         for split in splits:
             if split.ex_date > self.newest.session_date or split.ex_date in state.splits or split.ratio == 1:
                 continue
@@ -229,7 +229,7 @@ def evaluate_history(
 
 
 class _SymbolEvaluation:
-    """Collects the events of one symbol, and the bar at which each rule last fired."""
+    """Collects the events and notes of one symbol, and the bars at which each rule fired."""
 
     def __init__(
         self,
@@ -255,7 +255,7 @@ class _SymbolEvaluation:
     def bars(self, view: SessionView, changed: Sequence[int], *, again: bool) -> None:
         """Evaluate the bars at the ``changed`` places of a session, in order, each with the bars before it.
 
-        With ``again``, the other bars are evaluated too, by the rules that compare with earlier sessions.
+        With ``again``, the other bars are evaluated too, except by rules that compare only within the session.
         """
         bars = view.bars
         comparing = [item for item in self.rules if not isinstance(item[0], MoveRule)] if again else []
@@ -318,7 +318,7 @@ def _unknown_split(view: SessionView, ratio: float, close: float) -> str:
     """Return the note that a session is not compared with earlier ones."""
     return (
         f"the session of {view.bars.session_date} opens at {view.bars.open[0]:,.2f} after a close of {close:,.2f}, "
-        f"like a {ratio_text(ratio)} split that is not known: no rule compares it with earlier sessions. Run "
+        f"like a {split_text(ratio)} that is not known: no rule compares it with earlier sessions. Run "
         f"`barflow actions refresh --symbols {view.bars.symbol}`. If there was no split, import one with the ratio 1"
     )
 
@@ -326,8 +326,8 @@ def _unknown_split(view: SessionView, ratio: float, close: float) -> str:
 def _level_left_behind(rule: LevelRule, split: Split, seen: date) -> str:
     """Return the note that a level may be in the shares before a split."""
     return (
-        f"rule {rule.id} has had the level {rule.level:g} since {seen}, and {split.symbol} has split "
-        f"{ratio_text(split.ratio)} on {split.ex_date}. The level stays {rule.level:g} dollars a new share. If it "
-        f"means old shares, write as_of = {seen} in the rule: it is then {rule.level / split.ratio:g} and follows "
-        f"later splits. If it means new shares, write as_of = {split.ex_date}"
+        f"rule {rule.id} has had the level {rule.level:g} since {seen}, and {split.symbol} had a {split.label} on "
+        f"{split.ex_date}. The level stays {rule.level:g} dollars a new share. If it means old shares, write as_of = "
+        f"{seen} in the rule: it is then {rule.level / split.ratio:g} and follows later splits. If it means new "
+        f"shares, write as_of = {split.ex_date}"
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any
 
-from barflow.market.actions import Split, factors
+from barflow.market.actions import Split, split_factors
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import session
 from barflow.staging.sessions import StoredSession
@@ -147,7 +147,7 @@ def in_shares_of(day: date, past: Sequence[EvaluatedSession], splits: Sequence[S
     between = [split for split in splits if past[0].session_date < split.ex_date <= day]
     if not between:
         return past
-    steps = factors(between, "splits", day, lambda _: None)
+    steps = split_factors(between, day)
     ratios = ((item, steps.at(item.session_date).volume) for item in past)
     return [item if ratio == 1.0 else AdjustedSession(item, ratio) for item, ratio in ratios]
 

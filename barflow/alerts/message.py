@@ -21,7 +21,7 @@ from barflow.alerts.rules import (
     SplitRule,
     VolumeRule,
 )
-from barflow.market.actions import ratio_text, suspected_ratio
+from barflow.market.actions import split_text, suspected_ratio
 
 
 class Message(BaseModel):
@@ -89,12 +89,12 @@ def describe(event: Event) -> str:
             text = f"{symbol} opened {abs(event.value):.2f} % {above} the previous close of {against}"
             if event.split == 1:
                 return text
-            return f"{text} ({reference * event.split:,.2f} before a {ratio_text(event.split)} split)"
+            return f"{text} ({reference * event.split:,.2f} before a {split_text(event.split)})"
         case SplitRule():
             ratio = suspected_ratio(1.0, 1 + event.value / 100)
-            like = f"a {ratio_text(ratio)} split" if ratio else "a split"
+            like = split_text(ratio) if ratio else "split"
             return (
-                f"{symbol} opened {abs(event.value):.2f} % {above} the previous close of {against}, like {like} that "
+                f"{symbol} opened {abs(event.value):.2f} % {above} the previous close of {against}, like a {like} that "
                 "is not known; no other rule compares this session with earlier ones"
             )
         case VolumeRule():

@@ -132,7 +132,7 @@ class GapRule(BaseRule):
 
 
 class SplitRule(BaseRule):
-    """The session's first bar opens like a split that is not known, so nothing compares with earlier sessions."""
+    """The session's first bar opens like a split that is not known, so no rule compares it with earlier sessions."""
 
     unit = "percent"
     kind: Literal["split"]

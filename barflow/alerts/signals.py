@@ -15,7 +15,7 @@ from typing import Any
 
 from barflow.alerts.history import AdjustedSession, EvaluatedSession, in_shares_of
 from barflow.alerts.rules import AverageRule, ExtremeRule, GapRule, LevelRule, MoveRule, SplitRule, VolumeRule
-from barflow.market.actions import Split, factors, suspected_ratio
+from barflow.market.actions import Split, split_factors, suspected_ratio
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import BAR, previous_session
 
@@ -28,8 +28,7 @@ BAR_MINUTES = int(BAR.total_seconds()) // 60
 class SessionView:
     """A session as the rules see it: its bars, the slot number of each, and the sessions before it in time order.
 
-    The sessions before it are in its shares: prices and volumes compare like with like across the ``splits``. With
-    None, they are compared as they are.
+    The sessions before it are in its shares, by the ``splits``. With None, prices and volumes are compared as they are.
 
     Attributes:
         last_close: The last close before the session, in dollars.
@@ -160,8 +159,8 @@ def _level(view: SessionView, level: float, as_of: date) -> float:
     """Return a level of the day ``as_of`` in the shares of the session, before or after that day."""
     day, splits = view.bars.session_date, view.splits
     if as_of <= day:
-        return level / factors(splits, "splits", day, lambda _: None).at(as_of).volume
-    return level * factors(splits, "splits", as_of, lambda _: None).at(day).volume
+        return level / split_factors(splits, day).at(as_of).volume
+    return level * split_factors(splits, as_of).at(day).volume
 
 
 def _says_no_split(splits: Sequence[Split], last: date, day: date) -> bool:

@@ -146,7 +146,7 @@ class Alerts:
         """Evaluate once. Return the symbols that another tick evaluated at the same time."""
         states = self.states.load(changed)
         before = [states.get(symbol) or evaluator.new_state(symbol) for symbol in changed]
-        # After the states: so these splits are at least as new as those of the tick that wrote a state.
+        # Read after the states, so that they are at least as new as the splits of the tick that wrote a state.
         splits = self.actions.splits([*changed])
         repeated = {
             state.symbol: days
@@ -165,7 +165,7 @@ class Alerts:
             for state in before
         }
         fired = [feed.get(event.id, event) for found in results.values() for event in found.events]
-        # The silence of a name that has ended is no news.
+        # No alert of a symbol under which no share trades on that day, such as the silence of a former symbol.
         now_listed = [event for event in fired if self.instruments.trades_as(event.symbol, event.session_date)]
         events = {event.id: event for event in now_listed}.values()
         created_at = utc_now()
@@ -186,14 +186,14 @@ class Alerts:
     ) -> Changed:
         """Return the stored sessions that an evaluation needs beside the changed ones. It takes one query.
 
-        They are those that the rules look at, for states without them, and those to evaluate again. The sessions of a
-        renamed share are those of all its names.
+        They are those that the rules look at, for states without them, and those to evaluate again. A renamed share
+        has the sessions of all its symbols.
         """
         incomplete = [state.symbol for state in states if not evaluator.has_history(state)]
         days = [item.session_date for item in last_sessions(evaluator.now, evaluator.history)] if incomplete else []
         in_memory = {item.bars.key: item for found in changed.values() for item in found}
         keys = self._keys(dict.fromkeys(incomplete, days)) - in_memory.keys()
-        # Also those in memory: another tick may have stored and evaluated a later version since.
+        # Read these again even if they are in memory: another tick may have evaluated a later version since.
         keys |= self._keys(repeated)
         stored = list(self.staging.sessions(sorted(keys)))
         chosen = self.instruments.chosen(
@@ -207,7 +207,7 @@ class Alerts:
         return found
 
     def _keys(self, days: Mapping[str, Iterable[date]]) -> set[str]:
-        """Return the keys of sessions, given their days by symbol, under every name of the share."""
+        """Return the keys of sessions, given their days by symbol, under every symbol of the share."""
         return {
             document_key(name, day)
             for symbol, found in days.items()

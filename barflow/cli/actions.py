@@ -67,7 +67,10 @@ def actions_refresh(
     symbols: Symbols = None,
     plan: Annotated[bool, typer.Option(help="Only print calls, credits, minutes and finish time.")] = False,
     due: Annotated[
-        bool, typer.Option(help="Only ask for what is due: splits and dividends before the open, daily bars after it.")
+        bool,
+        typer.Option(
+            help="Only ask for what is due: splits and dividends before the open, daily bars after the close."
+        ),
     ] = False,
     state: State = None,
     as_json: Json = False,
@@ -75,8 +78,8 @@ def actions_refresh(
     """Fetch splits and dividends from Twelve Data and stage them.
 
     It costs 40 API credits a symbol on plans with the endpoints, from Grow up. On other plans it derives the splits
-    from daily bars for 2 credits a symbol, and dividends stay unknown. With --due it does what the daily schedule does:
-    each symbol of BARFLOW_SYMBOLS is asked for once a trading day, within the credits that the ticks leave.
+    from daily bars for 2 credits a symbol, and dividends stay unknown. With --due it asks for each symbol of
+    BARFLOW_SYMBOLS once a trading day, within the credits that the ticks leave, as the daily schedule does.
     """
     from barflow.cli.terminal import console, table, ticking
     from barflow.market.sessions import utc_now
@@ -85,7 +88,7 @@ def actions_refresh(
 
     if due:
         if symbols or plan:
-            raise BadInputError("--due asks for the symbols of BARFLOW_SYMBOLS: leave out --symbols and --plan")
+            raise BadInputError("--due asks for the symbols of BARFLOW_SYMBOLS. Leave out --symbols and --plan.")
         _refresh_due(state, as_json)
         return
     if plan:

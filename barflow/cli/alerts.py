@@ -132,9 +132,9 @@ def try_rules(
         str, typer.Option(help="splits: compare prices in the shares of each session. none: compare them as recorded.")
     ] = "splits",
     actions: Annotated[
-        Path | None, typer.Option(help="Splits: a CSV file as `barflow actions import` takes it.")
+        Path | None, typer.Option(help="CSV file with the splits, in the format of `barflow actions import`.")
     ] = None,
-    state: Annotated[Path | None, typer.Option(help="Splits: those that are staged in this state folder.")] = None,
+    state: Annotated[Path | None, typer.Option(help="State folder with staged splits.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show which alerts the rules fire on recorded bars. Nothing is stored or sent.
@@ -187,7 +187,8 @@ def splits_to_test(
             found = Actions(stores.database).splits(list(symbols))
     if not any(found.get(symbol) for symbol in symbols):
         log(
-            "no splits of these symbols are given, so prices compare as recorded: use --actions FILE.csv or --state DIR"
+            "no splits of these symbols are given, so prices are compared as recorded: use --actions FILE.csv or "
+            "--state DIR"
         )
     return found
 

@@ -101,7 +101,7 @@ def parse_day(text: str, option: str) -> date:
 
 
 def present_symbols(given: str | None, settings: Settings) -> tuple[str, ...]:
-    """Return the present symbols of an option, or else of the settings. Log a line for each former name."""
+    """Return the present symbols of an option, or else of the settings. Log a line for each former symbol."""
     from barflow.market.instruments import load_instruments
 
     instruments = load_instruments(settings.instruments_file)
@@ -112,7 +112,7 @@ def present_symbols(given: str | None, settings: Settings) -> tuple[str, ...]:
 
 
 def stored_names(given: str | None, settings: Settings) -> list[str] | None:
-    """Return every name under which the shares of an option may be stored, or None without the option."""
+    """Return every symbol under which the shares of an option may be stored, or None without the option."""
     from barflow.market.instruments import load_instruments
 
     if not given:

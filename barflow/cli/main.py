@@ -268,7 +268,7 @@ def status(state: State = None, as_json: Json = False) -> None:
     """Compare the bars at every hop.
 
     It shows newest bars, counts, gaps, rejected bars and freshness, and how far the newest session is from Twelve
-    Data's own day. It exits 1 if a guarantee is broken, or a session differs from that day by more than a threshold.
+    Data's daily bar. It exits 1 if a guarantee is broken, or a session differs from that bar by more than a threshold.
     """
     from barflow.alerts.outbox import Outbox
     from barflow.cli.terminal import show_status, status_json

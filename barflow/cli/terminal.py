@@ -187,7 +187,7 @@ def show_status(found: Mapping[str, SymbolStatus], runs: Mapping[str, Any], now:
     elif any(item.pending for item in found.values()):
         out.print("the next `barflow process` and `barflow aggregate` load the pending sessions")
     if any(item.differing for item in found.values()):
-        out.print("a session differs from Twelve Data's own day: `barflow backfill --again` fetches its bars again")
+        out.print("a session differs from Twelve Data's daily bar: `barflow backfill --again` fetches its bars again")
     if undelivered:
         out.print(
             f"an alert has waited for {undelivered / 60:.0f} min: "

@@ -41,7 +41,7 @@ def export_bars(
 ) -> Exported:
     """Write the bars of the sessions from ``first`` to ``last``, both included: raw, or adjusted by ``factors``.
 
-    ``symbol`` is the present one. Bars that are stored under a former name of the share are part of its series.
+    ``symbol`` is the present one. Bars that are stored under a former symbol of the share are part of its series.
     Columns: symbol, ts (bar open, UTC), session_date (New York), open, high, low, close (dollars), volume
     (shares; whole unless adjusted), revision. The file appears whole or not at all. Raises BadInputError when nothing
     matches.

@@ -1,4 +1,4 @@
-"""The continuous series of a share: its bars of the archive, under every name that it had."""
+"""The continuous series of a share: its bars of the archive, under every symbol that it had."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from barflow.market.instruments import Instruments
 def read_series(lake: Lake, instruments: Instruments, symbol: str, month: str) -> pa.Table | None:
     """Return the bars of a share in an exchange-local month (``2022-06``), sorted by ts, or None without any.
 
-    ``symbol`` is its present one. Each session comes from the newest name that has it, whole.
+    ``symbol`` is the present one. Each session comes whole from the newest symbol that has it.
     """
     parts: list[pa.Table] = []
     held: set[object] = set()

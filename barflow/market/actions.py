@@ -33,7 +33,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 # No real split is larger: the largest was a reverse split of one share for 40,000.
 MAX_RATIO = 1e6
 MAX_AMOUNT = 1e6
-# A ratio is written as whole shares for up to so many others, if it is that near: derived ones have five digits.
+# A ratio is written with whole shares up to this number if it is this near to them: derived ratios have five digits.
 MAX_SHARES = 50
 TEXT_TOLERANCE = 2e-5
 # The ratios of common splits, and how far an open may be from one of them: a true gap comes on top of the split. A
@@ -73,8 +73,7 @@ class Split:
     @property
     def label(self) -> str:
         """Return the split in words, such as ``10-for-1 split`` or ``1.281-for-1 split``."""
-        shares = ratio_text(self.ratio).replace(":", "-for-")
-        return f"{shares} {'split' if self.ratio >= 1 else 'reverse split'}"
+        return split_text(self.ratio)
 
 
 @dataclass(frozen=True)
@@ -172,6 +171,11 @@ def factors(
     return Factors(tuple(ex_dates), tuple(reversed(steps)))
 
 
+def split_factors(splits: Iterable[Split], basis: date) -> Factors:
+    """Return the factors of splits alone, in the shares of the session ``basis``."""
+    return factors(splits, "splits", basis, lambda _: None)
+
+
 def _dividend_factor(day: date, amount: float, close: float | None, ratio: float) -> float:
     """Return 1 - amount / close for a raw close (dollars) before a split by ``ratio`` on the same day."""
     if close is None:
@@ -205,9 +209,14 @@ def suspected_ratio(previous_close: float, open: float) -> float | None:
 
 
 def ratio_text(ratio: float) -> str:
-    """Return a split's ratio as new and old shares, such as ``10:1``, ``3:2``, ``1:8`` or ``1.281:1``."""
+    """Return a split's ratio as new and old shares, such as ``10:1``, ``3:2``, ``1:8`` or ``1.281:1``, for a flag."""
     size = max(ratio, 1 / ratio)
     share = Fraction(size).limit_denominator(MAX_SHARES)
     is_near = math.isclose(share, size, rel_tol=TEXT_TOLERANCE)
     more, less = (str(share.numerator), str(share.denominator)) if is_near else (f"{size:g}", "1")
     return f"{more}:{less}" if ratio >= 1 else f"{less}:{more}"
+
+
+def split_text(ratio: float) -> str:
+    """Return a split of this ratio in words, such as ``10-for-1 split`` or ``1-for-8 reverse split``."""
+    return f"{ratio_text(ratio).replace(':', '-for-')} {'split' if ratio >= 1 else 'reverse split'}"

@@ -1,11 +1,11 @@
-"""Instruments: the names under which a share traded, and its first and last session, from a TOML file.
+"""Instruments: the symbols under which a share traded, and its first and last session, from a TOML file.
 
-A session document, a file of the archive and a row of the warehouse keep the name under which their bars arrived.
-Readers join them here into one series under the present name. On each day a name belongs to exactly one share: a former
-name up to its last day, and after it the owner of that time. Where several names of a share hold the same session,
-readers take the newest name, because its bars were fetched last.
+A session document, a file of the archive and a row of the warehouse keep the symbol under which their bars arrived.
+Readers join them here into one series under the present symbol. On each day a symbol belongs to exactly one share: a
+former symbol up to its last day, and later another owner's. Where several symbols of a share hold the same session,
+readers take the newest symbol, because its bars were fetched last.
 
-Pure: days are exchange-local.
+Here, a *name* is a symbol that a share has or had. Pure: days are exchange-local.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Day = Annotated[date, Field(strict=True)]
 
 
 class Former(BaseModel):
-    """A name that a share had up to ``last_day``, its last session under this name."""
+    """A former symbol of a share, and the last session under it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,7 +51,7 @@ class Former(BaseModel):
 
 
 class Instrument(BaseModel):
-    """A share: its present (or last) symbol, its former ones, and its first and last session if they are known."""
+    """A share: its present or last symbol, its former ones, and its first and last session if the file states them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -62,12 +62,12 @@ class Instrument(BaseModel):
 
     @property
     def first(self) -> date:
-        """Return the first day of the listing, or the first day of all."""
+        """Return the first day of the listing, or the first of all days."""
         return self.first_session or date.min
 
     @property
     def last(self) -> date:
-        """Return the last day of the listing, or the last day of all."""
+        """Return the last day of the listing, or the last of all days."""
         return self.last_session or date.max
 
     @cached_property
@@ -98,7 +98,7 @@ class Instruments:
 
     @cached_property
     def former(self) -> Mapping[str, tuple[str, date]]:
-        """Return the present symbol and the last day of each former name."""
+        """Return the present symbol and the last day of each former symbol."""
         return {
             former.symbol: (entry.symbol, former.last_day)
             for entry in self._entries.values()
@@ -150,14 +150,14 @@ class Instruments:
         return None if last == date.max else last
 
     def resolve(self, symbols: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
-        """Return the present symbols, each once, and a sentence for each name that is a former one."""
+        """Return the present symbols, each once, and a line to log for each former symbol."""
         present = {symbol: self.present(symbol) for symbol in symbols}
-        said = [
+        renamed = [
             f"{symbol} is {name} today: it was {symbol} until {self.former[symbol][1]}"
             for symbol, name in present.items()
             if name != symbol
         ]
-        return tuple(dict.fromkeys(present.values())), said
+        return tuple(dict.fromkeys(present.values())), renamed
 
     def to_ask(self, symbols: Iterable[str], day: date) -> tuple[tuple[str, ...], dict[str, str]]:
         """Return the present symbols that are not delisted on a day, and a note for each other symbol given."""
@@ -221,7 +221,7 @@ def _entry(place: int, values: Mapping[str, Any]) -> Instrument:
 
 
 def _checked(entries: Iterable[Instrument]) -> Sequence[Instrument]:
-    """Return the entries. Raise ValueError if a listing has no day, or two shares have a name on the same day."""
+    """Return the entries. Raise ValueError if a listing has no day, or two shares have a symbol on the same day."""
     entries = list(entries)
     present: dict[str, Name] = {}
     for entry in entries:
@@ -238,13 +238,13 @@ def _checked(entries: Iterable[Instrument]) -> Sequence[Instrument]:
             if former.symbol == entry.symbol:
                 raise ValueError(f"{where}: it is the present symbol; leave it out")
             if former.symbol in owner:
-                raise ValueError(f"{where}: it is already a former name of {owner[former.symbol]}; keep one of the two")
+                raise ValueError(f"{where}: it is already a former symbol of {owner[former.symbol]}; keep one entry")
             owner[former.symbol] = entry.symbol
             today = present.get(former.symbol)
             if today and today.first <= former.last_day:
                 since = "" if today.first == date.min else f" since {today.first}"
                 raise ValueError(
-                    f"{where}: until {former.last_day}, but instrument {former.symbol} has this name{since}. If that "
+                    f"{where}: until {former.last_day}, but instrument {former.symbol} has this symbol{since}. If that "
                     "is the same share, write one entry; if it is another one, give it a first_session after that day"
                 )
     return entries
@@ -255,5 +255,5 @@ def _empty(entry: Instrument, name: Name) -> str:
     if entry.first > entry.last:
         return f"{where}: first_session {entry.first} is after last_session {entry.last}"
     if name.symbol == entry.symbol and name.last == entry.last:
-        return f"{where}: last_session {name.last} is not after the last_day of its former names"
+        return f"{where}: last_session {name.last} is not after the last_day of its former symbols"
     return f"{where}: former {name.symbol}: last_day {name.last} is before {name.first}, its first day; oldest first"

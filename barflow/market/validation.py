@@ -336,7 +336,7 @@ class Jump:
 def price_jumps(ts: Sequence[datetime], opens: Sequence[float], closes: Sequence[float]) -> list[Jump]:
     """Return the bars that open more than 5 % from the close before them.
 
-    Twelve Data does not adjust intraday bars for splits, so a 10:1 split is a drop of 90 % overnight.
+    Twelve Data does not adjust intraday bars for splits, so a 10-for-1 split is a drop of 90 % overnight.
     """
     ratios = [*map(operator.truediv, opens[1:], closes)]
     if not ratios or (max(ratios) <= 1 + JUMP and min(ratios) >= 1 - JUMP):

@@ -1,8 +1,8 @@
-"""The vendor's own daily bars, and how far ours may be from them. Pure."""
+"""The vendor's daily bars, and how far ours may be from them. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -59,7 +59,7 @@ class Comparison:
         return (self.ours["volume"] / self.theirs["volume"] - 1) * 100 if self.theirs["volume"] else None
 
     def differences(self, thresholds: Thresholds) -> str:
-        """Return what differs by more than these thresholds as a text, or an empty one."""
+        """Return as text what differs by more than these thresholds, empty if nothing does."""
         bps, volume_pct = thresholds
         parts = []
         if abs(self.bps[self.worst]) > bps:
@@ -69,4 +69,9 @@ class Comparison:
         return f"{self.session_date}: {'; '.join(parts)}" if parts else ""
 
     def _values(self, name: str) -> str:
-        return f"Twelve Data's day: ours {self.ours[name]:.9g}, theirs {self.theirs[name]:.9g}"
+        return f"Twelve Data's daily bar: ours {self.ours[name]:.9g}, theirs {self.theirs[name]:.9g}"
+
+
+def differing(compared: Iterable[Comparison], thresholds: Thresholds) -> list[str]:
+    """Return a line for each session that differs from the vendor's daily bar by more than a threshold."""
+    return [f"{item.symbol} {text}" for item in compared if (text := item.differences(thresholds))]

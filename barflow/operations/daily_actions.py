@@ -27,17 +27,16 @@ from barflow.twelvedata.client import SymbolError, TwelveDataClient
 
 # A refresh ends this long before the open, so that the first tick of the session has the credits of its minute.
 BEFORE_OPEN = timedelta(minutes=2)
-# A daily bar that Twelve Data did not have is asked for again after this time: once in the evening, once before the
-# open.
+# A daily bar that Twelve Data lacked in the evening is asked for again after this time, which is before the open.
 ASK_AGAIN = timedelta(hours=6)
-# The daily bars of a request for the newest one: earlier ones may have been corrected.
+# A request for the newest daily bar asks for this many, because earlier ones may have been corrected.
 ROWS = 10
 LONGEST_TEXT = 400
 
 
 @dataclass
 class DailyReport:
-    """What a run did. ``outcome`` is idle if nothing was due, succeeded, or partial if something is left to do."""
+    """What a run did. ``outcome`` is idle if nothing was due, partial if something is left to do, else succeeded."""
 
     outcome: str = "idle"
     actions: ActionsReport | None = None
@@ -103,7 +102,7 @@ class _Daily:
         return Attempts(self.stores.database)
 
     def refresh_actions(self, day: date) -> None:
-        """Refresh the symbols whose actions were not asked for since the last close before a session."""
+        """Refresh the actions of the symbols that were not asked for since the last close before a session."""
         before, symbols = previous_session(day), self.stores.symbols
         since = before.closes if before else self.stores.clock()
         asked = self.attempts.of(symbols)
@@ -146,7 +145,7 @@ class _Daily:
         found = {
             symbol: error
             for symbol, error in errors.items()
-            if isinstance(error, str) and self.attempts.tell(symbol, day)
+            if isinstance(error, str) and self.attempts.claim_post(symbol, day)
         }
         if found and (
             problem := post_to_slack(self.stores.settings, contradictions_text(self.stores.settings.env, found))

@@ -81,7 +81,7 @@ def summary_text(summary: Summary) -> str:
 
 
 def _differing(sessions: Sequence[str]) -> str:
-    """Return the newest sessions that differ from the vendor's own day, and what to do."""
+    """Return the newest sessions that differ from the vendor's daily bar, and what to do."""
     more = f"; and {len(sessions) - MOST_DIFFERING} more" if len(sessions) > MOST_DIFFERING else ""
     return f"{'; '.join(sessions[-MOST_DIFFERING:])}{more}. `barflow status` shows all"
 

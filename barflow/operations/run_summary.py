@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from barflow.contract import RuntimeContract
+from barflow.market.vendor_days import differing
 from barflow.pipeline.stores import Stores
 from barflow.staging.ledger import SUCCEEDED
 from barflow.warehouse.connection import connect
@@ -23,7 +24,7 @@ class Summary:
 
     ``published`` counts the Parquet rows of all partitions that it wrote, ``loaded`` the warehouse rows by table, and
     ``rejected`` the bars in quarantine. ``dollars`` is the cost, or None if the run was not on AWS. ``note`` says what
-    the operator has to do. ``differing`` are the sessions that differ from the vendor's own day.
+    the operator has to do. ``differing`` are the sessions that differ from the vendor's daily bar.
     """
 
     env: str
@@ -64,7 +65,7 @@ def summarize(
         seconds=seconds,
         dollars=dollars,
         note=note,
-        differing=[f"{item.symbol} {text}" for item in compared if (text := item.differences(thresholds))],
+        differing=differing(compared, thresholds),
     )
 
 

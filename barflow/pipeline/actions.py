@@ -120,8 +120,8 @@ def refresh(
     """Fetch the splits and dividends of the symbols and stage them. Each symbol is stored as soon as it is complete.
 
     The symbols that were fetched longest ago come first, so that a run under a daily cap resumes where the last one
-    stopped. It stops where the ``allowance`` ends. Daily bars of the derived way are staged as the vendor's own days.
-    Raises BadInputError, VendorRefusedError and UnavailableError as a tick does.
+    stopped. It stops where the ``allowance`` ends. Daily bars from which it derives splits are also staged for the
+    comparison with ours. Raises BadInputError, VendorRefusedError and UnavailableError as a tick does.
     """
     endpoints = uses_endpoints(stores.settings)
     client = client or open_client(stores.settings, log)

@@ -138,7 +138,7 @@ def run(
 
 
 def _share_basis(load: Load, plan: Plan, actions: Mapping[str, Sequence[Version]]) -> ShareBasis:
-    """Return the splits of the planned symbols, and those that the load changes with sessions on both sides."""
+    """Return the splits of the planned symbols, and the ex-dates of changed ones that have sessions on both sides."""
     symbols = sorted(plan.actions | {symbol for symbol, _ in plan.sessions})
     basis = share_basis(current_splits(load.connection, symbols), actions, plan.whole)
     return replace(basis, changed=straddled(load.connection, basis.changed))
@@ -154,7 +154,7 @@ def _stage(
     if not plan.sessions and not basis.changed:
         return []
     if basis.changed:
-        log(f"splits of {', '.join(sorted(basis.changed))} changed; their metrics after the ex-dates are written again")
+        log(f"splits of {', '.join(sorted(basis.changed))} changed; metrics from their ex-dates on are written again")
     log(f"{len(plan.touched)} sessions of {len({key[0] for key in plan.sessions})} symbols to load; starting Spark")
     from barflow.pipeline.spark import spark_session
 

@@ -142,10 +142,10 @@ def run(
     """Fetch the sessions from ``first`` to ``last`` (exchange-local, both included), oldest chunk first.
 
     A session is asked for once: a symbol is skipped in a chunk whose sessions are all stored whole, answered after they
-    had closed, before Twelve Data's first bar, or outside of its listing. Sessions that are stored under a former name
-    count as stored. So a backfill resumes where it stopped. With ``again`` it asks for every session again, and resumes
-    an ``again`` of the same sessions that did not end. ``on_call`` receives the number of symbols of a
-    chunk that are done. Raises as plan and Ingest.tick do.
+    had closed, before Twelve Data's first bar, or outside of its listing. Sessions that are stored under a former
+    symbol count as stored. So a backfill resumes where it stopped. With ``again`` it asks for every session again, and
+    resumes an ``again`` of the same sessions that did not end. ``on_call`` receives the number of symbols of a chunk
+    that are done. Raises as plan and Ingest.tick do.
     """
     chunks = plan_for(stores.settings, symbols, first, last, stores.clock()).chunks
     ingest = open_ingest(stores, log)

@@ -121,7 +121,7 @@ def run(
 ) -> IngestReport:
     """Run one tick for the symbols, over ``window`` (opens of the first and last bar, UTC) or since the stored bars.
 
-    Former symbols are asked for as the present ones, and delisted symbols not at all: notes of the report name both.
+    It asks for present symbols in place of former ones, and not for delisted ones. Notes of the report name both.
     ``on_symbol`` receives each finished symbol. Raises the errors of Ingest.tick.
     """
     asked, notes = stores.instruments.to_ask(symbols, new_york(stores.clock()).date())
@@ -313,7 +313,7 @@ class Ingest:
             yield start, now, group
 
     def _newest(self, symbols: Sequence[str], recent: Sequence[date]) -> dict[str, date]:
-        """Return the newest stored session of each symbol. A new name continues after its former one."""
+        """Return the newest stored session of each symbol. A new symbol continues after its former one."""
         newest = self.staging.newest_sessions(symbols, recent)
         unknown = [symbol for symbol in symbols if symbol not in newest]
         former = [name for name in self.instruments.stored_names(unknown) if name not in symbols]

@@ -43,7 +43,7 @@ class Plan:
 
 
 def plan_new(lake: Lake, consumed: set[str]) -> Plan:
-    """Plan what the manifests announce that no load has consumed."""
+    """Plan what is announced in the manifests that no load has consumed."""
     waiting = [lake.manifest(run_id) for run_id in lake.manifest_ids() if run_id not in consumed]
     sessions: dict[tuple[str, str], set[str]] = defaultdict(set)
     for manifest in waiting:
@@ -58,7 +58,7 @@ def plan_new(lake: Lake, consumed: set[str]) -> Plan:
 
 
 def _newest_days(manifests: Iterable[Manifest]) -> tuple[VendorDay, ...]:
-    """Return the vendor's daily bars of manifests in their order; of a session the bar that was requested last."""
+    """Return the vendor's daily bars of manifests: for each session, the one that was requested last."""
     newest: dict[tuple[str, date], VendorDay] = {}
     for manifest in manifests:
         for item in manifest.vendor_days:
@@ -70,7 +70,7 @@ def _newest_days(manifests: Iterable[Manifest]) -> tuple[VendorDay, ...]:
 def plan_full(lake: Lake, consumed: set[str], symbols: Iterable[str] | None) -> Plan:
     """Plan every session and corporate action in the lake, of all symbols or of those named.
 
-    A plan of all symbols also consumes the waiting manifests, with their vendor days.
+    A plan of all symbols also consumes the waiting manifests, with their daily bars of the vendor.
 
     Raises BadInputError when the lake has no bars of a named symbol.
     """

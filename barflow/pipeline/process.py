@@ -1,10 +1,10 @@
-"""Process: publish the changed (symbol, month) partitions, corporate actions and vendor days from MongoDB.
+"""Process: publish what changed in MongoDB: (symbol, month) partitions, corporate actions, the vendor's daily bars.
 
 A session has changed if the version of its document differs from the published version. Only documents updated since
 shortly before the last successful run are compared. Spark tasks stage whole files. When every count agrees with
 MongoDB, each file replaces the old one atomically, and the manifest is written last. If a run dies, the next run does
-its work. Corporate actions have one file per symbol, and the manifest itself holds the vendor's daily bars: a run of
-those alone starts no Spark.
+its work. Corporate actions have one file per symbol, and the manifest itself holds the vendor's daily bars. A run of
+only these starts no Spark.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ OVERLAP = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run publishes: the changed sessions by partition, documents of corporate actions, and vendor days."""
+    """What a run publishes: changed sessions by partition, corporate actions by symbol, and the vendor's daily bars."""
 
     partitions: dict[Key, Sessions] = field(default_factory=dict)
     actions: list[Changed] = field(default_factory=list)
@@ -152,7 +152,7 @@ def _publish(settings: Settings, staging: Staging, lake: Lake, lease: Lease, pla
     lake.publish(Manifest(lease.holder, datetime.now(UTC), partitions, tuple(actions), tuple(planned.vendor_days)))
     log(f"published {sum(item.rows for item in written)} rows in {len(written)} partitions")
     if actions or planned.vendor_days:
-        log(f"published corporate actions of {len(actions)} symbols and {len(planned.vendor_days)} vendor days")
+        log(f"published corporate actions of {len(actions)} symbols and {len(planned.vendor_days)} vendor daily bars")
     return written
 
 
@@ -177,7 +177,7 @@ def _stage_bars(
 
 @dataclass
 class _Published:
-    """When the runs since ``moment`` (None: since ever) published a version of something, by its key."""
+    """When each version was published by the runs since ``moment``. Without a moment, everything is published again."""
 
     moment: datetime | None = None
     sessions: dict[tuple[str, str], tuple[datetime, int]] = field(default_factory=dict)

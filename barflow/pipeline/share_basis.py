@@ -1,7 +1,7 @@
 """The share basis of daily metrics: the splits around the sessions of a load, and those that changed with it.
 
-A metric is stated in the shares of its own session. So a split that is learned late, changed or withdrawn changes the
-metrics of the sessions after its ex-date, as far as the longest window reaches, and no bar.
+A metric is in the shares of its own session. So a split that is learned late, changed or withdrawn changes the metrics
+from its ex-date on, as far as the longest window reaches, and no bar.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ShareBasis:
     changed: dict[str, list[date]] = field(default_factory=dict)
 
     def factors(self, spark: SparkSession) -> DataFrame:
-        """Return the split factor of ranges of sessions before a split (symbol, first_day, last_day, split)."""
+        """Return the split factors of the sessions before a split (symbol, first_day, last_day, split)."""
         rows = [
             {"symbol": symbol, "first_day": str(item.first_day), "last_day": str(item.last_day), "split": item.split}
             for symbol, splits in self.splits.items()

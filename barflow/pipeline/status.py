@@ -51,7 +51,7 @@ class SymbolStatus:
     actions: dict[str, int] = field(default_factory=dict)  # versions of corporate actions, by hop
     broken: list[str] = field(default_factory=list)
     age_minutes: float | None = None
-    ended: str | None = None  # why no newer bars are expected under this name
+    ended: str | None = None  # why no newer bars are expected under this symbol
     vendor_day: dict[str, Any] | None = None  # the newest session that is compared with Twelve Data's daily bar
     differing: list[str] = field(default_factory=list)  # sessions that differ from it by more than a threshold
 
@@ -81,7 +81,7 @@ def lake_counts(lake: Lake) -> SessionCounts:
 
 @dataclass(frozen=True)
 class Waiting:
-    """What changed and is not loaded: sessions, symbols with corporate actions, and the number of vendor days."""
+    """What changed and is not loaded: sessions, symbols with corporate actions, and the number of vendor daily bars."""
 
     sessions: frozenset[SessionKey]
     actions: frozenset[str]
@@ -151,7 +151,7 @@ def compare(
     for (symbol, at), name in instruments.chosen(held).items():
         series.setdefault(symbol, {})[at] = held[name, at]
     for symbol, days in series.items():
-        if instruments.present(symbol) == symbol:  # else another share, of which only the name is known
+        if instruments.present(symbol) == symbol:  # else another share uses a former symbol: its listing is unknown
             _find_gaps(found, symbol, days, now, instruments)
     return found
 
@@ -178,7 +178,7 @@ def _find_gaps(
 ) -> None:
     """Add the bars of a share that the calendar expects between its first staged session and now, and that are missing.
 
-    They are missing under the name of their day, or under the present one if nothing is stored under the former name.
+    They are missing under the symbol of their day, or under the present one if nothing is stored under the former one.
     """
     first, newest = min(bars), last_sessions(now, 1)
     last = max(newest[-1].session_date if newest else first, *bars)
@@ -214,7 +214,7 @@ def close_due(now: datetime) -> datetime | None:
 
 
 def add_vendor_days(found: Mapping[str, SymbolStatus], compared: Iterable[Comparison], thresholds: Thresholds) -> None:
-    """Add to each symbol its newest comparison with the vendor's day, and the sessions over a threshold. Pure."""
+    """Add to each symbol its newest comparison with a vendor's daily bar, and the sessions over a threshold. Pure."""
     for item in compared:
         status = found.get(item.symbol)
         if status is None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 
 from barflow.errors import BarflowError
-from barflow.market.actions import Split, ratio_text
+from barflow.market.actions import split_text
 from barflow.market.sessions import utc_now
 from barflow.market.validation import Jump, Validated, jump_flags
 from barflow.pipeline.actions import ActionsReport, refresh, text_of
@@ -39,14 +39,14 @@ class TickActions:
         self._allowance: Allowance | None = None
 
     def begin_tick(self, *, may_ask: bool) -> None:
-        """Begin a tick. One that ``may_ask`` only reads what is known: a backfill."""
+        """Begin a tick. Without ``may_ask`` it only reads what is known, as a backfill does."""
         self.notes, self._suspects, self._allowance = [], 0, None
         self._may_ask = may_ask and self.stores.settings.actions_source != "none"
 
     def flags(self, answers: Mapping[str, Validated]) -> Flags:
         """Return the flags of price jumps that no known split explains, by symbol.
 
-        Before, ask for the splits that are not known: once per symbol and session, and once more later.
+        First, ask for the splits that are not known: once per symbol and session, and once more later.
         """
         jumps = {symbol: item.jumps for symbol, item in answers.items() if item.jumps}
         if not jumps:
@@ -60,7 +60,7 @@ class TickActions:
             splits = self._splits([*jumps])
         for symbol, asked in done.items():
             learned = [day for day in asked if day in splits[symbol]]
-            self.notes += [f"{symbol}: learned its {ratio_text(splits[symbol][day])} split of {day}" for day in learned]
+            self.notes += [f"{symbol}: learned the {split_text(splits[symbol][day])} on {day}" for day in learned]
         flags = {symbol: jump_flags(found, splits[symbol], done.get(symbol, {})) for symbol, found in jumps.items()}
         return {symbol: found for symbol, found in flags.items() if found}
 
@@ -70,7 +70,7 @@ class TickActions:
             Attempts(self.stores.database).add_new(symbols)
 
     def ask_new(self, symbols: Sequence[str]) -> None:
-        """Ask for the actions of the new symbols among these, as far as the credits go. Others cost one query."""
+        """Ask for the actions of the new symbols among these, as far as the credits go."""
         if self._may_ask:
             new = Attempts(self.stores.database).new()
             if chosen := [symbol for symbol in symbols if symbol in new]:
@@ -78,11 +78,8 @@ class TickActions:
 
     def _splits(self, symbols: Sequence[str]) -> dict[str, dict[date, float]]:
         """Return the known splits of the symbols: ratio by ex-date."""
-        known = Actions(self.stores.database).of(symbols)
-        return {
-            symbol: {item.ex_date: item.ratio for item in found.actions if isinstance(item, Split)}
-            for symbol, found in known.items()
-        }
+        known = Actions(self.stores.database).splits(symbols)
+        return {symbol: {item.ex_date: item.ratio for item in known.get(symbol, ())} for symbol in symbols}
 
     def _ask(self, symbol: str, days: Sequence[date]) -> str:
         """Ask for the unknown splits of some sessions of a symbol, if it is time to. Return what was done."""

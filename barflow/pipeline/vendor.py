@@ -1,4 +1,4 @@
-"""The client of Twelve Data for the settings, and the credits of the day that ticks leave for other requests."""
+"""The client of Twelve Data for the settings, and the credits of the day that ticks leave to other requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from barflow.secrets import resolve
 from barflow.settings import Settings
 from barflow.twelvedata.client import TwelveDataClient
 
-# After the close, the last tick of the schedules takes the closing bars.
+# The last scheduled tick runs this long after the close, for the closing bars.
 LAST_TICK = timedelta(minutes=10)
 
 
@@ -41,7 +41,7 @@ class Allowance:
     clock: Callable[[], datetime] = utc_now
 
     def takes(self, client: TwelveDataClient, cost: int) -> bool:
-        """Return whether requests of ``cost`` credits may start now, and count them if so."""
+        """Return whether requests of ``cost`` credits can start in time, and count them if so."""
         if self.spare is not None and cost > self.spare:
             return False
         if self.until is not None and max(client.ready_at(cost), self.clock()) > self.until:
@@ -52,7 +52,7 @@ class Allowance:
 
 
 def spare_credits(stores: Stores) -> int | None:
-    """Return the credits that are left today (UTC) when every tick of the day has its own, or None without a cap."""
+    """Return the credits of today (UTC) that the remaining ticks do not need, or None without a daily cap."""
     settings = stores.settings
     if settings.credits_per_day is None:
         return None

@@ -1,4 +1,4 @@
-"""When the corporate actions of each symbol were asked for, so that no run asks more often than it should.
+"""When Twelve Data was asked about the corporate actions of each symbol, so that no run asks too often.
 
 The collection ``action_attempts`` has one document per symbol, and one per symbol and session whose open looks like a
 split. All times are of the market's clock, in UTC.
@@ -48,7 +48,7 @@ class Attempts:
         self._update({symbol: {"$setOnInsert": {"is_new": True}} for symbol in symbols})
 
     def new(self) -> set[str]:
-        """Return the symbols whose actions were never answered since their first tick."""
+        """Return the symbols whose actions have not been answered since their first tick."""
         with mongo_errors("read which symbols are new"):
             return {item["_id"] for item in self.collection.find({"is_new": True}, {"_id": 1})}
 
@@ -63,7 +63,7 @@ class Attempts:
     def claim(self, symbol: str, day: date, now: datetime) -> bool:
         """Return whether a run may ask for an unknown split of a session: once, and once more half an hour later.
 
-        Of runs at the same time, one may.
+        Of several runs at the same time, one may.
         """
         key = f"{symbol}|{day}"
         with mongo_errors("record that a split is asked for"):
@@ -74,13 +74,13 @@ class Attempts:
                 return bool(self.collection.update_one(late, {"$set": {"again": now}}).modified_count)
         return True
 
-    def tell(self, symbol: str, day: date) -> bool:
-        """Return whether a problem of a symbol is not told yet on this day, and record that it is."""
-        with mongo_errors("record that a problem is told"):
-            told = self.collection.update_one(
-                {"_id": symbol, "told_on": {"$ne": day.isoformat()}}, {"$set": {"told_on": day.isoformat()}}
+    def claim_post(self, symbol: str, day: date) -> bool:
+        """Return whether a run may post a contradiction of a symbol on this day: once. Of runs at once, one may."""
+        with mongo_errors("record that a contradiction is posted"):
+            posted = self.collection.update_one(
+                {"_id": symbol, "posted_on": {"$ne": day.isoformat()}}, {"$set": {"posted_on": day.isoformat()}}
             )
-        return bool(told.modified_count)
+        return bool(posted.modified_count)
 
     def _update(self, changes: Mapping[str, Document]) -> None:
         writes = [UpdateOne({"_id": symbol}, change, upsert=True) for symbol, change in changes.items()]

@@ -1,4 +1,4 @@
-"""The vendor's own daily bars in MongoDB: one document per symbol and session."""
+"""The vendor's daily bars in MongoDB: one document per symbol and session."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from barflow.market.vendor_days import VendorDay
 from barflow.staging.connection import DUPLICATE_KEY, Document, mongo_errors
 
 VALUES = ("open", "high", "low", "close", "volume")
-# How many of the newest sessions of an answer are looked at.
+# How many of the newest sessions of an answer may be stored.
 NEWEST = 30
 
 
@@ -32,7 +32,7 @@ class VendorDays:
         self.collection = database["vendor_days"]
 
     def ensure(self) -> None:
-        """Create the index if it is missing: a process run publishes what changed."""
+        """Create the index if it is missing. A process run finds with it what changed."""
         with mongo_errors("create its collections and indexes"):
             self.collection.create_index("updated_at")
 
@@ -43,9 +43,9 @@ class VendorDays:
             return {item["symbol"] for item in self.collection.find({"_id": {"$in": keys}}, {"symbol": 1})}
 
     def store(self, days: Mapping[date, VendorDay], newest: date) -> int:
-        """Store the daily bars of one symbol: that of ``newest``, and of older sessions those that were stored before.
+        """Store one symbol's daily bar of the session ``newest``, and changed ones of sessions that are stored already.
 
-        A bar is written if its values changed and its answer is not older than the stored one. Return how many.
+        An answer that is older than the stored one changes nothing. Return how many bars were written.
         """
         recent = sorted(day for day in days if day <= newest)[-NEWEST:]
         kept = {day_key(days[day].symbol, day): days[day] for day in recent}

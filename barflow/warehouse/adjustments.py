@@ -1,4 +1,4 @@
-"""Corporate actions in the warehouse: their versions, the factor ranges that follow from them, and vendor days.
+"""Corporate actions in the warehouse: their versions, the factor ranges that follow, and the vendor's daily bars.
 
 Everything here runs in the transaction of a load, after its bars are written.
 """

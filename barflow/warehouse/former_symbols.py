@@ -10,7 +10,7 @@ import psycopg
 
 from barflow.warehouse.connection import warehouse_errors
 
-# The present symbol and the last day of each former name.
+# The present symbol and the last day of each former symbol.
 Former = Mapping[str, tuple[str, date]]
 
 

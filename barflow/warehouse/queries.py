@@ -101,11 +101,11 @@ def loaded_rows(connection: psycopg.Connection[Any], load_id: str) -> dict[str, 
 def vendor_days(
     connection: psycopg.Connection[Any], thresholds: Thresholds, since: date = date.min
 ) -> list[Comparison]:
-    """Return by symbol the newest session that is compared with the vendor's day, and each one over a threshold.
+    """Return the newest comparison of each symbol with the vendor's daily bar, and each one over a threshold.
 
-    Only complete sessions are compared. ``since`` limits them to newer ones. Oldest sessions first.
+    Only complete sessions from ``since`` on are compared. Oldest sessions come first.
     """
-    with warehouse_errors("compare its days with the vendor's"):
+    with warehouse_errors("compare its daily bars with the vendor's"):
         found = connection.execute(COMPARED, {"bps": thresholds[0], "pct": thresholds[1], "since": since}).fetchall()
     names = (*PRICES, "volume")
     return [

@@ -106,7 +106,7 @@ async function firstBars(symbol) {
 const sharesOf = (page) =>
   [page.adjust, page.basis, page.actions_known_from, page.splits_fetched, page.dividends_fetched].join(" ");
 
-/** Say below the chart what its prices are. */
+/** Show below the chart what its prices are. */
 function drawBasis({ symbol, adjust, reason }) {
   const never = `not adjusted: the splits of ${symbol} were never fetched. Run barflow actions refresh.`;
   const texts = {

@@ -132,8 +132,8 @@ function facts(health) {
   else line("ok", "No rejected bar in quarantine");
   if (stale.length) line("warn", `${format.amount(stale.length, "stale symbol")}`, stale);
   else line("ok", "No stale symbol");
-  if (differing.length) line("warn", `${format.amount(differing.length, "session")} differ from Twelve Data's own day`, differing);
-  else line("ok", "No session differs from Twelve Data's own day");
+  if (differing.length) line("warn", `${format.amount(differing.length, "difference")} from Twelve Data's daily bars`, differing);
+  else line("ok", "No session differs from Twelve Data's daily bar");
   const skipped = unreadable.reduce((sum, { count }) => sum + count, 0);
   if (skipped) line("warn", `${format.amount(skipped, "document")} that this version cannot read`, unreadable.map(({ collection, count }) => `${collection}: ${count}`));
   return list;

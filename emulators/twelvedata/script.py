@@ -33,11 +33,11 @@ class MarketScript:
     renames: Sequence[Rename] = ()
 
     def present(self, symbol: str) -> str:
-        """Return today's name of a symbol."""
+        """Return the present symbol of a present or former one."""
         return next((item.symbol for item in self.renames if item.former == symbol), symbol)
 
     def has_bars(self, symbol: str, day: date) -> bool:
-        """Return whether a session's bars are those of this name: of a former one up to its last day."""
+        """Return whether a session's bars are under this symbol: under a former one up to its last day."""
         return all(
             day <= item.last_day if item.former == symbol else day > item.last_day
             for item in self.renames

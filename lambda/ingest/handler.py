@@ -22,7 +22,8 @@ from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
 from barflow.text import redacted, visible
 
-# Shorter than the function's timeout by the longest wait for credits. The next invocation resumes.
+# A request that starts within this time can wait for credits and end before the function's timeout. The next
+# invocation resumes.
 ACTIONS_TIME = timedelta(minutes=2)
 
 

@@ -20,7 +20,7 @@ import psycopg
 from psycopg.rows import class_row, dict_row
 
 from barflow.errors import BarflowError
-from barflow.market.actions import Split, factors
+from barflow.market.actions import Split, split_factors
 from barflow.market.sessions import BAR, new_york, previous_session, session
 from barflow.pipeline.status import SymbolStatus
 from barflow.staging.actions import Known
@@ -38,7 +38,7 @@ MOST_BARS = 22_000
 class SymbolReport:
     """One symbol: its chart, its newest row of daily_metrics, and its bars at every hop.
 
-    ``adjusted`` says whether the chart is adjusted for splits: their fetch has been answered.
+    ``adjusted`` is true if the splits were ever fetched or imported, so that the chart is adjusted for them.
     ``tick`` holds the counts of this run and is empty for a symbol that the run did not ask for.
     """
 
@@ -135,7 +135,7 @@ def read_report_data(
 def chart_of(candles: Sequence[Candle], known: Known, today: date) -> Chart:
     """Return the chart of raw bars, in the shares of ``today``."""
     splits = [item for item in known.actions if isinstance(item, Split) and item.ratio != 1]
-    return draw(adjusted(candles, factors(splits, "splits", today, lambda _: None)), splits)
+    return draw(adjusted(candles, split_factors(splits, today)), splits)
 
 
 def _hourly_bars(connection: psycopg.Connection[Any], sessions: int) -> dict[str, list[Candle]]:

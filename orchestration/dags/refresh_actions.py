@@ -4,7 +4,7 @@ If the host ingests (`ingest.runner` of the environment), the DAG runs `barflow 
 and 16:25 New York time. If a function ingests, its own schedules do that; trigger this DAG by hand to run it once more.
 
 A symbol that was asked for since the last close is not asked for again, so a run can be repeated. The ticks of the day
-keep their API credits. Nothing is due on holidays but a daily bar that is missing.
+keep their API credits. On a holiday, only a missing daily bar is due.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def test_recorded_bars_are_tested_with_the_splits_of_a_file(split_recording: Pat
     found, told = fired()
     assert found == {"unknown_split": -90.6}
     assert "no splits of these symbols are given" in told
-    assert "AAPL: the session of 2025-07-30 opens at 94.00 after a close of 1,000.00, like a 10:1 split" in told
+    assert "AAPL: the session of 2025-07-30 opens at 94.00 after a close of 1,000.00, like a 10-for-1 split" in told
     found, told = fired("--adjust", "none", "--actions", splits)
     assert found == {"gap_5pct": -90.6}
     assert told == ""

@@ -1,4 +1,4 @@
-"""Corporate actions are asked for once a trading day before the open, and the vendor's own day after the close."""
+"""Corporate actions are asked for once a trading day before the open, and the vendor's daily bar after the close."""
 
 from __future__ import annotations
 

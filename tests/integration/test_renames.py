@@ -323,7 +323,7 @@ class TestWarehouse:
         warehouse.execute("delete from market.bar_1d where symbol = 'META' and session_date = %s", [JUN8])
         warehouse.execute(f"delete from market.bar_{interval} where symbol = 'META' and session_date = %s", [JUN8])
         assert warehouse.execute(series).fetchall()[1] == ("META", JUN8, 3.0)
-        # What arrived under a former name after its last day is another share.
+        # Bars under a former symbol after its last day are another share's.
         assert warehouse.execute(f"{view} where symbol in ('F', 'FB') order by 1").fetchall() == [
             ("F", JUN8, 2.0),
             ("FB", JUN9, 20.0),

@@ -101,7 +101,7 @@ def test_a_split_learned_after_the_open_fires_the_true_gap_once(database: Mongo,
     for bars in (1, 2):
         report = tick(database, bars)
         assert ids(database) == [UNKNOWN]
-        assert any("like a 10:1 split that is not known: no rule compares" in note for note in report.notes["AAPL"])
+        assert any("like a 10-for-1 split that is not known: no rule compares" in note for note in report.notes["AAPL"])
     run_of_tick = database["ledger"].find_one({"run_id": report.run_id})
     assert run_of_tick is not None
     assert any("no rule compares" in note for note in run_of_tick["notes"])
@@ -212,6 +212,6 @@ def test_a_level_that_a_split_left_behind_is_noted_once(database: Mongo) -> None
         report = hop(database, answer("AAPL", SPLIT_OPEN[:1] * bars, at(bars)), now=at(bars), book=book).tick(["AAPL"])
         noted += [note for note in report.notes.get("AAPL", ()) if "rule target" in note]
     [note] = noted
-    assert "has had the level 1300 since 2025-07-29, and AAPL has split 10:1 on 2025-07-30" in note
+    assert "has had the level 1300 since 2025-07-29, and AAPL had a 10-for-1 split on 2025-07-30" in note
     assert "write as_of = 2025-07-29" in note
     assert ids(database) == []

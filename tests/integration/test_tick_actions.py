@@ -98,7 +98,7 @@ def test_the_first_tick_of_a_symbol_asks_for_its_actions_once(
 ) -> None:
     CLOCK.now = AT_OPEN + timedelta(minutes=1)
     stores = opened()
-    assert tick(stores, "AAPL", "MSFT").notes == {"actions": ["AAPL: learned its 10:1 split of 2025-07-02"]}
+    assert tick(stores, "AAPL", "MSFT").notes == {"actions": ["AAPL: learned the 10-for-1 split on 2025-07-02"]}
     assert asked(api) == Counter({"/splits": 40, "/dividends": 40})
     assert splits(database) == {EX_DATE: (10.0, "endpoint")}
     assert tick(stores, "AAPL", "MSFT").notes == {}
@@ -121,12 +121,12 @@ def test_an_unknown_split_is_asked_for_at_the_open_before_the_alerts(
         lambda self, *given: (known_to_alerts.append(splits(database)), evaluate(self, *given))[1],
     )
     report = tick(stores)
-    assert report.notes == {"actions": ["AAPL: learned its 10:1 split of 2025-07-02"]}
+    assert report.notes == {"actions": ["AAPL: learned the 10-for-1 split on 2025-07-02"]}
     assert known_to_alerts[0] == {EX_DATE: (10.0, "endpoint")}
     assert asked(api) == ALL
     run = stores.ledger.last("ingest")
     assert run
-    assert run["notes"] == ["actions: AAPL: learned its 10:1 split of 2025-07-02"]
+    assert run["notes"] == ["actions: AAPL: learned the 10-for-1 split on 2025-07-02"]
     CLOCK.now += timedelta(hours=1)
     assert tick(stores).notes == {}
     assert asked(api) == Counter()
@@ -141,8 +141,9 @@ def test_a_split_that_is_learned_late_is_asked_for_twice_a_session(
     tick(stores)
     asked(api)
     CLOCK.now = AT_OPEN
-    [flag] = tick(stores).notes["AAPL"]
+    flag, note = tick(stores).notes["AAPL"]
     assert flag.startswith(FLAG)
+    assert "like a 10-for-1 split that is not known" in note
     assert flag.endswith("; Twelve Data was asked, and knows no such split")
     assert asked(api) == ALL
     for minutes in (5, 25):
@@ -150,7 +151,7 @@ def test_a_split_that_is_learned_late_is_asked_for_twice_a_session(
         assert tick(stores).notes["AAPL"][0].endswith("; Twelve Data was asked before")
     assert asked(api) == Counter()
     CLOCK.now = AT_OPEN + timedelta(minutes=30)
-    assert tick(stores).notes == {"actions": ["AAPL: learned its 10:1 split of 2025-07-02"]}
+    assert tick(stores).notes == {"actions": ["AAPL: learned the 10-for-1 split on 2025-07-02"]}
     assert asked(api) == ALL
     assert splits(database) == {EX_DATE: (10.0, "endpoint")}
 
@@ -206,7 +207,7 @@ def test_a_plan_without_the_endpoints_derives_the_split_of_the_open(
     asked(api)
     vars(api.switches).update(switches)
     CLOCK.now = AT_OPEN
-    assert tick(stores).notes == {"actions": ["AAPL: learned its 10:1 split of 2025-07-02"]}
+    assert tick(stores).notes == {"actions": ["AAPL: learned the 10-for-1 split on 2025-07-02"]}
     assert asked(api) == Counter({path: 2})
     assert splits(database) == {EX_DATE: (10.0, "derived")}
 
@@ -321,4 +322,4 @@ def test_more_suspects_than_a_tick_asks_about_wait_for_the_next_one(
     CLOCK.now = AT_OPEN
     assert "look like this; the next tick asks" in tick(stores).notes["AAPL"][0]
     monkeypatch.setattr(tick_actions, "MOST_SUSPECTS", 5)
-    assert tick(stores).notes == {"actions": ["AAPL: learned its 10:1 split of 2025-07-02"]}
+    assert tick(stores).notes == {"actions": ["AAPL: learned the 10-for-1 split on 2025-07-02"]}

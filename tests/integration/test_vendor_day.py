@@ -1,4 +1,4 @@
-"""A session that differs from Twelve Data's own day is named by `barflow status`, the run's summary and the page."""
+"""`barflow status`, a run's summary and the page name each session that differs from Twelve Data's daily bar."""
 
 from __future__ import annotations
 
@@ -100,15 +100,15 @@ def test_a_wrong_day_is_named_and_exits_1(
         "vendor_day": {"session_date": "2026-11-25", "worst": "close", "worst_bps": -0.81, "volume_pct": -16.67},
         "differing": [],
     }
-    said = "2026-11-25: close differs by 120 bps from Twelve Data's day: ours 123.4, theirs 124.9"
+    said = "2026-11-25: close differs by 120 bps from Twelve Data's daily bar: ours 123.4, theirs 124.9"
     assert found["symbols"]["GOOGL"]["differing"] == [said]
     assert found["symbols"]["TSLA"]["differing"] == [
-        "2026-11-25: volume differs by 67 % from Twelve Data's day: ours 1000000, theirs 3000000"
+        "2026-11-25: volume differs by 67 % from Twelve Data's daily bar: ours 1000000, theirs 3000000"
     ]
     code, out = status()
     assert code == 1
     assert f"GOOGL {said}" in " ".join(out.split())
-    assert "a session differs from Twelve Data's own day" in " ".join(out.split())
+    assert "a session differs from Twelve Data's daily bar" in " ".join(out.split())
     monkeypatch.setenv("BARFLOW_VENDOR_DAY_BPS", "130")
     monkeypatch.setenv("BARFLOW_VENDOR_DAY_VOLUME_PCT", "70")
     assert status()[0] == 0
@@ -134,7 +134,7 @@ def test_the_summary_of_a_run_and_the_page_name_it(
     text = summary_text(summarize(stores, "20261125T214500Z-process-000000", 60))
     last = text.splitlines()[-1]
     assert last.startswith(
-        ":warning: B 2026-11-25: low differs by 85 bps from Twelve Data's day: ours 119, theirs 118; "
+        ":warning: B 2026-11-25: low differs by 85 bps from Twelve Data's daily bar: ours 119, theirs 118; "
     )
     assert last.endswith("; and 1 more. `barflow status` shows all")
     with closing(Warehouse(warehouse_dsn)) as page:

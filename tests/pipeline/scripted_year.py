@@ -174,7 +174,7 @@ from steps group by symbol, session_date, n
 class YearOracle:
     """The adjusted bars and the daily metrics of some sessions and actions, by DuckDB alone.
 
-    Sessions of the former name count as those of the present one.
+    Sessions of the former symbol count as those of the present one.
     """
 
     def __init__(self, sessions: Iterable[SessionBars], actions: Sequence[Learned]) -> None:

@@ -178,7 +178,7 @@ def test_a_wrong_session_is_found_by_the_vendors_own_day(pipeline: Pipeline) -> 
         found = reconcile(stores)
     [difference] = found["AAPL"].differing
     assert difference.startswith("2025-07-02: ")
-    assert "differs by 119 bps from Twelve Data's day: ours " in difference
+    assert "differs by 119 bps from Twelve Data's daily bar: ours " in difference
     assert found["MSFT"].differing == []
     assert found["MSFT"].vendor_day == {
         "session_date": "2025-07-02", "worst": found["MSFT"].vendor_day["worst"], "worst_bps": 0.0, "volume_pct": 0.0

@@ -66,8 +66,8 @@ def test_a_message_has_the_fields_that_a_bot_needs_and_survives_json() -> None:
         (
             [10.0] * 78,
             {"kind": "split", "open": {0: 10.1}},
-            "AAPL opened 89.90 % below the previous close of 100.00, like a 10:1 split that is not known; no other "
-            "rule compares this session with earlier ones",
+            "AAPL opened 89.90 % below the previous close of 100.00, like a 10-for-1 split that is not known; no "
+            "other rule compares this session with earlier ones",
         ),
         (
             FLAT,

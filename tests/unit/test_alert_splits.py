@@ -30,7 +30,7 @@ from barflow.alerts.rules import (
     SplitRule,
     VolumeRule,
 )
-from barflow.market.actions import Split, ratio_text
+from barflow.market.actions import Split, split_text
 from barflow.market.bars import SessionBars
 from barflow.staging.sessions import StoredSession
 
@@ -110,7 +110,7 @@ def test_a_gap_across_a_split_is_the_true_gap(ratio: float, before: float) -> No
             side = "above" if gap > 0 else "below"
             assert describe(event) == (
                 f"AAPL opened 6.00 % {side} the previous close of {before / ratio:,.2f} ({before:,.2f} before a "
-                f"{ratio_text(ratio)} split)"
+                f"{split_text(ratio)})"
             )
 
 
@@ -278,7 +278,7 @@ def test_an_open_like_an_unknown_split_fires_one_alert_of_its_own(ratio: float, 
     assert (event.direction, event.reference, event.price) == (direction, 1000.0, opened)
     assert event.value == pytest.approx((0.94 / ratio - 1) * 100, abs=1e-4)
     [note] = ticks.notes
-    assert f"like a {ratio_text(ratio)} split that is not known" in note
+    assert f"like a {split_text(ratio)} that is not known" in note
     assert "`barflow actions refresh --symbols AAPL`" in note
     assert ticks.tick(splits=[split(ratio)])[0] == "gap_5pct|AAPL|2025-07-29T13:30:00Z"
     assert ticks.outbox["gap_5pct|AAPL|2025-07-29T13:30:00Z"].value == pytest.approx(-6.0, abs=1e-4)
@@ -363,12 +363,12 @@ def test_a_level_without_a_day_is_reported_once_per_split_since_it_was_first_eva
     ticks.tick(bars_of(EX_DATE, [100.0]), splits=[split(10.0)])
     [note] = ticks.notes
     assert note == (
-        "rule level has had the level 1300 since 2025-07-28, and AAPL has split 10:1 on 2025-07-29. The level stays "
-        "1300 dollars a new share. If it means old shares, write as_of = 2025-07-28 in the rule: it is then 130 and "
-        "follows later splits. If it means new shares, write as_of = 2025-07-29"
+        "rule level has had the level 1300 since 2025-07-28, and AAPL had a 10-for-1 split on 2025-07-29. The level "
+        "stays 1300 dollars a new share. If it means old shares, write as_of = 2025-07-28 in the rule: it is then 130 "
+        "and follows later splits. If it means new shares, write as_of = 2025-07-29"
     )
     for bars in (2, 3):
         ticks.tick(bars_of(EX_DATE, [100.0] * bars), splits=[split(10.0)])
         assert ticks.notes == []
     ticks.tick(bars_of(NEXT, [100.0]), splits=[split(10.0), split(1.281, NEXT)])
-    assert ["has split 1.281:1 on 2025-07-30" in note for note in ticks.notes] == [True]
+    assert ["had a 1.281-for-1 split on 2025-07-30" in note for note in ticks.notes] == [True]

@@ -55,9 +55,9 @@ def test_a_renamed_share_has_no_gap_at_its_rename() -> None:
         # The newest name of a session that two names hold counts.
         ({"OLD": {"06-27": 78, "06-30": 50}, "NEW": {"06-30": 78, **WHOLE["NEW"]}}, {"OLD": [], "NEW": []}),
         ({"OLD": {"06-27": 78, "06-30": 78}, "NEW": {"06-30": 77, **WHOLE["NEW"]}}, {"OLD": ["06-30: 1"], "NEW": []}),
-        # Twelve Data serves the sessions of the former name under the present one.
+        # Twelve Data serves the sessions of the former symbol under the present one.
         ({"NEW": {"06-27": 78, **WHOLE["NEW"]}}, {"NEW": ["06-30: 78"]}),
-        # What comes under the former name later is another share, of which nothing is known.
+        # Bars under the former symbol after its last day are another share's, and its listing is unknown.
         ({"OLD": {**WHOLE["OLD"], "07-01": 3}, "NEW": WHOLE["NEW"]}, {"OLD": [], "NEW": []}),
         ({"OLD": WHOLE["OLD"]}, {"OLD": []}),
     ],

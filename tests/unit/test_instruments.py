@@ -120,15 +120,15 @@ def test_the_setting_names_another_file(tmp_path: Path, monkeypatch: pytest.Monk
         (f'[[instrument]]\nsymbol = "B"\n{B}', "instrument B: former B: it is the present symbol; leave it out"),
         (
             f'[[instrument]]\nsymbol = "A"\n{B}\n[[instrument]]\nsymbol = "C"\n{B}',
-            "instrument C: former B: it is already a former name of A; keep one of the two",
+            "instrument C: former B: it is already a former symbol of A; keep one entry",
         ),
         (
             f'[[instrument]]\nsymbol = "A"\n{B}\n[[instrument]]\nsymbol = "B"',
-            "instrument A: former B: until 2022-06-08, but instrument B has this name. If that is the same share",
+            "instrument A: former B: until 2022-06-08, but instrument B has this symbol. If that is the same share",
         ),
         (
             f'[[instrument]]\nsymbol = "A"\n{B}\n[[instrument]]\nsymbol = "B"\n{C.replace("C", "A")}',
-            "instrument A: former B: until 2022-06-08, but instrument B has this name since 2021-06-09",
+            "instrument A: former B: until 2022-06-08, but instrument B has this symbol since 2021-06-09",
         ),
         (
             '[[instrument]]\nsymbol = "A"\nfirst_session = 2022-01-03\nlast_session = 2021-01-04',
@@ -136,7 +136,7 @@ def test_the_setting_names_another_file(tmp_path: Path, monkeypatch: pytest.Monk
         ),
         (
             f'[[instrument]]\nsymbol = "A"\nlast_session = 2022-06-08\n{B}',
-            "instrument A: last_session 2022-06-08 is not after the last_day of its former names",
+            "instrument A: last_session 2022-06-08 is not after the last_day of its former symbols",
         ),
         (
             f'[[instrument]]\nsymbol = "A"\n{B[:-1]}, {C[10:]}',

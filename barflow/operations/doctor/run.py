@@ -95,4 +95,6 @@ def _check_instruments(settings: Settings) -> Check:
         renamed = load_instruments(settings.instruments_file).former
     except BarflowError as error:
         return Check("instruments", False, str(error))
-    return Check("instruments", True, f"{len(renamed)} former names from {settings.instruments_file or 'the package'}")
+    return Check(
+        "instruments", True, f"{len(renamed)} former symbols from {settings.instruments_file or 'the package'}"
+    )
