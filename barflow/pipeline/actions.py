@@ -217,7 +217,9 @@ class _Refresh:
                 if isinstance(other, SymbolError):
                     self._fail(symbol, other)
                 elif other is not None:
-                    self._store(symbol, {"split": (derived_splits(one, other, now), one)}, now)
+                    newest = newest_final(self.stores.clock())
+                    complete = newest.session_date if newest else date.max
+                    self._store(symbol, {"split": (derived_splits(one, other, now, complete), one)}, now)
                 on_symbol(symbol)
 
     def _fail(self, symbol: str, error: SymbolError) -> None:

@@ -141,9 +141,10 @@ def test_a_split_that_is_learned_late_is_asked_for_twice_a_session(
     tick(stores)
     asked(api)
     CLOCK.now = AT_OPEN
-    [flag] = tick(stores).notes["AAPL"]
+    flag, of_the_rules = tick(stores).notes["AAPL"]
     assert flag.startswith(FLAG)
     assert flag.endswith("; Twelve Data was asked, and knows no such split")
+    assert "no rule compares it with earlier sessions" in of_the_rules
     assert asked(api) == ALL
     for minutes in (5, 25):
         CLOCK.now = AT_OPEN + timedelta(minutes=minutes)
@@ -208,6 +209,19 @@ def test_a_plan_without_the_endpoints_derives_the_split_of_the_open(
     CLOCK.now = AT_OPEN
     assert tick(stores).notes == {"actions": ["AAPL: learned its 10:1 split of 2025-07-02"]}
     assert asked(api) == Counter({path: 2})
+    assert splits(database) == {EX_DATE: (10.0, "derived")}
+
+
+def test_a_price_that_moves_between_the_two_daily_series_hides_no_split(
+    api: TwelveDataEmulator, database: Mongo, opened: Callable[..., Stores]
+) -> None:
+    stores = opened(actions_source="derived")
+    CLOCK.now = BEFORE
+    tick(stores)
+    # The bar of the session that is open is another one when the second series is asked for.
+    api.switches.wrong_days = {("AAPL", EX_DATE): 1.02}
+    CLOCK.now = AT_OPEN
+    assert tick(stores).notes == {"actions": ["AAPL: learned its 10:1 split of 2025-07-02"]}
     assert splits(database) == {EX_DATE: (10.0, "derived")}
 
 
