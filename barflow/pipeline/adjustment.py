@@ -17,7 +17,7 @@ from barflow.staging.actions import Actions
 
 
 def factors_of(stores: Stores, lake: Lake, symbol: str, adjust: Adjust, first: date) -> tuple[Factors, list[Action]]:
-    """Return the factors for the sessions from ``first`` on, and the actions that they apply.
+    """Return the factors for the archive's sessions from ``first`` on, and the actions that they apply.
 
     Prices are in the shares of today, by the market's clock. Raises BadInputError if the actions were never fetched,
     and BarflowError if a dividend cannot be applied.
@@ -33,10 +33,21 @@ def factors_of(stores: Stores, lake: Lake, symbol: str, adjust: Adjust, first: d
             f"no dividends of {symbol} were ever fetched: that needs a plan from Grow up. Nothing was written. Give "
             "them in a file to `barflow actions import`, or use --adjust splits."
         )
-    basis = new_york(stores.clock()).date()
+    basis, first = new_york(stores.clock()).date(), _first_session(lake, stores.instruments, symbol, first)
     kinds = ("split", "dividend") if adjust == "all" else ("split",)
     applied = [item for item in known.actions if item.kind in kinds and first < item.ex_date <= basis]
     return factors(applied, adjust, basis, _closes(lake, stores.instruments, symbol)), applied
+
+
+def _first_session(lake: Lake, instruments: Instruments, symbol: str, first: date) -> date:
+    """Return the first session from a day on that the archive has: an action up to it changes no price."""
+    found = lake.partitions(instruments.stored_names([symbol]))
+    for month in sorted({month for _, month, _ in found if month >= first.isoformat()[:7]}):
+        bars = read_series(lake, instruments, symbol, month)
+        days: list[date] = bars["session_date"].to_pylist() if bars else []
+        if after := [day for day in days if day >= first]:
+            return after[0]
+    return first
 
 
 def _closes(lake: Lake, instruments: Instruments, symbol: str) -> Callable[[date], float | None]:

@@ -32,7 +32,6 @@ from barflow.secrets import resolve
 from barflow.settings import Settings
 from barflow.staging.ledger import new_run_id
 from barflow.warehouse.adjustments import current_splits, straddled
-from barflow.warehouse.former_symbols import keep_former_symbols
 from barflow.warehouse.load import METRICS, TABLES, Load, record_failure
 from barflow.warehouse.queries import consumed_manifests
 
@@ -111,8 +110,7 @@ def run(
                         "session before. Earlier prices have no dividend factor."
                     )
             else:
-                with load.connection.transaction():
-                    keep_former_symbols(load.connection, former)
+                load.rename(former)
                 log("nothing was published since the last load")
                 rows, impossible = {}, []
     except BaseException as error:

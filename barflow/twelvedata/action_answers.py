@@ -96,16 +96,18 @@ def dividends(answer: Answer, known_from: datetime) -> Found:
     return found
 
 
-def derived_splits(raw: Answer, adjusted: Answer, known_from: datetime) -> Found:
+def derived_splits(raw: Answer, adjusted: Answer, known_from: datetime, complete: date = date.max) -> Found:
     """Return the splits that the quotient of raw and split-adjusted daily bars shows.
 
     The quotient of a day is the product of all later ratios, so it changes at each ex-date by the ratio. Changes below
-    0.5 % are the rounding of prices.
+    0.5 % are the rounding of prices. Bars after ``complete`` are left out: their session is open, so the price moves
+    between the two requests.
     """
     found = _checked(raw)
     found.problems += _checked(adjusted).problems
     before, after = _prices(raw.values), _prices(adjusted.values)
     days = sorted(before.keys() & after.keys())
+    days = [day for day in days if day <= complete] or days  # a share may have its first session today
     if not days and not found.problems:
         found.problems.append((None, "the raw and the split-adjusted daily bars have no day in common"))
     if found.problems:

@@ -14,8 +14,11 @@ from barflow.warehouse.connection import warehouse_errors
 Former = Mapping[str, tuple[str, date]]
 
 
-def keep_former_symbols(connection: psycopg.Connection[Any], former: Former) -> None:
-    """Make the table equal to the instruments, in the connection's transaction. Write only what differs."""
+def keep_former_symbols(connection: psycopg.Connection[Any], former: Former) -> set[str]:
+    """Make the table equal to the instruments, in the connection's transaction. Write only what differs.
+
+    Return the present symbols of the shares whose names changed: their series have other sessions now.
+    """
     with warehouse_errors("write its former symbols"):
         stored = {
             name: (symbol, last_day)
@@ -23,6 +26,7 @@ def keep_former_symbols(connection: psycopg.Connection[Any], former: Former) -> 
                 "select former, symbol, last_day from market.former_symbol"
             )
         }
+        changed = {*stored.items()} ^ {*former.items()}
         if gone := sorted(stored.keys() - former.keys()):
             connection.execute("delete from market.former_symbol where former = any(%s)", [gone])
         for name, (symbol, last_day) in former.items():
@@ -32,3 +36,4 @@ def keep_former_symbols(connection: psycopg.Connection[Any], former: Former) -> 
                     "on conflict (former) do update set symbol = excluded.symbol, last_day = excluded.last_day",
                     [name, symbol, last_day],
                 )
+    return {symbol for _, (symbol, _) in changed}

@@ -133,6 +133,12 @@ class Load:
         self._held = sorted({symbol for symbol, _ in impossible})
         return sorted(impossible)
 
+    def rename(self, former: Former) -> None:
+        """Follow the former symbols in one transaction, with the factors of the shares whose names changed."""
+        with warehouse_errors("write its former symbols"), self.connection.transaction():
+            if renamed := keep_former_symbols(self.connection, former):
+                replace_adjustments(self.connection, self.load_id, renamed)
+
     def commit(
         self,
         keys: Keys,
@@ -155,7 +161,7 @@ class Load:
         whole = [symbol for symbol in whole if symbol not in self._held]
         with warehouse_errors("commit the load"), self.connection.transaction():
             run = self.connection.execute
-            keep_former_symbols(self.connection, former)
+            renamed = keep_former_symbols(self.connection, former)
             run("create temp table touched (symbol text, session_date date) on commit drop")
             with self.connection.cursor().copy("copy touched from stdin") as copy:
                 for key in keys:
@@ -187,7 +193,8 @@ class Load:
                         f"{name}: the tasks wrote {self._rows[name]} rows and {done.rowcount} arrived. "
                         "Nothing was loaded; run `barflow aggregate` again."
                     )
-            self._load_actions({key: found for key, found in actions.items() if key not in self._held}, whole)
+            known = {key: found for key, found in actions.items() if key not in self._held}
+            self._load_actions(known, {*whole, *renamed})
             if vendor_days:
                 self._rows["vendor_bar"] = store_vendor_days(self.connection, self.load_id, vendor_days)
             run(
@@ -197,11 +204,11 @@ class Load:
             )
         return dict(self._rows)
 
-    def _load_actions(self, actions: Mapping[str, Sequence[Version]], whole: Iterable[str]) -> None:
-        """Replace the actions, and the factors that those or the touched sessions change."""
+    def _load_actions(self, actions: Mapping[str, Sequence[Version]], symbols: Iterable[str]) -> None:
+        """Replace the actions, and the factors of their and these symbols and of those of the touched sessions."""
         if actions:
             self._rows["corporate_action"] = replace_actions(self.connection, self.load_id, actions)
-        if affected := {*actions, *whole} | affected_symbols(self.connection):
+        if affected := {*actions, *symbols} | affected_symbols(self.connection):
             rows, self.unusable = replace_adjustments(self.connection, self.load_id, affected)
             self._rows["adjustment"] = rows
 

@@ -154,3 +154,13 @@ def test_a_dividend_without_the_close_before_it_is_named(export: Export, databas
     code, _, err = export("--adjust", "all")
     assert code == 1
     assert "the dividend of 0.01 dollars on 2024-06-13 cannot be applied: the archive has no bars" in err
+
+
+def test_a_start_before_the_archive_needs_no_close_from_before_it(
+    export: Export, database: Database[Document], tmp_path: Path
+) -> None:
+    stage(database)
+    assert export("--adjust", "all")[0] == 0
+    expected = closes(tmp_path)
+    code, _, err = export("--adjust", "all", "--start", "2023-01-03")
+    assert (code, closes(tmp_path)[1:]) == (0, expected), err

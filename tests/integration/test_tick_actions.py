@@ -212,6 +212,19 @@ def test_a_plan_without_the_endpoints_derives_the_split_of_the_open(
     assert splits(database) == {EX_DATE: (10.0, "derived")}
 
 
+def test_a_price_that_moves_between_the_two_daily_series_hides_no_split(
+    api: TwelveDataEmulator, database: Mongo, opened: Callable[..., Stores]
+) -> None:
+    stores = opened(actions_source="derived")
+    CLOCK.now = BEFORE
+    tick(stores)
+    # The bar of the session that is open is another one when the second series is asked for.
+    api.switches.wrong_days = {("AAPL", EX_DATE): 1.02}
+    CLOCK.now = AT_OPEN
+    assert tick(stores).notes == {"actions": ["AAPL: learned its 10:1 split of 2025-07-02"]}
+    assert splits(database) == {EX_DATE: (10.0, "derived")}
+
+
 @pytest.mark.parametrize(
     ("switches", "settings", "words"),
     [

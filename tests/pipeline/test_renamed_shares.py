@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import psycopg
 import pytest
 from harness import AGGREGATE, Pipeline, random_session
 
+from barflow.market.actions import Split
+from barflow.staging.actions import Actions, Answer
+
+LEARNED = datetime(2025, 7, 2, tzinfo=UTC)
 DAYS = ("2025-06-27", "2025-06-30", "2025-07-01", "2025-07-02")
 RENAMED = '[[instrument]]\nsymbol = "NEW"\nformer = [{ symbol = "OLD", last_day = 2025-06-30 }]\n'
 
@@ -56,3 +61,14 @@ def test_the_views_show_one_series_after_a_load(pipeline: Pipeline, file: Path) 
     assert pipeline.aggregate()["outcome"] == "nothing new"
     assert [row[2] for row in series(pipeline, "1d")] == [bars.close[-1] for bars in arrived[2:]]
     assert pipeline.warehouse() == before[0]
+
+    # The factors follow the file, too: a split is within the series as soon as the former sessions belong to it.
+    known = Split("NEW", date(2025, 6, 30), 2.0, "endpoint", LEARNED)
+    Actions(pipeline.database).store([Answer("NEW", "split", [known], "endpoint", LEARNED, LEARNED)])
+    pipeline.process()
+    pipeline.aggregate()
+    assert [row[2] for row in series(pipeline, "1d")] == [bars.close[-1] for bars in arrived[2:]]
+    file.write_text(RENAMED)
+    assert pipeline.aggregate()["outcome"] == "nothing new"
+    closes = [bars.close[-1] for bars in arrived]
+    assert [row[2] for row in series(pipeline, "1d")] == [closes[0] / 2, *closes[1:]]
