@@ -303,20 +303,22 @@ class Ingest:
             raise BarflowError(
                 f"no session has opened by {now:%Y-%m-%d %H:%M} UTC. Nothing was fetched. Check the clock."
             )
-        newest = self._newest(symbols, [item.session_date for item in reach[: -RECENT_SESSIONS - 1 : -1]])
+        recent = [item.session_date for item in reach[: -RECENT_SESSIONS - 1 : -1]]
+        newest = self.staging.newest_sessions(symbols, recent)
+        unknown = [symbol for symbol in symbols if symbol not in newest]
         if self.actions:
-            self.actions.add_new([symbol for symbol in symbols if symbol not in newest])
+            self.actions.add_new(unknown)
+        newest |= self._newest_former(unknown, recent)
         groups: dict[datetime, list[str]] = defaultdict(list)
         for symbol in symbols:
             groups[self._start(newest.get(symbol), reach)].append(symbol)
         for start, group in groups.items():
             yield start, now, group
 
-    def _newest(self, symbols: Sequence[str], recent: Sequence[date]) -> dict[str, date]:
-        """Return the newest stored session of each symbol. A new name continues after its former one."""
-        newest = self.staging.newest_sessions(symbols, recent)
-        unknown = [symbol for symbol in symbols if symbol not in newest]
-        former = [name for name in self.instruments.stored_names(unknown) if name not in symbols]
+    def _newest_former(self, symbols: Sequence[str], recent: Sequence[date]) -> dict[str, date]:
+        """Return the newest session that is stored under a former name of each symbol: it continues after that."""
+        newest: dict[str, date] = {}
+        former = [name for name in self.instruments.stored_names(symbols) if name not in symbols]
         for name, day in self.staging.newest_sessions(former, recent).items():
             symbol = self.instruments.present_on(name, day)
             newest[symbol] = max(day, newest.get(symbol, day))

@@ -219,6 +219,8 @@ class TestTicks:
         # The revision window of two sessions, and not the history of twenty.
         assert sessions_of(database, "AAPL") == ["2025-06-26", "2025-06-27", "2025-06-30", "2025-07-01", "2025-07-02"]
         assert [*database["bars"].find({"symbol": "OLD"}, sort=[("_id", 1)])] == before
+        # The splits and dividends of a share are staged under its present name only.
+        assert {call.path for call in market.requests} >= {"/splits", "/dividends"}
 
     def test_a_delisted_share_is_not_asked_for_and_is_not_late(
         self, stores: Callable[..., Stores], market: TwelveDataEmulator, database: Database[Document]
