@@ -15,18 +15,27 @@ from barflow.market.vendor_days import PRICES, Comparison, Thresholds
 from barflow.warehouse.connection import connect, reason_of, warehouse_errors
 
 QUERY_SECONDS = 60
+# How many of the newest sessions are compared with the vendor's day. Its older days are not asked for again, so a
+# difference in them could not be resolved.
+COMPARED_SESSIONS = 20
 COMPARED = """
 select d.symbol, d.session_date, b.open, b.high, b.low, b.close, b.volume, v.open, v.high, v.low, v.close, v.volume
 from (
-    select *, row_number() over (partition by symbol order by session_date desc) as place
+    select
+        *,
+        row_number() over (partition by symbol order by session_date desc) as place,
+        dense_rank() over (order by session_date desc) as age
     from ops.vendor_day
     where complete and session_date >= %(since)s
 ) as d
 inner join ops.vendor_bar as v using (symbol, session_date)
 inner join market.bar_1d as b using (symbol, session_date)
-where d.place = 1
-    or greatest(abs(d.open_bps), abs(d.high_bps), abs(d.low_bps), abs(d.close_bps)) > %(bps)s
-    or abs(d.volume_pct) > %(pct)s
+where d.age <= %(newest)s
+    and (
+        d.place = 1
+        or greatest(abs(d.open_bps), abs(d.high_bps), abs(d.low_bps), abs(d.close_bps)) > %(bps)s
+        or abs(d.volume_pct) > %(pct)s
+    )
 order by d.symbol, d.session_date
 """
 
@@ -103,10 +112,11 @@ def vendor_days(
 ) -> list[Comparison]:
     """Return by symbol the newest session that is compared with the vendor's day, and each one over a threshold.
 
-    Only complete sessions are compared. ``since`` limits them to newer ones. Oldest sessions first.
+    Of complete sessions, the newest ``COMPARED_SESSIONS`` from ``since`` on are compared. Oldest sessions first.
     """
+    values = {"bps": thresholds[0], "pct": thresholds[1], "since": since, "newest": COMPARED_SESSIONS}
     with warehouse_errors("compare its days with the vendor's"):
-        found = connection.execute(COMPARED, {"bps": thresholds[0], "pct": thresholds[1], "since": since}).fetchall()
+        found = connection.execute(COMPARED, values).fetchall()
     names = (*PRICES, "volume")
     return [
         Comparison(symbol, day, dict(zip(names, values[:5], strict=True)), dict(zip(names, values[5:], strict=True)))

@@ -15,6 +15,7 @@ import pytest
 from pymongo.database import Database
 
 from barflow.cli.main import main
+from barflow.market.sessions import sessions_between
 from barflow.operations.run_messages import summary_text
 from barflow.operations.run_summary import summarize
 from barflow.pipeline.stores import Stores
@@ -111,6 +112,14 @@ def test_a_wrong_day_is_named_and_exits_1(
     assert "a session differs from Twelve Data's own day" in " ".join(out.split())
     monkeypatch.setenv("BARFLOW_VENDOR_DAY_BPS", "130")
     monkeypatch.setenv("BARFLOW_VENDOR_DAY_VOLUME_PCT", "70")
+    assert status()[0] == 0
+    # A difference that Twelve Data never corrects ends with its session, also of a symbol that has no newer ones.
+    monkeypatch.delenv("BARFLOW_VENDOR_DAY_BPS")
+    later = [item.session_date for item in sessions_between(date(2026, 11, 26), date(2026, 12, 31))[:20]]
+    for day in later[:-1]:
+        days("AAPL", day)
+    assert status()[0] == 1
+    days("AAPL", later[-1])
     assert status()[0] == 0
 
 
