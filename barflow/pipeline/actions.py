@@ -30,6 +30,7 @@ from barflow.staging.vendor_days import VendorDays
 from barflow.symbols import check_symbol
 from barflow.twelvedata.action_answers import Found, daily_bars, derived_splits, dividends, splits
 from barflow.twelvedata.action_requests import LISTING_CREDITS
+from barflow.twelvedata.calls import UNUSABLE
 from barflow.twelvedata.client import Answer as Received
 from barflow.twelvedata.client import SymbolError, TwelveDataClient
 from barflow.twelvedata.credits import MINUTE, Credits
@@ -39,6 +40,8 @@ DERIVED_CREDITS = 2
 ENDPOINT_CREDITS = len(KINDS) * LISTING_CREDITS
 COLUMNS = ("symbol", "kind", "ex_date", "ratio", "amount")
 MAX_ROWS = 100_000
+# After so many symbols in a row without an answer, Twelve Data is down.
+MOST_FAILURES = 3
 NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -160,6 +163,7 @@ class _Refresh:
         may_derive = self.stores.settings.actions_source == "auto"
         left = list(symbols)
         beyond_plan: list[str] = []
+        failures = 0
         while left:
             symbol = left[0]
             if not self.allowance.takes(self.client, ENDPOINT_CREDITS):
@@ -179,6 +183,14 @@ class _Refresh:
                     raise
                 self.log(f"splits are derived from daily bars, and dividends stay unknown: {refused}")
                 return [*beyond_plan, *left]
+            except UnavailableError as failure:
+                failures += 1
+                if failures == MOST_FAILURES or (len(left) == 1 and not self.report.counts):
+                    raise
+                # The next runs ask for this symbol first again: it must not keep them from the others.
+                error = SymbolError(symbol, UNUSABLE, str(failure))
+            else:
+                failures = 0
             left.pop(0)
             if error and may_derive and "plan" in error.message.lower():
                 beyond_plan.append(symbol)

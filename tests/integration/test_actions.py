@@ -17,13 +17,14 @@ from pymongo.database import Database
 from twelvedata_calls import CLOCK, limit
 
 from barflow.cli.main import main
-from barflow.errors import BadInputError, BarflowError, DayIsSpentError, NotInPlanError
+from barflow.errors import BadInputError, BarflowError, DayIsSpentError, NotInPlanError, UnavailableError
 from barflow.market.actions import Dividend, Source, Split, Version
 from barflow.pipeline.actions import ActionsReport, import_file, plan, raise_errors, refresh
 from barflow.pipeline.stores import Stores
 from barflow.settings import Settings
 from barflow.staging.actions import Actions, Answer, Changes, merged
 from barflow.staging.connection import Document
+from barflow.twelvedata.client import Result, TwelveDataClient
 from emulators.twelvedata.actions import ScriptedDividend, ScriptedSplit
 from emulators.twelvedata.server import TwelveDataEmulator
 
@@ -168,6 +169,28 @@ def test_the_symbols_fetched_longest_ago_come_first_so_a_daily_cap_ends(
         run(opened, "AAPL", "MSFT")
     assert set(Actions(database).of()) == {"AAPL", "MSFT"}
     assert [item["outcome"] for item in database["ledger"].find({"hop": "actions"})] == ["failed", "failed"]
+
+
+def test_a_symbol_without_an_answer_keeps_no_run_from_the_others(
+    api: TwelveDataEmulator, database: Database[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing, down = TwelveDataClient.listing, {"AAPL"}
+
+    def answer(self: TwelveDataClient, symbol: str, *given: Any, **more: Any) -> Result:
+        if symbol in down:
+            raise UnavailableError(f"Twelve Data gave no answer for {symbol} in 5 attempts")
+        return listing(self, symbol, *given, **more)
+
+    monkeypatch.setattr(TwelveDataClient, "listing", answer)
+    opened = stores(api, database)
+    report = run(opened, "AAPL", "MSFT")
+    assert (set(report.counts), set(report.errors)) == ({"MSFT"}, {"AAPL"})
+    with pytest.raises(UnavailableError, match="no answer for AAPL in 5 attempts"):
+        raise_errors(report)
+    assert set(run(opened, "MSFT", "AAPL").errors) == {"AAPL"}
+    down |= {"NVDA", "TSLA"}
+    with pytest.raises(UnavailableError, match="no answer for TSLA"):
+        run(opened, "AAPL", "NVDA", "TSLA", "MSFT")
 
 
 def split(ratio: float, source: Source = "endpoint", day: date = TEN, at: datetime = T0) -> Split:
