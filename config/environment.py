@@ -19,6 +19,9 @@ from config.schedule import ProcessConfig, QualityConfig
 from config.validation import Config, ConfigError, Once, OnceNotEmpty
 
 SESSION_MINUTES = 390
+# A tick waits this long for the credits of requests about splits and dividends (barflow/pipeline/tick_actions.py), and
+# for their answers.
+MINUTES_FOR_ACTIONS = 2
 HOST_ROOT_GB = 12
 GRAVITON = r"(t4g|[cmrx]\d+g[dn]?)\.(nano|micro|small|medium|\d*x?large)"
 
@@ -348,10 +351,12 @@ class Environment(Config):
     @model_validator(mode="after")
     def _minutes_of_a_tick(self) -> Environment:
         minutes = math.ceil(len(self.symbols) / self.plan.credits_per_minute)
-        if self.ingest.runner == "lambda" and minutes * 60 > self.ingest.timeout_seconds:
+        needed = (minutes + MINUTES_FOR_ACTIONS) * 60
+        if self.ingest.runner == "lambda" and needed > self.ingest.timeout_seconds:
             raise ValueError(
                 f"ingest.timeout_seconds is {self.ingest.timeout_seconds}: {len(self.symbols)} symbols at "
-                f"{self.plan.credits_per_minute} credits a minute take {minutes} minutes. Use a longer timeout, fewer "
-                "symbols, a larger plan, or 'host' as ingest.runner"
+                f"{self.plan.credits_per_minute} credits a minute take {minutes} minutes, and splits and dividends up "
+                f"to {MINUTES_FOR_ACTIONS} more. Use a longer timeout, fewer symbols, a larger plan, or 'host' as "
+                "ingest.runner"
             )
         return self

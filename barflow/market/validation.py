@@ -360,7 +360,9 @@ def jump_flags(
         change = jump.open / jump.close_before - 1
         if abs(change) <= JUMP:
             continue
-        ratio, said = jump.suspected, done.get(jump.ts.date())
+        # A known split, also one whose ratio of 1 says that there was none, ends the suspicion.
+        known = any(jump.before.date() < day <= jump.ts.date() for day in splits)
+        ratio, said = None if known else jump.suspected, done.get(jump.ts.date())
         kind = f"possible_split {ratio_text(ratio)}" if ratio else "price_jump"
         flags.append(f"{kind}: {change:+.2%} at {jump.ts:%Y-%m-%d %H:%M} UTC{f'; {said}' if ratio and said else ''}")
     more = len(flags) - MAX_FLAGS

@@ -22,7 +22,8 @@ from barflow.symbols import same_symbol
 from barflow.twelvedata.calls import Answer
 
 # The two numbers of a description, such as "4-for-1 split", "1-for-8 reverse split" or "1.281:1".
-NUMBERS = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*(?:-?\s*for\s*-?|:)\s*(\d+(?:\.\d+)?)(?![\d.])", re.IGNORECASE)
+NUMBER = r"(\d{1,9}(?:\.\d{1,9})?)"
+NUMBERS = re.compile(rf"(?<![\d.]){NUMBER}\s*(?:-?\s*for\s*-?|:)\s*{NUMBER}(?![\d.])", re.IGNORECASE)
 # Twelve Data rounds the ratio, such as 0.33333.
 TOLERANCE = 2e-3
 # The smallest change between the quotients of two days that is a split, and how near to a usual ratio it is that one.

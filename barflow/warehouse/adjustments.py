@@ -122,20 +122,22 @@ def replace_actions(connection: Connection, load_id: str, actions: Mapping[str, 
 
 def store_vendor_days(connection: Connection, load_id: str, days: Iterable[VendorDay]) -> int:
     """Insert the vendor's daily bars, or replace those that were requested earlier. Return the rows."""
-    rows = 0
-    for item in days:
-        rows += connection.execute(
-            "insert into ops.vendor_bar as v values (%s, %s, %s, %s, %s, %s, %s, %s, %s) "
-            "on conflict (symbol, session_date) do update set open = excluded.open, high = excluded.high, "
-            "low = excluded.low, close = excluded.close, volume = excluded.volume, "
-            "requested_at = excluded.requested_at, load_id = excluded.load_id "
-            "where v.requested_at <= excluded.requested_at",
-            [
+    cursor = connection.cursor()
+    cursor.executemany(
+        "insert into ops.vendor_bar as v values (%s, %s, %s, %s, %s, %s, %s, %s, %s) "
+        "on conflict (symbol, session_date) do update set open = excluded.open, high = excluded.high, "
+        "low = excluded.low, close = excluded.close, volume = excluded.volume, "
+        "requested_at = excluded.requested_at, load_id = excluded.load_id "
+        "where v.requested_at <= excluded.requested_at",
+        [
+            (
                 *(item.symbol, item.session_date, item.open, item.high, item.low, item.close, item.volume),
                 *(item.requested_at, load_id),
-            ],
-        ).rowcount
-    return rows
+            )
+            for item in days
+        ],
+    )
+    return max(0, cursor.rowcount)
 
 
 def affected_symbols(connection: Connection) -> set[str]:

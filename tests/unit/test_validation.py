@@ -224,6 +224,10 @@ def test_a_known_split_is_no_flag_and_leaves_the_true_gap() -> None:
     assert flags(ts, [1208.0, 120.3], [1208.8, 121.0], splits=other_day, done=said) == [
         "possible_split 10:1: -90.05% at 2025-07-07 13:30 UTC; Twelve Data was asked before"
     ]
+    no_split = {ex_date: 1.0}
+    assert flags(ts, [1208.0, 120.3], [1208.8, 121.0], splits=no_split) == [
+        "price_jump: -90.05% at 2025-07-07 13:30 UTC"
+    ]
     # A closure between the ex-date and the next stored bar does not hide the split.
     assert flags(ts, [1208.0, 120.3], [1208.8, 121.0], splits={date(2025, 7, 4): 10.0}) == []
 
