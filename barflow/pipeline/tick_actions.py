@@ -83,6 +83,8 @@ class TickActions:
 
     def _ask(self, symbol: str, days: Sequence[date]) -> str:
         """Ask for the unknown splits of some sessions of a symbol, if it is time to. Return what was done."""
+        if self.stores.settings.actions_source == "none":
+            return f"{NOT_ASKED}: give the split to `barflow actions import`"
         if not self._may_ask:
             return f"{NOT_ASKED}: run `barflow actions refresh --symbols {symbol}`, or import the split"
         if self._suspects >= MOST_SUSPECTS:

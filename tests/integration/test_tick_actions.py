@@ -221,7 +221,7 @@ def test_a_price_that_moves_between_the_two_daily_series_hides_no_split(
     # The bar of the session that is open is another one when the second series is asked for.
     api.switches.wrong_days = {("AAPL", EX_DATE): 1.02}
     CLOCK.now = AT_OPEN
-    assert tick(stores).notes == {"actions": ["AAPL: learned its 10:1 split of 2025-07-02"]}
+    assert tick(stores).notes == {"actions": ["AAPL: learned the 10-for-1 split on 2025-07-02"]}
     assert splits(database) == {EX_DATE: (10.0, "derived")}
 
 
@@ -285,7 +285,7 @@ def test_a_source_of_none_asks_nothing_and_a_file_explains_the_split(
     CLOCK.now = BEFORE
     tick(stores)
     CLOCK.now = AT_OPEN
-    assert "; Twelve Data was not asked: run `barflow actions refresh --symbols AAPL`" in tick(stores).notes["AAPL"][0]
+    assert "; Twelve Data was not asked: give the split to `barflow actions import`" in tick(stores).notes["AAPL"][0]
     assert asked(api) == Counter()
     file = tmp_path / "actions.csv"
     file.write_text("symbol,kind,ex_date,ratio,amount\nAAPL,split,2025-07-02,10:1,\n")
