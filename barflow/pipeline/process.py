@@ -151,8 +151,10 @@ def _publish(settings: Settings, staging: Staging, lake: Lake, lease: Lease, pla
     partitions = published_partitions(written, planned.partitions)
     lake.publish(Manifest(lease.holder, datetime.now(UTC), partitions, tuple(actions), tuple(planned.vendor_days)))
     log(f"published {sum(item.rows for item in written)} rows in {len(written)} partitions")
-    if actions or planned.vendor_days:
-        log(f"published corporate actions of {len(actions)} symbols and {len(planned.vendor_days)} vendor daily bars")
+    if actions:
+        log(f"published the corporate actions of {len(actions)} symbol{'' if len(actions) == 1 else 's'}")
+    if planned.vendor_days:
+        log(f"published Twelve Data's daily bars of {len(planned.vendor_days)} sessions")
     return written
 
 
