@@ -67,7 +67,8 @@ def first_line(text: str | None) -> str:
 def summary_text(summary: Summary) -> str:
     """Return the message about a process run that succeeded: rows in and out, rejected bars, duration and cost."""
     minutes, seconds = divmod(round(summary.seconds), 60)
-    rows = ", ".join(f"{name} {count:,}" for name, count in sorted(summary.loaded.items())) or "nothing new"
+    loaded = {name: count for name, count in sorted(summary.loaded.items()) if count}
+    rows = ", ".join(f"{name} {count:,}" for name, count in loaded.items()) or "nothing new"
     cost = "" if summary.dollars is None else f" · {summary.dollars:.2f} USD at list prices"
     env, run_id = slack_escaped(summary.env), slack_escaped(summary.run_id)
     lines = (
