@@ -38,10 +38,9 @@ SLOTS = {"bar_5min": 1, "bar_30min": 6, "bar_1h": 12, "bar_1d": 78}
 MEANING = f"""
 PostgreSQL holds {SYMBOLS} symbols with a year of 5-minute bars ({DAYS} sessions) and their aggregates. MongoDB holds
 the newest {STAGED_DAYS} sessions, {ALERTS:,} alerts, and for each symbol {SPLITS} splits and {DIVIDENDS} dividends, of
-which four dividends and a split are within the year. Candles are adjusted for splits, where nothing else is said. A
-client in another process sends the page's requests over
-HTTP, one after the other, for symbols in random order. Answers are gzipped and read completely. The limit for each
-endpoint is {LIMIT_MS:.0f} ms at the 99th percentile.
+which four dividends and a split are within the year. Candles are adjusted for splits, unless their row says otherwise.
+A client in another process sends the page's requests over HTTP, one after the other, for symbols in random order.
+Answers are gzipped and read completely. The limit for each endpoint is {LIMIT_MS:.0f} ms at the 99th percentile.
 """
 METRICS = """
 insert into market.daily_metrics (symbol, session_date, close, prev_close, return_1d, sma_20, sma_50, rsi_14, load_id)

@@ -50,6 +50,8 @@ def pytest_report_header() -> str:
 
 # Folders whose tests share expensive fixtures: Spark's JVM, or the synthesized templates.
 SHARED = ("tests/pipeline", "tests/stacks")
+# Files that share the replayed recordings of tests/e2e/conftest.py.
+REPLAYED = tuple(f"tests/e2e/test_{name}.py" for name in ("commands", "compare", "recorded_market"))
 # Folders whose files take longest, in the order in which they start: what is long must not come last.
 LONGEST = ("tests/deploy", "tests/host", "tests/pipeline", "tests/e2e", "tests/stacks", "tests/emulators")
 
@@ -65,10 +67,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class _SharedFixtures(LoadScopeScheduling):  # type: ignore[misc]
-    """Keeps tests that share fixtures in one worker: those of a folder in ``SHARED``, else those of a file."""
+    """Keeps tests that share fixtures in one worker: those of a folder in ``SHARED``, else those of a file.
+
+    The files in ``REPLAYED`` count as one.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.split("::", 1)[0]
+        if path in REPLAYED:
+            return "replayed"
         return next((folder for folder in SHARED if path.startswith(f"{folder}/")), path)
 
 
