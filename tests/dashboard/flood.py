@@ -108,13 +108,16 @@ async def half_open(port: int, until: asyncio.Event) -> Counter[str]:
 
 
 async def streams(port: int, cookie: str, until: asyncio.Event) -> Counter[str]:
-    """Open many event streams of one session, and hold them."""
+    """Open many event streams of one session, and hold them. Count those that the server closed at once, too."""
     counts: Counter[str] = Counter()
     held = []
     for _ in range(STREAMS):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request("GET", "/api/events", f"Cookie: barflow_session={cookie}\r\n"))
-        counts[(await answer(reader))[0]] += 1
+        try:
+            counts[(await answer(reader))[0]] += 1
+        except (ConnectionError, asyncio.IncompleteReadError):
+            counts["closed"] += 1
         held.append(writer)
     await until.wait()
     for writer in held:

@@ -144,7 +144,10 @@ def test_the_page_answers_within_a_second_under_every_attack_at_once(
     assert known_browser == {200}, "a browser that has signed in before is never locked out"
 
     assert seen["half_open"] == {"closed": HALF_OPEN}
-    assert seen["streams"] == {"200": MAX_PAGES_OF_VISITOR, "429": STREAMS - MAX_PAGES_OF_VISITOR}
+    # Of the client with most waiting connections, the server closes the oldest: it may be one that asks for a stream.
+    closed = seen["streams"].pop("closed", 0)
+    assert seen["streams"] == {"200": MAX_PAGES_OF_VISITOR, "429": STREAMS - MAX_PAGES_OF_VISITOR - closed}
+    assert closed <= STREAMS / 10
     assert sum(seen["wrong_tokens"].values()) == WRONG_TOKENS
     assert set(seen["wrong_tokens"]) == {"401", "429"}
     assert seen["wrong_tokens"]["401"] <= TOTAL_ATTEMPTS + seconds / TOTAL_SECONDS
