@@ -1,4 +1,4 @@
-"""Clients for tests: on the emulator's clock, with a sleep that moves that clock instead of waiting."""
+"""Types and clients for tests. The clients are on the emulator's clock: a sleep moves that clock instead of waiting."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from emulators.twelvedata.server import TwelveDataEmulator
 
 KEY = "emulator-key"
 Emulators = Callable[..., TwelveDataEmulator]
+# Runs a command with these arguments. Returns its exit code, its stdout and its stderr.
+Command = Callable[..., tuple[int, str, str]]
 
 
 @dataclass

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 import requests
 from account_needs import Ask, needs
-from clients import Emulators
+from clients import Command, Emulators
 from moto_server import moto_server
+from pymongo.database import Database
 from twelvedata_calls import CLOCK, MARKET, reset
 
 import emulators.aws.access_analyzer  # ValidatePolicy
 import emulators.aws.resource_types  # noqa: F401  rulesets
+from barflow.cli.main import main
+from barflow.lake.partitions import Lake
 from barflow.operations.checks import Check
 from barflow.operations.preflight.account import Account
 from barflow.operations.preflight.needs import Needs
 from barflow.operations.preflight.run import answers, questions
+from barflow.staging.connection import Document
 from emulators.aws import account_apis
 from emulators.aws.account import ACCOUNT, REGION, client_variables
 from emulators.slack.server import SlackEmulator
@@ -49,6 +56,36 @@ def market_server() -> Iterator[TwelveDataEmulator]:
 def market(market_server: TwelveDataEmulator) -> TwelveDataEmulator:
     """Return a reset emulator with synthetic sessions. Its clock is ``twelvedata_calls.CLOCK``."""
     return reset(market_server)
+
+
+@pytest.fixture
+def barflow(
+    lake: Lake,
+    database: Database[Document],
+    mongodb_uri: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[Command]:
+    """Yield the function that runs a command on the test's ``lake``. In the end, the lake must be unchanged."""
+    monkeypatch.setenv("BARFLOW_MONGODB_URI", mongodb_uri)
+    monkeypatch.setenv("BARFLOW_MONGODB_DATABASE", database.name)
+    monkeypatch.setenv("BARFLOW_LAKE_URI", lake.root)
+    before = _digests(lake)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["barflow", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    yield run
+    assert _digests(lake) == before
+
+
+def _digests(lake: Lake) -> dict[str, str]:
+    files = (path for path in Path(lake.root).rglob("*") if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import sys
-from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -12,9 +9,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from clients import Command
 from pymongo.database import Database
 
-from barflow.cli.main import main
 from barflow.lake.partitions import Lake
 from barflow.market.actions import Dividend, Split
 from barflow.market.arrow import arrow_schema
@@ -49,40 +46,11 @@ def lake(tmp_path: Path) -> Lake:
     return made
 
 
-def digests(lake: Lake) -> dict[str, str]:
-    files = (path for path in Path(lake.root).rglob("*") if path.is_file())
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-Export = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def export(
-    lake: Lake,
-    tmp_path: Path,
-    database: Database[Document],
-    mongodb_uri: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[Export]:
-    """Yield the function that runs `barflow export … --to out.parquet`. In the end, the archive must be unchanged."""
-    monkeypatch.setenv("BARFLOW_MONGODB_URI", mongodb_uri)
-    monkeypatch.setenv("BARFLOW_MONGODB_DATABASE", database.name)
-    monkeypatch.setenv("BARFLOW_LAKE_URI", lake.root)
-    before = digests(lake)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        fixed = ("--symbol", "NVDA", "--start", "2024-05-31", "--end", "2024-06-11", "--force")
-        target = ("--to", str(tmp_path / "out.parquet"))
-        monkeypatch.setattr(sys, "argv", ["barflow", "export", *fixed, *target, *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    yield run
-    assert digests(lake) == before
+def export(barflow: Command, tmp_path: Path) -> Command:
+    """Return the function that runs `barflow export … --to out.parquet`."""
+    fixed = ("--symbol", "NVDA", "--start", "2024-05-31", "--end", "2024-06-11", "--force")
+    return lambda *arguments: barflow("export", *fixed, "--to", str(tmp_path / "out.parquet"), *arguments)
 
 
 def stage(database: Database[Document], *, dividends: bool = True) -> None:
@@ -101,7 +69,7 @@ def closes(tmp_path: Path) -> list[float]:
 
 
 def test_adjusted_prices_follow_the_formulas_and_raw_ones_stay(
-    export: Export, database: Database[Document], tmp_path: Path, lake: Lake
+    export: Command, database: Database[Document], tmp_path: Path, lake: Lake
 ) -> None:
     stage(database)
     code, out, err = export()
@@ -133,7 +101,7 @@ def test_adjusted_prices_follow_the_formulas_and_raw_ones_stay(
     assert worst < 1e-9
 
 
-def test_actions_that_were_never_fetched_are_asked_for(export: Export, database: Database[Document]) -> None:
+def test_actions_that_were_never_fetched_are_asked_for(export: Command, database: Database[Document]) -> None:
     code, _, err = export("--adjust", "splits")
     assert (code, err.count("\n")) == (2, 1)
     assert (
@@ -147,7 +115,7 @@ def test_actions_that_were_never_fetched_are_asked_for(export: Export, database:
     assert (code, err) == (2, "error: --adjust split: choose none, splits, all\n")
 
 
-def test_a_dividend_without_the_close_before_it_is_named(export: Export, database: Database[Document]) -> None:
+def test_a_dividend_without_the_close_before_it_is_named(export: Command, database: Database[Document]) -> None:
     stage(database)
     paid = [Dividend("NVDA", date(2024, 6, 13), 0.01, "USD", "file", LEARNED)]
     Actions(database).store([Answer("NVDA", "dividend", paid, "file", LEARNED, LEARNED)])
@@ -157,7 +125,7 @@ def test_a_dividend_without_the_close_before_it_is_named(export: Export, databas
 
 
 def test_a_start_before_the_archive_needs_no_close_from_before_it(
-    export: Export, database: Database[Document], tmp_path: Path
+    export: Command, database: Database[Document], tmp_path: Path
 ) -> None:
     stage(database)
     assert export("--adjust", "all")[0] == 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -14,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from alert_ticks import answer, at, hop, ids, rules
+from clients import Command
 from pymongo.database import Database
 from ticks import ingest, scripted
 from twelvedata_calls import CLOCK
 
 from barflow.alerts.tick import Alerts
-from barflow.cli.main import main
 from barflow.errors import BadInputError
 from barflow.lake.partitions import Lake
 from barflow.market.actions import Dividend, Split
@@ -70,40 +68,7 @@ def lake(tmp_path: Path) -> Lake:
     return made
 
 
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def barflow(
-    lake: Lake,
-    database: Database[Document],
-    mongodb_uri: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[Run]:
-    """Yield the function that runs a command. In the end, the archive must be byte for byte what it was."""
-    monkeypatch.setenv("BARFLOW_MONGODB_URI", mongodb_uri)
-    monkeypatch.setenv("BARFLOW_MONGODB_DATABASE", database.name)
-    monkeypatch.setenv("BARFLOW_LAKE_URI", lake.root)
-    before = digests(lake)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["barflow", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    yield run
-    assert digests(lake) == before
-
-
-def digests(lake: Lake) -> dict[str, str]:
-    files = (path for path in Path(lake.root).rglob("*") if path.is_file())
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def export(barflow: Run, folder: Path, symbol: str, *arguments: str) -> tuple[pa.Table, str]:
+def export(barflow: Command, folder: Path, symbol: str, *arguments: str) -> tuple[pa.Table, str]:
     """Export the sessions from May 31 to June 10. Return the file's rows, and what the command logs."""
     target = folder / f"{symbol}.parquet"
     code, _, logged = barflow(
@@ -115,7 +80,7 @@ def export(barflow: Run, folder: Path, symbol: str, *arguments: str) -> tuple[pa
 
 
 class TestExport:
-    def test_it_is_the_former_names_sessions_and_then_the_present_ones(self, barflow: Run, tmp_path: Path) -> None:
+    def test_it_is_the_former_names_sessions_and_then_the_present_ones(self, barflow: Command, tmp_path: Path) -> None:
         found, logged = export(barflow, tmp_path, "META")
         # Of June 8, which both names hold, the newest name counts. FB's June 9 is another share.
         whole = bars({MAY31: 193.0, JUN7: 195.0, JUN8: 196.5, JUN9: 184.0, JUN10: 175.0})
@@ -124,13 +89,15 @@ class TestExport:
         assert IS_META not in logged
         assert "no bars of META for 4 of the sessions: 2022-06-01" in logged
 
-    def test_the_former_name_means_the_same_share_and_the_command_says_so(self, barflow: Run, tmp_path: Path) -> None:
+    def test_the_former_name_means_the_same_share_and_the_command_says_so(
+        self, barflow: Command, tmp_path: Path
+    ) -> None:
         found, logged = export(barflow, tmp_path, "fb")
         assert logged.splitlines()[0] == IS_META
         assert found.equals(export(barflow, tmp_path, "META")[0])
 
     def test_a_ticker_that_another_share_has_today_means_that_share(
-        self, barflow: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, barflow: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         file = tmp_path / "instruments.toml"
         file.write_text(
@@ -144,7 +111,7 @@ class TestExport:
 
     @pytest.mark.parametrize("adjust", ["splits", "all"])
     def test_the_actions_of_the_present_name_adjust_the_sessions_of_the_former_one(
-        self, barflow: Run, tmp_path: Path, database: Database[Document], adjust: str
+        self, barflow: Command, tmp_path: Path, database: Database[Document], adjust: str
     ) -> None:
         split, paid = (
             Split("META", JUN9, 2.0, "endpoint", LEARNED),
@@ -265,7 +232,7 @@ class TestFormerNamesInCommands:
         monkeypatch.setenv("BARFLOW_INSTRUMENTS_FILE", str(tmp_path / "own.toml"))
 
     def test_a_row_of_an_imported_file_is_stored_under_the_present_name(
-        self, stores: Callable[..., Stores], barflow: Run, database: Database[Document], tmp_path: Path
+        self, stores: Callable[..., Stores], barflow: Command, database: Database[Document], tmp_path: Path
     ) -> None:
         file = tmp_path / "actions.csv"
         file.write_text("symbol,kind,ex_date,ratio,amount\nOLD,split,2025-06-10,4,\nAAPL,split,2025-07-01,2,\n")
@@ -279,7 +246,7 @@ class TestFormerNamesInCommands:
             import_file(stores(), file)
 
     def test_filters_find_what_is_stored_under_any_name(
-        self, barflow: Run, database: Database[Document], monkeypatch: pytest.MonkeyPatch
+        self, barflow: Command, database: Database[Document], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         seen: dict[str, object] = {}
         monkeypatch.setattr(Quarantine, "find", lambda self, names, *_, **__: seen.update(rejected=names) or [])
