@@ -16,7 +16,7 @@ from typing import Any
 from barflow.cli.common import log
 from barflow.errors import BarflowError
 from barflow.pipeline import ingest
-from barflow.pipeline.ingest import raise_errors
+from barflow.pipeline.ingest_report import raise_errors
 from barflow.pipeline.stores import Stores
 from barflow.settings import Settings, load_settings
 from barflow.symbols import parse_symbols

@@ -25,7 +25,7 @@ from barflow.market.recordings import Recording
 from barflow.market.sessions import BAR, last_sessions, new_york, utc_now
 from barflow.pipeline import ingest
 from barflow.pipeline.children import run_script
-from barflow.pipeline.ingest import IngestReport, raise_errors
+from barflow.pipeline.ingest_report import IngestReport, raise_errors
 from barflow.pipeline.status import SymbolStatus, collect
 from barflow.pipeline.stores import Stores
 from barflow.progress import Log

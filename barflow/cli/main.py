@@ -161,7 +161,7 @@ def ingest(symbols: Symbols = None, state: State = None, as_json: Json = False) 
     from barflow.cli.terminal import show_tick, ticking
     from barflow.operations import cloudwatch as metrics
     from barflow.operations.ticks import run_tick
-    from barflow.pipeline.ingest import raise_errors
+    from barflow.pipeline.ingest_report import raise_errors
 
     with opened(state, postgres=False, api=True) as stores:
         names = present_symbols(symbols, stores.settings)
@@ -245,7 +245,7 @@ def backfill(
     from barflow.cli.terminal import show_tick, ticking
     from barflow.pipeline.backfill import plan_for
     from barflow.pipeline.backfill import run as run_backfill
-    from barflow.pipeline.ingest import raise_errors
+    from barflow.pipeline.ingest_report import raise_errors
 
     first, last = parse_day(start, "--start"), parse_day(end, "--end")
     if plan:

@@ -18,7 +18,7 @@ from rich.text import Text
 from barflow.cli.common import PlainConsole, print_json
 from barflow.errors import BadInputError
 from barflow.market.sessions import new_york, session_at
-from barflow.pipeline.ingest import Counts, IngestReport
+from barflow.pipeline.ingest_report import Counts, IngestReport
 from barflow.pipeline.status import SymbolStatus, is_fresh
 from barflow.text import visible
 

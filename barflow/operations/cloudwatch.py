@@ -30,7 +30,7 @@ from barflow.metric_names import (
     TICKS_REFUSED,
     UNDELIVERED_ALERT_AGE,
 )
-from barflow.pipeline.ingest import IngestReport
+from barflow.pipeline.ingest_report import IngestReport
 
 Values = Mapping[str, tuple[float, str]]
 # The limit of PutMetricData.

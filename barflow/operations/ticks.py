@@ -9,7 +9,7 @@ from barflow.errors import VendorRefusedError
 from barflow.market.sessions import BAR, last_sessions, new_york, session_at
 from barflow.operations import cloudwatch as metrics
 from barflow.pipeline import ingest
-from barflow.pipeline.ingest import IngestReport
+from barflow.pipeline.ingest_report import IngestReport
 from barflow.pipeline.stores import Stores
 from barflow.progress import Log
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from barflow.errors import BadInputError, UnavailableError
 from barflow.market.sessions import BAR, Session, new_york, previous_session, sessions_between, utc_now
-from barflow.pipeline.ingest import HOP, Ingest, IngestReport, open_ingest
+from barflow.pipeline.ingest import HOP, Ingest, open_ingest
+from barflow.pipeline.ingest_report import IngestReport
 from barflow.pipeline.status import expected_by
 from barflow.pipeline.stores import Stores
 from barflow.progress import Log

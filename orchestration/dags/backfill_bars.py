@@ -60,7 +60,7 @@ def fetch() -> bool:
     """Fetch the sessions. Return False if the day's credits are used up: Airflow then calls this again later."""
     from barflow.errors import DayIsSpentError
     from barflow.pipeline import backfill
-    from barflow.pipeline.ingest import raise_errors
+    from barflow.pipeline.ingest_report import raise_errors
 
     stores = open_stores()
     try:

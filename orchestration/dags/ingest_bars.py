@@ -49,7 +49,7 @@ def market_is_open() -> bool:
 def ingest_here() -> dict[str, int]:
     """Run the tick in this process. Return its counts."""
     from barflow.pipeline import ingest
-    from barflow.pipeline.ingest import raise_errors
+    from barflow.pipeline.ingest_report import raise_errors
 
     stores = open_stores()
     with no_retry_after_refusal():

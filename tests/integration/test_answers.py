@@ -12,7 +12,7 @@ from ticks import ingest
 
 from barflow.errors import BadInputError
 from barflow.market.recordings import Recording, validate_rows
-from barflow.pipeline.ingest import raise_errors
+from barflow.pipeline.ingest_report import raise_errors
 from barflow.staging.connection import Document
 from emulators.twelvedata.server import TwelveDataEmulator
 

@@ -17,7 +17,8 @@ from barflow.errors import BarflowError, DayIsSpentError, UnavailableError
 from barflow.market.sessions import session, sessions_between, utc_now
 from barflow.pipeline import backfill
 from barflow.pipeline.backfill import BackfillReport, Skipped
-from barflow.pipeline.ingest import Ingest, raise_errors
+from barflow.pipeline.ingest import Ingest
+from barflow.pipeline.ingest_report import raise_errors
 from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
 from barflow.staging.connection import Document

@@ -26,7 +26,7 @@ from twelvedata_calls import CLOCK, DAY_CLOSES, DAY_OPENS, MARKET
 from barflow.errors import BadInputError, BarflowError, UnavailableError, VendorRefusedError
 from barflow.market.recordings import Recording
 from barflow.market.sessions import BAR, NEW_YORK, last_sessions, session, utc_now
-from barflow.pipeline.ingest import raise_errors
+from barflow.pipeline.ingest_report import raise_errors
 from barflow.staging.connection import Document
 from barflow.staging.ledger import FAILED, PARTIAL, SUCCEEDED
 from barflow.twelvedata.client import Answer

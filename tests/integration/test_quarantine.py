@@ -20,7 +20,7 @@ from barflow.errors import BadInputError
 from barflow.market.sessions import BAR, sessions_between, utc_now
 from barflow.market.validation import REASONS
 from barflow.operations.expiry import expire_rejected
-from barflow.pipeline.ingest import raise_errors
+from barflow.pipeline.ingest_report import raise_errors
 from barflow.pipeline.replay import replay_rejected
 from barflow.staging.connection import Document, connect
 from barflow.staging.quarantine import MAX_PAYLOAD_BYTES, Quarantine, received_row

@@ -26,7 +26,8 @@ from twelvedata_calls import CLOCK
 from barflow.errors import BarflowError
 from barflow.market.recordings import Recording
 from barflow.market.sessions import BAR
-from barflow.pipeline.ingest import Ingest, raise_errors
+from barflow.pipeline.ingest import Ingest
+from barflow.pipeline.ingest_report import raise_errors
 from barflow.staging.connection import Document, connect
 from emulators.twelvedata.server import TwelveDataEmulator
 

@@ -15,7 +15,7 @@ from pymongo.database import Database
 from barflow.alerts.outbox import AlertStates, Outbox
 from barflow.market.actions import Action, Dividend, Kind, Split
 from barflow.market.sessions import previous_session, utc_now
-from barflow.pipeline.ingest import IngestReport
+from barflow.pipeline.ingest_report import IngestReport
 from barflow.staging.actions import Actions, Answer
 from barflow.staging.connection import Document
 from barflow.staging.sessions import Staging, StoredSession

@@ -18,8 +18,9 @@ from barflow.market.recordings import Recording
 from barflow.market.sessions import BAR
 from barflow.pipeline import tick_actions
 from barflow.pipeline.actions import import_file
-from barflow.pipeline.ingest import IngestReport, open_ingest
+from barflow.pipeline.ingest import open_ingest
 from barflow.pipeline.ingest import run as run_tick
+from barflow.pipeline.ingest_report import IngestReport
 from barflow.pipeline.stores import Stores
 from barflow.settings import Settings
 from barflow.staging.actions import Actions

@@ -14,7 +14,8 @@ from twelvedata_calls import CLOCK
 
 from barflow.market.bars import ARRAYS
 from barflow.market.sessions import utc_now
-from barflow.pipeline.ingest import Counts, Ingest
+from barflow.pipeline.ingest import Ingest
+from barflow.pipeline.ingest_report import Counts
 from barflow.staging.connection import Document
 from barflow.twelvedata.client import Answer, SymbolError, TwelveDataClient
 from emulators.twelvedata.bar_source import BarSource, Row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from barflow.errors import BadInputError, BarflowError, UnavailableError, VendorRefusedError
-from barflow.pipeline.ingest import IngestReport, raise_errors
+from barflow.pipeline.ingest_report import IngestReport, raise_errors
 from barflow.twelvedata.client import SymbolError
 
 UNKNOWN = SymbolError("APPL", 404, "symbol not found.")

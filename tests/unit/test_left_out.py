@@ -9,7 +9,7 @@ import pytest
 
 from barflow.market.recordings import Recording
 from barflow.market.sessions import BAR
-from barflow.pipeline.ingest import Counts, IngestReport
+from barflow.pipeline.ingest_report import Counts, IngestReport
 from barflow.pipeline.status import SymbolStatus
 from barflow.twelvedata.client import SymbolError
 from local.demo import Outcome, _left_out

@@ -19,7 +19,7 @@ from rich.text import Text
 from barflow.cli import common, terminal
 from barflow.cli.alerts import _show_alerts
 from barflow.cli.main import _stop
-from barflow.pipeline.ingest import Counts, IngestReport
+from barflow.pipeline.ingest_report import Counts, IngestReport
 
 HOSTILE = (
     "[/x][red]a[/] :smile: \x1b]0;owned\x07\x1b[2J\x9b\u202egnp.exe\u2028b\x00\ud800\r[link=https://evil.example]c"
