@@ -111,3 +111,8 @@ def clean(text: str) -> str:
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         raise ValueError("must be without the quotes around it")
     return text
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as ``1 symbol`` or ``1,200 bars``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -12,7 +12,7 @@ from rich.text import Text
 from barflow.cli.common import Json, OnlySymbols, State, log, opened, print_json, stored_names
 from barflow.errors import BadInputError
 from barflow.settings import load_settings
-from barflow.text import visible
+from barflow.text import counted, visible
 
 if TYPE_CHECKING:
     from barflow.alerts.evaluate import Event
@@ -160,7 +160,7 @@ def try_rules(
         for event in events:
             shown.add_row(f"{new_york(event.bar_start):%Y-%m-%d %H:%M}", event.rule.id, describe(event))
         console().print(shown)
-    console().print(f"{len(events)} alerts on {recording.describe}")
+    console().print(f"{counted(len(events), 'alert')} on {recording.describe}")
 
 
 def splits_to_test(

@@ -27,6 +27,7 @@ from barflow.market.bars import INTERVAL
 from barflow.market.sessions import BAR, NEW_YORK, last_sessions, new_york, utc_now
 from barflow.market.validation import FIELD_NAMES, TIME_FORMAT, Validated, validate
 from barflow.symbols import check_symbol, one_spelling
+from barflow.text import counted
 
 # One bar: its open (aware, UTC), then open, high, low, close (dollars) and volume (shares) as the vendor's text.
 # None if a recorded answer holds null.
@@ -106,7 +107,7 @@ class Recording:
         """Return its size in words: symbols, exchange-local days, bars. Stray rows are named."""
         opens = [opened for each in self._opens.values() for opened in each]
         days = len({new_york(opened).date() for opened in opens})
-        size = f"{len(self.symbols)} symbols, {days} sessions, {len(opens)} bars"
+        size = f"{counted(len(self.symbols), 'symbol')}, {counted(days, 'session')}, {counted(len(opens), 'bar')}"
         if not self.strays:
             return size
         symbol, opened = self.strays[0]

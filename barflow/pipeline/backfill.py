@@ -20,6 +20,7 @@ from barflow.pipeline.stores import Stores
 from barflow.progress import Log
 from barflow.settings import Settings
 from barflow.staging.ledger import new_run_id
+from barflow.text import counted
 from barflow.twelvedata.client import MOST_ROWS, SymbolError, symbols_at_once
 from barflow.twelvedata.credits import MINUTE, Credits
 
@@ -73,11 +74,11 @@ class BackfillPlan:
         """Return the plan in a few lines of text."""
         cap = "no daily cap" if self.credits_per_day is None else f"{self.credits_per_day:,} a day"
         lines = [
-            f"{_count(len(self.symbols), 'symbol')}, {_count(self.sessions, 'session')} "
+            f"{counted(len(self.symbols), 'symbol')}, {counted(self.sessions, 'session')} "
             f"from {self.first} to {self.last}: up to {self.bars:,} bars",
-            f"{_count(self.calls, 'call')} for {_count(self.credits, 'credit')}, "
-            f"in {_count(len(self.chunks), 'chunk')} of whole sessions",
-            f"{_count(self.minutes, 'minute')} of calls at {self.credits_per_minute:,} credits a minute and {cap}",
+            f"{counted(self.calls, 'call')} for {counted(self.credits, 'credit')}, "
+            f"in {counted(len(self.chunks), 'chunk')} of whole sessions",
+            f"{counted(self.minutes, 'minute')} of calls at {self.credits_per_minute:,} credits a minute and {cap}",
             f"the credits allow it to finish by {self.finishes_at:%Y-%m-%d %H:%M} UTC",
         ]
         if self.days > 1:
@@ -114,7 +115,7 @@ class Skipped:
             "outside of the listing": self.not_listed,
         }
         why = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
-        total = _count(sum(reasons.values()), "session")
+        total = counted(sum(reasons.values()), "session")
         advice = " `barflow backfill --again` fetches them again." if sum(reasons.values()) > self.not_listed else ""
         return f"skipped {total}: {why}.{advice}" if why else ""
 
@@ -339,7 +340,3 @@ def _chunks(sessions: Sequence[Session], now: datetime) -> list[Chunk]:
 def _opened(session: Session, now: datetime) -> int:
     """Return how many bars of a session have opened by ``now``. The session has opened."""
     return min(session.expected_bars, (now - session.opens) // BAR + 1)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")

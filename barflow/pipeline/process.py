@@ -33,6 +33,7 @@ from barflow.staging.connection import Document, connect
 from barflow.staging.ledger import FAILED, SUCCEEDED, Lease, Ledger, new_run_id
 from barflow.staging.sessions import Staging
 from barflow.staging.vendor_changes import changed_days
+from barflow.text import counted
 
 HOP = "process"
 # Documents are stamped just before they are written; no write takes nearly this long.
@@ -152,9 +153,9 @@ def _publish(settings: Settings, staging: Staging, lake: Lake, lease: Lease, pla
     lake.publish(Manifest(lease.holder, datetime.now(UTC), partitions, tuple(actions), tuple(planned.vendor_days)))
     log(f"published {sum(item.rows for item in written)} rows in {len(written)} partitions")
     if actions:
-        log(f"published the corporate actions of {len(actions)} symbol{'' if len(actions) == 1 else 's'}")
+        log(f"published the corporate actions of {counted(len(actions), 'symbol')}")
     if planned.vendor_days:
-        log(f"published Twelve Data's daily bars of {len(planned.vendor_days)} sessions")
+        log(f"published Twelve Data's daily bars of {counted(len(planned.vendor_days), 'session')}")
     return written
 
 

@@ -57,7 +57,7 @@ def test_the_recorded_csv_and_the_recorded_answers_hold_the_same_bars(recordings
     assert table.first == answers.first == as_utc(min(clocks))
     assert table.as_of == answers.as_of == as_utc(max(clocks)) + timedelta(minutes=5)
     days = len({clock.date() for clock in clocks})
-    assert table.describe == f"{len(recorded)} symbols, {days} sessions, {len(clocks)} bars"
+    assert table.describe == f"{len(recorded)} symbols, {days} sessions, {len(clocks):,} bars"
 
 
 def test_two_spellings_of_a_share_are_one_symbol(csv_file: Path) -> None:

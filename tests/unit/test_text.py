@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from barflow.errors import BadInputError
 from barflow.pipeline.program import as_known
-from barflow.text import redacted, slack_escaped, visible
+from barflow.text import counted, redacted, slack_escaped, visible
 
 # Long and unlike any word, so that a part of it in a result is a leak.
 PLAIN = st.integers(2**60, 2**160).map(lambda number: f"q9{number:x}Z7")
@@ -171,3 +171,7 @@ def test_slack_reads_no_markup_in_a_value(text: str, lines: bool) -> None:
 
 def test_a_long_value_is_cut_and_its_escapes_stay_whole() -> None:
     assert slack_escaped("<" * 5_000, 10) == "&lt;" * 9 + "…"
+
+
+def test_one_has_no_plural_and_thousands_have_a_comma() -> None:
+    assert [counted(number, "bar") for number in (0, 1, 1200)] == ["0 bars", "1 bar", "1,200 bars"]
