@@ -295,6 +295,18 @@ def test_an_answer_that_has_expired_or_is_absent_is_named(pipeline: Pipeline) ->
     assert "is not stored: an earlier release or another program stored the bar." in found.missing[1]
 
 
+def test_a_session_that_an_earlier_release_stored_is_known_from_its_first_storage(pipeline: Pipeline) -> None:
+    pipeline.ingest("i-1", BARS)
+    bars = pipeline.database.get_collection("bars")
+    later = (utc_now() + timedelta(seconds=2)).replace(microsecond=0)
+    earlier_release: Document = {"$unset": {"known_from": ""}, "$set": {"first_seen_at": later}}
+    bars.update_one({}, earlier_release, bypass_document_validation=True)
+    found = pipeline.why()
+    assert [item.known_from for item in found.versions] == [later]
+    assert found.answers == []
+    assert "is not stored: an earlier release" in found.missing[0]
+
+
 def test_rejected_rows_of_the_bar_are_shown_with_their_reasons(pipeline: Pipeline) -> None:
     pipeline.ingest("i-1", BARS)
     inside, before, after = ({**row(BARS), "datetime": f"2025-07-02 14:{at}"} for at in ("37:11", "34:59", "40:00"))

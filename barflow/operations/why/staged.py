@@ -20,7 +20,7 @@ from barflow.operations.why.story import BarAction, BarAnswer, Delivered, Fired,
 from barflow.staging.actions import Actions, Known
 from barflow.staging.connection import Document, mongo_errors
 from barflow.staging.quarantine import received_row
-from barflow.staging.sessions import from_document
+from barflow.staging.sessions import from_document, known_from_of
 from barflow.text import redacted
 
 # A version that follows another one within the same millisecond is stored some milliseconds later.
@@ -60,7 +60,8 @@ def read_session(database: Database[Document], symbol: str, slot: Slot) -> Stage
     current = None
     if slot.ts in bars.ts:
         place = bars.ts.index(slot.ts)
-        current = BarVersion(*(getattr(bars, name)[place] for name in (*VALUES, "known_from")))
+        values = {name: getattr(bars, name)[place] for name in VALUES}
+        current = BarVersion(**values, known_from=known_from_of(document)[place])
     staged = StagedSession(document["version"], document["updated_at"], bars.ts, current)
     query = {"symbol": symbol, "session_date": slot.day.isoformat(), "ts": slot.ts}
     with mongo_errors("read the earlier versions of the bar"):
