@@ -90,6 +90,7 @@ def test_pages_of_candles_join_without_a_gap_or_an_overlap(aapl_url: str) -> Non
         ("why?symbol=AAPL", 422),
         ("why?symbol=A'or'1&time=2025-07-17 10:00", 422),
         ("why?symbol=AAPL&time=noon", 400),
+        ("why?symbol=AAPL&time=0001-01-01T00:00Z", 400),
         ("why?symbol=AAPL&time=2025-07-19 10:00", 400),
         ("why?symbol=MSFT&time=2025-07-17 10:00", 404),
     ],

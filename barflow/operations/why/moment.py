@@ -47,7 +47,9 @@ def parse_time(text: str) -> datetime:
     if date_only:
         raise BadInputError(f"{given[:40]!a} is not a date and a time: give the open of a bar, {EXAMPLE}")
     try:
-        return (moment if moment.tzinfo else moment.replace(tzinfo=NEW_YORK)).astimezone(UTC)
+        found = (moment if moment.tzinfo else moment.replace(tzinfo=NEW_YORK)).astimezone(UTC)
+        new_york(found)  # the first and the last day of all years have no time in another zone
+        return found
     except OverflowError:
         raise BadInputError(f"{given[:40]} is outside of the calendar: give the open of a bar, {EXAMPLE}") from None
 
