@@ -25,6 +25,10 @@ from barflow.market.actions import Adjust
 from barflow.market.instruments import Instruments
 from barflow.market.sessions import new_york, utc_now
 from barflow.market.vendor_days import Thresholds
+from barflow.operations.why.collect import NoSuchBarError, Sources
+from barflow.operations.why.collect import why as collect
+from barflow.operations.why.moment import EXAMPLE
+from barflow.operations.why.story import Why
 from barflow.settings import MOST_BPS, MOST_VOLUME_PCT
 from barflow.staging.connection import Document
 from barflow.symbols import MAX_LENGTH, PATTERN
@@ -81,6 +85,7 @@ ERRORS: dict[int | str, dict[str, object]] = {
     503: {"model": Problem, "description": "a store does not answer"},
 }
 UNKNOWN: dict[int | str, dict[str, object]] = {404: {"model": Problem, "description": "the symbol has no bar"}}
+NO_BAR: dict[int | str, dict[str, object]] = {404: {"model": Problem, "description": "no store holds the bar"}}
 
 
 class Reads:
@@ -96,6 +101,7 @@ class Reads:
     ) -> None:
         self.lake, self.clock, self.instruments = lake, clock, instruments
         self.staged, self.warehouse = Staged(mongodb), warehouse
+        self.sources = Sources(lambda: mongodb, lambda: lake, warehouse.reading, instruments, clock)
 
     def symbols(self) -> list[str]:
         """Return every loaded or recently staged share by its present symbol, sorted."""
@@ -169,6 +175,13 @@ class Reads:
         """Return the newest alerts, of one share under all its names or of all shares."""
         return self.staged.alerts(self.instruments.stored_names([symbol]) if symbol else (), limit)
 
+    def why(self, symbol: str, time: str) -> Why:
+        """Return where the bar that contains a time comes from and where it went. Raise 404 if no store holds it."""
+        try:
+            return collect(self.sources, symbol, time)
+        except NoSuchBarError as error:
+            raise HTTPException(404, str(error)) from None
+
     def health(self) -> Health:
         """Return how far each hop is, missing bars and rejected bars."""
         loaded = self.warehouse.loaded()
@@ -199,8 +212,8 @@ def create_app(
 
     Without a ``token`` no login is required, and only requests for this host's loopback names are answered. ``url`` is
     the URL at which visitors open the page. ``clock`` returns the market's time (UTC). ``thresholds`` are by how much a
-    session may differ from the vendor's daily bar. Only the newest manifest of the ``lake`` is read. ``instruments``
-    are the renames and listings. Raises BadInputError if the chart library is not installed.
+    session may differ from the vendor's daily bar. Of the ``lake``, the newest manifest is read, and what belongs to
+    one bar. ``instruments`` are the renames and listings. Raises BadInputError if the chart library is not installed.
     """
     charts = _chart_library()
     reads = Reads(mongodb, Warehouse(warehouse_dsn, thresholds), lake, clock, instruments or Instruments())
@@ -317,6 +330,13 @@ def _data_routes(reads: Reads) -> APIRouter:
     ) -> Alerts:
         found = reads.alerts(symbol and symbol.upper(), limit)
         return Alerts(alerts=found, unreadable=reads.staged.unreadable.counts().get("alerts", 0))
+
+    @routes.get("/why", summary="Where one 5-minute bar comes from, and where it went", responses=NO_BAR)
+    def why(
+        symbol: Annotated[str, Query(pattern=SYMBOL, max_length=MAX_LENGTH)],
+        time: Annotated[str, Query(max_length=40, description=f"a time within the bar, {EXAMPLE}")],
+    ) -> Why:
+        return reads.why(symbol, time)
 
     @routes.get("/health", summary="How far each hop is, missing bars, rejected bars and last runs")
     def health() -> Health:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -15,7 +16,7 @@ from barflow.market.vendor_days import Thresholds, differing
 from barflow.settings import MOST_BPS, MOST_VOLUME_PCT
 from barflow.warehouse.queries import vendor_days
 from dashboard.candles import Candle
-from dashboard.connections import Connections
+from dashboard.connections import Connection, Connections
 from dashboard.models import Gap, HopRun, Interval
 
 TABLES: dict[Interval, str] = {"5min": "bar_5min", "30min": "bar_30min", "1h": "bar_1h", "1d": "bar_1d"}
@@ -96,6 +97,10 @@ class Warehouse:
     def close(self) -> None:
         """Close every connection."""
         self._connections.close()
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Lend a connection in autocommit that cannot write, for a block."""
+        return self._connections.reading()
 
     def loaded(self) -> Mapping[str, Loaded]:
         """Return the newest session of every symbol, in order of the symbols.

@@ -36,6 +36,7 @@ from barflow.cli.rejected import rejected_app
 from barflow.cli.rooms import room_commands
 from barflow.cli.streams import accept_every_character
 from barflow.cli.verify import compare, verify
+from barflow.cli.why import why
 from barflow.errors import BadInputError, BarflowError
 from barflow.settings import load_settings
 from barflow.symbols import parse_symbols
@@ -43,7 +44,7 @@ from barflow.symbols import parse_symbols
 # The help lists commands in this order: the pipeline, its results, the deployment. Others follow by name.
 ORDER = (
     *("demo", "ingest", "process", "aggregate", "backfill", "status", "compare", "rejected"),
-    *("sql", "export", "actions", "alerts", "dashboard"),
+    *("sql", "export", "why", "actions", "alerts", "dashboard"),
     *("doctor", "migrate", "run", "preflight", "verify", "runbook", "cost"),
 )
 # Exit codes after Ctrl-C (set by Typer) and after SIGTERM.
@@ -82,6 +83,7 @@ app.add_typer(actions_app, name="actions")
 app.add_typer(alerts_app, name="alerts")
 app.command(epilog="\b\nExamples:\n  barflow doctor\n  barflow doctor --no-vendor --json")(doctor)
 app.command(epilog="Example:  barflow compare --session 2025-07-02")(compare)
+app.command(epilog='Example:  barflow why AAPL "2025-07-02 10:35"')(why)
 app.command(epilog="Example:  barflow verify --env dev --only tick,rows")(verify)
 
 

@@ -66,6 +66,11 @@ class Ledger:
                 {"$set": {"finished_at": utc_now(), "outcome": outcome, "counts": rows, **fields}},
             )
 
+    def get(self, run_id: str) -> Document | None:
+        """Return a run by its id."""
+        with mongo_errors("read the ledger"):
+            return self._runs.find_one({"_id": run_id})
+
     def last(self, hop: str, **fields: Any) -> Document | None:
         """Return the newest run of a hop whose fields (outcome, lake, …) have these values."""
         query: Document = {"hop": hop, **fields}
@@ -96,6 +101,13 @@ class Ledger:
         """Return the runs of a hop that finished at or after ``moment`` and whose fields have these values."""
         with mongo_errors("read the ledger"):
             return list(self._runs.find({"hop": hop, "finished_at": {"$gte": moment}, **fields}))
+
+    def published(self, hop: str, lake: str, symbol: str, since: datetime, limit: int) -> list[Document]:
+        """Return the first runs of a hop since a moment (UTC) that wrote files of a symbol to a lake, oldest first."""
+        query: Document = {"hop": hop, "started_at": {"$gte": since}, "outcome": SUCCEEDED, "lake": lake}
+        with mongo_errors("read the ledger"):
+            found = self._runs.find({**query, "counts.symbol": symbol}, sort=[("started_at", 1)], limit=limit)
+            return [run for run in found if run.get("manifest")]
 
 
 class Lease:

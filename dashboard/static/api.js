@@ -35,6 +35,11 @@ export const alerts = (symbol, limit) => request(`/api/alerts?${query({ symbol, 
 export const bars = (symbol, interval, adjust, { before, limit } = {}) =>
   request(`/api/bars/${encodeURIComponent(symbol)}?${query({ interval, adjust, before, limit })}`);
 
+/** The address of everything about the 5-minute bar that opens at a time, in seconds since 1970. */
+export const whyAddress = (symbol, time) =>
+  `/api/why?${query({ symbol, time: new Date(time * 1000).toISOString().replace(":00.000Z", "Z") })}`;
+export const why = (symbol, time) => request(whyAddress(symbol, time));
+
 function query(values) {
   return new URLSearchParams(Object.entries(values).filter(([, value]) => value != null));
 }

@@ -6,6 +6,7 @@ import { byId, choices, element, radioGroup, shape } from "./dom.js";
 import * as format from "./format.js";
 import { AlertList, drawHealth } from "./panels.js";
 import { Watchlist } from "./watchlist.js";
+import { WhyPanel } from "./why.js";
 
 const PAGE = 600;
 const NEWEST = 240; // the bars that an event may have changed: about three sessions of 5-minute bars
@@ -25,6 +26,7 @@ const alerts = new AlertList((symbol) => {
   watch.choose(symbol);
   byId("chart-panel").focus();
 });
+const why = new WhyPanel(guarded);
 let chart;
 
 async function start() {
@@ -61,7 +63,9 @@ async function readAll() {
   showBanner("");
   if (!list.rows.length) return showOnly("empty");
   showOnly("page");
-  chart ??= new Chart(byId("chart"), byId("actions"), { onOlder, onHover: drawLegend });
+  chart ??= new Chart(byId("chart"), byId("actions"), {
+    onOlder, onHover: drawLegend, onPick: (time) => why.open(state.symbol, time),
+  });
   chart.show(shown);
   watch.replace(list.rows, events);
   alerts.replace(fired.alerts, fired.unreadable);
@@ -75,6 +79,7 @@ async function readAll() {
 
 /** Show another symbol, interval or adjustment; `keepRange` shows the same time as before. */
 async function open(symbol, { keepRange = false } = {}) {
+  if (symbol !== state.symbol) why.close();
   state.symbol = symbol;
   choices.set("symbol", symbol);
   const turn = ++state.opens;
@@ -257,9 +262,14 @@ function setUpSwitches() {
   });
 }
 
+function setUpWhy() {
+  byId("why-open").onclick = () => chart?.newest() && why.open(state.symbol, chart.newest().time);
+}
+
 function redrawTimes() {
   if (state.market) showMarket(state.market);
   alerts.draw();
+  why.draw();
   readHealth();
   if (!chart) return;
   chart.draw();
@@ -314,5 +324,6 @@ function showOnly(name) {
 }
 
 setUpSwitches();
+setUpWhy();
 setUpLogin();
 start();

@@ -18,8 +18,8 @@ const newYorkDay = new Intl.DateTimeFormat("en-CA", { timeZone: "America/New_Yor
 
 export class Chart {
   /** `marks` holds the splits and dividends. `onOlder` is called near the oldest candle, `onHover` with the bar under
-   *  the pointer or null. */
-  constructor(element, marks, { onOlder, onHover }) {
+   *  the pointer or null, `onPick` with the time of a clicked candle. */
+  constructor(element, marks, { onOlder, onHover, onPick }) {
     this.element = element;
     this.marks = marks;
     this.actions = [];
@@ -58,6 +58,7 @@ export class Chart {
     });
     this.chart.timeScale().subscribeSizeChange(() => this.placeActions());
     this.chart.subscribeCrosshairMove(({ time }) => onHover(time == null ? null : this.at(time)));
+    this.chart.subscribeClick(({ time }) => time != null && this.at(time) && onPick(time));
     this.updateColours();
   }
 

@@ -47,6 +47,9 @@ export const clock = (value) => localized(moment(value), CLOCK);
 export const day = (value) => localized(moment(value), DAY);
 export const dayTime = (value) => localized(moment(value), { ...DAY, ...CLOCK });
 export const longTime = (value) => localized(moment(value), { weekday: "short", ...DAY, year: "numeric", ...CLOCK });
+export const exactTime = (value) => localized(moment(value), { ...DAY, ...CLOCK, second: "2-digit" });
+/** 2025-07-02 13:36:04 UTC, in every zone. */
+export const utcTime = (value) => `${moment(value).toISOString().slice(0, 19).replace("T", " ")} UTC`;
 export const monthOf = (value) => localized(moment(value), { month: "short", year: "numeric" });
 export const yearOf = (value) => localized(moment(value), { year: "numeric" });
 /** A session's date, which has no time zone: 2025-07-30 as 30 Jul. */

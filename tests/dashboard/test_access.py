@@ -273,7 +273,13 @@ def test_another_site_can_neither_log_in_nor_out_nor_read(page: str) -> None:
     for browser in ({"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}, {"origin": "http://evil.example"},
                     {"origin": "null"}, {"origin": "http://127.0.0.1:1"}):  # fmt: skip
         assert sign_in(page, headers=browser).status_code == 403
-        for method, path in (("GET", "watchlist"), ("GET", "events"), ("GET", "session"), ("DELETE", "session")):
+        for method, path in (
+            ("GET", "watchlist"),
+            ("GET", "why"),
+            ("GET", "events"),
+            ("GET", "session"),
+            ("DELETE", "session"),
+        ):
             url = f"{page}/api/{path}"
             assert requests.request(method, url, headers=browser, cookies=cookies, timeout=20).status_code == 403
         assert requests.get(page, headers=browser, timeout=20).status_code == 200, "a link from another site opens it"
@@ -332,6 +338,6 @@ def test_behind_a_proxy_cookies_are_secure_and_only_its_forwarded_headers_are_be
 
 
 def test_data_require_a_login_and_the_health_check_does_not(page: str, database: Database[Document]) -> None:
-    for path in ("watchlist", "bars/AAPL", "alerts", "health", "events", "openapi.json"):
+    for path in ("watchlist", "bars/AAPL", "alerts", "health", "why?symbol=AAPL&time=x", "events", "openapi.json"):
         assert status(page, f"/api/{path}") == 401
     assert requests.get(f"{page}/healthz", timeout=20).json() == {"ok": True, "detail": ""}

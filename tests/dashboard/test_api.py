@@ -87,12 +87,32 @@ def test_pages_of_candles_join_without_a_gap_or_an_overlap(aapl_url: str) -> Non
         ("bars/A'or'1", 422),
         ("bars/MSFT", 404),
         ("alerts?limit=0", 422),
+        ("why?symbol=AAPL", 422),
+        ("why?symbol=A'or'1&time=2025-07-17 10:00", 422),
+        ("why?symbol=AAPL&time=noon", 400),
+        ("why?symbol=AAPL&time=0001-01-01T00:00Z", 400),
+        ("why?symbol=AAPL&time=2025-07-19 10:00", 400),
+        ("why?symbol=MSFT&time=2025-07-17 10:00", 404),
     ],
 )
 def test_a_bad_request_is_rejected_with_a_reason(aapl_url: str, path: str, status: int) -> None:
     answer = get(f"{aapl_url}/api/{path}")
     assert answer.status_code == status
     assert answer.json()["detail"]
+
+
+def test_a_bar_names_its_versions_and_what_this_server_cannot_read(aapl_url: str) -> None:
+    """The server has no lake, and the newest session is not loaded."""
+    times = ("2025-07-16 10:02", "2025-07-17T14:02:30Z")
+    answers = [get(f"{aapl_url}/api/why", params={"symbol": "aapl", "time": time}) for time in times]
+    assert [answer.status_code for answer in answers] == [404, 200]
+    assert "next to it open at 2025-07-17 09:30 New York" in answers[0].json()["detail"]
+    told = answers[1].json()
+    (version,) = told["versions"]
+    assert (told["symbol"], told["bar_start"], version["close"]) == ("AAPL", "2025-07-17T14:00:00Z", 100.06)
+    assert (told["file"], told["manifest"], told["load_id"], told["aggregates"]) == (None, None, None, {})
+    assert "This process has no access to the lake" in told["missing"][0]
+    assert any("The warehouse does not hold the bar yet" in line for line in told["missing"])
 
 
 def test_loaded_data_is_shown_once_its_load_is_recorded(

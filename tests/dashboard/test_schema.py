@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import response_schema_conformance, statu
 from barflow.staging.connection import Document
 
 CHECKS = [not_a_server_error, status_code_conformance, response_schema_conformance]
-READS = ("/api/watchlist", "/api/bars/{symbol}", "/api/alerts", "/api/health")
+READS = ("/api/watchlist", "/api/bars/{symbol}", "/api/alerts", "/api/health", "/api/why")
 
 
 def test_responses_match_the_document_and_nothing_is_written(
