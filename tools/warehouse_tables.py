@@ -93,9 +93,9 @@ def read_tables(connection: psycopg.Connection[Any]) -> list[Table]:
     cursor = connection.cursor(row_factory=namedtuple_row)
     found: list[Any] = cursor.execute(TABLES).fetchall()
     columns: dict[str, list[Any]] = {it.name: cursor.execute(COLUMNS_OF, [it.oid]).fetchall() for it in found}
-    meanings = COLUMNS | {field.name: field.meaning[:1].upper() + field.meaning[1:] for field in FIELDS}
     # A table that is made like another one takes its columns over, but not their comments.
-    meanings |= {it.name: it.meaning for held in columns.values() for it in held if it.meaning}
+    meanings = {it.name: it.meaning for held in columns.values() for it in held if it.meaning}
+    meanings |= {field.name: field.meaning[:1].upper() + field.meaning[1:] for field in FIELDS} | COLUMNS
 
     def column(it: Any) -> Column:
         return Column(it.name, it.type, it.meaning or meanings.get(it.name, ""), it.required, it.key_position)
