@@ -45,7 +45,8 @@ HIVE_TYPES = {
     pa.string(): "string", pa.date32(): "date", pa.float64(): "double", pa.int64(): "bigint", pa.int32(): "int",
     pa.timestamp("us", tz="UTC"): "timestamp",
 }  # fmt: skip
-POSITIVE, NOT_NEGATIVE = {"exclusiveMinimum": 0}, {"minimum": 0}
+POSITIVE: dict[str, float] = {"exclusiveMinimum": 0}
+NOT_NEGATIVE: dict[str, float] = {"minimum": 0}
 # The values that a column may have, in every table.
 LIMITS: dict[str, dict[str, float]] = {
     **{name: {**POSITIVE, "maximum": MAX_PRICE} for name in PRICES},
@@ -143,7 +144,7 @@ def servers() -> list[dict[str, Any]]:
 
 def text(found: Mapping[str, Any]) -> str:
     """Return the contract as YAML."""
-    return HEAD + yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=120)
+    return HEAD + str(yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=120))
 
 
 def main(argv: list[str] | None = None) -> None:
