@@ -21,11 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 from datacontract.data_contract import DataContract
 from datacontract.model.breaking import BreakingChangeEntry, Direction
 from datacontract.model.exceptions import DataContractException
+from datacontract.model.run import ResultEnum
 from open_data_contract_standard.model import OpenDataContractStandard, SchemaObject, Server
+from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
 ROOT = Path(__file__).parents[1]
@@ -159,9 +162,13 @@ def test(contract: OpenDataContractStandard, *, freshness: bool) -> list[Check]:
     lake = os.environ.get(LAKE) or ("" if os.environ.get(WAREHOUSE) or not DEMO.exists() else str(DEMO))
     checks: list[Check] = []
     if lake:
-        with _files_as_tables(contract, _folder(lake)) as server:
-            checks += _test(contract, server, {}, freshness=freshness)
-        checks += [check for table in _of_lake(contract) for check in _file_types(table, _folder(lake) / table.name)]
+        folder = _folder(lake)
+        try:
+            with _files_as_tables(contract, folder) as server:
+                checks += _test(contract, server, {}, freshness=freshness)
+            checks += [check for table in _of_lake(contract) for check in _file_types(table, folder / table.name)]
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise _unreadable("lake", str(error), LAKE) from None
     if dsn := os.environ.get(WAREHOUSE):
         named = next(it for it in contract.servers if it.server == "warehouse")
         checks += _test(contract, named, _login(dsn), freshness=freshness)
@@ -179,6 +186,9 @@ def _test(
     ages = [it for it in contract.slaProperties or [] if it.element and it.element.split(".")[0] in names and freshness]
     part = contract.model_copy(update={"schema_": tables, "slaProperties": ages, "servers": [server]})
     run = DataContract(data_contract=part, server=server.server, config=options).test()
+    for check in run.checks:
+        if check.model is None and check.result != ResultEnum.passed:  # of the whole store, such as a lost connection
+            raise _unreadable(store, str(check.reason), LAKE if store == "lake" else WAREHOUSE)
     return [check.model_dump(mode="json", include={"model", "field", "type", "name", "result", "reason"})
             for check in run.checks]  # fmt: skip
 
@@ -220,6 +230,11 @@ def _file_types(table: SchemaObject, folder: Path) -> list[Check]:
     return checks
 
 
+def _unreadable(store: str, reason: str, setting: str) -> ContractError:
+    first = reason.strip().splitlines()[0]
+    return ContractError(f"Cannot test the {store}: {first}. Check {setting}, then run it again.")
+
+
 @contextmanager
 def _files_as_tables(contract: OpenDataContractStandard, folder: Path) -> Iterator[Server]:
     """Yield a DuckDB database with a view for each table of the lake.
@@ -250,7 +265,10 @@ def _duckdb_type(hive: str) -> str:
 
 def _login(dsn: str) -> dict[str, str]:
     """Return the DSN as options of datacontract-cli, which asks for a password also where the server does not."""
-    given = conninfo_to_dict(dsn)
+    try:
+        given = conninfo_to_dict(dsn)
+    except ProgrammingError:  # its message can hold a part of the DSN
+        raise ContractError(f"{WAREHOUSE} is no DSN. Write it as postgresql://USER:PASSWORD@HOST/DATABASE.") from None
     names = {"host": "HOST", "port": "PORT", "user": "USERNAME", "password": "PASSWORD", "dbname": "DATABASE"}
     options = {f"DATACONTRACT_POSTGRES_{option}": str(given[name]) for name, option in names.items() if given.get(name)}
     return {"DATACONTRACT_POSTGRES_PASSWORD": "unused", **options}
@@ -263,7 +281,7 @@ def _store(described: Any) -> str:
 def _report(checks: list[Check]) -> None:
     for table, count in Counter(check["model"] for check in checks).items():
         good = sum(check["model"] == table and check["result"] == "passed" for check in checks)
-        print(f"{table or 'contract'}: {good} of {count} checks passed", file=sys.stderr)
+        print(f"{table}: {good} of {count} checks passed", file=sys.stderr)
     for check in checks:
         if check["result"] != "passed":
             print(f"{check['result']}: {check['model']}: {check['name']}: {check['reason']}")

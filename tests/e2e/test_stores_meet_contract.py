@@ -209,10 +209,18 @@ def test_datacontract_cli_alone_tests_a_table_of_the_contract(replayed: Replayed
     assert "failed" not in ended.stdout
 
 
-def test_a_lake_on_s3_is_refused_in_one_line() -> None:
-    ended = check("test", BARFLOW_LAKE_URI="s3://bucket/lake")
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == (
-        "error: s3://bucket/lake is no folder. Set BARFLOW_LAKE_URI to the folder of the lake. For AWS, run "
-        "`datacontract test --server lake-aws`.\n"
-    )
+def test_a_store_that_cannot_be_read_is_named_in_one_line(tmp_path: Path) -> None:
+    partition = tmp_path / "bars_5min" / "symbol=AAPL" / "month=2025-07"
+    partition.mkdir(parents=True)
+    (partition / "bars.parquet").write_text("no Parquet")
+    for settings, message in (
+        ({"BARFLOW_LAKE_URI": "s3://bucket/lake"}, "s3://bucket/lake is no folder. Set BARFLOW_LAKE_URI to the folder"),
+        ({"BARFLOW_LAKE_URI": tmp_path}, "Cannot test the lake: "),
+        ({"BARFLOW_WAREHOUSE_DSN": "postgresql://u:secret@127.0.0.1:1/barflow"}, "Cannot test the warehouse: "),
+        ({"BARFLOW_WAREHOUSE_DSN": "a secret"}, "BARFLOW_WAREHOUSE_DSN is no DSN."),
+    ):
+        ended = check("test", **settings)
+        assert (ended.returncode, ended.stdout) == (1, ""), ended.stdout
+        assert ended.stderr.startswith(f"error: {message}"), ended.stderr
+        assert ended.stderr.count("\n") == 1, ended.stderr
+        assert "secret" not in ended.stderr
