@@ -37,8 +37,10 @@ LAKE, WAREHOUSE = "BARFLOW_LAKE_URI", "BARFLOW_WAREHOUSE_DSN"
 DEMO = ROOT / ".barflow" / "lake"
 PARTS = ("major", "minor", "patch")
 TABLES = "tables"
-# Another set of values breaks readers in both directions, and other partitions break the paths of files.
-BREAKING_RULES, BREAKING_PATHS = ("enum-constraint-changed",), (".partitioned", ".partitionKeyPosition")
+# Another set of values breaks readers in both directions, and other partitions break the paths of files. For
+# datacontract-cli, how often data arrive is a description.
+BREAKING_RULES = ("enum-constraint-changed",)
+BREAKING_PATHS = (".partitioned", ".partitionKeyPosition", "slaProperties.frequency.value")
 
 # What the Hive types of the lake are in a Parquet file.
 ARROW_TYPES = {

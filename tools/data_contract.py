@@ -88,7 +88,8 @@ def contract(warehouse: Iterable[Table]) -> dict[str, Any]:
                 "Join with symbol and a time. Times are UTC, in microseconds. session_date and month are New York's "
                 "calendar. Prices are US dollars as traded, volumes are shares as traded: neither is adjusted for "
                 "splits or dividends. To read as of a time T, take the rows with known_from <= T of bars_5min, and "
-                "those with known_from <= T < known_until of bars_5min_history."
+                "those with known_from <= T < known_until of bars_5min_history. Read the bars first, and leave out "
+                "rows of the history that are among them."
             ),
             "limitations": (
                 "Regular sessions of the New York Stock Exchange only. The newest volumes are corrected later. Market "

@@ -145,6 +145,11 @@ CHANGES: dict[str, tuple[str, str, Change]] = {
     "bars must be newer": (
         "minor", "Changed freshness", lambda it: it["slaProperties"][1].update(value=50),
     ),
+    "data arrive less often": (
+        "major",
+        "slaProperties.frequency.value",
+        lambda it: it["slaProperties"][2].update(value=7),
+    ),
     "files are in other folders": (
         "major", "bars_5min.properties.month",
         lambda it: column(it, "bars_5min.month").update(partitioned=False),
