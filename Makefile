@@ -8,7 +8,7 @@ ENV ?= dev
 # Test processes at a time. Tests that share fixtures stay in one process (tests/conftest.py).
 WORKERS ?= 2
 
-.PHONY: help setup demo dashboard airflow test test-host test-all pictures lint docs bench synth diff deploy-local rehearse clean lock notice audit
+.PHONY: help setup demo dashboard airflow test test-host test-all contract pictures lint docs bench synth diff deploy-local rehearse clean lock notice audit
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -38,6 +38,14 @@ node_modules/.ready: package.json package-lock.json .npmrc | .venv/.ready
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements-airflow.txt
 	@touch $@
 
+# What checks datacontract.yaml, in an environment of its own: it bounds packages that the others need newer.
+CONTRACT := build/contract
+$(CONTRACT)/.ready: requirements-contract.txt | .venv/.ready
+	@echo "installing the checks of the data contract into $(CONTRACT) (some seconds)" >&2
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python $(CONTRACT)
+	@$(BIN)/uv pip install -q --python $(CONTRACT)/bin/python --require-hashes -r requirements-contract.txt
+	@touch $@
+
 build/.bundles: $(wildcard lambda/*/requirements.txt spark/requirements.txt glue/requirements.txt) | .venv/.ready node_modules/.ready
 	@echo "fetching what the functions and Spark on AWS are made of (some seconds)" >&2
 	@$(BIN)/python -m stacks.bundles >/dev/null 2>&1 || $(BIN)/python -m stacks.bundles
@@ -52,14 +60,18 @@ dashboard: setup ## the analysts' page on what the demo stored; ARGS="--port 808
 airflow: .venv/.airflow ## Airflow's page with the project's DAGs on embedded services; ARGS="--port 8081"
 	@$(BIN)/python -m local.airflow_demo $(ARGS)
 
-test: setup .venv/.airflow ## the tests, two processes at a time; ARGS="-k sessions"
+test: setup .venv/.airflow $(CONTRACT)/.ready ## the tests, two processes at a time; ARGS="-k sessions"
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-test-all: setup .venv/.airflow ## make test, and what takes minutes: Airflow itself, the host, a deployment, the rehearsal
+test-all: setup .venv/.airflow $(CONTRACT)/.ready ## make test, and what takes minutes: Airflow itself, the host, a deployment, the rehearsal
 	@$(BIN)/python -m pytest -n $(WORKERS) -m "minutes or not minutes" $(ARGS)
 
 test-host: setup .venv/.airflow ## install and start all that the host on AWS runs, on this machine
 	@$(BIN)/python -m pytest -m minutes tests/host $(ARGS)
+
+contract: $(CONTRACT)/.ready ## compare datacontract.yaml with the released one, and test your lake and warehouse against it
+	@$(CONTRACT)/bin/python tools/check_contract.py compare
+	@$(CONTRACT)/bin/python tools/check_contract.py test $(ARGS)
 
 pictures: setup .venv/.airflow ## remake the documentation's pictures with the browser of the tests
 	@PICTURES_TO="$(CURDIR)/docs/images" $(BIN)/python -m pytest -q -m "minutes or not minutes" -k "picture or green_run or recovers_from_faults" tests/browser tests/deploy
@@ -102,6 +114,7 @@ lock: setup ## compile requirements*.in into requirements*.txt with hashes
 	@$(LOCK_HERE) --python-platform aarch64-manylinux_2_28 -c requirements-airflow.txt orchestration/host/requirements.in -o orchestration/host/requirements.txt
 	@$(LOCK_HERE) --python-platform x86_64-manylinux_2_28 glue/requirements.in -o glue/requirements.txt
 	@$(LOCK_HERE) requirements-audit.in -o requirements-audit.txt
+	@$(LOCK_HERE) requirements-contract.in -o requirements-contract.txt
 
 notice: setup .venv/.airflow ## write NOTICE from the lock files and the licences that the packages state
 	@$(BIN)/python -m tools.notice

@@ -11,7 +11,7 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from barflow import contract
-from barflow.market.bars import PRICES, glue_columns
+from barflow.market.bars import KNOWN_UNTIL, PRICES, glue_columns
 from config import versions
 from config.cost import dpu_hour_dollars
 from stacks import outputs
@@ -23,7 +23,7 @@ from stacks.constructs.jdbc_connection import jdbc_connection
 from stacks.constructs.visual_job import VisualJob
 from stacks.database import DATABASE, DatabaseStack
 from stacks.platform import Platform
-from stacks.storage import ACTIONS, BARS, QUERIES, StorageStack
+from stacks.storage import ACTIONS, BARS, HISTORY, QUERIES, StorageStack
 
 WAREHOUSE_PREFIX = "warehouse_"  # of the tables that the warehouse's crawler adds
 # A thousand symbols over ten years take less than 10 GB. A query that reads more lacks a filter.
@@ -41,6 +41,7 @@ TYPES = {
     "string": glue.Schema.STRING,
 }
 
+HISTORY_COLUMNS = (*glue_columns(), (KNOWN_UNTIL.name, KNOWN_UNTIL.spark))
 # The columns of barflow.lake.actions.SCHEMA.
 ACTION_COLUMNS = (
     ("kind", "string"), ("ex_date", "date"), ("ratio", "double"), ("amount", "double"), ("currency", "string"),
@@ -71,7 +72,15 @@ class CatalogStack(BarflowStack):
         )
         self.security = self._security_configuration()
         self.reader = self._reader()
-        bars, actions = self._bars_table(), self._actions_table()
+        self._allow_evaluations()
+        bars = self._bars_table(
+            "Bars", BARS, "5-minute bars: prices in dollars, volume in shares, ts the bar's open in UTC", glue_columns()
+        )
+        history = self._bars_table(
+            "History", HISTORY, "Superseded versions of the bars, known from known_from until known_until (UTC)",
+            HISTORY_COLUMNS,
+        )  # fmt: skip
+        actions = self._actions_table()
         connection = jdbc_connection(
             self, "Warehouse", purpose="to read", platform=platform, database=database,
             user=database.reader_secret, driver=storage.jdbc_driver_uri,
@@ -84,13 +93,15 @@ class CatalogStack(BarflowStack):
             self, "Visual", platform=platform, storage=storage, database=database,
             catalog=self.database.database_name, security=self.security,
         )  # fmt: skip
-        self._ruleset_name = self._ruleset(bars)
+        self._ruleset_name = self._ruleset("Bars", bars, "Rules that every bar of the archive meets", bars_rules())
+        # No run evaluates these by itself: it would be billed each day, for files that rarely change.
+        self._ruleset("History", history, "Rules that every superseded version of a bar meets", history_rules())
         self.contract = contract.Glue(
             job=job.job.job_name,
             workflow=job.workflow,
             database=self.database.database_name,
             bars_table=BARS,
-            lake_crawler=self._lake_crawler(bars, actions).ref,
+            lake_crawler=self._lake_crawler(bars, history, actions).ref,
             warehouse_crawler=self._warehouse_crawler(connection, [job.job.job_name, visual.job.ref]).ref,
             jdbc_driver=storage.jdbc_driver_uri,
             jdbc_driver_sha256=versions.JDBC_DRIVER_SHA256,
@@ -134,7 +145,9 @@ class CatalogStack(BarflowStack):
             allow(role, [f"glue:{action}" for action in actions], [arn])
         allow(role, ["glue:GetCrawlerMetrics"], ["*"])  # it has no narrower resource
         allow(role, ["iam:PassRole"], [self.reader.role_arn], {"StringEquals": {"iam:PassedToService": GLUE}})
-        allow_catalog(role, found.database, ["GetDatabase", "GetPartitions", "GetTable"], tables=[BARS, ACTIONS])
+        allow_catalog(
+            role, found.database, ["GetDatabase", "GetPartitions", "GetTable"], tables=[BARS, HISTORY, ACTIONS]
+        )
         workgroup = self.format_arn(service="athena", resource="workgroup", resource_name=found.athena_workgroup)
         query = ["GetQueryExecution", "GetQueryResults", "GetWorkGroup", "StartQueryExecution", "StopQueryExecution"]
         allow(role, [f"athena:{action}" for action in query], [workgroup])
@@ -184,19 +197,21 @@ class CatalogStack(BarflowStack):
         )
         return role
 
-    def _bars_table(self) -> glue.S3Table:
-        """Return the table of the archive, with the columns of a Bar. The crawler adds partitions, never a column."""
+    def _bars_table(
+        self, construct_id: str, name: str, description: str, columns: Sequence[tuple[str, str]]
+    ) -> glue.S3Table:
+        """Return a table of bars by symbol and month. The crawler adds partitions, never a column."""
         return glue.S3Table(
             self,
-            "Bars",
+            construct_id,
             database=self.database,
-            table_name=BARS,
-            description="5-minute bars: prices in dollars, volume in shares, ts the bar's open in UTC",
+            table_name=name,
+            description=description,
             storage=glue.S3TableStorage.from_bucket(self._storage.lake),
-            s3_prefix=f"{BARS}/",
+            s3_prefix=f"{name}/",
             data_format=glue.DataFormat.PARQUET,
-            columns=[glue.Column(name=name, type=TYPES[kind]) for name, kind in glue_columns()],
-            partition_keys=[glue.Column(name=name, type=TYPES["string"]) for name in ("symbol", "month")],
+            columns=[glue.Column(name=column, type=TYPES[kind]) for column, kind in columns],
+            partition_keys=[glue.Column(name=key, type=TYPES["string"]) for key in ("symbol", "month")],
         )
 
     def _actions_table(self) -> glue.S3Table:
@@ -214,21 +229,25 @@ class CatalogStack(BarflowStack):
             partition_keys=[glue.Column(name="symbol", type=TYPES["string"])],
         )
 
-    def _ruleset(self, bars: glue.S3Table) -> str:
-        """Create the rules, and allow the reader to evaluate them. Return their name."""
-        name = f"barflow-{self.environment_config.name}-bars"
+    def _ruleset(self, construct_id: str, table: glue.S3Table, description: str, rules: str) -> str:
+        """Create the rules of a table, and allow the reader to evaluate them. Return their name."""
+        name = f"barflow-{self.environment_config.name}-{construct_id.lower()}"
         glue.DataQualityRuleset(
             self,
-            "BarsRuleset",
+            f"{construct_id}Ruleset",
             ruleset_name=name,
-            description="Rules that every bar of the archive meets",
-            target_table=glue.DataQualityTargetTable.from_table(self.database, bars),
-            dqdl=glue.Dqdl.from_string(bars_rules()),
+            description=description,
+            target_table=glue.DataQualityTargetTable.from_table(self.database, table),
+            dqdl=glue.Dqdl.from_string(rules),
             removal_policy=cdk.RemovalPolicy.DESTROY,
         )
         evaluate = ["GetDataQualityResult", "GetDataQualityRuleset", "GetDataQualityRulesetEvaluationRun"]
-        rules = self.format_arn(service="glue", resource="dataQualityRuleset", resource_name=name)
-        allow(self.reader, [f"glue:{action}" for action in (*evaluate, "PublishDataQuality")], [rules])
+        arn = self.format_arn(service="glue", resource="dataQualityRuleset", resource_name=name)
+        allow(self.reader, [f"glue:{action}" for action in (*evaluate, "PublishDataQuality")], [arn])
+        return name
+
+    def _allow_evaluations(self) -> None:
+        """Allow the reader to run the programs with which Glue evaluates rules."""
         programs = f"arn:{self.partition}:s3:::aws-glue-ml-data-quality-assets-{self.region}/*"
         allow(self.reader, ["s3:GetObject"], [programs])
         acknowledge(
@@ -236,7 +255,6 @@ class CatalogStack(BarflowStack):
             "programs for data quality that AWS publishes for this region",
             f"AwsSolutions-IAM5[Resource::{arn_in_finding(self, programs)}]",
         )
-        return name
 
     def _lake_crawler(self, *tables: glue.S3Table) -> glue.CfnCrawler:
         """Return the crawler of the archive. It reads the tables' own prefixes, so manifests do not become tables."""
@@ -326,11 +344,26 @@ class CatalogStack(BarflowStack):
 
 
 def bars_rules() -> str:
-    """Return the rules as DQDL: the invariants of a Bar, and no bar twice."""
-    rules = [
-        "RowCount > 0",
-        'IsPrimaryKey "symbol" "ts"',
-        *(f'IsComplete "{name}"' for name, _ in glue_columns()),
+    """Return the rules of the bars as DQDL: the invariants of a Bar, and no bar twice."""
+    return _rules("RowCount > 0", 'IsPrimaryKey "symbol" "ts"', *_invariants(glue_columns()))
+
+
+def history_rules() -> str:
+    """Return the rules of the superseded versions as DQDL: none twice, none superseded before it was known."""
+    return _rules(
+        'IsPrimaryKey "symbol" "ts" "known_from"',
+        *_invariants(HISTORY_COLUMNS),
+        'CustomSql "select count(*) from primary where known_from >= known_until" = 0',
+    )
+
+
+def _rules(*rules: str) -> str:
+    return "Rules = [" + ", ".join(rules) + "]"
+
+
+def _invariants(columns: Sequence[tuple[str, str]]) -> list[str]:
+    return [
+        *(f'IsComplete "{name}"' for name, _ in columns),
         *(f'ColumnValues "{name}" > 0' for name in PRICES),
         'ColumnValues "volume" >= 0',
         'ColumnValues "revision" >= 0',
@@ -338,4 +371,3 @@ def bars_rules() -> str:
         'or high * (1 + 1e-12) < greatest(open, close)" = 0',
         "CustomSql \"select count(*) from primary where month <> date_format(session_date, 'yyyy-MM')\" = 0",
     ]
-    return "Rules = [" + ", ".join(rules) + "]"

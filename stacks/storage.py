@@ -42,7 +42,8 @@ class Access:
     deletes: tuple[User, ...] = ()
 
 
-BARS, ACTIONS, STAGED, MANIFESTS, QUERIES = "bars_5min", "corporate_actions", "_staged", "manifests", "queries"
+BARS, HISTORY, ACTIONS = "bars_5min", "bars_5min_history", "corporate_actions"
+STAGED, MANIFESTS, QUERIES = "_staged", "manifests", "queries"
 RELEASES, CERTIFICATES, VISUAL, DRIVERS = "releases", "certificates", "visual", "drivers"
 ACCESS = (
     Access(
@@ -50,6 +51,13 @@ ACCESS = (
         prefix=BARS,
         content="the archive, Parquet",
         reads=("emr", "glue", "sandbox", "crawler", "host"),
+        writes=("emr",),
+    ),
+    Access(
+        bucket="lake",
+        prefix=HISTORY,
+        content="superseded versions of bars, Parquet",
+        reads=("emr", "crawler", "host"),
         writes=("emr",),
     ),
     Access(

@@ -8,75 +8,32 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import typer
-from psycopg.rows import namedtuple_row
 from pydantic import TypeAdapter
 from pymongo import MongoClient
 
 from barflow.cli.main import app
-from barflow.market.bars import FIELDS
 from barflow.market.validation import REASONS
 from barflow.settings import Settings
-from barflow.warehouse.migrations import migrate
 from config.environment import Environment
 from dashboard.app import create_app
-from local.services import Services
-from local.state import State
 from stacks.outputs import OUTPUTS
 from tools.markdown_text import anchor, code, page, prose, table
 from tools.schema_text import default_of, fields, inputs, meaning, type_of
+from tools.warehouse_tables import migrated_warehouse, read_tables
 
 ROOT = Path(__file__).parents[1]
 DECISIONS = ROOT / "docs" / "decisions"
 SCHEMA = ROOT / "docs" / "alert-message.schema.json"
 RECORD = re.compile(r"# (?P<number>\d+)\. (?P<title>.+)\n\nDate: (?P<date>\d{4}-\d\d-\d\d) · Status: (?P<status>.+)\n")
 TARGET = re.compile(r"^(?P<name>[a-z-]+):.*?## (?P<help>.+)$", re.MULTILINE)
-# Columns whose names say all in SQL, but not all in a reference.
-COLUMNS = {
-    "symbol": "Ticker symbol",
-    "is_complete": "Whether `bar_count` equals `expected_bars`",
-    "load_id": "The load that wrote the row, a key of `ops.load_run`",
-    "open_all": "Open, adjusted for splits and dividends, dollars",
-    "high_all": "High, adjusted for splits and dividends, dollars",
-    "low_all": "Low, adjusted for splits and dividends, dollars",
-    "close_all": "Close, adjusted for splits and dividends, dollars",
-    "high_bps": "The same for the high",
-    "low_bps": "The same for the low",
-    "close_bps": "The same for the close",
-    "manifests": "Manifests that the load consumed",
-    "started_at": "Start of the load, UTC",
-    "finished_at": "End of the load, UTC",
-    "outcome": "`loaded` or `failed`",
-    "error": "Reason of a failure",
-    "last_close": "Newest close, dollars",
-    "change": "Change of the close since the previous session, dollars",
-    "change_pct": "The same in percent",
-    "above_sma_20": "last_close / sma_20 - 1",
-    "above_sma_50": "last_close / sma_50 - 1",
-    "data_until": "Close of the newest bar, UTC",
-    "age": "Time since `data_until`",
-}
 # The theme's switch for a page without headings.
 WITHOUT_CONTENTS = "---\nhide:\n  - toc\n---\n\n"
-TABLES = """
-select c.oid, n.nspname || '.' || c.relname as name, obj_description(c.oid) as meaning
-from pg_class c join pg_namespace n on n.oid = c.relnamespace
-where n.nspname in ('market', 'ops', 'sandbox') and c.relkind in ('r', 'v')
-order by c.oid"""
-COLUMNS_OF = """
-select a.attname as name, format_type(a.atttypid, a.atttypmod) as type,
-    col_description(a.attrelid, a.attnum) as meaning, a.attnotnull as required,
-    coalesce(a.attnum = any (k.conkey), false) as in_key
-from pg_attribute a left join pg_constraint k on k.conrelid = a.attrelid and k.contype = 'p'
-where a.attrelid = %s and a.attnum > 0 and not a.attisdropped order by a.attnum"""
 
 
 def commands() -> str:
@@ -163,25 +120,13 @@ def environments() -> str:
 @cache
 def tables() -> str:
     """Return the page of the warehouse's tables, read from a database with every migration applied."""
-    with _warehouse() as connection:
-        found = connection.execute(TABLES).fetchall()
-        columns = {it.name: connection.execute(COLUMNS_OF, [it.oid]).fetchall() for it in found}
-    meanings = COLUMNS | {field.name: field.meaning[:1].upper() + field.meaning[1:] for field in FIELDS}
-    # A table that is made like another one takes its columns over, but not their comments.
-    meanings |= {it.name: it.meaning for held in columns.values() for it in held if it.meaning}
+    with migrated_warehouse() as connection:
+        found = read_tables(connection)
     described: dict[str, str] = {}
     parts = []
     for it in found:
-        rows = [
-            (
-                f"`{column.name}`",
-                column.type,
-                "no" if column.required else "yes",
-                column.meaning or meanings.get(column.name, ""),
-            )
-            for column in columns[it.name]
-        ]
-        key = ", ".join(f"`{column.name}`" for column in columns[it.name] if column.in_key)
+        rows = [(f"`{at.name}`", at.type, "no" if at.required else "yes", at.meaning) for at in it.columns]
+        key = ", ".join(f"`{column.name}`" for column in it.columns if column.key_position)
         about = [f"{it.meaning}."] * bool(it.meaning) + [f"Primary key: {key}."] * bool(key)
         written = table(("column", "type", "NULL", "meaning"), rows)
         first = described.setdefault(written, it.name)
@@ -195,18 +140,6 @@ def tables() -> str:
         "adjustment for splits, and volumes are shares.",
         *parts,
     )
-
-
-@contextmanager
-def _warehouse() -> Iterator[psycopg.Connection[Any]]:
-    """Open a connection to an embedded PostgreSQL with every migration applied."""
-    # PostgreSQL runs as its own user, which has no access to folders of this one.
-    with tempfile.TemporaryDirectory(prefix="barflow-docs-", ignore_cleanup_errors=True) as folder:
-        state = State.create(Path(folder) / "state", source={"kind": "synthetic"}, as_of=None)
-        with Services(state, lambda _: None, mongo=False) as services:
-            migrate(services.warehouse_dsn, ROOT / "sql")
-            with psycopg.connect(services.warehouse_dsn, row_factory=namedtuple_row) as connection:
-                yield connection
 
 
 def reason_codes() -> str:

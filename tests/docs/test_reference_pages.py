@@ -9,7 +9,8 @@ import typer
 
 from barflow.cli.main import app
 from barflow.settings import Settings
-from tools.reference_pages import COLUMNS, PAGES, records, walk
+from tools.reference_pages import PAGES, records, walk
+from tools.warehouse_tables import COLUMNS
 
 ROW = re.compile(r"^\| (?P<cells>.+) \|$", re.MULTILINE)
 

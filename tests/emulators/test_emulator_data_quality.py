@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
-from datetime import UTC, date, datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,20 @@ import pytest
 from aws_parts import Aws, allow, wait_for
 from botocore.exceptions import ClientError
 
-from barflow.market.arrow import arrow_schema
+from barflow.market.arrow import arrow_schema, history_schema
 from barflow.market.bars import glue_columns
 from emulators.aws import dqdl
 
 SNAPSHOT = Path(__file__).parents[1] / "snapshots" / "dev" / "Barflow-dev-Catalog.json"
-(DQDL,) = (
-    item["Properties"]["Ruleset"]
+RULESETS = {
+    item["Properties"]["Name"]: item["Properties"]["Ruleset"]
     for item in json.loads(SNAPSHOT.read_text())["Resources"].values()
     if item["Type"] == "AWS::Glue::DataQualityRuleset"
-)
-RULES = [rule.text for rule in dqdl.parse(DQDL)]
+}
+RULES = [rule.text for rule in dqdl.parse(RULESETS["barflow-dev-bars"])]
 NAME, MONTH = "quality", "2025-07"
 Columns = dict[str, list[Any]]
+KNOWN = datetime(2025, 7, 2, 14, tzinfo=UTC)
 OPENS = [datetime(2025, 7, 2, 13, minute, tzinfo=UTC) for minute in (30, 35, 40)]
 
 
@@ -35,7 +36,8 @@ def good_bars() -> Columns:
     """Return three bars that meet every rule."""
     prices = {"open": 10.0, "high": 12.0, "low": 9.0, "close": 11.0}
     bars: Columns = {name: [price] * 3 for name, price in prices.items()}
-    return bars | {"ts": list(OPENS), "session_date": [date(2025, 7, 2)] * 3, "volume": [5] * 3, "revision": [0] * 3}
+    bars |= {"ts": list(OPENS), "session_date": [date(2025, 7, 2)] * 3, "volume": [5] * 3, "revision": [0] * 3}
+    return bars | {"known_from": [KNOWN] * 3}
 
 
 def with_value(column: str, value: Any) -> Callable[[Columns], None]:
@@ -48,12 +50,14 @@ def without_rows(bars: Columns) -> None:
 
 
 HIGH_BELOW, OTHER_MONTH = RULES[-2], RULES[-1]
+KNOWN_BEFORE = 'CustomSql "select count(*) from primary where known_from >= known_until" = 0'
 # The defect of each rule, and the rules that must fail on it. A price that is missing is no positive price either.
 DEFECTS: dict[str, tuple[Callable[[Columns], None], set[str]]] = {
     "RowCount > 0": (without_rows, set()),
     'IsPrimaryKey "symbol" "ts"': (with_value("ts", OPENS[0]), set()),
     'IsComplete "ts"': (with_value("ts", None), {'IsPrimaryKey "symbol" "ts"'}),
     'IsComplete "session_date"': (with_value("session_date", None), set()),
+    'IsComplete "known_from"': (with_value("known_from", None), set()),
     **{
         f'IsComplete "{name}"': (with_value(name, None), {f'ColumnValues "{name}" > 0'})
         for name in ("open", "high", "low", "close")
@@ -72,42 +76,45 @@ DEFECTS: dict[str, tuple[Callable[[Columns], None], set[str]]] = {
 
 
 class Quality:
-    """A table of bars on the emulator, with the deployed ruleset. Each symbol is a partition of its own."""
+    """A table of bars on the emulator, with a deployed ruleset. Each symbol is a partition of its own."""
 
-    def __init__(self, aws: Aws) -> None:
-        self.aws, self.glue = aws, aws.client("glue")
-        aws.client("s3").create_bucket(Bucket=NAME)
-        self.glue.create_database(DatabaseInput={"Name": NAME})
-        columns = [{"Name": name, "Type": kind} for name, kind in glue_columns()]
-        self.storage = {"Location": f"s3://{NAME}/bars/", "Columns": columns}
+    def __init__(
+        self, aws: Aws, name: str, ruleset: str, columns: Sequence[tuple[str, str]], schema: pa.Schema
+    ) -> None:
+        self.aws, self.glue, self.name, self.schema = aws, aws.client("glue"), name, schema
+        self.rules = [rule.text for rule in dqdl.parse(ruleset)]
+        aws.client("s3").create_bucket(Bucket=name)
+        self.glue.create_database(DatabaseInput={"Name": name})
+        described = [{"Name": column, "Type": kind} for column, kind in columns]
+        self.storage = {"Location": f"s3://{name}/bars/", "Columns": described}
         table = {
             "Name": "bars",
             "StorageDescriptor": self.storage,
             "PartitionKeys": [{"Name": name, "Type": "string"} for name in ("symbol", "month")],
             "Parameters": {"classification": "parquet"},
         }
-        self.glue.create_table(DatabaseName=NAME, TableInput=table)
+        self.glue.create_table(DatabaseName=name, TableInput=table)
         template = {"Resources": {"Rules": {
-            "Type": "AWS::Glue::DataQualityRuleset", "Properties": {"Name": NAME, "Ruleset": DQDL}
+            "Type": "AWS::Glue::DataQualityRuleset", "Properties": {"Name": name, "Ruleset": ruleset}
         }}}  # fmt: skip
-        self.deploy(NAME, template)
+        self.deploy(name, template)
 
     def deploy(self, stack: str, template: dict[str, Any]) -> None:
         self.aws.client("cloudformation").create_stack(StackName=stack, TemplateBody=json.dumps(template))
 
     def store(self, symbol: str, bars: Columns) -> None:
         file = io.BytesIO()
-        nullable = pa.schema([field.with_nullable(True) for field in arrow_schema()])
+        nullable = pa.schema([field.with_nullable(True) for field in self.schema])
         pq.write_table(pa.table({name: bars[name] for name in nullable.names}, nullable), file)
         place = f"bars/symbol={symbol}/month={MONTH}"
-        self.aws.put(f"{place}/bars.parquet", file.getvalue(), bucket=NAME)
-        location = self.storage | {"Location": f"s3://{NAME}/{place}/"}
+        self.aws.put(f"{place}/bars.parquet", file.getvalue(), bucket=self.name)
+        location = self.storage | {"Location": f"s3://{self.name}/{place}/"}
         partition = {"Values": [symbol, MONTH], "StorageDescriptor": location}
-        self.glue.create_partition(DatabaseName=NAME, TableName="bars", PartitionInput=partition)
+        self.glue.create_partition(DatabaseName=self.name, TableName="bars", PartitionInput=partition)
 
     def start(self, predicate: str, role: str = "r", caller: str | None = None, **more: Any) -> str:
-        table = {"DatabaseName": NAME, "TableName": "bars", "AdditionalOptions": {"pushDownPredicate": predicate}}
-        given = {"DataSource": {"GlueTable": table}, "Role": role, "RulesetNames": [NAME]} | more
+        table = {"DatabaseName": self.name, "TableName": "bars", "AdditionalOptions": {"pushDownPredicate": predicate}}
+        given = {"DataSource": {"GlueTable": table}, "Role": role, "RulesetNames": [self.name]} | more
         return str(self.aws.client("glue", caller).start_data_quality_ruleset_evaluation_run(**given)["RunId"])
 
     def run(self, predicate: str, **more: Any) -> dict[str, Any]:
@@ -126,7 +133,7 @@ class Quality:
         (result_id,) = run["ResultIds"]
         result = self.glue.get_data_quality_result(ResultId=result_id)
         rules = result["RuleResults"]
-        assert [item["Description"] for item in rules] == RULES
+        assert [item["Description"] for item in rules] == self.rules
         failed = {item["Description"]: item["EvaluationMessage"] for item in rules if item["Result"] == "FAIL"}
         assert {item["Result"] for item in rules} <= {"PASS", "FAIL"}
         assert result["Score"] == pytest.approx(1 - len(failed) / len(rules))
@@ -135,7 +142,29 @@ class Quality:
 
 @pytest.fixture(scope="module")
 def quality(aws: Aws) -> Quality:
-    return Quality(aws)
+    return Quality(aws, NAME, RULESETS["barflow-dev-bars"], glue_columns(), arrow_schema())
+
+
+def test_the_rules_of_the_history_fail_on_a_version_that_was_superseded_before_it_was_known(aws: Aws) -> None:
+    columns = [*glue_columns(), ("known_until", "timestamp")]
+    history = Quality(aws, "history-quality", RULESETS["barflow-dev-history"], columns, history_schema())
+    later = KNOWN + timedelta(minutes=5)
+    # Two versions of one bar, and the first one of another.
+    good = good_bars() | {"known_from": [KNOWN, later, KNOWN], "known_until": [later, later + timedelta(days=1), later]}
+    good["ts"][1] = good["ts"][0]
+    defects: dict[str, tuple[str, int, Any, set[str]]] = {
+        "SUPERSEDED": ("known_until", 0, KNOWN, {KNOWN_BEFORE}),
+        "UNKNOWN": ("known_from", 2, None, {'IsComplete "known_from"', 'IsPrimaryKey "symbol" "ts" "known_from"'}),
+        "ENDLESS": ("known_until", 2, None, {'IsComplete "known_until"'}),
+        "TWICE": ("known_from", 1, KNOWN, {'IsPrimaryKey "symbol" "ts" "known_from"'}),
+    }
+    history.store("GOOD", good)
+    assert history.failed("GOOD") == {}
+    for symbol, (column, place, value, rules) in defects.items():
+        bad = {name: list(values) for name, values in good.items()}
+        bad[column][place] = value
+        history.store(symbol, bad)
+        assert set(history.failed(symbol)) == rules, symbol
 
 
 def test_every_rule_has_a_defect() -> None:

@@ -15,7 +15,7 @@ from permissions import permissions
 from programs import program, settings_read, variable
 
 from barflow.lake.actions import SCHEMA as ACTIONS_SCHEMA
-from barflow.market.arrow import arrow_schema
+from barflow.market.arrow import arrow_schema, history_schema
 from barflow.operations.deployment import settings_of
 from barflow.pipeline.program import parse_arguments
 from config import versions
@@ -89,7 +89,11 @@ def test_the_job_runs_once_at_a_time_within_its_limits_and_without_retries(
 
 @pytest.mark.parametrize(
     ("name", "schema", "keys"),
-    [("bars_5min", arrow_schema(), ["symbol", "month"]), ("corporate_actions", ACTIONS_SCHEMA, ["symbol"])],
+    [
+        ("bars_5min", arrow_schema(), ["symbol", "month"]),
+        ("bars_5min_history", history_schema(), ["symbol", "month"]),
+        ("corporate_actions", ACTIONS_SCHEMA, ["symbol"]),
+    ],
 )
 def test_the_tables_of_the_archive_have_the_columns_of_the_parquet_files(
     dev_deployment: Deployment, name: str, schema: pa.Schema, keys: list[str]
@@ -104,16 +108,36 @@ def test_the_tables_of_the_archive_have_the_columns_of_the_parquet_files(
 
 
 def test_the_rules_check_every_column_of_the_archive(dev_deployment: Deployment) -> None:
-    ruleset = dev_deployment.only("Catalog", "AWS::Glue::DataQualityRuleset")
-    for field in arrow_schema():
-        assert f'IsComplete "{field.name}"' in ruleset["Ruleset"]
-    assert 'IsPrimaryKey "symbol" "ts"' in ruleset["Ruleset"]
+    rulesets = dev_deployment.resources("Catalog", "AWS::Glue::DataQualityRuleset")
+    rules = {item["TargetTable"]["TableName"]["Ref"]: item["Ruleset"] for item in rulesets}
+    (of_bars,) = (text for table, text in rules.items() if table.startswith("Bars"))
+    (of_history,) = (text for table, text in rules.items() if table.startswith("History"))
+    for schema, text in ((arrow_schema(), of_bars), (history_schema(), of_history)):
+        assert [field.name for field in schema if f'IsComplete "{field.name}"' not in text] == []
+    assert 'IsPrimaryKey "symbol" "ts",' in of_bars
+    assert 'IsPrimaryKey "symbol" "ts" "known_from",' in of_history
+    assert "known_from >= known_until" in of_history
+
+
+def test_the_readers_of_the_history_are_the_crawler_and_the_host(dev_deployment: Deployment) -> None:
+    """The job that loads the warehouse and the analysts' sandbox need only the current bars."""
+    readers = {
+        role: any(
+            item.action == "s3:GetObject" and "/bars_5min_history/" in item.resource
+            for item in permissions(dev_deployment.templates[stack], role)
+        )
+        for stack, role in [
+            *(("Catalog", role) for role in ("Reader", "Loader", "Sandbox", "WarehouseCrawlerRole")),
+            ("Orchestration", "HostRole"),
+        ]
+    }
+    assert [role for role, reads in readers.items() if reads] == ["Reader", "HostRole"]
 
 
 def test_crawlers_read_only_the_archives_tables_and_the_warehouses_schema(dev_deployment: Deployment) -> None:
     targets = {next(iter(item["Targets"])): item for item in dev_deployment.resources("Catalog", "AWS::Glue::Crawler")}
     (archive,) = targets["CatalogTargets"]["Targets"]["CatalogTargets"]
-    assert len(archive["Tables"]) == 2
+    assert len(archive["Tables"]) == 3
     (warehouse,) = targets["JdbcTargets"]["Targets"]["JdbcTargets"]
     assert warehouse["Path"] == "barflow/market/%"
     assert all("Schedule" not in item for item in targets.values())  # Airflow starts them after a run

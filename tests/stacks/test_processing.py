@@ -78,6 +78,8 @@ def test_nodes_are_allowed_only_their_prefixes_and_the_mongodb_secret(dev_deploy
         *(
             "Lake /bars_5min",
             "Lake /bars_5min/*",
+            "Lake /bars_5min_history",
+            "Lake /bars_5min_history/*",
             "Lake /corporate_actions",
             "Lake /corporate_actions/*",
             "Lake /_staged",
