@@ -38,7 +38,7 @@ from barflow.cli.streams import accept_every_character
 from barflow.cli.verify import compare, verify
 from barflow.errors import BadInputError, BarflowError
 from barflow.settings import load_settings
-from barflow.symbols import parse_symbols
+from barflow.symbol import parse_symbols
 
 # The help lists commands in this order: the pipeline, its results, the deployment. Others follow by name.
 ORDER = (

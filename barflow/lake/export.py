@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from barflow.errors import BadInputError, BarflowError
 from barflow.lake.adjusted import adjusted
 from barflow.lake.partitions import Lake
-from barflow.lake.series import read_series
+from barflow.lake.series import find_share, read_series
 from barflow.market.actions import Factors
 from barflow.market.instruments import Instruments
 from barflow.market.sessions import sessions_between
@@ -53,10 +53,8 @@ def export_bars(
     if last < first:
         raise BadInputError(f"--end {last} is before --start {first}")
     sessions = sessions_between(first, last)
-    months = sorted({traded.month for traded in sessions})
     instruments = instruments or Instruments()
-    tables = [table for month in months if (table := read_series(lake, instruments, symbol, month)) is not None]
-    bars = _between(pa.concat_tables(tables), first, last) if tables else None
+    bars = read_series(lake, find_share(lake, instruments, symbol), first, last)
     if not bars:
         raise BadInputError(
             f"the archive has no bars of {symbol} from {first} to {last}. Run `barflow status` to see it."
@@ -75,8 +73,3 @@ def export_bars(
         ) from None
     listed = (traded.session_date for traded in sessions if instruments.is_listed(symbol, traded.session_date))
     return Exported(bars.num_rows, tuple(day for day in listed if day not in held))
-
-
-def _between(bars: pa.Table, first: date, last: date) -> pa.Table:
-    days = bars["session_date"]
-    return bars.filter(pc.and_(pc.greater_equal(days, pa.scalar(first)), pc.less_equal(days, pa.scalar(last))))

@@ -157,8 +157,8 @@ def test_an_unreachable_aws_raises_an_error_that_names_what_to_check(
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(UnavailableError, match=r"counts of the archive could not be read \(.*http://127.0.0.1:9"):
         list(archive.session_counts())
-    with pytest.raises(UnavailableError, match="bars of AAPL in 2025-07 could not be read"):
-        export_bars(archive, "AAPL", DAYS[1], DAYS[2], tmp_path / "aapl.csv")
+    with pytest.raises(UnavailableError, match=r"lake/bars_5min/symbol=AAPL could not be read .* Check your AWS"):
+        export_bars(Lake("s3://lake"), "AAPL", DAYS[1], DAYS[2], tmp_path / "aapl.csv")
 
 
 def test_a_partition_on_s3_is_staged_replaced_and_published_as_on_a_disk(aws: str) -> None:

@@ -13,7 +13,7 @@ from barflow.alerts.rules import parse_rules
 from barflow.errors import BadInputError
 from barflow.market.recordings import Recording
 from barflow.settings import load_settings
-from barflow.symbols import check_symbol, is_symbol, parse_symbols
+from barflow.symbol import check_symbol, is_symbol, parse_symbols
 from config.environment import Environment
 from config.validation import ConfigError
 
