@@ -86,6 +86,7 @@ def session_documents(name: str, days: int, but_last: int = 0) -> Iterator[Docum
             "ts": list(item.slots[:bars]),
             **{column: values[start : start + bars] for column, values in columns.items()},
             "revision": [0] * bars,
+            "known_from": [staged] * bars,
         }
         start += item.expected_bars
 

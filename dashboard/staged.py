@@ -18,7 +18,7 @@ from pymongo.database import Database
 from barflow.alerts.message import Message
 from barflow.alerts.outbox import Outbox
 from barflow.market.actions import Split
-from barflow.market.bars import ARRAYS, SessionBars, document_key
+from barflow.market.bars import OF_A_BAR, SessionBars, document_key
 from barflow.market.sessions import last_sessions, previous_session, session, utc_now
 from barflow.staging.actions import Actions, Known, known_of
 from barflow.staging.connection import UTC_AWARE, Document, mongo_errors
@@ -236,7 +236,7 @@ def _session(document: Document) -> SessionBars:
     traded = session(bars.session_date)
     if traded is None or not all(traded.opens <= ts < traded.closes for ts in bars.ts):
         raise ValueError("the bars are not those of a session")
-    for name in ARRAYS[1:]:
+    for name in OF_A_BAR[1:]:
         column = getattr(bars, name)
         if len(column) != len(bars) or not math.isfinite(sum(column)):
             raise ValueError(f"{name} does not have one number per bar")

@@ -14,18 +14,20 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import psycopg
+import pyarrow as pa
 import pytest
 from pymongo.database import Database
 
 from barflow.lake.partitions import Lake
-from barflow.market.bars import SessionBars
+from barflow.market.arrow import arrow_schema
+from barflow.market.bars import OF_A_BAR, SessionBars
 from barflow.market.sessions import NEW_YORK, session
 from barflow.market.validation import FIELD_NAMES, Validated, validate
 from barflow.staging.connection import Document, connect
@@ -215,11 +217,19 @@ def random_session(symbol: str, day: str, *, bars: int | None = None, seed: int 
     return made
 
 
+def lake_table(rows: Iterable[Mapping[str, object]]) -> pa.Table:
+    """Return rows as a table of the lake. Without it, they get revision 0 and are known from after their close."""
+    made = []
+    for row in rows:
+        ts = row["ts"]
+        assert isinstance(ts, datetime)
+        made.append({"revision": 0, "known_from": ts + timedelta(minutes=5, seconds=4), **row})
+    return pa.Table.from_pylist(made, arrow_schema())
+
+
 def revised(bars: SessionBars, slot: int, **values: float) -> SessionBars:
     """Return the same session with other values in one bar."""
-    columns: Mapping[str, list[Any]] = {
-        name: [*getattr(bars, name)] for name in ("ts", "open", "high", "low", "close", "volume", "revision")
-    }
+    columns: Mapping[str, list[Any]] = {name: [*getattr(bars, name)] for name in OF_A_BAR}
     for name, value in values.items():
         columns[name][slot] = value
     return SessionBars(bars.symbol, bars.session_date, **columns)

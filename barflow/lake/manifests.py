@@ -14,14 +14,15 @@ from barflow.market.vendor_days import VendorDay
 class Partition:
     """One (symbol, month) that a run wrote.
 
-    ``rows`` counts the whole file. ``versions`` maps each session that changed in it to the version of the staged
-    document that was written.
+    ``rows`` counts the whole file, ``history`` that of the superseded versions. ``versions`` maps each session that
+    changed in it to the version of the staged document that was written.
     """
 
     symbol: str
     month: str
     rows: int
     versions: dict[str, int] = field(default_factory=dict)
+    history: int = 0
 
     @property
     def sessions(self) -> list[str]:
@@ -40,13 +41,17 @@ class ActionsFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one process run published. The vendor's daily bars have no file: the manifest holds their values."""
+    """What one process run published. The vendor's daily bars have no file: the manifest holds their values.
+
+    ``complete_until`` (UTC): the lake then holds every answer that was asked for before.
+    """
 
     run_id: str
     created_at: datetime
     partitions: tuple[Partition, ...]
     actions: tuple[ActionsFile, ...] = ()
     vendor_days: tuple[VendorDay, ...] = ()
+    complete_until: datetime | None = None
 
     @property
     def rows(self) -> int:
@@ -59,6 +64,7 @@ class Manifest:
         body = {
             "run_id": self.run_id,
             "created_at": self.created_at.isoformat(),
+            "complete_until": self.complete_until.isoformat() if self.complete_until else None,
             "partitions": partitions,
             "rows": self.rows,
             "actions": [asdict(item) for item in self.actions],
@@ -77,7 +83,7 @@ class Manifest:
     def from_json(cls, body: bytes) -> Manifest:
         """Parse a manifest's file. Raises ValueError, KeyError or TypeError if it is damaged.
 
-        Manifests of earlier releases have no actions and no daily bars.
+        Manifests of earlier releases have no actions, no daily bars, no history and no complete_until.
         """
         read: dict[str, Any] = json.loads(body)
         partitions = tuple(
@@ -86,12 +92,21 @@ class Manifest:
                 item["month"],
                 item["rows"],
                 item.get("versions") or dict.fromkeys(item["sessions"], 0),
+                item.get("history", 0),
             )
             for item in read["partitions"]
         )
         actions = tuple(ActionsFile(**item) for item in read.get("actions", ()))
         vendor_days = tuple(_vendor_day(item) for item in read.get("vendor_days", ()))
-        return cls(read["run_id"], datetime.fromisoformat(read["created_at"]), partitions, actions, vendor_days)
+        until = read.get("complete_until")
+        return cls(
+            read["run_id"],
+            datetime.fromisoformat(read["created_at"]),
+            partitions,
+            actions,
+            vendor_days,
+            datetime.fromisoformat(until) if until else None,
+        )
 
 
 def _vendor_day(item: dict[str, Any]) -> VendorDay:

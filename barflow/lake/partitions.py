@@ -1,8 +1,10 @@
 """The lake: partitions as Parquet files, replaced atomically, and the manifests that announce them.
 
-``{lake}/bars_5min/symbol=AAPL/month=2025-07/bars.parquet`` holds one symbol's exchange-local month, sorted by ts. A
-partition is one object. It is staged under ``_staged``, which readers ignore, then replaces the old one atomically (a
-rename on disk, a copy on S3), so a reader sees the old month or the new one.
+``{lake}/bars_5min/symbol=AAPL/month=2025-07/bars.parquet`` holds one symbol's exchange-local month, sorted by ts.
+``{lake}/bars_5min_history/symbol=AAPL/month=2025-07/history.parquet`` holds the superseded versions of these bars, if
+there are any, sorted by ts and known_from. A file is one object. It is staged under ``_staged``, which readers ignore,
+then replaces the old one atomically (a rename on disk, a copy on S3), so a reader sees the old month or the new one.
+The history is replaced first: who reads the bars and then the history misses no version, but may find one in both.
 ``{lake}/corporate_actions/symbol=AAPL/actions.parquet`` holds every version of a symbol's actions, replaced likewise.
 ``{lake}/manifests/RUN_ID.json`` is written last: a manifest means that the data is there.
 """
@@ -24,11 +26,13 @@ from pyarrow import fs
 
 from barflow.errors import BadInputError, BarflowError, UnavailableError
 from barflow.lake.manifests import Manifest
-from barflow.market.arrow import arrow_schema
+from barflow.market.arrow import arrow_schema, history_schema
 
-FILE_NAME = "bars.parquet"
+FILE_NAME, HISTORY_FILE_NAME = "bars.parquet", "history.parquet"
 # Columns worth a dictionary. A dictionary of prices makes the file larger and slower to write.
 REPEATED = ["session_date", "revision"]
+# Columns that grow by similar steps: their differences take a fraction of the space.
+STEADY = {"ts": "DELTA_BINARY_PACKED", "known_from": "DELTA_BINARY_PACKED"}
 
 
 class Lake:
@@ -52,6 +56,10 @@ class Lake:
         """Return the path of a partition's file, as the file system names it."""
         return f"{self.root}/bars_5min/symbol={quote(symbol, safe='')}/month={month}/{FILE_NAME}"
 
+    def history_path(self, symbol: str, month: str) -> str:
+        """Return the path of the file of a partition's superseded versions, as the file system names it."""
+        return f"{self.root}/bars_5min_history/symbol={quote(symbol, safe='')}/month={month}/{HISTORY_FILE_NAME}"
+
     def spark_path(self, symbol: str | None = None, month: str | None = None) -> str:
         """Return the path of a partition's file, or of the whole table, as Spark names it."""
         path = f"{self.root}/bars_5min" if symbol is None or month is None else self.path(symbol, month)
@@ -64,14 +72,28 @@ class Lake:
     def read(self, symbol: str, month: str) -> pa.Table | None:
         """Return the partition's rows (schema of the lake, sorted by ts), or None if it has no file.
 
+        A file of an earlier release has no known_from. The time at which it was written stands for it, since its bars
+        were known by then. Raises BarflowError for a damaged file.
+        """
+        return self._read(self.path(symbol, month), arrow_schema(), symbol)
+
+    def read_history(self, symbol: str, month: str) -> pa.Table | None:
+        """Return the superseded versions of the partition's bars, sorted by ts and known_from, or None without any.
+
         Raises BarflowError for a damaged file.
         """
-        path = self.path(symbol, month)
-        if not self.exists(symbol, month):
+        return self._read(self.history_path(symbol, month), history_schema(), symbol)
+
+    def _read(self, path: str, schema: pa.Schema, symbol: str) -> pa.Table | None:
+        found = self._fs.get_file_info(path)
+        if found.type != fs.FileType.File:
             return None
         try:
-            return pq.ParquetFile(path, filesystem=self._fs).read().cast(arrow_schema())
-        except pa.ArrowInvalid as error:
+            table = pq.ParquetFile(path, filesystem=self._fs).read()
+            if "known_from" not in table.column_names:
+                table = table.append_column("known_from", written_at(found, table.num_rows))
+            return table.select(schema.names).cast(schema)
+        except (pa.ArrowInvalid, KeyError) as error:
             raise BarflowError(
                 f"{path} is not a readable Parquet file ({error}). Nothing was changed. Restore its previous version. "
                 "If MongoDB still has the whole month, move the file away instead and run `barflow process --full "
@@ -88,22 +110,34 @@ class Lake:
     def stage_file(self, part: str, path: str, table: pa.Table) -> int:
         """Stage the next file at a path of the lake. Return its rows, as the file's footer counts them."""
         path = self._staged(part, path)
+        steady = {name: encoding for name, encoding in STEADY.items() if name in table.column_names}
         with _writing(path):
             self._make_parent(path)
-            pq.write_table(table, path, filesystem=self._fs, compression="snappy", use_dictionary=REPEATED)
+            pq.write_table(
+                table,
+                path,
+                filesystem=self._fs,
+                compression="snappy",
+                use_dictionary=REPEATED,
+                column_encoding=steady,
+            )
             self._sync(path)
             return int(pq.read_metadata(path, filesystem=self._fs).num_rows)
 
-    def promote(self, part: str, keys: Iterable[tuple[str, str]]) -> None:
-        """Move the staged files of a part into place: one atomic replacement per partition."""
+    def promote(self, part: str, keys: Iterable[tuple[str, str]], histories: Iterable[tuple[str, str]] = ()) -> None:
+        """Move the staged files of a part into place, each atomically: first the histories, then the bars."""
+        self._promote_all(part, [self.history_path(symbol, month) for symbol, month in histories])
         self.promote_files(part, [self.path(symbol, month) for symbol, month in keys])
 
     def promote_files(self, part: str, paths: Iterable[str]) -> None:
         """Move the staged files of a part to these paths, each atomically."""
+        self._promote_all(part, paths)
+        self.discard_staged(part)
+
+    def _promote_all(self, part: str, paths: Iterable[str]) -> None:
         with ThreadPoolExecutor(16) as pool:
             for done in [pool.submit(self._promote, part, path) for path in paths]:
                 done.result()
-        self.discard_staged(part)
 
     def replace(self, symbol: str, month: str, table: pa.Table) -> None:
         """Stage and promote one partition. Raise UnavailableError if that fails; the old file stays then."""
@@ -136,6 +170,14 @@ class Lake:
         selector = fs.FileSelector(f"{self.root}/manifests", allow_not_found=True)
         names = (info.base_name for info in self._fs.get_file_info(selector))
         return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+    def complete_until(self) -> datetime | None:
+        """Return the moment (UTC) up to which the lake is complete: it holds every answer that was asked for before.
+
+        None before the first manifest, and after one of an earlier release.
+        """
+        published = self.manifest_ids()
+        return self.manifest(published[-1]).complete_until if published else None
 
     def manifest(self, run_id: str) -> Manifest:
         """Return one published manifest. Raise BarflowError if it is missing or damaged."""
@@ -217,6 +259,12 @@ class Lake:
         if self._on_disk:
             with open(path, "rb") as written:  # noqa: PTH123
                 os.fsync(written.fileno())
+
+
+def written_at(file: fs.FileInfo, rows: int) -> pa.Array:
+    """Return for each row of a file the time at which the file was written (UTC)."""
+    moment = pa.scalar(file.mtime_ns // 1000, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+    return pa.repeat(moment, rows)
 
 
 @contextmanager

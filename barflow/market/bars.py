@@ -50,10 +50,30 @@ FIELDS: tuple[Field, ...] = (
         "integer",
         "how often the source changed the bar; 0 = as first seen",
     ),
+    Field(
+        "known_from",
+        "date",
+        "timestamp[us, tz=UTC]",
+        "timestamp",
+        "timestamp with time zone",
+        "when the answer that brought these values was asked for, UTC",
+    ),
 )
 PRICES = ("open", "high", "low", "close")
+# What an answer says of a bar, and what a Bar holds.
+VALUES = ("ts", *PRICES, "volume")
+OF_A_BAR = (*VALUES, "revision")
 # The parallel arrays of a session document, in their order.
-ARRAYS = ("ts", *PRICES, "volume", "revision")
+ARRAYS = (*OF_A_BAR, "known_from")
+# What a history says of a version beyond the columns of a bar.
+KNOWN_UNTIL = Field(
+    "known_until",
+    "date",
+    "timestamp[us, tz=UTC]",
+    "timestamp",
+    "timestamp with time zone",
+    "when the answer that brought the next version was asked for, UTC",
+)
 # The warehouse's bar tables: the same bars in buckets of different lengths.
 BAR_TABLES = ("bar_5min", "bar_30min", "bar_1h", "bar_1d")
 
@@ -94,7 +114,10 @@ class Bar:
 
 @dataclass(slots=True)
 class SessionBars:
-    """One symbol's session as parallel columns of equal length in time order. It is the unit that is stored."""
+    """One symbol's session as parallel columns of equal length in time order. It is the unit that is stored.
+
+    ``known_from`` is empty in a session that is not stored yet.
+    """
 
     symbol: str
     session_date: date
@@ -105,6 +128,7 @@ class SessionBars:
     close: list[float] = field(default_factory=list)
     volume: list[int] = field(default_factory=list)
     revision: list[int] = field(default_factory=list)
+    known_from: list[datetime] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ts)
@@ -116,14 +140,14 @@ class SessionBars:
 
     def bars(self) -> list[Bar]:
         """Return the bars as objects, for code that reads one bar at a time."""
-        columns = (getattr(self, name) for name in ARRAYS)
+        columns = (getattr(self, name) for name in OF_A_BAR)
         return [Bar(*row) for row in zip(*columns, strict=True)]
 
     @classmethod
     def of(cls, symbol: str, session_date: date, bars: list[Bar]) -> SessionBars:
         """Return the session with these bars, sorted by their open."""
         ordered = sorted(bars, key=lambda bar: bar.ts)
-        return cls(symbol, session_date, *([getattr(bar, name) for bar in ordered] for name in ARRAYS))
+        return cls(symbol, session_date, *([getattr(bar, name) for bar in ordered] for name in OF_A_BAR))
 
 
 def encloses(opened: float, high: float, low: float, close: float) -> bool:
@@ -168,4 +192,5 @@ def glue_columns() -> list[tuple[str, str]]:
 
 def sql_columns() -> dict[str, str]:
     """Return the PostgreSQL type of each value column of the bar tables, where ``ts`` is called ``bar_start``."""
-    return {"bar_start" if item.name == "ts" else item.name: item.sql for item in FIELDS if item.name != "revision"}
+    kept = (item for item in FIELDS if item.name in (*VALUES, "session_date"))
+    return {"bar_start" if item.name == "ts" else item.name: item.sql for item in kept}

@@ -53,7 +53,7 @@ def bars_frame(spark: SparkSession, lake: Lake, plan: Plan) -> DataFrame:
     slot = f"cast((unix_timestamp(ts) - unix_timestamp(opens)) div {int(BAR.total_seconds())} as int) as slot"
     # Partitioned by symbol, so no aggregate or window shuffles rows again.
     joined = rows.join(touched.hint("broadcast"), ["symbol", "session_date"])
-    return joined.drop("revision", "month").selectExpr("*", slot).repartition("symbol")
+    return joined.drop("revision", "known_from", "month").selectExpr("*", slot).repartition("symbol")
 
 
 def small_frame(spark: SparkSession, rows: list[dict[str, Any]], columns: str) -> DataFrame:

@@ -1,15 +1,16 @@
-"""The Spark tasks of process: read session documents from MongoDB and stage one Parquet file per (symbol, month).
+"""The Spark tasks of process: read session documents from MongoDB and stage the Parquet files of each (symbol, month).
 
-No bar passes through the driver or the JVM: each task uses PyMongo and PyArrow itself.
+A month has one file of bars, and one of superseded versions if there are any. No version that the lake holds is lost:
+a session that expired in MongoDB and was fetched again keeps the versions from before. No bar passes through the driver
+or the JVM: each task uses PyMongo and PyArrow itself.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
@@ -18,18 +19,17 @@ import pyarrow.compute as pc
 
 from barflow.errors import BarflowError
 from barflow.lake.partitions import Lake
+from barflow.lake.versions import EPOCH, MICROSECOND, MOMENTS, absent, column, history_table, rows_of, with_history
 from barflow.market.arrow import arrow_schema
-from barflow.market.bars import ARRAYS, FIELDS
+from barflow.market.bars import OF_A_BAR
+from barflow.market.versions import BarVersion
 from barflow.staging.connection import Document, connect
-from barflow.staging.sessions import Staging
+from barflow.staging.sessions import Staging, known_from_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 KEYS_PER_TASK = 50
-# The array module's type codes by Arrow type; times count from the epoch.
-TYPE_CODES = {"timestamp[us, tz=UTC]": "q", "date32": "i", "double": "d", "int64": "q", "int32": "i"}
-EPOCH, MICROSECOND = datetime.fromisoformat("1970-01-01"), timedelta(microseconds=1)
 
 # A partition: symbol and month.
 Key = tuple[str, str]
@@ -37,12 +37,15 @@ Key = tuple[str, str]
 Chunk = list[tuple[Key, list[str]]]
 # By session date: the version of its staged document, and its number of bars.
 Sessions = dict[str, tuple[int, int]]
+# The superseded versions that MongoDB holds, by the key of their session.
+Versions = Mapping[str, list[BarVersion]]
 
 
 @dataclass(frozen=True)
 class Written:
     """A staged partition: the rows of its file and, per session read from MongoDB, (version, bars).
 
+    ``history`` is the number of its superseded versions, and ``is_history_new`` whether their file is staged too.
     ``part`` is its staging folder. Each attempt of a task has its own, so a slow attempt that Spark gave up cannot
     replace the rows that were counted.
     """
@@ -52,6 +55,8 @@ class Written:
     month: str
     rows: int
     sessions: Sessions
+    history: int = 0
+    is_history_new: bool = False
 
 
 def stage_partitions(
@@ -64,7 +69,7 @@ def stage_partitions(
 
         staging, lake = Staging(connect(mongodb_uri, database, tz_aware=False)), Lake(lake_uri)
         part = f"{run_id}/{TaskContext.get().taskAttemptId()}"
-        return [write_partition(lake, part, key, found) for key, found in _documents(staging, lake, chunk)]
+        return [write_partition(lake, part, key, *found) for key, found in _documents(staging, lake, chunk)]
 
     keys = sorted((key, sorted(days)) for key, days in planned.items())
     chunks = [keys[start : start + KEYS_PER_TASK] for start in range(0, len(keys), KEYS_PER_TASK)]
@@ -72,42 +77,74 @@ def stage_partitions(
     return written
 
 
-def _documents(staging: Staging, lake: Lake, chunk: Chunk) -> Iterator[tuple[Key, list[Document]]]:
-    """Yield the documents to write per partition: the changed sessions, or the whole month if it has no file.
+def _documents(
+    staging: Staging, lake: Lake, chunk: Chunk
+) -> Iterator[tuple[Key, tuple[list[Document], dict[str, list[BarVersion]]]]]:
+    """Yield the documents to write per partition, with their superseded versions.
 
-    The next query runs while the caller works on the documents of the last one.
+    These are the changed sessions, or the whole month if it has no file. The next query runs while the caller works on
+    the documents of the last one.
     """
     with ThreadPoolExecutor(1) as ahead:
         reading = ahead.submit(_read, staging, lake, *chunk[0])
         for (key, _), following in zip(chunk, [*chunk[1:], None], strict=True):
-            documents = reading.result()
+            found = reading.result()
             if following:
                 reading = ahead.submit(_read, staging, lake, *following)
-            yield key, documents
+            yield key, found
 
 
-def _read(staging: Staging, lake: Lake, key: Key, days: list[str]) -> list[Document]:
+def _read(
+    staging: Staging, lake: Lake, key: Key, days: list[str]
+) -> tuple[list[Document], dict[str, list[BarVersion]]]:
     symbol, month = key
-    if not lake.exists(symbol, month):
-        return list(staging.between(symbol, f"{month}-01", f"{month}-31"))
-    return [item for item in staging.between(symbol, days[0], days[-1]) if item["session_date"] in days]
+    if lake.exists(symbol, month):
+        documents = [item for item in staging.between(symbol, days[0], days[-1]) if item["session_date"] in days]
+    else:
+        documents = list(staging.between(symbol, f"{month}-01", f"{month}-31"))
+    # A bar without a revision has no other version.
+    revised = [document["_id"] for document in documents if any(document["revision"])]
+    return documents, staging.versions.of(revised)
 
 
-def write_partition(lake: Lake, part: str, key: Key, documents: list[Document]) -> Written:
-    """Stage one partition's file: the sessions read from MongoDB, and the other sessions of its old file."""
+def write_partition(
+    lake: Lake, part: str, key: Key, documents: list[Document], versions: Versions | None = None
+) -> Written:
+    """Stage one partition's files: the sessions read from MongoDB, and the other sessions of its old files."""
     symbol, month = key
     documents.sort(key=lambda document: document["session_date"])
     table = to_table(documents)
-    old = lake.read(symbol, month)
-    if old is not None:
-        kept = old.filter(pc.invert(pc.is_in(old["session_date"], value_set=table["session_date"].unique())))
-        if kept.num_rows:
-            table = pa.concat_tables([kept, table]).sort_by("ts")
+    days = table["session_date"].unique()
+    old, old_history = lake.read(symbol, month), lake.read_history(symbol, month)
+    kept, before = _divided(old, days)
+    kept_history, before_history = _divided(old_history, days)
+    stored = [item for found in (versions or {}).values() for item in found]
+    table, superseded = with_history(table, [*stored, *absent(before, table), *rows_of(before_history)])
+    if kept is not None and kept.num_rows:
+        table = pa.concat_tables([kept, table]).sort_by("ts")
+    past = history_table(superseded)
+    if kept_history is not None and kept_history.num_rows:
+        past = pa.concat_tables([kept_history, past]).sort_by([("ts", "ascending"), ("known_from", "ascending")])
+    is_new = past.num_rows > 0 and (old_history is None or not past.equals(old_history))
+    if is_new:
+        _check_rows(f"{symbol} {month} (history)", past, lake.stage_file(part, lake.history_path(symbol, month), past))
     rows = lake.stage(part, symbol, month, table)
-    if rows != table.num_rows:
-        raise BarflowError(f"{symbol} {month}: {table.num_rows} rows were written and {rows} are in the file")
+    _check_rows(f"{symbol} {month}", table, rows)
     sessions = {document["session_date"]: (document["version"], len(document["ts"])) for document in documents}
-    return Written(part, symbol, month, rows, sessions)
+    return Written(part, symbol, month, rows, sessions, past.num_rows, is_new)
+
+
+def _check_rows(name: str, table: pa.Table, rows: int) -> None:
+    if rows != table.num_rows:
+        raise BarflowError(f"{name}: {table.num_rows} rows were written and {rows} are in the file")
+
+
+def _divided(table: pa.Table | None, days: pa.Array) -> tuple[pa.Table | None, pa.Table | None]:
+    """Return the rows of the other sessions, and of these."""
+    if table is None:
+        return None, None
+    among = pc.is_in(table["session_date"], value_set=days)
+    return table.filter(pc.invert(among)), table.filter(among)
 
 
 def to_table(documents: list[Document]) -> pa.Table:
@@ -116,28 +153,26 @@ def to_table(documents: list[Document]) -> pa.Table:
     Raises BarflowError for a document whose arrays differ in length: its rows would mix with those of others.
     """
     for document in documents:
-        if len({len(document[name]) for name in ARRAYS}) > 1:
+        lengths = {len(document[name]) for name in OF_A_BAR}
+        if len({*lengths, len(known_from_of(document))}) > 1:
             symbol, day = document["symbol"], document["session_date"]
             raise BarflowError(
                 f"{symbol} {day}: the arrays of its document differ in length. Nothing was published. Delete "
                 f"{document['_id']} from the collection bars, then run "
                 f"`barflow backfill --symbols {symbol} --start {day} --end {day}`."
             )
-    schema, columns = arrow_schema(), []
-    for item in FIELDS:
-        # Through a buffer: PyArrow imports pandas (0.7 s) to convert a list of Python objects.
-        values = array(
-            TYPE_CODES[item.arrow], chain.from_iterable(_numbers(document, item.name) for document in documents)
-        )
-        kind = schema.field(item.name).type
-        columns.append(pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)]))
+    schema = arrow_schema()
+    columns = [
+        column(chain.from_iterable(_numbers(document, field.name) for document in documents), field) for field in schema
+    ]
     return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _numbers(document: Document, name: str) -> Iterable[float]:
     """Return one column of a session as Arrow stores it: times in microseconds and dates in days since the epoch."""
-    if name == "ts":
-        return [(moment - EPOCH) // MICROSECOND for moment in document["ts"]]
+    if name in MOMENTS:
+        moments = document["ts"] if name == "ts" else known_from_of(document)
+        return [(moment - EPOCH) // MICROSECOND for moment in moments]
     if name == "session_date":
         return repeat((datetime.fromisoformat(document["session_date"]) - EPOCH).days, len(document["ts"]))
     values: list[float] = document[name]

@@ -42,11 +42,15 @@ OVERLAP = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run publishes: changed sessions by partition, corporate actions by symbol, and the vendor's daily bars."""
+    """What a run publishes: changed sessions by partition, corporate actions by symbol, and the vendor's daily bars.
+
+    Every answer that was asked for before ``complete_until`` (UTC) is published then.
+    """
 
     partitions: dict[Key, Sessions] = field(default_factory=dict)
     actions: list[Changed] = field(default_factory=list)
     vendor_days: list[VendorDay] = field(default_factory=list)
+    complete_until: datetime | None = None
 
     def __bool__(self) -> bool:
         """Return whether anything changed."""
@@ -150,7 +154,16 @@ def _publish(settings: Settings, staging: Staging, lake: Lake, lease: Lease, pla
     promote_actions(lake, part, [item.symbol for item in actions])
     lake.discard_staged(lease.holder)
     partitions = published_partitions(written, planned.partitions)
-    lake.publish(Manifest(lease.holder, datetime.now(UTC), partitions, tuple(actions), tuple(planned.vendor_days)))
+    lake.publish(
+        Manifest(
+            lease.holder,
+            datetime.now(UTC),
+            partitions,
+            tuple(actions),
+            tuple(planned.vendor_days),
+            planned.complete_until,
+        )
+    )
     log(f"published {sum(item.rows for item in written)} rows in {len(written)} partitions")
     if actions:
         log(f"published the corporate actions of {counted(len(actions), 'symbol')}")
@@ -216,6 +229,8 @@ def changed(database: Database[Document], ledger: Ledger, lake: Lake, symbols: l
     A published version is ignored if its run ended before the document's last update: a document that expired and was
     fetched again restarts at version 1, so equal versions can hold different bars.
     """
+    # A running tick may still store what it asked for. Of other symbols, this run publishes nothing.
+    until = lake.complete_until() if symbols else ledger.all_stored_until()
     published = _Published() if full else _published(ledger, lake)
     moment = published.moment
     partitions: dict[Key, Sessions] = defaultdict(dict)
@@ -234,7 +249,7 @@ def changed(database: Database[Document], ledger: Ledger, lake: Lake, symbols: l
         for item, updated_at in changed_days(database, symbols, moment)
         if (finished := published.vendor_days.get(item)) is None or finished < updated_at
     ]
-    return Plan(dict(partitions), actions, vendor_days)
+    return Plan(dict(partitions), actions, vendor_days, until)
 
 
 def verify(staging: Staging, written: Iterable[Written], planned: Mapping[Key, Sessions]) -> None:
@@ -261,13 +276,19 @@ def verify(staging: Staging, written: Iterable[Written], planned: Mapping[Key, S
             )
 
 
-def promote(lake: Lake, written: Iterable[Written]) -> None:
-    """Move every written file into place."""
+def promote(lake: Lake, written: Sequence[Written]) -> None:
+    """Move every written file into place.
+
+    The history comes first: who reads the bars and then the history misses no version, but may find one in both.
+    """
     by_part: dict[str, list[Key]] = defaultdict(list)
+    histories: dict[str, list[Key]] = defaultdict(list)
     for item in written:
         by_part[item.part].append((item.symbol, item.month))
+        if item.is_history_new:
+            histories[item.part].append((item.symbol, item.month))
     for part, keys in by_part.items():
-        lake.promote(part, keys)
+        lake.promote(part, keys, histories.get(part, ()))
 
 
 def published_partitions(written: Iterable[Written], planned: Mapping[Key, Sessions]) -> tuple[Partition, ...]:
@@ -278,6 +299,7 @@ def published_partitions(written: Iterable[Written], planned: Mapping[Key, Sessi
             item.month,
             item.rows,
             {day: item.sessions[day][0] for day in sorted(planned[item.symbol, item.month]) if day in item.sessions},
+            item.history,
         )
         for item in sorted(written, key=lambda item: (item.symbol, item.month))
     )

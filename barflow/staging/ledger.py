@@ -24,6 +24,8 @@ from barflow.staging.connection import Document, mongo_errors
 
 RUNNING, SUCCEEDED, PARTIAL, FAILED = "running", "succeeded", "partial", "failed"
 
+LONGEST_RUN = timedelta(days=1)
+
 
 def new_run_id(hop: str) -> str:
     """Return a unique id such as ``20250730T200000Z-ingest-3fa9c1``. Ids sort by time and name their hop."""
@@ -74,6 +76,21 @@ class Ledger:
         """Return the runs whose id is ``run_id`` and a number, such as ``RUN_ID-1``: one for each attempt."""
         with mongo_errors("read the ledger"):
             return list(self._runs.find({"_id": {"$gte": f"{run_id}-", "$lt": f"{run_id}."}}))
+
+    def all_stored_until(self) -> datetime:
+        """Return the moment (UTC) of which is known that every answer asked for before it is stored.
+
+        It is now, or the start of the oldest run that is still storing. A run that started longer than a day ago died.
+        """
+        now = utc_now()
+        query: Document = {
+            "outcome": RUNNING,
+            "hop": {"$nin": ["process", "aggregate"]},
+            "started_at": {"$gte": now - LONGEST_RUN},
+        }
+        with mongo_errors("read the ledger"):
+            oldest = self._runs.find_one(query, sort=[("started_at", 1)])
+        return oldest["started_at"] if oldest else now
 
     def finished_since(self, hop: str, moment: datetime, **fields: Any) -> list[Document]:
         """Return the runs of a hop that finished at or after ``moment`` and whose fields have these values."""

@@ -129,7 +129,9 @@ class Quarantine:
             if session.key not in announced:
                 before_store(session.key)
                 announced.add(session.key)
-            saved = staging.save([(session, document["last_seen_at"])], run_id)[document["symbol"]]
+            saved = staging.save([(session, document["last_seen_at"])], run_id, known_from=utc_now())[
+                document["symbol"]
+            ]
             result.stored += saved.new + saved.revised
             result.unchanged += saved.unchanged
             with mongo_errors("mark the bar as replayed"):

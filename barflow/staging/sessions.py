@@ -2,16 +2,17 @@
 
 This module also creates the collections, the validator and the indexes. A save reads the documents it touches, merges
 in memory, and writes with an optimistic lock on ``version``. A session that another run changed in between is read and
-merged again.
+merged again. A value that a bar loses goes to barflow.staging.bar_versions first.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from bson.int64 import Int64
 from pymongo import DeleteOne, InsertOne, UpdateOne
@@ -19,8 +20,10 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError, OperationFailure
 
 from barflow.errors import BarflowError
-from barflow.market.bars import ARRAYS, INTERVAL, SessionBars, document_key, mongo_validator
-from barflow.market.sessions import utc_now
+from barflow.market.bars import ARRAYS, INTERVAL, OF_A_BAR, VALUES, SessionBars, document_key, mongo_validator
+from barflow.market.sessions import BAR, utc_now
+from barflow.market.versions import BarVersion, history
+from barflow.staging.bar_versions import BarVersions
 from barflow.staging.connection import DUPLICATE_KEY, Document, mongo_errors
 
 # Sessions to store by ``_id``, each with the moment (UTC) at which its answer was requested.
@@ -31,6 +34,7 @@ PLAIN_BODY_BYTES, PART_BYTES = 4_000_000, 12_000_000
 MAX_ATTEMPTS = 100
 KEYS_PER_QUERY = 250
 NAMESPACE_EXISTS = 48
+MILLISECOND = timedelta(milliseconds=1)
 
 
 class RawResponse(Protocol):
@@ -82,53 +86,123 @@ class Saved:
 
 @dataclass(frozen=True)
 class Merge:
-    """A session after a merge, and what became of the incoming bars."""
+    """A session after a merge, and what became of the incoming bars.
+
+    ``superseded`` are versions that the stored bars lose, or that an answer brought late. ``changed`` is whether the
+    stored session changes.
+    """
 
     bars: SessionBars
-    new: int
-    revised: int
-    unchanged: int
-
-    @property
-    def changed(self) -> bool:
-        """Return whether the stored session changes."""
-        return bool(self.new or self.revised)
+    new: int = 0
+    revised: int = 0
+    unchanged: int = 0
+    superseded: tuple[BarVersion, ...] = ()
+    changed: bool = False
 
 
-def merge_session(stored: SessionBars | None, incoming: SessionBars, outdated: bool = False) -> Merge:
-    """Merge incoming bars into the stored ones. Pure.
+def merge_session(
+    stored: SessionBars | None,
+    incoming: SessionBars,
+    requested_at: datetime,
+    *,
+    newest: datetime | None = None,
+    known_from: datetime | None = None,
+    earlier: Callable[[], Iterable[BarVersion]] = tuple,
+) -> Merge:
+    """Merge the bars of an answer into the stored ones. Pure.
 
-    A bar with other values is a revision and raises the bar's ``revision`` by one. ``outdated`` means that the answer
-    was requested before the stored one. It then only fills gaps, so that a slow tick cannot undo a correction.
+    A bar with other values is a revision: it raises the bar's ``revision`` by one, and the old values are superseded.
+    An answer that was requested before ``newest``, the newest answer that is stored, only fills gaps, so that a slow
+    tick cannot undo a correction. Its other values take their place among the ``earlier`` versions.
+
+    ``known_from`` is the moment of the request, unless the bars became known later. All times are UTC.
     """
+    known = known_from or requested_at
     if stored is None:
-        return Merge(incoming, len(incoming), 0, 0)
-    values = [getattr(incoming, name) for name in ARRAYS[:-1]]
-    if all(
-        mine == theirs for mine, theirs in zip(values, (getattr(stored, name) for name in ARRAYS[:-1]), strict=True)
+        count = len(incoming)
+        return Merge(replace(incoming, known_from=[known] * count), new=count, changed=True)
+    is_late = newest is not None and requested_at < newest
+    values = [getattr(incoming, name) for name in VALUES]
+    may_be_earlier = is_late and known_from is None
+    if not (may_be_earlier and max(stored.known_from) > known) and all(
+        mine == getattr(stored, name) for mine, name in zip(values, VALUES, strict=True)
     ):
-        return Merge(stored, 0, 0, len(incoming))
+        return Merge(stored, unchanged=len(incoming))
     rows = dict(zip(stored.ts, zip(*(getattr(stored, name) for name in ARRAYS), strict=True), strict=True))
     new = revised = unchanged = 0
+    superseded: list[BarVersion] = []
+    late: list[BarVersion] = []
     for row in zip(*values, strict=True):
         old = rows.get(row[0])
         if old is None:
-            rows[row[0]] = (*row, 0)
+            rows[row[0]] = (*row, 0, known)
             new += 1
-        elif old[:-1] == row or outdated:
+        elif is_late:
+            unchanged += 1
+            if may_be_earlier and (known < old[-1] or old[:-2] != row):
+                late.append(BarVersion.of(row, known))
+        elif old[:-2] == row:
             unchanged += 1
         else:
-            rows[row[0]] = (*row, old[-1] + 1)
+            superseded.append(BarVersion.of(old[:-2], old[-1]))
+            rows[row[0]] = (*row, old[-2] + 1, max(known, old[-1] + MILLISECOND))
             revised += 1
+    if late:
+        assert newest is not None, "a late answer comes after another one"
+        superseded += _place(late, rows, earlier(), newest)
+    before = len(stored)
     columns = map(list, zip(*(rows[ts] for ts in sorted(rows)), strict=True))
     merged = SessionBars(stored.symbol, stored.session_date, *columns)
-    return Merge(merged, new, revised, unchanged)
+    changed = bool(superseded or len(rows) > before or merged.known_from != stored.known_from)
+    return Merge(merged, new, revised, unchanged, tuple(superseded), changed)
+
+
+def _place(
+    late: Iterable[BarVersion], rows: dict[datetime, tuple[Any, ...]], earlier: Iterable[BarVersion], newest: datetime
+) -> list[BarVersion]:
+    """Put what an answer brought late among the versions of its bars. Return all versions of the bars that changed.
+
+    The newest answer holds these bars too, with the current values. A current bar keeps its values in ``rows``; its
+    revision and known_from may change.
+    """
+    stored: dict[datetime, list[BarVersion]] = defaultdict(list)
+    for item in earlier:
+        stored[item.ts].append(item)
+    changed: list[BarVersion] = []
+    for item in late:
+        old = rows[item.ts]
+        current = BarVersion.of(old[:-2], old[-1])
+        known = [*stored[item.ts], current]
+        while any(other.known_from == item.known_from and other.values != item.values for other in known):
+            item = replace(item, known_from=item.known_from + MILLISECOND)
+        confirmed = BarVersion.of(old[:-2], max(newest, old[-1], item.known_from + MILLISECOND))
+        placed = history([*known, item, confirmed])
+        if placed != history(known):
+            rows[item.ts] = (*old[:-2], placed[-1].revision, placed[-1].known_from)
+            changed += placed
+    return changed
+
+
+def known_from_of(document: Document) -> list[datetime]:
+    """Return when each bar of a stored document became known (UTC), as the database was opened: aware or naive.
+
+    Documents of earlier releases do not hold it. For a bar as first seen, the moment at which the document was first
+    stored stands for it, or the bar's close if that is later. For a changed bar, that of the newest answer does.
+    """
+    if known := document.get("known_from"):
+        return list(known)
+    first, newest = document["first_seen_at"], document["requested_at"]
+    return [
+        max(newest, ts + BAR) if revision else max(first, ts + BAR)
+        for ts, revision in zip(document["ts"], document["revision"], strict=False)
+    ]
 
 
 def from_document(document: Document) -> SessionBars:
     """Return a stored document as columns. Its dates must be aware, in UTC."""
     day = date.fromisoformat(document["session_date"])
-    return SessionBars(document["symbol"], day, *(document[name] for name in ARRAYS))
+    columns = {name: document[name] for name in OF_A_BAR}
+    return SessionBars(document["symbol"], day, **columns, known_from=known_from_of(document))
 
 
 class Staging:
@@ -137,6 +211,7 @@ class Staging:
     def __init__(self, database: Database[Document]) -> None:
         self.database = database
         self.bars = database["bars"]
+        self.versions = BarVersions(database)
 
     def ensure(self) -> None:
         """Create the collections, the validator and the indexes that are missing."""
@@ -144,6 +219,7 @@ class Staging:
             self._ensure_validator()
             self.bars.create_index([("symbol", 1), ("session_date", 1)], unique=True)
             self.bars.create_index("updated_at")
+            self.versions.ensure()
             raw = self.database["raw_responses"]
             raw.create_index("requested_at", expireAfterSeconds=int(RAW_KEPT.total_seconds()))
             raw.create_index("run_id")
@@ -178,20 +254,24 @@ class Staging:
                     newest[symbol] = date.fromisoformat(found["session_date"])
         return newest
 
-    def save(self, sessions: Iterable[tuple[SessionBars, datetime]], run_id: str) -> dict[str, Saved]:
+    def save(
+        self, sessions: Iterable[tuple[SessionBars, datetime]], run_id: str, *, known_from: datetime | None = None
+    ) -> dict[str, Saved]:
         """Merge sessions into the collection. Return the number of new, revised and unchanged bars by symbol.
 
-        Each session comes once, with the moment (UTC) at which its answer was requested. A document changes completely
-        or not at all, and only when its bars changed. Raises UnavailableError, and BarflowError where other runs keep
-        changing the same sessions. Documents already written stay, and saving the same bars again changes nothing.
+        Each session comes once, with the moment (UTC) at which its answer was requested. ``known_from`` (UTC) is given
+        if its bars became known later than that. A document changes completely or not at all, and only when its bars
+        changed. Raises UnavailableError, and BarflowError where other runs keep changing the same sessions. Documents
+        already written stay, and saving the same bars again changes nothing.
         """
         # Oldest first: the next tick starts from the newest stored session. A save that is interrupted must not
         # leave an older one out.
-        pending = {item[0].key: item for item in sorted(sessions, key=lambda item: item[0].session_date)}
+        ordered = sorted(sessions, key=lambda item: item[0].session_date)
+        pending = {bars.key: (bars, _as_stored(requested_at)) for bars, requested_at in ordered}
         saved = {bars.symbol: Saved() for bars, _ in pending.values()}
         with mongo_errors("store the bars"):
             for _ in range(MAX_ATTEMPTS):
-                pending = self._save_once(pending, saved, run_id)
+                pending = self._save_once(pending, saved, run_id, known_from)
                 if not pending:
                     return saved
         raise BarflowError(
@@ -199,15 +279,23 @@ class Staging:
             "What was stored before is unchanged. Run the same command again."
         )
 
-    def _save_once(self, pending: Pending, saved: dict[str, Saved], run_id: str) -> Pending:
+    def _save_once(
+        self, pending: Pending, saved: dict[str, Saved], run_id: str, known_from: datetime | None
+    ) -> Pending:
         """Read, merge and write once. Return the sessions that another run changed between the read and the write."""
         stored = {document["_id"]: document for document in self._by_key(list(pending))}
         merges: list[tuple[str, Merge]] = []
         operations: list[InsertOne[Document] | UpdateOne] = []
         for key, (incoming, requested_at) in pending.items():
             document = stored.get(key)
-            outdated = document is not None and requested_at < document["requested_at"]
-            merge = merge_session(from_document(document) if document else None, incoming, outdated)
+            merge = merge_session(
+                from_document(document) if document else None,
+                incoming,
+                requested_at,
+                newest=document["requested_at"] if document else None,
+                known_from=known_from and _as_stored(known_from),
+                earlier=lambda key=key: self.versions.of([key]).get(key, ()),  # type: ignore[misc]
+            )
             if merge.changed:
                 merges.append((key, merge))
                 operations.append(_write(merge.bars, document, run_id, requested_at))
@@ -215,6 +303,7 @@ class Staging:
                 saved[incoming.symbol].unchanged += merge.unchanged
         done = len(merges)
         if operations:
+            self.versions.add({key: merge.superseded for key, merge in merges})
             try:
                 self.bars.bulk_write(operations, ordered=True)
             except BulkWriteError as error:
@@ -319,6 +408,11 @@ class Staging:
         }
         with mongo_errors("count the bars"):
             yield from self.bars.aggregate([{"$match": match}, {"$project": fields}])
+
+
+def _as_stored(moment: datetime) -> datetime:
+    """Return a moment as MongoDB stores it, in whole milliseconds."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def _write(

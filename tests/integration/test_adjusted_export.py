@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from clients import Command
+from harness import lake_table
 from pymongo.database import Database
 
 from barflow.lake.partitions import Lake
 from barflow.market.actions import Dividend, Split
-from barflow.market.arrow import arrow_schema
 from barflow.staging.actions import Actions, Answer
 from barflow.staging.connection import Document
 
@@ -30,12 +30,12 @@ def bars(days: dict[date, float]) -> pa.Table:
             "ts": datetime(day.year, day.month, day.day, 13, 30 + 5 * number, tzinfo=UTC),
             "session_date": day,
             **{"open": close - 1, "high": close + 2, "low": close - 2, "close": close - (1 - number) * 0.5},
-            **{"volume": 101 + number, "revision": 0},
+            **{"volume": 101 + number},
         }
         for day, close in days.items()
         for number in range(2)
     ]
-    return pa.Table.from_pylist(rows, arrow_schema())
+    return lake_table(rows)
 
 
 @pytest.fixture

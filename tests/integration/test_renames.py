@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from alert_ticks import answer, at, hop, ids, rules
 from clients import Command
+from harness import lake_table
 from pymongo.database import Database
 from ticks import ingest, scripted
 from twelvedata_calls import CLOCK
@@ -49,13 +50,13 @@ def bars(closes: dict[date, float]) -> pa.Table:
             "ts": traded.slots[number],
             "session_date": day,
             **{"open": close, "high": close + 1, "low": close - 1, "close": close + number / 2},
-            **{"volume": 100 + number, "revision": 0},
+            **{"volume": 100 + number},
         }
         for day, close in closes.items()
         if (traded := session(day))
         for number in range(2)
     ]
-    return pa.Table.from_pylist(rows, arrow_schema())
+    return lake_table(rows)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from pymongo.database import Database
 from twelvedata_calls import CLOCK
 
-from barflow.market.bars import ARRAYS
+from barflow.market.bars import VALUES
 from barflow.market.sessions import utc_now
 from barflow.pipeline.ingest import Ingest
 from barflow.pipeline.ingest_report import Counts
@@ -24,7 +24,7 @@ from emulators.twelvedata.server import TwelveDataEmulator
 KEY = "emulator-key"
 SYMBOLS = ("AAPL", "MSFT")
 # Fields that may differ between two runs that end in the same state.
-RUN_FIELDS = ("run_id", "first_seen_at", "updated_at", "requested_at", "seen_at", "last_seen_at", "times")
+RUN_FIELDS = ("known_from", "run_id", "first_seen_at", "updated_at", "requested_at", "seen_at", "last_seen_at", "times")
 
 
 def ingest(
@@ -77,7 +77,7 @@ def stored(database: Database[Document], symbol: str) -> dict[datetime, Values]:
     """Return every stored bar of a symbol by its open (UTC), in dollars and shares."""
     bars: dict[datetime, Values] = {}
     for document in database["bars"].find({"symbol": symbol}):
-        for ts, *values in zip(*(document[name] for name in ARRAYS[:-1]), strict=True):
+        for ts, *values in zip(*(document[name] for name in VALUES), strict=True):
             assert ts not in bars, f"{symbol} {ts} is stored twice"
             bars[ts] = tuple(values)
     return bars

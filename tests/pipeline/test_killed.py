@@ -22,7 +22,7 @@ from harness import AGGREGATE, PROCESS, Pipeline, finished, random_session
 
 from barflow.lake.actions import read_actions
 from barflow.market.actions import Dividend, Split
-from barflow.market.bars import SessionBars
+from barflow.market.bars import OF_A_BAR, SessionBars
 from barflow.market.sessions import sessions_between, utc_now
 from barflow.pipeline.partition_tasks import to_table
 from barflow.staging.actions import Actions, Answer
@@ -93,7 +93,7 @@ def archived(pipeline: Pipeline) -> dict[tuple[str, str], list[dict[str, object]
     for symbol, month, _ in pipeline.lake.partitions():
         table = pipeline.lake.read(symbol, month)
         assert table is not None
-        found[symbol, month] = table.drop_columns("revision").to_pylist()
+        found[symbol, month] = table.drop_columns(["revision", "known_from"]).to_pylist()
     return found
 
 
@@ -102,11 +102,12 @@ def check_end_state(running: Running) -> None:
     pipeline = running.pipeline
     expected: dict[tuple[str, str], list[dict[str, object]]] = {}
     for bars in sorted(running.staged.values(), key=lambda bars: bars.session_date):
-        columns = {name: getattr(bars, name) for name in ("ts", "open", "high", "low", "close", "volume", "revision")}
+        columns = {name: getattr(bars, name) for name in OF_A_BAR}
         columns["ts"] = [ts.replace(tzinfo=None) for ts in bars.ts]  # as a Spark task reads them
+        columns["known_from"] = columns["ts"]
         rows = to_table([{"symbol": bars.symbol, "session_date": str(bars.session_date), **columns}])
         partition = expected.setdefault((bars.symbol, f"{bars.session_date:%Y-%m}"), [])
-        partition += rows.drop_columns("revision").to_pylist()
+        partition += rows.drop_columns(["revision", "known_from"]).to_pylist()
     assert archived(pipeline) == expected
     split = running.split
     assert split is not None

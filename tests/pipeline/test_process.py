@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from harness import PROCESS, Pipeline, random_session, revised
 
 from barflow.errors import BarflowError
 from barflow.lake.partitions import Lake
+from barflow.market.bars import ARRAYS
 from barflow.pipeline import partition_tasks, process
 from barflow.pipeline.partition_tasks import Written, write_partition
 from barflow.staging.sessions import Staging
@@ -58,7 +60,9 @@ def test_only_changed_partitions_are_written_and_only_changed_sessions_announced
     done = pipeline.process()
     replaced = {path for path, mark in files(pipeline.lake).items() if before.get(path) != mark}
     manifest = f"manifests/{done['manifest']}.json"
-    assert replaced == {"bars_5min/symbol=AAPL/month=2025-07/bars.parquet", manifest}
+    partition = "symbol=AAPL/month=2025-07"
+    kept = f"bars_5min_history/{partition}/history.parquet"
+    assert replaced == {f"bars_5min/{partition}/bars.parquet", kept, manifest}
     (partition,) = pipeline.lake.manifest(done["manifest"]).partitions
     assert (partition.sessions, partition.rows) == ([JULY[1]], 3 * 78)
 
@@ -171,7 +175,7 @@ def test_a_document_of_uneven_arrays_is_rejected_and_named(pipeline: Pipeline) -
 
 def test_bars_removed_without_a_new_version_stop_the_run(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline.stage(market("AAPL"))
-    shorter = {"$pop": dict.fromkeys(("ts", "open", "high", "low", "close", "volume", "revision"), 1)}
+    shorter = {"$pop": dict.fromkeys(ARRAYS, 1)}
     key = {"_id": f"AAPL|5min|{JULY[0]}"}
     run_before_reading(monkeypatch, lambda: pipeline.database["bars"].update_one(key, shorter))
     ran = pipeline.run(PROCESS)
@@ -215,7 +219,9 @@ def document(symbol: str, day: str) -> dict[str, Any]:
     bars = random_session(symbol, day)
     columns = {name: getattr(bars, name) for name in ("open", "high", "low", "close", "volume", "revision")}
     ts = [moment.replace(tzinfo=None) for moment in bars.ts]
-    return {"_id": f"{symbol}|5min|{day}", "symbol": symbol, "session_date": day, "version": 1, "ts": ts, **columns}
+    known_from = [moment + timedelta(minutes=5, seconds=4) for moment in ts]
+    identity = {"_id": f"{symbol}|5min|{day}", "symbol": symbol, "session_date": day, "version": 1}
+    return {**identity, "ts": ts, **columns, "known_from": known_from}
 
 
 def test_a_late_write_of_an_abandoned_task_attempt_changes_nothing(
@@ -226,7 +232,7 @@ def test_a_late_write_of_an_abandoned_task_attempt_changes_nothing(
     pipeline.stage([bars])
     write = partition_tasks.write_partition
 
-    def twice(lake: Lake, part: str, key: Any, documents: Any) -> Written:
+    def twice(lake: Lake, part: str, key: Any, documents: Any, versions: Any) -> Written:
         from pathlib import Path
 
         from pyspark import TaskContext
@@ -234,9 +240,9 @@ def test_a_late_write_of_an_abandoned_task_attempt_changes_nothing(
         if TaskContext.get().attemptNumber() == 0:
             Path(note).write_text(part)
             raise RuntimeError("the executor is lost")
-        written = write(lake, part, key, documents)
+        written = write(lake, part, key, documents, versions)
         older = [{**document, "close": document["open"]} for document in documents]
-        write(lake, Path(note).read_text(), key, older)
+        write(lake, Path(note).read_text(), key, older, versions)
         return written
 
     monkeypatch.setattr(partition_tasks, "write_partition", twice)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from harness import lake_table
 
 from barflow.errors import BarflowError, UnavailableError
 from barflow.lake.export import export_bars
@@ -21,7 +22,7 @@ from barflow.market.arrow import arrow_schema
 def bars_of(close: float, day: int = 2) -> pa.Table:
     ts = datetime(2025, 7, day, 13, 30, tzinfo=UTC)
     row = {"ts": ts, "session_date": ts.date(), "open": 10.0, "high": 20.0, "low": 5.0, "close": close}
-    return pa.Table.from_pylist([{**row, "volume": 1, "revision": 0}], arrow_schema())
+    return lake_table([{**row, "volume": 1}])
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_an_export_holds_the_days_asked_for(lake: Lake, tmp_path: Path, suffix: 
     assert (done.rows, done.without_bars) == (2, (date(2025, 7, 8),))
     if suffix == ".csv":
         lines = target.read_text().splitlines()
-        assert lines[0].replace('"', "") == "symbol,ts,session_date,open,high,low,close,volume,revision"
+        assert lines[0].replace('"', "") == "symbol,ts,session_date,open,high,low,close,volume,revision,known_from"
         assert lines[1].replace('"', "").startswith("AAPL,2025-07-03 13:30:00")
     else:
         assert pq.read_table(target)["close"].to_pylist() == [11.0, 12.0]
