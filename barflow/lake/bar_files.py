@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
 from barflow.errors import BarflowError, UnavailableError
-from barflow.lake.partitions import Lake
+from barflow.lake.partitions import Lake, written_at
 
 BARS, HISTORY = "bars_5min", "bars_5min_history"
+
+
+def symbols_of(lake: Lake) -> list[str]:
+    """Return every symbol under which the archive has bars, sorted."""
+    folder = f"{lake.root}/{BARS}"
+    with reading(lake, folder):
+        found = lake.files.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+    return sorted(unquote(info.base_name.removeprefix("symbol=")) for info in found)
 
 
 def files_of(lake: Lake, table: str, symbol: str) -> dict[str, fs.FileInfo]:
@@ -32,16 +39,15 @@ def files_of(lake: Lake, table: str, symbol: str) -> dict[str, fs.FileInfo]:
 def read_columns(lake: Lake, file: fs.FileInfo, schema: pa.Schema) -> pa.Table:
     """Return the columns of ``schema`` from a file, and read no other column.
 
-    The files of earlier releases have no ``known_from``. It is then the time at which the file was written, so that no
-    bar is known too early. Raises BarflowError for a damaged file.
+    In a file of an earlier release, known_from is the time at which the file was written. Raises BarflowError
+    for a damaged file.
     """
     with reading(lake, file.path):
         with pq.ParquetFile(file.path, filesystem=lake.files, pre_buffer=not on_disk(lake)) as opened:
             held = set(opened.schema_arrow.names)
             bars = opened.read([name for name in schema.names if name in held], use_threads=False)
         if "known_from" in schema.names and "known_from" not in held:
-            written = pa.scalar(datetime.fromtimestamp(file.mtime_ns / 1e9, UTC), pa.timestamp("us", "UTC"))
-            bars = bars.append_column("known_from", pa.repeat(written, bars.num_rows))
+            bars = bars.append_column("known_from", written_at(file, bars.num_rows))
         bars = bars.select(schema.names)
         return bars if bars.schema.equals(schema) else bars.cast(schema)
 

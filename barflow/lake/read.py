@@ -1,24 +1,25 @@
-"""The public Python API: bars, symbols, corporate actions and sessions of the Parquet archive as Arrow tables."""
+"""The public Python API: bars, symbols, corporate actions and sessions of the Parquet archive.
+
+Its names, arguments, columns and their types follow semantic versioning. It reads the files of the archive alone: it
+needs no database and no API key.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import date, datetime
 from pathlib import Path
-from typing import TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
 
 from barflow.errors import BadInputError
-from barflow.lake.bar_files import BARS, on_disk, reading
+from barflow.lake.actions import SCHEMA, action_row, find_actions, symbols_with_actions
+from barflow.lake.bar_files import BARS, reading, symbols_of
+from barflow.lake.intervals import Interval
 from barflow.lake.partitions import Lake
-from barflow.lake.series import Share, find_share, read_series
+from barflow.lake.query import SYMBOL, Query, read_shares
 from barflow.market.actions import Adjust
-from barflow.market.arrow import arrow_schema
 from barflow.market.instruments import Instruments, load_instruments
 from barflow.market.sessions import parse_moment, sessions_between
 from barflow.settings import load_settings
@@ -26,22 +27,15 @@ from barflow.symbol import parse_symbols
 
 # The lake of the state folder that the commands use without settings.
 LOCAL_LAKE = Path(".barflow/lake")
-# Requests to S3 wait for the network, not for a core.
-S3_THREADS = 16
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to read of each share: sessions (both days included), interval, adjustment, moment (UTC), and columns."""
-
-    first: date
-    last: date
-    interval: str = "5min"
-    adjust: Adjust = "none"
-    as_of: datetime | None = None
-    columns: tuple[str, ...] = ()
+MOMENT = pa.timestamp("us", tz="UTC")
+SESSIONS = pa.schema(
+    [
+        pa.field("session_date", pa.date32(), nullable=False),
+        pa.field("opens", MOMENT, nullable=False),
+        pa.field("closes", MOMENT, nullable=False),
+        pa.field("expected_bars", pa.int32(), nullable=False),
+    ]
+)
 
 
 def read(
@@ -49,37 +43,63 @@ def read(
     start: date | str,
     end: date | str,
     *,
-    interval: str = "5min",
+    interval: Interval = "5min",
     adjust: Adjust = "splits",
     as_of: datetime | str | None = None,
     columns: Iterable[str] | None = None,
     lake: str | Path | None = None,
 ) -> pa.Table:
-    """Return bars of the archive, sorted by symbol and ts.
+    """Return bars of the archive as an Arrow table, sorted by symbol and ts.
+
+    Bars of 5 minutes have the columns symbol, ts (the bar's open, UTC), session_date (New York), open, high, low, close
+    (dollars), volume (shares), revision (how often the source had changed the bar) and known_from (UTC: when the answer
+    that brought it was asked for). Those of longer intervals have vwap (dollars, null without volume), bar_count,
+    expected_bars (5-minute bars) and is_complete instead of revision, and the known_from of their newest bar. They
+    count from the session's open. A week has the session_date and the open of its first session, and the
+    expected_bars of all its sessions. ``volume`` is an int64 with adjust ``none`` and a double otherwise.
+
+    A renamed share is one series under its present symbol. Sessions without bars have no rows: if the archive has
+    bars of a symbol but none in the range, the table has no rows of it.
 
     Args:
-        symbols: One symbol or several.
-        start: The first session (New York), such as ``2025-07-02``.
+        symbols: One symbol or several, present or former.
+        start: The first session (New York): a date, or text such as ``2025-07-02``.
         end: The last session, included.
-        interval: ``5min``.
-        adjust: ``none`` (as stored).
-        as_of: Read what was known at this moment: an aware datetime, or ISO text with an offset. None: now.
-        columns: Only these columns, in this order. None: all of them.
-        lake: A folder or ``s3://bucket/prefix``. None: BARFLOW_LAKE_URI, or else ``.barflow/lake``.
+        interval: ``5min``, ``15min``, ``30min``, ``1h``, ``1d`` or ``1w``.
+        adjust: ``splits`` (prices and volume in the shares of today, or of the day of ``as_of``), ``all`` (prices
+            adjusted for dividends, too) or ``none`` (as stored). A symbol of which the archive knows no split is not
+            changed by ``splits``.
+        as_of: Read the bars, and the actions that adjust them, that were known at this moment: an aware datetime, or
+            text with an offset such as ``2026-11-24T15:00Z``. None: all that is known.
+        columns: Only these columns, in this order. Other columns are not read. None: all.
+        lake: The archive: a folder or ``s3://bucket/prefix``. None: BARFLOW_LAKE_URI, or else ``.barflow/lake``.
 
     Raises:
-        BadInputError: An argument is wrong, there is no lake, or the archive has no bars of a symbol.
-        BarflowError: A file is damaged, or S3 does not answer.
+        BadInputError: An argument is wrong, there is no archive, it has no bars of a symbol at all, or ``all`` is
+            given and the dividends of a symbol were never fetched.
+        BarflowError: A file is damaged, or a dividend cannot be applied.
+        UnavailableError: S3 does not answer. It is a BarflowError.
     """
-    request = Request(
-        *_days(start, end), interval, adjust, None if as_of is None else parse_moment(as_of), tuple(columns or ())
+    chosen = (columns,) if isinstance(columns, str) else columns
+    query = Query(
+        _day(start, "start"),
+        _day(end, "end"),
+        interval,
+        adjust,
+        _moment(as_of),
+        None if chosen is None else tuple(chosen),
     )
-    return read_shares(open_lake(lake), _instruments(), _symbols(symbols), request)
+    names = _symbols(symbols)
+    return read_shares(open_lake(lake), _instruments(), names, query)
 
 
 def symbols(*, lake: str | Path | None = None) -> list[str]:
-    """Return the present symbols of the shares that the archive has bars of, sorted."""
-    raise NotImplementedError
+    """Return the present symbols of the shares that the archive has bars of, sorted.
+
+    ``lake`` and the errors are those of ``read``.
+    """
+    stored = symbols_of(open_lake(lake))
+    return sorted(_instruments().resolve(stored)[0])
 
 
 def actions(
@@ -88,77 +108,58 @@ def actions(
     as_of: datetime | str | None = None,
     lake: str | Path | None = None,
 ) -> pa.Table:
-    """Return the splits and dividends of the archive."""
-    raise NotImplementedError
+    """Return the splits and dividends of the archive as an Arrow table, sorted by symbol and ex_date.
+
+    Columns: symbol, kind (``split`` or ``dividend``), ex_date (New York), ratio (of a split: new shares for an old
+    one), amount (of a dividend, dollars per share), currency, source (``endpoint``, ``derived`` or ``file``),
+    known_from and known_until (UTC). known_until is null for a version that is still current. A symbol without actions
+    has no rows.
+
+    Args:
+        symbols: One symbol or several, present or former. None: all.
+        as_of: The versions that were known at this moment, as in ``read``. None: the current ones.
+        lake: The archive, as in ``read``.
+
+    Raises:
+        BadInputError: An argument is wrong, or there is no archive.
+        BarflowError: A file is damaged, or S3 does not answer.
+    """
+    moment, names = _moment(as_of), None if symbols is None else _symbols(symbols)
+    archive = open_lake(lake)
+    present = symbols_with_actions(archive) if names is None else sorted(_instruments().resolve(names)[0])
+    rows = [
+        {SYMBOL.name: name, **action_row(version)}
+        for name in present
+        for version in find_actions(archive, name).known_at(moment)
+    ]
+    return pa.Table.from_pylist(rows, pa.schema([SYMBOL, *SCHEMA]))
 
 
 def sessions(start: date | str, end: date | str) -> pa.Table:
-    """Return the sessions of the exchange."""
-    raise NotImplementedError
+    """Return the exchange's sessions from ``start`` to ``end``, both included, as an Arrow table.
 
-
-def read_shares(lake: Lake, instruments: Instruments, symbols: Iterable[str], request: Request) -> pa.Table:
-    """Return the bars of shares by any of their symbols, as ``read`` does."""
-    schema = _schema(request)
-    threads = _threads(lake)
-    shares = _found(lake, instruments, symbols, threads, with_history=request.as_of is not None)
-    each = max(1, threads // len(shares))
-    tables = _map(lambda share: _bars(lake, share, request, schema, each), shares, threads)
-    return pa.concat_tables(tables)
-
-
-def _bars(lake: Lake, share: Share, request: Request, schema: pa.Schema, threads: int) -> pa.Table:
-    columns = schema.names
-    bars = read_series(lake, share, request.first, request.last, columns=columns, as_of=request.as_of, threads=threads)
-    values = [pa.repeat(pa.scalar(share.symbol), bars.num_rows) if name == "symbol" else bars[name] for name in columns]
-    return pa.table(values, schema)
-
-
-def _schema(request: Request) -> pa.Schema:
-    whole = arrow_schema().insert(0, pa.field("symbol", pa.string(), nullable=False))
-    if "known_from" not in whole.names:
-        whole = whole.append(pa.field("known_from", pa.timestamp("us", tz="UTC"), nullable=False))
-    return whole
-
-
-def _found(
-    lake: Lake, instruments: Instruments, symbols: Iterable[str], threads: int, *, with_history: bool
-) -> list[Share]:
-    """Return the shares by symbol. Raise BadInputError that names those without bars."""
-    present = sorted(instruments.resolve(symbols)[0])
-    shares = _map(lambda symbol: find_share(lake, instruments, symbol, with_history=with_history), present, threads)
-    if missing := [share.symbol for share in shares if not share.parts]:
-        raise BadInputError(
-            f"the archive has no bars of {', '.join(missing)}. Check the spelling: barflow.symbols() lists what it has."
-        )
-    return shares
+    Columns: session_date (New York), opens and closes (UTC), expected_bars (of 5 minutes: 78, or 42 on a half day).
+    Raises BadInputError for a wrong day, or one outside the years of the exchange calendar.
+    """
+    first, last = _day(start, "start"), _day(end, "end")
+    if last < first:
+        raise BadInputError(f"end {last} is before start {first}.")
+    rows = [{name: getattr(found, name) for name in SESSIONS.names} for found in sessions_between(first, last)]
+    return pa.Table.from_pylist(rows, SESSIONS)
 
 
 def open_lake(lake: str | Path | None) -> Lake:
-    """Return the lake for reading. Raise BadInputError if there is none."""
+    """Return an archive for reading. Raise BadInputError if there is none."""
     uri = str(lake or load_settings().lake_uri or LOCAL_LAKE)
     opened = Lake(uri if "://" in uri else str(Path(uri).expanduser()))
     with reading(opened, opened.uri):
         found = opened.files.get_file_info(f"{opened.root}/{BARS}").type
     if found != fs.FileType.Directory:
         raise BadInputError(
-            f"there is no archive at {opened.uri}: it has no folder {BARS}. Give its folder or s3://bucket/prefix as "
-            "lake, or in BARFLOW_LAKE_URI."
+            f"there is no archive at {opened.uri}: it has no folder {BARS}. Set BARFLOW_LAKE_URI or the argument lake "
+            "to its folder or s3://bucket/prefix, or run `barflow demo` to make one."
         )
     return opened
-
-
-def _threads(lake: Lake) -> int:
-    return os.cpu_count() or 1 if on_disk(lake) else S3_THREADS
-
-
-def _map(function: Callable[[Item], Result], items: list[Item], threads: int) -> list[Result]:
-    """Return the results in order. After an error, start no further item."""
-    pool = ThreadPoolExecutor(min(threads, len(items)))
-    try:
-        return list(pool.map(function, items))
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _instruments() -> Instruments:
@@ -166,15 +167,14 @@ def _instruments() -> Instruments:
 
 
 def _symbols(given: str | Iterable[str]) -> tuple[str, ...]:
-    return parse_symbols(given if isinstance(given, str) else ",".join(given))
+    names = [given] if isinstance(given, str) else list(given)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise BadInputError("symbols must be one symbol or several, such as AAPL or ['AAPL', 'MSFT'].")
+    return parse_symbols(",".join(names))
 
 
-def _days(start: date | str, end: date | str) -> tuple[date, date]:
-    first, last = _day(start, "start"), _day(end, "end")
-    if last < first:
-        raise BadInputError(f"end {last} is before start {first}")
-    sessions_between(first, last)
-    return first, last
+def _moment(given: datetime | str | None) -> datetime | None:
+    return None if given is None else parse_moment(given)
 
 
 def _day(given: date | str, name: str) -> date:

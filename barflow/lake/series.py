@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 import pyarrow as pa
@@ -14,20 +14,29 @@ from pyarrow import fs
 from barflow.lake.as_of import known_at
 from barflow.lake.bar_files import BARS, HISTORY, files_of, read_columns
 from barflow.lake.partitions import Lake
-from barflow.market.arrow import arrow_schema
+from barflow.market.arrow import arrow_schema, history_schema
 from barflow.market.instruments import Instruments
 
 KEYS = ("ts", "session_date")
 DAY = timedelta(days=1)
-_KNOWN_UNTIL = pa.field("known_until", pa.timestamp("us", tz="UTC"), nullable=False)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the archive has of a share under one name: the first and last day of the share there, and its files.
+
+    ``files`` maps a month (``2025-07``) to its file.
+    """
+
+    name: str
+    first: date
+    last: date
+    files: Mapping[str, fs.FileInfo]
 
 
 @dataclass(frozen=True)
 class Share:
-    """A share of the archive: its present symbol, and for each name that has files, newest first, its days and files.
-
-    ``files`` maps a month to its file.
-    """
+    """A share of the archive by its present symbol, and its part under each name that has files, newest name first."""
 
     symbol: str
     parts: tuple[Part, ...] = ()
@@ -38,24 +47,18 @@ class Share:
         return sorted({month for part in self.parts for month in part.files})
 
 
-@dataclass(frozen=True)
-class Part:
-    """What the archive has of a share under one name: the first and last day of the share there, and the files."""
-
-    first: date
-    last: date
-    files: Mapping[str, fs.FileInfo]
-    history: Mapping[str, fs.FileInfo] = field(default_factory=dict)
-
-
-def find_share(lake: Lake, instruments: Instruments, symbol: str, *, with_history: bool = False) -> Share:
-    """Return the files of the share with this present symbol. It has no parts if the archive has no bars of it."""
+def find_share(lake: Lake, instruments: Instruments, symbol: str) -> Share:
+    """Return the share with this present symbol. It has no parts if the archive has no bars of it."""
     parts = []
     for name in instruments.stored_names([symbol]):
-        last_day = instruments.former.get(name, (name, date.min))[1]
-        first, last = (date.min, last_day) if name != symbol else (min(last_day, date.max - DAY) + DAY, date.max)
+        _, last_day = instruments.former.get(name, (name, None))
+        first, last = date.min, date.max
+        if name != symbol:
+            last = last_day or date.max
+        elif last_day:  # until that day, the symbol was another share's
+            first = last_day + DAY
         if files := files_of(lake, BARS, name):
-            parts.append(Part(first, last, files, files_of(lake, HISTORY, name) if with_history else {}))
+            parts.append(Part(name, first, last, files))
     return Share(symbol, tuple(parts))
 
 
@@ -71,10 +74,11 @@ def read_series(
 ) -> pa.Table:
     """Return the bars of a share's sessions from ``first`` to ``last``, both included, sorted by ts.
 
-    The columns are ``ts``, ``session_date`` and ``columns``, in the order of the lake's schema; None: all of it. Each
-    session comes whole from the newest name that has it. With ``as_of`` (UTC), the bars are those that were known then.
+    The columns are ts, session_date and ``columns``, in the order of the lake's schema; None: all of it. Each session
+    comes whole from the newest name that has it. With ``as_of`` (UTC), the bars are those that were known then.
     """
-    schema = _schema(None if columns is None else {*columns, *KEYS, *(["known_from"] if as_of else [])})
+    wanted = None if columns is None else {*columns, *KEYS, *(["known_from"] if as_of else [])}
+    schema = pa.schema([item for item in arrow_schema() if wanted is None or item.name in wanted])
     found: list[pa.Table] = []
     held: list[pa.Array] = []
     for part in share.parts:
@@ -84,28 +88,26 @@ def read_series(
         if len(share.parts) > 1:
             held.append(pc.unique(bars["session_date"]))
         found.append(bars)
-    if not found:
-        return schema.empty_table()
-    return found[0] if len(found) == 1 else pa.concat_tables(found).sort_by("ts")
+    bars = pa.concat_tables([schema.empty_table(), *found])
+    return bars.sort_by("ts") if len(found) > 1 else bars
 
 
 def _read_part(
     lake: Lake, part: Part, days: tuple[date, date], schema: pa.Schema, as_of: datetime | None, threads: int
 ) -> pa.Table:
     first, last = days
-
-    def read(month: str) -> pa.Table:
-        # The current versions first: process publishes a superseded version before the one that follows it.
-        bars = read_columns(lake, part.files[month], schema)
-        if as_of is not None:
-            file = part.history.get(month)
-            history = read_columns(lake, file, schema.append(_KNOWN_UNTIL)) if file else None
-            bars = known_at(bars, history, as_of)
-        inside = f"{first:%Y-%m}" < month < f"{last:%Y-%m}"
-        return bars if inside else _between(bars, first, last)
-
     months = [month for month in sorted(part.files) if f"{first:%Y-%m}" <= month <= f"{last:%Y-%m}"]
-    return pa.concat_tables([schema.empty_table(), *_each(read, months, threads)])
+    tables = _each(lambda month: read_columns(lake, part.files[month], schema), months, threads)
+    if as_of is not None:
+        # Listed after the bars are read: process publishes a superseded version before the one that follows it.
+        files = files_of(lake, HISTORY, part.name)
+        columns = pa.schema([item for item in history_schema() if item.name in (*schema.names, "known_until")])
+        superseded = {month: read_columns(lake, files[month], columns) for month in months if month in files}
+        tables = [known_at(bars, superseded.get(month), as_of) for month, bars in zip(months, tables, strict=True)]
+    for place, month in enumerate(months):
+        if not f"{first:%Y-%m}" < month < f"{last:%Y-%m}":
+            tables[place] = _between(tables[place], first, last)
+    return pa.concat_tables([schema.empty_table(), *tables])
 
 
 def _each(read: Callable[[str], pa.Table], months: Sequence[str], threads: int) -> list[pa.Table]:
@@ -118,11 +120,3 @@ def _each(read: Callable[[str], pa.Table], months: Sequence[str], threads: int) 
 def _between(bars: pa.Table, first: date, last: date) -> pa.Table:
     days = bars["session_date"]
     return bars.filter(pc.and_(pc.greater_equal(days, pa.scalar(first)), pc.less_equal(days, pa.scalar(last))))
-
-
-def _schema(columns: set[str] | None) -> pa.Schema:
-    """Return these columns of the lake's schema, or all of it."""
-    whole = arrow_schema()
-    if columns is not None and "known_from" not in whole.names:
-        whole = whole.append(pa.field("known_from", pa.timestamp("us", tz="UTC"), nullable=False))
-    return pa.schema([item for item in whole if columns is None or item.name in columns])
