@@ -8,7 +8,7 @@ without transactions. A version is known until the next one, so no document chan
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from bson.int64 import Int64
 from pymongo import UpdateOne
@@ -45,26 +45,36 @@ class BarVersions:
 
         Times are aware or naive UTC, as the database was opened. Sessions without versions are left out.
         """
-        days: dict[str, list[str]] = defaultdict(list)
-        for key in keys:
-            symbol, _, day = key.rsplit("|", 2)
-            days[symbol].append(day)
         found: dict[str, list[BarVersion]] = defaultdict(list)
         with mongo_errors("read the earlier versions of the bars"):
-            for symbol, wanted in days.items():
-                for start in range(0, len(wanted), KEYS_PER_QUERY):
-                    query = {"symbol": symbol, "session_date": {"$in": wanted[start : start + KEYS_PER_QUERY]}}
-                    for item in self.collection.find(query):
+            for symbol, days in _by_symbol(keys).items():
+                for part in _parts(days):
+                    for item in self.collection.find({"symbol": symbol, "session_date": {"$in": part}}):
                         values = (item[name] for name in VALUES)
                         version = BarVersion.of([*values], item["known_from"])
                         found[document_key(symbol, item["session_date"])].append(version)
         return dict(found)
 
-    def expire(self, sessions: Iterable[tuple[str, str]]) -> None:
-        """Delete the versions of sessions, given as symbol and day."""
+    def expire(self, keys: Iterable[str]) -> None:
+        """Delete the versions of the sessions with these keys."""
         with mongo_errors("delete expired versions of bars"):
-            for symbol, day in sessions:
-                self.collection.delete_many({"symbol": symbol, "session_date": day})
+            for symbol, days in _by_symbol(keys).items():
+                for part in _parts(days):
+                    self.collection.delete_many({"symbol": symbol, "session_date": {"$in": part}})
+
+
+def _by_symbol(keys: Iterable[str]) -> dict[str, list[str]]:
+    """Return the days of the sessions with these keys, by symbol."""
+    days: dict[str, list[str]] = defaultdict(list)
+    for key in keys:
+        symbol, _, day = key.rsplit("|", 2)
+        days[symbol].append(day)
+    return days
+
+
+def _parts(days: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(days), KEYS_PER_QUERY):
+        yield days[start : start + KEYS_PER_QUERY]
 
 
 def _insert(key: str, version: BarVersion) -> UpdateOne:

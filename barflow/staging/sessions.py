@@ -332,12 +332,20 @@ class Staging:
             yield from self.bars.find({"_id": {"$in": keys[start : start + KEYS_PER_QUERY]}}, fields)
 
     def expire(self, documents: Iterable[Document]) -> int:
-        """Delete the documents that still have the given ``_id`` and ``version``. Return how many were deleted."""
-        operations = [DeleteOne({"_id": item["_id"], "version": item["version"]}) for item in documents]
+        """Delete the documents that still have the given ``_id`` and ``version``, with their superseded versions.
+
+        Return how many documents were deleted.
+        """
+        expired = {item["_id"]: item["version"] for item in documents}
+        operations = [DeleteOne({"_id": key, "version": version}) for key, version in expired.items()]
         if not operations:
             return 0
+        keys = list(expired)
         with mongo_errors("delete expired bars"):
-            return self.bars.bulk_write(operations, ordered=False).deleted_count
+            deleted = self.bars.bulk_write(operations, ordered=False).deleted_count
+            left = {document["_id"] for document in self._by_key(keys, {"_id": 1})}
+        self.versions.expire(key for key in keys if key not in left)
+        return deleted
 
     def store_raw(self, raw: RawResponse, run_id: str, credits: int = 1) -> None:
         """Store an answer as it was received: as text, or a large one compressed, in one or more documents.
