@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
 from barflow.lake.partitions import Lake
 from barflow.lake.series import Share, read_series
@@ -39,13 +39,3 @@ def factors_at(
         return float(closes[-1].as_py()) if len(closes) else None
 
     return factors(applied, adjust, basis, close_before), applied
-
-
-def first_session(lake: Lake, share: Share, first: date) -> date:
-    """Return the first session from a day on that has bars, or the day itself if there is none."""
-    for month in share.months:
-        month_end = (date.fromisoformat(f"{month}-01") + timedelta(days=31)).replace(day=1) - timedelta(days=1)
-        if month_end >= first and (bars := read_series(lake, share, first, month_end, columns=[])):
-            found: date = bars["session_date"][0].as_py()
-            return found
-    return first
