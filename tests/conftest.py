@@ -51,7 +51,9 @@ def pytest_report_header() -> str:
 # Folders whose tests share expensive fixtures: Spark's JVM, or the synthesized templates.
 SHARED = ("tests/pipeline", "tests/stacks")
 # Files that share the replayed recordings of tests/e2e/conftest.py.
-REPLAYED = tuple(f"tests/e2e/test_{name}.py" for name in ("commands", "compare", "recorded_market"))
+REPLAYED = tuple(
+    f"tests/e2e/test_{name}.py" for name in ("commands", "compare", "recorded_market", "research_examples")
+)
 # Folders whose files take longest, in the order in which they start: what is long must not come last.
 LONGEST = ("tests/deploy", "tests/host", "tests/pipeline", "tests/e2e", "tests/stacks", "tests/emulators")
 
