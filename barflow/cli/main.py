@@ -287,14 +287,27 @@ def status(state: State = None, as_json: Json = False) -> None:
 def migrate(
     dry_run: Annotated[bool, typer.Option(help="Only list the migrations that would run.")] = False, state: State = None
 ) -> None:
-    """Bring the warehouse's schema up to date."""
+    """Bring the warehouse's schema, and sessions that an earlier release staged, up to date.
+
+    Such a session does not hold when its bars became known. The time at which it was first stored stands for that.
+    Without BARFLOW_MONGODB_URI, only the warehouse named by BARFLOW_WAREHOUSE_DSN is brought up to date.
+    """
+    from barflow.staging.known_from import add_known_from, count_without
+    from barflow.text import counted
     from barflow.warehouse import migrations
 
-    with opened(state, mongo=False) as stores:
+    settings = load_settings()
+    mongo = settings.mongodb_uri is not None or settings.warehouse_dsn is None
+    with opened(state, mongo=mongo) as stores:
         apply = migrations.pending if dry_run else migrations.migrate
         names = apply(stores.warehouse_dsn)
+        sessions = (count_without if dry_run else add_known_from)(stores.database) if mongo else 0
     verb = "would apply" if dry_run else "applied"
-    out.print("\n".join(f"{verb} {name}" for name in names) or "the schema is up to date")
+    done = [f"{verb} {name}" for name in names]
+    if sessions:
+        verb = "would give" if dry_run else "gave"
+        done.append(f"{verb} {counted(sessions, 'staged session')} the times at which the bars became known")
+    out.print("\n".join(done) or "the warehouse and the staged sessions are up to date")
 
 
 @app.command(

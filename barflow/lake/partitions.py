@@ -177,7 +177,9 @@ class Lake:
         None before the first manifest, and after one of an earlier release.
         """
         published = self.manifest_ids()
-        return self.manifest(published[-1]).complete_until if published else None
+        # The ids of one second are in no order.
+        newest = (self.manifest(run_id) for run_id in published if run_id.split("-")[0] == published[-1].split("-")[0])
+        return max(newest, key=lambda item: item.created_at).complete_until if published else None
 
     def manifest(self, run_id: str) -> Manifest:
         """Return one published manifest. Raise BarflowError if it is missing or damaged."""

@@ -230,7 +230,7 @@ def changed(database: Database[Document], ledger: Ledger, lake: Lake, symbols: l
     fetched again restarts at version 1, so equal versions can hold different bars.
     """
     # A running tick may still store what it asked for. Of other symbols, this run publishes nothing.
-    until = lake.complete_until() if symbols else ledger.all_stored_until()
+    complete_until = lake.complete_until() if symbols else ledger.all_stored_until()
     published = _Published() if full else _published(ledger, lake)
     moment = published.moment
     partitions: dict[Key, Sessions] = defaultdict(dict)
@@ -249,7 +249,7 @@ def changed(database: Database[Document], ledger: Ledger, lake: Lake, symbols: l
         for item, updated_at in changed_days(database, symbols, moment)
         if (finished := published.vendor_days.get(item)) is None or finished < updated_at
     ]
-    return Plan(dict(partitions), actions, vendor_days, until)
+    return Plan(dict(partitions), actions, vendor_days, complete_until)
 
 
 def verify(staging: Staging, written: Iterable[Written], planned: Mapping[Key, Sessions]) -> None:

@@ -9,6 +9,7 @@ from itertools import groupby
 import duckdb
 import pyarrow as pa
 import pytest
+from harness import lake_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +29,6 @@ from barflow.market.actions import (
     ratio_text,
     suspected_ratio,
 )
-from barflow.market.arrow import arrow_schema
 from barflow.market.sessions import previous_session, sessions_between
 
 DAYS = [item.session_date for item in sessions_between(date(2024, 5, 1), date(2024, 7, 31))]
@@ -58,8 +58,8 @@ def table(closes: Sequence[float], bars_a_day: int = 3) -> pa.Table:
             ts = datetime(day.year, day.month, day.day, 13, 30, tzinfo=UTC) + timedelta(minutes=5 * number)
             prices = {"open": price * 1.001, "high": price * 1.003, "low": price * 0.998, "close": price}
             volume = 1000 + 7 * place + number
-            rows.append({"ts": ts, "session_date": day, **prices, "volume": volume, "revision": 0})
-    return pa.Table.from_pylist(rows, arrow_schema())
+            rows.append({"ts": ts, "session_date": day, **prices, "volume": volume})
+    return lake_table(rows)
 
 
 def closes_of(bars: pa.Table) -> Callable[[date], float | None]:

@@ -35,6 +35,7 @@ actions = st.lists(
         st.builds(dividend, st.sampled_from(DAYS), st.sampled_from([0.0, 0.25, 1.5])),
     ),
     max_size=8,
+    unique_by=lambda item: (item.kind, item.ex_date),
 )
 
 

@@ -6,12 +6,11 @@ from collections import defaultdict
 from datetime import UTC, date, datetime
 from typing import Any
 
-import pyarrow as pa
 import pytest
+from harness import lake_table
 
 from barflow.lake.partitions import Lake
-from barflow.market.arrow import arrow_schema
-from barflow.market.bars import SessionBars
+from barflow.market.bars import OF_A_BAR, SessionBars
 from barflow.market.sessions import session
 from barflow.operations.verify.rows import METRICS, WIDTHS, _differences, expected_rows
 from local.live import sessions_of
@@ -40,15 +39,14 @@ def sessions() -> list[SessionBars]:
 def lake(sessions: list[SessionBars], tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """Return a lake with the sessions."""
     rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    names = arrow_schema().names
     for item in sessions:
-        columns = {name: getattr(item, name) for name in names if name != "session_date"}
+        columns = {name: getattr(item, name) for name in OF_A_BAR}
         for values in zip(*columns.values(), strict=True):
             row: dict[str, Any] = dict(zip(columns, values, strict=True)) | {"session_date": item.session_date}
             rows[item.symbol, f"{item.session_date:%Y-%m}"].append(row)
     made = Lake(str(tmp_path_factory.mktemp("lake")))
     for (symbol, month), held in rows.items():
-        made.replace(symbol, month, pa.Table.from_pylist(held, arrow_schema()))
+        made.replace(symbol, month, lake_table(held))
     return made
 
 
