@@ -34,6 +34,7 @@ RECENT_SESSIONS = 5
 # Before the first load, a chart shows at most this many staged sessions.
 MAX_SESSIONS = 60
 MAX_NEW_ALERTS = 200
+UNUSED = {"known_from": 0}
 # The newest alerts are searched in growing windows, from one hour to all time.
 # A document with a wrong text or date is read, so that it is skipped alone. Without this, the whole read fails.
 LENIENT = UTC_AWARE.with_options(
@@ -147,7 +148,8 @@ class Staged:
     def _summaries(self, keys: Sequence[str]) -> Iterator[tuple[str, RecentSession]]:
         for start in range(0, len(keys), KEYS_PER_QUERY):
             with mongo_errors("read the bars"):
-                found = list(self._staging.bars.find({"_id": {"$in": keys[start : start + KEYS_PER_QUERY]}}))
+                query = {"_id": {"$in": keys[start : start + KEYS_PER_QUERY]}}
+                found = list(self._staging.bars.find(query, UNUSED))
             for document in found:
                 if summary := self.unreadable.read("bars", document, _summary):
                     yield summary
@@ -162,7 +164,7 @@ class Staged:
             first = previous_session(loaded, REVISED_SESSIONS)
             query["session_date"] = {"$gte": (first.session_date if first else loaded).isoformat()}
         with mongo_errors("read the newest bars"):
-            found = self._staging.bars.find(query, sort=[("session_date", -1)], limit=MAX_SESSIONS)
+            found = self._staging.bars.find(query, UNUSED, sort=[("session_date", -1)], limit=MAX_SESSIONS)
             read = (self.unreadable.read("bars", document, _session) for document in found)
             return [bars for bars in read if bars]
 

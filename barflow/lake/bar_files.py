@@ -43,7 +43,7 @@ def read_columns(lake: Lake, file: fs.FileInfo, schema: pa.Schema) -> pa.Table:
     for a damaged file.
     """
     with reading(lake, file.path):
-        with pq.ParquetFile(file.path, filesystem=lake.files, pre_buffer=not on_disk(lake)) as opened:
+        with pq.ParquetFile(file.path, filesystem=lake.files) as opened:
             held = set(opened.schema_arrow.names)
             bars = opened.read([name for name in schema.names if name in held], use_threads=False)
         if "known_from" in schema.names and "known_from" not in held:

@@ -27,17 +27,16 @@ class BarVersions:
 
     def __init__(self, database: Database[Document]) -> None:
         self.collection = database["bar_versions"]
-
-    def ensure(self) -> None:
-        """Create the index if it is missing."""
-        with mongo_errors("create its collections and indexes"):
-            self.collection.create_index([("symbol", 1), ("session_date", 1)])
+        self._has_index = False
 
     def add(self, versions: Mapping[str, Iterable[BarVersion]]) -> None:
         """Store versions by the key of their session (``AAPL|5min|2025-07-02``). A stored one stays as it is."""
         operations = [_insert(key, item) for key, found in versions.items() for item in found]
         if operations:
             with mongo_errors("store the earlier versions of the bars"):
+                if not self._has_index:  # not in each tick: almost none has a version to store
+                    self.collection.create_index([("symbol", 1), ("session_date", 1)])
+                    self._has_index = True
                 self.collection.bulk_write(operations, ordered=False)
 
     def of(self, keys: Sequence[str]) -> dict[str, list[BarVersion]]:
