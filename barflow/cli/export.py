@@ -87,13 +87,14 @@ def export(
             "`barflow actions refresh` and run `barflow process`"
         )
     _log_completeness(complete_until, moment)
+    shown = str(target.manifest_of(Path(to)))
     if as_json:
         repeatable = complete_until is not None and moment <= complete_until
-        print_json({"to": to, "manifest": str(target.manifest), "repeatable": repeatable, **manifest})
+        print_json({"to": to, "manifest": shown, "repeatable": repeatable, **manifest})
         return
     what = names[0] if len(names) == 1 else counted(len(names), "symbol")
     out.print(f"{to}: {manifest['rows']:,} bars of {what}, {first} to {last}")
-    out.print(f"as of {manifest['as_of']}; what it holds is in {target.manifest}")
+    out.print(f"as of {manifest['as_of']}; what it holds is in {shown}")
 
 
 def _choice(option: str, given: str, choices: Sequence[Choice]) -> Choice:

@@ -120,8 +120,9 @@ def manifest_text(manifest: Mapping[str, Any]) -> str:
 
 
 def moment_text(moment: datetime) -> str:
-    """Return a moment in UTC as ISO text with a Z: one text for each moment."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    """Return a moment in UTC as ISO text with a Z, with as many digits as it has: one text for each moment."""
+    digits = "seconds" if not moment.microsecond else "microseconds" if moment.microsecond % 1000 else "milliseconds"
+    return moment.astimezone(UTC).isoformat(timespec=digits).replace("+00:00", "Z")
 
 
 def _ranges(days: Sequence[date]) -> Iterable[dict[str, Any]]:
