@@ -54,8 +54,8 @@ def export(
 ) -> None:
     """Write bars of the archive to a file or a folder, for research.
 
-    It writes a manifest beside them: what they hold, as of when, and what is missing. An export with the same --as-of
-    is the same byte for byte, whenever it is made.
+    It writes a manifest, too: what they hold, as of when, and what is missing. Exports with the same --as-of are the
+    same byte for byte if the archive was complete until that moment.
     """
     from barflow.cli.terminal import ticking
     from barflow.lake.actions import find_actions

@@ -158,7 +158,7 @@ class _Files:
         """Write the bars of one symbol. Equal bars are written as equal bytes."""
         if not table.num_rows:
             return
-        # The pieces in which a table was read must not show in the file.
+        # A page of a large Parquet file may end where a piece of the table ends.
         table = table.replace_schema_metadata(None).combine_chunks()
         with self.target.writing():
             if self.target.form == "folder":

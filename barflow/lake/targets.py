@@ -41,6 +41,8 @@ class Target:
 
         Raises BadInputError for another name, and for a target that exists and must not be replaced.
         """
+        if "://" in given:
+            raise BadInputError(f"--to {given}: an export is written to this machine. Give a file or folder of it")
         path = Path(given).resolve()
         form: Form
         if given.endswith("/") or path.is_dir():

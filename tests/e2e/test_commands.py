@@ -226,6 +226,7 @@ def test_export_of_a_watch_list_prints_the_manifest_and_equals_the_warehouse(
         ({"--start": "3 July"}, "--start 3 July: give a day such as 2025-01-02"),
         ({"--start": "1999-07-01", "--end": "1999-07-02"}, "no exchange calendar for 1999-07-01"),
         ({"--to": "x.xlsx"}, "--to x.xlsx: the name must end in .csv, .parquet, or / for a folder"),
+        ({"--to": "s3://bucket/x.csv"}, "--to s3://bucket/x.csv: an export is written to this machine"),
         ({"--interval": "2h"}, "--interval 2h: choose 5min, 15min, 30min, 1h, 1d, 1w"),
         ({"--adjust": "split"}, "--adjust split: choose none, splits, all"),
         ({"--as-of": "2025-07-30T15:00"}, "--as-of: the moment 2025-07-30T15:00 has no offset from UTC"),

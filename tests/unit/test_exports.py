@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,10 @@ def put(lake: Lake, symbol: str, bars: list[dict[str, Any]]) -> None:
         lake.replace(symbol, month, pa.Table.from_pylist(held, arrow_schema()))
 
 
-def publish(lake: Lake, moment: datetime) -> None:
-    """Publish a manifest as a process run does that started a second before."""
-    run_id = f"{moment:%Y%m%dT%H%M%SZ}-process-1"
-    lake.publish(Manifest(run_id, moment, (), complete_until=moment - timedelta(seconds=1)))
+def publish(lake: Lake, started: datetime, took: timedelta = timedelta(seconds=1)) -> None:
+    """Publish a manifest as a process run does."""
+    run_id = f"{started:%Y%m%dT%H%M%SZ}-process-1"
+    lake.publish(Manifest(run_id, started + took, (), complete_until=started))
 
 
 @pytest.fixture
@@ -98,6 +98,7 @@ def correct(lake: Lake) -> None:
     pq.write_table(pa.Table.from_pylist([old], history_schema()), path)
     put(lake, "AAPL", whole)
     publish_actions(lake, "MSFT", PAID, Version(Split("MSFT", SPLIT, 2.0, "endpoint", later)))
+    publish(lake, THEN - timedelta(seconds=5), took=timedelta(minutes=1))
     publish(lake, later + timedelta(minutes=10))
 
 
@@ -109,12 +110,18 @@ def exported(lake: Lake, tmp_path: Path) -> Export:
     """Return the function that exports AAPL and MSFT as of THEN to a target in the test's folder."""
 
     def run(
-        to: str, *, symbols: tuple[str, ...] = ("MSFT", "AAPL"), force: bool = False, **asked: Any
+        to: str,
+        *,
+        symbols: Sequence[str] = ("MSFT", "AAPL"),
+        force: bool = False,
+        on_symbol: Callable[[str], None] = lambda _: None,
+        **asked: Any,
     ) -> dict[str, Any]:
         target = tmp_path / to
         target.parent.mkdir(exist_ok=True)
         query = Query(**{"first": FIRST, "last": LAST, "adjust": "none", "as_of": THEN, **asked})
-        return export(lake, symbols, query, Target.of(f"{target}{'/' * to.endswith('/')}", force=force))
+        goal = Target.of(f"{target}{'/' * to.endswith('/')}", force=force)
+        return export(lake, symbols, query, goal, on_symbol=on_symbol)
 
     return run
 
@@ -174,7 +181,7 @@ def test_the_manifest_states_what_the_files_hold(exported: Export, tmp_path: Pat
         **{"as_of": "2025-07-08T21:00:00Z", "interval": "5min", "adjust": "all"},
         **{"start": "2025-06-30", "end": "2025-07-08"},
     }
-    assert written["complete_until"] == "2025-07-03T20:49:59Z"
+    assert written["complete_until"] == "2025-07-03T20:50:00Z"
     aapl, msft = written["symbols"]
     assert (written["rows"], written["sessions"], aapl["rows"], aapl["sessions"]) == (466, 4, 190, 3)
     assert (aapl["first_session"], aapl["last_session"]) == ("2025-06-30", "2025-07-03")
@@ -231,6 +238,16 @@ def test_an_export_is_replaced_only_by_force(exported: Export, tmp_path: Path, t
     exported(f"out/{to}", force=True)
     exported(f"other/{to}")
     assert contents(tmp_path / "out") == contents(tmp_path / "other")
+
+
+@pytest.mark.parametrize("to", FORMS)
+def test_what_appears_at_the_target_meanwhile_is_kept(exported: Export, tmp_path: Path, to: str) -> None:
+    def appear(_: str) -> None:
+        (tmp_path / "out" / to).mkdir(exist_ok=True)
+
+    with pytest.raises(BadInputError, match="exists; pass --force"):
+        exported(f"out/{to}", on_symbol=appear)
+    assert [*(tmp_path / "out").iterdir()] == [tmp_path / "out" / to]
 
 
 def test_a_folder_that_is_no_export_is_never_replaced(exported: Export, tmp_path: Path) -> None:
