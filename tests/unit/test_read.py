@@ -245,6 +245,21 @@ def test_adjusted_prices_follow_the_actions_that_were_known(lake: Lake) -> None:
     assert unsplit["close"].to_pylist() == raw["close"].to_pylist()[: unsplit.num_rows]
 
 
+def test_a_dividend_is_measured_against_the_close_that_was_known(lake: Lake) -> None:
+    """The close before the ex-date is revised from 50 to 100 dollars at noon of the ex-date."""
+    revised = datetime(2025, 7, 8, 16, tzinfo=UTC)
+    close = session(DAYS[DAYS.index(PAID) - 1]).slots[-1]  # type: ignore[union-attr]
+    past = BarVersion(close, 80.0, 100.0, 50.0, 50.0, 7, close + timedelta(minutes=6), 0, revised)
+    now = BarVersion(close, 80.0, 100.0, 50.0, 100.0, 7, revised, 1)
+    lake.replace("PAYS", "2025-07", as_table([now], arrow_schema()))
+    lake.stage_file("run", lake.history_path("PAYS", "2025-07"), as_table([past], history_schema()))
+    lake.promote("run", [], [("PAYS", "2025-07")])
+    store_actions(lake, "PAYS", [Version(Dividend("PAYS", PAID, 10.0, "USD", "file", LEARNED))], {"dividend"})
+    for moment, right in ((revised - timedelta(seconds=1), 50 * 0.8), (revised, 100 * 0.9), (None, 100 * 0.9)):
+        found = barflow.read("PAYS", FIRST, LAST, adjust="all", as_of=moment, lake=lake.root)
+        assert found["close"].to_pylist() == pytest.approx([right], rel=1e-12)
+
+
 def test_without_a_file_of_actions_splits_change_nothing_and_dividends_are_refused(lake: Lake) -> None:
     raw, adjusted = (barflow.read("AAPL", FIRST, LAST, adjust=adjust, lake=lake.root) for adjust in ("none", "splits"))
     assert raw["close"].to_pylist() == adjusted["close"].to_pylist()
