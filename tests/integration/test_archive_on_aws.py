@@ -20,6 +20,7 @@ import pytest
 import requests
 from moto_server import moto_server
 
+import barflow
 from barflow.errors import BadInputError, UnavailableError
 from barflow.lake.athena import COUNTS, open_archive
 from barflow.lake.export import export
@@ -28,7 +29,7 @@ from barflow.lake.partitions import Lake
 from barflow.lake.query import Query
 from barflow.lake.targets import Target
 from barflow.market.arrow import arrow_schema
-from barflow.market.sessions import session, utc_now
+from barflow.market.sessions import BAR, session, utc_now
 from barflow.settings import load_settings
 
 # BRK/B has a slash, which its path percent-encodes.
@@ -44,7 +45,7 @@ def bars(symbol: str, *days: date) -> pa.Table:
         assert traded is not None
         for number, ts in enumerate(traded.slots):
             price = 100.0 + number / 4 + len(symbol)
-            values = (ts, day, price, price + 1.5, price - 1.25, price + 0.5, 1000 + number, 0, ts)
+            values = (ts, day, price, price + 1.5, price - 1.25, price + 0.5, 1000 + number, 0, ts + BAR)
             for name, value in zip(rows, values, strict=True):
                 rows[name].append(value)
     return pa.table(rows, arrow_schema())
@@ -147,6 +148,22 @@ def test_an_export_from_s3_equals_one_from_a_disk(archive: Lake, on_disk: Lake, 
     for name, lake in (("s3", archive), ("disk", on_disk)):
         assert export(lake, [symbol], first_days(), Target.of(str(tmp_path / f"{name}.parquet")))["rows"] == 2 * 78
     assert (tmp_path / "s3.parquet").read_bytes() == (tmp_path / "disk.parquet").read_bytes()
+
+
+def test_the_public_api_reads_s3_as_a_disk(aws: str, on_disk: Lake) -> None:
+    assert barflow.symbols(lake="s3://lake") == [*SYMBOLS]
+    for arguments in (
+        {},
+        {"interval": "1h", "columns": ["close", "vwap"]},
+        {"adjust": "none", "as_of": "2025-07-02T18:00Z"},
+    ):
+        s3, disk = (
+            barflow.read(SYMBOLS, DAYS[0], DAYS[1], lake=uri, **arguments)  # type: ignore[arg-type]
+            for uri in ("s3://lake", on_disk.root)
+        )
+        assert (s3.num_rows > 20, s3) == (True, disk)
+    with pytest.raises(BadInputError, match=r"there is no archive at s3://lake/empty: it has no folder bars_5min"):
+        barflow.symbols(lake="s3://lake/empty")
 
 
 def test_a_missing_month_or_symbol_is_reported(archive: Lake, tmp_path: Path) -> None:
