@@ -1,4 +1,4 @@
-"""An export as of a moment is the same byte for byte when it is made later, whatever was learned in between."""
+"""An export as of a moment is the same byte for byte when it is made later, after corrections and a late split."""
 
 from __future__ import annotations
 
