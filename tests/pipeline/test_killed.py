@@ -109,6 +109,9 @@ def check_end_state(running: Running) -> None:
         partition = expected.setdefault((bars.symbol, f"{bars.session_date:%Y-%m}"), [])
         partition += rows.drop_columns(["revision", "known_from"]).to_pylist()
     assert archived(pipeline) == expected
+    superseded = [pipeline.lake.read_history(symbol, month) for symbol, month in expected]
+    revisions = sum(sum(document["revision"]) for document in pipeline.database["bars"].find())
+    assert sum(table.num_rows for table in superseded if table) == revisions
     split = running.split
     assert split is not None
     oracle = Oracle.of_sessions(running.staged.values(), [(split.symbol, split.ex_date, split.ratio)])
@@ -139,7 +142,8 @@ def check_actions(pipeline: Pipeline, split: Split) -> None:
 
 KILL_POINTS = {
     "all files staged, none in place": ("after", "barflow.pipeline.process:stage_partitions"),
-    "one partition in place": ("after", "barflow.lake.partitions:Lake._promote"),
+    "one history in place, of the bars none in place": ("after", "barflow.lake.partitions:Lake._promote"),
+    "bars in place": ("after", "barflow.lake.partitions:Lake.promote_files"),
     "corporate actions staged, none in place": ("before", "barflow.pipeline.process:promote"),
     "corporate actions in place": ("after", "barflow.pipeline.process:promote_actions"),
     "between the manifest and the ledger": ("after", "barflow.lake.partitions:Lake.publish"),
