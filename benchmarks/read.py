@@ -30,7 +30,7 @@ def measure(bench: Bench) -> Chapter:
     ours: list[Ended] = []
     bare: list[Ended] = []
     duckdb: list[Ended] = []
-    for turn in range(bench.repeats(5)):
+    for turn in range(bench.repeats(3)):
         bench.log(f"reading the archive, turn {turn + 1}")
         ours.append(call("ours:read_archive", lake=lake, symbols=names))
         bare.append(call("peers:bare_dataset", lake=lake))

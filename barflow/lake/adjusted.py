@@ -16,13 +16,15 @@ def adjusted(bars: pa.Table, factors: Factors) -> pa.Table:
 
     The columns keep their order. A table may lack some of them, but not session_date.
     """
-    days = pc.dictionary_encode(bars["session_date"].combine_chunks())
-    found = [factors.at(day.as_py()) for day in days.dictionary]
-    changed = dict.fromkeys(PRICES, "price") | {"volume": "volume"}
-    for name in changed.keys() & set(bars.column_names):
+    scaled = {"volume": "volume"}
+    if factors.ex_dates:
+        scaled |= dict.fromkeys(PRICES, "price")
+        days = pc.dictionary_encode(bars["session_date"].combine_chunks())
+        found = [factors.at(day.as_py()) for day in days.dictionary]
+    for name in scaled.keys() & set(bars.column_names):
         values = bars[name].cast(pa.float64())
         if factors.ex_dates:
-            values = pc.multiply(values, _of_each_bar(days.indices, found, changed[name]))
+            values = pc.multiply(values, _of_each_bar(days.indices, found, scaled[name]))
         bars = bars.set_column(bars.schema.get_field_index(name), pa.field(name, pa.float64(), nullable=False), values)
     return bars
 

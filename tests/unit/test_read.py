@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import barflow
@@ -148,6 +148,11 @@ HISTORIES = st.dictionaries(
 
 
 @settings(max_examples=60, deadline=None)
+@example(
+    answers={datetime(2025, 7, 1, 14, tzinfo=UTC): [(MOMENTS[place], place + 1) for place in range(3)]},
+    repeated=False,
+    moment=MOMENTS[1],
+)
 @given(answers=HISTORIES, repeated=st.booleans(), moment=st.sampled_from([*MOMENTS, MOMENTS[-1] + timedelta(days=9)]))
 def test_as_of_a_moment_equals_the_journal_of_all_answers_before_it(
     tmp_path_factory: pytest.TempPathFactory,
