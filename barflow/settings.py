@@ -16,7 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from barflow.errors import BadInputError
-from barflow.symbols import parse_symbols
+from barflow.symbol import parse_symbols
 from barflow.text import clean
 
 # A name that every MongoDB server takes: at most 63 bytes, without the characters that separate or quote names.

@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 
 from barflow.errors import BarflowError
-from benchmarks import alerts, dags, dashboard, figures, increment, lambda_bundle, load, parquet, parse, tick
+from benchmarks import alerts, dags, dashboard, figures, increment, lambda_bundle, load, parquet, parse, read, tick
 from benchmarks.stores import opened
 
 CHAPTERS = {
     "parse": parse.measure,
     "parquet": parquet.measure,
+    "read": read.measure,
     "load": load.measure,
     "tick": tick.measure,
     "increment": increment.measure,

@@ -16,9 +16,10 @@ from typing import Any
 import orjson
 
 from benchmarks.answers import canned, milliseconds
-from benchmarks.processes import ROOT
+from benchmarks.processes import ROOT, measured_read
 
 HEAVY = ("pandas", "numpy", "pyarrow")
+YEAR = "2024-01-02", "2025-06-13"
 NO_LIMITS: dict[str, Any] = {"credits_per_minute": 10**6, "credits_per_day": None}
 
 
@@ -111,3 +112,12 @@ def load(dsn: str, lake: str) -> dict[str, Any]:
     }
     whole = {"seconds": moments[-1] - moments[0], "workers": moments[0] - waiting}
     return {"rows": sum(rows.values()), **whole, **parts}
+
+
+def read_archive(lake: str, symbols: list[str], interval: Any = "5min") -> dict[str, Any]:
+    """Read a year of the archive. Return the rows, the size of the result, the seconds and the memory."""
+    import pandas  # noqa: F401 - PyArrow imports it on first use
+
+    from barflow.lake.read import read
+
+    return measured_read(lambda: read(symbols, *YEAR, interval=interval, lake=lake))

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from benchmarks.answers import canned, milliseconds
+from benchmarks.processes import measured_read
 
 
 def official_client(path: str, symbol: str) -> dict[str, Any]:
@@ -142,6 +143,22 @@ def upsert(dsn: str) -> dict[str, Any]:
     seconds = time.perf_counter() - begun
     peer.close()
     return {"rows": sum(map(len, frames.values())), "seconds": seconds}
+
+
+def bare_dataset(lake: str) -> dict[str, Any]:
+    """Read all bars of a lake as a dataset of PyArrow. Return as ``measured_read`` does."""
+    import pandas  # noqa: F401 - PyArrow imports it on first use
+    import pyarrow.dataset as ds
+
+    return measured_read(lambda: ds.dataset(f"{lake}/bars_5min", partitioning="hive").to_table())
+
+
+def duckdb_table(lake: str) -> dict[str, Any]:
+    """Read all bars of a lake with DuckDB into an Arrow table. Return as ``measured_read`` does."""
+    import duckdb
+
+    files = f"{lake}/bars_5min/*/*/*.parquet"
+    return measured_read(lambda: duckdb.read_parquet(files, hive_partitioning=True).to_arrow_table())
 
 
 def _columns(connection: Any, name: str) -> list[str]:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +89,21 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> Ended:
 def call(function: str, environment: Mapping[str, str] | None = None, /, **arguments: Any) -> Ended:
     """Run ``module:function`` of this package, which returns a dict, with keyword arguments in a new process."""
     return run([sys.executable, "-m", "benchmarks.processes", function, json.dumps(arguments)], environment or {})
+
+
+def measured_read(read: Callable[[], Any]) -> dict[str, Any]:
+    """Return the rows and MiB of the Arrow table that is read, the seconds, and the MiB that the process grew by."""
+    before = _resident("VmRSS")
+    begun = time.perf_counter()
+    table = read()
+    seconds = time.perf_counter() - begun
+    grown = _resident("VmHWM") - before
+    return {"rows": table.num_rows, "size": table.nbytes / 2**20, "seconds": seconds, "memory": grown}
+
+
+def _resident(name: str) -> float:
+    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
+    return next(int(line[1]) / 1024 for line in lines if line[0] == f"{name}:")
 
 
 def _sample(child: subprocess.Popen[str], peaks: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""The data of the benchmarks: generated session documents in MongoDB.
+"""The data of the benchmarks: generated session documents in MongoDB, and files of a lake.
 
 It is deterministic: a symbol's bars depend on its name and on the number of days. The newest session is that of
 13 June 2025. The last 20 sessions are full days, in two months.
@@ -9,13 +9,18 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import islice, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from bson.int64 import Int64
 from pymongo.database import Database
 
+from barflow.lake.partitions import FILE_NAME, REPEATED, STEADY
+from barflow.market.arrow import arrow_schema
 from barflow.market.bars import INTERVAL, PRICES
 from barflow.market.sessions import Session, last_sessions, utc_now
 from barflow.staging.connection import Document
@@ -61,6 +66,28 @@ def add_bars(database: Database[Document], names: Sequence[str], days: int, but_
     """Save the newest session without its last ``but_last`` bars, as a tick does."""
     parts = (list(session_documents(name, days, but_last))[-1] for name in names)
     Staging(database).save([(from_document(part), utc_now()) for part in parts], "benchmark")
+
+
+def fill_lake(lake: Path, names: Sequence[str], days: int) -> int:
+    """Write the files of a lake with these bars, as process writes them. Return the number of bars."""
+    found = sessions(days)
+    moments = np.array([slot.replace(tzinfo=None) for item in found for slot in item.slots], "datetime64[us]")
+    dates = np.repeat([np.datetime64(item.session_date) for item in found], [item.expected_bars for item in found])
+    starts = [0, *(1 + np.flatnonzero(np.diff(dates.astype("datetime64[M]").astype(int)))).tolist(), len(moments)]
+    for name in names:
+        made = walk(name, len(moments)) | {
+            "ts": moments,
+            "session_date": dates,
+            "revision": np.zeros(len(moments), "int32"),
+            "known_from": moments + np.timedelta64(5, "m"),
+        }
+        table = pa.table([pa.array(made[item.name]).cast(item.type) for item in arrow_schema()], arrow_schema())
+        for start, end in pairwise(starts):
+            path = lake / "bars_5min" / f"symbol={name}" / f"month={dates[start].astype('datetime64[M]')}" / FILE_NAME
+            path.parent.mkdir(parents=True)
+            part = table.slice(start, end - start)
+            pq.write_table(part, path, compression="snappy", use_dictionary=REPEATED, column_encoding=STEADY)
+    return len(names) * len(moments)
 
 
 def session_documents(name: str, days: int, but_last: int = 0) -> Iterator[Document]:

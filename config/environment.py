@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from barflow.symbols import MAX_LENGTH, PATTERN
+from barflow.symbol import MAX_LENGTH, PATTERN
 from config import versions
 from config.aws import checks, facts
 from config.pages import BalancerConfig, Page, page_problems

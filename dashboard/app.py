@@ -31,7 +31,7 @@ from barflow.operations.why.moment import EXAMPLE
 from barflow.operations.why.story import Why
 from barflow.settings import MOST_BPS, MOST_VOLUME_PCT
 from barflow.staging.connection import Document
-from barflow.symbols import MAX_LENGTH, PATTERN
+from barflow.symbol import MAX_LENGTH, PATTERN
 from dashboard import watch
 from dashboard.adjustment import adjustment, bars_answer, today_factors
 from dashboard.candles import newest_candles

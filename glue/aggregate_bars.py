@@ -21,7 +21,7 @@ from barflow.pipeline.program import run_program, workflow_run_id
 from barflow.progress import Log
 from barflow.secrets import reference
 from barflow.settings import load_settings
-from barflow.symbols import parse_symbols
+from barflow.symbol import parse_symbols
 
 
 def parser() -> argparse.ArgumentParser:

@@ -19,7 +19,7 @@ from barflow.pipeline import ingest
 from barflow.pipeline.ingest_report import raise_errors
 from barflow.pipeline.stores import Stores
 from barflow.settings import Settings, load_settings
-from barflow.symbols import parse_symbols
+from barflow.symbol import parse_symbols
 from barflow.warehouse.migrations import migrate
 from local.airflow import USER, LocalAirflow
 from local.embedded import embedded

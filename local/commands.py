@@ -10,7 +10,7 @@ import typer
 
 from barflow.cli.common import Json, State, Symbols, log
 from barflow.cli.rooms import command_app
-from barflow.symbols import parse_symbols
+from barflow.symbol import parse_symbols
 
 demo = command_app()
 

@@ -20,7 +20,7 @@ from barflow.errors import BadInputError
 from barflow.market.recordings import Row
 from barflow.market.sessions import Session, new_york, session, sessions_between
 from barflow.settings import DEFAULT_SYMBOLS
-from barflow.symbols import parse_symbols
+from barflow.symbol import parse_symbols
 from emulators.twelvedata.script import NO_SCRIPT, MarketScript
 
 FIRST_DAY = date(2008, 1, 1)

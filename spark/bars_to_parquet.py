@@ -17,7 +17,7 @@ from barflow.pipeline import process
 from barflow.pipeline.program import run_program
 from barflow.progress import Log
 from barflow.settings import load_settings
-from barflow.symbols import parse_symbols
+from barflow.symbol import parse_symbols
 
 
 def parser() -> argparse.ArgumentParser:

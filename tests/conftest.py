@@ -52,7 +52,8 @@ def pytest_report_header() -> str:
 SHARED = ("tests/pipeline", "tests/stacks")
 # Files that share the replayed recordings of tests/e2e/conftest.py.
 REPLAYED = tuple(
-    f"tests/e2e/test_{name}.py" for name in ("commands", "compare", "recorded_market", "stores_meet_contract")
+    f"tests/e2e/test_{name}.py"
+    for name in ("commands", "compare", "recorded_market", "research_examples", "stores_meet_contract")
 )
 # Folders whose files take longest, in the order in which they start: what is long must not come last.
 LONGEST = ("tests/deploy", "tests/host", "tests/pipeline", "tests/e2e", "tests/stacks", "tests/emulators")

@@ -25,7 +25,9 @@ import pyarrow as pa
 import pytest
 from pymongo.database import Database
 
+from barflow.lake.actions import promote_actions, stage_actions
 from barflow.lake.partitions import Lake
+from barflow.market.actions import KINDS, Action, Kind, Version
 from barflow.market.arrow import arrow_schema
 from barflow.market.bars import OF_A_BAR, SessionBars
 from barflow.market.sessions import NEW_YORK, session
@@ -225,6 +227,13 @@ def lake_table(rows: Iterable[Mapping[str, object]]) -> pa.Table:
         assert isinstance(ts, datetime)
         made.append({"revision": 0, "known_from": ts + timedelta(minutes=5, seconds=4), **row})
     return pa.Table.from_pylist(made, arrow_schema())
+
+
+def publish_actions(lake: Lake, symbol: str, *versions: Action | Version, kinds: Iterable[Kind] = KINDS) -> None:
+    """Write a symbol's actions to the archive as process does. ``kinds`` are those that were ever fetched."""
+    known = [item if isinstance(item, Version) else Version(item) for item in versions]
+    stage_actions(lake, "test", symbol, known, kinds)
+    promote_actions(lake, "test", [symbol])
 
 
 def revised(bars: SessionBars, slot: int, **values: float) -> SessionBars:

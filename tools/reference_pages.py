@@ -6,6 +6,7 @@ tools/docs_hooks.py.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ import typer
 from pydantic import TypeAdapter
 from pymongo import MongoClient
 
+import barflow
 from barflow.cli.main import app
 from barflow.market.validation import REASONS
 from barflow.settings import Settings
@@ -275,11 +277,47 @@ def decisions() -> str:
     )
 
 
+def python_api() -> str:
+    """Return the page of the public functions of the package, with their arguments and errors."""
+    names = [name for name in barflow.__all__ if callable(getattr(barflow, name))]
+    return page(
+        "Python API",
+        "`import barflow` gives these functions. They read the Parquet archive and need no database and no API key. "
+        "[Semantic versioning](https://semver.org) covers their names, arguments, columns and types: a release that "
+        "changes one of them in an incompatible way raises the major version, and before 1.0 the minor one. "
+        "[Research](../research.md) shows them at work.",
+        *(_function(f"barflow.{name}", getattr(barflow, name)) for name in names),
+    )
+
+
+def _parameter(item: inspect.Parameter) -> str:
+    default = "" if item.default is item.empty else f" = {item.default!r}"
+    return f"{item.name}: {item.annotation}{default}"
+
+
+def _function(name: str, function: Callable[..., Any]) -> str:
+    text, *sections = re.split(r"\n\n(Args|Raises):\n", inspect.getdoc(function) or "")
+    found = inspect.signature(function)
+    lines = [f"    {item}," for item in map(_parameter, found.parameters.values())]
+    keywords = [item.kind is item.KEYWORD_ONLY for item in found.parameters.values()]
+    if True in keywords:
+        lines.insert(keywords.index(True), "    *,")
+    parts = [f"## {name}", code(f"{name}(", *lines, f") -> {found.return_annotation}"), prose(text)]
+    for title, body in zip(sections[::2], sections[1::2], strict=True):
+        rows = re.findall(r"^    (\w+): (.+?)(?=^    \w|\Z)", body, re.MULTILINE | re.DOTALL)
+        head = "argument" if title == "Args" else "error"
+        parts.append(
+            table((head, "meaning"), ((f"`{key}`", prose(meaning).replace("\n", " ")) for key, meaning in rows))
+        )
+    return "\n\n".join(parts)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "decisions/index.md": decisions,
     "reference/commands.md": commands,
     "reference/settings.md": settings,
     "reference/environments.md": environments,
+    "reference/python.md": python_api,
     "reference/tables.md": tables,
     "reference/reason-codes.md": reason_codes,
     "reference/message.md": message,

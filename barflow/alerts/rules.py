@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from barflow.errors import BadInputError
 from barflow.market.sessions import new_york, utc_now
-from barflow.symbols import EXPECTED, is_symbol
+from barflow.symbol import EXPECTED, is_symbol
 from barflow.toml_files import read_toml
 
 # A resource and not a path, since the package may be in a zip file.

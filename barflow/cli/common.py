@@ -22,7 +22,7 @@ from rich.text import Text
 
 from barflow.errors import BadInputError
 from barflow.settings import Settings, load_settings
-from barflow.symbols import parse_symbols
+from barflow.symbol import parse_symbols
 from barflow.text import redacted, visible
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -32,6 +31,8 @@ from barflow.cli.common import (
     show_result,
 )
 from barflow.cli.doctor import doctor
+from barflow.cli.export import EXAMPLES as EXPORT_EXAMPLES
+from barflow.cli.export import export
 from barflow.cli.rejected import rejected_app
 from barflow.cli.rooms import room_commands
 from barflow.cli.streams import accept_every_character
@@ -39,7 +40,7 @@ from barflow.cli.verify import compare, verify
 from barflow.cli.why import why
 from barflow.errors import BadInputError, BarflowError
 from barflow.settings import load_settings
-from barflow.symbols import parse_symbols
+from barflow.symbol import parse_symbols
 
 # The help lists commands in this order: the pipeline, its results, the deployment. Others follow by name.
 ORDER = (
@@ -82,6 +83,7 @@ app.add_typer(rejected_app, name="rejected")
 app.add_typer(actions_app, name="actions")
 app.add_typer(alerts_app, name="alerts")
 app.command(epilog="\b\nExamples:\n  barflow doctor\n  barflow doctor --no-vendor --json")(doctor)
+app.command(epilog=EXPORT_EXAMPLES)(export)
 app.command(epilog="Example:  barflow compare --session 2025-07-02")(compare)
 app.command(epilog='Example:  barflow why AAPL "2025-07-02 10:35"')(why)
 app.command(epilog="Example:  barflow verify --env dev --only tick,rows")(verify)
@@ -311,48 +313,6 @@ def migrate(
         verb = "would give" if dry_run else "gave"
         done.append(f"{verb} {counted(sessions, 'staged session')} the times at which the bars became known")
     out.print("\n".join(done) or "the warehouse and the staged sessions are up to date")
-
-
-@app.command(
-    epilog="\b\nExamples:\n"
-    "  barflow export --symbol AAPL --start 2025-07-02 --end 2025-07-30 --to aapl.csv\n"
-    "  barflow export --symbol NVDA --start 2024-05-01 --end 2024-06-28 --adjust splits --to nvda.parquet"
-)
-def export(
-    symbol: Annotated[str, typer.Option(help="One symbol.")],
-    start: Annotated[str, typer.Option(help="First day, such as 2025-07-02.")],
-    end: Annotated[str, typer.Option(help="Last day, included.")],
-    to: Annotated[Path, typer.Option(help="The file to write: .csv or .parquet.")],
-    adjust: Annotated[
-        str, typer.Option(help="none (as stored), splits, or all (splits and dividends); see barflow actions.")
-    ] = "none",
-    force: Annotated[bool, typer.Option(help="Replace the file when it exists.")] = False,
-    state: State = None,
-) -> None:
-    """Write 5-minute bars of the archive to a file, for research."""
-    from barflow.lake.athena import open_archive
-    from barflow.lake.export import export_bars
-    from barflow.market.actions import ADJUSTS
-    from barflow.pipeline.adjustment import factors_of
-
-    chosen = next((item for item in ADJUSTS if item == adjust), None)
-    if chosen is None:
-        raise BadInputError(f"--adjust {adjust}: choose {', '.join(ADJUSTS)}")
-    first, last = parse_day(start, "--start"), parse_day(end, "--end")
-    with opened(state, mongo=chosen != "none", postgres=False) as stores:
-        name = present_symbols(symbol, stores.settings)[0]
-        archive = open_archive(stores.settings)
-        factors, applied = None, None
-        if chosen != "none":
-            factors, applied = factors_of(stores, archive, name, chosen, first)
-        done = export_bars(archive, name, first, last, to, force=force, factors=factors, instruments=stores.instruments)
-    out.print(f"{to}: {done.rows} bars of {name}, {first} to {last}")
-    if applied is not None:
-        listed = "; ".join(f"{item.kind} {item.value:g} on {item.ex_date} ({item.source})" for item in applied)
-        log(f"adjusted for: {listed or 'no action after the first day'}")
-    if missing := done.without_bars:
-        days = ", ".join(map(str, missing[:5])) + (" …" if missing[5:] else "")
-        log(f"the archive has no bars of {name} for {len(missing)} of the sessions: {days}")
 
 
 @app.command(epilog="Example:  barflow run --env dev")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -41,8 +42,11 @@ class PlainTable(Table):
 
 
 @contextmanager
-def ticking(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar of symbols on stderr, if that is a terminal. Yield the function that advances it."""
+def ticking(what: str, total: int, *, after: float = 0) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar of symbols on stderr, if that is a terminal. Yield the function that advances it.
+
+    The bar appears when it advances after so many seconds.
+    """
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -51,9 +55,21 @@ def ticking(what: str, total: int) -> Iterator[Callable[[int], None]]:
         TimeElapsedColumn(),
     )
     terminal = PlainConsole(stderr=True)
-    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
-        task = progress.add_task(visible(what), total=total)
-        yield lambda count: progress.advance(task, count)
+    progress = Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal)
+    task = progress.add_task(visible(what), total=total)
+    begun = time.monotonic()
+
+    def advance(count: int) -> None:
+        progress.advance(task, count)
+        if time.monotonic() - begun >= after:
+            progress.start()
+
+    try:
+        if not after:
+            progress.start()
+        yield advance
+    finally:
+        progress.stop()
 
 
 def table(title: str, columns: Sequence[str], left: int = 1) -> PlainTable:

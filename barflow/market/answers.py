@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from barflow.market.bars import INTERVAL
 from barflow.market.sessions import NEW_YORK, parse_slot
-from barflow.symbols import same_symbol
+from barflow.symbol import same_symbol
 
 WRONG_SYMBOL = "wrong_symbol"
 WRONG_INTERVAL = "wrong_interval"

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from barflow.errors import BadInputError
-from barflow.symbols import EXPECTED, is_symbol
+from barflow.symbol import EXPECTED, is_symbol
 from barflow.toml_files import read_toml
 
 # A link to config/instruments.toml, which bundles and wheels carry as a file. The package may be in a zip file.

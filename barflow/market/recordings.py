@@ -26,7 +26,7 @@ from barflow.market.answers import contradictions, wrong_interval, wrong_zone
 from barflow.market.bars import INTERVAL
 from barflow.market.sessions import BAR, NEW_YORK, last_sessions, new_york, utc_now
 from barflow.market.validation import FIELD_NAMES, TIME_FORMAT, Validated, validate
-from barflow.symbols import check_symbol, one_spelling
+from barflow.symbol import check_symbol, one_spelling
 from barflow.text import counted
 
 # One bar: its open (aware, UTC), then open, high, low, close (dollars) and volume (shares) as the vendor's text.

@@ -20,6 +20,8 @@ from barflow.errors import BadInputError
 
 NEW_YORK = ZoneInfo("America/New_York")
 BAR = timedelta(minutes=5)
+# A moment as it is written, in messages.
+MOMENT = "2026-11-24T15:00Z or 2026-11-24T10:00-05:00"
 # How long after the close a tick still looks for the last bars: the slowest schedule plus the delay of a call.
 SETTLING = timedelta(minutes=35)
 # How many bars' opens are cached by their text, about 200 bytes each.
@@ -176,6 +178,17 @@ def new_york(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise ValueError(f"naive datetime {moment}: a time zone is needed")
     return moment.astimezone(NEW_YORK)
+
+
+def parse_moment(moment: str | datetime) -> datetime:
+    """Return a moment in UTC. Raise BadInputError for a text that is no time, and for a time without an offset."""
+    try:
+        found = moment if isinstance(moment, datetime) else datetime.fromisoformat(moment)
+        if found.tzinfo is not None:
+            return found.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        raise BadInputError(f"{moment!r} is not a moment. Write one such as {MOMENT}.") from None
+    raise BadInputError(f"the moment {moment} has no offset from UTC. Write it such as {MOMENT}.")
 
 
 def utc_now() -> datetime:

@@ -27,7 +27,7 @@ from barflow.staging.action_attempts import Attempts
 from barflow.staging.actions import Actions, Answer, Changes
 from barflow.staging.ledger import FAILED, PARTIAL, SUCCEEDED, new_run_id
 from barflow.staging.vendor_days import VendorDays
-from barflow.symbols import check_symbol
+from barflow.symbol import check_symbol
 from barflow.twelvedata.action_answers import Found, daily_bars, derived_splits, dividends, splits
 from barflow.twelvedata.action_requests import LISTING_CREDITS
 from barflow.twelvedata.calls import UNUSABLE

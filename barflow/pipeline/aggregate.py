@@ -91,7 +91,7 @@ def run(
             consumed = consumed_manifests(load.connection)
             plan = plan_full(lake, consumed, symbols) if full else plan_new(lake, consumed)
             if plan:
-                actions = {symbol: read_actions(lake, symbol) for symbol in sorted(plan.actions)}
+                actions = {symbol: read_actions(lake, symbol).versions for symbol in sorted(plan.actions)}
                 basis = _share_basis(load, plan, actions)
                 impossible = _stage(load, lake, plan, basis, read_sql, log)
                 rows = load.commit(

@@ -140,7 +140,7 @@ def _publish(settings: Settings, staging: Staging, lake: Lake, lease: Lease, pla
     verify(staging, written, planned.partitions)
     part = f"{lease.holder}/actions"
     actions = [
-        ActionsFile(item.symbol, item.version, stage_actions(lake, part, item.symbol, item.versions))
+        ActionsFile(item.symbol, item.version, stage_actions(lake, part, item.symbol, item.versions, item.kinds))
         for item in planned.actions
     ]
     for item, file in zip(planned.actions, actions, strict=True):

@@ -1,7 +1,8 @@
 """Staged corporate actions in MongoDB: one document per symbol with every version of its splits and dividends.
 
 An action that changes or is withdrawn keeps its earlier version, with ``known_until``. A document changes atomically,
-with an optimistic lock on ``version``. Its ``updated_at`` is when the actions changed last.
+with an optimistic lock on ``version``. Its ``updated_at`` is when the actions changed last, or when a kind was first
+fetched: the archive shows whether a symbol has no dividends or nobody asked for them.
 """
 
 from __future__ import annotations
@@ -81,19 +82,25 @@ class Known:
         """Return the current actions, oldest ex-date first."""
         return [item.action for item in self.versions if item.known_until is None]
 
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """Return the kinds that were ever fetched or imported."""
+        return frozenset({*self.fetched, *(item.action.kind for item in self.versions)})
+
     def has(self, kind: Kind) -> bool:
         """Return whether this kind was ever fetched or imported."""
-        return kind in self.fetched or any(item.kind == kind for item in self.actions)
+        return kind in self.kinds
 
 
 @dataclass(frozen=True)
 class Changed:
-    """The document of one symbol: its version, when its actions changed last (UTC), and all their versions."""
+    """The document of one symbol: its version, when its actions changed last (UTC), and what is known of them."""
 
     symbol: str
     version: int
     updated_at: datetime
     versions: tuple[Version, ...]
+    kinds: frozenset[Kind]
 
 
 def merged(versions: Iterable[Version], answer: Answer) -> tuple[list[Version], Changes]:
@@ -137,21 +144,23 @@ class Actions:
         """Create the index if it is missing, and stamp the documents of earlier releases as changed now."""
         with mongo_errors("create its collections and indexes"):
             self.collection.create_index("updated_at")
-            earlier: Document = {"updated_at": {"$exists": False}, "actions": {"$ne": []}}
+            earlier: Document = {"updated_at": {"$exists": False}}
             self.collection.update_many(earlier, {"$set": {"updated_at": utc_now()}})
 
     def changed(self, symbols: Sequence[str] | None, stamped_after: datetime | None) -> Iterator[Changed]:
-        """Yield the documents with actions, of all symbols or some, that changed after a moment (UTC) or ever."""
+        """Yield the documents, of all symbols or some, whose actions changed after a moment (UTC) or ever."""
         query: Document = {"updated_at": {"$gt": stamped_after or NEVER}}
         if symbols:
             query["_id"] = {"$in": list(symbols)}
         with mongo_errors("read the corporate actions"):
             for document in self.collection.find(query, sort=[("_id", 1)]):
+                known = known_of(document)
                 yield Changed(
                     document["_id"],
                     document["version"],
                     document["updated_at"],
-                    tuple(known_of(document).versions),
+                    tuple(known.versions),
+                    known.kinds,
                 )
 
     def counts(self) -> dict[str, int]:
@@ -192,7 +201,7 @@ class Actions:
                 new, changes = _after(old, answers)
                 if new == old:
                     return changes
-                if new["actions"] != old.get("actions", []):
+                if new["actions"] != old.get("actions", []) or new["fetched"].keys() != old.get("fetched", {}).keys():
                     new["updated_at"] = utc_now()
                 try:
                     # Without a document of this version, the upsert inserts one and collides with the other run's.

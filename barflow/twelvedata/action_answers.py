@@ -18,7 +18,7 @@ from barflow.market.actions import Action, Dividend, Split
 from barflow.market.answers import CURRENCY
 from barflow.market.sessions import sessions_between
 from barflow.market.vendor_days import VendorDay
-from barflow.symbols import same_symbol
+from barflow.symbol import same_symbol
 from barflow.twelvedata.calls import Answer
 
 # The two numbers of a description, such as "4-for-1 split", "1-for-8 reverse split" or "1.281:1".

@@ -20,7 +20,7 @@ RETRY_INTERVAL, MAX_WAIT = timedelta(hours=1), timedelta(days=60)
 
 def requested() -> tuple[tuple[str, ...], date, date]:
     """Return the symbols, the first day and the last day from the form of the DAG run."""
-    from barflow.symbols import parse_symbols
+    from barflow.symbol import parse_symbols
 
     params = get_current_context()["params"]
     return (

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import typer
 
+import barflow
 from barflow.cli.main import app
 from tools.reference_pages import PAGES, TARGET, walk
 
@@ -67,6 +68,8 @@ def is_module(name: str) -> bool:
     if place.is_dir() or place.with_suffix(".py").exists():
         return True
     outer, inner = name.rsplit(".", 1)
+    if outer == barflow.__name__ and inner in barflow.__all__:
+        return True
     source = (ROOT / outer.replace(".", "/")).with_suffix(".py")
     return (
         source.exists() and re.search(rf"^\s*(?:class |def )?{inner}\b", source.read_text(), re.MULTILINE) is not None

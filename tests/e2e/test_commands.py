@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 from commands import Ended, Replayed, barflow, in_process, ticked_again
@@ -167,44 +168,83 @@ def test_status_names_the_commands_that_take_pending_sessions(
 
 def test_export_writes_what_the_archive_holds(command: Any, tmp_path: Path, oracle: Oracle, days: list[date]) -> None:
     first, last = days[:2]
-    asked = ("--symbol", "AAPL", "--start", first, "--end", last)
+    asked = ("--symbols", "AAPL", "--start", first, "--end", last)
     count, opened = oracle.fetch_row(
         "select count(*), arg_min(open, bar_start) from bar_5min "
         f"where symbol = 'AAPL' and session_date between '{first}' and '{last}'"
     )
     target = tmp_path / "aapl.parquet"
     done: Ended = command("export", *asked, "--to", target)
-    assert (done.code, done.out) == (0, f"{target}: {count} bars of AAPL, {first} to {last}\n")
-    assert pq.read_table(target)["open"][0].as_py() == opened
-    command("export", *asked, "--to", tmp_path / "aapl.csv")
+    manifest = json.loads((tmp_path / "aapl.parquet.manifest.json").read_text())
+    assert (done.code, done.out.splitlines()) == (
+        0,
+        [
+            f"{target}: {count} bars of AAPL, {first} to {last}",
+            f"as of {manifest['as_of']}; what it holds is in {target}.manifest.json",
+        ],
+    )
+    assert (manifest["rows"], pq.read_table(target)["open"][0].as_py()) == (count, opened)
+    # --symbol is the option's earlier name.
+    command("export", "--symbol", "AAPL", *asked[2:], "--to", tmp_path / "aapl.csv")
     rows = [*csv.DictReader((tmp_path / "aapl.csv").open())]
     assert (len(rows), rows[0]["symbol"], rows[0]["open"]) == (count, "AAPL", str(opened))
 
     refused: Ended = command("export", *asked, "--to", target)
     assert (refused.code, refused.error) == (2, f"--to {target}: the file exists; pass --force to replace it")
     assert command("export", *asked, "--to", target, "--force").code == 0
-    assert command("export", *asked, "--to", tmp_path / "no" / "aapl.csv").code == 1
+    nowhere: Ended = command("export", *asked, "--to", tmp_path / "no" / "aapl.csv")
+    assert nowhere.code == 1
+    assert f"could not write {tmp_path}/no/aapl.csv: No such file or directory. Nothing was changed." in nowhere.error
+
+
+def test_export_of_a_watch_list_prints_the_manifest_and_equals_the_warehouse(
+    command: Any, tmp_path: Path, oracle: Oracle, days: list[date]
+) -> None:
+    (tmp_path / "list.txt").write_text("# mine\nTSLA\n\naapl  # again\nAAPL\n")
+    asked = ("--watchlist", tmp_path / "list.txt", "--start", days[0], "--end", days[-1])
+    printed = command("export", *asked, "--interval", "1h", "--to", f"{tmp_path}/hours/", "--json").object
+    assert [item["symbol"] for item in printed["symbols"]] == ["AAPL", "TSLA"]
+    assert (printed["manifest"], printed["interval"]) == (f"{tmp_path}/hours/_manifest.json", "1h")
+    assert isinstance(printed["repeatable"], bool)
+    columns = "open, high, low, close, volume, bar_count, expected_bars, is_complete"
+    found = duckdb.sql(
+        f"select symbol, ts, {columns} from read_parquet('{tmp_path}/hours/*/*.parquet', hive_partitioning = true) "
+        "order by all"
+    ).fetchall()
+    expected = f"select symbol, bar_start, {columns} from bar_1h where symbol in ('AAPL', 'TSLA') order by all"
+    assert found == oracle.db.execute(expected).fetchall()
 
 
 @pytest.mark.parametrize(
-    ("symbol", "start", "end", "message"),
+    ("changed", "message"),
     [
-        ("NOPE", "{first}", "{second}", "the archive has no bars of NOPE"),
-        ("AAPL", "2024-07-02", "2024-07-03", "the archive has no bars of AAPL"),
-        ("AAPL", "{saturday}", "{sunday}", "the archive has no bars of AAPL"),
-        ("AAPL", "{second}", "{first}", "--end {first} is before --start"),
-        ("AAPL", "3 July", "{first}", "--start 3 July: give a day such as 2025-01-02"),
-        ("AAPL", "1999-07-01", "1999-07-02", "no exchange calendar for 1999-07-01"),
+        ({"--symbols": "NOPE"}, "the archive has no bars of NOPE. Nothing was written. Check the spelling"),
+        ({"--symbols": "NO PE"}, "'NO PE' is not a symbol: use letters, digits"),
+        ({"--start": "2024-07-02", "--end": "2024-07-03"}, "the archive has no bars of AAPL from 2024-07-02"),
+        ({"--start": "{saturday}", "--end": "{sunday}"}, "the archive has no bars of AAPL from {saturday}"),
+        ({"--start": "{second}", "--end": "{first}"}, "--end {first} is before --start {second}"),
+        ({"--start": "3 July"}, "--start 3 July: give a day such as 2025-01-02"),
+        ({"--start": "1999-07-01", "--end": "1999-07-02"}, "no exchange calendar for 1999-07-01"),
+        ({"--to": "x.xlsx"}, "--to x.xlsx: the name must end in .csv, .parquet, or / for a folder"),
+        ({"--to": "s3://bucket/x.csv"}, "--to s3://bucket/x.csv: an export is written to this machine"),
+        ({"--interval": "2h"}, "--interval 2h: choose 5min, 15min, 30min, 1h, 1d, 1w"),
+        ({"--adjust": "split"}, "--adjust split: choose none, splits, all"),
+        ({"--as-of": "2025-07-30T15:00"}, "--as-of: the moment 2025-07-30T15:00 has no offset from UTC"),
+        ({"--as-of": "yesterday"}, "--as-of: 'yesterday' is not a moment"),
+        ({"--as-of": "2020-01-02T15:00Z"}, "as of 2020-01-02T15:00:00Z, no bars were known of AAPL from {first}"),
+        ({"--watchlist": "a.txt"}, "--symbols and --watchlist exclude each other: give one of them"),
     ],
 )
 def test_export_names_what_it_cannot_find(
-    command: Any, tmp_path: Path, days: list[date], symbol: str, start: str, end: str, message: str
+    command: Any, tmp_path: Path, days: list[date], changed: dict[str, str], message: str
 ) -> None:
     monday = next(day for day in days if day.weekday() == 0)
-    weekend = {"saturday": monday - timedelta(days=2), "sunday": monday - timedelta(days=1)}
-    start, end, message = (text.format(first=days[0], second=days[1], **weekend) for text in (start, end, message))
-    refused: Ended = command("export", "--symbol", symbol, "--start", start, "--end", end, "--to", tmp_path / "x.csv")
-    assert (refused.code, refused.error.startswith(message)) == (2, True)
+    known = {"first": days[0], "second": days[1]}
+    known |= {"saturday": monday - timedelta(days=2), "sunday": monday - timedelta(days=1)}
+    asked = {"--symbols": "AAPL", "--start": "{first}", "--end": "{second}", "--to": f"{tmp_path}/x.csv", **changed}
+    arguments = [text.format(**known) for option in asked.items() for text in option]
+    refused: Ended = command("export", *arguments)
+    assert (refused.code, refused.error.startswith(message.format(**known))) == (2, True), refused.error
     assert [*tmp_path.iterdir()] == []
 
 

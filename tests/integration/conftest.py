@@ -66,7 +66,7 @@ def barflow(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Command]:
-    """Yield the function that runs a command on the test's ``lake``. In the end, the lake must be unchanged."""
+    """Yield the function that runs a command on the test's ``lake``. In the end, its bars must be unchanged."""
     monkeypatch.setenv("BARFLOW_MONGODB_URI", mongodb_uri)
     monkeypatch.setenv("BARFLOW_MONGODB_DATABASE", database.name)
     monkeypatch.setenv("BARFLOW_LAKE_URI", lake.root)
@@ -84,7 +84,7 @@ def barflow(
 
 
 def _digests(lake: Lake) -> dict[str, str]:
-    files = (path for path in Path(lake.root).rglob("*") if path.is_file())
+    files = (path for path in Path(lake.root, "bars_5min").rglob("*") if path.is_file())
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

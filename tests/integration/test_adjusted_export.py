@@ -1,4 +1,4 @@
-"""An export is adjusted by the staged actions. The archive stays byte for byte what it was."""
+"""An export is adjusted by the archive's actions. The archive stays byte for byte what it was."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from clients import Command
-from harness import lake_table
-from pymongo.database import Database
+from harness import lake_table, publish_actions
 
 from barflow.lake.partitions import Lake
 from barflow.market.actions import Dividend, Split
-from barflow.staging.actions import Actions, Answer
-from barflow.staging.connection import Document
 
 LEARNED = datetime(2024, 7, 1, tzinfo=UTC)
 SPLIT, PAID = date(2024, 6, 10), date(2024, 6, 11)
@@ -53,13 +50,9 @@ def export(barflow: Command, tmp_path: Path) -> Command:
     return lambda *arguments: barflow("export", *fixed, "--to", str(tmp_path / "out.parquet"), *arguments)
 
 
-def stage(database: Database[Document], *, dividends: bool = True) -> None:
-    answers = [Answer("NVDA", "split", [Split("NVDA", SPLIT, 10.0, "endpoint", LEARNED)], "endpoint", LEARNED, LEARNED)]
-    if dividends:
-        # The first one is before the export: its close is in no file, and is not needed.
-        paid = [Dividend("NVDA", day, 0.4, "USD", "endpoint", LEARNED) for day in (date(2023, 3, 7), PAID)]
-        answers.append(Answer("NVDA", "dividend", paid, "endpoint", LEARNED, LEARNED))
-    Actions(database).store(answers)
+SPLIT_OF_NVDA = Split("NVDA", SPLIT, 10.0, "endpoint", LEARNED)
+# The first one is before the export: its close is in no file, and is not needed.
+DIVIDENDS = [Dividend("NVDA", day, 0.4, "USD", "endpoint", LEARNED) for day in (date(2023, 3, 7), PAID)]
 
 
 def closes(tmp_path: Path) -> list[float]:
@@ -68,18 +61,16 @@ def closes(tmp_path: Path) -> list[float]:
     return found
 
 
-def test_adjusted_prices_follow_the_formulas_and_raw_ones_stay(
-    export: Command, database: Database[Document], tmp_path: Path, lake: Lake
-) -> None:
-    stage(database)
+def test_adjusted_prices_follow_the_formulas_and_raw_ones_stay(export: Command, tmp_path: Path, lake: Lake) -> None:
+    publish_actions(lake, "NVDA", SPLIT_OF_NVDA, *DIVIDENDS)
     code, out, err = export()
-    assert (code, "adjusted for:" in out + err) == (0, False)
+    assert (code, "adjusted for" in out + err) == (0, False)
     raw = pq.read_table(tmp_path / "out.parquet")
     assert raw["close"].to_pylist()[1::2] == [1096.3, 1208.9, 121.8, 120.9]
     assert raw["volume"].type == pa.int64()
     code, out, err = export("--adjust", "splits")
     assert code == 0
-    assert err.startswith("adjusted for: split 10 on 2024-06-10 (endpoint)\n")
+    assert err.startswith("NVDA is adjusted for: split 10 on 2024-06-10 (endpoint)\n")
     assert closes(tmp_path) == pytest.approx([109.63, 120.89, 121.8, 120.9], rel=1e-12)
     assert pq.read_table(tmp_path / "out.parquet")["volume"].to_pylist() == [1010, 1020, 1010, 1020, 101, 102, 101, 102]
     assert export("--adjust", "all")[0] == 0
@@ -101,33 +92,32 @@ def test_adjusted_prices_follow_the_formulas_and_raw_ones_stay(
     assert worst < 1e-9
 
 
-def test_actions_that_were_never_fetched_are_asked_for(export: Command, database: Database[Document]) -> None:
+def test_actions_that_were_never_fetched_are_asked_for(export: Command, lake: Lake) -> None:
+    unknown = "the archive does not know the splits of NVDA"
     code, _, err = export("--adjust", "splits")
-    assert (code, err.count("\n")) == (2, 1)
-    assert (
-        "no splits of NVDA were ever fetched. Nothing was written. Run `barflow actions refresh --symbols NVDA`" in err
+    assert (code, f"{unknown}, so these prices are as stored. Fetch them with `barflow actions refresh`" in err) == (
+        0,
+        True,
     )
-    stage(database, dividends=False)
-    assert export("--adjust", "splits")[0] == 0
+    publish_actions(lake, "NVDA", SPLIT_OF_NVDA, kinds=["split"])
+    code, _, err = export("--adjust", "splits")
+    assert (code, unknown in err) == (0, False)
     code, _, err = export("--adjust", "all")
-    assert (code, "no dividends of NVDA were ever fetched: that needs a plan from Grow up" in err) == (2, True)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "the archive does not know the dividends of NVDA: they were never fetched" in err
     code, _, err = export("--adjust", "split")
     assert (code, err) == (2, "error: --adjust split: choose none, splits, all\n")
 
 
-def test_a_dividend_without_the_close_before_it_is_named(export: Command, database: Database[Document]) -> None:
-    stage(database)
-    paid = [Dividend("NVDA", date(2024, 6, 13), 0.01, "USD", "file", LEARNED)]
-    Actions(database).store([Answer("NVDA", "dividend", paid, "file", LEARNED, LEARNED)])
+def test_a_dividend_without_the_close_before_it_is_named(export: Command, lake: Lake) -> None:
+    publish_actions(lake, "NVDA", SPLIT_OF_NVDA, Dividend("NVDA", date(2024, 6, 13), 0.01, "USD", "file", LEARNED))
     code, _, err = export("--adjust", "all")
     assert code == 1
     assert "the dividend of 0.01 dollars on 2024-06-13 cannot be applied: the archive has no bars" in err
 
 
-def test_a_start_before_the_archive_needs_no_close_from_before_it(
-    export: Command, database: Database[Document], tmp_path: Path
-) -> None:
-    stage(database)
+def test_a_start_before_the_archive_needs_no_close_from_before_it(export: Command, lake: Lake, tmp_path: Path) -> None:
+    publish_actions(lake, "NVDA", SPLIT_OF_NVDA, *DIVIDENDS)
     assert export("--adjust", "all")[0] == 0
     expected = closes(tmp_path)
     code, _, err = export("--adjust", "all", "--start", "2023-01-03")

@@ -16,18 +16,20 @@ from urllib.parse import quote
 import boto3
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import requests
 from moto_server import moto_server
 
+import barflow
 from barflow.errors import BadInputError, UnavailableError
 from barflow.lake.athena import COUNTS, open_archive
-from barflow.lake.export import export_bars
+from barflow.lake.export import export
 from barflow.lake.manifests import Manifest, Partition
 from barflow.lake.partitions import Lake
+from barflow.lake.query import Query
+from barflow.lake.targets import Target
 from barflow.market.arrow import arrow_schema
-from barflow.market.sessions import session
+from barflow.market.sessions import BAR, session, utc_now
 from barflow.settings import load_settings
 
 # BRK/B has a slash, which its path percent-encodes.
@@ -43,7 +45,7 @@ def bars(symbol: str, *days: date) -> pa.Table:
         assert traded is not None
         for number, ts in enumerate(traded.slots):
             price = 100.0 + number / 4 + len(symbol)
-            values = (ts, day, price, price + 1.5, price - 1.25, price + 0.5, 1000 + number, 0)
+            values = (ts, day, price, price + 1.5, price - 1.25, price + 0.5, 1000 + number, 0, ts + BAR)
             for name, value in zip(rows, values, strict=True):
                 rows[name].append(value)
     return pa.table(rows, arrow_schema())
@@ -136,18 +138,38 @@ def test_an_archive_on_s3_without_athena_is_counted_all_the_same(aws: str, on_di
     assert sorted(lake.session_counts()) == sorted(on_disk.session_counts())
 
 
+def first_days() -> Query:
+    """Return the query of the first two days, as they are known now."""
+    return Query(DAYS[0], DAYS[1], adjust="none", as_of=utc_now())
+
+
 @pytest.mark.parametrize("symbol", SYMBOLS)
 def test_an_export_from_s3_equals_one_from_a_disk(archive: Lake, on_disk: Lake, tmp_path: Path, symbol: str) -> None:
-    first, last = DAYS[0], DAYS[1]
     for name, lake in (("s3", archive), ("disk", on_disk)):
-        assert export_bars(lake, symbol, first, last, tmp_path / f"{name}.parquet").rows == 2 * 78
-    assert pq.read_table(tmp_path / "s3.parquet") == pq.read_table(tmp_path / "disk.parquet")
+        assert export(lake, [symbol], first_days(), Target.of(str(tmp_path / f"{name}.parquet")))["rows"] == 2 * 78
+    assert (tmp_path / "s3.parquet").read_bytes() == (tmp_path / "disk.parquet").read_bytes()
+
+
+def test_the_public_api_reads_s3_as_a_disk(aws: str, on_disk: Lake) -> None:
+    assert barflow.symbols(lake="s3://lake") == [*SYMBOLS]
+    for arguments in (
+        {},
+        {"interval": "1h", "columns": ["close", "vwap"]},
+        {"adjust": "none", "as_of": "2025-07-02T18:00Z"},
+    ):
+        s3, disk = (
+            barflow.read(SYMBOLS, DAYS[0], DAYS[1], lake=uri, **arguments)  # type: ignore[arg-type]
+            for uri in ("s3://lake", on_disk.root)
+        )
+        assert (s3.num_rows > 20, s3) == (True, disk)
+    with pytest.raises(BadInputError, match=r"there is no archive at s3://lake/empty: it has no folder bars_5min"):
+        barflow.symbols(lake="s3://lake/empty")
 
 
 def test_a_missing_month_or_symbol_is_reported(archive: Lake, tmp_path: Path) -> None:
     assert archive.read("AAPL", "2025-05") is None
     with pytest.raises(BadInputError, match="no bars of MSFT"):
-        export_bars(archive, "MSFT", DAYS[0], DAYS[1], tmp_path / "msft.csv")
+        export(archive, ["MSFT"], first_days(), Target.of(str(tmp_path / "msft.csv")))
 
 
 def test_an_unreachable_aws_raises_an_error_that_names_what_to_check(
@@ -157,8 +179,8 @@ def test_an_unreachable_aws_raises_an_error_that_names_what_to_check(
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(UnavailableError, match=r"counts of the archive could not be read \(.*http://127.0.0.1:9"):
         list(archive.session_counts())
-    with pytest.raises(UnavailableError, match="bars of AAPL in 2025-07 could not be read"):
-        export_bars(archive, "AAPL", DAYS[1], DAYS[2], tmp_path / "aapl.csv")
+    with pytest.raises(UnavailableError, match=r"lake/bars_5min/symbol=AAPL could not be read .* Check your AWS"):
+        export(Lake("s3://lake"), ["AAPL"], first_days(), Target.of(str(tmp_path / "aapl.csv")))
 
 
 def test_a_partition_on_s3_is_staged_replaced_and_published_as_on_a_disk(aws: str) -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from harness import AGGREGATE, Pipeline, random_session, revised
 
+import barflow
 from barflow.lake.manifests import Manifest, Partition
 from barflow.market.bars import OHLC_TOLERANCE, SessionBars
 from barflow.market.sessions import sessions_between
@@ -40,7 +41,26 @@ def test_per_session_staged_bars_equal_parquet_rows_equal_the_sum_of_bar_count(p
     pipeline.aggregate()
     counts = pipeline.counts()
     assert len(counts["staged"]) == 7
+    assert_read_equals_the_warehouse(pipeline)
     assert {hop: found for hop, found in counts.items() if found != counts["staged"]} == {}
+
+
+def assert_read_equals_the_warehouse(pipeline: Pipeline) -> None:
+    """Check that the intervals of barflow.read are the rows of the warehouse's tables."""
+    for interval in ("30min", "1h", "1d"):
+        found = barflow.read(
+            barflow.symbols(lake=pipeline.lake.root), "2025-07-01", "2025-07-31", interval=interval, adjust="none",
+            lake=pipeline.lake.root,
+        )  # fmt: skip
+        rows = [{**row, "bar_start": row.pop("ts")} for row in found.to_pylist()]
+        stored = read_table(pipeline.warehouse_dsn, f"bar_{interval}")
+        assert len(rows) == len(stored) > 6
+        for row in rows:
+            theirs = stored[row["symbol"], row["bar_start"]]
+            assert {name: row[name] for name in theirs if name in row and name != "vwap"} == {
+                name: value for name, value in theirs.items() if name in row and name != "vwap"
+            }
+            assert row["vwap"] == pytest.approx(theirs["vwap"], rel=1e-12)
 
 
 def test_the_warehouse_equals_the_oracle_in_any_order_of_arrival(pipeline: Pipeline) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 from harness import AGGREGATE, PROCESS, Pipeline, random_session, revised, succeeded
 
+from barflow.lake.actions import read_actions
 from barflow.market.actions import Action, Dividend, Kind, Split
 from barflow.market.bars import BAR_TABLES
 from barflow.market.sessions import sessions_between
@@ -267,9 +268,10 @@ def test_full_publishes_all_actions_again_and_a_new_warehouse_gets_them(pipeline
     learn(pipeline, "AAPL", dividend("AAPL", DAYS[1], 0.25))
     learn(pipeline, "MSFT")  # fetched, and without any action
     done = pipeline.process()
-    assert (done["actions"], pipeline.process()["outcome"]) == (1, "nothing changed")
-    assert pipeline.process("--full")["actions"] == 1
-    assert pipeline.process("--full", "--symbols", "MSFT")["actions"] == 0
+    assert (done["actions"], pipeline.process()["outcome"]) == (2, "nothing changed")
+    assert [read_actions(pipeline.lake, symbol).kinds for symbol in ("AAPL", "MSFT")] == [{"split", "dividend"}] * 2
+    assert pipeline.process("--full")["actions"] == 2
+    assert pipeline.process("--full", "--symbols", "MSFT")["actions"] == 1
     pipeline.aggregate("--full")
     assert len(pipeline.rows("market.corporate_action")) == 1
 

@@ -129,7 +129,7 @@ def check_end_state(running: Running) -> None:
 def check_actions(pipeline: Pipeline, split: Split) -> None:
     """Assert that archive and warehouse hold the staged versions, and the one range that follows from them."""
     staged = Actions(pipeline.database).of(["AAPL"])["AAPL"].versions
-    assert read_actions(pipeline.lake, "AAPL") == staged
+    assert list(read_actions(pipeline.lake, "AAPL").versions) == staged
     with psycopg.connect(pipeline.warehouse_dsn, options="-c timezone=UTC") as connection:
         loaded = connection.execute(
             "select kind, coalesce(ratio, amount), known_from, known_until from market.corporate_action"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +13,6 @@ import pytest
 from harness import lake_table
 
 from barflow.errors import BarflowError, UnavailableError
-from barflow.lake.export import export_bars
 from barflow.lake.manifests import Manifest, Partition
 from barflow.lake.partitions import Lake
 from barflow.market.arrow import arrow_schema
@@ -116,36 +115,3 @@ def test_a_symbol_with_odd_letters_keeps_its_name(lake: Lake) -> None:
         ("EUR/USD", "2025-07-02", 1),
         ("SBIN:NSE", "2025-07-02", 1),
     ]
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_an_export_holds_the_days_asked_for(lake: Lake, tmp_path: Path, suffix: str) -> None:
-    lake.replace("AAPL", "2025-07", pa.concat_tables([bars_of(10.0, 2), bars_of(11.0, 3), bars_of(12.0, 7)]))
-    target = tmp_path / f"aapl{suffix}"
-    done = export_bars(lake, "AAPL", date(2025, 7, 3), date(2025, 7, 8), target)
-    assert (done.rows, done.without_bars) == (2, (date(2025, 7, 8),))
-    if suffix == ".csv":
-        lines = target.read_text().splitlines()
-        assert lines[0].replace('"', "") == "symbol,ts,session_date,open,high,low,close,volume,revision,known_from"
-        assert lines[1].replace('"', "").startswith("AAPL,2025-07-03 13:30:00")
-    else:
-        assert pq.read_table(target)["close"].to_pylist() == [11.0, 12.0]
-
-
-@pytest.mark.parametrize(
-    ("symbol", "first", "last", "name", "message"),
-    [
-        ("AAPL", date(2025, 7, 2), date(2025, 7, 3), "out.xlsx", "must end in .csv or .parquet"),
-        ("AAPL", date(2025, 7, 2), date(2025, 7, 3), "there.csv", "exists; pass --force"),
-        ("AAPL", date(2025, 7, 3), date(2025, 7, 2), "out.csv", "is before --start"),
-        ("MSFT", date(2025, 7, 2), date(2025, 7, 3), "out.csv", "no bars of MSFT"),
-    ],
-)
-def test_an_export_that_cannot_be_says_why(
-    lake: Lake, tmp_path: Path, symbol: str, first: date, last: date, name: str, message: str
-) -> None:
-    lake.replace("AAPL", "2025-07", bars_of(10.0))
-    (tmp_path / "there.csv").write_text("mine")
-    with pytest.raises(BarflowError, match=message):
-        export_bars(lake, symbol, first, last, tmp_path / name)
-    assert (tmp_path / "there.csv").read_text() == "mine"

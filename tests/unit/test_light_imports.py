@@ -10,5 +10,16 @@ HEAVY = {"pandas", "numpy", "pyarrow", "pyspark", "psycopg", "boto3", "slack_sdk
 
 def test_the_ingest_path_imports_no_heavy_package() -> None:
     code = f"import barflow.pipeline.ingest, sys; print(*({HEAVY!r} & set(sys.modules)))"
+    assert imported(code) == []
+
+
+def test_the_public_api_is_imported_on_first_use() -> None:
+    assert imported(f"import barflow, sys; print(*({HEAVY!r} & set(sys.modules)))") == []
+    assert "pyarrow" in imported("import barflow, sys; barflow.read; print(*sys.modules)")
+    assert imported("from barflow import *; print(callable(read), callable(symbols))") == ["True", "True"]
+
+
+def imported(code: str) -> list[str]:
+    """Return the words that a new process prints."""
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert child.stdout.split() == []
+    return child.stdout.split()

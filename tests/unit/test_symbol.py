@@ -13,7 +13,7 @@ from barflow.alerts.rules import parse_rules
 from barflow.errors import BadInputError
 from barflow.market.recordings import Recording
 from barflow.settings import load_settings
-from barflow.symbols import check_symbol, is_symbol, parse_symbols
+from barflow.symbol import check_symbol, is_symbol, parse_symbols, read_watch_list
 from config.environment import Environment
 from config.validation import ConfigError
 
@@ -71,3 +71,28 @@ def test_every_way_in_rejects_what_is_no_symbol(symbol: str, tmp_path: Path) -> 
 
 def test_of_several_spellings_of_a_share_the_first_one_stays() -> None:
     assert parse_symbols("BRK-B, aapl, BRK.B, brk/b, AAPL, BTC/USD") == ("BRK-B", "AAPL", "BTC/USD")
+
+
+def test_a_watch_list_has_a_symbol_per_line_and_comments(tmp_path: Path) -> None:
+    file = tmp_path / "list.txt"
+    file.write_bytes(b"\xef\xbb\xbf# tech\r\naapl\r\n\r\n  MSFT  # cloud\r\nBRK.B\r\nAAPL\r\nBRK-B")
+    assert read_watch_list(file) == ("AAPL", "MSFT", "BRK.B")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "has no symbols: write one per line, such as AAPL"),
+        (b"# nothing\n\n", "has no symbols"),
+        (b"AAPL\nMSFT, TSLA\n", "line 2: 'MSFT, TSLA' is not a symbol: use letters"),
+        (b"AAPL\n../etc\n", "line 2: '../etc' is not a symbol"),
+        (b"\xff\xfe\x00", "is not UTF-8 text. Save the file as UTF-8"),
+        (None, r"cannot be read \(No such file or directory\)"),
+    ],
+)
+def test_a_bad_watch_list_is_named_with_its_line(tmp_path: Path, content: bytes | None, message: str) -> None:
+    file = tmp_path / "list.txt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(BadInputError, match=f"watch list .*list.txt,? {message}"):
+        read_watch_list(file)

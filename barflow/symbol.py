@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from barflow.errors import BadInputError
 
@@ -50,3 +51,26 @@ def parse_symbols(text: str) -> tuple[str, ...]:
             "no symbols given: name at least one, such as --symbols AAPL,MSFT or BARFLOW_SYMBOLS=AAPL,MSFT"
         )
     return symbols
+
+
+def read_watch_list(file: Path) -> tuple[str, ...]:
+    """Return the symbols of a text file: one per line, ``#`` starts a comment. Upper case, in order, each once.
+
+    Raises BadInputError that names the file and the line.
+    """
+    try:
+        lines = file.read_text("utf-8-sig").splitlines()
+    except OSError as error:
+        raise BadInputError(f"watch list {file} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise BadInputError(f"watch list {file} is not UTF-8 text. Save the file as UTF-8.") from None
+    spellings: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        if text := line.partition("#")[0].strip():
+            try:
+                spellings.setdefault(one_spelling(text), check_symbol(text))
+            except BadInputError as error:
+                raise BadInputError(f"watch list {file}, line {number}: {error}") from None
+    if not spellings:
+        raise BadInputError(f"watch list {file} has no symbols: write one per line, such as AAPL")
+    return tuple(spellings.values())
