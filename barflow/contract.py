@@ -49,6 +49,8 @@ class PipelineSettings(Section):
     revision_sessions: int
     staging_days: int
     rejected_days: int = 365
+    openlineage_url: str | None = None
+    openlineage_api_key: str | None = None
 
     def environment(self) -> dict[str, str]:
         """Return the settings as environment variables: ``BARFLOW_…`` and ``TWELVEDATA_API_KEY``."""

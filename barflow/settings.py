@@ -102,6 +102,14 @@ class Settings(BaseSettings):
         description="addresses or networks of the proxies in front of the page, separated by commas, such as "
         "10.20.0.0/26; the page uses forwarded headers from them only",
     )
+    openlineage_url: str | None = Field(
+        None,
+        description="the OpenLineage backend that receives the lineage of each run, such as "
+        "https://lineage.example.com, or a file such as file:lineage.jsonl; empty: no lineage",
+    )
+    openlineage_api_key: SecretStr | None = Field(
+        None, description="the API key of the OpenLineage backend; sent only in a header"
+    )
     lease_seconds: float = Field(30, gt=0, description="seconds until the lock of a dead run expires")
 
     @property
@@ -157,6 +165,27 @@ class Settings(BaseSettings):
         if any(network.prefixlen < 8 for network in networks):
             raise ValueError("must be networks of /8 or narrower: programs in them can forge a visitor's address")
         return tuple(map(str, networks))
+
+    @field_validator("openlineage_url")
+    @classmethod
+    def _backend_or_file(cls, value: str | None) -> str | None:
+        """Return the URL with a slash at its end, which names a folder, or the absolute path of the file."""
+        if value is None:
+            return None
+        try:
+            address = urlsplit(value)
+            has_port = address.port != 0
+        except ValueError:  # for an address or a port that is none
+            address, has_port = urlsplit(""), False
+        if address.scheme in ("http", "https"):
+            safe = address.scheme == "https" or address.hostname in LOOPBACK
+            if address.hostname and safe and has_port and not (address.username or address.query or address.fragment):
+                return value.rstrip("/") + "/"
+        elif address.path and not address.netloc and address.scheme in ("file", ""):
+            return str(Path(str(cls._expand_home(address.path))).absolute())
+        raise ValueError(
+            "must be https:// and a host without a user, or a file such as file:lineage.jsonl; http is for this machine"
+        )
 
     @field_validator("mongodb_database")
     @classmethod

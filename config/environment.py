@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from ipaddress import IPv4Network
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -255,6 +256,27 @@ class AlarmConfig(Config, title="alarms"):
     budget_usd: float = Field(100, ge=1, le=1_000_000, description="dollars a month")
 
 
+def _backend(url: str) -> str:
+    """Return the URL. Raise ValueError for one that the security groups do not open, or that contains a user."""
+    address = urlsplit(url)
+    try:
+        reached = address.scheme == "https" and address.hostname and address.port in (None, 443)
+    except ValueError:
+        reached = False
+    if not reached or address.username or address.query or address.fragment or not url.isascii() or " " in url:
+        raise ValueError("must be https:// and a host on port 443, without a user, such as https://lineage.example.com")
+    return url
+
+
+class LineageConfig(Config, title="lineage"):
+    """The OpenLineage backend that receives the lineage of each run. Without a URL, there is no lineage."""
+
+    url: Annotated[str, AfterValidator(_backend)] | None = Field(
+        None, description="the https:// address of an OpenLineage backend, on port 443"
+    )
+    api_key: bool = Field(False, description="true or false: the backend requires an API key, which is a secret")
+
+
 class Environment(Config):
     """One deployment of the platform.
 
@@ -295,6 +317,7 @@ class Environment(Config):
     quality: QualityConfig = QualityConfig()
     retention: RetentionConfig = RetentionConfig()
     alarms: AlarmConfig = AlarmConfig()
+    lineage: LineageConfig = LineageConfig()
 
     @property
     def airflow_connections_prefix(self) -> str:

@@ -9,7 +9,7 @@ GLUE = "5.1"
 SPARK = "3.5.6"  # on EMR, on Glue and in the local pyspark
 SPARK_PYTHON = "3.11"  # on EMR and Glue; EMR has it next to its default, 3.9
 AIRFLOW = "3.3.2"
-AIRFLOW_PROVIDERS = {"amazon": "9.39.0", "fab": "3.10.2", "slack": "9.11.0", "ssh": "7.0.0"}
+AIRFLOW_PROVIDERS = {"amazon": "9.39.0", "fab": "3.10.2", "openlineage": "2.20.3", "slack": "9.11.0", "ssh": "7.0.0"}
 POSTGRESQL = "18.3"  # planned: RDS takes the newest 18; the embedded server of the tests is 18, too
 POSTGRESQL_MAJORS = ("17", "18")
 # PostgreSQL's JDBC driver for Glue's crawler, which brings one that does not know SCRAM; and its SHA-256.

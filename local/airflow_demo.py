@@ -15,10 +15,12 @@ from typing import Any
 
 from barflow.cli.common import log
 from barflow.errors import BarflowError
+from barflow.operations.airflow_lineage import FILE, lineage_options, transport_file
 from barflow.pipeline import ingest
 from barflow.pipeline.ingest_report import raise_errors
 from barflow.pipeline.stores import Stores
-from barflow.settings import Settings, load_settings
+from barflow.secrets import resolve
+from barflow.settings import Settings, load_settings, variable_of
 from barflow.symbol import parse_symbols
 from barflow.warehouse.migrations import migrate
 from local.airflow import USER, LocalAirflow
@@ -27,14 +29,19 @@ from local.state import State
 
 STATE = Path(".barflow/states/airflow")
 # The settings of this machine that a task needs.
-TASK_SETTINGS = ("twelvedata_url", "credits_per_minute", "credits_per_day", "batch_size", "history_sessions")
+TASK_SETTINGS = (
+    "twelvedata_url", "credits_per_minute", "credits_per_day", "batch_size", "history_sessions", "openlineage_url",
+)  # fmt: skip
+SECRET_SETTINGS = ("twelvedata_api_key", "openlineage_api_key")
 
 
 def variables(settings: Settings) -> dict[str, str]:
     """Return the settings as the environment variables that a task reads."""
     found = {f"BARFLOW_{name.upper()}": getattr(settings, name) for name in TASK_SETTINGS}
-    if settings.twelvedata_api_key:
-        found["TWELVEDATA_API_KEY"] = settings.twelvedata_api_key.get_secret_value()
+    for name in SECRET_SETTINGS:
+        secret = getattr(settings, name)
+        if secret is not None:
+            found[variable_of(name)] = secret.get_secret_value()
     named = {name: "" if value is None else str(value) for name, value in found.items()}
     return named | {"BARFLOW_ENV": "local", "BARFLOW_SYMBOLS": ",".join(settings.symbols)}
 
@@ -49,9 +56,22 @@ def airflow_on(folder: Path, port: int = 0, **overrides: Any) -> Iterator[tuple[
         report = ingest.run(stores, stores.settings.symbols, log)
         raise_errors(report)
         log(f"{report.total.new:,} new bars of {len(report.counts)} symbols are staged; starting Airflow")
-        environment = {**stores.environment, **variables(stores.settings)}
-        with LocalAirflow(folder.resolve() / "airflow", environment, port=port, on_start=stores.on_child) as airflow:
+        home = folder.resolve() / "airflow"
+        environment = {**stores.environment, **variables(stores.settings), **lineage(stores.settings, home)}
+        with LocalAirflow(home, environment, port=port, on_start=stores.on_child) as airflow:
             yield airflow, stores
+
+
+def lineage(settings: Settings, home: Path) -> dict[str, str]:
+    """Return Airflow's options for its lineage. Write its transport, which can hold a key, to a file of this user."""
+    if settings.openlineage_url:
+        key = settings.openlineage_api_key
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = home / FILE
+        file.touch(mode=0o600)
+        value = resolve(key, "BARFLOW_OPENLINEAGE_API_KEY") if key else None
+        file.write_text(transport_file(settings.openlineage_url, value))
+    return lineage_options(settings.env, settings.openlineage_url, home)
 
 
 def welcome(airflow: LocalAirflow) -> str:

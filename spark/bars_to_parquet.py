@@ -14,9 +14,12 @@ import argparse
 from typing import Any
 
 from barflow.pipeline import process
+from barflow.pipeline.lineage import Run, parse_parent, reported
+from barflow.pipeline.lineage_lake import PROCESS
 from barflow.pipeline.program import run_program
 from barflow.progress import Log
 from barflow.settings import load_settings
+from barflow.staging.ledger import new_run_id
 from barflow.symbol import parse_symbols
 
 
@@ -29,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--run-id", help="the run's id, for the ledger and the manifest (default: a new one)")
     options.add_argument("--symbols", type=parse_symbols, help="only these symbols, comma separated")
     options.add_argument("--full", action="store_true", help="write every partition, not only the changed ones")
+    options.add_argument("--lineage-parent", type=parse_parent, help="OpenLineage run that started this one")
     return options
 
 
@@ -39,7 +43,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _process(arguments: argparse.Namespace, log: Log) -> dict[str, Any]:
     settings = load_settings(**({"lake_uri": arguments.lake} if arguments.lake else {}))
-    report = process.run(settings, log, run_id=arguments.run_id, symbols=arguments.symbols, full=arguments.full)
+    run_id = arguments.run_id or new_run_id(process.HOP)
+    with reported(Run(PROCESS, settings, run_id, arguments.lineage_parent), log) as done:
+        report = process.run(settings, log, run_id=run_id, symbols=arguments.symbols, full=arguments.full)
+        done(report)
     return report.to_json()
 
 

@@ -84,6 +84,7 @@ class IngestionStack(BarflowStack):
         allow_reading_secrets(
             made.role, self._platform.keys.secrets, secrets.twelvedata, secrets.mongodb, secrets.slack
         )
+        secrets.allow_lineage(made.role)
         self._alerts.allow_publish(made.role)
         return made
 

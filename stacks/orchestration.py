@@ -113,6 +113,7 @@ class OrchestrationStack(BarflowStack):
         parameter = self._parameter()
         self.role = self._role(parameter, ingestion, database)
         allow_reading_secrets(self.role, platform.keys.secrets, *self._secrets(secrets, database))
+        secrets.allow_lineage(self.role)
         storage.grant(self.role, "host")
         alerts.allow_publish(self.role)
         runs = self._runs()

@@ -96,6 +96,7 @@ class ProcessingStack(BarflowStack):
         role = iam.Role(self, "NodeRole", assumed_by=iam.ServicePrincipal(EC2))
         self._storage.grant(role, "emr")
         allow_reading_secrets(role, self._platform.keys.secrets, self._platform.secrets.mongodb)
+        self._platform.secrets.allow_lineage(role)
         # For instance store disks. The service role decrypts EBS disks.
         allow(role, ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey"], [self._platform.keys.data.key_arn])
         published = f"arn:{self.partition}:s3:::{self.region}.elasticmapreduce/*"

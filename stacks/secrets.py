@@ -17,9 +17,10 @@ from constructs import Construct
 from config.environment import Environment
 from stacks import outputs
 from stacks.base import BarflowStack, acknowledge
+from stacks.constructs.grants import allow
 from stacks.outputs import Output
 
-TWELVEDATA, MONGODB, SLACK, DASHBOARD = "twelvedata", "mongodb", "slack", "dashboard"
+TWELVEDATA, MONGODB, SLACK, DASHBOARD, LINEAGE = "twelvedata", "mongodb", "slack", "dashboard", "lineage"
 FERNET, JWT, LOGIN = "airflow/fernet", "airflow/jwt", "airflow/login"
 USERS = "airflow/users"
 USERS_CONTENT = "users of Airflow's page, as JSON: each name with its password and role"
@@ -97,8 +98,31 @@ class SecretsStack(BarflowStack):
             if environment.network.airflow_ui_cidrs
             else None
         )
+        lineage = environment.lineage
+        self.lineage = (
+            self._set_by_operator(
+                "Lineage", self.name(LINEAGE), "API key of the OpenLineage backend", outputs.LINEAGE_SECRET
+            )
+            if lineage.url and lineage.api_key
+            else None
+        )
         self.output(outputs.AIRFLOW_LOGIN_SECRET, self.name(LOGIN))
         self.output(outputs.DASHBOARD_SECRET, self.name(DASHBOARD))
+
+    def allow_lineage(self, role: iam.IRole) -> None:
+        """Allow a role that reads other secrets, too, to read the key of the lineage's backend, if it has one.
+
+        By its name: an export of it could not be removed when the backend changes. The marks are AWS's random suffix.
+        """
+        if self.lineage:
+            name = f"{self.name(LINEAGE)}-??????"
+            arn = self.format_arn(
+                service="secretsmanager",
+                resource="secret",
+                resource_name=name,
+                arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+            )
+            allow(role, ["secretsmanager:GetSecretValue", "secretsmanager:DescribeSecret"], [arn])
 
     def name(self, secret: str) -> str:
         """Return the name in Secrets Manager of a secret of this environment, such as MONGODB."""

@@ -6,7 +6,7 @@ from barflow.contract import PipelineSettings, secret_reference
 from stacks.alerts import AlertsStack
 from stacks.database import LOADER, DatabaseStack
 from stacks.platform import Platform
-from stacks.secrets import MONGODB, SLACK, TWELVEDATA
+from stacks.secrets import LINEAGE, MONGODB, SLACK, TWELVEDATA
 from stacks.storage import StorageStack
 
 
@@ -34,4 +34,6 @@ def pipeline_settings(
         revision_sessions=environment.ingest.revision_sessions,
         staging_days=environment.retention.staging_days,
         rejected_days=environment.retention.rejected_days,
+        openlineage_url=environment.lineage.url,
+        openlineage_api_key=secret_reference(secrets.name(LINEAGE)) if secrets.lineage else None,
     )

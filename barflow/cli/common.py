@@ -50,6 +50,10 @@ State = Annotated[
     ),
 ]
 Symbols = Annotated[str | None, typer.Option(help="Symbols, comma separated: AAPL,MSFT (default: BARFLOW_SYMBOLS).")]
+LineageParent = Annotated[
+    str | None,
+    typer.Option(help="The OpenLineage run that starts this one, NAMESPACE/JOB/UUID, and after a comma its root run."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Env = Annotated[str, typer.Option(help="dev, staging or prod.")]
 # More digits than Python turns into text.

@@ -20,6 +20,7 @@ from barflow.cli.alerts import alerts_app
 from barflow.cli.common import (
     Env,
     Json,
+    LineageParent,
     State,
     Symbols,
     log,
@@ -156,7 +157,9 @@ def sql(
 
 
 @app.command(epilog="Example:  barflow ingest --symbols AAPL,MSFT --json")
-def ingest(symbols: Symbols = None, state: State = None, as_json: Json = False) -> None:
+def ingest(
+    symbols: Symbols = None, state: State = None, as_json: Json = False, lineage_parent: LineageParent = None
+) -> None:
     """Fetch, validate and stage one tick.
 
     It starts before the newest stored session, by the revision window, to catch corrections. In a deployed
@@ -166,8 +169,10 @@ def ingest(symbols: Symbols = None, state: State = None, as_json: Json = False) 
     from barflow.operations import cloudwatch as metrics
     from barflow.operations.ticks import run_tick
     from barflow.pipeline.ingest_report import raise_errors
+    from barflow.pipeline.lineage import parse_parent
 
     with opened(state, postgres=False, api=True) as stores:
+        stores.lineage_parent = lineage_parent and parse_parent(lineage_parent)
         names = present_symbols(symbols, stores.settings)
         counted: list[metrics.MetricSet] = []
         try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from barflow.cli.common import Json, State, opened, print_json
-from barflow.symbols import check_symbol
+from barflow.symbol import check_symbol
 from barflow.text import counted
 
 if TYPE_CHECKING:

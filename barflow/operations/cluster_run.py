@@ -15,7 +15,7 @@ from barflow.errors import BarflowError
 from barflow.operations.clusters import cluster_request, step_request
 from barflow.operations.polling import POLL_SECONDS, Execution
 from barflow.operations.warehouse_crawl import missing_driver
-from barflow.pipeline.program import RUN_ID_PROPERTY
+from barflow.pipeline.program import LINEAGE_PARENT_PROPERTY, RUN_ID_PROPERTY
 from barflow.progress import Log
 
 # States of a step that an earlier try of a run added, and that need not be added again.
@@ -72,13 +72,22 @@ def run_once(contract: RuntimeContract, clients: Clients, log: Log, sleep: Calla
     return {"run_id": run_id, "cluster": cluster_id, "step": step_id, "job_run": job_run_id, "outcome": "loaded"}
 
 
-def start_load(glue: Any, deployed: Glue, run_id: str, log: Log, sleep: Callable[[float], None]) -> str:
+def start_load(
+    glue: Any,
+    deployed: Glue,
+    run_id: str,
+    log: Log,
+    sleep: Callable[[float], None],
+    lineage_parent: str | None = None,
+) -> str:
     """Start the Glue job through its workflow, and return the id of the job's run.
 
-    The workflow fixes the job's arguments. ``run_id`` is a property of its run, which the job reads. Wait while another
-    run is active: Glue allows one at a time. Raises BarflowError if that run does not end, or if no job starts.
+    The workflow fixes the job's arguments. ``run_id`` and ``lineage_parent`` are properties of its run, which the job
+    reads. Wait while another run is active: Glue allows one at a time. Raises BarflowError if that run does not end, or
+    if no job starts.
     """
-    workflow_run = _start_workflow(glue, deployed.workflow, run_id, log, sleep)
+    properties = {RUN_ID_PROPERTY: run_id, **({LINEAGE_PARENT_PROPERTY: lineage_parent} if lineage_parent else {})}
+    workflow_run = _start_workflow(glue, deployed.workflow, properties, log, sleep)
     for _ in range(int(JOB_START_MINUTES * 60 / POLL_SECONDS) + 1):
         run = glue.get_workflow_run(Name=deployed.workflow, RunId=workflow_run, IncludeGraph=True)["Run"]
         nodes = run.get("Graph", {}).get("Nodes", ())
@@ -95,12 +104,14 @@ def start_load(glue: Any, deployed: Glue, run_id: str, log: Log, sleep: Callable
     )
 
 
-def _start_workflow(glue: Any, workflow: str, run_id: str, log: Log, sleep: Callable[[float], None]) -> str:
+def _start_workflow(
+    glue: Any, workflow: str, properties: dict[str, str], log: Log, sleep: Callable[[float], None]
+) -> str:
     """Start the workflow and return the id of its run. Wait while another run is active."""
     waited = 0.0
     while True:
         try:
-            return str(glue.start_workflow_run(Name=workflow, RunProperties={RUN_ID_PROPERTY: run_id})["RunId"])
+            return str(glue.start_workflow_run(Name=workflow, RunProperties=properties)["RunId"])
         except glue.exceptions.ConcurrentRunsExceededException:
             if waited >= JOB_WAIT_MINUTES * 60:
                 raise BarflowError(

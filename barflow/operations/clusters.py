@@ -21,6 +21,7 @@ ENDED = ["TERMINATING", "TERMINATED", "TERMINATED_WITH_ERRORS"]
 ALIVE = ["STARTING", "BOOTSTRAPPING", *UP]
 # Settings that the step's driver reads from variables: references to secrets, as in the contract.
 STEP_SETTINGS = ("BARFLOW_MONGODB_URI",)
+LINEAGE_SETTINGS = ("BARFLOW_ENV", "BARFLOW_OPENLINEAGE_URL", "BARFLOW_OPENLINEAGE_API_KEY")
 Request = dict[str, Any]
 
 
@@ -109,16 +110,21 @@ def _fleet(kind: str, instance: str, volume_gb: int, *, on_demand: int, spot: in
     return fleet
 
 
-def step_request(contract: RuntimeContract, run_id: str) -> list[Request]:
-    """Return the steps for ``add_job_flow_steps``: the only Spark step of a run, in cluster mode."""
+def step_request(contract: RuntimeContract, run_id: str, lineage_parent: str | None = None) -> list[Request]:
+    """Return the steps for ``add_job_flow_steps``: the only Spark step of a run, in cluster mode.
+
+    ``lineage_parent`` is the OpenLineage run that starts it.
+    """
     emr, values = contract.emr, contract.settings.environment()
-    variables = {name: values[name] for name in STEP_SETTINGS}
+    names = (*STEP_SETTINGS, *(LINEAGE_SETTINGS if contract.settings.openlineage_url else ()))
+    variables = {name: values[name] for name in names if values[name]}
     variables["AWS_DEFAULT_REGION"] = contract.region  # boto3 on a node does not know it
     settings = [f"spark.yarn.appMasterEnv.{name}={value}" for name, value in variables.items()]
     arguments = ["spark-submit", "--deploy-mode", "cluster", "--py-files", emr.library_uri]
     for setting in [*settings, "spark.yarn.maxAppAttempts=1"]:
         arguments += ["--conf", setting]
     arguments += [emr.step_uri, "--lake", contract.settings.lake_uri, "--run-id", run_id]
+    arguments += ["--lineage-parent", lineage_parent] if lineage_parent else []
     return [
         {
             "Name": f"bars to Parquet ({contract.env})",

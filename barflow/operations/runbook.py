@@ -19,6 +19,7 @@ from barflow.operations.warehouse_crawl import install_command
 OPTIONAL = {
     ("Ingestion", "IngestFunction"),
     ("Orchestration", "BalancerName"),
+    ("Secrets", "LineageSecret"),
     ("Secrets", "AirflowUsersSecret"),
 }
 PAGE = """<!doctype html>

@@ -30,13 +30,16 @@ KINDS = (BadInputError, VendorRefusedError)
 def run_script(stores: Stores, name: str, log: Log, *arguments: str) -> dict[str, Any]:
     """Run a Spark program such as ``spark/bars_to_parquet.py`` on these stores. Return its result.
 
+    The program gets the parent of its run's lineage, if the stores name one.
+
     Raises BadInputError if the installation does not contain it, else the error that it ended with.
     """
     path = CHECKOUT / name
     if not path.exists():
         raise BadInputError(f"{name} is not in this installation: run the command from a checkout of the project")
     environment = {**own_environment(), **spark_environment(), **stores.environment}
-    return run_child([sys.executable, str(path), *arguments], environment, log, stores.on_child)
+    parent = ["--lineage-parent", stores.lineage_parent] if stores.lineage_parent else []
+    return run_child([sys.executable, str(path), *arguments, *parent], environment, log, stores.on_child)
 
 
 def run_child(

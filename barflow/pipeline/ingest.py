@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import date, datetime
+from typing import Any
 
 from pymongo.database import Database
 
@@ -22,6 +23,8 @@ from barflow.market.instruments import Instruments
 from barflow.market.sessions import Session, last_sessions, new_york, previous_session, session, utc_now
 from barflow.market.validation import Validated, jump_flags, validate
 from barflow.pipeline.ingest_report import Counts, IngestReport, add_rejections
+from barflow.pipeline.lineage import Run, reported
+from barflow.pipeline.lineage_staging import INGEST
 from barflow.pipeline.stores import Stores
 from barflow.pipeline.tick_actions import Flags, TickActions
 from barflow.pipeline.vendor import open_client
@@ -41,6 +44,8 @@ RECENT_SESSIONS = 3
 Window = tuple[datetime, datetime]
 # A validated answer and the time of its request (UTC).
 Checked = tuple[datetime, Validated]
+# Reports the lineage of the run with this id, as barflow.pipeline.lineage.reported does.
+Reported = Callable[[str], AbstractContextManager[Callable[[Any], None]]]
 
 
 def run(
@@ -72,6 +77,7 @@ def open_ingest(stores: Stores, log: Log) -> Ingest:
         alerts=stores.alerts,
         instruments=stores.instruments,
         actions=TickActions(stores, client, log),
+        lineage=lambda run_id: reported(Run(INGEST, settings, run_id, stores.lineage_parent), log),
     )
 
 
@@ -89,6 +95,7 @@ class Ingest:
         alerts: Alerts | None = None,
         instruments: Instruments | None = None,
         actions: TickActions | None = None,
+        lineage: Reported = lambda run_id: nullcontext(lambda report: None),
     ) -> None:
         self.client = client
         self.history_sessions = history_sessions
@@ -101,6 +108,7 @@ class Ingest:
         self.alerts = alerts
         self.instruments = instruments or Instruments()
         self.actions = actions
+        self.lineage = lineage
 
     def ensure(self) -> None:
         """Create missing collections, validators and indexes."""
@@ -125,9 +133,18 @@ class Ingest:
         symbol. Raises VendorRefusedError or UnavailableError if the tick cannot continue. What it stored stays, and
         the next tick resumes from there.
         """
-        self.ensure()
         report = IngestReport(run_id or new_run_id(HOP))
         report.notes |= {symbol: [note] for symbol, note in (notes or {}).items()}
+        with self.lineage(report.run_id) as done:
+            self._tick(symbols, window, report, on_symbol)
+            done(report)
+        return report
+
+    def _tick(
+        self, symbols: Sequence[str], window: Window | None, report: IngestReport, on_symbol: Callable[[str], None]
+    ) -> None:
+        """Do the tick of a report."""
+        self.ensure()
         self.ledger.start(HOP, report.run_id, symbols=list(symbols))
         if self.actions:
             self.actions.begin_tick(may_ask=window is None)
@@ -143,7 +160,6 @@ class Ingest:
             raise
         add_rejections(report)
         self._close(report, report.outcome)
-        return report
 
     def first_bar(self, symbol: str) -> date | SymbolError | None:
         """Ask for the day of a symbol's first bar. Raises as TwelveDataClient.first_bar does."""

@@ -16,7 +16,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from barflow import errors
 from barflow.errors import BadInputError, BarflowError, UnavailableError, aws_error_code
@@ -27,12 +27,19 @@ from barflow.text import redacted, visible
 GLUE_ARGUMENTS = re.compile(
     r"^--(JOB_|enable-|job-|extra-|additional-|python-modules-|custom-log|(TempDir|conf|library-set|scriptLocation)$)"
 )
-# The property of a Glue workflow run that holds the run id of its job.
-RUN_ID_PROPERTY = "run_id"
+# The properties of a Glue workflow run: the run id of its job, and the run of OpenLineage that started it.
+RUN_ID_PROPERTY, LINEAGE_PARENT_PROPERTY = "run_id", "lineage_parent"
 RUN_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 # Causes inside a Spark or Java message; the last one is the origin.
 _CAUSE = re.compile(r"^(?:Caused by: )?(?:[\w$]+\.)*(\w+(?:Error|Exception)): (?!Traceback|Job aborted)(\S.*)$", re.M)
 _IN_TASK = re.compile(r"^(?:barflow\.errors|barflow\.twelvedata)\.(\w+): (.*)$", re.MULTILINE)
+
+
+class WorkflowRun(NamedTuple):
+    """What the run of a Glue workflow gives its job: a run id, and the parent of its lineage. Each may be missing."""
+
+    run_id: str | None
+    lineage_parent: str | None
 
 
 def run_program(
@@ -76,11 +83,11 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None) -> 
     return arguments
 
 
-def workflow_run_id(workflow: str, workflow_run: str) -> str | None:
-    """Return the run id that a Glue workflow run gives its job, or None if it gives none.
+def read_workflow_run(workflow: str, workflow_run: str) -> WorkflowRun:
+    """Return what a Glue workflow run gives its job.
 
-    It is a property of the workflow run, because the caller of a workflow cannot set an argument of the job.
-    Raises BadInputError if it is not a run id, UnavailableError if the properties cannot be read.
+    It is in properties of the workflow run, because the caller of a workflow cannot set an argument of the job.
+    Raises BadInputError if the run id is not one, UnavailableError if the properties cannot be read.
     """
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
@@ -98,7 +105,7 @@ def workflow_run_id(workflow: str, workflow_run: str) -> str | None:
             f"{RUN_ID_PROPERTY} of the workflow run {workflow_run} must be up to 64 letters, digits and dashes. "
             "Nothing was loaded. Start the workflow again with another one."
         )
-    return run_id
+    return WorkflowRun(run_id, found.get(LINEAGE_PARENT_PROPERTY))
 
 
 def _log(text: str) -> None:

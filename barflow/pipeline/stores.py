@@ -28,6 +28,7 @@ class Stores:
 
     ``environment`` holds variables for child programs, on top of this process's own. ``on_child`` receives each child
     process that starts. ``warehouse_reader`` is the DSN of a database user that can only read, if there is one.
+    ``lineage_parent`` names the run that started this one, as barflow.pipeline.lineage.parse_parent describes.
     """
 
     settings: Settings
@@ -35,6 +36,7 @@ class Stores:
     environment: Mapping[str, str] = field(default_factory=dict)
     on_child: Callable[[subprocess.Popen[str]], None] = lambda child: None
     warehouse_reader: str | None = None
+    lineage_parent: str | None = None
 
     @cached_property
     def database(self) -> Database[Document]:

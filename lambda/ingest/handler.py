@@ -18,6 +18,7 @@ from barflow.market.sessions import bars_due
 from barflow.operations import cloudwatch as metrics
 from barflow.operations.daily_actions import run_due
 from barflow.operations.ticks import run_tick
+from barflow.pipeline.lineage import parse_parent
 from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
 from barflow.text import redacted, visible
@@ -30,6 +31,7 @@ ACTIONS_TIME = timedelta(minutes=2)
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     """Run a tick if the market is open, or with ``{"force": true}`` in any case. Return its outcome and counts.
 
+    ``{"lineage_parent": …}`` names the OpenLineage run that invokes the function.
     ``{"actions": true}`` runs no tick: it asks for the corporate actions and daily bars that are due.
 
     ``outcome`` is closed (the market is closed, nothing was requested), succeeded, partial (the vendor refused some
@@ -37,6 +39,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     """
     try:
         stores = _stores()
+        stores.lineage_parent = parse_parent(event["lineage_parent"]) if "lineage_parent" in event else None
         now = stores.clock()
         if event.get("actions"):
             return _actions(stores)

@@ -12,7 +12,17 @@ from typing import Any
 
 from airflow.sdk import Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
-from barflow_tasks import DEFAULTS, START, TAGS, VENDOR_POOL, dag_doc, log, no_retry_after_refusal, open_stores
+from barflow_tasks import (
+    DEFAULTS,
+    LINEAGE_PARENT,
+    START,
+    TAGS,
+    VENDOR_POOL,
+    dag_doc,
+    log,
+    no_retry_after_refusal,
+    open_stores,
+)
 
 # The time between two tries to fetch when the day's credits are used up, and the limit of the whole wait.
 RETRY_INTERVAL, MAX_WAIT = timedelta(hours=1), timedelta(days=60)
@@ -56,13 +66,14 @@ def plan() -> dict[str, Any]:
     execution_timeout=timedelta(hours=24),
     pool=VENDOR_POOL,
 )
-def fetch() -> bool:
+def fetch(lineage_parent: str | None = None) -> bool:
     """Fetch the sessions. Return False if the day's credits are used up: Airflow then calls this again later."""
     from barflow.errors import DayIsSpentError
     from barflow.pipeline import backfill
     from barflow.pipeline.ingest_report import raise_errors
 
     stores = open_stores()
+    stores.lineage_parent = lineage_parent
     try:
         with no_retry_after_refusal():
             report = backfill.run(
@@ -101,7 +112,7 @@ def fetch() -> bool:
 )
 def backfill_bars() -> None:
     """Define the DAG."""
-    plan() >> fetch()
+    plan() >> fetch(LINEAGE_PARENT)
 
 
 backfill_bars()

@@ -61,16 +61,16 @@ class ClusterIsUp(EmrJobFlowSensor):
 class BarsToParquet(EmrAddStepsOperator):
     """Runs the Spark step and waits for its end. A step of an earlier try that runs or has completed is reused."""
 
-    template_fields = (*EmrAddStepsOperator.template_fields, "process_run")
+    template_fields = (*EmrAddStepsOperator.template_fields, "process_run", "lineage_parent")
 
-    def __init__(self, *, process_run: str, **options: Any) -> None:
+    def __init__(self, *, process_run: str, lineage_parent: str | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.process_run = process_run
+        self.process_run, self.lineage_parent = process_run, lineage_parent
 
     def execute(self, context: Any) -> list[str]:
         """Return the id of the completed step. Raise BarflowError when it fails or takes too long."""
         deployed, emr, cluster = contract(), self.hook.conn, str(self.job_flow_id)
-        self.steps = step_request(deployed, f"{self.process_run}-{context['ti'].try_number}")
+        self.steps = step_request(deployed, f"{self.process_run}-{context['ti'].try_number}", self.lineage_parent)
         step = find_step(emr, cluster) or super().execute(context)[0]
         spark_step(deployed, emr, cluster, step).wait(deployed.emr.step_timeout_minutes, self.log.info, time.sleep)
         return [step]
@@ -82,17 +82,17 @@ class BarsToWarehouse(GlueJobOperator):
     A workflow starts the job. The host may not start it directly, because it could then replace the job's arguments.
     """
 
-    template_fields = (*GlueJobOperator.template_fields, "process_run")
+    template_fields = (*GlueJobOperator.template_fields, "process_run", "lineage_parent")
 
-    def __init__(self, *, process_run: str, **options: Any) -> None:
+    def __init__(self, *, process_run: str, lineage_parent: str | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.process_run = process_run
+        self.process_run, self.lineage_parent = process_run, lineage_parent
 
     def submit_job(self, context: Any) -> str:
         """Start the workflow and return the id of the job run. Each try has its own run id."""
         run_id = f"{self.process_run}-{context['ti'].try_number}"
         self._job_run_id = None
-        started = start_load(self.hook.conn, contract().glue, run_id, self.log.info, time.sleep)
+        started = start_load(self.hook.conn, contract().glue, run_id, self.log.info, time.sleep, self.lineage_parent)
         self._set_job_run_id(context, started)
         return started
 

@@ -1,9 +1,9 @@
 """Shared parts of the DAGs: their settings, the defaults of their tasks, and the failure callback.
 
 The settings are environment variables, read when the file is parsed, so that parsing needs no network: BARFLOW_ENV,
-BARFLOW_INGEST_RUNNER, BARFLOW_PROCESS_SCHEDULE, BARFLOW_QUALITY_SCHEDULE, BARFLOW_POLL_SECONDS, BARFLOW_RETRIES,
-BARFLOW_RETRY_SECONDS and BARFLOW_CLUSTER_START_MINUTES. Tasks read everything else from the runtime contract when they
-run.
+BARFLOW_INGEST_RUNNER, BARFLOW_PROCESS_SCHEDULE, BARFLOW_QUALITY_SCHEDULE, BARFLOW_OPENLINEAGE_URL,
+BARFLOW_POLL_SECONDS, BARFLOW_RETRIES, BARFLOW_RETRY_SECONDS and BARFLOW_CLUSTER_START_MINUTES. Tasks read everything
+else from the runtime contract when they run.
 """
 
 from __future__ import annotations
@@ -29,6 +29,13 @@ NEW_YORK = "America/New_York"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 # All fetching tasks share the vendor's credits, so only one of them runs at a time.
 VENDOR_POOL = "barflow_vendor"
+# The template of the lineage run of a task and of its DAG run, which a hop names as its parent, or None.
+_MACRO = "{{{{ macros.OpenLineageProviderPlugin.{}(ti) }}}}"
+LINEAGE_PARENT = (
+    ",".join(map(_MACRO.format, ("lineage_parent_id", "lineage_root_parent_id")))
+    if os.environ.get("BARFLOW_OPENLINEAGE_URL")
+    else None
+)
 RUNBOOK = "What to do after a failure is in the operations runbook of the environment (`barflow runbook`)."
 TAGS = ["barflow", ENV]
 

@@ -18,6 +18,7 @@ from airflow.sdk import MultipleCronTriggerTimetable, Param, chain, dag, get_cur
 from airflow.sdk.exceptions import AirflowFailException
 from barflow_tasks import (
     DEFAULTS,
+    LINEAGE_PARENT,
     LOCAL,
     NEW_YORK,
     START,
@@ -46,12 +47,13 @@ def market_is_open() -> bool:
 
 
 @task(task_id="ingest", pool=VENDOR_POOL)
-def ingest_here() -> dict[str, int]:
+def ingest_here(lineage_parent: str | None) -> dict[str, int]:
     """Run the tick in this process. Return its counts."""
     from barflow.pipeline import ingest
     from barflow.pipeline.ingest_report import raise_errors
 
     stores = open_stores()
+    stores.lineage_parent = lineage_parent
     with no_retry_after_refusal():
         report = ingest.run(stores, stores.settings.symbols, log.info)
         raise_errors(report)
@@ -87,8 +89,9 @@ def by_function() -> Any:
     from airflow.providers.amazon.aws.operators.lambda_function import LambdaInvokeFunctionOperator
 
     name = function_name()
+    payload = {"force": True, **({"lineage_parent": LINEAGE_PARENT} if LINEAGE_PARENT else {})}
     ingest = LambdaInvokeFunctionOperator(
-        task_id="ingest", function_name=name, payload=json.dumps({"force": True}), pool=VENDOR_POOL
+        task_id="ingest", function_name=name, payload=json.dumps(payload), pool=VENDOR_POOL
     )
     check_outcome(ingest.output)
     return name
@@ -98,9 +101,8 @@ def on_host() -> Any:
     """Return the task that runs `barflow ingest` on the host over SSH."""
     from barflow_ssh import BarflowOverSsh
 
-    return BarflowOverSsh(
-        task_id="ingest", command="barflow ingest --json", cmd_timeout=TICK_TIMEOUT.total_seconds(), pool=VENDOR_POOL
-    )
+    command = "barflow ingest --json" + (f" --lineage-parent {LINEAGE_PARENT}" if LINEAGE_PARENT else "")
+    return BarflowOverSsh(task_id="ingest", command=command, cmd_timeout=TICK_TIMEOUT.total_seconds(), pool=VENDOR_POOL)
 
 
 @dag(
@@ -117,7 +119,7 @@ def on_host() -> Any:
 )
 def ingest_bars() -> None:
     """Define the DAG."""
-    tick = {"here": ingest_here, "lambda": by_function, "host": on_host}[RUNNER]()
+    tick = {"here": lambda: ingest_here(LINEAGE_PARENT), "lambda": by_function, "host": on_host}[RUNNER]()
     chain(market_is_open(), tick)
 
 

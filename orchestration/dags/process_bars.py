@@ -28,6 +28,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from barflow_operators import BarsToParquet, BarsToWarehouse, ClusterIsUp, CrawlWarehouse, CreateCluster
 from barflow_tasks import (
     DEFAULTS,
+    LINEAGE_PARENT,
     LOCAL,
     NEW_YORK,
     START,
@@ -71,24 +72,26 @@ def find_changes() -> dict[str, Any]:
     }
 
 
-def run_program(program: str, process_run: str) -> dict[str, Any]:
+def run_program(program: str, process_run: str, lineage_parent: str | None) -> dict[str, Any]:
     """Run a Spark program of this checkout. Each try has its own id; the summary reads all of them."""
     from barflow.pipeline.children import run_script
 
     run_id = f"{process_run}-{get_current_context()['ti'].try_number}"
-    return run_script(open_stores(), program, log.info, "--run-id", run_id)
+    stores = open_stores()
+    stores.lineage_parent = lineage_parent
+    return run_script(stores, program, log.info, "--run-id", run_id)
 
 
 @task
-def bars_to_parquet(process_run: str) -> dict[str, Any]:
+def bars_to_parquet(process_run: str, lineage_parent: str | None) -> dict[str, Any]:
     """Run the Spark program of the EMR step on this machine."""
-    return run_program("spark/bars_to_parquet.py", process_run)
+    return run_program("spark/bars_to_parquet.py", process_run, lineage_parent)
 
 
 @task
-def bars_to_warehouse(process_run: str) -> dict[str, Any]:
+def bars_to_warehouse(process_run: str, lineage_parent: str | None) -> dict[str, Any]:
     """Run the Spark program of the Glue job on this machine."""
-    return run_program("glue/aggregate_bars.py", process_run)
+    return run_program("glue/aggregate_bars.py", process_run, lineage_parent)
 
 
 @task
@@ -137,7 +140,11 @@ CLUSTER = xcom("create_cluster")
 def on_laptop() -> None:
     """Add the tasks of a laptop, which needs no AWS."""
     chain(
-        find_changes(), bars_to_parquet(PROCESS_RUN), bars_to_warehouse(PROCESS_RUN), reconcile(), summary(PROCESS_RUN)
+        find_changes(),
+        bars_to_parquet(PROCESS_RUN, LINEAGE_PARENT),
+        bars_to_warehouse(PROCESS_RUN, LINEAGE_PARENT),
+        reconcile(),
+        summary(PROCESS_RUN),
     )
 
 
@@ -154,6 +161,7 @@ def on_aws() -> None:
         task_id="bars_to_parquet",
         job_flow_id=CLUSTER,
         process_run=PROCESS_RUN,
+        lineage_parent=LINEAGE_PARENT,
         execution_timeout=timedelta(hours=2),
     )
     terminate_cluster = EmrTerminateJobFlowOperator(task_id="terminate_cluster", job_flow_id=CLUSTER)
@@ -174,6 +182,7 @@ def on_aws() -> None:
         task_id="bars_to_warehouse",
         job_name=xcom("find_changes", "job"),
         process_run=PROCESS_RUN,
+        lineage_parent=LINEAGE_PARENT,
         job_poll_interval=POLL_SECONDS,
         stop_job_run_on_kill=True,
         execution_timeout=timedelta(hours=2),

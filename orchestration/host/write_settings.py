@@ -25,6 +25,7 @@ from pydantic import SecretStr
 
 from barflow.contract import RuntimeContract, environment_variables, secret_reference
 from barflow.errors import BadInputError, BarflowError
+from barflow.operations.airflow_lineage import FILE, lineage_options, transport_file
 from barflow.operations.deployment import read_contract
 from barflow.secrets import resolve
 from barflow.warehouse.authorities import bundle
@@ -106,6 +107,7 @@ def airflow_settings(contract: RuntimeContract, folder: Path, home: str, memory:
         "BARFLOW_INGEST_RUNNER": contract.ingestion.runner,
         "BARFLOW_PROCESS_SCHEDULE": ";".join(contract.airflow.process_schedule),
         "BARFLOW_QUALITY_SCHEDULE": ";".join(contract.airflow.quality_schedule),
+        **lineage_options(contract.env, contract.settings.openlineage_url, folder),
         **{f"AIRFLOW__{name}": value for name, value in options.items()},
     }
 
@@ -151,13 +153,15 @@ def airflow_secrets(contract: RuntimeContract, read: Read) -> dict[str, str]:
     dsn = read(secret_reference(f"{warehouse.airflow_secret}#dsn/{warehouse.airflow_database}"))
     # Airflow connects by itself, so its DSN names the authorities.
     dsn += f"&sslrootcert={quote(bundle(), safe='/')}"
-    users = contract.airflow.users_secret
+    users, settings = contract.airflow.users_secret, contract.settings
+    key = read(settings.openlineage_api_key) if settings.openlineage_api_key else None
     return {
         "metadata_dsn": dsn.replace("postgresql://", "postgresql+psycopg://", 1),
         "fernet_key": fernet_key(read(secret_reference(contract.airflow.fernet_secret))),
         "jwt_secret": read(secret_reference(contract.airflow.jwt_secret)),
         "passwords.json": json.dumps({USER: read(secret_reference(contract.airflow.login_secret))}) + "\n",
         **({USERS_FILE: json.dumps(airflow_users(read(secret_reference(users))))} if users else {}),
+        **({FILE: transport_file(settings.openlineage_url, key)} if settings.openlineage_url else {}),
     }
 
 

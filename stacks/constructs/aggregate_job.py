@@ -77,6 +77,7 @@ class AggregateJob(Construct):
                 "--TempDir": f"{storage.logs_uri('glue')}temporary/",
                 "--lake": settings.lake_uri,
                 "--warehouse": settings.warehouse_dsn,
+                **_lineage_arguments(settings),
             },
         )
         self.workflow = self._workflow(stack)
@@ -118,6 +119,7 @@ class AggregateJob(Construct):
         role = glue_role(stack, "Loader", key=self._platform.keys.data)
         self._storage.grant(role, "glue")
         allow_reading_secrets(role, self._platform.keys.secrets, database.loader_secret)
+        self._platform.secrets.allow_lineage(role)
         catalog = stack.format_arn(service="glue", resource="catalog")
         connection = stack.format_arn(service="glue", resource="connection", resource_name=network.connection_name)
         allow(role, ["glue:GetConnection"], [catalog, connection])
@@ -125,3 +127,15 @@ class AggregateJob(Construct):
 
     def _code(self, path: str) -> glue.Code:
         return glue.Code.from_bucket(self._storage.code, self._storage.release.key(path))
+
+
+def _lineage_arguments(settings: PipelineSettings) -> dict[str, str]:
+    """Return the job's arguments for its lineage, none without a backend."""
+    if not settings.openlineage_url:
+        return {}
+    key = settings.openlineage_api_key
+    return {
+        "--environment": settings.env,
+        "--openlineage-url": settings.openlineage_url,
+        **({"--openlineage-reference": key} if key else {}),
+    }

@@ -12,6 +12,7 @@ import pytest
 import requests
 from airflow_page import GRAPH_OF, look_at_run
 from browsing import BrowserShot
+from lineage_backend import Backend, backend, name_of
 
 from barflow.errors import BarflowError
 from barflow.market.sessions import last_sessions, utc_now
@@ -26,11 +27,18 @@ pytestmark = pytest.mark.minutes
 
 
 @pytest.fixture(scope="module")
-def airflow(browser_shot: BrowserShot) -> Iterator[tuple[LocalAirflow, Stores]]:
+def lineage() -> Iterator[Backend]:
+    """Start the OpenLineage backend of Airflow and of the hops."""
+    with backend() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def airflow(browser_shot: BrowserShot, lineage: Backend) -> Iterator[tuple[LocalAirflow, Stores]]:
     """Start Airflow in a folder outside pytest's own, because PostgreSQL's user needs access to it."""
     with (
         tempfile.TemporaryDirectory(prefix="barflow-airflow-", ignore_cleanup_errors=True) as folder,
-        airflow_on(Path(folder) / "state", symbols=SYMBOLS, history_sessions=5) as started,
+        airflow_on(Path(folder) / "state", symbols=SYMBOLS, history_sessions=5, openlineage_url=lineage.url) as started,
     ):
         yield started
 
@@ -106,6 +114,28 @@ def test_every_task_of_the_run_succeeds_and_the_hops_reconcile(airflow: tuple[Lo
     assert all(bars[symbol] >= at_least for symbol in SYMBOLS)
     assert not pending(stores)
     assert f"{bars.total():,} Parquet rows of 2 symbols" in page.task_log("process_bars", run, "summary")
+
+
+def test_one_dag_run_is_one_connected_graph(run: str, lineage: Backend) -> None:
+    """Each hop's parent is its task, whose parent is the DAG run. Each dataset is read after it was written."""
+    jobs = {"process": "bars_to_parquet", "aggregate": "bars_to_warehouse"}
+    (dag,) = {event["run"]["runId"] for event in lineage.of("process_bars")}
+    for hop, task in jobs.items():
+        (of_task,) = {event["run"]["runId"] for event in lineage.of(f"process_bars.{task}")}
+        states = [event["eventType"] for event in lineage.of(hop)]
+        assert states == ["START", "COMPLETE"]
+        for event in lineage.of(hop):
+            parent = event["run"]["facets"]["parent"]
+            assert name_of(parent["job"]) == ("barflow-local", f"process_bars.{task}")
+            assert parent["run"]["runId"] == of_task
+            assert parent["root"]["run"]["runId"] == dag
+        for event in lineage.of(f"process_bars.{task}"):
+            assert event["run"]["facets"]["parent"]["run"]["runId"] == dag
+            assert not event.get("inputs"), "only the hops name datasets"
+            assert not event.get("outputs")
+            assert "sourceCode" not in event["job"]["facets"]
+    written = {name_of(item) for hop in ("ingest", "process") for item in lineage.of(hop)[-1]["outputs"]}
+    assert {name_of(item) for hop in jobs for item in lineage.of(hop)[-1]["inputs"]} <= written
 
 
 @pytest.mark.parametrize(

@@ -124,9 +124,9 @@ def test_a_run_can_be_stopped_and_a_job_has_one_run_at_a_time(aws: Aws) -> None:
 
 PROPERTY_SCRIPT = """
 import sys
-from barflow.pipeline.program import workflow_run_id
+from barflow.pipeline.program import read_workflow_run
 given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-print("run id", workflow_run_id(given["--WORKFLOW_NAME"], given["--WORKFLOW_RUN_ID"]))
+print("run id", read_workflow_run(given["--WORKFLOW_NAME"], given["--WORKFLOW_RUN_ID"]).run_id)
 print("modules", given.get("--additional-python-modules"))
 """
 

@@ -113,6 +113,30 @@ def test_airflow_reads_its_secrets_from_files(contract: RuntimeContract, tmp_pat
     assert found["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"] == str(tmp_path / "airflow/passwords.json")
 
 
+def test_airflows_lineage_has_its_transport_and_key_in_a_file_of_its_own(
+    contract: RuntimeContract, tmp_path: Path
+) -> None:
+    plain = variables(written(contract, tmp_path)["airflow.env"])
+    assert not [name for name in plain if "LINEAGE" in name]
+    url = "https://lineage.example.com"
+    given = {"openlineage_url": url, "openlineage_api_key": "secretsmanager:barflow/prod/lineage"}
+    boto3.client("secretsmanager").create_secret(Name="barflow/prod/lineage", SecretString="of-lineage")
+    settings = contract.settings.model_copy(update=given)
+    files = written(contract.model_copy(update={"settings": settings}), tmp_path)
+    found = variables(files["airflow.env"])
+    assert found["BARFLOW_OPENLINEAGE_URL"] == url
+    assert found["AIRFLOW__OPENLINEAGE__NAMESPACE"] == "barflow-prod"
+    assert found["AIRFLOW__OPENLINEAGE__CONFIG_PATH"] == str(tmp_path / "airflow/openlineage.json")
+    transport = json.loads(files["airflow/openlineage.json"])["transport"]
+    assert (transport["type"], transport["url"], transport["auth"]["apiKey"]) == ("http", f"{url}/", "of-lineage")
+    assert transport["retry"] == {"total": 0}
+    assert stat.S_IMODE((tmp_path / "airflow/openlineage.json").stat().st_mode) == 0o600
+    assert "of-lineage" not in files["airflow.env"] + files["barflow.env"]
+    commands = variables(files["barflow.env"])
+    assert commands["BARFLOW_OPENLINEAGE_URL"] == url
+    assert commands["BARFLOW_OPENLINEAGE_API_KEY"] == "secretsmanager:barflow/prod/lineage"
+
+
 def test_commands_and_page_get_the_reader_of_the_warehouse_and_not_the_loader(
     contract: RuntimeContract, tmp_path: Path
 ) -> None:

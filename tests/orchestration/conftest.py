@@ -15,6 +15,13 @@ ENVIRONMENTS = {
         "BARFLOW_QUALITY_SCHEDULE": "0 20 * * FRI",
     },
     "on_laptop": {"BARFLOW_ENV": "local"},
+    "with_lineage": {"BARFLOW_ENV": "dev", "BARFLOW_OPENLINEAGE_URL": "https://lineage.example.com/"},
+    "host_with_lineage": {
+        "BARFLOW_ENV": "prod",
+        "BARFLOW_INGEST_RUNNER": "host",
+        "BARFLOW_OPENLINEAGE_URL": "https://lineage.example.com/",
+    },
+    "laptop_with_lineage": {"BARFLOW_ENV": "local", "BARFLOW_OPENLINEAGE_URL": "/tmp/lineage.jsonl"},
 }
 
 

@@ -29,7 +29,9 @@ def about(task):
         "timeout": task.execution_timeout and task.execution_timeout.total_seconds(), "callbacks": callbacks(task),
         "after": sorted(task.upstream_task_ids), "teardown": task.is_teardown, "setup": task.is_setup,
         "fails_run": bool(getattr(task, "on_failure_fail_dagrun", False)), "trigger_rule": task.trigger_rule.value,
-        "command": getattr(task, "command", None), "connection": getattr(task, "ssh_conn_id", None),
+        "command": getattr(task, "command", None), "payload": getattr(task, "payload", None),
+        "parent": getattr(task, "lineage_parent", None), "given": [*getattr(task, "op_args", ())],
+        "connection": getattr(task, "ssh_conn_id", None),
     }
 def read(variables):
     os.environ.update(variables)

@@ -134,6 +134,26 @@ def test_the_process_dag_has_the_schedule_of_its_environment(on_host: Structure,
     assert deployed["dags"]["process_bars"]["schedules"] == ["45 16 * * MON-FRI"]
 
 
+def test_with_lineage_each_hop_gets_the_run_of_its_task_and_of_the_dag(structures: dict[str, Structure]) -> None:
+    """Templates of Airflow's own macros, which exist only where its provider is configured. Else there is no parent."""
+
+    def hops(environment: str) -> dict[str, str]:
+        dags = structures[environment]["dags"]
+        tasks = {name: dags["process_bars"]["tasks"][name] for name in ("bars_to_parquet", "bars_to_warehouse")}
+        tasks |= {"ingest": dags["ingest_bars"]["tasks"]["ingest"], "fetch": dags["backfill_bars"]["tasks"]["fetch"]}
+        return {
+            name: f"{[about[key] for key in ('parent', 'given', 'command', 'payload')]}"
+            for name, about in tasks.items()
+        }
+
+    for environment in ("with_lineage", "host_with_lineage", "laptop_with_lineage"):
+        for hop, given in hops(environment).items():
+            assert "OpenLineageProviderPlugin.lineage_parent_id(ti)" in given, (environment, hop)
+            assert "OpenLineageProviderPlugin.lineage_root_parent_id(ti)" in given, (environment, hop)
+    for environment in ("deployed", "on_host", "on_laptop"):
+        assert "OpenLineage" not in str(structures[environment]), environment
+
+
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [("symbols", []), ("symbols", ["AA PL"]), ("symbols", "AAPL"), ("days", 0), ("days", 61), ("start", 20250102)],

@@ -174,6 +174,22 @@ def steps_end(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return ends
 
 
+def test_the_step_and_the_workflow_get_the_parent_of_their_lineage(
+    tasks: Any, contract: RuntimeContract, steps_end: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = create(tasks)
+    given = {"process_run": "20261125-process-1", "lineage_parent": "barflow-dev/task/1"}
+    tasks.BarsToParquet(task_id="bars_to_parquet", job_flow_id=cluster, **given).execute(context())
+    assert clusters()[cluster].steps[0].args[-2:] == ["--lineage-parent", "barflow-dev/task/1"]
+    started: list[Any] = []
+    monkeypatch.setattr("barflow_operators.start_load", lambda *given: started.append(given) or "jr_1")
+    operator = tasks.BarsToWarehouse(task_id="bars_to_warehouse", job_name="job", durable=False, **given)
+    assert operator.submit_job(context()) == "jr_1"
+    assert started[0][-1] == "barflow-dev/task/1"
+    for kind in (tasks.BarsToParquet, tasks.BarsToWarehouse):
+        assert "lineage_parent" in kind.template_fields
+
+
 def test_each_try_of_the_step_has_its_own_run_id(
     tasks: Any, contract: RuntimeContract, steps_end: dict[str, str]
 ) -> None:

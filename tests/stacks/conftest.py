@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 from deployments import OFFICE, Deployment, Synthesize, changed, synthesized
 
-from config.environment import AlarmConfig, Environment, IngestConfig, NetworkConfig
+from config.environment import AlarmConfig, Environment, IngestConfig, LineageConfig, NetworkConfig
 from config.environments import dev, prod, staging
 from config.pages import BalancerConfig, OidcConfig
 from config.schedule import ProcessConfig
@@ -89,6 +89,7 @@ def customized(synthesize: Synthesize) -> Deployment:
                 certificate_arn=CERTIFICATE, airflow_name="airflow.example.com", oidc=OidcConfig(**OIDC)
             ),
             process=ProcessConfig(schedule=("5 10-16 * * MON-FRI",)),
+            lineage=LineageConfig(url="https://lineage.example.com", api_key=True),
             alarms=AlarmConfig(emails=("data@example.com",), budget_usd=90),
         )
     )

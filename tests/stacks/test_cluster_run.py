@@ -15,9 +15,9 @@ from moto.glue.models import glue_backends
 import emulators.aws.workflows  # noqa: F401 — moto's workflows start their jobs
 from barflow.contract import RuntimeContract
 from barflow.errors import BadInputError, BarflowError, UnavailableError
-from barflow.operations.cluster_run import Clients, run_once
+from barflow.operations.cluster_run import Clients, run_once, start_load
 from barflow.operations.warehouse_crawl import install_command
-from barflow.pipeline.program import RUN_ID_PROPERTY, workflow_run_id
+from barflow.pipeline.program import RUN_ID_PROPERTY, read_workflow_run
 
 ACCOUNT = "123456789012"
 
@@ -161,13 +161,21 @@ def test_a_run_id_that_is_none_is_rejected_before_the_load(contract: RuntimeCont
     glue, name = boto3.client("glue"), contract.glue.workflow
     started = glue.start_workflow_run(Name=name, RunProperties={RUN_ID_PROPERTY: text})["RunId"]
     with pytest.raises(BadInputError, match=r"must be up to 64 letters, digits and dashes\. Nothing was loaded"):
-        workflow_run_id(name, started)
+        read_workflow_run(name, started)
+
+
+def test_a_workflow_run_passes_the_parent_of_its_lineage_to_its_job(contract: RuntimeContract) -> None:
+    parent = "barflow-dev/process_bars.bars_to_warehouse/018f6f5c-0000-7000-8000-000000000001"
+    start_load(boto3.client("glue"), contract.glue, "run-1", print, sleep_until("COMPLETED"), parent)
+    ((started, run),) = glue_backends[ACCOUNT][REGION].workflows[contract.glue.workflow].runs.items()
+    assert run.properties == {"run_id": "run-1", "lineage_parent": parent}
+    assert read_workflow_run(contract.glue.workflow, started) == ("run-1", parent)
 
 
 def test_a_workflow_run_without_a_run_id_gets_a_new_one_and_an_unknown_run_is_an_error(
     contract: RuntimeContract,
 ) -> None:
     name = contract.glue.workflow
-    assert workflow_run_id(name, boto3.client("glue").start_workflow_run(Name=name)["RunId"]) is None
+    assert read_workflow_run(name, boto3.client("glue").start_workflow_run(Name=name)["RunId"]) == (None, None)
     with pytest.raises(UnavailableError, match="cannot read the properties of the workflow run wr_0"):
-        workflow_run_id(name, "wr_0")
+        read_workflow_run(name, "wr_0")

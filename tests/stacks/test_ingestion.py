@@ -122,7 +122,8 @@ def test_the_function_is_in_the_private_subnets(dev_deployment: Deployment) -> N
 def test_the_function_gets_exactly_the_settings_that_a_tick_reads(dev_deployment: Deployment) -> None:
     read = settings_read("lambda/ingest/handler.py")
     read |= settings_read("barflow/pipeline/stores.py", "database", "instruments")
-    for program in ("operations/ticks", "operations/daily_actions", "pipeline/ingest", "pipeline/vendor"):
+    lineage = ("pipeline/lineage", "pipeline/lineage_events", "pipeline/lineage_staging")
+    for program in ("operations/ticks", "operations/daily_actions", "pipeline/ingest", "pipeline/vendor", *lineage):
         read |= settings_read(f"barflow/{program}.py")
     # These have the same default in every deployment.
     read -= {"mongodb_database", "batch_size", "alerts_file", "instruments_file", "actions_source"}

@@ -189,7 +189,7 @@ def test_the_step_gets_every_setting_that_its_program_reads(contract: RuntimeCon
     ],
 )
 def test_the_packages_that_a_program_imports_are_locked_or_provided(source: str, lock: str, provided: set[str]) -> None:
-    packages = {"bson": "pymongo"}
+    packages = {"bson": "pymongo", "openlineage": "openlineage-python"}
     names = {packages.get(name, name).replace("_", "-") for name in third_party_imports(source) - provided}
     locked = {line.split("==")[0] for line in (ROOT / lock).read_text().splitlines() if "==" in line}
     assert names <= locked

@@ -17,6 +17,7 @@ from config.environment import (
     GlueConfig,
     HostConfig,
     IngestConfig,
+    LineageConfig,
     PlanConfig,
     RetentionConfig,
 )
@@ -33,6 +34,7 @@ OTHER_SETTINGS: dict[str, Any] = {
     "plan": PlanConfig(credits_per_minute=55, credits_per_day=None),
     "ingest": IngestConfig(runner="host", every_minutes=10),
     "retention": RetentionConfig(logs_days=60, old_versions_days=10),
+    "lineage": LineageConfig(url="https://lineage.example.com", api_key=True),
     "alarms": AlarmConfig(emails=("data@example.com",), slack_channel="#data"),
 }
 

@@ -91,6 +91,43 @@ def test_a_lake_that_is_no_folder_and_not_on_s3_is_rejected(uri: str, monkeypatc
     assert "hid" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("given_url", "found"),
+    [
+        ("https://lineage.example.com", "https://lineage.example.com/"),
+        ("https://lineage.example.com/openlineage/", "https://lineage.example.com/openlineage/"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000/"),
+        ("file:lineage.jsonl", str(Path.cwd() / "lineage.jsonl")),
+        ("file:///var/lineage.jsonl", "/var/lineage.jsonl"),
+        ("/var/lineage.jsonl", "/var/lineage.jsonl"),
+        ("~/lineage.jsonl", str(Path.home() / "lineage.jsonl")),
+        ("", "None"),
+    ],
+)
+def test_the_lineage_goes_to_a_backend_or_to_a_file(
+    given_url: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BARFLOW_OPENLINEAGE_URL", given_url)
+    assert str(load_settings().openlineage_url) == found
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "http://lineage.example.com", "https://user:hidden@lineage.example.com", "https://lineage.example.com?key=hidden",
+        "https://", "s3://bucket/lineage", "kafka://host", "file://host/path",
+        "https://[::1", "https://host:port", "~nobody-here/lineage",
+    ],
+)  # fmt: skip
+def test_another_place_for_the_lineage_is_rejected_without_its_text(
+    wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BARFLOW_OPENLINEAGE_URL", wrong)
+    with pytest.raises(BadInputError, match="BARFLOW_OPENLINEAGE_URL must be ") as raised:
+        load_settings()
+    assert "hidden" not in str(raised.value)
+
+
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         if name != "symbols":

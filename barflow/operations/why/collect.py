@@ -37,7 +37,7 @@ from barflow.operations.why.story import (
 from barflow.staging.connection import Document
 from barflow.staging.ledger import Ledger
 from barflow.staging.sessions import RAW_KEPT
-from barflow.symbols import check_symbol
+from barflow.symbol import check_symbol
 from barflow.warehouse import one_bar
 from barflow.warehouse.one_bar import LoadRun
 
