@@ -287,10 +287,11 @@ def status(state: State = None, as_json: Json = False) -> None:
 def migrate(
     dry_run: Annotated[bool, typer.Option(help="Only list the migrations that would run.")] = False, state: State = None
 ) -> None:
-    """Bring the warehouse's schema, and sessions that an earlier release staged, up to date.
+    """Bring the stores up to date with this release.
 
-    Such a session does not hold when its bars became known. The time at which it was first stored stands for that.
-    Without BARFLOW_MONGODB_URI, only the warehouse named by BARFLOW_WAREHOUSE_DSN is brought up to date.
+    It changes the warehouse's schema, and the sessions that an earlier release staged: they do not hold when their bars
+    became known, so the time at which they were first stored stands for it. Without BARFLOW_MONGODB_URI, only the
+    warehouse named by BARFLOW_WAREHOUSE_DSN is brought up to date.
     """
     from barflow.staging.known_from import add_known_from, count_without
     from barflow.text import counted

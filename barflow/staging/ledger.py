@@ -85,7 +85,7 @@ class Ledger:
         now = utc_now()
         query: Document = {
             "outcome": RUNNING,
-            "hop": {"$nin": ["process", "aggregate"]},
+            "$nor": [{"hop": hop} for hop in ("process", "aggregate")],
             "started_at": {"$gte": now - LONGEST_RUN},
         }
         with mongo_errors("read the ledger"):

@@ -209,8 +209,8 @@ def test_export_names_what_it_cannot_find(
 
 
 def test_the_schema_is_up_to_date_after_a_demo(command: Any) -> None:
-    assert command("migrate").out == "the schema is up to date\n"
-    assert command("migrate", "--dry-run").out == "the schema is up to date\n"
+    assert command("migrate").out == "the warehouse and the staged sessions are up to date\n"
+    assert command("migrate", "--dry-run").out == "the warehouse and the staged sessions are up to date\n"
 
 
 def test_each_hop_prints_one_object_and_has_nothing_to_do_after_a_demo(command: Any, replayed: Replayed) -> None:

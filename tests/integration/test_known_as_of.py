@@ -1,4 +1,4 @@
-"""What was known, when (G9): each version of a bar is kept, whatever happens to the runs that bring and publish it.
+"""What was known, when (G9): each version of a bar is kept, also if runs die, cross or repeat.
 
 A journal keeps every answer that was stored. For any moment T, the archive as of T must equal what the journal says of
 the answers that were asked for until T.
