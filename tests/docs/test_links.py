@@ -13,6 +13,7 @@ import typer
 
 import barflow
 from barflow.cli.main import app
+from barflow.lake.actions import KINDS_KEY
 from tools.reference_pages import PAGES, TARGET, walk
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +34,8 @@ MODULE = re.compile(r"(?<![\w./-])(?:barflow|benchmarks|config|dashboard|emulato
 PLACEHOLDER = re.compile(r"[A-Z]{3}")
 BUILT = {"build", "node_modules", "dist", "cdk.out"}
 FILES_OF_A_DEPLOYMENT = ("barflow.zip",)
+# Functions of the package, and the key in the metadata of a file of the archive.
+PUBLIC_NAMES = (*(f"barflow.{name}" for name in barflow.__all__), KINDS_KEY.decode())
 
 
 def code(path: Path) -> Iterator[str]:
@@ -91,7 +94,7 @@ def test_every_link_leads_to_a_file(path: Path) -> None:
 def test_every_path_and_module_exists(path: Path) -> None:
     paths = {found[0] for found in names(path, PATH) if "/" in found[0] and not PLACEHOLDER.search(found[0])}
     missing = [it for it in paths if it.split("/")[0] in rooms() and not is_there(it)]
-    modules = {found[0] for found in names(path, MODULE)} - {*FILES_OF_A_DEPLOYMENT}
+    modules = {found[0] for found in names(path, MODULE)} - {*FILES_OF_A_DEPLOYMENT, *PUBLIC_NAMES}
     assert (missing, [it for it in modules if not is_module(it)]) == ([], [])
 
 
