@@ -74,12 +74,15 @@ def fill_lake(lake: Path, names: Sequence[str], days: int) -> int:
     moments = np.array([slot.replace(tzinfo=None) for item in found for slot in item.slots], "datetime64[us]")
     dates = np.repeat([np.datetime64(item.session_date) for item in found], [item.expected_bars for item in found])
     starts = [0, *(1 + np.flatnonzero(np.diff(dates.astype("datetime64[M]").astype(int)))).tolist(), len(moments)]
+    # Each tick asks some seconds after its bar's close.
+    seconds = np.random.Generator(np.random.PCG64(0)).integers(302_000, 309_000, len(moments))
+    asked = moments + seconds.astype("timedelta64[ms]")
     for name in names:
         made = walk(name, len(moments)) | {
             "ts": moments,
             "session_date": dates,
             "revision": np.zeros(len(moments), "int32"),
-            "known_from": moments + np.timedelta64(5, "m"),
+            "known_from": asked,
         }
         table = pa.table([pa.array(made[item.name]).cast(item.type) for item in arrow_schema()], arrow_schema())
         for start, end in pairwise(starts):

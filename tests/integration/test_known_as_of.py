@@ -21,6 +21,7 @@ import pytest
 from pymongo.database import Database
 from pymongo.errors import ConnectionFailure
 
+import barflow
 from barflow.errors import UnavailableError
 from barflow.lake.partitions import Lake
 from barflow.market.bars import Bar, SessionBars, document_key
@@ -152,6 +153,16 @@ class Archive:
                     known[symbol, row["ts"]] = (values, row["known_from"], row["revision"])
         return known
 
+    def read(self, moment: datetime | None) -> Known:
+        """Return what barflow.read says of a moment, or now."""
+        lake = self.settings.require("lake_uri")
+        rows = barflow.read(SYMBOLS, DAYS[0], DAYS[-1], adjust="none", as_of=moment, lake=lake).to_pylist()
+        values = [(row["open"], row["high"], row["low"], row["close"], row["volume"]) for row in rows]
+        keys = [(row["symbol"], row["ts"]) for row in rows]
+        told = [(row["known_from"], row["revision"]) for row in rows]
+        assert keys == sorted(keys), "sorted by symbol and ts"
+        return {key: (found, *known) for key, found, known in zip(keys, values, told, strict=True)}
+
 
 @pytest.fixture
 def archive(database: Database[Document], mongodb_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
@@ -221,7 +232,10 @@ def test_the_archive_as_of_any_moment_equals_a_journal_of_all_answers(archive: A
     archive.process()
     moments = [moment for asked, _ in journal.answers for moment in (asked - timedelta(milliseconds=1), asked)]
     for moment in [*moments, market.now]:
-        assert archive.as_of(moment) == journal.as_of(moment), (moment, steps)
+        known = journal.as_of(moment)
+        assert archive.as_of(moment) == known, (moment, steps)
+        assert archive.read(moment) == known
+    assert archive.read(None) == archive.read(market.now) == journal.as_of(market.now)
     assert any(revision for _, _, revision in journal.as_of(market.now).values())
 
 
