@@ -48,14 +48,14 @@ def export(
     as_of: Annotated[
         str | None, typer.Option(help="Only what was known at this moment, such as 2026-11-24T15:00Z (default: now).")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an export that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an export that exists.")] = False,
     state: State = None,
     as_json: Json = False,
 ) -> None:
     """Write bars of the archive to a file or a folder, for research.
 
-    It writes a manifest, too: what they hold, as of when, and what is missing. Exports with the same --as-of are the
-    same byte for byte if the archive was complete until that moment.
+    A manifest beside the data states what the export holds, as of when, and what is missing. Exports with the same
+    --as-of are the same byte for byte if the archive was complete until that moment.
     """
     from barflow.cli.terminal import ticking
     from barflow.lake.actions import find_actions

@@ -298,9 +298,9 @@ def migrate(
 ) -> None:
     """Bring the stores up to date with this release.
 
-    It changes the warehouse's schema, and the sessions that an earlier release staged: they do not hold when their bars
-    became known, so the time at which they were first stored stands for it. Without BARFLOW_MONGODB_URI, only the
-    warehouse named by BARFLOW_WAREHOUSE_DSN is brought up to date.
+    It changes the warehouse's schema, and adds known_from to the sessions that an earlier release staged. known_from
+    of a bar is then the time at which its session was first stored, or of a revised bar, that of the session's newest
+    answer. With BARFLOW_WAREHOUSE_DSN and without BARFLOW_MONGODB_URI, only the warehouse changes.
     """
     from barflow.staging.known_from import add_known_from, count_without
     from barflow.text import counted

@@ -1,4 +1,4 @@
-"""The command `barflow why`: everything about one bar, as a story in time order or as one JSON object."""
+"""The command `barflow why`: everything about one bar, as a timeline or as one JSON object."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def sources_of(stores: Stores) -> Sources:
 
 
 def show(found: Why) -> None:
-    """Print the story of a bar, at most ``MOST_COLUMNS`` wide, with times in UTC and New York."""
+    """Print everything about a bar, at most ``MOST_COLUMNS`` wide, with times in UTC and New York."""
     from barflow.cli.terminal import console
 
     out = console()

@@ -106,7 +106,7 @@ def _complete_until(lake: Lake, moment: datetime) -> datetime | None:
 
 
 def _shares(lake: Lake, symbols: Iterable[str], instruments: Instruments) -> list[Share]:
-    """Return the shares by symbol. Raise BadInputError that names those of which the archive has nothing."""
+    """Return the shares by symbol. Raise BadInputError that names those without bars."""
     shares = [find_share(lake, instruments, symbol) for symbol in sorted(symbols)]
     if missing := [share.symbol for share in shares if not share.parts]:
         raise BadInputError(

@@ -72,8 +72,8 @@ class Lake:
     def read(self, symbol: str, month: str) -> pa.Table | None:
         """Return the partition's rows (schema of the lake, sorted by ts), or None if it has no file.
 
-        A file of an earlier release has no known_from. The time at which it was written stands for it, since its bars
-        were known by then. Raises BarflowError for a damaged file.
+        A file of an earlier release has no known_from. Its bars get the time at which it was written, since they were
+        known by then. Raises BarflowError for a damaged file.
         """
         return self._read(self.path(symbol, month), arrow_schema(), symbol)
 

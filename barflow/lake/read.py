@@ -67,8 +67,8 @@ def read(
         end: The last session, included.
         interval: ``5min``, ``15min``, ``30min``, ``1h``, ``1d`` or ``1w``.
         adjust: ``splits`` (prices and volume in the shares of today, or of the day of ``as_of``), ``all`` (prices
-            adjusted for dividends, too) or ``none`` (as stored). A symbol of which the archive knows no split is not
-            changed by ``splits``.
+            adjusted for dividends, too) or ``none`` (as stored). ``splits`` does not change a symbol without
+            known splits.
         as_of: Read the bars, and the actions that adjust them, that were known at this moment: an aware datetime, or
             text with an offset such as ``2026-11-24T15:00Z``. None: all that is known.
         columns: Only these columns, in this order. Other columns are not read. None: all.

@@ -27,7 +27,7 @@ REPLACED = "replaced"
 class Target:
     """Where an export goes: a CSV file, a Parquet file, or a folder of Parquet files. ``given`` is how a user named it.
 
-    ``force`` allows to replace an export that is there.
+    ``force`` replaces an export that exists.
     """
 
     given: str

@@ -83,7 +83,7 @@ class Ledger:
             return list(self._runs.find({"_id": {"$gte": f"{run_id}-", "$lt": f"{run_id}."}}))
 
     def all_stored_until(self) -> datetime:
-        """Return the moment (UTC) of which is known that every answer asked for before it is stored.
+        """Return a moment (UTC) before which every requested answer is stored.
 
         It is now, or the start of the oldest run that is still storing. A run that started longer than a day ago died.
         """

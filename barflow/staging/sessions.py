@@ -184,8 +184,8 @@ def _place(
 def known_from_of(document: Document) -> list[datetime]:
     """Return when each bar of a stored document became known (UTC), as the database was opened: aware or naive.
 
-    Documents of earlier releases do not hold it. For a bar as first seen, the moment at which the document was first
-    stored stands for it, or the bar's close if that is later. For a changed bar, that of the newest answer does.
+    Documents of earlier releases have no known_from. A bar without a revision then gets the time at which its document
+    was first stored, and a revised bar that of the newest answer; in both cases the bar's close if that is later.
     """
     if known := document.get("known_from"):
         return list(known)

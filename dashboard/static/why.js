@@ -1,4 +1,4 @@
-// The side panel about one 5-minute bar: its story in time order, its values in every store, and what is missing.
+// The side panel about one 5-minute bar: its timeline, its values in every store, and what is missing.
 
 import * as api from "./api.js";
 import { byId, capitalized, element, shape } from "./dom.js";
@@ -40,7 +40,7 @@ export class WhyPanel {
     this.draw();
   }
 
-  /** Return the story of a bar, or the reason why there is none. */
+  /** Return everything about a bar, or the reason why there is none. */
   async read(symbol, time) {
     try {
       return { story: await api.why(symbol, time) };
@@ -76,7 +76,7 @@ function parts(story) {
   const differ = element("p", "differ", shape("warn"), "The stores hold different values.");
   return [
     story.stored.agree ? null : differ,
-    section(`Story${story.symbol === story.present_symbol ? "" : ` of ${story.symbol}, ${story.present_symbol} today`}`, timeline(story)),
+    section(`Timeline${story.symbol === story.present_symbol ? "" : ` of ${story.symbol}, ${story.present_symbol} today`}`, timeline(story)),
     story.missing.length ? section("Missing", list("missing", story.missing.map(gap))) : null,
     section("In the stores", stores(story)),
     Object.keys(story.aggregates).length ? section("In longer bars", aggregates(story)) : null,

@@ -29,5 +29,8 @@ def main(moment: str, first: str, last: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (2, 4):
+        print("usage: python examples/research/as_of.py MOMENT [FIRST_DAY LAST_DAY]", file=sys.stderr)
+        sys.exit(2)
     today = datetime.now(UTC).date()
     main(sys.argv[1], *(sys.argv[2:4] or (f"{today - timedelta(days=60)}", f"{today}")))

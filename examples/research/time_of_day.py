@@ -22,7 +22,7 @@ VOLUME, VOLATILITY, TEXT, GRID = "#3b78a8", "#c0502d", "#30363d", "#e3e7eb"
 
 
 def whole_sessions(bars: pd.DataFrame) -> pd.DataFrame:
-    """Return the bars of the sessions that are complete. Half days have another rhythm."""
+    """Return the bars of the sessions that are complete. Half days are left out: they close earlier."""
     count = bars.groupby(["symbol", "session_date"])["ts"].transform("count")
     return bars[count == BARS_A_SESSION].copy()
 
