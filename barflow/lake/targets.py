@@ -20,7 +20,6 @@ from barflow.errors import BadInputError, BarflowError, BusyError
 Form = Literal["csv", "parquet", "folder"]
 # Dataset readers ignore a file whose name starts with an underscore.
 FOLDER_MANIFEST = "_manifest.json"
-REPLACED = "replaced"
 
 
 @dataclass(frozen=True)
@@ -126,17 +125,21 @@ class Target:
 
     def _empty(self, work: Path) -> None:
         """Remove what a killed export left. Put the folder back that it was about to replace."""
-        replaced = work / REPLACED
+        replaced = self._replaced(work)
         if replaced.exists() and not self.path.exists():
             replaced.rename(self.path)
         for item in work.iterdir():
             shutil.rmtree(item) if item.is_dir() else item.unlink()
 
+    def _replaced(self, work: Path) -> Path:
+        """Return where the folder is that is about to be replaced. No export is made there."""
+        return work / f"{self.path.name}.replaced"
+
     def _publish(self, made: Path) -> None:
         self.check()  # the target may have appeared meanwhile
         if self.form == "folder":
             if self.path.exists():
-                self.path.rename(made.with_name(REPLACED))
+                self.path.rename(self._replaced(made.parent))
             made.rename(self.path)
             return
         self.manifest.unlink(missing_ok=True)

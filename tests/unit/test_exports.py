@@ -258,19 +258,20 @@ def test_a_folder_that_is_no_export_is_never_replaced(exported: Export, tmp_path
     assert contents(tmp_path / "home") == {"thesis.txt": b"mine"}
 
 
-def test_a_killed_export_leaves_nothing_that_the_next_one_keeps(exported: Export, tmp_path: Path) -> None:
-    exported("out/bars/", symbols=("AAPL",))
-    before = contents(tmp_path / "out/bars")
+@pytest.mark.parametrize("name", ["bars", "replaced"])
+def test_a_killed_export_leaves_nothing_that_the_next_one_keeps(exported: Export, tmp_path: Path, name: str) -> None:
+    exported(f"out/{name}/", symbols=("AAPL",))
+    before = contents(tmp_path / "out" / name)
     # Killed after it moved the old folder away, and before it moved the new one into place.
-    work = tmp_path / "out/.bars.part"
+    work = tmp_path / f"out/.{name}.part"
     work.mkdir()
-    (tmp_path / "out/bars").rename(work / "replaced")
-    (work / "bars").mkdir()
-    (work / "bars/half").write_text("half")
+    (tmp_path / "out" / name).rename(work / f"{name}.replaced")
+    (work / name).mkdir()
+    (work / name / "half").write_text("half")
     with pytest.raises(BadInputError, match="no bars of NONE"):
-        exported("out/bars/", symbols=("NONE",))
-    exported("out/bars/", symbols=("AAPL",), force=True)
-    assert (contents(tmp_path / "out/bars"), work.exists()) == (before, False)
+        exported(f"out/{name}/", symbols=("NONE",))
+    exported(f"out/{name}/", symbols=("AAPL",), force=True)
+    assert (contents(tmp_path / "out" / name), work.exists()) == (before, False)
 
 
 def test_two_exports_to_one_target_do_not_mix(exported: Export, tmp_path: Path) -> None:
