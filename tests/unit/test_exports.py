@@ -20,8 +20,10 @@ import pyarrow.parquet as pq
 import pytest
 from harness import publish_actions
 
+from barflow.cli.export import export as export_command
 from barflow.errors import BadInputError, BarflowError, BusyError
 from barflow.lake.export import export
+from barflow.lake.export_manifest import manifest_of
 from barflow.lake.manifests import Manifest
 from barflow.lake.partitions import Lake
 from barflow.lake.query import Query
@@ -313,3 +315,22 @@ def test_an_export_that_cannot_be_says_why(
     with pytest.raises(BadInputError, match=message):
         exported(f"out/{to}", **changed)
     assert [*(tmp_path / "out").iterdir()] == []
+
+
+def test_an_export_during_a_run_of_process_is_repeatable_only_if_the_archive_was_complete_before(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BARFLOW_LAKE_URI", lake.root)
+
+    def publish_meanwhile(*given: Any) -> dict[str, Any]:
+        monkeypatch.undo()
+        correct(lake)
+        return manifest_of(*given)
+
+    monkeypatch.setattr("barflow.lake.export.manifest_of", publish_meanwhile)
+    asked = {"start": f"{FIRST}", "end": f"{LAST}", "as_of": THEN.isoformat(), "as_json": True}
+    for name in ("before", "after"):
+        export_command(symbols="AAPL", to=f"{tmp_path / name}.csv", **asked)
+        monkeypatch.setenv("BARFLOW_LAKE_URI", lake.root)
+    before, after = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (before["repeatable"], after["repeatable"]) == (False, True)
