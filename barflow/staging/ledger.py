@@ -66,6 +66,21 @@ class Ledger:
                 {"$set": {"finished_at": utc_now(), "outcome": outcome, "counts": rows, **fields}},
             )
 
+    @contextmanager
+    def storing(self, what: str) -> Iterator[str]:
+        """Yield the id of a run that stores outside of a hop, recorded while the block runs.
+
+        What becomes known in the block is not stored yet, so an archive that is published meanwhile is complete only
+        until its start.
+        """
+        run_id, outcome = new_run_id(what), FAILED
+        self.start(what, run_id)
+        try:
+            yield run_id
+            outcome = SUCCEEDED
+        finally:
+            self.finish(run_id, outcome, {})
+
     def get(self, run_id: str) -> Document | None:
         """Return a run by its id."""
         with mongo_errors("read the ledger"):
