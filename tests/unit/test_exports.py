@@ -242,6 +242,12 @@ def test_an_export_is_replaced_only_by_force(exported: Export, tmp_path: Path, t
     assert contents(tmp_path / "out") == contents(tmp_path / "other")
 
 
+def test_a_target_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Target.of("~/bars.csv").path == tmp_path / "bars.csv"
+    assert Target.of("~no-such-user/").path == Path("~no-such-user").resolve()
+
+
 @pytest.mark.parametrize("to", FORMS)
 def test_what_appears_at_the_target_meanwhile_is_kept(exported: Export, tmp_path: Path, to: str) -> None:
     def appear(_: str) -> None:
