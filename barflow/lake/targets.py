@@ -42,8 +42,8 @@ class Target:
         """
         if "://" in given:
             raise BadInputError(f"--to {given}: an export is written to this machine. Give a file or folder of it")
-        # A shell leaves the ~ of --to=~/bars.csv alone.
-        path = Path(os.path.expanduser(given)).resolve()  # noqa: PTH111 - it leaves an unknown ~user alone
+        # A shell leaves the ~ of --to=~/bars.csv alone. Path raises for an unknown ~user and a loop of links.
+        path = Path(os.path.realpath(os.path.expanduser(given)))  # noqa: PTH111
         form: Form
         if given.endswith("/") or path.is_dir():
             form = "folder"

@@ -248,6 +248,14 @@ def test_a_target_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.
     assert Target.of("~no-such-user/").path == Path("~no-such-user").resolve()
 
 
+def test_a_loop_of_links_is_named(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    target = Target.of(f"{tmp_path}/loop/bars.csv")
+    expected = r"could not write .*loop/bars.csv: Too many levels of symbolic links"
+    with pytest.raises(BarflowError, match=expected), target.making():
+        pass
+
+
 @pytest.mark.parametrize("to", FORMS)
 def test_what_appears_at_the_target_meanwhile_is_kept(exported: Export, tmp_path: Path, to: str) -> None:
     def appear(_: str) -> None:
