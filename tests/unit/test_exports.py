@@ -310,7 +310,7 @@ def test_two_exports_to_one_target_do_not_mix(exported: Export, tmp_path: Path) 
         (
             {"symbols": ("AAPL", "NOPE", "TYPO")},
             "bars.csv",
-            "the archive has no bars of NOPE, TYPO. Nothing was written",
+            r"the archive /.*/lake has no bars of NOPE, TYPO. Nothing was written",
         ),
         ({"last": date(2025, 6, 29)}, "bars.csv", "end 2025-06-29 is before start 2025-06-30"),
         ({"last": date(2025, 6, 29), "first": date(2025, 6, 28)}, "bars.csv", "no bars of AAPL, MSFT from 2025-06-28"),
