@@ -101,6 +101,7 @@ class Ledger:
         """Return the moment (UTC) of which is known that every answer asked for before it is stored.
 
         It is now, or the start of the oldest run that is still storing. A run that started longer than a day ago died.
+        Bars are known from whole milliseconds, so the millisecond of that moment is not complete.
         """
         now = utc_now()
         query: Document = {
@@ -110,7 +111,8 @@ class Ledger:
         }
         with mongo_errors("read the ledger"):
             oldest = self._runs.find_one(query, sort=[("started_at", 1)])
-        return oldest["started_at"] if oldest else now
+        moment: datetime = oldest["started_at"] if oldest else now
+        return moment.replace(microsecond=moment.microsecond // 1000 * 1000) - timedelta(milliseconds=1)
 
     def finished_since(self, hop: str, moment: datetime, **fields: Any) -> list[Document]:
         """Return the runs of a hop that finished at or after ``moment`` and whose fields have these values."""
