@@ -73,5 +73,6 @@ def reading(lake: Lake, path: str) -> Iterator[None]:
             ) from None
         raise BarflowError(
             f"{path} could not be read ({reason}). Nothing was changed. Check the permissions of the file. If it is "
-            "damaged, restore its previous version, or run `barflow process --full`."
+            "damaged, restore its previous version. If MongoDB still has the whole month, move the file away instead "
+            "and run `barflow process --full`."
         ) from None

@@ -362,7 +362,10 @@ def test_a_damaged_file_is_named(lake: Lake) -> None:
         path.read_bytes()[:300] + bytes(900) + path.read_bytes()[1200:],
     ):
         path.write_bytes(damaged)
-        with pytest.raises(BarflowError, match=r"AAPL/month=2025-06/bars.parquet could not be read .* restore its"):
+        with pytest.raises(
+            BarflowError,
+            match=r"AAPL/month=2025-06/bars.parquet could not be read .* restore its .* move the file away",
+        ):
             barflow.read(["AAPL", "MSFT"], FIRST, LAST, lake=lake.root)
 
 
