@@ -76,9 +76,9 @@ def export(
         names, lake = _symbols(symbols, watchlist, stores.settings), open_archive(stores.settings)
         moment = moment or _milliseconds(utc_now())  # bars become known by this clock, not by a replayed market's
         query = Query(first, last, chosen, stated, moment)
+        complete_until = lake.complete_until()  # before the files are read: process may publish meanwhile
         with ticking("export", len(names), after=SECONDS_WITHOUT_PROGRESS) as advance:
             manifest = write(lake, names, query, target, instruments=stores.instruments, on_symbol=lambda _: advance(1))
-        complete_until = lake.complete_until()
         unknown = [] if stated == "none" else [name for name in names if "split" not in find_actions(lake, name).kinds]
     _log(manifest)
     if unknown:

@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from barflow.errors import BarflowError, UnavailableError
-from barflow.lake.partitions import Lake, written_at
+from barflow.lake.partitions import FILE_NAME, HISTORY_FILE_NAME, Lake, written_at
 
 BARS, HISTORY = "bars_5min", "bars_5min_history"
+# Other files are not the archive's: file managers leave some in every folder.
+NAMES, SYMBOL = (FILE_NAME, HISTORY_FILE_NAME), "symbol="
 
 
 def symbols_of(lake: Lake) -> list[str]:
@@ -21,7 +23,8 @@ def symbols_of(lake: Lake) -> list[str]:
     folder = f"{lake.root}/{BARS}"
     with reading(lake, folder):
         found = lake.files.get_file_info(fs.FileSelector(folder, allow_not_found=True))
-    return sorted(unquote(info.base_name.removeprefix("symbol=")) for info in found)
+    folders = (info.base_name for info in found if info.type == fs.FileType.Directory)
+    return sorted(unquote(name.removeprefix(SYMBOL)) for name in folders if name.startswith(SYMBOL))
 
 
 def files_of(lake: Lake, table: str, symbol: str) -> dict[str, fs.FileInfo]:
@@ -32,7 +35,7 @@ def files_of(lake: Lake, table: str, symbol: str) -> dict[str, fs.FileInfo]:
     return {
         info.path.split("/month=")[1].split("/")[0]: info
         for info in found
-        if info.type == fs.FileType.File and info.extension == "parquet" and "/month=" in info.path
+        if info.type == fs.FileType.File and info.base_name in NAMES and "/month=" in info.path
     }
 
 
@@ -70,5 +73,6 @@ def reading(lake: Lake, path: str) -> Iterator[None]:
             ) from None
         raise BarflowError(
             f"{path} could not be read ({reason}). Nothing was changed. Check the permissions of the file. If it is "
-            "damaged, restore its previous version, or run `barflow process --full`."
+            "damaged, restore its previous version. If MongoDB still has the whole month, move the file away instead "
+            "and run `barflow process --full`."
         ) from None

@@ -110,8 +110,8 @@ def _shares(lake: Lake, symbols: Iterable[str], instruments: Instruments) -> lis
     shares = [find_share(lake, instruments, symbol) for symbol in sorted(symbols)]
     if missing := [share.symbol for share in shares if not share.parts]:
         raise BadInputError(
-            f"the archive has no bars of {_some(missing)}. Nothing was written. Check the spelling, or fetch them with "
-            "`barflow backfill` and run `barflow process`."
+            f"the archive {lake.uri} has no bars of {_some(missing)}. Nothing was written. Check the spelling, or "
+            "fetch them with `barflow backfill` and run `barflow process`."
         )
     return shares
 

@@ -112,7 +112,8 @@ def read_share(lake: Lake, share: Share, query: Query, threads: int = 1) -> tupl
     factors, applied = _factors(lake, share, query, bars)
     if query.adjust != "none":
         bars = adjusted(bars, factors)
-    schema = pa.schema([item for item in query.schema if item.name != SYMBOL.name])
+    # A table has as many rows as its columns, so it needs one even if only the symbol is asked for.
+    schema = pa.schema([item for item in query.schema if item.name != SYMBOL.name] or [query.all_columns.field("ts")])
     if query.interval != INTERVAL:
         bars = in_buckets(bars, query.interval, schema)
     # One chunk per share: the small buffers of its files are released.

@@ -6,6 +6,7 @@ needs no database and no API key.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from datetime import date, datetime
 from pathlib import Path
@@ -80,14 +81,15 @@ def read(
         BarflowError: A file is damaged, or a dividend cannot be applied.
         UnavailableError: S3 does not answer. It is a BarflowError.
     """
-    chosen = (columns,) if isinstance(columns, str) else columns
     query = Query(
         _day(start, "start"),
         _day(end, "end"),
         interval,
         adjust,
         _moment(as_of),
-        None if chosen is None else tuple(chosen),
+        None
+        if columns is None
+        else _texts(columns, "columns", "one column or several, such as close or ['ts', 'close']"),
     )
     names = _symbols(symbols)
     return read_shares(open_lake(lake), _instruments(), names, query)
@@ -151,7 +153,7 @@ def sessions(start: date | str, end: date | str) -> pa.Table:
 def open_lake(lake: str | Path | None) -> Lake:
     """Return an archive for reading. Raise BadInputError if there is none."""
     uri = str(lake or load_settings().lake_uri or LOCAL_LAKE)
-    opened = Lake(uri if "://" in uri else str(Path(uri).expanduser()))
+    opened = Lake(uri if "://" in uri else os.path.expanduser(uri))  # noqa: PTH111 - it leaves an unknown ~user alone
     with reading(opened, opened.uri):
         found = opened.files.get_file_info(f"{opened.root}/{BARS}").type
     if found != fs.FileType.Directory:
@@ -167,10 +169,18 @@ def _instruments() -> Instruments:
 
 
 def _symbols(given: str | Iterable[str]) -> tuple[str, ...]:
-    names = [given] if isinstance(given, str) else list(given)
-    if not names or not all(isinstance(name, str) for name in names):
-        raise BadInputError("symbols must be one symbol or several, such as AAPL or ['AAPL', 'MSFT'].")
-    return parse_symbols(",".join(names))
+    expected = "one symbol or several, such as AAPL or ['AAPL', 'MSFT']"
+    text = ",".join(_texts(given, "symbols", expected))
+    if not text.strip(" ,"):
+        raise BadInputError(f"symbols must be {expected}.")
+    return parse_symbols(text)
+
+
+def _texts(given: str | Iterable[str], name: str, expected: str) -> tuple[str, ...]:
+    texts = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Iterable) else (given,)
+    if not all(isinstance(text, str) for text in texts):
+        raise BadInputError(f"{name} must be {expected}.")
+    return texts
 
 
 def _moment(given: datetime | str | None) -> datetime | None:

@@ -20,7 +20,6 @@ from barflow.errors import BadInputError, BarflowError, BusyError
 Form = Literal["csv", "parquet", "folder"]
 # Dataset readers ignore a file whose name starts with an underscore.
 FOLDER_MANIFEST = "_manifest.json"
-REPLACED = "replaced"
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,8 @@ class Target:
         """
         if "://" in given:
             raise BadInputError(f"--to {given}: an export is written to this machine. Give a file or folder of it")
-        path = Path(given).resolve()
+        # A shell leaves the ~ of --to=~/bars.csv alone. Path raises for an unknown ~user and a loop of links.
+        path = Path(os.path.realpath(os.path.expanduser(given)))  # noqa: PTH111
         form: Form
         if given.endswith("/") or path.is_dir():
             form = "folder"
@@ -126,17 +126,21 @@ class Target:
 
     def _empty(self, work: Path) -> None:
         """Remove what a killed export left. Put the folder back that it was about to replace."""
-        replaced = work / REPLACED
+        replaced = self._replaced(work)
         if replaced.exists() and not self.path.exists():
             replaced.rename(self.path)
         for item in work.iterdir():
             shutil.rmtree(item) if item.is_dir() else item.unlink()
 
+    def _replaced(self, work: Path) -> Path:
+        """Return where the folder is that is about to be replaced. No export is made there."""
+        return work / f"{self.path.name}.replaced"
+
     def _publish(self, made: Path) -> None:
         self.check()  # the target may have appeared meanwhile
         if self.form == "folder":
             if self.path.exists():
-                self.path.rename(made.with_name(REPLACED))
+                self.path.rename(self._replaced(made.parent))
             made.rename(self.path)
             return
         self.manifest.unlink(missing_ok=True)

@@ -158,6 +158,13 @@ def previous_session(day: date, back: int = 1) -> Session | None:
     return session(days[index]) if index >= 0 else None
 
 
+def next_session(day: date) -> Session | None:
+    """Return the first session after ``day``, or None after the table. ``day`` need not be a session."""
+    days = _days()
+    index = bisect.bisect_right(days, day)
+    return session(days[index]) if index < len(days) else None
+
+
 def session_at(now: datetime) -> Session | None:
     """Return the session that is open at ``now`` (UTC), or None when the market is closed."""
     found = session(new_york(now).date())

@@ -299,12 +299,13 @@ def import_file(stores: Stores, path: Path) -> dict[str, Changes]:
     An action of a file wins over Twelve Data's of the same ex-date. A ratio of 1 or an amount of 0 says that there was
     none. A row of a former symbol is stored under the present one. Raises BadInputError that names the row.
     """
-    now = utc_now()
-    by_symbol: dict[str, list[Answer]] = {}
-    for (symbol, kind), days in actions_of(path, now, stores.instruments).items():
-        by_symbol.setdefault(symbol, []).append(Answer(symbol, kind, [*days.values()], "file", now, now))
-    actions = Actions(stores.database)
-    return {symbol: actions.store(answers) for symbol, answers in by_symbol.items()}
+    with stores.ledger.storing("import"):
+        now = utc_now()
+        by_symbol: dict[str, list[Answer]] = {}
+        for (symbol, kind), days in actions_of(path, now, stores.instruments).items():
+            by_symbol.setdefault(symbol, []).append(Answer(symbol, kind, [*days.values()], "file", now, now))
+        actions = Actions(stores.database)
+        return {symbol: actions.store(answers) for symbol, answers in by_symbol.items()}
 
 
 UNCHANGED = "Nothing was imported. Correct the file, then run the same command again."

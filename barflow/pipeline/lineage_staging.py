@@ -24,7 +24,10 @@ STAGED = ("bars", "bar_versions", "corporate_actions")
 
 def authority(address: str, port: int | None) -> str:
     """Return the hosts of an address with their ports (default: ``port``), without user and path, as a name."""
-    hosts = sorted(urlsplit(address).netloc.rpartition("@")[2].split(","))
+    netloc = urlsplit(address).netloc
+    if "@" not in netloc and "@" in address:  # a password with a character that ends the hosts, so not encoded
+        netloc = urlsplit(f"//{address.rpartition('@')[2]}").netloc
+    hosts = sorted(netloc.rpartition("@")[2].split(","))
     found = [urlsplit(f"//{host}") for host in hosts]
     if all(host.hostname in LOOPBACK for host in found):
         return "localhost"

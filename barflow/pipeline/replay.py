@@ -9,14 +9,15 @@ from pymongo.database import Database
 
 from barflow.alerts.outbox import PendingEvaluations
 from barflow.staging.connection import Document
-from barflow.staging.ledger import new_run_id
+from barflow.staging.ledger import Ledger
 from barflow.staging.quarantine import Quarantine, Replayed
 from barflow.staging.sessions import Staging
 
 
 def replay_rejected(database: Database[Document], documents: Sequence[Document], now: datetime) -> Replayed:
     """Check rejected bars again and store those that pass. The next tick evaluates their sessions for alerts."""
-    run_id, pending = new_run_id("replay"), PendingEvaluations(database)
-    return Quarantine(database).replay(
-        Staging(database), documents, run_id, now, before_store=lambda key: pending.add(run_id, [key])
-    )
+    pending = PendingEvaluations(database)
+    with Ledger(database).storing("replay") as run_id:
+        return Quarantine(database).replay(
+            Staging(database), documents, run_id, now, before_store=lambda key: pending.add(run_id, [key])
+        )

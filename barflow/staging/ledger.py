@@ -66,6 +66,21 @@ class Ledger:
                 {"$set": {"finished_at": utc_now(), "outcome": outcome, "counts": rows, **fields}},
             )
 
+    @contextmanager
+    def storing(self, what: str) -> Iterator[str]:
+        """Yield the id of a run that stores outside of a hop, recorded while the block runs.
+
+        What becomes known in the block is not stored yet, so an archive that is published meanwhile is complete only
+        until its start.
+        """
+        run_id, outcome = new_run_id(what), FAILED
+        self.start(what, run_id)
+        try:
+            yield run_id
+            outcome = SUCCEEDED
+        finally:
+            self.finish(run_id, outcome, {})
+
     def get(self, run_id: str) -> Document | None:
         """Return a run by its id."""
         with mongo_errors("read the ledger"):
@@ -86,6 +101,7 @@ class Ledger:
         """Return a moment (UTC) before which every requested answer is stored.
 
         It is now, or the start of the oldest run that is still storing. A run that started longer than a day ago died.
+        Bars are known from whole milliseconds, so the millisecond of that moment is not complete.
         """
         now = utc_now()
         query: Document = {
@@ -95,7 +111,8 @@ class Ledger:
         }
         with mongo_errors("read the ledger"):
             oldest = self._runs.find_one(query, sort=[("started_at", 1)])
-        return oldest["started_at"] if oldest else now
+        moment: datetime = oldest["started_at"] if oldest else now
+        return moment.replace(microsecond=moment.microsecond // 1000 * 1000) - timedelta(milliseconds=1)
 
     def finished_since(self, hop: str, moment: datetime, **fields: Any) -> list[Document]:
         """Return the runs of a hop that finished at or after ``moment`` and whose fields have these values."""

@@ -218,7 +218,7 @@ def test_export_of_a_watch_list_prints_the_manifest_and_equals_the_warehouse(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"--symbols": "NOPE"}, "the archive has no bars of NOPE. Nothing was written. Check the spelling"),
+        ({"--symbols": "NOPE"}, "has no bars of NOPE. Nothing was written. Check the spelling"),
         ({"--symbols": "NO PE"}, "'NO PE' is not a symbol: use letters, digits"),
         ({"--start": "2024-07-02", "--end": "2024-07-03"}, "the archive has no bars of AAPL from 2024-07-02"),
         ({"--start": "{saturday}", "--end": "{sunday}"}, "the archive has no bars of AAPL from {saturday}"),

@@ -292,7 +292,7 @@ def test_a_lake_is_complete_until_the_oldest_tick_that_is_still_storing(archive:
     assert complete is not None
     assert before - timedelta(seconds=1) < complete < utc_now()
     ledger.start("ingest", "slow")
-    started = ledger.last("ingest")["started_at"]  # type: ignore[index]
+    started = ledger.last("ingest")["started_at"] - timedelta(milliseconds=1)  # type: ignore[index]
     market.advance(timedelta(hours=1))
     archive.staging.save(sessions_of((market.now, dict(market.values))), "test")
     archive.process()
@@ -301,6 +301,18 @@ def test_a_lake_is_complete_until_the_oldest_tick_that_is_still_storing(archive:
     archive.staging.save(sessions_of((market.now, {("AAPL", opens(DAYS[0])[0]): market.fresh()})), "test")
     process.run(archive.settings, lambda line: None, symbols=["AAPL"])
     assert archive.lake.complete_until() == started, "a run of some symbols says nothing of the others"
+
+
+def test_an_answer_of_the_same_millisecond_is_not_among_those_that_a_lake_holds(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime(2025, 7, 2, 15, 0, 0, 704_990, tzinfo=UTC)
+    monkeypatch.setattr("barflow.staging.ledger.utc_now", lambda: now)
+    complete_until = Ledger(archive.database).all_stored_until()
+    answer = {("AAPL", opens(DAYS[0])[0]): Market(random.Random(10)).fresh()}
+    archive.staging.save(sessions_of((now + timedelta(microseconds=5), answer)), "test")
+    [document] = archive.database["bars"].find()
+    assert complete_until < document["known_from"][0] < now
 
 
 def test_an_expired_session_takes_its_versions_along(archive: Archive) -> None:

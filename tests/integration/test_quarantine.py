@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +23,9 @@ from barflow.operations.expiry import expire_rejected
 from barflow.pipeline.ingest_report import raise_errors
 from barflow.pipeline.replay import replay_rejected
 from barflow.staging.connection import Document, connect
+from barflow.staging.ledger import Ledger
 from barflow.staging.quarantine import MAX_PAYLOAD_BYTES, Quarantine, received_row
+from barflow.staging.sessions import Staging
 from barflow.twelvedata.client import Answer
 from emulators.twelvedata.bar_source import Row
 from emulators.twelvedata.server import TwelveDataEmulator
@@ -229,6 +231,25 @@ def test_a_rejected_bar_is_stored_by_a_replay_once_its_reason_is_gone(database: 
     assert quarantine.counts() == {}
     assert [bool(item["replayed_at"]) for item in quarantine.find(waiting=False)] == [True] * 3
     assert replay(database) == {"stored": 0, "unchanged": 0, "refused": {}}
+
+
+def test_an_archive_that_is_published_during_a_replay_is_not_complete_beyond_its_start(
+    database: Mongo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reject_as_future(database, *MARKET.rows("AAPL", DAY_OPENS, DAY_OPENS + 2 * BAR))
+    published: list[datetime] = []
+    save = Staging.save
+
+    def save_after_process(*given: Any, **named: Any) -> Any:
+        published.append(Ledger(database).all_stored_until())
+        return save(*given, **named)
+
+    monkeypatch.setattr(Staging, "save", save_after_process)
+    replay(database)
+    [document] = database["bars"].find()
+    assert len(published) == 2
+    assert max(published) <= min(known.replace(tzinfo=UTC) for known in document["known_from"])
+    assert Ledger(database).all_stored_until() > max(published)
 
 
 def test_a_replay_fills_gaps_and_does_not_undo_newer_bars(market: TwelveDataEmulator, database: Mongo) -> None:

@@ -25,6 +25,7 @@ from barflow.pipeline.stores import Stores
 from barflow.settings import Settings
 from barflow.staging.actions import Actions
 from barflow.staging.connection import Document
+from barflow.staging.ledger import SUCCEEDED
 from emulators.twelvedata.actions import ScriptedSplit
 from emulators.twelvedata.bar_source import Row
 from emulators.twelvedata.server import TwelveDataEmulator
@@ -291,6 +292,8 @@ def test_a_source_of_none_asks_nothing_and_a_file_explains_the_split(
     file = tmp_path / "actions.csv"
     file.write_text("symbol,kind,ex_date,ratio,amount\nAAPL,split,2025-07-02,10:1,\n")
     import_file(stores, file)
+    # While it was recorded, an archive that was published was complete only until its start.
+    assert stores.ledger.last("import")["outcome"] == SUCCEEDED  # type: ignore[index]
     assert tick(stores).notes == {}
 
 

@@ -20,8 +20,10 @@ import pyarrow.parquet as pq
 import pytest
 from harness import publish_actions
 
+from barflow.cli.export import export as export_command
 from barflow.errors import BadInputError, BarflowError, BusyError
 from barflow.lake.export import export
+from barflow.lake.export_manifest import manifest_of
 from barflow.lake.manifests import Manifest
 from barflow.lake.partitions import Lake
 from barflow.lake.query import Query
@@ -240,6 +242,20 @@ def test_an_export_is_replaced_only_by_force(exported: Export, tmp_path: Path, t
     assert contents(tmp_path / "out") == contents(tmp_path / "other")
 
 
+def test_a_target_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Target.of("~/bars.csv").path == tmp_path / "bars.csv"
+    assert Target.of("~no-such-user/").path == Path("~no-such-user").resolve()
+
+
+def test_a_loop_of_links_is_named(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    target = Target.of(f"{tmp_path}/loop/bars.csv")
+    expected = r"could not write .*loop/bars.csv: Too many levels of symbolic links"
+    with pytest.raises(BarflowError, match=expected), target.making():
+        pass
+
+
 @pytest.mark.parametrize("to", FORMS)
 def test_what_appears_at_the_target_meanwhile_is_kept(exported: Export, tmp_path: Path, to: str) -> None:
     def appear(_: str) -> None:
@@ -258,19 +274,20 @@ def test_a_folder_that_is_no_export_is_never_replaced(exported: Export, tmp_path
     assert contents(tmp_path / "home") == {"thesis.txt": b"mine"}
 
 
-def test_a_killed_export_leaves_nothing_that_the_next_one_keeps(exported: Export, tmp_path: Path) -> None:
-    exported("out/bars/", symbols=("AAPL",))
-    before = contents(tmp_path / "out/bars")
+@pytest.mark.parametrize("name", ["bars", "replaced"])
+def test_a_killed_export_leaves_nothing_that_the_next_one_keeps(exported: Export, tmp_path: Path, name: str) -> None:
+    exported(f"out/{name}/", symbols=("AAPL",))
+    before = contents(tmp_path / "out" / name)
     # Killed after it moved the old folder away, and before it moved the new one into place.
-    work = tmp_path / "out/.bars.part"
+    work = tmp_path / f"out/.{name}.part"
     work.mkdir()
-    (tmp_path / "out/bars").rename(work / "replaced")
-    (work / "bars").mkdir()
-    (work / "bars/half").write_text("half")
+    (tmp_path / "out" / name).rename(work / f"{name}.replaced")
+    (work / name).mkdir()
+    (work / name / "half").write_text("half")
     with pytest.raises(BadInputError, match="no bars of NONE"):
-        exported("out/bars/", symbols=("NONE",))
-    exported("out/bars/", symbols=("AAPL",), force=True)
-    assert (contents(tmp_path / "out/bars"), work.exists()) == (before, False)
+        exported(f"out/{name}/", symbols=("NONE",))
+    exported(f"out/{name}/", symbols=("AAPL",), force=True)
+    assert (contents(tmp_path / "out" / name), work.exists()) == (before, False)
 
 
 def test_two_exports_to_one_target_do_not_mix(exported: Export, tmp_path: Path) -> None:
@@ -293,7 +310,7 @@ def test_two_exports_to_one_target_do_not_mix(exported: Export, tmp_path: Path) 
         (
             {"symbols": ("AAPL", "NOPE", "TYPO")},
             "bars.csv",
-            "the archive has no bars of NOPE, TYPO. Nothing was written",
+            r"the archive /.*/lake has no bars of NOPE, TYPO. Nothing was written",
         ),
         ({"last": date(2025, 6, 29)}, "bars.csv", "end 2025-06-29 is before start 2025-06-30"),
         ({"last": date(2025, 6, 29), "first": date(2025, 6, 28)}, "bars.csv", "no bars of AAPL, MSFT from 2025-06-28"),
@@ -312,3 +329,22 @@ def test_an_export_that_cannot_be_says_why(
     with pytest.raises(BadInputError, match=message):
         exported(f"out/{to}", **changed)
     assert [*(tmp_path / "out").iterdir()] == []
+
+
+def test_an_export_during_a_run_of_process_is_repeatable_only_if_the_archive_was_complete_before(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BARFLOW_LAKE_URI", lake.root)
+
+    def publish_meanwhile(*given: Any) -> dict[str, Any]:
+        monkeypatch.undo()
+        correct(lake)
+        return manifest_of(*given)
+
+    monkeypatch.setattr("barflow.lake.export.manifest_of", publish_meanwhile)
+    asked = {"start": f"{FIRST}", "end": f"{LAST}", "as_of": THEN.isoformat(), "as_json": True}
+    for name in ("before", "after"):
+        export_command(symbols="AAPL", to=f"{tmp_path / name}.csv", **asked)
+        monkeypatch.setenv("BARFLOW_LAKE_URI", lake.root)
+    before, after = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (before["repeatable"], after["repeatable"]) == (False, True)

@@ -290,6 +290,17 @@ def test_columns_that_are_not_asked_for_are_not_read(lake: Lake, tmp_path: Path)
         barflow.read("MSFT", SPLIT, SPLIT, columns=["volume"], lake=lake.root)
 
 
+@pytest.mark.parametrize("as_of", [None, datetime(2025, 7, 3, tzinfo=UTC)])
+@pytest.mark.parametrize("interval", ["5min", *BUCKETS])
+def test_each_column_alone_is_that_of_the_whole_table(lake: Lake, interval: Any, as_of: datetime | None) -> None:
+    asked = {"symbols": ["AAPL", "MSFT"], "start": FIRST, "end": LAST, "interval": interval, "lake": lake.root}
+    whole = barflow.read(**asked, as_of=as_of)
+    assert whole.num_rows
+    for name in whole.column_names:
+        alone = barflow.read(**asked, as_of=as_of, columns=[name])
+        assert alone.equals(whole.select([name])), name
+
+
 def test_files_of_earlier_releases_are_known_since_they_were_written(lake: Lake) -> None:
     path = Path(lake.path("MSFT", "2025-06"))
     pq.write_table(pq.ParquetFile(path).read().drop_columns("known_from"), path)
@@ -324,9 +335,13 @@ WRONG = [
     ({"columns": ["ts", "ts"]}, "columns must name at least one column, and each once."),
     ({"symbols": []}, "symbols must be one symbol or several, such as AAPL or ['AAPL', 'MSFT']."),
     ({"symbols": [7]}, "symbols must be one symbol or several"),
+    ({"symbols": None}, "symbols must be one symbol or several"),
+    ({"symbols": ["", " "]}, "symbols must be one symbol or several"),
+    ({"columns": 5}, "columns must be one column or several, such as close or ['ts', 'close']."),
     ({"symbols": "../etc"}, "is not a symbol: use letters"),
     ({"symbols": ["AAPL", "IBM", "GE"]}, "has no bars of GE, IBM. Check the spelling, or fetch them with"),
     ({"lake": "/nowhere/lake"}, "there is no archive at /nowhere/lake: it has no folder bars_5min."),
+    ({"lake": "~no-such-user/lake"}, "/~no-such-user/lake: it has no folder bars_5min."),
 ]
 
 
@@ -347,7 +362,10 @@ def test_a_damaged_file_is_named(lake: Lake) -> None:
         path.read_bytes()[:300] + bytes(900) + path.read_bytes()[1200:],
     ):
         path.write_bytes(damaged)
-        with pytest.raises(BarflowError, match=r"AAPL/month=2025-06/bars.parquet could not be read .* restore its"):
+        with pytest.raises(
+            BarflowError,
+            match=r"AAPL/month=2025-06/bars.parquet could not be read .* restore its .* move the file away",
+        ):
             barflow.read(["AAPL", "MSFT"], FIRST, LAST, lake=lake.root)
 
 
@@ -362,7 +380,11 @@ def test_the_archive_lists_its_symbols_actions_and_sessions(
     store_actions(lake, "AAPL", [Version(earlier[0], earlier[1].known_from), Version(earlier[1])], {"split"})
     store_actions(lake, "MSFT", [Version(paid)], {"dividend"})
     monkeypatch.setenv("BARFLOW_LAKE_URI", lake.root)
+    # Files that a file manager or another program leaves are not the archive's.
+    for name in (".DS_Store", "_SUCCESS", "symbol=AAPL/month=2025-06/._bars.parquet"):
+        (Path(lake.root) / "bars_5min" / name).write_text("another program's")
     assert barflow.symbols() == ["AAPL", "BRK/B", "META", "MSFT"]
+    assert barflow.read("AAPL", FIRST, FIRST).num_rows == 74
     assert [(row["symbol"], row["ratio"], row["amount"]) for row in barflow.actions().to_pylist()] == [
         ("AAPL", 4.0, None),
         ("MSFT", None, 0.5),

@@ -53,6 +53,7 @@ def test_any_moment_within_a_bar_names_it(text: str) -> None:
         ("2025-07-02 16:00", "bars open from 09:30 to 15:55 New York"),
         ("2025-07-03 13:00", "bars open from 09:30 to 12:55 New York"),
         ("2025-07-04 10:00", "next to it open at 2025-07-03 12:55 and 2025-07-07 09:30 New York"),
+        ("2031-12-28 10:00", "and 2031-12-29 09:30 New York"),  # days before the calendar ends
         ("1999-07-01 10:00", "no exchange calendar for 1999-07-01"),
         ("9999-12-31 23:59", "outside of the calendar"),
         ("0001-01-01T00:00Z", "outside of the calendar"),

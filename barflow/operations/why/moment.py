@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from barflow.errors import BadInputError
-from barflow.market.sessions import BAR, NEW_YORK, Session, new_york, previous_session, session, sessions_between
+from barflow.market.sessions import BAR, NEW_YORK, Session, new_york, next_session, previous_session, session
 
 EXAMPLE = 'such as "2026-11-24 10:35" in New York time, or 2026-11-24T15:35Z'
-# Longer than the exchange ever stays closed at a stretch.
-LONGEST_BREAK = timedelta(days=10)
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,6 @@ def slot_at(moment: datetime) -> Slot:
 def _near(day: date) -> str:
     """Return a sentence with the last bar before a day and the first one after it."""
     before = previous_session(day)
-    after = next(iter(sessions_between(day, day + LONGEST_BREAK)), None)
+    after = next_session(day)
     bars = [item for item in (before and before.slots[-1], after and after.slots[0]) if item]
     return "The bars next to it open at " + " and ".join(f"{new_york(ts):%Y-%m-%d %H:%M}" for ts in bars) + " New York."
