@@ -37,7 +37,8 @@ symbol. The time runs from the moment that a symbol's bars are in MongoDB to the
 the batches of ingest; the call to SNS is complete, apart from the network. It is compared with reading the 20 sessions
 of the rules from MongoDB at each tick, which is the least work of an evaluation that remembers nothing.
 
-Cost of a bar: evaluating one new bar against the 20 rules, with {LONG} stored sessions against {SHORT}.
+Cost of a bar: evaluating one new bar against the 20 rules, with {LONG} stored sessions against {SHORT}. A bar
+against 20 conditions is compared with the same 20 rules of the kinds.
 """
 # Twenty rules of every kind. On these bars, only fires_3pct fires.
 RULES: Sequence[dict[str, Any]] = [
@@ -53,8 +54,36 @@ RULES: Sequence[dict[str, Any]] = [
 ]
 
 
+def _side(when: str) -> str:
+    return "down" if any(word in when for word in ("fall", "below", "low")) else "up"
+
+
+# Twenty rules of one direction, and each as a condition that fires at the same bars.
+PAIRS: Sequence[tuple[dict[str, Any], str]] = [
+    *(
+        ({"kind": "move", "percent": 10.0 + n, "minutes": 30 * n}, f"rise_pct({30 * n}) >= {10.0 + n}")
+        for n in (1, 2, 3)
+    ),
+    *(({"kind": "move", "percent": 10.0 + n, "minutes": 30 * n}, f"fall_pct({30 * n}) >= {10.0 + n}") for n in (4, 5)),
+    *(({"kind": "gap", "percent": 5.0 + n}, f"gap_pct >= {5.0 + n}") for n in range(3)),
+    *(({"kind": "level", "level": 1e6 + n}, f"crosses_above(close, {1e6 + n})") for n in range(3)),
+    *(({"kind": "volume", "times": 1000.0 + n}, f"volume_times(20) > {1000.0 + n}") for n in range(3)),
+    *(({"kind": "average", "sessions": 20 - n}, f"crosses_below(close, daily_sma({20 - n}))") for n in range(2)),
+    *(({"kind": "average", "bars": 50 - n}, f"crosses_below(close, sma({50 - n}))") for n in range(2)),
+    *(({"kind": "extreme", "sessions": 20 - n}, f"session_low < daily_lowest({20 - n})") for n in range(2)),
+]
+BOOKS = {
+    "mixed": RULES,
+    "kinds": [
+        {"id": f"r{n}", **values, **({"direction": _side(when)} if values["kind"] != "volume" else {})}
+        for n, (values, when) in enumerate(PAIRS)
+    ],
+    "conditions": [{"id": f"r{n}", "when": when} for n, (_, when) in enumerate(PAIRS)],
+}
+
+
 def measure(bench: Bench) -> Chapter:
-    """Measure both figures of alerts."""
+    """Measure the figures of alerts."""
     names = bench.symbols(SYMBOLS)
     pipeline = bench.pipeline("alerts")
     bench.log(f"alerts: {len(names)} symbols of {DAYS} days under {len(RULES)} rules")
@@ -81,6 +110,14 @@ def measure(bench: Bench) -> Chapter:
             theirs=costs[str(SHORT)],
             target=1.25,
         ),
+        Figure(
+            f"evaluate a bar against {len(PAIRS)} conditions, {SHORT} sessions stored",
+            costs["conditions"],
+            "µs",
+            against="the same rules of the kinds",
+            theirs=costs["kinds"],
+            target=1.5,
+        ),
     ]
     notes = [
         f"{sent['sent']:.0f} alerts; the tick that stored, evaluated and sent took {sent['tick']:.1f} s, "
@@ -89,9 +126,9 @@ def measure(bench: Bench) -> Chapter:
     return Chapter("Alerts", MEANING, figures, notes)
 
 
-def book() -> RuleBook:
-    """Return the twenty rules."""
-    return parse_rules({"rule": RULES})
+def book(rules: str = "mixed") -> RuleBook:
+    """Return twenty rules: of every kind, of one direction each, or these as conditions."""
+    return parse_rules({"rule": BOOKS[rules]})
 
 
 class TimedChannel(SnsChannel):
@@ -207,25 +244,33 @@ def _answer(name: str) -> Answer:
 
 
 def cost_of_a_bar(repeats: int) -> dict[str, float]:
-    """Return the microseconds of one bar by the sessions that were evaluated before it. The histories take turns."""
-    taken: dict[int, list[float]] = {SHORT: [], LONG: []}
-    prepared = {days: _prepared(days) for days in taken}
+    """Return the microseconds of one bar: by the sessions that were evaluated before it, and for the conditions.
+
+    They take turns.
+    """
+    prepared = {
+        str(SHORT): _prepared(SHORT),
+        str(LONG): _prepared(LONG),
+        "kinds": _prepared(SHORT, "kinds"),
+        "conditions": _prepared(SHORT, "conditions"),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in prepared}
     for _ in range(repeats):
-        for days, (evaluator, state, bars) in prepared.items():
+        for name, (evaluator, state, bars) in prepared.items():
             begun = time.perf_counter()
             for _ in range(200):
                 evaluator.evaluate(state, [StoredSession(bars, 2)])
-            taken[days].append((time.perf_counter() - begun) / 200 * 1e6)
-    return {str(days): median(values) for days, values in taken.items()}
+            taken[name].append((time.perf_counter() - begun) / 200 * 1e6)
+    return {name: median(values) for name, values in taken.items()}
 
 
-def _prepared(days: int) -> tuple[Evaluator, Any, SessionBars]:
+def _prepared(days: int, rules: str = "mixed") -> tuple[Evaluator, Any, SessionBars]:
     """Return a state after all bars but the last, and the session of the last bar."""
     state = None
     found = [from_document(document) for document in session_documents(SYMBOL, days)]
     last = found.pop()
     part = SessionBars.of(last.symbol, last.session_date, last.bars()[:-1])
     for bars in (*found, part):
-        evaluator = Evaluator(book(), bars.ts[-1])
+        evaluator = Evaluator(book(rules), bars.ts[-1])
         state = evaluator.evaluate(state or evaluator.new_state(SYMBOL), [StoredSession(bars, 1)]).state
-    return Evaluator(book(), LAST_CLOSE), state, last
+    return Evaluator(book(rules), LAST_CLOSE), state, last

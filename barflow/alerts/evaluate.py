@@ -12,15 +12,16 @@ change of the price.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from barflow.alerts.history import EvaluatedSession, SymbolState, in_shares_of, trimmed
-from barflow.alerts.rules import ALL, LevelRule, MoveRule, Rule, RuleBook, SilenceRule
-from barflow.alerts.signals import BAR_MINUTES, NEITHER, SIGNALS, SessionView
+from barflow.alerts.rules import ALL, ExpressionRule, LevelRule, Rule, RuleBook, SilenceRule
+from barflow.alerts.signals import BAR_MINUTES, NEITHER, SIGNALS, SessionView, Signal
+from barflow.alerts.values import expression
 from barflow.errors import BadInputError
 from barflow.market.actions import Split, split_text
 from barflow.market.bars import SessionBars
@@ -30,6 +31,7 @@ from barflow.staging.sessions import StoredSession
 
 # An alert on an older session is of no use. Corrections reach back two sessions, an outage may last longer.
 NEWS_SESSIONS = 5
+ALL_SIGNALS: dict[type[Any], Callable[[Any, SessionView, int], Signal]] = {**SIGNALS, ExpressionRule: expression}
 NEVER_FIRED: Mapping[str, Sequence[datetime]] = MappingProxyType({})
 
 
@@ -77,6 +79,7 @@ class Evaluator:
         self.newest, self._oldest_news = opened[-1], opened[0].session_date
         self.history = book.history + NEWS_SESSIONS
         self.detail = book.detail + NEWS_SESSIONS
+        self.prices = book.prices + NEWS_SESSIONS if book.prices else 0
 
     def new_state(self, symbol: str) -> SymbolState:
         """Return the state of a symbol that was never evaluated."""
@@ -84,7 +87,7 @@ class Evaluator:
 
     def has_history(self, state: SymbolState) -> bool:
         """Return whether the state holds all stored sessions that the rules look at."""
-        return state.history >= self.history and state.detail >= self.detail
+        return state.history >= self.history and state.detail >= self.detail and state.prices >= self.prices
 
     def sessions_to_repeat(self, state: SymbolState, splits: Sequence[Split] | None) -> set[date]:
         """Return the evaluated sessions whose comparisons change, because splits were learned, changed or withdrawn.
@@ -128,7 +131,7 @@ class Evaluator:
             day, old = stored.bars.session_date, sessions.get(stored.bars.session_date)
             if old is not None and old.version > stored.version:
                 continue  # a faster tick has evaluated a later version
-            new = sessions[day] = EvaluatedSession.of(stored)
+            new = sessions[day] = EvaluatedSession.of(stored, prices=self.prices > 0)
             is_new, is_repeated = old is None or old.version < new.version, day in repeat
             repeat.discard(day)
             if day >= news_from and (is_new or is_repeated):
@@ -141,11 +144,12 @@ class Evaluator:
             evaluation.end_of_session(day, sessions, self.now)
         levels = self._levels(state)
         notes = [*evaluation.notes, *self._levels_left_behind(state, levels, splits or ())]
-        recent = trimmed(sessions, self.history, self.detail)
+        recent = trimmed(sessions, self.history, self.detail, self.prices)
         after = replace(
             state,
             history=self.history,
             detail=self.detail,
+            prices=self.prices,
             sessions=recent,
             fired=evaluation.fired,
             splits=self._in_force(state, splits),
@@ -239,7 +243,7 @@ class _SymbolEvaluation:
         fired: Mapping[str, Sequence[datetime]] = NEVER_FIRED,
     ) -> None:
         self.symbol, self.splits = state.symbol, splits
-        self.rules = [(rule, SIGNALS[type(rule)]) for rule in rules if type(rule) in SIGNALS]
+        self.rules = [(rule, ALL_SIGNALS[type(rule)]) for rule in rules if type(rule) in ALL_SIGNALS]
         self.silences = [rule for rule in rules if isinstance(rule, SilenceRule)]
         self._bars_fired = {name: [bar] for name, bar in state.fired.items()}
         for name, bars in fired.items():
@@ -258,7 +262,7 @@ class _SymbolEvaluation:
         With ``again``, the other bars are evaluated too, except by rules that compare only within the session.
         """
         bars = view.bars
-        comparing = [item for item in self.rules if not isinstance(item[0], MoveRule)] if again else []
+        comparing = [item for item in self.rules if item[0].looks_back] if again else []
         if view.unknown_split is not None and view.last_close is not None:
             self.notes.append(_unknown_split(view, view.unknown_split, view.last_close))
         for at in range(len(bars)) if again else changed:
@@ -275,7 +279,7 @@ class _SymbolEvaluation:
                             self.symbol,
                             bars.session_date,
                             bars.ts[at],
-                            direction,
+                            direction if rule.has_sides else None,
                             *hit,
                             price=bars.close[at],
                             split=view.split,

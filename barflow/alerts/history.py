@@ -19,6 +19,7 @@ from barflow.staging.sessions import StoredSession
 
 CLOSE = struct.Struct("<d")
 VOLUME = struct.Struct("<q")
+PRICES = ("open", "high", "low")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class EvaluatedSession:
     """One session as it was evaluated.
 
     ``slots`` and ``revisions`` hold one byte a bar (the last 8 bits of a revision), ``closes`` a little-endian double
-    in dollars, and ``volumes`` a little-endian 64-bit integer in shares.
+    in dollars, and ``volumes`` a little-endian 64-bit integer in shares. ``prices`` holds the opens, then the highs,
+    then the lows, as doubles. It is empty where no rule looks at them.
     """
 
     session_date: date
@@ -37,10 +39,11 @@ class EvaluatedSession:
     revisions: bytes
     closes: bytes
     volumes: bytes
+    prices: bytes = b""
 
     @classmethod
-    def of(cls, stored: StoredSession) -> EvaluatedSession:
-        """Return the packed form of a stored session."""
+    def of(cls, stored: StoredSession, *, prices: bool = False) -> EvaluatedSession:
+        """Return the packed form of a stored session. With ``prices``, it has each bar's open, high and low."""
         bars, count = stored.bars, len(stored.bars)
         return cls(
             bars.session_date,
@@ -51,6 +54,7 @@ class EvaluatedSession:
             bytes(number & 255 for number in bars.revision),
             struct.pack(f"<{count}d", *bars.close),
             struct.pack(f"<{count}q", *bars.volume),
+            struct.pack(f"<{3 * count}d", *bars.open, *bars.high, *bars.low) if prices else b"",
         )
 
     @property
@@ -61,6 +65,17 @@ class EvaluatedSession:
     def all_closes(self) -> tuple[float, ...]:
         """Return every bar's close, in dollars."""
         return struct.unpack(f"<{len(self.slots)}d", self.closes)
+
+    def column(self, name: str) -> tuple[float, ...]:
+        """Return every bar's open, high, low or close in dollars, or its volume in shares. Empty if not held."""
+        if name == "close":
+            return self.all_closes()
+        count = len(self.slots)
+        if name == "volume":
+            return struct.unpack(f"<{count}q", self.volumes)
+        if not self.prices:
+            return ()
+        return struct.unpack_from(f"<{count}d", self.prices, PRICES.index(name) * count * CLOSE.size)
 
     def volume_at(self, slot: int) -> int | None:
         """Return the shares of the bar in a slot (0 opens the session), or None if there was no bar."""
@@ -81,18 +96,24 @@ class EvaluatedSession:
     def summary(self) -> EvaluatedSession:
         """Return the session with only its last bar. For older sessions, the rules need no more than this."""
         if len(self.slots) == 1:
-            return self
+            return self.without_prices()
         return replace(
             self,
             slots=self.slots[-1:],
             revisions=self.revisions[-1:],
             closes=self.closes[-CLOSE.size :],
             volumes=self.volumes[-VOLUME.size :],
+            prices=b"",
         )
+
+    def without_prices(self) -> EvaluatedSession:
+        """Return the session without each bar's open, high and low."""
+        return replace(self, prices=b"") if self.prices else self
 
     def to_document(self) -> dict[str, Any]:
         """Return the session as MongoDB stores it, under its day."""
-        return {name: getattr(self, name) for name in self.__slots__ if name != "session_date"}
+        document = {name: getattr(self, name) for name in self.__slots__ if name != "session_date"}
+        return document if self.prices else {name: value for name, value in document.items() if name != "prices"}
 
     @classmethod
     def from_document(cls, day: str, document: dict[str, Any]) -> EvaluatedSession:
@@ -131,6 +152,12 @@ class AdjustedSession:
         """Return every bar's close, in dollars."""
         return tuple(close / self.ratio for close in self.session.all_closes())
 
+    def column(self, name: str) -> tuple[float, ...]:
+        """Return every bar's open, high, low or close in dollars, or its volume in shares. Empty if not held."""
+        if name == "volume":
+            return tuple(shares * self.ratio for shares in self.session.column(name))
+        return tuple(price / self.ratio for price in self.session.column(name))
+
     def volume_at(self, slot: int) -> float | None:
         """Return the shares of the bar in a slot, or None if there was no bar. They may have a fraction."""
         shares = self.session.volume_at(slot)
@@ -167,11 +194,12 @@ class SymbolState:
     """What the evaluation stores between ticks for one symbol.
 
     It holds the sessions that were evaluated, the bar at which each rule last fired (its open, UTC), and ``horizon``:
-    bars of sessions before it never fire, whenever they arrive. ``history`` and ``detail`` are the numbers of sessions
-    for which it was filled. ``splits`` are those in force at the last evaluation, the ratio by ex-date: when others are
-    known, some sessions are evaluated again. Sessions are stored raw, so a split changes none of them. ``levels`` holds
-    by rule the newest session when a level without ``as_of`` was first evaluated. ``version`` is the state's optimistic
-    lock in the collection. Whether a rule held at the bar before is not stored, since it follows from the bars.
+    bars of sessions before it never fire, whenever they arrive. ``history``, ``detail`` and ``prices`` are the numbers
+    of sessions for which it was filled. ``splits`` are those in force at the last evaluation, the ratio by ex-date:
+    when others are known, some sessions are evaluated again. Sessions are stored raw, so a split changes none of them.
+    ``levels`` holds by rule the newest session when a level without ``as_of`` was first evaluated. ``version`` is the
+    state's optimistic lock in the collection. Whether a rule held at the bar before is not stored, since it follows
+    from the bars.
     """
 
     symbol: str
@@ -183,12 +211,19 @@ class SymbolState:
     splits: dict[date, float] = field(default_factory=dict)
     levels: dict[str, date] = field(default_factory=dict)
     version: int = 0
+    prices: int = 0
 
 
-def trimmed(sessions: dict[date, EvaluatedSession], history: int, detail: int) -> dict[date, EvaluatedSession]:
-    """Return the newest ``history`` sessions in time order: the newest ``detail`` whole, the others as summaries."""
+def trimmed(
+    sessions: dict[date, EvaluatedSession], history: int, detail: int, prices: int
+) -> dict[date, EvaluatedSession]:
+    """Return the newest ``history`` sessions in time order.
+
+    The newest ``detail`` are whole, the others are summaries. The newest ``prices`` have each bar's open, high and low.
+    """
     days = sorted(sessions)[-history:]
-    return {
-        day: sessions[day] if place < detail else sessions[day].summary()
-        for place, day in zip(range(len(days) - 1, -1, -1), days, strict=True)
-    }
+    found = {}
+    for place, day in zip(range(len(days) - 1, -1, -1), days, strict=True):
+        item = sessions[day] if place < detail else sessions[day].summary()
+        found[day] = item if place < prices else item.without_prices()
+    return found

@@ -12,6 +12,7 @@ from barflow.alerts.evaluate import Event
 from barflow.alerts.rules import (
     ALL,
     AverageRule,
+    ExpressionRule,
     ExtremeRule,
     GapRule,
     LevelRule,
@@ -32,17 +33,17 @@ class Message(BaseModel):
     schema_version: Literal[1] = Field(1, description="raised when a field changes its meaning or is removed")
     id: str = Field(description="stable: rule|symbol|bar, such as gap_5pct|TSLA|2025-07-07T13:30:00Z")
     rule: str = Field(description="the rule's id")
-    kind: Literal["level", "move", "gap", "split", "volume", "average", "extreme", "silence"]
+    kind: Literal["level", "move", "gap", "split", "volume", "average", "extreme", "silence", "expression"]
     symbol: str = Field(description="the symbol, or * for the feed: a silence of most symbols")
     severity: Severity
     session_date: date = Field(description="exchange-local trading day")
     bar_start: datetime = Field(description="the bar's open, UTC; for a silence, that of the first missing bar")
-    direction: Literal["up", "down"] | None = Field(description="null for a silence")
+    direction: Literal["up", "down"] | None = Field(description="null for a silence and an expression")
     value: float = Field(description="what the rule found, in unit")
     unit: Literal["dollars", "percent", "times", "minutes"]
     reference: float | None = Field(
-        description="what value is compared with: dollars, shares for a volume, null for a silence; in the shares of "
-        "session_date, also if it is older than a split"
+        description="what value is compared with: dollars, shares for a volume, null for a silence and an "
+        "expression; in the shares of session_date, also if it is older than a split"
     )
     price: float | None = Field(
         description="the bar's close, or the last close before a silence, in dollars; null for the feed"
@@ -106,6 +107,8 @@ def describe(event: Event) -> str:
         case ExtremeRule():
             bound = "high" if up else "low"
             return f"{symbol} reached {event.value:,.2f}, {above} its {rule.sessions}-session {bound} of {against}"
+        case ExpressionRule():
+            return f"{symbol} at {at}: {' '.join(rule.when.split())}"
         case SilenceRule() if symbol == ALL:
             return f"the feed has had no bar of most symbols for {event.value:.0f} min of the open session"
         case SilenceRule():

@@ -160,6 +160,7 @@ def _state(document: Document) -> SymbolState:
         {date.fromisoformat(day): ratio for day, ratio in document.get("splits", {}).items()},
         {rule: date.fromisoformat(day) for rule, day in document.get("levels", {}).items()},
         document["version"],
+        document.get("prices", 0),
     )
 
 
@@ -174,6 +175,7 @@ def _update(before: SymbolState, after: SymbolState) -> UpdateOne:
         "horizon": after.horizon.isoformat(),
         "history": after.history,
         "detail": after.detail,
+        "prices": after.prices,
         "fired": after.fired,
         "splits": {day.isoformat(): ratio for day, ratio in after.splits.items()},
         "levels": {rule: day.isoformat() for rule, day in after.levels.items()},

@@ -7,16 +7,19 @@ prices are in dollars, and minutes are those of an open session.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import date
 from functools import cached_property
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from barflow.alerts.expressions import Condition, condition, sessions_with
 from barflow.errors import BadInputError
 from barflow.market.sessions import new_york, utc_now
 from barflow.symbol import EXPECTED, is_symbol
@@ -25,8 +28,7 @@ from barflow.toml_files import read_toml
 # A resource and not a path, since the package may be in a zip file.
 DEFAULT_RULES = resources.files(__package__).joinpath("alerts.toml")
 ALL = "*"
-# A half day has the fewest bars of all sessions.
-HALF_DAY_BARS = 42
+LIST_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
 
 Severity = Literal["info", "warning", "critical"]
 ChannelName = Literal["sns", "slack", "sse"]
@@ -64,6 +66,12 @@ def _past_day(value: Any) -> Any:
     return day
 
 
+def _checked(text: str) -> str:
+    """Return the text of a condition. Raises ValueError that names the position and what is allowed."""
+    condition(text)
+    return text
+
+
 class Defaults(BaseModel):
     """The values of a rule that does not give its own."""
 
@@ -77,9 +85,13 @@ class Defaults(BaseModel):
 
 
 class BaseRule(Defaults):
-    """The fields of every rule. ``unit`` is the unit of an alert's value."""
+    """The fields of every rule.
+
+    ``unit`` is the unit of an alert's value. ``has_sides`` is False for a rule whose alerts are neither up nor down.
+    """
 
     unit: ClassVar[str]
+    has_sides: ClassVar[bool] = True
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9_]{0,39}$")
     symbols: Annotated[tuple[str, ...], BeforeValidator(_parse_symbols)] = (ALL,)
@@ -93,6 +105,16 @@ class BaseRule(Defaults):
     def detail(self) -> int:
         """Return for how many of those sessions the rule needs every bar."""
         return 0
+
+    @property
+    def prices(self) -> int:
+        """Return for how many of those sessions the rule needs every bar's open, high and low."""
+        return 0
+
+    @property
+    def looks_back(self) -> bool:
+        """Return whether the rule compares with earlier sessions."""
+        return True
 
     def applies_to(self, symbol: str) -> bool:
         """Return whether the rule is evaluated for a symbol."""
@@ -120,6 +142,11 @@ class MoveRule(BaseRule):
     percent: Percent
     minutes: Minutes
     direction: Direction = "both"
+
+    @property
+    def looks_back(self) -> bool:
+        """Return False: the prices are of the same session."""
+        return False
 
 
 class GapRule(BaseRule):
@@ -183,7 +210,7 @@ class AverageRule(BaseRule):
     @property
     def detail(self) -> int:
         """Return how many sessions hold the rule's number of bars, or 0 for daily closes."""
-        return 1 + self.bars // HALF_DAY_BARS if self.bars else 0
+        return sessions_with(self.bars) if self.bars else 0
 
 
 class ExtremeRule(BaseRule):
@@ -208,8 +235,44 @@ class SilenceRule(BaseRule):
     minutes: Minutes
 
 
+class ExpressionRule(BaseRule):
+    """The condition ``when`` holds: an expression in CEL over the bar, its session and earlier ones."""
+
+    unit = "dollars"
+    has_sides = False
+    kind: Literal["expression"]
+    when: Annotated[str, AfterValidator(_checked)]
+
+    @property
+    def condition(self) -> Condition:
+        """Return the checked condition."""
+        return condition(self.when)
+
+    @property
+    def history(self) -> int:
+        """Return how many sessions the values of the condition need, at least one."""
+        return max(1, *self.condition.past)
+
+    @property
+    def detail(self) -> int:
+        """Return for how many sessions the values need every bar."""
+        return max(self.condition.past.bars, self.condition.past.prices)
+
+    @property
+    def prices(self) -> int:
+        """Return for how many sessions the values need every bar's open, high and low."""
+        return self.condition.past.prices
+
+    @property
+    def looks_back(self) -> bool:
+        """Return whether a value of the condition needs earlier sessions."""
+        return any(self.condition.past)
+
+
 Model = TypeVar("Model", bound=BaseModel)
-Rule = LevelRule | MoveRule | GapRule | SplitRule | VolumeRule | AverageRule | ExtremeRule | SilenceRule
+Rule = (
+    LevelRule | MoveRule | GapRule | SplitRule | VolumeRule | AverageRule | ExtremeRule | SilenceRule | ExpressionRule
+)
 KINDS: dict[str, type[Rule]] = {
     "level": LevelRule,
     "move": MoveRule,
@@ -219,15 +282,19 @@ KINDS: dict[str, type[Rule]] = {
     "average": AverageRule,
     "extreme": ExtremeRule,
     "silence": SilenceRule,
+    "expression": ExpressionRule,
 }
 
 
 class RuleBook:
-    """The rules of a file, with the values that hold for each symbol."""
+    """The rules of a file, with the values that hold for each symbol, and its watch lists: symbols by name."""
 
-    def __init__(self, by_symbol: Mapping[str, tuple[Rule, ...]]) -> None:
+    def __init__(
+        self, by_symbol: Mapping[str, tuple[Rule, ...]], lists: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    ) -> None:
         """Hold the rules of each symbol that has its own values, and those of all other symbols under ``*``."""
         self._by_symbol = by_symbol
+        self.lists = lists
         self._applicable: dict[str, tuple[Rule, ...]] = {}
         self._fixed_levels: dict[str, tuple[LevelRule, ...]] = {}
 
@@ -253,7 +320,8 @@ class RuleBook:
     def only(self, rule_id: str) -> RuleBook:
         """Return a book that holds only the rule with this id."""
         return RuleBook(
-            {symbol: tuple(rule for rule in rules if rule.id == rule_id) for symbol, rules in self._by_symbol.items()}
+            {symbol: tuple(rule for rule in rules if rule.id == rule_id) for symbol, rules in self._by_symbol.items()},
+            self.lists,
         )
 
     @property
@@ -276,6 +344,11 @@ class RuleBook:
         """Return for how many of those sessions the rules need every bar."""
         return max((rule.detail for rules in self._by_symbol.values() for rule in rules), default=0)
 
+    @cached_property
+    def prices(self) -> int:
+        """Return for how many of those sessions the rules need every bar's open, high and low."""
+        return max((rule.prices for rules in self._by_symbol.values() for rule in rules), default=0)
+
 
 def load_rules(path: Path | None = None) -> RuleBook:
     """Return the rules of a file, or the default rules of the package.
@@ -295,9 +368,10 @@ def parse_rules(content: Mapping[str, Any]) -> RuleBook:
 
     Raises ValueError that names the rule, the field and the allowed values.
     """
-    unknown = sorted(set(content) - {"defaults", "rule"})
+    unknown = sorted(set(content) - {"lists", "defaults", "rule"})
     if unknown:
-        raise ValueError(f'{unknown[0]}: unknown; allowed are [defaults."*"], [defaults.SYMBOL] and [[rule]]')
+        raise ValueError(f'{unknown[0]}: unknown; allowed are [lists], [defaults."*"], [defaults.SYMBOL] and [[rule]]')
+    lists = _watch_lists(content.get("lists", {}))
     given = content.get("rule", [])
     if not isinstance(given, list) or not all(isinstance(values, dict) for values in given):
         raise ValueError("rule: not a list of tables; write each rule as a table [[rule]]")
@@ -310,7 +384,12 @@ def parse_rules(content: Mapping[str, Any]) -> RuleBook:
         if name in rules:
             raise ValueError(f"{name}: id: two rules have it; give each rule its own id")
         own = _tables_by_symbol(f"{name}: per_symbol", values.get("per_symbol", {}))
-        rules[name] = ({key: value for key, value in values.items() if key != "per_symbol"}, own)
+        shared = {"kind": "expression"} if "when" in values else {}
+        shared |= {key: value for key, value in values.items() if key != "per_symbol"}
+        for table in (shared, *own.values()):
+            if "symbols" in table:
+                table["symbols"] = _with_lists(name, table["symbols"], lists)
+        rules[name] = (shared, own)
     symbols = {ALL, *defaults, *(symbol for _, own in rules.values() for symbol in own)}
     by_symbol: dict[str, tuple[Rule, ...]] = {}
     for symbol in sorted(symbols):
@@ -319,7 +398,44 @@ def parse_rules(content: Mapping[str, Any]) -> RuleBook:
             _rule(f"{name} for {symbol}" if symbol in own else name, {**general, **values, **own.get(symbol, {})})
             for name, (values, own) in rules.items()
         )
-    return RuleBook(by_symbol)
+    return RuleBook(by_symbol, lists)
+
+
+def _watch_lists(tables: Any) -> dict[str, tuple[str, ...]]:
+    """Return the symbols of each watch list. Raises ValueError that names the list and what is allowed."""
+    if not isinstance(tables, dict):
+        raise ValueError('lists: not a table; write [lists] and below it megacaps = ["AAPL", "MSFT"]')
+    found = {}
+    for name, symbols in tables.items():
+        if not LIST_NAME.fullmatch(name):
+            raise ValueError(f"lists: {name!r}: must be lower-case letters, digits and _, at most 40")
+        if not isinstance(symbols, list) or not symbols:
+            raise ValueError(f'lists: {name} = {symbols!r}: must be a list of symbols, such as ["AAPL", "MSFT"]')
+        if wrong := [item for item in symbols if not isinstance(item, str) or not is_symbol(item)]:
+            raise ValueError(f"lists: {name}: {wrong[0]!r} is not a symbol: use {EXPECTED}")
+        found[name] = tuple(dict.fromkeys(item.upper() for item in symbols))
+    return found
+
+
+def _with_lists(rule: str, symbols: Any, lists: Mapping[str, tuple[str, ...]]) -> Any:
+    """Return symbols with each ``@name`` replaced by those of the watch list.
+
+    Raises ValueError if no list has the name.
+    """
+    parts = symbols.split(",") if isinstance(symbols, str) else symbols
+    if not isinstance(parts, list):
+        return symbols
+    found: list[Any] = []
+    for part in parts:
+        name = part.strip() if isinstance(part, str) else ""
+        if not name.startswith("@"):
+            found.append(part)
+        elif name[1:] in lists:
+            found += lists[name[1:]]
+        else:
+            known = f"lists are {', '.join(f'@{each}' for each in lists)}" if lists else "the file has no [lists]"
+            raise ValueError(f"{rule}: symbols: no list is named {name}; {known}")
+    return found
 
 
 def _tables_by_symbol(where: str, tables: Any) -> dict[str, dict[str, Any]]:
@@ -331,7 +447,7 @@ def _tables_by_symbol(where: str, tables: Any) -> dict[str, dict[str, Any]]:
                 raise ValueError(f'{where}.{symbol}.{name}: write a symbol with a dot in quotes: "{symbol}.{name}"')
     if wrong := next((symbol for symbol in tables if symbol != ALL and not is_symbol(symbol)), None):
         raise ValueError(f"{where}: {wrong!a} is not a symbol: use {EXPECTED}")
-    return {symbol.upper(): values for symbol, values in tables.items()}
+    return {symbol.upper(): {**values} for symbol, values in tables.items()}
 
 
 def _rule(where: str, values: Mapping[str, Any]) -> Rule:
@@ -354,6 +470,8 @@ def _validated(where: str, model: type[Model], values: Mapping[str, Any]) -> Mod
         raise ValueError(f"{where}: {field}: unknown field; allowed are {', '.join(model.model_fields)}")
     if problem["type"] == "missing":
         raise ValueError(f"{where}: {field} is missing: {str(model.__doc__).splitlines()[0]}")
+    if field == "when" and problem["type"] == "value_error":
+        raise ValueError(f"{where}: when: {problem['ctx']['error']}")
     allowed = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     allowed = allowed.replace("valid tuple", "list")
     if problem["type"] == "string_pattern_mismatch":

@@ -44,6 +44,7 @@ def rules(as_json: Json = False) -> None:
         print_json(
             {
                 "file": str(path),
+                "lists": book.lists,
                 "rules": [rule.model_dump() for rule in book.all],
                 "per_symbol": {symbol: [rule.model_dump() for rule in found] for symbol, found in own.items()},
             }
@@ -56,13 +57,17 @@ def rules(as_json: Json = False) -> None:
         names = symbol or ", ".join(rule.symbols)
         shown.add_row(rule.id, names, _condition(rule), rule.severity, cool_down, back, ", ".join(rule.channels))
     console().print(shown)
+    for name, members in book.lists.items():
+        console().print(f"@{name}: {', '.join(members)}")
     console().print(f"{len(book.all)} rules from {path}")
 
 
 def _condition(rule: Rule) -> str:
-    """Return a rule's kind and the values of that kind: ``move: 3 percent, 30 minutes``."""
-    from barflow.alerts.rules import BaseRule
+    """Return a rule's condition, or its kind and the values of that kind: ``move: 3 percent, 30 minutes``."""
+    from barflow.alerts.rules import BaseRule, ExpressionRule
 
+    if isinstance(rule, ExpressionRule):
+        return rule.when.strip()
     common = {*BaseRule.model_fields, "kind"}
     own = {name: value for name, value in rule.model_dump(exclude=common).items() if value is not None}
     side = "" if own.pop("direction", "both") == "both" else f", {rule.model_dump()['direction']}"

@@ -32,6 +32,8 @@ FLAT = {0: 100.0, 1: 100.0}
 FIRING = {**FLAT, 2: 102.0}
 SYMBOLS = [f"S{number:02}" for number in range(40)]
 LEVEL = {"id": "level_101", "kind": "level", "level": 101.0, "direction": "up", "cool_down_minutes": 0}
+# The same as a condition, under the same id.
+CONDITION = {"id": "level_101", "when": "crosses_above(close, 101.0) && high >= earlier(1).low", "cool_down_minutes": 0}
 Closes = Mapping[int, float] | Sequence[float]
 Result = Answer | SymbolError | BaseException
 

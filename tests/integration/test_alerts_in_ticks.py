@@ -9,7 +9,21 @@ from typing import Any
 
 import alert_ticks
 import pytest
-from alert_ticks import FIRING, FLAT, LEVEL, SYMBOLS, FakeChannel, answer, at, hop, ids, make_due, rules, slack
+from alert_ticks import (
+    CONDITION,
+    FIRING,
+    FLAT,
+    LEVEL,
+    SYMBOLS,
+    FakeChannel,
+    answer,
+    at,
+    hop,
+    ids,
+    make_due,
+    rules,
+    slack,
+)
 from processes import Waiting, run, run_killed, start
 from pymongo.database import Database
 from ticks import everything
@@ -30,6 +44,8 @@ from emulators.slack.server import TOKEN, Fault, SlackEmulator
 
 Mongo = Database[Document]
 FIRED = "level_101|AAPL|2025-07-30T13:40:00Z"
+AlertRule = dict[str, Any]
+either_rule = pytest.mark.parametrize("rule", [LEVEL, CONDITION], ids=["kind", "condition"])
 
 
 def ready(uri: str, database: Mongo, **settings: Any) -> Waiting:
@@ -49,10 +65,12 @@ def test_a_bar_gives_one_alert_in_the_tick_that_stores_it_and_none_later(databas
     assert database["alert_pending"].count_documents({}) == 0
 
 
-def test_corrections_of_a_bar_fire_at_most_once(database: Mongo) -> None:
-    hop(database, answer("AAPL", FLAT, at(2)), now=at(2)).tick(["AAPL"])
+@either_rule
+def test_corrections_of_a_bar_fire_at_most_once(database: Mongo, rule: AlertRule) -> None:
+    book = rules(rule)
+    hop(database, answer("AAPL", FLAT, at(2)), now=at(2), book=book).tick(["AAPL"])
     for slot, close in enumerate((102.0, 100.0, 103.0), start=2):
-        hop(database, answer("AAPL", {0: 100.0, 1: close}, at(slot)), now=at(slot)).tick(["AAPL"])
+        hop(database, answer("AAPL", {0: 100.0, 1: close}, at(slot)), now=at(slot), book=book).tick(["AAPL"])
     [document] = database["bars"].find()
     assert document["revision"] == [0, 3]
     assert ids(database) == ["level_101|AAPL|2025-07-30T13:35:00Z"]
@@ -85,6 +103,7 @@ def test_a_backfill_fires_nothing(database: Mongo) -> None:
 WINDOWED = rules(
     {"id": "high", "kind": "extreme", "sessions": 30, "direction": "up"},
     {"id": "average", "kind": "average", "sessions": 30, "direction": "up"},
+    {"id": "bars", "when": "close >= highest(4) && close > daily_sma(30)"},
 )
 
 
@@ -103,7 +122,7 @@ def test_rules_see_their_history_however_it_was_stored(database: Mongo, known: s
         hop(database, today, now=at(2), book=WINDOWED).tick(["AAPL"])
         hop(database, *past, now=at(2), book=WINDOWED).tick(["AAPL"], window=(history[0].opens, at(1)))
     hop(database, answer("AAPL", [99.0, 98.0, 101.0], at(3)), now=at(3), book=WINDOWED).tick(["AAPL"])
-    assert ids(database) == ["average|AAPL|2025-07-30T13:40:00Z", "high|AAPL|2025-07-30T13:40:00Z"]
+    assert ids(database) == [f"{rule}|AAPL|2025-07-30T13:40:00Z" for rule in ("average", "bars", "high")]
 
 
 # Where a tick is killed. Each is before the alert is sent; the bars and the alert may be stored or not.
@@ -118,12 +137,14 @@ DIES = {
 }
 
 
+@either_rule
 @pytest.mark.parametrize("point", DIES)
 def test_a_tick_killed_anywhere_has_its_alert_sent_once_by_a_later_tick(
-    database: Mongo, mongodb_uri: str, slack_server: SlackEmulator, point: str
+    database: Mongo, mongodb_uri: str, slack_server: SlackEmulator, point: str, rule: AlertRule
 ) -> None:
-    hop(database, answer("AAPL", FLAT, at(2)), now=at(2)).tick(["AAPL"])
-    tick = {"now": at(3), "closes": {"AAPL": FIRING}, "slack": slack_server.url}
+    book = rules(rule)
+    hop(database, answer("AAPL", FLAT, at(2)), now=at(2), book=book).tick(["AAPL"])
+    tick = {"now": at(3), "closes": {"AAPL": FIRING}, "slack": slack_server.url, "rules": [rule]}
     run_killed(ready(mongodb_uri, database, die=DIES[point], **tick))
     stored = database["bars"].find_one()
     assert stored
@@ -132,7 +153,7 @@ def test_a_tick_killed_anywhere_has_its_alert_sent_once_by_a_later_tick(
     # The answer holds the bar again only where it is not stored: the evaluation must not depend on the answer.
     results = [] if len(stored["ts"]) == 3 else [answer("AAPL", FIRING, at(4))]
     for _ in range(2):
-        hop(database, *results, now=at(4), channels=[slack(slack_server.url)]).tick(["AAPL"])
+        hop(database, *results, now=at(4), book=book, channels=[slack(slack_server.url)]).tick(["AAPL"])
     assert ids(database) == [FIRED]
     assert len(slack_server.posts) == 1
 
@@ -160,14 +181,16 @@ def test_a_pending_evaluation_is_removed_once_its_run_must_be_dead(database: Mon
     assert database["alert_pending"].count_documents({}) == 0
 
 
+@either_rule
 def test_two_ticks_at_once_send_one_alert_per_event(
-    database: Mongo, mongodb_uri: str, slack_server: SlackEmulator
+    database: Mongo, mongodb_uri: str, slack_server: SlackEmulator, rule: AlertRule
 ) -> None:
     """In the second round, one of the two ticks has one bar more than the other."""
 
     def tick(bars: int) -> Waiting:
         closes = {symbol: {slot: 100.0 + 2 * (slot % 2) for slot in range(bars)} for symbol in SYMBOLS}
-        return ready(mongodb_uri, database, now=at(bars), closes=closes, slack=slack_server.url)
+        settings = {"now": at(bars), "closes": closes, "slack": slack_server.url, "rules": [rule]}
+        return ready(mongodb_uri, database, **settings)
 
     for one, other in ((2, 2), (3, 4)):
         ticks = tick(one), tick(other)
@@ -239,11 +262,13 @@ def test_a_bar_that_closed_after_its_answer_was_requested_is_not_missing(databas
     assert ids(database) == []
 
 
-def test_after_an_outage_only_the_last_five_sessions_fire(database: Mongo) -> None:
-    recent = last_sessions(at(2), 8)
-    hop(database, answer("AAPL", FLAT, recent[0].closes, recent[0].session_date), now=recent[0].closes).tick(["AAPL"])
+@either_rule
+def test_after_an_outage_only_the_last_five_sessions_fire(database: Mongo, rule: AlertRule) -> None:
+    recent, book = last_sessions(at(2), 8), rules(rule)
+    first = answer("AAPL", FLAT, recent[0].closes, recent[0].session_date)
+    hop(database, first, now=recent[0].closes, book=book).tick(["AAPL"])
     answers = [answer("AAPL", [100.0, 102.0], at(2), item.session_date) for item in recent[1:]]
-    hop(database, *answers, now=at(2)).tick(["AAPL"])
+    hop(database, *answers, now=at(2), book=book).tick(["AAPL"])
     assert [name.split("|")[2][:10] for name in ids(database)] == [
         str(item.session_date) for item in recent[-NEWS_SESSIONS:]
     ]

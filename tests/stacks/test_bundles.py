@@ -27,6 +27,10 @@ sys.modules["boto3"] = types.ModuleType("boto3")
 sys.path[:0] = [".", sys.argv[1]]
 import handler
 """
+CONDITION = """
+from barflow.alerts.expressions import condition
+assert condition("close > sma(3)").holds([2.0, 1.0])
+"""
 HERE = f"{'aarch64' if platform.machine() in ('arm64', 'aarch64') else 'x86_64'}-manylinux_2_28"
 
 
@@ -36,7 +40,8 @@ def test_a_function_imports_only_from_its_bundle(bundle: Bundle, tmp_path: Path)
     """Build the same lock for this machine: the deployed bundle is for arm64."""
     here = replace(bundle, name=f"{bundle.name}-here", platform=HERE, python=f"3.{sys.version_info.minor}")
     shutil.copy(typing_extensions.__file__, tmp_path)
-    command = [sys.executable, "-I", "-S", "-B", "-c", IMPORT, str(tmp_path)]
+    code = IMPORT + (CONDITION if bundle.name == INGEST.name else "")
+    command = [sys.executable, "-I", "-S", "-B", "-c", code, str(tmp_path)]
     done = subprocess.run(command, cwd=here.build(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-HEAVY = {"pandas", "numpy", "pyarrow", "pyspark", "psycopg", "boto3", "slack_sdk", "rich", "typer", "fastapi"}
+HEAVY = {"pandas", "numpy", "pyarrow", "pyspark", "psycopg", "boto3", "slack_sdk", "rich", "typer", "fastapi", "cel"}
 
 
 def test_the_ingest_path_imports_no_heavy_package() -> None:
@@ -23,3 +23,13 @@ def imported(code: str) -> list[str]:
     """Return the words that a new process prints."""
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return child.stdout.split()
+
+
+def test_only_a_rule_with_a_condition_loads_cel() -> None:
+    code = (
+        "import sys; from barflow.alerts.expressions import _cel, condition; "
+        "from barflow.alerts.rules import load_rules; load_rules(); print(_cel.cache_info().currsize); "
+        "condition('close > 1.0'); print(_cel.cache_info().currsize); "
+        f"print(*({HEAVY!r} & set(sys.modules)))"
+    )
+    assert imported(code) == ["0", "1"], "not even its package's command line"
