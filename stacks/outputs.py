@@ -23,6 +23,7 @@ VPC_ID = Output("Network", "VpcId", "VPC of the functions, clusters, jobs, datab
 TWELVEDATA_SECRET = Output("Secrets", "TwelveDataSecret", "Secret of the Twelve Data API key")
 MONGODB_SECRET = Output("Secrets", "MongoDbSecret", "Secret of the MongoDB URI")
 SLACK_SECRET = Output("Secrets", "SlackSecret", "Secret of the Slack bot token")
+WEBHOOK_SECRET = Output("Secrets", "WebhookSecret", "Secret that signs webhooks; only with webhooks.urls")
 SSH_CONNECTION_SECRET = Output("Secrets", "SshConnectionSecret", "Secret of Airflow's SSH connection to the host")
 SLACK_CONNECTION_SECRET = Output("Secrets", "SlackConnectionSecret", "Secret of Airflow's Slack connection")
 AIRFLOW_LOGIN_SECRET = Output("Secrets", "AirflowLoginSecret", "Secret of the password for Airflow's page")

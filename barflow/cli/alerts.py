@@ -135,7 +135,9 @@ def webhooks(
     with opened(state, postgres=False) as stores:
         endpoints = Endpoints(stores.database)
         if enable and not endpoints.enable(enable):
-            raise BadInputError(f"--enable {enable}: no such webhook is disabled; `barflow alerts webhooks` lists them")
+            raise BadInputError(
+                f"--enable: no disabled webhook has the name {enable}; `barflow alerts webhooks` lists them"
+            )
         disabled = endpoints.disabled()
         set_up = [WebhookChannel(stores.settings, url) for url in stores.settings.webhook_url]
     hosts = {item.name: item.host for item in set_up}
@@ -153,10 +155,9 @@ def webhooks(
         return
     shown = table("", ("webhook", "host", "state"), 2)
     for item in found:
-        used = "enabled" if item["set_up"] else "not in the settings"
-        shown.add_row(
-            item["name"], item["host"], f"disabled {item['disabled_at']:%Y-%m-%d}" if item["disabled_at"] else used
-        )
+        since = item["disabled_at"]
+        state_now = f"disabled since {since:%Y-%m-%d %H:%M} UTC" if since else "enabled"
+        shown.add_row(item["name"], item["host"], state_now if item["set_up"] else f"{state_now}, not in the settings")
     console().print(shown if found else "no webhooks: set BARFLOW_WEBHOOK_URL and BARFLOW_WEBHOOK_SECRET")
 
 

@@ -20,6 +20,7 @@ OPTIONAL = {
     ("Ingestion", "IngestFunction"),
     ("Orchestration", "BalancerName"),
     ("Secrets", "AirflowUsersSecret"),
+    ("Secrets", "WebhookSecret"),
 }
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

@@ -13,13 +13,15 @@ import pytest
 from alert_ticks import FIRING, FLAT, SYMBOLS, answer, at, hop, ids, make_due, slack
 from processes import Waiting, run, run_killed, start
 from pymongo.database import Database
-from test_cli_alerts import barflow
 from ticks import everything
+from typer.testing import CliRunner
 from webhook_receivers import DROP, HOST, LEAK, SECRET, TlsReceiver, channel
 
 from barflow.alerts.delivery import LONGEST_WAIT
 from barflow.alerts.endpoints import Endpoints
 from barflow.alerts.outbox import Outbox
+from barflow.cli.alerts import alerts_app
+from barflow.errors import BadInputError
 from barflow.market.sessions import utc_now
 from barflow.pipeline import ingest
 from barflow.staging.connection import Document
@@ -219,17 +221,21 @@ def test_an_operator_sees_disabled_webhooks_and_enables_one(
     Endpoints(database).disable(sender.name, HOST, at(3))
     Endpoints(database).disable("webhook-00000000", "old.example.com", at(3))
     monkeypatch.setenv("BARFLOW_LAKE_URI", "lake")
-    done = barflow("webhooks", COLUMNS="200")
-    shown = done.stdout
-    assert done.stderr == ""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def webhooks(*options: str) -> Any:
+        return CliRunner().invoke(alerts_app, ["webhooks", *options])
+
+    shown = webhooks().output
     assert shown.count("disabled since 2025-07-30 13:45 UTC") == 2
     assert shown.count("not in the settings") == 1
     assert "/alerts" not in shown
-    assert barflow("webhooks", "--enable", sender.name).returncode == 0
-    found = {item["name"]: item["disabled_at"] for item in json.loads(barflow("webhooks", "--json").stdout)["webhooks"]}
+    assert webhooks("--enable", sender.name).exit_code == 0
+    found = {item["name"]: item["disabled_at"] for item in json.loads(webhooks("--json").output)["webhooks"]}
     assert found[sender.name] is None
     assert found["webhook-00000000"]
     hop(database, answer("AAPL", FIRING, at(3)), now=at(3), channels=[sender]).tick(["AAPL"])
     assert acted(receiver) == [FIRED]
-    refused = barflow("webhooks", "--enable", sender.name)
-    assert (refused.returncode, "no such webhook is disabled" in refused.stderr) == (2, True)
+    refused = webhooks("--enable", sender.name).exception
+    assert isinstance(refused, BadInputError)
+    assert f"no disabled webhook has the name {sender.name}" in str(refused)

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 from deployments import OFFICE, Deployment, Synthesize, changed, synthesized
 
-from config.environment import AlarmConfig, Environment, IngestConfig, NetworkConfig
+from config.environment import AlarmConfig, Environment, IngestConfig, NetworkConfig, WebhookConfig
 from config.environments import dev, prod, staging
 from config.pages import BalancerConfig, OidcConfig
 from config.schedule import ProcessConfig
@@ -90,5 +90,6 @@ def customized(synthesize: Synthesize) -> Deployment:
             ),
             process=ProcessConfig(schedule=("5 10-16 * * MON-FRI",)),
             alarms=AlarmConfig(emails=("data@example.com",), budget_usd=90),
+            webhooks=WebhookConfig(urls=("https://bot.example.com/alerts",), allow_private=True),
         )
     )

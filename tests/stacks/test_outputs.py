@@ -11,7 +11,7 @@ from stacks.outputs import OUTPUTS
 
 KEYS = {
     "Secrets": {
-        *("TwelveDataSecret", "MongoDbSecret", "SlackSecret"),
+        *("TwelveDataSecret", "MongoDbSecret", "SlackSecret", "WebhookSecret"),
         *("SshConnectionSecret", "SlackConnectionSecret", "AirflowLoginSecret", "DashboardSecret"),
         "AirflowUsersSecret",
     },
@@ -33,8 +33,8 @@ KEYS = {
 }
 
 
-# Of environments whose pages are open to a network.
-OF_OPEN_PAGES = {("Secrets", "AirflowUsersSecret"), ("Orchestration", "BalancerName")}
+# Of environments whose pages are open to a network, or that have webhooks.
+OPTIONAL = {("Secrets", "AirflowUsersSecret"), ("Orchestration", "BalancerName"), ("Secrets", "WebhookSecret")}
 
 
 def shown(deployment: Deployment) -> dict[tuple[str, str], str]:
@@ -64,13 +64,13 @@ def test_every_output_has_a_meaning_of_its_own() -> None:
 def test_every_environment_has_every_output_with_its_key_and_meaning(deployments: list[Deployment]) -> None:
     for deployment in deployments:
         meanings = {(output.stack, output.key): output.meaning for output in OUTPUTS}
-        assert shown(deployment) == {key: text for key, text in meanings.items() if key not in OF_OPEN_PAGES}
+        assert shown(deployment) == {key: text for key, text in meanings.items() if key not in OPTIONAL}
 
 
-def test_an_environment_with_open_pages_has_the_name_of_the_balancer_and_the_users(customized: Deployment) -> None:
-    assert set(shown(customized)) >= OF_OPEN_PAGES
+def test_an_environment_with_open_pages_and_webhooks_has_every_output(customized: Deployment) -> None:
+    assert set(shown(customized)) >= OPTIONAL
 
 
 def test_only_the_ingest_function_is_absent_when_the_host_ingests(host_ingests: Deployment) -> None:
-    missing = {(output.stack, output.key) for output in OUTPUTS} - set(shown(host_ingests)) - OF_OPEN_PAGES
+    missing = {(output.stack, output.key) for output in OUTPUTS} - set(shown(host_ingests)) - OPTIONAL
     assert missing == {("Ingestion", "IngestFunction")}

@@ -19,6 +19,7 @@ from config.environment import (
     IngestConfig,
     PlanConfig,
     RetentionConfig,
+    WebhookConfig,
 )
 from config.environments import dev
 from tools.review import create_only
@@ -34,6 +35,7 @@ OTHER_SETTINGS: dict[str, Any] = {
     "ingest": IngestConfig(runner="host", every_minutes=10),
     "retention": RetentionConfig(logs_days=60, old_versions_days=10),
     "alarms": AlarmConfig(emails=("data@example.com",), slack_channel="#data"),
+    "webhooks": WebhookConfig(urls=("https://bot.example.com/alerts",)),
 }
 
 
