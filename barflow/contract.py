@@ -45,6 +45,9 @@ class PipelineSettings(Section):
     slack_token: str
     slack_channel: str
     slack_digest_above: int = 10
+    webhook_url: tuple[str, ...] = ()
+    webhook_secret: str | None = None
+    webhook_allow_private: bool = False
     history_sessions: int
     revision_sessions: int
     staging_days: int

@@ -26,6 +26,9 @@ DEFAULT_SYMBOLS = ("AAPL", "GOOGL", "TSLA", "MSFT", "NVDA")
 # By how much a session may differ from the vendor's daily bar, unless a setting says otherwise. Two vendors' bars of
 # July 2025 differ by at most 38 basis points in 76 sessions. Auctions and late trades change the volume.
 MOST_BPS, MOST_VOLUME_PCT = 50.0, 50.0
+# No user, query or fragment: they would hold a credential, and an address is no secret.
+WEBHOOK_URL = re.compile(r"https://([a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:[0-9]{1,5})?(/[\w.~!$&()*+;=:@%/-]*)?", re.ASCII)
+MOST_WEBHOOKS = 5
 PAGE_URL = re.compile(r"https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?/?", re.IGNORECASE)
 
 
@@ -88,6 +91,16 @@ class Settings(BaseSettings):
     slack_digest_above: int = Field(
         10, ge=0, description="alerts of a tick that Slack shows one by one; more of them are one digest"
     )
+    webhook_url: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description=f"https addresses that receive alerts, separated by commas, at most {MOST_WEBHOOKS}"
+    )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="the secret that signs webhooks, whsec_…; two of them, separated by a comma, while you renew it",
+    )
+    webhook_allow_private: bool = Field(
+        False, description="true: also send webhooks to private and loopback addresses; never to link-local ones"
+    )
     dashboard_token: SecretStr | None = Field(
         None,
         description="the token with which visitors sign in to the page; required on an address other than loopback",
@@ -146,6 +159,21 @@ class Settings(BaseSettings):
         if address.scheme == "http" and address.hostname not in LOOPBACK:
             raise ValueError("must be an https address, because it carries a secret; http is for this machine only")
         return value
+
+    @field_validator("webhook_url", mode="before")
+    @classmethod
+    def _webhooks(cls, value: object) -> object:
+        given = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        if not isinstance(given, list | tuple) or not all(isinstance(item, str) for item in given):
+            return given
+        if not all((found := WEBHOOK_URL.fullmatch(item)) and _is_port(found[3]) for item in given):
+            raise ValueError(
+                "must be https:// addresses with a host name in lower case and a path, such as "
+                "https://bot.example.com/alerts, separated by commas; without user, query or fragment"
+            )
+        if len(given) > MOST_WEBHOOKS or len(given) > len(set(given)):
+            raise ValueError(f"must be at most {MOST_WEBHOOKS} addresses, each once")
+        return tuple(given)
 
     @field_validator("page_url")
     @classmethod
@@ -212,6 +240,10 @@ class Settings(BaseSettings):
         if value and (re.match(r"s3a?:(?!//[^/@]+(/|$))", value) or re.match(r"(?!s3a?:|file:)\w+://", value)):
             raise ValueError("must be a folder or s3://bucket/prefix")
         return value
+
+
+def _is_port(text: str | None) -> bool:
+    return text is None or 0 < int(text[1:]) < 65536
 
 
 def load_settings(**overrides: object) -> Settings:

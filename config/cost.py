@@ -201,7 +201,7 @@ def estimate(
         ),
         _quality(settings),
         _storage(load),
-        _secrets(pieces),
+        _secrets(settings, pieces),
         _observability(settings, pieces, load),
     )
     return Estimate(
@@ -295,10 +295,11 @@ def _storage(load: Workload) -> Line:
     return Line("S3", gigabytes * prices.month.s3_gb + puts, f"{gigabytes:.1f} GB after a year")
 
 
-def _secrets(pieces: Inventory) -> Line:
+def _secrets(settings: Environment, pieces: Inventory) -> Line:
     month = list_prices().month
-    dollars = pieces.secrets * month.secret + pieces.kms_keys * month.kms_key + pieces.parameters * month.parameter
-    basis = f"{pieces.secrets} secrets, {pieces.kms_keys} KMS keys, {pieces.parameters} advanced parameter"
+    secrets = pieces.secrets + bool(settings.webhooks.urls)
+    dollars = secrets * month.secret + pieces.kms_keys * month.kms_key + pieces.parameters * month.parameter
+    basis = f"{secrets} secrets, {pieces.kms_keys} KMS keys, {pieces.parameters} advanced parameter"
     return Line("Secrets and keys", dollars, basis)
 
 

@@ -93,6 +93,7 @@ Instance = Annotated[str, Field(pattern=f"^{GRAVITON}$")]
 EmrInstance = Annotated[Instance, AfterValidator(_emr_instance)]
 Email = Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
 Symbol = Annotated[str, Field(pattern=PATTERN, max_length=MAX_LENGTH)]
+Webhook = Annotated[str, Field(pattern=r"^https://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[A-Za-z0-9_.~!$&()*+;=:@%/-]*)?$")]
 Bot = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 
 
@@ -241,6 +242,17 @@ class RetentionConfig(Config, title="retention"):
         return days
 
 
+class WebhookConfig(Config, title="webhooks"):
+    """The endpoints that receive alerts. The security groups allow port 443 only."""
+
+    urls: Once[Webhook] = Field(
+        (),
+        max_length=5,
+        description="up to 5 https addresses such as https://bot.example.com/alerts, without port, user or query",
+    )
+    allow_private: bool = Field(False, description="true or false: also send to private addresses, such as the VPC's")
+
+
 class AlarmConfig(Config, title="alarms"):
     """The thresholds of the alarms, and who is notified."""
 
@@ -300,6 +312,7 @@ class Environment(Config):
     bots: Once[Bot] = Field(
         ("example",), description="a name of up to 32 lower case letters, digits and dashes, such as mean-reversion"
     )
+    webhooks: WebhookConfig = WebhookConfig()
     # Other functions of the account cannot use a reserved execution, and only one tick runs at a time. A new account,
     # with a limit of 10 concurrent executions, allows no reservation.
     reserve_concurrency: bool = Field(

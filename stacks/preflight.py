@@ -27,6 +27,7 @@ OPERATOR_SECRETS = (
     outputs.TWELVEDATA_SECRET,
     outputs.MONGODB_SECRET,
     outputs.SLACK_SECRET,
+    outputs.WEBHOOK_SECRET,
     outputs.SSH_CONNECTION_SECRET,
     outputs.SLACK_CONNECTION_SECRET,
 )
@@ -154,7 +155,8 @@ def _operator_secrets(resolver: Resolver) -> Iterator[str]:
     by_part = {stack.name.rsplit("-", 1)[1]: stack for stack in resolver.stacks}
     for output in OPERATOR_SECRETS:
         stack = by_part[output.stack]
-        yield str(resolver.resolve(stack, stack.template["Outputs"][output.key]["Value"]))
+        if found := stack.template["Outputs"].get(output.key):
+            yield str(resolver.resolve(stack, found["Value"]))
 
 
 def _policies(resolver: Resolver) -> Iterator[Policy]:

@@ -20,7 +20,8 @@ from stacks.base import BarflowStack, acknowledge
 from stacks.constructs.grants import allow
 from stacks.outputs import Output
 
-TWELVEDATA, MONGODB, SLACK, DASHBOARD, LINEAGE = "twelvedata", "mongodb", "slack", "dashboard", "lineage"
+TWELVEDATA, MONGODB, SLACK, WEBHOOK, DASHBOARD = "twelvedata", "mongodb", "slack", "webhook", "dashboard"
+LINEAGE = "lineage"
 FERNET, JWT, LOGIN = "airflow/fernet", "airflow/jwt", "airflow/login"
 USERS = "airflow/users"
 USERS_CONTENT = "users of Airflow's page, as JSON: each name with its password and role"
@@ -66,6 +67,9 @@ class SecretsStack(BarflowStack):
             "MongoDb", self.name(MONGODB), "MongoDB URI, with user and password", outputs.MONGODB_SECRET
         )
         self.slack = self._set_by_operator("Slack", self.name(SLACK), "Slack bot token", outputs.SLACK_SECRET)
+        # Other stacks use its name, not an export, which could not be removed together with the webhooks.
+        if environment.webhooks.urls:
+            self._set_by_operator("Webhook", self.name(WEBHOOK), "secret that signs webhooks", outputs.WEBHOOK_SECRET)
         self.ssh_connection = self._set_by_operator(
             "AirflowSsh",
             f"{connections}/barflow_ssh",

@@ -6,7 +6,7 @@ from barflow.contract import PipelineSettings, secret_reference
 from stacks.alerts import AlertsStack
 from stacks.database import LOADER, DatabaseStack
 from stacks.platform import Platform
-from stacks.secrets import LINEAGE, MONGODB, SLACK, TWELVEDATA
+from stacks.secrets import LINEAGE, MONGODB, SLACK, TWELVEDATA, WEBHOOK
 from stacks.storage import StorageStack
 
 
@@ -30,6 +30,9 @@ def pipeline_settings(
         slack_token=secret_reference(secrets.name(SLACK)),
         slack_channel=environment.alarms.slack_channel,
         slack_digest_above=environment.alarms.slack_digest_above,
+        webhook_url=environment.webhooks.urls,
+        webhook_secret=secret_reference(secrets.name(WEBHOOK)) if environment.webhooks.urls else None,
+        webhook_allow_private=environment.webhooks.allow_private,
         history_sessions=environment.ingest.history_sessions,
         revision_sessions=environment.ingest.revision_sessions,
         staging_days=environment.retention.staging_days,

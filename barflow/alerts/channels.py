@@ -1,4 +1,4 @@
-"""The channels that bring alerts to bots and people: an SNS topic, and Slack.
+"""The channels that bring alerts to bots and people: an SNS topic, Slack, and webhooks (in barflow.alerts.webhook).
 
 A secret stays in its setting until a message is sent, and is never part of an error. A client library's error is
 reduced to a code or to the name of its class.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -44,6 +45,27 @@ class ChannelDownError(UnavailableError):
         self.reason, self.retry_after = reason, retry_after
 
 
+class EndpointGoneError(ChannelDownError):
+    """A webhook's endpoint answered 410 Gone: it wants no more alerts. ``host`` is the host of its address."""
+
+    def __init__(self, label: str, name: str, host: str) -> None:
+        BarflowError.__init__(self, gone_reason(label, name))
+        self.host, self.retry_after = host, None
+
+
+def gone_reason(label: str, name: str) -> str:
+    """Return why a disabled endpoint gets no alerts, and what enables it."""
+    return (
+        f"{label} answered 410 Gone and is disabled. Its alerts are dropped; they stay in the outbox. To enable it "
+        f"again, run `barflow alerts webhooks --enable {name}`."
+    )
+
+
+def wait_seconds(text: str) -> int | None:
+    """Return the seconds of a header ``Retry-After``, or None for a date or another text."""
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
+
+
 class Channel(Protocol):
     """One way to send alerts. Above ``digest_above`` alerts of a tick it sends one digest; None: never."""
 
@@ -71,7 +93,16 @@ def open_channels(settings: Settings) -> list[Channel]:
         if not settings.slack_webhook and not settings.slack_channel:
             raise BadInputError("BARFLOW_SLACK_TOKEN is set without BARFLOW_SLACK_CHANNEL: name the channel to post to")
         found.append(SlackChannel(settings))
+    if settings.webhook_url:
+        from barflow.alerts.webhook import WebhookChannel
+
+        found += [WebhookChannel(settings, url) for url in settings.webhook_url]
     return found
+
+
+def kind_of(name: str) -> str:
+    """Return the channel as rules name it: ``webhook`` for ``webhook-1f2e3d4c``, one of its endpoints."""
+    return name.partition("-")[0]
 
 
 def post_to_slack(settings: Settings, text: str) -> str | None:

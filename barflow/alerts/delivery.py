@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from pydantic import ValidationError
 from pymongo import UpdateOne
 
-from barflow.alerts.channels import Channel, ChannelDownError
+from barflow.alerts.channels import Channel, ChannelDownError, EndpointGoneError, SlackChannel, gone_reason, kind_of
 from barflow.alerts.message import Message
 from barflow.alerts.outbox import Outbox
 from barflow.errors import BarflowError
@@ -30,6 +30,8 @@ CLAIM_TERM = timedelta(minutes=2)
 SENDING_SECONDS = 60.0
 FIRST_RETRY = timedelta(minutes=1)
 LAST_RETRY = timedelta(minutes=15)
+# The limit of what a channel can ask for: a receiver must not hold back its alerts for years.
+LONGEST_WAIT = timedelta(hours=1)
 
 
 @dataclass
@@ -52,14 +54,16 @@ class Delivery:
     """
 
     def __init__(self, outbox: Outbox, channels: Iterable[Channel], clock: Callable[[], datetime] = utc_now) -> None:
-        self._alerts = outbox.alerts
+        self._alerts, self._endpoints = outbox.alerts, outbox.endpoints
         self.channels = {channel.name: channel for channel in channels}
         self._clock = clock
         self._shown: Counter[str] = Counter()
+        self._down: dict[str, str] = {}
 
     def begin_tick(self) -> None:
-        """Count the alerts that channels show one by one from zero again."""
+        """Count the alerts that channels show one by one from zero again, and try the channels that were down."""
         self._shown.clear()
+        self._down.clear()
 
     def run(self, *, more_follow: bool = False) -> DeliveryReport:
         """Send what is due now, for at most ``SENDING_SECONDS``. A channel that is down does not stop the others.
@@ -68,20 +72,44 @@ class Delivery:
         """
         report = DeliveryReport()
         now, deadline = self._clock(), time.monotonic() + SENDING_SECONDS
+        if not more_follow:
+            self._down.clear()  # one more try in this tick
+        disabled = self._disabled()
         more = True
         while more and time.monotonic() < deadline:
             batch, more = self._claim(now)
             sent_before = report.sent
             for channel in self.channels.values():
                 due = [item for item in batch.values() if _is_due(item["channels"].get(channel.name), now)]
-                if due and not (more_follow and self._needs_digest(channel, due)):
-                    self._send(channel, due, now, deadline, report)
-                elif due:
+                if due and channel.name in disabled:
+                    report.down[channel.name] = disabled[channel.name]
+                    self._drop(channel.name, due)
+                elif due and more_follow and self._needs_digest(channel, due):
                     report.held = True
+                elif due and time.monotonic() < deadline:
+                    self._send(channel, due, now, deadline, report)
             self._release(batch.values(), now)
             if report.held and report.sent == sent_before:
                 break  # the next claim would be of the same alerts
+        self._report_disabled(report)
         return report
+
+    def _disabled(self) -> dict[str, str]:
+        """Return by channel why each disabled webhook gets no alerts."""
+        if not any(kind_of(name) == "webhook" for name in self.channels):
+            return {}
+        found = self._endpoints.disabled().items()
+        return {name: gone_reason(f"The webhook at {item['host']}", name) for name, item in found}
+
+    def _report_disabled(self, report: DeliveryReport) -> None:
+        """Post to Slack which webhooks are disabled, if that is not posted yet."""
+        slack = next((channel for channel in self.channels.values() if isinstance(channel, SlackChannel)), None)
+        if slack is None:
+            return
+        try:
+            self._endpoints.report(self._clock(), slack.post)
+        except BarflowError as error:
+            report.down.setdefault(slack.name, str(error))
 
     def _needs_digest(self, channel: Channel, due: Sequence[object]) -> bool:
         """Return whether the channel would show more alerts of this tick than its limit."""
@@ -107,7 +135,7 @@ class Delivery:
     ) -> None:
         remaining = {item["_id"]: item for item in due}
         try:
-            if channel.name in report.down:
+            if channel.name in self._down:
                 raise ChannelDownError(channel.name, "it failed a moment ago")
             messages = self._messages(channel.name, remaining, now)
             digest = len(messages) > 1 and self._needs_digest(channel, messages)
@@ -121,8 +149,12 @@ class Delivery:
                 report.sent += sum(error is None for error in receipts.values())
                 if time.monotonic() > deadline:
                     return
+        except EndpointGoneError as error:
+            report.down[channel.name] = self._down[channel.name] = str(error)
+            self._endpoints.disable(channel.name, error.host, now)
+            self._drop(channel.name, [*remaining.values()])
         except BarflowError as error:
-            report.down.setdefault(channel.name, str(error))
+            report.down[channel.name] = self._down.setdefault(channel.name, str(error))
             wait = getattr(error, "retry_after", None)
             for item in remaining.values():
                 self._record_failure(channel.name, item, report.down[channel.name], now, wait)
@@ -150,15 +182,26 @@ class Delivery:
         now = self._clock()
         for item in sent:
             item["channels"][channel]["delivered_at"] = now
-        complete = [item for item in sent if all(state["delivered_at"] for state in item["channels"].values())]
+        self._record_end(channel, sent, {"delivered_at": now, "last_error": None}, attempts=1)
+
+    def _drop(self, channel: str, items: list[Document]) -> None:
+        """Record that a disabled webhook does not get these alerts. No later delivery tries them."""
+        now = self._clock()
+        for item in items:
+            item["channels"][channel]["dropped_at"] = now
+        self._record_end(channel, items, {"dropped_at": now, "last_error": "the endpoint answered 410 Gone"})
+
+    def _record_end(self, channel: str, items: list[Document], values: Document, attempts: int = 0) -> None:
+        """Record the end of these alerts' delivery by a channel. Release those that wait for no other channel."""
+        complete = [item for item in items if all(map(_is_done, item["channels"].values()))]
         change = {
-            "$set": {f"channels.{channel}.delivered_at": now, f"channels.{channel}.last_error": None},
-            "$inc": {f"channels.{channel}.attempts": 1},
+            "$set": {f"channels.{channel}.{name}": value for name, value in values.items()},
+            "$inc": {f"channels.{channel}.attempts": attempts},
         }
         with mongo_errors("record which alerts were sent"):
             if complete:
                 self._alerts.update_many(_claimed(complete), {**change, "$unset": {"due_at": "", "claim": ""}})
-            if rest := [item for item in sent if item not in complete]:
+            if rest := [item for item in items if item not in complete]:
                 self._alerts.update_many(_claimed(rest), change)
 
     def _record_failure(
@@ -169,7 +212,7 @@ class Delivery:
         state["attempts"] += 1
         state["last_error"] = error
         pause = min(FIRST_RETRY * 2 ** (min(state["attempts"], 10) - 1), LAST_RETRY)
-        state["next_at"] = now + (pause if wait is None else timedelta(seconds=wait))
+        state["next_at"] = now + (pause if wait is None else min(timedelta(seconds=wait), LONGEST_WAIT))
 
     def _release(self, batch: Iterable[Document], now: datetime) -> None:
         """Release the claims on alerts that a channel has not accepted yet, and store what their attempts gave.
@@ -178,7 +221,7 @@ class Delivery:
         """
         operations = []
         for item in batch:
-            waiting = {name: state for name, state in item["channels"].items() if state["delivered_at"] is None}
+            waiting = {name: state for name, state in item["channels"].items() if not _is_done(state)}
             if waiting:
                 due = min(
                     state["next_at"] if name in self.channels else now + LAST_RETRY for name, state in waiting.items()
@@ -197,5 +240,9 @@ def _claimed(items: list[Document]) -> Document:
     return {"_id": {"$in": [item["_id"] for item in items]}, "claim": items[0]["claim"]}
 
 
+def _is_done(state: Document) -> bool:
+    return bool(state["delivered_at"] or state.get("dropped_at"))
+
+
 def _is_due(state: Document | None, now: datetime) -> bool:
-    return state is not None and state["delivered_at"] is None and state["next_at"] <= now
+    return state is not None and not _is_done(state) and state["next_at"] <= now

@@ -16,6 +16,7 @@ from pymongo import UpdateOne
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
+from barflow.alerts.endpoints import Endpoints
 from barflow.alerts.history import EvaluatedSession, SymbolState
 from barflow.alerts.message import Message
 from barflow.market.sessions import utc_now
@@ -30,12 +31,14 @@ OUTBOX_CHANNEL = "sse"
 class Outbox:
     """The collection ``alerts``. A document's ``_id`` is the alert's stable id.
 
-    ``channels`` holds by channel ``delivered_at``, ``attempts``, ``last_error`` and ``next_at``. ``due_at`` is the time
-    of the next attempt. It is absent once every channel has accepted the alert.
+    ``channels`` holds by channel ``delivered_at``, ``attempts``, ``last_error`` and ``next_at``, and ``dropped_at`` if
+    its endpoint wants no more alerts. ``due_at`` is the time of the next attempt. It is absent once every channel has
+    accepted the alert or dropped it.
     """
 
     def __init__(self, database: Database[Document]) -> None:
         self.alerts = database["alerts"]
+        self.endpoints = Endpoints(database)
 
     def ensure(self) -> None:
         """Create the indexes that are missing."""

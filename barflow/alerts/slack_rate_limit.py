@@ -7,6 +7,8 @@ from typing import Any
 from slack_sdk.http_retry.builtin_handlers import RateLimitErrorRetryHandler
 from slack_sdk.http_retry.response import HttpResponse
 
+from barflow.alerts.channels import wait_seconds
+
 # Slack allows about one message a second, so a wait is usually one second. A later tick does what takes longer.
 LONGEST_WAIT_SECONDS = 5
 
@@ -24,4 +26,4 @@ class ShortWaitHandler(RateLimitErrorRetryHandler):
 def retry_after(headers: dict[str, str]) -> int | None:
     """Return the seconds of the header ``Retry-After``, or None if it is missing or not a whole number."""
     text = next((value for name, value in headers.items() if name.lower() == "retry-after"), "")
-    return int(text) if text.isdecimal() and text.isascii() else None
+    return wait_seconds(text)

@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 
 from pymongo.database import Database
 
-from barflow.alerts.channels import Channel
+from barflow.alerts.channels import Channel, kind_of
 from barflow.alerts.delivery import Delivery
 from barflow.alerts.evaluate import NEVER_FIRED, Evaluator, Event, feed_silences
 from barflow.alerts.history import SymbolState
@@ -216,8 +216,8 @@ class Alerts:
         }
 
     def _channels(self, event: Event) -> list[str]:
-        """Return the rule's channels that are set up. The outbox always is."""
-        return [name for name in event.rule.channels if name == OUTBOX_CHANNEL or name in self.delivery.channels]
+        """Return the rule's channels that are set up, with each endpoint of webhooks. The outbox always is."""
+        return [name for name in (OUTBOX_CHANNEL, *self.delivery.channels) if kind_of(name) in event.rule.channels]
 
 
 def _by_symbol(sessions: Iterable[StoredSession]) -> dict[str, list[StoredSession]]:

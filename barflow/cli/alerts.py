@@ -113,9 +113,57 @@ def _show_alerts(found: Sequence[Mapping[str, Any]]) -> None:
 
 def _delivery(channels: Mapping[str, Mapping[str, Any]]) -> Text:
     """Return the state of each channel, and in a line of its own each error."""
-    done = [f"{name} sent" if state["delivered_at"] else f"{name} waits" for name, state in channels.items()]
+    done = [f"{name} {_progress(state)}" for name, state in channels.items()]
     tried = [f"{name}: {state['last_error']}" for name, state in channels.items() if state["last_error"]]
     return Text("\n".join(visible(line) for line in (", ".join(done), *tried)))
+
+
+def _progress(state: Mapping[str, Any]) -> str:
+    if state["delivered_at"]:
+        return "sent"
+    return "dropped" if state.get("dropped_at") else "waits"
+
+
+@alerts_app.command("webhooks", epilog="Example:  barflow alerts webhooks --enable webhook-1f2e3d4c")
+def webhooks(
+    enable: Annotated[
+        str | None, typer.Option(help="Enable this webhook again. It gets the alerts from now on.")
+    ] = None,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Show the webhooks of the settings, and those that answered 410 Gone and get no more alerts."""
+    from barflow.alerts.endpoints import Endpoints
+    from barflow.alerts.webhook import WebhookChannel
+    from barflow.cli.terminal import console, table
+
+    with opened(state, postgres=False) as stores:
+        endpoints = Endpoints(stores.database)
+        if enable and not endpoints.enable(enable):
+            raise BadInputError(
+                f"--enable: no disabled webhook has the name {enable}; `barflow alerts webhooks` lists them"
+            )
+        disabled = endpoints.disabled()
+        set_up = [WebhookChannel(stores.settings, url) for url in stores.settings.webhook_url]
+    hosts = {item.name: item.host for item in set_up}
+    found = [
+        {
+            "name": name,
+            "host": hosts.get(name) or disabled[name]["host"],
+            "set_up": name in hosts,
+            "disabled_at": disabled[name]["disabled_at"] if name in disabled else None,
+        }
+        for name in dict.fromkeys((*hosts, *disabled))
+    ]
+    if as_json:
+        print_json({"webhooks": found})
+        return
+    shown = table("", ("webhook", "host", "state"), 2)
+    for item in found:
+        since = item["disabled_at"]
+        state_now = f"disabled since {since:%Y-%m-%d %H:%M} UTC" if since else "enabled"
+        shown.add_row(item["name"], item["host"], state_now if item["set_up"] else f"{state_now}, not in the settings")
+    console().print(shown if found else "no webhooks: set BARFLOW_WEBHOOK_URL and BARFLOW_WEBHOOK_SECRET")
 
 
 @alerts_app.command(

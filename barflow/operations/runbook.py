@@ -21,6 +21,7 @@ OPTIONAL = {
     ("Orchestration", "BalancerName"),
     ("Secrets", "LineageSecret"),
     ("Secrets", "AirflowUsersSecret"),
+    ("Secrets", "WebhookSecret"),
 }
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

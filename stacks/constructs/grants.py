@@ -14,6 +14,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_secretsmanager as secretsmanager
 
+from config.environment import Environment
 from stacks.base import acknowledge
 
 
@@ -46,6 +47,23 @@ def allow_key(
 ) -> None:
     """Allow the role these actions of the key through one service only, under further conditions."""
     allow(role, actions, [key.key_arn], {**through_service(cdk.Stack.of(role), service), **(conditions or {})})
+
+
+def allow_reading_webhook_secret(role: iam.IRole, environment: Environment) -> None:
+    """Allow the role to read the secret that signs webhooks, by its name, if the environment has webhooks.
+
+    The role can already use the key of the secrets.
+    """
+    if environment.webhooks.urls:
+        stack = cdk.Stack.of(role)
+        # Secrets Manager adds six characters to the name.
+        secret = stack.format_arn(
+            service="secretsmanager",
+            resource="secret",
+            resource_name=f"barflow/{environment.name}/webhook-??????",
+            arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+        )
+        allow(role, ["secretsmanager:GetSecretValue", "secretsmanager:DescribeSecret"], [secret])
 
 
 def allow_reading_secrets(role: iam.IRole, key: kms.IKey, *secrets: secretsmanager.ISecret) -> None:

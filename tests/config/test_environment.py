@@ -23,6 +23,7 @@ from config.environment import (
     NetworkConfig,
     PlanConfig,
     RetentionConfig,
+    WebhookConfig,
 )
 from config.environments import ENVIRONMENTS, environment
 from config.pages import BalancerConfig, OidcConfig
@@ -146,6 +147,15 @@ WRONG: list[tuple[type[Config], dict[str, Any], str]] = [
     (AlarmConfig, {"emails": ("a@b.co",) * 2}, r"alarms\.emails is .* a@b\.co is repeated"),
     (AlarmConfig, {"slack_digest_above": -1}, r"alarms\.slack_digest_above is -1: .* from 0 to 1,000 alerts of a tick"),
     (AlarmConfig, {"slack_channel": "barflow"}, r"alarms\.slack_channel is 'barflow': .*such as #barflow"),
+    (
+        WebhookConfig,
+        {"urls": ("http://bot.example.com/",)},
+        r"webhooks\.urls is 'http://bot.example.com/': .*https addr",
+    ),
+    (WebhookConfig, {"urls": ("https://a.example/?token=1",)}, r"webhooks\.urls is .*without port, user or query"),
+    (WebhookConfig, {"urls": tuple(f"https://{n}.example/" for n in range(6))}, r"webhooks\.urls is .*must be up to 5"),
+    (WebhookConfig, {"urls": ("https://a.example/",) * 2}, r"webhooks\.urls is .* https://a.example/ is repeated"),
+    (WebhookConfig, {"allow_private": 1}, r"webhooks\.allow_private is 1: must be true or false"),
     (AlarmConfig, {"stale_minutes": 5}, r"alarms\.stale_minutes is 5: .* minutes of an open session"),
     (AlarmConfig, {"undelivered_minutes": 0}, r"alarms\.undelivered_minutes is 0: .* from 5 to 1,440 minutes that an"),
     (

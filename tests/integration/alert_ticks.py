@@ -13,6 +13,7 @@ from pymongo.database import Database
 
 from barflow.alerts.channels import Channel, Receipts, SlackChannel
 from barflow.alerts.delivery import Delivery
+from barflow.alerts.endpoints import Endpoints
 from barflow.alerts.message import Message
 from barflow.alerts.outbox import AlertStates, Outbox, PendingEvaluations
 from barflow.alerts.rules import RuleBook, parse_rules
@@ -113,12 +114,17 @@ def make_due(database: Database[Document]) -> None:
 def prepare(settings: Mapping[str, Any]) -> Callable[[], None]:
     """Return a tick for a process of its own.
 
-    ``settings`` are uri, database, now, closes (by symbol and slot), and optionally rules, slack (its address) and
-    die: ("Class.method", "before" or "after"). With it, the process sends itself SIGKILL at that method's first call.
+    ``settings`` are uri, database, now, closes (by symbol and slot), and optionally rules, slack (its address), webhook
+    (its address, and the file of its authority) and die: ("Class.method", "before" or "after"). With it, the process
+    sends itself SIGKILL at that method's first call.
     """
     now, closes = settings["now"], settings["closes"]
     answers = [answer(symbol, by_slot, now) for symbol, by_slot in closes.items()]
-    channels = [slack(settings["slack"], digest_above=1000)] if "slack" in settings else []
+    channels: list[Channel] = [slack(settings["slack"], digest_above=1000)] if "slack" in settings else []
+    if "webhook" in settings:
+        import webhook_receivers
+
+        channels.append(webhook_receivers.channel(*settings["webhook"]))
     book = rules(*settings.get("rules", ()))
     tick = hop(connect(settings["uri"], settings["database"]), *answers, now=now, book=book, channels=channels)
     if "die" in settings:
@@ -132,7 +138,7 @@ def prepare(settings: Mapping[str, Any]) -> Callable[[], None]:
 
 def die_at(method: str, when: str) -> None:
     """Kill this process before or after the first call of a method."""
-    owners = {kind.__name__: kind for kind in (Staging, Outbox, AlertStates, PendingEvaluations, Delivery)}
+    owners = {kind.__name__: kind for kind in (Staging, Outbox, AlertStates, PendingEvaluations, Delivery, Endpoints)}
     owner, name = method.split(".")
     original = getattr(owners[owner], name)
 

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 from deployments import OFFICE, Deployment, Synthesize, changed, synthesized
 
-from config.environment import AlarmConfig, Environment, IngestConfig, LineageConfig, NetworkConfig
+from config.environment import AlarmConfig, Environment, IngestConfig, LineageConfig, NetworkConfig, WebhookConfig
 from config.environments import dev, prod, staging
 from config.pages import BalancerConfig, OidcConfig
 from config.schedule import ProcessConfig
@@ -91,5 +91,6 @@ def customized(synthesize: Synthesize) -> Deployment:
             process=ProcessConfig(schedule=("5 10-16 * * MON-FRI",)),
             lineage=LineageConfig(url="https://lineage.example.com", api_key=True),
             alarms=AlarmConfig(emails=("data@example.com",), budget_usd=90),
+            webhooks=WebhookConfig(urls=("https://bot.example.com/alerts",), allow_private=True),
         )
     )

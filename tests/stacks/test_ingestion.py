@@ -129,6 +129,7 @@ def test_the_function_gets_exactly_the_settings_that_a_tick_reads(dev_deployment
     read -= {"mongodb_database", "batch_size", "alerts_file", "instruments_file", "actions_source"}
     # The channels of alerts read these.
     read |= {"sns_topic_arn", "slack_token", "slack_channel", "slack_digest_above"}
+    read |= {"webhook_url", "webhook_secret", "webhook_allow_private"}
     given = dev_deployment.only("Ingestion", "AWS::Lambda::Function")["Environment"]["Variables"]
     assert set(given) == {variable(field) for field in read}
 
@@ -142,3 +143,35 @@ def test_the_function_has_references_to_secrets_and_reads_only_those(dev_deploym
     assert len(secrets) == 3
     assert all(any(part in name for part in ("MongoDb", "TwelveData", "Slack")) for name in secrets)
     assert {item.action.split(":")[0] for item in allowed} == {"ec2", "kms", "logs", "secretsmanager", "sns", "sqs"}
+
+
+def test_webhooks_reach_the_function_and_the_host_with_the_secret_by_reference(
+    customized: Deployment, dev_deployment: Deployment
+) -> None:
+    def allowed(deployment: Deployment, part: str, role: str) -> set[str]:
+        found = permissions(deployment.templates[part], role)
+        return {
+            item.resource for item in found if item.action.startswith("secretsmanager") and "/webhook" in item.resource
+        }
+
+    given = customized.only("Ingestion", "AWS::Lambda::Function")["Environment"]["Variables"]
+    assert given["BARFLOW_WEBHOOK_URL"] == "https://bot.example.com/alerts"
+    assert given["BARFLOW_WEBHOOK_SECRET"] == "secretsmanager:barflow/dev/webhook"
+    assert given["BARFLOW_WEBHOOK_ALLOW_PRIVATE"] == "True"
+    host = customized.contract.reader_settings()
+    assert (host["webhook_url"], host["webhook_secret"]) == (
+        ("https://bot.example.com/alerts",),
+        "secretsmanager:barflow/dev/webhook",
+    )
+    for part, role in (("Ingestion", "IngestRole"), ("Orchestration", "HostRole")):
+        (secret,) = allowed(customized, part, role)
+        assert ':secret:barflow/dev/webhook-??????"' in secret, "this secret alone, by its name"
+        assert allowed(dev_deployment, part, role) == set(), "no permission without webhooks"
+    # Their ports are the one that the security groups of both allow.
+    groups = customized.resources("Network", "AWS::EC2::SecurityGroup")
+    for purpose in ("ingest and migrations", "the Airflow host"):
+        (group,) = [item for item in groups if item["GroupDescription"].endswith(purpose)]
+        assert any(
+            (rule["CidrIp"], rule["FromPort"], rule["ToPort"]) == ("0.0.0.0/0", 443, 443)
+            for rule in group["SecurityGroupEgress"]
+        )

@@ -11,7 +11,7 @@ from stacks.outputs import OUTPUTS
 
 KEYS = {
     "Secrets": {
-        *("TwelveDataSecret", "MongoDbSecret", "SlackSecret"),
+        *("TwelveDataSecret", "MongoDbSecret", "SlackSecret", "WebhookSecret"),
         *("SshConnectionSecret", "SlackConnectionSecret", "AirflowLoginSecret", "DashboardSecret"),
         *("AirflowUsersSecret", "LineageSecret"),
     },
@@ -36,7 +36,7 @@ KEYS = {
 # Of environments whose pages are open to a network.
 OF_OPEN_PAGES = {("Secrets", "AirflowUsersSecret"), ("Orchestration", "BalancerName")}
 # Of environments with a setting of their own.
-OPTIONAL = {*OF_OPEN_PAGES, ("Secrets", "LineageSecret")}
+OPTIONAL = {*OF_OPEN_PAGES, ("Secrets", "LineageSecret"), ("Secrets", "WebhookSecret")}
 
 
 def shown(deployment: Deployment) -> dict[tuple[str, str], str]:
@@ -69,7 +69,7 @@ def test_every_environment_has_every_output_with_its_key_and_meaning(deployments
         assert shown(deployment) == {key: text for key, text in meanings.items() if key not in OPTIONAL}
 
 
-def test_an_environment_with_open_pages_and_lineage_has_every_optional_output(customized: Deployment) -> None:
+def test_an_environment_with_every_setting_has_every_optional_output(customized: Deployment) -> None:
     assert set(shown(customized)) >= OPTIONAL
 
 

@@ -20,6 +20,7 @@ from config.environment import (
     LineageConfig,
     PlanConfig,
     RetentionConfig,
+    WebhookConfig,
 )
 from config.environments import dev
 from tools.review import create_only
@@ -36,6 +37,7 @@ OTHER_SETTINGS: dict[str, Any] = {
     "retention": RetentionConfig(logs_days=60, old_versions_days=10),
     "lineage": LineageConfig(url="https://lineage.example.com", api_key=True),
     "alarms": AlarmConfig(emails=("data@example.com",), slack_channel="#data"),
+    "webhooks": WebhookConfig(urls=("https://bot.example.com/alerts",)),
 }
 
 

@@ -13,6 +13,7 @@ from barflow.operations.verify.deployed import Deployed, NotAsExpectedError
 from barflow.warehouse.users import LOADER, READER, SANDBOX
 
 SET_BY_OPERATOR = ("TwelveDataSecret", "MongoDbSecret", "SlackSecret", "SshConnectionSecret", "SlackConnectionSecret")
+OPTIONAL = ("WebhookSecret",)
 CURRENT, PREVIOUS, PENDING = "AWSCURRENT", "AWSPREVIOUS", "AWSPENDING"
 ROTATED_USERS = (LOADER, READER, SANDBOX)
 METRIC_HOURS, METRIC_SECONDS = 3, 300
@@ -23,7 +24,8 @@ COST_DELAY = timedelta(days=2)  # AWS bills within a day, and counts a new tag a
 
 def secrets_are_set(deployed: Deployed) -> str:
     """Check that each secret was set after its creation, without reading it. Raise NotAsExpectedError if not."""
-    names = [deployed.output("Secrets", key) for key in SET_BY_OPERATOR]
+    optional = [key for key in OPTIONAL if key in deployed.outputs["Secrets"]]
+    names = [deployed.output("Secrets", key) for key in (*SET_BY_OPERATOR, *optional)]
     unset = [name for name in names if PREVIOUS not in _stages(_describe(deployed, name))]
     if unset:
         raise NotAsExpectedError(
