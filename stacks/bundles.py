@@ -120,7 +120,9 @@ class Bundle:
             )
         for package in list(target.glob("*.dist-info")):
             kept = target / "licenses" / package.name.removesuffix(".dist-info")
-            for path in (path for pattern in LICENCES for path in package.rglob(pattern) if path.is_file()):
+            texts = [path for pattern in LICENCES for path in package.rglob(pattern) if path.is_file()]
+            # A wheel without the text names its licence in its metadata.
+            for path in texts or [package / "METADATA"]:
                 kept.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, kept / path.relative_to(package).as_posix().replace("/", "-"))
         for pattern in EXCLUDED:

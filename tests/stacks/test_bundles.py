@@ -60,7 +60,7 @@ def test_a_bundle_has_no_byte_code_tests_or_installation_records(bundle: Bundle)
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
-def test_a_bundle_has_the_licence_texts_of_all_that_is_in_it(bundle: Bundle) -> None:
+def test_a_bundle_has_the_licence_of_all_that_is_in_it(bundle: Bundle) -> None:
     inside = [path.as_posix() for path in files(bundle)]
     assert {"LICENSE", "NOTICE"} <= {*inside}
     lock = (ROOT / bundle.requirements).read_text() if bundle.requirements else ""
