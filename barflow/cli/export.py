@@ -52,7 +52,7 @@ def export(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Write bars of the archive to a file or a folder, for research.
+    """Write bars of the archive to a file or folder, for research.
 
     A manifest beside the data states what the export holds, as of when, and what is missing. Exports with the same
     --as-of are the same byte for byte if the archive was complete until that moment.
