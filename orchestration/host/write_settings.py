@@ -64,6 +64,9 @@ def airflow_settings(contract: RuntimeContract, folder: Path, home: str, memory:
         "API__HOST": airflow.listen,
         "API__PORT": str(airflow.port),
         "API__WORKERS": "1",
+        # The one API worker answers late on a busy host, and a task without an answer is killed.
+        "WORKERS__EXECUTION_API_TIMEOUT": "30",
+        "WORKERS__MAX_FAILED_HEARTBEATS": "10",
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": f"{home}/bundles",
         # Without a connection, the bundle uses the host's role and needs no look-up.
