@@ -195,8 +195,8 @@ class _Token(NamedTuple):
 
 
 TOKEN = re.compile(
-    r"\s*(?:(?P<number>\d+\.\d+(?:[eE][+-]?\d+)?)|(?P<whole>\d+)(?![\w.])|(?P<name>[A-Za-z_]\w*)"
-    r"|(?P<sign>&&|\|\||[<>=!]=|[-+*/<>!?:().,]))"
+    r"(?P<number>\d+\.\d+(?:[eE][+-]?\d+)?)|(?P<whole>\d+)(?![\w.])|(?P<name>[A-Za-z_]\w*)"
+    r"|(?P<sign>&&|\|\||[<>=!]=|[-+*/<>!?:().,])"
 )
 # Weakest first.
 LEVELS = (("||",), ("&&",), ("==", "!=", "<", "<=", ">", ">="), ("+", "-"), ("*", "/"))
@@ -237,9 +237,9 @@ class _Parser:
     def _split(self) -> list[_Token]:
         tokens, at, end = [], 0, len(self._text.rstrip())
         while at < end:
+            at += len(self._text[at:]) - len(self._text[at:].lstrip())
             match = TOKEN.match(self._text, at)
             if match is None:
-                at += len(self._text[at:]) - len(self._text[at:].lstrip())
                 raise _wrong(
                     at, f"{self._text[at]!r} is not allowed; allowed are names, numbers such as 2.0 or 2, and {SIGNS}"
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -95,12 +96,14 @@ class Pipeline:
         moment = at or max(utc_now(), *(item + timedelta(milliseconds=50) for item in self.asked), utc_now())
         self.asked.append(moment)
         self.staging.store_raw(RawResponse(body, tuple(symbols), moment, 200), run_id)
+        time.sleep(APART)
         return moment
 
     def ingest(
         self, run_id: str, *sessions: SessionBars, body: bytes | None = None, at: datetime | None = None
     ) -> None:
         """Answer and store sessions, in one batch."""
+        time.sleep(APART)
         self.ledger.start("ingest", run_id)
         by_symbol = {item.symbol: {"values": rows(item), "status": "ok"} for item in sessions}
         single = json.dumps(next(iter(by_symbol.values())) if len(by_symbol) == 1 else by_symbol).encode()
@@ -110,6 +113,7 @@ class Pipeline:
 
     def process(self, run_id: str, symbol: str = "AAPL", day: str = DAY) -> None:
         """Publish a staged session."""
+        time.sleep(APART)
         month = day[:7]
         self.ledger.start("process", run_id, lake=self.lake.uri, symbols=None)
         naive = Staging(self.naive)
@@ -124,6 +128,7 @@ class Pipeline:
 
     def load(self, load_id: str, manifests: Sequence[str], bars: SessionBars = BARS) -> None:
         """Load a session with the longer bars that contain its bar, and the ledger row."""
+        time.sleep(APART)
         one = values(bars)
         slots = {"bar_5min": SLOT, "bar_30min": 12, "bar_1h": 12, "bar_1d": 0}
         run = self.connection.execute
@@ -157,6 +162,8 @@ def pipeline(database: Database[Document], mongodb_uri: str, warehouse_dsn: str,
 
 REVISED = revised(BARS, SLOT, close=BARS.low[SLOT], volume=BARS.volume[SLOT] + 7)
 AGAIN = revised(REVISED, SLOT, close=BARS.high[SLOT])
+# The ledger counts in milliseconds, and no two real runs are that near to each other.
+APART = 0.01
 NEVER_FETCHED = "The splits and dividends of AAPL were never fetched"
 
 
@@ -528,6 +535,7 @@ def test_the_command_prints_a_story_or_one_object(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mongodb_uri: str
 ) -> None:
     two_versions(pipeline)
+    time.sleep(APART)
     Outbox(pipeline.database).add([(message("own", TS), ["sse", "slack"])])
     monkeypatch.setenv("BARFLOW_MONGODB_URI", mongodb_uri)
     monkeypatch.setenv("BARFLOW_MONGODB_DATABASE", pipeline.database.name)
