@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from barflow.market.bars import Bar, SessionBars
 from barflow.market.versions import BarVersion, history
-from barflow.staging.sessions import Merge, merge_session
+from barflow.staging.merge import Merge, merge_session
 
 DAY = date(2025, 7, 2)
 OPEN = datetime(2025, 7, 2, 13, 30, tzinfo=UTC)
