@@ -178,7 +178,9 @@ function deliveries(alert) {
     const sent = state.delivered_at != null;
     const tries = format.amount(state.attempts, "attempt");
     const next = state.next_at ? `, next ${format.dayTime(state.next_at)}` : "";
-    const text = sent ? `delivered ${format.exactTime(state.delivered_at)}` : `waits, ${tries}${next}`;
+    let text = `waits, ${tries}${next}`;
+    if (sent) text = `delivered ${format.exactTime(state.delivered_at)}`;
+    else if (state.dropped_at) text = `dropped ${format.exactTime(state.dropped_at)}`;
     const error = state.last_error ? element("small", "", state.last_error) : null;
     return element("li", "", element("span", sent ? "ok" : "warn", shape(sent ? "ok" : "warn")), `${alert.rule} · ${name}: ${text}`, error);
   });

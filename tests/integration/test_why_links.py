@@ -21,6 +21,7 @@ from pymongo.database import Database
 from barflow.alerts.message import Message
 from barflow.alerts.outbox import Outbox
 from barflow.cli.main import main
+from barflow.cli.why import _deliveries
 from barflow.errors import BadInputError, UnavailableError
 from barflow.lake.manifests import Manifest, Partition
 from barflow.lake.partitions import Lake
@@ -362,20 +363,24 @@ def test_alerts_are_those_of_the_bar_with_the_state_of_each_channel(pipeline: Pi
     outbox = Outbox(pipeline.database)
     outbox.add(
         [
-            (message("own", TS), ["sse", "slack"]),
+            (message("own", TS), ["sse", "slack", "webhook-1"]),
             (message("before", BARS.ts[SLOT - 1]), ["sse"]),
             (message("other", TS, "MSFT"), ["sse"]),
         ]
     )
     secret = "Slack answered: xoxb-1234-5678-secret"
     failed = {"channels.slack.last_error": secret, "channels.slack.attempts": 3}
-    outbox.alerts.update_one({"_id": "own"}, {"$set": failed})
+    gone = {"channels.webhook-1.dropped_at": TS, "channels.webhook-1.attempts": 1}
+    outbox.alerts.update_one({"_id": "own"}, {"$set": failed | gone})
     (alert,) = pipeline.why().alerts
     assert (alert.id, alert.text) == ("own", "AAPL rose to 101.00, through 101.00")
     sse, slack = alert.channels["sse"], alert.channels["slack"]
     assert (sse.delivered_at is not None, sse.attempts, sse.next_at) == (True, 1, None)
     assert (slack.delivered_at, slack.attempts, slack.next_at is not None) == (None, 3, True)
     assert slack.last_error == "Slack answered: …"
+    dropped = alert.channels["webhook-1"]
+    assert (dropped.delivered_at, dropped.dropped_at, dropped.next_at) == (None, TS, None)
+    assert "webhook-1: dropped 2025-07-02 10:35 New York" in " ".join(_deliveries(alert))
 
 
 def test_only_current_actions_after_the_bar_adjust_it(pipeline: Pipeline) -> None:

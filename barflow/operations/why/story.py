@@ -93,9 +93,10 @@ class Delivered(Part):
     """How far a channel has an alert."""
 
     delivered_at: datetime | None
+    dropped_at: datetime | None = Field(None, description="when it was given up: the webhook's endpoint is gone")
     attempts: int
     last_error: str | None
-    next_at: datetime | None = Field(description="the next attempt, if it is not delivered")
+    next_at: datetime | None = Field(description="the next attempt, if it still waits")
 
 
 class Fired(Part):
