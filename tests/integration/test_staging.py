@@ -182,6 +182,13 @@ def test_a_change_that_lost_a_race_is_merged_and_the_other_sessions_are_stored_o
     assert lengths == {str(day): (40, 4 if day == days[1] else 2) for day in days}
 
 
+def test_idle_bars_with_the_values_of_other_bars_are_stored(staging: Staging) -> None:
+    idle: dict[str, Any] = {"open": 10.0, "high": 10.0, "low": 10.0, "close": 10.0, "volume": 0}
+    staging.save([(session_bars(last=3, **idle), utc_now())], "first")
+    saved = staging.save([(session_bars(first=1, last=4, **idle), utc_now())], "second")["AAPL"]
+    assert (saved.new, saved.revised, saved.unchanged) == (1, 0, 2)
+
+
 def test_a_slow_older_answer_cannot_undo_a_correction(staging: Staging) -> None:
     early, late = utc_now(), utc_now() + timedelta(seconds=30)
     staging.save([(session_bars(last=10), early - timedelta(minutes=5))], "before")
