@@ -1,6 +1,6 @@
 """Merging an answer into a stored session: new, revised and unchanged bars, and the versions that they lose. Pure.
 
-A bar's versions are in the order in which their answers were asked for, whatever the order in which these are stored.
+A bar's versions are in the order in which their answers were asked for, not in that in which they are stored.
 """
 
 from __future__ import annotations
