@@ -25,6 +25,8 @@ from local.starting import Watch, did_not_start, free_port
 
 START_SECONDS = 120.0
 USER = "barflow"
+# The server answers nothing else while it works on a large query, the driver's heartbeats included.
+PATIENCE = "connectTimeoutMS=120000&socketTimeoutMS=600000"
 Client = pymongo.MongoClient[dict[str, object]]
 
 
@@ -37,7 +39,7 @@ def start_mongo(state: Path, watch: Watch, log: Log) -> str:
     file = state / "mongo.password"
     if not file.exists():
         _set_password(state, watch, file)
-    _, uri = _start(state, watch, ["--auth"], f"{USER}:{file.read_text()}@", "authSource=admin")
+    _, uri = _start(state, watch, ["--auth"], f"{USER}:{file.read_text()}@", f"authSource=admin&{PATIENCE}")
     log(f"MongoDB ready in {time.monotonic() - started:.1f} s")
     return uri
 
