@@ -40,13 +40,17 @@ class CreateCluster(EmrCreateJobFlowOperator):
 
 
 class ClusterIsUp(EmrJobFlowSensor):
-    """Waits until the cluster accepts steps. Fails with the cluster's state if it terminates or takes too long."""
+    """Waits until the cluster accepts steps. Fails with the cluster's state if it terminates or takes too long.
+
+    It keeps its process between two pokes. A rescheduled poke that starts before the scheduler reads the end of the
+    poke before it fails the task (apache/airflow#71172), and on PostgreSQL the scheduler can stop, too.
+    """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(target_states=UP, failed_states=ENDED, mode="reschedule", **options)
+        super().__init__(target_states=UP, failed_states=ENDED, mode="poke", **options)
 
     def execute(self, context: Any) -> None:
-        """Poke once; on a timeout, raise an error that names the cluster's state."""
+        """Poke until the cluster is up; on a timeout, raise an error that names the cluster's state."""
         try:
             super().execute(context)
         except AirflowSensorTimeout:

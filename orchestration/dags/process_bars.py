@@ -174,9 +174,9 @@ def on_aws() -> None:
     warehouse_is_up = RdsDbSensor(
         task_id="warehouse_is_up",
         db_identifier=xcom("find_changes", "database"),
-        mode="reschedule",
+        mode="poke",  # as ClusterIsUp
         poke_interval=POLL_SECONDS,
-        timeout=timedelta(minutes=30).total_seconds(),
+        timeout=timedelta(minutes=25).total_seconds(),  # before execution_timeout, after which the task is retried
     )
     to_warehouse = BarsToWarehouse(
         task_id="bars_to_warehouse",

@@ -31,7 +31,8 @@ def about(task):
         "fails_run": bool(getattr(task, "on_failure_fail_dagrun", False)), "trigger_rule": task.trigger_rule.value,
         "command": getattr(task, "command", None), "payload": getattr(task, "payload", None),
         "parent": getattr(task, "lineage_parent", None), "given": [*getattr(task, "op_args", ())],
-        "connection": getattr(task, "ssh_conn_id", None),
+        "connection": getattr(task, "ssh_conn_id", None), "mode": getattr(task, "mode", None),
+        "wait": getattr(task, "timeout", None), "interval": getattr(task, "poke_interval", None),
     }
 def read(variables):
     os.environ.update(variables)

@@ -42,6 +42,23 @@ def test_every_task_has_an_owner_a_timeout_retries_with_back_off_and_a_failure_c
             assert about["callbacks"] == ["report_failure"], (name, task)
 
 
+def test_a_sensor_that_polls_often_keeps_its_process_and_ends_before_its_execution_timeout(
+    structure: Structure,
+) -> None:
+    """A rescheduled poke races with the scheduler, which reads the end of the poke before it some seconds later."""
+    for name, dag in structure["dags"].items():
+        for task, about in dag["tasks"].items():
+            if about["mode"] == "reschedule":
+                assert about["interval"] >= 3600, (name, task)
+            elif about["mode"] == "poke":
+                assert about["wait"] < about["timeout"], (name, task)
+
+
+def test_the_waits_for_the_cluster_and_the_warehouse_are_sensors(deployed: Structure) -> None:
+    tasks = deployed["dags"]["process_bars"]["tasks"]
+    assert {name for name, about in tasks.items() if about["mode"]} == {"cluster_is_up", "warehouse_is_up"}
+
+
 def test_a_process_run_goes_from_cluster_to_summary_and_its_teardown_waits_only_for_the_step(
     deployed: Structure,
 ) -> None:

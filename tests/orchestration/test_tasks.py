@@ -138,7 +138,6 @@ def test_clusters_of_others_in_the_account_are_not_described(
 
 def wait_until_up(tasks: Any, cluster: str) -> None:
     sensor = tasks.ClusterIsUp(task_id="cluster_is_up", job_flow_id=cluster, poke_interval=0.1, timeout=0.3)
-    sensor.mode = "poke"  # a reschedule needs a scheduler
     sensor.execute(context())
 
 
