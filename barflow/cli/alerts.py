@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from barflow.cli.channel_test import try_channel
 from barflow.cli.common import Json, OnlySymbols, State, log, opened, print_json, stored_names
 from barflow.errors import BadInputError
 from barflow.settings import load_settings
@@ -274,3 +275,6 @@ def _as_json(event: Event) -> dict[str, Any]:
         "bar_start": f"{event.bar_start:%Y-%m-%dT%H:%M:%SZ}",
         "value": event.value,
     }
+
+
+alerts_app.command("test-channel", epilog="Example:  barflow alerts test-channel apprise-team")(try_channel)
