@@ -66,6 +66,7 @@ def read_health(
         rejected=[Rejected(symbol=symbol, count=count) for symbol, count in sorted(staged.rejected().items())],
         differing=warehouse.differing(reach[0].session_date) if reach else [],
         unreadable=[Unread(collection=name, count=count) for name, count in staged.unreadable.counts().items()],
+        mutes=staged.mutes(),
     )
 
 

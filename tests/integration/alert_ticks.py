@@ -15,6 +15,7 @@ from barflow.alerts.channels import Channel, Receipts, SlackChannel
 from barflow.alerts.delivery import Delivery
 from barflow.alerts.endpoints import Endpoints
 from barflow.alerts.message import Message
+from barflow.alerts.mutes import Mutes
 from barflow.alerts.outbox import AlertStates, Outbox, PendingEvaluations
 from barflow.alerts.rules import RuleBook, parse_rules
 from barflow.alerts.tick import Alerts
@@ -143,7 +144,7 @@ def prepare(settings: Mapping[str, Any]) -> Callable[[], None]:
 def die_at(method: str, when: str) -> None:
     """Kill this process before or after the first call of a method."""
     owners = {
-        kind.__name__: kind for kind in (Staging, Outbox, AlertStates, PendingEvaluations, Delivery, Endpoints)
+        kind.__name__: kind for kind in (Staging, Outbox, AlertStates, PendingEvaluations, Delivery, Endpoints, Mutes)
     }
     owner, name = method.split(".")
     original = getattr(owners[owner], name)
