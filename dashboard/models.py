@@ -185,8 +185,8 @@ class Health(Answer):
     gaps_total: int
     rejected: list[Rejected]
     differing: list[str] = Field(description="of the last 20 sessions, those that differ from Twelve Data's daily bar")
-    unreadable: list[Unread]
     mutes: list[Mute] = Field(description="the mutes of alerts that are active, the first to end first")
+    unreadable: list[Unread]
 
 
 class Alive(Answer):
