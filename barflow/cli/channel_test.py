@@ -39,7 +39,10 @@ def try_channel(
             out.print(visible(f"sent {message.id} to {channel} ({place})"))
     if failed:
         reasons = "; ".join(f"{reason} from {channel}" for channel, reason in failed.items())
-        raise BarflowError(f"the test message was not accepted: {visible(reasons)}. It is not sent again.")
+        raise BarflowError(
+            f"the test message was not accepted: {visible(reasons)}. It is not sent again. Correct the channel's "
+            f"settings, then run `barflow alerts test-channel {name}` again."
+        )
 
 
 def _channels(name: str, settings: Settings) -> list[Channel]:

@@ -286,7 +286,9 @@ def test_late_candles_of_another_symbol_are_not_shown(
     assert "200.16" in shown[1]
 
 
-def test_a_long_list_of_alerts_scrolls_in_its_panel_below_the_active_mutes(look: Look, database: Database[Document]) -> None:
+def test_a_long_list_of_alerts_scrolls_in_its_panel_below_the_active_mutes(
+    look: Look, database: Database[Document]
+) -> None:
     stage(database, "AAPL", 18)
     for number in range(40):
         fire_alert(database, str(number))

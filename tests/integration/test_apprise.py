@@ -101,6 +101,7 @@ def test_a_failure_shows_neither_url_nor_answer(
     assert error.reason == ("no connection" if fault == DROP else f"HTTP {fault}")
     for hidden in (TOKEN, LEAK.decode(), str(receiver.port), "290.76"):
         assert hidden not in seen
+    assert not [item for item in caplog.records if item.name.startswith(("apprise", "urllib3"))]
     assert receiver.requests == 1, "a redirect is not followed, and nothing is sent twice"
 
 
