@@ -135,11 +135,11 @@ def _instantiate(url: str) -> Any:
     """Return apprise's object for a URL, or None for one that it does not understand."""
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    import apprise
-
     logger = logging.getLogger("apprise")
     logger.setLevel(logging.WARNING)
     logger.propagate, logger.handlers = False, [REASONS]
+    import apprise
+
     asset = apprise.AppriseAsset(
         app_id="Barflow",
         app_desc="Barflow",
