@@ -45,6 +45,7 @@ class PipelineSettings(Section):
     slack_token: str
     slack_channel: str
     slack_digest_above: int = 10
+    apprise_url: str | None = None
     webhook_url: tuple[str, ...] = ()
     webhook_secret: str | None = None
     webhook_allow_private: bool = False

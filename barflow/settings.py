@@ -29,6 +29,9 @@ MOST_BPS, MOST_VOLUME_PCT = 50.0, 50.0
 # No user, query or fragment: they would hold a credential, and an address is no secret.
 WEBHOOK_URL = re.compile(r"https://([a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:[0-9]{1,5})?(/[\w.~!$&()*+;=:@%/-]*)?", re.ASCII)
 MOST_WEBHOOKS = 5
+# A channel's name, if there is one, and the service of a URL. The rest of the URL is a secret.
+APPRISE_URL = re.compile(r"(?:([a-z][a-z0-9_]{0,31})=)?([a-z][a-z0-9]{1,31}):\S+", re.ASCII)
+MOST_APPRISE_URLS = 10
 PAGE_URL = re.compile(r"https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?/?", re.IGNORECASE)
 
 
@@ -89,7 +92,14 @@ class Settings(BaseSettings):
     slack_channel: str | None = Field(None, description="the Slack channel that the bot posts to")
     slack_url: str = Field("https://slack.com/api/", description="the Slack API")
     slack_digest_above: int = Field(
-        10, ge=0, description="alerts of a tick that Slack shows one by one; more of them are one digest"
+        10,
+        ge=0,
+        description="alerts of a tick that Slack, and each service of apprise, shows one by one; more are one digest",
+    )
+    apprise_url: SecretStr | None = Field(
+        None,
+        description="URLs of apprise, for people who receive alerts elsewhere than in Slack, separated by spaces, such "
+        f"as team=discord://…; at most {MOST_APPRISE_URLS}",
     )
     webhook_url: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description=f"https addresses that receive alerts, separated by commas, at most {MOST_WEBHOOKS}"
@@ -129,6 +139,12 @@ class Settings(BaseSettings):
     def vendor_day_thresholds(self) -> tuple[float, float]:
         """Return by how much a session may differ from the vendor's daily bar: basis points, and per cent of volume."""
         return self.vendor_day_bps, self.vendor_day_volume_pct
+
+    @property
+    def apprise_urls(self) -> dict[str, SecretStr]:
+        """Return the URLs of apprise, or references to them, by name: the one that they were given, or the service."""
+        text = self.apprise_url.get_secret_value() if self.apprise_url else ""
+        return {name: SecretStr(url) for name, url in _apprise_urls(text)}
 
     def require(self, name: str) -> str:
         """Return a setting that the command needs. Raise BadInputError when it is not set."""
@@ -174,6 +190,16 @@ class Settings(BaseSettings):
         if len(given) > MOST_WEBHOOKS or len(given) > len(set(given)):
             raise ValueError(f"must be at most {MOST_WEBHOOKS} addresses, each once")
         return tuple(given)
+
+    @field_validator("apprise_url")
+    @classmethod
+    def _are_apprise_urls(cls, value: SecretStr | None) -> SecretStr | None:
+        names = [name for name, _ in _apprise_urls(value.get_secret_value() if value else "")]
+        if len(names) > MOST_APPRISE_URLS or len(names) > len(set(names)):
+            raise ValueError(
+                f"must be at most {MOST_APPRISE_URLS} URLs, each with a name of its own, such as team=discord://…"
+            )
+        return value
 
     @field_validator("page_url")
     @classmethod
@@ -240,6 +266,17 @@ class Settings(BaseSettings):
         if value and (re.match(r"s3a?:(?!//[^/@]+(/|$))", value) or re.match(r"(?!s3a?:|file:)\w+://", value)):
             raise ValueError("must be a folder or s3://bucket/prefix")
         return value
+
+
+def _apprise_urls(text: str) -> list[tuple[str, str]]:
+    """Return the name and the URL of each part of a text. Raise ValueError, without the text, for another form."""
+    found = [(part, APPRISE_URL.fullmatch(part)) for part in text.split()]
+    if not all(match for _, match in found):
+        raise ValueError(
+            "must be URLs of apprise or references to them, separated by spaces, each with or without a name of lower "
+            "case letters, digits and _, such as team=discord://…"
+        )
+    return [(match[1] or match[2], part[match.start(2) :]) for part, match in found if match]
 
 
 def _is_port(text: str | None) -> bool:

@@ -297,7 +297,7 @@ def _storage(load: Workload) -> Line:
 
 def _secrets(settings: Environment, pieces: Inventory) -> Line:
     month = list_prices().month
-    secrets = pieces.secrets + bool(settings.webhooks.urls)
+    secrets = pieces.secrets + bool(settings.webhooks.urls) + bool(settings.apprise)
     dollars = secrets * month.secret + pieces.kms_keys * month.kms_key + pieces.parameters * month.parameter
     basis = f"{secrets} secrets, {pieces.kms_keys} KMS keys, {pieces.parameters} advanced parameter"
     return Line("Secrets and keys", dollars, basis)

@@ -95,6 +95,7 @@ Email = Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
 Symbol = Annotated[str, Field(pattern=PATTERN, max_length=MAX_LENGTH)]
 Webhook = Annotated[str, Field(pattern=r"^https://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[A-Za-z0-9_.~!$&()*+;=:@%/-]*)?$")]
 Bot = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+Service = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
 
 class NetworkConfig(Config, title="network"):
@@ -313,6 +314,10 @@ class Environment(Config):
         ("example",), description="a name of up to 32 lower case letters, digits and dashes, such as mean-reversion"
     )
     webhooks: WebhookConfig = WebhookConfig()
+    # Each is a key of the secret with apprise's URLs.
+    apprise: Once[Service] = Field(
+        (), max_length=10, description="up to 10 names of lower case letters, digits and _, such as team"
+    )
     # Other functions of the account cannot use a reserved execution, and only one tick runs at a time. A new account,
     # with a limit of 10 concurrent executions, allows no reservation.
     reserve_concurrency: bool = Field(

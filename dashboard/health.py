@@ -65,6 +65,7 @@ def read_health(
         gaps_total=sum(gap.missing for gap in gaps),
         rejected=[Rejected(symbol=symbol, count=count) for symbol, count in sorted(staged.rejected().items())],
         differing=warehouse.differing(reach[0].session_date) if reach else [],
+        mutes=staged.mutes(),
         unreadable=[Unread(collection=name, count=count) for name, count in staged.unreadable.counts().items()],
     )
 

@@ -165,6 +165,15 @@ class Unread(Answer):
     count: int
 
 
+class Mute(Answer):
+    """A mute that is active: the alerts that it covers are not sent until its end."""
+
+    covers: str = Field(description="a rule, a symbol, or a rule for some symbols")
+    until: datetime
+    by: str
+    reason: str | None
+
+
 class Health(Answer):
     """The pipeline: how far each hop is, missing bars and rejected bars."""
 
@@ -176,6 +185,7 @@ class Health(Answer):
     gaps_total: int
     rejected: list[Rejected]
     differing: list[str] = Field(description="of the last 20 sessions, those that differ from Twelve Data's daily bar")
+    mutes: list[Mute] = Field(description="the mutes of alerts that are active, the first to end first")
     unreadable: list[Unread]
 
 

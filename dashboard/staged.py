@@ -16,6 +16,7 @@ from bson.codec_options import DatetimeConversion
 from pymongo.database import Database
 
 from barflow.alerts.message import Message
+from barflow.alerts.mutes import target
 from barflow.alerts.outbox import Outbox
 from barflow.market.actions import Split
 from barflow.market.bars import OF_A_BAR, SessionBars, document_key
@@ -24,7 +25,7 @@ from barflow.staging.actions import Actions, Known, known_of
 from barflow.staging.connection import UTC_AWARE, Document, mongo_errors
 from barflow.staging.ledger import Ledger
 from barflow.staging.sessions import KEYS_PER_QUERY, Staging, StoredSession, from_document
-from dashboard.models import Alert, HopRun
+from dashboard.models import Alert, HopRun, Mute
 from dashboard.unreadable import MAX_COUNTED, Unreadable
 
 OVERLAP = timedelta(seconds=20)
@@ -183,6 +184,11 @@ class Staged:
                 break
         return found
 
+    def mutes(self) -> list[Mute]:
+        """Return the mutes that are active now, by the wall clock, without those that cannot be read."""
+        read = (self.unreadable.read("mutes", item, _mute) for item in self._outbox.mutes.active(utc_now()))
+        return [mute for mute in read if mute]
+
     def _alerts(self, query: Document, newest: str, limit: int) -> list[Alert]:
         """Return the newest alerts of a query. Read more of them while unreadable ones take up the limit."""
         for more in (0, MAX_COUNTED):
@@ -252,6 +258,10 @@ def _hop_run(run: Document) -> HopRun:
 
 def _alert(document: Document) -> Alert:
     return Alert(created_at=document["created_at"], message=Message(**document["message"]))
+
+
+def _mute(document: Document) -> Mute:
+    return Mute(covers=target(document), **{name: document[name] for name in ("until", "by", "reason")})
 
 
 def sampled(closes: Sequence[float], count: int) -> list[float]:

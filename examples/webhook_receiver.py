@@ -27,6 +27,9 @@ def act(alert: dict[str, Any]) -> None:
 
     Do not trade on an alert that arrives late: compare bar_start with the clock.
     """
+    if alert["kind"] == "test":  # of `barflow alerts test-channel`: no bar fired it
+        print(alert["text"], flush=True)
+        return
     print(alert["bar_start"], alert["severity"], alert["text"], flush=True)
 
 

@@ -18,7 +18,7 @@ from stacks import outputs
 from stacks.alerts import AlertsStack
 from stacks.base import BarflowStack, acknowledge
 from stacks.bundles import INGEST
-from stacks.constructs.grants import allow_reading_secrets, allow_reading_webhook_secret
+from stacks.constructs.grants import allow_reading_channel_secrets, allow_reading_secrets
 from stacks.constructs.python_function import PythonFunction
 from stacks.platform import Platform
 
@@ -85,7 +85,7 @@ class IngestionStack(BarflowStack):
             made.role, self._platform.keys.secrets, secrets.twelvedata, secrets.mongodb, secrets.slack
         )
         secrets.allow_lineage(made.role)
-        allow_reading_webhook_secret(made.role, self.environment_config)
+        allow_reading_channel_secrets(made.role, self.environment_config)
         self._alerts.allow_publish(made.role)
         return made
 

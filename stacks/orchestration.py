@@ -25,7 +25,7 @@ from stacks.alerts import AlertsStack
 from stacks.base import BarflowStack, acknowledge
 from stacks.catalog import CatalogStack
 from stacks.constructs.balancer import Balancer, Target
-from stacks.constructs.grants import allow, allow_reading_secrets, allow_reading_webhook_secret
+from stacks.constructs.grants import allow, allow_reading_channel_secrets, allow_reading_secrets
 from stacks.constructs.logs import encrypted_log_group
 from stacks.database import DatabaseStack
 from stacks.ingestion import IngestionStack
@@ -114,7 +114,7 @@ class OrchestrationStack(BarflowStack):
         self.role = self._role(parameter, ingestion, database)
         allow_reading_secrets(self.role, platform.keys.secrets, *self._secrets(secrets, database))
         secrets.allow_lineage(self.role)
-        allow_reading_webhook_secret(self.role, platform.environment)
+        allow_reading_channel_secrets(self.role, platform.environment)
         storage.grant(self.role, "host")
         alerts.allow_publish(self.role)
         runs = self._runs()

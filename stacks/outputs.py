@@ -27,6 +27,7 @@ LINEAGE_SECRET = Output(
     "Secrets", "LineageSecret", "Secret of the OpenLineage backend's API key; only with lineage.api_key"
 )
 WEBHOOK_SECRET = Output("Secrets", "WebhookSecret", "Secret that signs webhooks; only with webhooks.urls")
+APPRISE_SECRET = Output("Secrets", "AppriseSecret", "Secret of apprise's URLs; only with apprise")
 SSH_CONNECTION_SECRET = Output("Secrets", "SshConnectionSecret", "Secret of Airflow's SSH connection to the host")
 SLACK_CONNECTION_SECRET = Output("Secrets", "SlackConnectionSecret", "Secret of Airflow's Slack connection")
 AIRFLOW_LOGIN_SECRET = Output("Secrets", "AirflowLoginSecret", "Secret of the password for Airflow's page")

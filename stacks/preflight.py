@@ -28,6 +28,7 @@ OPERATOR_SECRETS = (
     outputs.MONGODB_SECRET,
     outputs.SLACK_SECRET,
     outputs.WEBHOOK_SECRET,
+    outputs.APPRISE_SECRET,
     outputs.SSH_CONNECTION_SECRET,
     outputs.SLACK_CONNECTION_SECRET,
 )

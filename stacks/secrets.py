@@ -21,6 +21,7 @@ from stacks.constructs.grants import allow
 from stacks.outputs import Output
 
 TWELVEDATA, MONGODB, SLACK, WEBHOOK, DASHBOARD = "twelvedata", "mongodb", "slack", "webhook", "dashboard"
+APPRISE = "apprise"
 LINEAGE = "lineage"
 FERNET, JWT, LOGIN = "airflow/fernet", "airflow/jwt", "airflow/login"
 USERS = "airflow/users"
@@ -67,9 +68,12 @@ class SecretsStack(BarflowStack):
             "MongoDb", self.name(MONGODB), "MongoDB URI, with user and password", outputs.MONGODB_SECRET
         )
         self.slack = self._set_by_operator("Slack", self.name(SLACK), "Slack bot token", outputs.SLACK_SECRET)
-        # Other stacks use its name, not an export, which could not be removed together with the webhooks.
+        # Other stacks use its name, not an export, which could not be removed together with the channel.
         if environment.webhooks.urls:
             self._set_by_operator("Webhook", self.name(WEBHOOK), "secret that signs webhooks", outputs.WEBHOOK_SECRET)
+        if environment.apprise:
+            content = "URLs of apprise, as JSON: each name of the environment's apprise with its URL"
+            self._set_by_operator("Apprise", self.name(APPRISE), content, outputs.APPRISE_SECRET)
         self.ssh_connection = self._set_by_operator(
             "AirflowSsh",
             f"{connections}/barflow_ssh",

@@ -6,7 +6,7 @@ from barflow.contract import PipelineSettings, secret_reference
 from stacks.alerts import AlertsStack
 from stacks.database import LOADER, DatabaseStack
 from stacks.platform import Platform
-from stacks.secrets import LINEAGE, MONGODB, SLACK, TWELVEDATA, WEBHOOK
+from stacks.secrets import APPRISE, LINEAGE, MONGODB, SLACK, TWELVEDATA, WEBHOOK
 from stacks.storage import StorageStack
 
 
@@ -30,6 +30,8 @@ def pipeline_settings(
         slack_token=secret_reference(secrets.name(SLACK)),
         slack_channel=environment.alarms.slack_channel,
         slack_digest_above=environment.alarms.slack_digest_above,
+        apprise_url=" ".join(f"{name}={secret_reference(secrets.name(APPRISE))}#{name}" for name in environment.apprise)
+        or None,
         webhook_url=environment.webhooks.urls,
         webhook_secret=secret_reference(secrets.name(WEBHOOK)) if environment.webhooks.urls else None,
         webhook_allow_private=environment.webhooks.allow_private,

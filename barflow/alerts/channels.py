@@ -1,4 +1,6 @@
-"""The channels that bring alerts to bots and people: an SNS topic, Slack, and webhooks (in barflow.alerts.webhook).
+"""The channels that bring alerts to bots and people: an SNS topic and Slack.
+
+Modules beside this one hold webhooks (barflow.alerts.webhook) and the services of apprise (barflow.alerts.people).
 
 A secret stays in its setting until a message is sent, and is never part of an error. A client library's error is
 reduced to a code or to the name of its class.
@@ -13,7 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol, get_args, runtime_checkable
 
 from barflow.alerts.message import Message
 from barflow.alerts.rules import Severity
@@ -67,9 +69,13 @@ def wait_seconds(text: str) -> int | None:
 
 
 class Channel(Protocol):
-    """One way to send alerts. Above ``digest_above`` alerts of a tick it sends one digest; None: never."""
+    """One way to send alerts. Above ``digest_above`` alerts of a tick it sends one digest; None: never.
+
+    ``place`` is where it sends them to, without a secret.
+    """
 
     name: str
+    place: str
     digest_above: int | None
 
     def send(self, messages: Sequence[Message]) -> Iterator[Receipts]:
@@ -84,6 +90,15 @@ class Channel(Protocol):
         ...
 
 
+@runtime_checkable
+class PeoplesChannel(Channel, Protocol):
+    """A channel that people read. It also posts what is no alert."""
+
+    def post(self, text: str) -> None:
+        """Post a text in Slack's markup. Raises BarflowError."""
+        ...
+
+
 def open_channels(settings: Settings) -> list[Channel]:
     """Return the channels that are set up. Raises BadInputError if a setting of a channel is missing."""
     found: list[Channel] = []
@@ -93,6 +108,10 @@ def open_channels(settings: Settings) -> list[Channel]:
         if not settings.slack_webhook and not settings.slack_channel:
             raise BadInputError("BARFLOW_SLACK_TOKEN is set without BARFLOW_SLACK_CHANNEL: name the channel to post to")
         found.append(SlackChannel(settings))
+    if settings.apprise_url:
+        from barflow.alerts.people import AppriseChannel
+
+        found += [AppriseChannel(settings, name, url) for name, url in settings.apprise_urls.items()]
     if settings.webhook_url:
         from barflow.alerts.webhook import WebhookChannel
 
@@ -101,7 +120,7 @@ def open_channels(settings: Settings) -> list[Channel]:
 
 
 def kind_of(name: str) -> str:
-    """Return the channel as rules name it: ``webhook`` for ``webhook-1f2e3d4c``, one of its endpoints."""
+    """Return the channel as rules name it: ``webhook`` for ``webhook-1f2e3d4c``, ``apprise`` for ``apprise-team``."""
     return name.partition("-")[0]
 
 
@@ -128,7 +147,7 @@ class SnsChannel:
     digest_above: int | None = None  # a bot acts on each alert
 
     def __init__(self, topic_arn: str) -> None:
-        self.topic_arn = topic_arn
+        self.topic_arn = self.place = topic_arn
 
     @cached_property
     def _client(self) -> Any:
@@ -180,6 +199,7 @@ class SlackChannel:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.digest_above: int | None = settings.slack_digest_above
+        self.place = "its webhook" if settings.slack_webhook else settings.slack_channel or ""
 
     def send(self, messages: Sequence[Message]) -> Iterator[Receipts]:
         """Post message by message, and yield each one's receipt. Raises ChannelDownError."""
@@ -240,20 +260,32 @@ class SlackChannel:
 
 def digest_text(messages: Sequence[Message]) -> str:
     """Return many alerts in one text: their number by rule, the most severe ones, and the command that lists all."""
-    rules = Counter(message.rule for message in messages).most_common()
-    counts = ", ".join(f"`{slack_escaped(rule)}` {count}" for rule, count in rules[:MOST_RULES])
-    others = f" and {len(rules) - MOST_RULES} more rules" if len(rules) > MOST_RULES else ""
-    shown = sorted(messages, key=lambda message: -SEVERITIES.index(message.severity))[:EXAMPLES]
     lines = (
-        f":warning: *{len(messages)} alerts at once*: {counts}{others}",
-        *map(slack_text, shown),
+        f":warning: *{len(messages)} alerts at once*: {counts_by_rule(messages, '`')}",
+        *map(slack_text, most_severe(messages)),
         f"`barflow alerts list --limit {len(messages)}` shows all of them",
     )
     return "\n".join(lines)
 
 
+def counts_by_rule(messages: Sequence[Message], quote: str = "") -> str:
+    """Return how many of these messages each of the most frequent rules has."""
+    rules = Counter(message.rule for message in messages).most_common()
+    counts = ", ".join(f"{quote}{slack_escaped(rule)}{quote} {count}" for rule, count in rules[:MOST_RULES])
+    return counts + (f" and {len(rules) - MOST_RULES} more rules" if len(rules) > MOST_RULES else "")
+
+
+def most_severe(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages that a digest shows."""
+    return sorted(messages, key=lambda message: -SEVERITIES.index(message.severity))[:EXAMPLES]
+
+
 def slack_text(message: Message) -> str:
     """Return the alert as Slack shows it, with the bar's time in New York."""
     mark = {"info": "", "warning": ":warning: ", "critical": ":rotating_light: "}[message.severity]
-    at = f"{new_york(message.bar_start):%Y-%m-%d %H:%M} New York"
-    return f"{mark}{slack_escaped(message.text)} · {at} · `{slack_escaped(message.rule)}`"
+    return f"{mark}{slack_escaped(message.text)} · {bar_time(message)} · `{slack_escaped(message.rule)}`"
+
+
+def bar_time(message: Message) -> str:
+    """Return the bar's time as people read it, in New York."""
+    return f"{new_york(message.bar_start):%Y-%m-%d %H:%M} New York"

@@ -9,19 +9,21 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 from pymongo import UpdateOne
 
-from barflow.alerts.channels import Channel, ChannelDownError, EndpointGoneError, SlackChannel, gone_reason, kind_of
+from barflow.alerts.channels import Channel, ChannelDownError, EndpointGoneError, PeoplesChannel, gone_reason, kind_of
 from barflow.alerts.message import Message
+from barflow.alerts.mutes import is_muted
 from barflow.alerts.outbox import Outbox
 from barflow.errors import BarflowError
 from barflow.market.sessions import utc_now
 from barflow.staging.connection import Document, mongo_errors
+from barflow.text import slack_escaped
 
 # One digest of a channel holds at most as many alerts.
 CLAIM_SIZE = 1000
@@ -38,12 +40,14 @@ LONGEST_WAIT = timedelta(hours=1)
 class DeliveryReport:
     """What a delivery did: how many messages the channels accepted, and the error of each channel that is down.
 
-    ``held`` is whether a channel's alerts wait for the digest at the end of the tick.
+    ``held`` is whether a channel's alerts wait for the digest at the end of the tick. ``notes`` report the mutes that
+    ended.
     """
 
     sent: int = 0
     held: bool = False
     down: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 class Delivery:
@@ -54,7 +58,7 @@ class Delivery:
     """
 
     def __init__(self, outbox: Outbox, channels: Iterable[Channel], clock: Callable[[], datetime] = utc_now) -> None:
-        self._alerts, self._endpoints = outbox.alerts, outbox.endpoints
+        self._alerts, self._endpoints, self._mutes = outbox.alerts, outbox.endpoints, outbox.mutes
         self.channels = {channel.name: channel for channel in channels}
         self._clock = clock
         self._shown: Counter[str] = Counter()
@@ -79,6 +83,7 @@ class Delivery:
         while more and time.monotonic() < deadline:
             batch, more = self._claim(now)
             sent_before = report.sent
+            self._mute(batch.values(), now)
             for channel in self.channels.values():
                 due = [item for item in batch.values() if _is_due(item["channels"].get(channel.name), now)]
                 if due and channel.name in disabled:
@@ -91,7 +96,7 @@ class Delivery:
             self._release(batch.values(), now)
             if report.held and report.sent == sent_before:
                 break  # the next claim would be of the same alerts
-        self._report_disabled(report)
+        self._report_to_people(report)
         return report
 
     def _disabled(self) -> dict[str, str]:
@@ -101,15 +106,34 @@ class Delivery:
         found = self._endpoints.disabled().items()
         return {name: gone_reason(f"The webhook at {item['host']}", name) for name, item in found}
 
-    def _report_disabled(self, report: DeliveryReport) -> None:
-        """Post to Slack which webhooks are disabled, if that is not posted yet."""
-        slack = next((channel for channel in self.channels.values() if isinstance(channel, SlackChannel)), None)
-        if slack is None:
-            return
+    def _report_to_people(self, report: DeliveryReport) -> None:
+        """Report which webhooks are disabled and which mutes have ended, if that is not reported yet.
+
+        The first channel of people gets the report. Without one, mutes are reported in the tick's notes alone.
+        """
+        people = next((channel for channel in self.channels.values() if isinstance(channel, PeoplesChannel)), None)
+
+        def post(text: str) -> None:
+            if people:
+                people.post(f":bell: {slack_escaped(text)}")
+            report.notes.append(text)
+
         try:
-            self._endpoints.report(self._clock(), slack.post)
+            self._mutes.report(self._clock(), post)
+            if people:
+                self._endpoints.report(self._clock(), people.post)
         except BarflowError as error:
-            report.down.setdefault(slack.name, str(error))
+            report.down.setdefault(people.name if people else "mutes", str(error))
+
+    def _mute(self, claimed: Collection[Document], now: datetime) -> None:
+        """End the delivery of the claimed alerts that are muted now, by every channel that waits for them."""
+        if not claimed:
+            return
+        mutes = self._mutes.active(self._clock())  # read after the claim, so that a new mute stops all later ones
+        muted = [item for item in claimed if is_muted(mutes, item["rule"], item["symbol"])]
+        for name in self.channels:
+            if due := [item for item in muted if _is_due(item["channels"].get(name), now)]:
+                self._give_up(name, due, "muted_at")
 
     def _needs_digest(self, channel: Channel, due: Sequence[object]) -> bool:
         """Return whether the channel would show more alerts of this tick than its limit."""
@@ -186,10 +210,14 @@ class Delivery:
 
     def _drop(self, channel: str, items: list[Document]) -> None:
         """Record that a disabled webhook does not get these alerts. No later delivery tries them."""
+        self._give_up(channel, items, "dropped_at", last_error="the endpoint answered 410 Gone")
+
+    def _give_up(self, channel: str, items: list[Document], name: str, **values: str) -> None:
+        """Record under a name when and why a channel does not get these alerts. No later delivery tries them."""
         now = self._clock()
         for item in items:
-            item["channels"][channel]["dropped_at"] = now
-        self._record_end(channel, items, {"dropped_at": now, "last_error": "the endpoint answered 410 Gone"})
+            item["channels"][channel][name] = now
+        self._record_end(channel, items, {name: now, **values})
 
     def _record_end(self, channel: str, items: list[Document], values: Document, attempts: int = 0) -> None:
         """Record the end of these alerts' delivery by a channel. Release those that wait for no other channel."""
@@ -241,7 +269,7 @@ def _claimed(items: list[Document]) -> Document:
 
 
 def _is_done(state: Document) -> bool:
-    return bool(state["delivered_at"] or state.get("dropped_at"))
+    return bool(state["delivered_at"] or state.get("dropped_at") or state.get("muted_at"))
 
 
 def _is_due(state: Document | None, now: datetime) -> bool:

@@ -23,6 +23,9 @@ from barflow.alerts.rules import (
     VolumeRule,
 )
 from barflow.market.actions import split_text, suspected_ratio
+from barflow.market.sessions import new_york
+
+Kind = Literal["level", "move", "gap", "split", "volume", "average", "extreme", "silence", "expression", "test"]
 
 
 class Message(BaseModel):
@@ -33,8 +36,8 @@ class Message(BaseModel):
     schema_version: Literal[1] = Field(1, description="raised when a field changes its meaning or is removed")
     id: str = Field(description="stable: rule|symbol|bar, such as gap_5pct|TSLA|2025-07-07T13:30:00Z")
     rule: str = Field(description="the rule's id")
-    kind: Literal["level", "move", "gap", "split", "volume", "average", "extreme", "silence", "expression"]
-    symbol: str = Field(description="the symbol, or * for the feed: a silence of most symbols")
+    kind: Kind = Field(description="the rule's; test: a message of `barflow alerts test-channel`, which no bar fired")
+    symbol: str = Field(description="the symbol, or * for the feed (a silence of most symbols) and for a test")
     severity: Severity
     session_date: date = Field(description="exchange-local trading day")
     bar_start: datetime = Field(description="the bar's open, UTC; for a silence, that of the first missing bar")
@@ -113,6 +116,28 @@ def describe(event: Event) -> str:
             return f"the feed has had no bar of most symbols for {event.value:.0f} min of the open session"
         case SilenceRule():
             return f"{symbol} has had no bar for {event.value:.0f} min of the open session; its last close was {at}"
+
+
+def trial(environment: str, now: datetime) -> Message:
+    """Return the message that tests a channel at a moment (UTC). No bot trades on it: its kind is ``test``."""
+    now = now.replace(microsecond=0)
+    return Message(
+        schema_version=1,
+        id=f"test|{ALL}|{now:%Y-%m-%dT%H:%M:%SZ}",
+        rule="test",
+        kind="test",
+        symbol=ALL,
+        severity="info",
+        session_date=new_york(now).date(),
+        bar_start=now,
+        direction=None,
+        value=0,
+        unit="times",
+        reference=None,
+        price=None,
+        text=f"Test message of the environment {environment}. No bar fired it.",
+        created_at=now,
+    )
 
 
 def schema() -> dict[str, Any]:

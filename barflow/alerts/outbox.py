@@ -19,6 +19,7 @@ from pymongo.errors import BulkWriteError
 from barflow.alerts.endpoints import Endpoints
 from barflow.alerts.history import EvaluatedSession, SymbolState
 from barflow.alerts.message import Message
+from barflow.alerts.mutes import Mutes
 from barflow.market.sessions import utc_now
 from barflow.staging.connection import DUPLICATE_KEY, Document, mongo_errors
 
@@ -31,14 +32,15 @@ OUTBOX_CHANNEL = "sse"
 class Outbox:
     """The collection ``alerts``. A document's ``_id`` is the alert's stable id.
 
-    ``channels`` holds by channel ``delivered_at``, ``attempts``, ``last_error`` and ``next_at``, and ``dropped_at`` if
-    its endpoint wants no more alerts. ``due_at`` is the time of the next attempt. It is absent once every channel has
-    accepted the alert or dropped it.
+    ``channels`` holds by channel ``delivered_at``, ``attempts``, ``last_error`` and ``next_at``, ``dropped_at`` if its
+    endpoint wants no more alerts, and ``muted_at`` if the alert was muted. ``due_at`` is the time of the next attempt.
+    It is absent once no channel waits for the alert.
     """
 
     def __init__(self, database: Database[Document]) -> None:
         self.alerts = database["alerts"]
         self.endpoints = Endpoints(database)
+        self.mutes = Mutes(database)
 
     def ensure(self) -> None:
         """Create the indexes that are missing."""
@@ -46,6 +48,7 @@ class Outbox:
             self.alerts.create_index("due_at")
             self.alerts.create_index([("symbol", 1), ("bar_start", -1)])
             self.alerts.create_index("created_at", expireAfterSeconds=int(EXPIRES_AFTER.total_seconds()))
+        self.mutes.ensure()
 
     def add(self, messages: Iterable[tuple[Message, Sequence[str]]]) -> int:
         """Add messages, each with the names of its channels. Return how many were new; existing ids do not change."""

@@ -31,7 +31,7 @@ ALL = "*"
 LIST_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
 
 Severity = Literal["info", "warning", "critical"]
-ChannelName = Literal["sns", "slack", "webhook", "sse"]
+ChannelName = Literal["sns", "slack", "apprise", "webhook", "sse"]
 Direction = Literal["up", "down", "both"]
 Dollars = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Percent = Annotated[float, Field(gt=0, le=1000)]
@@ -81,7 +81,7 @@ class Defaults(BaseModel):
     cool_down_minutes: int = Field(
         60, ge=0, le=100_000, description="no second alert of a rule for a symbol within this time"
     )
-    channels: tuple[ChannelName, ...] = ("sns", "slack", "webhook", "sse")
+    channels: tuple[ChannelName, ...] = ("sns", "slack", "apprise", "webhook", "sse")
 
 
 class BaseRule(Defaults):

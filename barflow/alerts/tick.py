@@ -55,9 +55,11 @@ class Alerts:
         self.pending = PendingEvaluations(database)
         self.delivery = Delivery(self.outbox, channels)
         self._evaluated: set[str] = set()
-        # Of the current tick: how many alerts were new, the error of each channel that is down, and notes by symbol.
+        # Of the current tick: how many alerts were new, the error of each channel that is down, the mutes that ended,
+        # and notes by symbol.
         self.found = 0
         self.down: dict[str, str] = {}
+        self.ended: list[str] = []
         self.notes: dict[str, list[str]] = {}
 
     def ensure(self) -> None:
@@ -72,7 +74,7 @@ class Alerts:
         """
         started = self.clock()
         self.delivery.begin_tick()
-        self._evaluated, self.found, self.down, self.notes = set(), 0, {}, {}
+        self._evaluated, self.found, self.down, self.ended, self.notes = set(), 0, {}, [], {}
         for pending in self.pending.all():
             self._evaluate(_by_symbol(self.staging.sessions(pending.keys)), started)
             if utc_now() - pending.since > DEAD_AFTER:
@@ -103,7 +105,9 @@ class Alerts:
         return feed_silences((event for state in states for event in evaluator.silences(state)), len(symbols))
 
     def _deliver(self, *, more_follow: bool = False) -> None:
-        self.down |= self.delivery.run(more_follow=more_follow).down
+        report = self.delivery.run(more_follow=more_follow)
+        self.down |= report.down
+        self.ended += report.notes
 
     def save(
         self, keys: Sequence[str], run_id: str, requested_at: datetime, save: Callable[[], Mapping[str, Saved]]

@@ -47,7 +47,7 @@ class WebhookChannel:
         """Raise BadInputError if the secret is missing or has another form."""
         self.settings, self._resolve = settings, resolve
         self._address = urlsplit(url)
-        self.host = self._address.hostname or ""
+        self.host = self.place = self._address.hostname or ""
         self.name = f"webhook-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
         self._tls = context or ssl.create_default_context()
         secret = settings.webhook_secret

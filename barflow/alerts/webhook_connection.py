@@ -139,6 +139,7 @@ class CheckedConnection(http.client.HTTPSConnection):
             raise
         finally:
             timer.cancel()
+            timer.join()  # one that was already firing would shut down the socket of the next message
 
     def _shut_down(self) -> None:
         sock = self.sock

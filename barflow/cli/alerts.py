@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from barflow.cli.channel_test import try_channel
 from barflow.cli.common import Json, OnlySymbols, State, log, opened, print_json, stored_names
+from barflow.cli.mutes import mute, mutes, unmute
 from barflow.errors import BadInputError
 from barflow.settings import load_settings
 from barflow.text import counted, visible
@@ -121,6 +123,8 @@ def _delivery(channels: Mapping[str, Mapping[str, Any]]) -> Text:
 def _progress(state: Mapping[str, Any]) -> str:
     if state["delivered_at"]:
         return "sent"
+    if state.get("muted_at"):
+        return "muted"
     return "dropped" if state.get("dropped_at") else "waits"
 
 
@@ -274,3 +278,9 @@ def _as_json(event: Event) -> dict[str, Any]:
         "bar_start": f"{event.bar_start:%Y-%m-%dT%H:%M:%SZ}",
         "value": event.value,
     }
+
+
+alerts_app.command("test-channel", epilog="Example:  barflow alerts test-channel apprise-team")(try_channel)
+alerts_app.command("mute", epilog='Example:  barflow alerts mute gap_5pct --until 8h --reason "earnings week"')(mute)
+alerts_app.command("unmute", epilog="Example:  barflow alerts unmute gap_5pct")(unmute)
+alerts_app.command("mutes", epilog="Example:  barflow alerts mutes --all")(mutes)

@@ -218,6 +218,8 @@ def _deliveries(alert: Fired) -> Iterator[str]:
             yield f"{name}: delivered {both(state.delivered_at)}, {tries}"
         elif state.dropped_at:
             yield f"{name}: dropped {both(state.dropped_at)}, {tries}"
+        elif state.muted_at:
+            yield f"{name}: muted {both(state.muted_at)}, {tries}"
         else:
             following = f", next {both(state.next_at)}" if state.next_at else ""
             yield f"{name}: waits, {tries}{following}"

@@ -22,6 +22,7 @@ OPTIONAL = {
     ("Secrets", "LineageSecret"),
     ("Secrets", "AirflowUsersSecret"),
     ("Secrets", "WebhookSecret"),
+    ("Secrets", "AppriseSecret"),
 }
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

@@ -171,8 +171,8 @@ class Ingest:
             report.alerts = self.alerts.found
             for symbol, notes in self.alerts.notes.items():
                 report.notes.setdefault(symbol, []).extend(notes)
-            if self.alerts.down:
-                report.notes["alerts"] = [*self.alerts.down.values()]
+            if about_alerts := [*self.alerts.down.values(), *self.alerts.ended]:
+                report.notes["alerts"] = about_alerts
         if self.actions and self.actions.notes:
             report.notes["actions"] = self.actions.notes
         counts = {symbol: asdict(values) for symbol, values in report.counts.items()}

@@ -90,7 +90,17 @@ export function drawHealth(health) {
   }
   table.append(body);
   byId("health").replaceChildren(table, facts(health));
+  drawMutes(health.mutes);
   byId("health-note").textContent = format.amount(health.symbols, "symbol");
+}
+
+/** Show above the alerts which of them are not sent now. */
+function drawMutes(mutes) {
+  const list = byId("mutes");
+  list.hidden = !mutes.length;
+  list.replaceChildren(...mutes.map(({ covers, until, by, reason }) =>
+    element("li", "", element("b", "", `Muted: ${covers}`), ` until ${format.dayTime(until)}`, element("small", "", reason ? `${by}: ${reason}` : by)),
+  ));
 }
 
 function until(hop) {

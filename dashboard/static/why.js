@@ -181,6 +181,7 @@ function deliveries(alert) {
     let text = `waits, ${tries}${next}`;
     if (sent) text = `delivered ${format.exactTime(state.delivered_at)}`;
     else if (state.dropped_at) text = `dropped ${format.exactTime(state.dropped_at)}`;
+    else if (state.muted_at) text = `muted ${format.exactTime(state.muted_at)}`;
     const error = state.last_error ? element("small", "", state.last_error) : null;
     return element("li", "", element("span", sent ? "ok" : "warn", shape(sent ? "ok" : "warn")), `${alert.rule} · ${name}: ${text}`, error);
   });

@@ -49,21 +49,26 @@ def allow_key(
     allow(role, actions, [key.key_arn], {**through_service(cdk.Stack.of(role), service), **(conditions or {})})
 
 
-def allow_reading_webhook_secret(role: iam.IRole, environment: Environment) -> None:
-    """Allow the role to read the secret that signs webhooks, by its name, if the environment has webhooks.
+def allow_reading_channel_secrets(role: iam.IRole, environment: Environment) -> None:
+    """Allow the role to read the secrets of webhooks and of apprise, by their names, if the environment has them.
 
     The role can already use the key of the secrets.
     """
-    if environment.webhooks.urls:
-        stack = cdk.Stack.of(role)
-        # Secrets Manager adds six characters to the name.
-        secret = stack.format_arn(
+    channels = {"webhook": environment.webhooks.urls, "apprise": environment.apprise}
+    stack = cdk.Stack.of(role)
+    # Secrets Manager adds six characters to the name.
+    secrets = [
+        stack.format_arn(
             service="secretsmanager",
             resource="secret",
-            resource_name=f"barflow/{environment.name}/webhook-??????",
+            resource_name=f"barflow/{environment.name}/{name}-??????",
             arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
         )
-        allow(role, ["secretsmanager:GetSecretValue", "secretsmanager:DescribeSecret"], [secret])
+        for name, used in channels.items()
+        if used
+    ]
+    if secrets:
+        allow(role, ["secretsmanager:GetSecretValue", "secretsmanager:DescribeSecret"], secrets)
 
 
 def allow_reading_secrets(role: iam.IRole, key: kms.IKey, *secrets: secretsmanager.ISecret) -> None:

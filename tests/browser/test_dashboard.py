@@ -15,6 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pymongo.database import Database
 
 from barflow.alerts.message import Message
+from barflow.alerts.mutes import Mutes
 from barflow.alerts.outbox import Outbox
 from barflow.market.sessions import BAR, last_sessions
 from barflow.staging.connection import Document
@@ -285,17 +286,27 @@ def test_late_candles_of_another_symbol_are_not_shown(
     assert "200.16" in shown[1]
 
 
-def test_a_long_list_of_alerts_scrolls_in_its_panel(look: Look, database: Database[Document]) -> None:
+def test_a_long_list_of_alerts_scrolls_in_its_panel_below_the_active_mutes(
+    look: Look, database: Database[Document]
+) -> None:
     stage(database, "AAPL", 18)
     for number in range(40):
         fire_alert(database, str(number))
-    heights = look(
-        READY + "return page.evaluate(() => [document.documentElement.scrollHeight,"
-        " document.querySelector('#alerts').scrollHeight > document.querySelector('#alerts').clientHeight])",
+    reason = "<b>earnings</b> week"
+    Mutes(database).add("gap_5pct", ["AAPL", "TSLA"], datetime.now(UTC) + timedelta(hours=8), "ann", reason)
+    Mutes(database).add(None, ["MSFT"], datetime.now(UTC) - timedelta(hours=8), "ann", None)
+    shown = look(
+        READY + "await page.waitForSelector('#mutes li');"
+        "return page.evaluate(() => [document.documentElement.scrollHeight,"
+        " document.querySelector('#alerts').scrollHeight > document.querySelector('#alerts').clientHeight,"
+        " [...document.querySelectorAll('#mutes li')].map((line) => line.textContent)])",
         width=1440,
         height=900,
     )
-    assert heights == [900, True]
+    assert shown[:2] == [900, True]
+    [mute] = shown[2]
+    assert mute.startswith("Muted: gap_5pct for AAPL, TSLA until ")
+    assert mute.endswith(f"ann: {reason}"), "as text, and only the active one"
 
 
 def test_a_symbol_without_a_5_minute_bar_is_marked_stale(look_at_two: Look) -> None:

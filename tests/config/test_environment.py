@@ -155,6 +155,8 @@ WRONG: list[tuple[type[Config], dict[str, Any], str]] = [
     (WebhookConfig, {"urls": ("https://a.example/?token=1",)}, r"webhooks\.urls is .*without port, user or query"),
     (WebhookConfig, {"urls": tuple(f"https://{n}.example/" for n in range(6))}, r"webhooks\.urls is .*must be up to 5"),
     (WebhookConfig, {"urls": ("https://a.example/",) * 2}, r"webhooks\.urls is .* https://a.example/ is repeated"),
+    (Environment, {"name": "dev", "apprise": ("Team",)}, r"apprise is 'Team': must be up to 10 names of lower case"),
+    (Environment, {"name": "dev", "apprise": ("team", "team")}, r"apprise is .* team is repeated"),
     (WebhookConfig, {"allow_private": 1}, r"webhooks\.allow_private is 1: must be true or false"),
     (AlarmConfig, {"stale_minutes": 5}, r"alarms\.stale_minutes is 5: .* minutes of an open session"),
     (AlarmConfig, {"undelivered_minutes": 0}, r"alarms\.undelivered_minutes is 0: .* from 5 to 1,440 minutes that an"),

@@ -133,11 +133,17 @@ def test_loaded_data_is_shown_once_its_load_is_recorded(
 def test_the_newest_alerts_are_found_whatever_their_age(served: Served, database: Database[Document]) -> None:
     now, ages = utc_now(), [89.0, 40.0, 3.0, 0.02, 0.0]
     Outbox(database).add(alert(f"a{age}", now - timedelta(days=age)) for age in ages)
+    until = now + timedelta(hours=1)
+    Outbox(database).mutes.add("gap_5pct", ["TSLA"], until, "ann", None)
+    database["mutes"].insert_one({"until": until, "ended_at": None})
     with served() as url:
+        health = get(f"{url}/api/health").json()
         answers = [get(f"{url}/api/alerts", params={"limit": limit}).json()["alerts"] for limit in (1, 2, 3, 100)]
     found = [[item["message"]["id"] for item in alerts] for alerts in answers]
     newest = [f"a{age}" for age in sorted(ages)]
     assert found == [newest[:1], newest[:2], newest[:3], newest]
+    assert [item["covers"] for item in health["mutes"]] == ["gap_5pct for TSLA"]
+    assert {"collection": "mutes", "count": 1} in health["unreadable"], "of another version"
 
 
 def test_a_tick_reaches_an_open_page(served: Served, database: Database[Document]) -> None:

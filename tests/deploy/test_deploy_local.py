@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from barflow.cli.main import app
 from rehearsal.deploy import deploy_and_tear_down, is_unchanged
-from stacks.outputs import AIRFLOW_USERS_SECRET, BALANCER_NAME, LINEAGE_SECRET, OUTPUTS, WEBHOOK_SECRET
+from stacks.outputs import AIRFLOW_USERS_SECRET, APPRISE_SECRET, BALANCER_NAME, LINEAGE_SECRET, OUTPUTS, WEBHOOK_SECRET
 
 pytestmark = pytest.mark.minutes
 
@@ -32,8 +32,9 @@ def test_every_output_is_written_with_a_value(deployment: tuple[dict[str, dict[s
         for key, value in found.items()
         if not key.startswith("ExportsOutput")
     }
-    # no open page, no lineage, no webhook
-    expected = {*OUTPUTS} - {AIRFLOW_USERS_SECRET, BALANCER_NAME, LINEAGE_SECRET, WEBHOOK_SECRET}
+    # no open page, no lineage, no webhook, no service of apprise
+    optional = {AIRFLOW_USERS_SECRET, APPRISE_SECRET, BALANCER_NAME, LINEAGE_SECRET, WEBHOOK_SECRET}
+    expected = {*OUTPUTS} - optional
     assert set(values) == {(output.stack, output.key) for output in expected}
     assert all(values.values())
 

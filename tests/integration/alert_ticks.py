@@ -15,6 +15,7 @@ from barflow.alerts.channels import Channel, Receipts, SlackChannel
 from barflow.alerts.delivery import Delivery
 from barflow.alerts.endpoints import Endpoints
 from barflow.alerts.message import Message
+from barflow.alerts.mutes import Mutes
 from barflow.alerts.outbox import AlertStates, Outbox, PendingEvaluations
 from barflow.alerts.rules import RuleBook, parse_rules
 from barflow.alerts.tick import Alerts
@@ -115,8 +116,8 @@ def prepare(settings: Mapping[str, Any]) -> Callable[[], None]:
     """Return a tick for a process of its own.
 
     ``settings`` are uri, database, now, closes (by symbol and slot), and optionally rules, slack (its address), webhook
-    (its address, and the file of its authority) and die: ("Class.method", "before" or "after"). With it, the process
-    sends itself SIGKILL at that method's first call.
+    (its address, and the file of its authority), apprise (a name and a URL) and die: ("Class.method", "before" or
+    "after"). With it, the process sends itself SIGKILL at that method's first call.
     """
     now, closes = settings["now"], settings["closes"]
     answers = [answer(symbol, by_slot, now) for symbol, by_slot in closes.items()]
@@ -125,6 +126,10 @@ def prepare(settings: Mapping[str, Any]) -> Callable[[], None]:
         import webhook_receivers
 
         channels.append(webhook_receivers.channel(*settings["webhook"]))
+    if "apprise" in settings:
+        import apprise_receivers
+
+        channels.append(apprise_receivers.channel(*settings["apprise"]))
     book = rules(*settings.get("rules", ()))
     tick = hop(connect(settings["uri"], settings["database"]), *answers, now=now, book=book, channels=channels)
     if "die" in settings:
@@ -138,7 +143,9 @@ def prepare(settings: Mapping[str, Any]) -> Callable[[], None]:
 
 def die_at(method: str, when: str) -> None:
     """Kill this process before or after the first call of a method."""
-    owners = {kind.__name__: kind for kind in (Staging, Outbox, AlertStates, PendingEvaluations, Delivery, Endpoints)}
+    owners = {
+        kind.__name__: kind for kind in (Staging, Outbox, AlertStates, PendingEvaluations, Delivery, Endpoints, Mutes)
+    }
     owner, name = method.split(".")
     original = getattr(owners[owner], name)
 

@@ -1,4 +1,4 @@
-"""One event is one alert at a webhook (guarantee G6): after a kill, a race, an outage, a correction and 410 Gone."""
+"""One event is one alert at a webhook and at a service of apprise (guarantee G6): kills, races, outages, 410 Gone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import alert_ticks
 import pytest
 from alert_ticks import FIRING, FLAT, SYMBOLS, answer, at, hop, ids, make_due, slack
+from apprise_receivers import TOKEN, JsonReceiver
 from processes import Waiting, run, run_killed, start
 from pymongo.database import Database
 from ticks import everything
@@ -28,6 +29,8 @@ from barflow.staging.connection import Document
 from emulators.slack.server import Fault, SlackEmulator
 
 Mongo = Database[Document]
+Service = TlsReceiver | JsonReceiver
+KINDS: dict[str, type[Service]] = {"webhook": TlsReceiver, "apprise": JsonReceiver}
 FIRED = "level_101|AAPL|2025-07-30T13:40:00Z"
 
 
@@ -37,14 +40,16 @@ def receiver(tmp_path: Path) -> Iterator[TlsReceiver]:
         yield running
 
 
-def acted(receiver: TlsReceiver) -> list[str]:
-    return [item["id"] for item in receiver.acted]
+@pytest.fixture(params=KINDS)
+def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
+    """A receiver of each channel that is not AWS's or Slack's."""
+    with KINDS[request.param](tmp_path) as running:
+        yield running
 
 
-def ready(uri: str, database: Mongo, receiver: TlsReceiver, **settings: Any) -> Waiting:
-    """Return a process that is ready to tick, with the webhook of this receiver."""
-    webhook = (receiver.url, receiver.certificate)
-    return start(alert_ticks.prepare, uri=uri, database=database.name, webhook=webhook, **settings)
+def ready(uri: str, database: Mongo, service: Service, **settings: Any) -> Waiting:
+    """Return a process that is ready to tick, with the channel of this receiver."""
+    return start(alert_ticks.prepare, uri=uri, database=database.name, **service.ready, **settings)
 
 
 # Where a tick is killed, and how often the receiver has got the alert by then.
@@ -58,73 +63,72 @@ DIES = {
 
 @pytest.mark.parametrize("point", DIES)
 def test_a_tick_killed_anywhere_is_one_alert_at_the_receiver(
-    database: Mongo, mongodb_uri: str, receiver: TlsReceiver, point: str
+    database: Mongo, mongodb_uri: str, service: Service, point: str
 ) -> None:
     method, when, sent = DIES[point]
     hop(database, answer("AAPL", FLAT, at(2)), now=at(2)).tick(["AAPL"])
-    run_killed(ready(mongodb_uri, database, receiver, now=at(3), closes={"AAPL": FIRING}, die=(method, when)))
-    assert receiver.requests == sent
+    run_killed(ready(mongodb_uri, database, service, now=at(3), closes={"AAPL": FIRING}, die=(method, when)))
+    assert service.requests == sent
     make_due(database)
     for _ in range(2):
-        again, sender = answer("AAPL", FIRING, at(4)), channel(receiver.url, receiver.certificate)
+        again, sender = answer("AAPL", FIRING, at(4)), service.channel()
         hop(database, again, now=at(4), channels=[sender]).tick(["AAPL"])
-    assert ids(database) == acted(receiver) == [FIRED]
-    assert receiver.requests == sent + 1, "at least once, and the same id"
-    assert {item["webhook-id"] for item in receiver.headers} == {FIRED}
+    assert ids(database) == service.acted_ids() == [FIRED]
+    assert service.requests == sent + 1, "at least once, and the same id"
 
 
 def test_two_ticks_at_once_and_a_correction_are_one_alert_per_event(
-    database: Mongo, mongodb_uri: str, receiver: TlsReceiver
+    database: Mongo, mongodb_uri: str, service: Service
 ) -> None:
     closes = {symbol: {0: 100.0, 1: 102.0} for symbol in SYMBOLS}
-    ticks = [ready(mongodb_uri, database, receiver, now=at(2), closes=closes) for _ in range(2)]
+    ticks = [ready(mongodb_uri, database, service, now=at(2), closes=closes) for _ in range(2)]
     run(*ticks)
     assert [item.process.exitcode for item in ticks] == [0, 0]
-    assert sorted(acted(receiver)) == ids(database)
-    assert receiver.requests == len(SYMBOLS), "nothing is sent twice"
-    sender = channel(receiver.url, receiver.certificate)
+    assert sorted(service.acted_ids()) == ids(database)
+    assert service.requests == len(SYMBOLS), "nothing is sent twice"
+    sender = service.channel()
     for close in (100.0, 103.0):
         hop(database, answer("S00", [100.0, close], at(2)), now=at(2), channels=[sender]).tick(["S00"])
-    assert receiver.requests == len(SYMBOLS)
+    assert service.requests == len(SYMBOLS)
 
 
 @pytest.mark.parametrize("fault", [500, 302, DROP])
 def test_an_outage_of_a_receiver_delays_neither_tick_nor_the_other_receiver(
-    database: Mongo, tmp_path: Path, receiver: TlsReceiver, fault: int | str
+    database: Mongo, tmp_path: Path, service: Service, fault: int | str
 ) -> None:
-    receiver.fault = fault
+    service.fault = fault
     (tmp_path / "other").mkdir()
-    with TlsReceiver(tmp_path / "other") as other:
-        channels = [channel(item.url, item.certificate) for item in (receiver, other)]
+    with type(service)(tmp_path / "other") as other:
+        channels = [item.channel() for item in (service, other)]
         report = hop(database, answer("AAPL", FIRING, at(3)), now=at(3), channels=channels).tick(["AAPL"])
-        assert (report.counts["AAPL"].new, report.alerts, acted(other)) == (3, 1, [FIRED])
-        assert [HOST in note for note in report.notes["alerts"]] == [True], "the tick notes it"
+        assert (report.counts["AAPL"].new, report.alerts, other.acted_ids()) == (3, 1, [FIRED])
+        assert [service.seen_as in note for note in report.notes["alerts"]] == [True], "the tick notes it"
         [waiting] = database["alerts"].find()
         state = waiting["channels"][channels[0].name]
         assert (state["delivered_at"], state["attempts"]) == (None, 1)
         hop(database, now=at(4), channels=channels).tick(["AAPL"])
-        assert receiver.requests == 1, "not before the next attempt is due"
-        receiver.fault = None
+        assert service.requests == 1, "not before the next attempt is due"
+        service.fault = None
         make_due(database)
         for _ in range(2):
             hop(database, now=at(4), channels=channels).tick(["AAPL"])
-        assert (acted(receiver), other.requests) == ([FIRED], 1)
+        assert (service.acted_ids(), other.requests) == ([FIRED], 1)
     [sent] = database["alerts"].find()
     assert "due_at" not in sent
-    for hidden in (SECRET, LEAK.decode()):
+    for hidden in (SECRET, LEAK.decode(), TOKEN):
         assert hidden not in everything(database)
 
 
 def test_a_receiver_that_is_down_is_tried_twice_in_a_tick_at_most(
-    database: Mongo, receiver: TlsReceiver, monkeypatch: pytest.MonkeyPatch
+    database: Mongo, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time limit of a request must not add up over the parts of a tick."""
     monkeypatch.setattr(ingest, "FLUSH_BARS", 1)
-    receiver.fault = DROP
+    service.fault = DROP
     fired = [answer(symbol, FIRING, at(3)) for symbol in SYMBOLS]
-    hop(database, *fired, now=at(3), channels=[channel(receiver.url, receiver.certificate)]).tick(SYMBOLS)
+    hop(database, *fired, now=at(3), channels=[service.channel()]).tick(SYMBOLS)
     assert len(ids(database)) == len(SYMBOLS)
-    assert receiver.requests <= 2
+    assert service.requests <= 2
 
 
 def test_a_receiver_cannot_hold_back_its_alerts_for_years(database: Mongo, receiver: TlsReceiver) -> None:
@@ -235,7 +239,7 @@ def test_an_operator_sees_disabled_webhooks_and_enables_one(
     assert found[sender.name] is None
     assert found["webhook-00000000"]
     hop(database, answer("AAPL", FIRING, at(3)), now=at(3), channels=[sender]).tick(["AAPL"])
-    assert acted(receiver) == [FIRED]
+    assert receiver.acted_ids() == [FIRED]
     refused = webhooks("--enable", sender.name).exception
     assert isinstance(refused, BadInputError)
     assert f"no disabled webhook has the name {sender.name}" in str(refused)

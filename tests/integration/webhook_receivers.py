@@ -106,6 +106,22 @@ class TlsReceiver:
     def url(self) -> str:
         return f"https://{self.host}:{self.port}/alerts"
 
+    @property
+    def ready(self) -> dict[str, Any]:
+        """What alert_ticks.prepare needs for a process with this channel."""
+        return {"webhook": (self.url, self.certificate)}
+
+    @property
+    def seen_as(self) -> str:
+        """What an error names."""
+        return self.host
+
+    def channel(self) -> WebhookChannel:
+        return channel(self.url, self.certificate)
+
+    def acted_ids(self) -> list[str]:
+        return [item["id"] for item in self.acted]
+
     def meets_fault(self) -> bool:
         if self.fault is None or self.times == 0:
             return False

@@ -92,5 +92,6 @@ def customized(synthesize: Synthesize) -> Deployment:
             lineage=LineageConfig(url="https://lineage.example.com", api_key=True),
             alarms=AlarmConfig(emails=("data@example.com",), budget_usd=90),
             webhooks=WebhookConfig(urls=("https://bot.example.com/alerts",), allow_private=True),
+            apprise=("team", "oncall"),
         )
     )

@@ -31,6 +31,16 @@ CONDITION = """
 from barflow.alerts.expressions import condition
 assert condition("close > sma(3)").holds([2.0, 1.0])
 """
+# Every service, so that what the lock leaves out is what none of them needs.
+SERVICE = """
+import logging
+logging.getLogger("apprise").addHandler(logging.StreamHandler())
+from barflow.alerts.people import _instantiate
+for url in ("json://example.com/", "mailto://user:password@example.com", "discord://%s/%s" % ("1" * 18, "a" * 64)):
+    assert _instantiate(url), url
+from apprise.manager_plugins import NotificationManager
+assert len(NotificationManager().schemas()) > 150
+"""
 HERE = f"{'aarch64' if platform.machine() in ('arm64', 'aarch64') else 'x86_64'}-manylinux_2_28"
 
 
@@ -40,7 +50,7 @@ def test_a_function_imports_only_from_its_bundle(bundle: Bundle, tmp_path: Path)
     """Build the same lock for this machine: the deployed bundle is for arm64."""
     here = replace(bundle, name=f"{bundle.name}-here", platform=HERE, python=f"3.{sys.version_info.minor}")
     shutil.copy(typing_extensions.__file__, tmp_path)
-    code = IMPORT + (CONDITION if bundle.name == INGEST.name else "")
+    code = IMPORT + (CONDITION + SERVICE if bundle.name == INGEST.name else "")
     command = [sys.executable, "-I", "-S", "-B", "-c", code, str(tmp_path)]
     done = subprocess.run(command, cwd=here.build(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

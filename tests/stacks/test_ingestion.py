@@ -13,6 +13,7 @@ from permissions import permissions
 from programs import settings_read, variable
 
 from barflow.market.sessions import BAR, NEW_YORK, bars_due, sessions_between
+from barflow.settings import load_settings
 from config.environment import IngestConfig
 from config.environments import dev
 
@@ -129,7 +130,7 @@ def test_the_function_gets_exactly_the_settings_that_a_tick_reads(dev_deployment
     read -= {"mongodb_database", "batch_size", "alerts_file", "instruments_file", "actions_source"}
     # The channels of alerts read these.
     read |= {"sns_topic_arn", "slack_token", "slack_channel", "slack_digest_above"}
-    read |= {"webhook_url", "webhook_secret", "webhook_allow_private"}
+    read |= {"apprise_url", "webhook_url", "webhook_secret", "webhook_allow_private"}
     given = dev_deployment.only("Ingestion", "AWS::Lambda::Function")["Environment"]["Variables"]
     assert set(given) == {variable(field) for field in read}
 
@@ -145,28 +146,33 @@ def test_the_function_has_references_to_secrets_and_reads_only_those(dev_deploym
     assert {item.action.split(":")[0] for item in allowed} == {"ec2", "kms", "logs", "secretsmanager", "sns", "sqs"}
 
 
-def test_webhooks_reach_the_function_and_the_host_with_the_secret_by_reference(
-    customized: Deployment, dev_deployment: Deployment
+@pytest.mark.parametrize("channel", ["webhook", "apprise"])
+def test_a_channel_reaches_the_function_and_the_host_with_its_secret_by_reference(
+    customized: Deployment, dev_deployment: Deployment, channel: str
 ) -> None:
     def allowed(deployment: Deployment, part: str, role: str) -> set[str]:
         found = permissions(deployment.templates[part], role)
-        return {
-            item.resource for item in found if item.action.startswith("secretsmanager") and "/webhook" in item.resource
-        }
+        mine = f"/{channel}-"
+        return {item.resource for item in found if item.action.startswith("secretsmanager") and mine in item.resource}
 
     given = customized.only("Ingestion", "AWS::Lambda::Function")["Environment"]["Variables"]
-    assert given["BARFLOW_WEBHOOK_URL"] == "https://bot.example.com/alerts"
-    assert given["BARFLOW_WEBHOOK_SECRET"] == "secretsmanager:barflow/dev/webhook"
-    assert given["BARFLOW_WEBHOOK_ALLOW_PRIVATE"] == "True"
+    expected = {
+        "webhook_url": "https://bot.example.com/alerts",
+        "webhook_secret": "secretsmanager:barflow/dev/webhook",
+        "webhook_allow_private": "True",
+        "apprise_url": "team=secretsmanager:barflow/dev/apprise#team oncall=secretsmanager:barflow/dev/apprise#oncall",
+    }
+    assert {name: given[f"BARFLOW_{name.upper()}"] for name in expected} == expected
     host = customized.contract.reader_settings()
-    assert (host["webhook_url"], host["webhook_secret"]) == (
-        ("https://bot.example.com/alerts",),
-        "secretsmanager:barflow/dev/webhook",
-    )
+    assert host["webhook_url"] == (expected["webhook_url"],)
+    assert [host[name] for name in ("webhook_secret", "apprise_url")] == [
+        expected[name] for name in ("webhook_secret", "apprise_url")
+    ]
+    assert [*load_settings(**host).apprise_urls] == ["team", "oncall"]
     for part, role in (("Ingestion", "IngestRole"), ("Orchestration", "HostRole")):
         (secret,) = allowed(customized, part, role)
-        assert ':secret:barflow/dev/webhook-??????"' in secret, "this secret alone, by its name"
-        assert allowed(dev_deployment, part, role) == set(), "no permission without webhooks"
+        assert f':secret:barflow/dev/{channel}-??????"' in secret, "this secret alone, by its name"
+        assert allowed(dev_deployment, part, role) == set(), "no permission without the channel"
     # Their ports are the one that the security groups of both allow.
     groups = customized.resources("Network", "AWS::EC2::SecurityGroup")
     for purpose in ("ingest and migrations", "the Airflow host"):

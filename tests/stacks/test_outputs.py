@@ -11,7 +11,7 @@ from stacks.outputs import OUTPUTS
 
 KEYS = {
     "Secrets": {
-        *("TwelveDataSecret", "MongoDbSecret", "SlackSecret", "WebhookSecret"),
+        *("TwelveDataSecret", "MongoDbSecret", "SlackSecret", "WebhookSecret", "AppriseSecret"),
         *("SshConnectionSecret", "SlackConnectionSecret", "AirflowLoginSecret", "DashboardSecret"),
         *("AirflowUsersSecret", "LineageSecret"),
     },
@@ -36,7 +36,7 @@ KEYS = {
 # Of environments whose pages are open to a network.
 OF_OPEN_PAGES = {("Secrets", "AirflowUsersSecret"), ("Orchestration", "BalancerName")}
 # Of environments with a setting of their own.
-OPTIONAL = {*OF_OPEN_PAGES, ("Secrets", "LineageSecret"), ("Secrets", "WebhookSecret")}
+OPTIONAL = {*OF_OPEN_PAGES, ("Secrets", "LineageSecret"), ("Secrets", "WebhookSecret"), ("Secrets", "AppriseSecret")}
 
 
 def shown(deployment: Deployment) -> dict[tuple[str, str], str]:

@@ -38,6 +38,7 @@ OTHER_SETTINGS: dict[str, Any] = {
     "lineage": LineageConfig(url="https://lineage.example.com", api_key=True),
     "alarms": AlarmConfig(emails=("data@example.com",), slack_channel="#data"),
     "webhooks": WebhookConfig(urls=("https://bot.example.com/alerts",)),
+    "apprise": ("team",),
 }
 
 

@@ -85,7 +85,7 @@ def test_a_rules_value_for_a_symbol_wins_over_the_rules_own_and_over_the_default
             for rule in book.rules(symbol)
         ]
 
-    every = ("sns", "slack", "webhook", "sse")
+    every = ("sns", "slack", "apprise", "webhook", "sse")
     assert values_of("AAPL") == [("move", 3, "warning", 30, every)]
     assert values_of("NVDA") == [("move", 3, "warning", 30, every), ("gap", 5, "critical", 30, every)]
     assert values_of("TSLA") == [("move", 5, "warning", 240, ("slack",)), ("gap", 5, "critical", 240, ("slack",))]
@@ -109,7 +109,10 @@ def test_a_level_has_the_day_of_its_shares(rules_file: Path) -> None:
         (GAP, "rule gap: percent is missing"),
         (GAP + "percent = 5\nfoo = 1", "rule gap: foo: unknown field; allowed are severity, cool_down_minutes"),
         (GAP + 'percent = 5\nseverity = "loud"', "severity = 'loud': must be 'info', 'warning' or 'critical'"),
-        (GAP + 'percent = 5\nchannels = ["fax"]', "channels = 'fax': must be 'sns', 'slack', 'webhook' or 'sse'"),
+        (
+            GAP + 'percent = 5\nchannels = ["fax"]',
+            "channels = 'fax': must be 'sns', 'slack', 'apprise', 'webhook' or 'sse'",
+        ),
         (GAP + "percent = 5\ncool_down_minutes = -1", "rule gap: cool_down_minutes = -1: must be greater than or"),
         (GAP + "percent = 5\nsymbols = 3", "rule gap: symbols = 3: must be a list"),
         (GAP + "percent = 5\nper_symbol.TSLA.percent = 0", "rule gap for TSLA: percent = 0: must be greater than 0"),

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 HEAVY = {"pandas", "numpy", "pyarrow", "pyspark", "psycopg", "boto3", "slack_sdk", "rich", "typer", "fastapi", "cel"}
-HEAVY |= {"standardwebhooks"}  # only with a webhook
+HEAVY |= {"standardwebhooks", "apprise"}  # only with a webhook, or a service of apprise
 
 
 def test_the_ingest_path_imports_no_heavy_package() -> None:
@@ -24,6 +24,16 @@ def imported(code: str) -> list[str]:
     """Return the words that a new process prints."""
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return child.stdout.split()
+
+
+def test_only_a_url_of_apprise_loads_it_and_a_reference_not_before_a_message_is_sent() -> None:
+    code = (
+        "import sys; from barflow.alerts.channels import open_channels; from barflow.settings import load_settings; "
+        "open_channels(load_settings(apprise_url='team=secretsmanager:barflow/dev/apprise#team')); "
+        "print('apprise' in sys.modules); open_channels(load_settings(apprise_url='json://127.0.0.1:1/')); "
+        "print('apprise' in sys.modules)"
+    )
+    assert imported(code) == ["False", "True"]
 
 
 def test_only_a_rule_with_a_condition_loads_cel() -> None:

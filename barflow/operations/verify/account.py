@@ -13,7 +13,7 @@ from barflow.operations.verify.deployed import Deployed, NotAsExpectedError
 from barflow.warehouse.users import LOADER, READER, SANDBOX
 
 SET_BY_OPERATOR = ("TwelveDataSecret", "MongoDbSecret", "SlackSecret", "SshConnectionSecret", "SlackConnectionSecret")
-OPTIONAL = ("WebhookSecret",)
+OPTIONAL = ("WebhookSecret", "AppriseSecret")
 CURRENT, PREVIOUS, PENDING = "AWSCURRENT", "AWSPREVIOUS", "AWSPENDING"
 ROTATED_USERS = (LOADER, READER, SANDBOX)
 METRIC_HOURS, METRIC_SECONDS = 3, 300

@@ -200,9 +200,10 @@ def _delivered(state: Mapping[str, Any]) -> Delivered:
     return Delivered(
         delivered_at=state.get("delivered_at"),
         dropped_at=state.get("dropped_at"),
+        muted_at=state.get("muted_at"),
         attempts=state.get("attempts", 0),
         last_error=redacted(str(error)) if error else None,
-        next_at=None if state.get("delivered_at") or state.get("dropped_at") else state.get("next_at"),
+        next_at=None if any(map(state.get, ("delivered_at", "dropped_at", "muted_at"))) else state.get("next_at"),
     )
 
 

@@ -94,6 +94,7 @@ class Delivered(Part):
 
     delivered_at: datetime | None
     dropped_at: datetime | None = Field(None, description="when it was given up: the webhook's endpoint is gone")
+    muted_at: datetime | None = Field(None, description="when it was not sent, because the alert was muted")
     attempts: int
     last_error: str | None
     next_at: datetime | None = Field(description="the next attempt, if it still waits")
