@@ -24,9 +24,7 @@ from barflow.alerts.signals import BAR_MINUTES, NEITHER, SIGNALS, SessionView, S
 from barflow.alerts.values import expression
 from barflow.errors import BadInputError
 from barflow.market.actions import Split, split_text
-from barflow.market.bars import SessionBars
-from barflow.market.sessions import BAR, last_sessions, session, sessions_between
-from barflow.progress import Log
+from barflow.market.sessions import BAR, last_sessions, session
 from barflow.staging.sessions import StoredSession
 
 # An alert on an older session is of no use. Corrections reach back two sessions, an outage may last longer.
@@ -61,11 +59,12 @@ class Event:
 
 
 class Evaluated(NamedTuple):
-    """A symbol's next state, the events, and notes for the tick's report."""
+    """A symbol's next state, the events, notes for the tick's report, and the events that a cool-down dropped."""
 
     state: SymbolState
     events: list[Event]
     notes: list[str]
+    cooled_down: list[Event]
 
 
 class Evaluator:
@@ -155,7 +154,7 @@ class Evaluator:
             splits=self._in_force(state, splits),
             levels=levels,
         )
-        return Evaluated(after, evaluation.events, notes)
+        return Evaluated(after, evaluation.events, notes, evaluation.cooled_down)
 
     def _levels(self, state: SymbolState) -> dict[str, date]:
         """Return, for each rule with a fixed level, the newest session when it was first evaluated."""
@@ -200,38 +199,6 @@ def feed_silences(silences: Iterable[Event], symbols: int) -> dict[str, Event]:
     return replaced
 
 
-def evaluate_history(
-    book: RuleBook,
-    sessions: Iterable[SessionBars],
-    until: datetime,
-    splits: Mapping[str, Sequence[Split]] | None = MappingProxyType({}),
-    on_note: Log = lambda note: None,
-) -> list[Event]:
-    """Return what would have fired if each session had been evaluated at its close, up to ``until`` (UTC).
-
-    The ``splits`` of each symbol are known from the start; None compares all prices as they are. The events are in
-    order of bars, then of symbols and rules.
-    """
-    by_day: dict[date, dict[str, SessionBars]] = {}
-    for bars in sessions:
-        by_day.setdefault(bars.session_date, {})[bars.symbol] = bars
-    events: list[Event] = []
-    states: dict[str, SymbolState] = {}
-    for traded in sessions_between(min(by_day), until.date()) if by_day else []:
-        if traded.opens >= until:
-            break
-        evaluator, today = Evaluator(book, min(until, traded.closes)), by_day.get(traded.session_date, {})
-        for symbol in dict.fromkeys([*states, *today]):
-            changed = [StoredSession(today[symbol], 1)] if symbol in today else []
-            state = states.get(symbol) or evaluator.new_state(symbol)
-            known = None if splits is None else splits.get(symbol, ())
-            states[symbol], found, notes = evaluator.evaluate(state, changed, known)
-            events += found
-            for note in notes:
-                on_note(f"{symbol}: {note}")
-    return sorted(events, key=lambda event: (event.bar_start, event.symbol, event.rule.id))
-
-
 class _SymbolEvaluation:
     """Collects the events and notes of one symbol, and the bars at which each rule fired."""
 
@@ -249,6 +216,7 @@ class _SymbolEvaluation:
         for name, bars in fired.items():
             self._bars_fired.setdefault(name, []).extend(bars)
         self.events: list[Event] = []
+        self.cooled_down: list[Event] = []
         self.notes: list[str] = []
 
     @property
@@ -312,7 +280,10 @@ class _SymbolEvaluation:
         """Add an event, unless its rule fired at the same bar or within its cool-down."""
         rule, earlier = event.rule, self._bars_fired.setdefault(event.rule.id, [])
         cool_down = timedelta(minutes=rule.cool_down_minutes)
-        if any(bar == event.bar_start or abs(event.bar_start - bar) < cool_down for bar in earlier):
+        if event.bar_start in earlier:
+            return
+        if any(abs(event.bar_start - bar) < cool_down for bar in earlier):
+            self.cooled_down.append(event)
             return
         earlier.append(event.bar_start)
         self.events.append(event)
