@@ -122,7 +122,7 @@ class Evaluator:
         ``splits`` are the symbol's current ones; None compares all prices as they are. ``fired`` holds by rule the
         bars (opens, UTC) of all its alerts, for the sessions that are evaluated again.
         """
-        evaluation = _SymbolEvaluation(self.book.rules(state.symbol), state, splits, fired)
+        evaluation = SymbolEvaluation(self.book.rules(state.symbol), state, splits, fired)
         repeat = self.sessions_to_repeat(state, splits)
         news_from = max(state.horizon, self._oldest_news)
         sessions, to_end = dict(state.sessions), {self.newest.session_date}
@@ -166,15 +166,12 @@ class Evaluator:
     ) -> Iterator[str]:
         """Yield a note for each fixed level and each split that comes into force after its first evaluation."""
         for split in splits:
-            if split.ex_date > self.newest.session_date or split.ex_date in state.splits or split.ratio == 1:
-                continue
-            for rule in self.book.fixed_levels(state.symbol):
-                if levels[rule.id] < split.ex_date:
-                    yield _level_left_behind(rule, split, levels[rule.id])
+            if split.ex_date <= self.newest.session_date and split.ex_date not in state.splits:
+                yield from levels_left_behind(self.book.fixed_levels(state.symbol), split, levels)
 
     def silences(self, state: SymbolState) -> list[Event]:
         """Return the silences of a symbol at this moment, also those that have fired before."""
-        evaluation = _SymbolEvaluation(self.book.rules(state.symbol), replace(state, fired={}))
+        evaluation = SymbolEvaluation(self.book.rules(state.symbol), replace(state, fired={}))
         if self.newest.session_date >= state.horizon:
             evaluation.end_of_session(self.newest.session_date, state.sessions, self.now)
         return evaluation.events
@@ -199,7 +196,7 @@ def feed_silences(silences: Iterable[Event], symbols: int) -> dict[str, Event]:
     return replaced
 
 
-class _SymbolEvaluation:
+class SymbolEvaluation:
     """Collects the events and notes of one symbol, and the bars at which each rule fired."""
 
     def __init__(
@@ -224,39 +221,57 @@ class _SymbolEvaluation:
         """Return the newest bar (its open, UTC) at which each rule fired."""
         return {name: max(bars) for name, bars in self._bars_fired.items()}
 
+    def forget_older(self) -> None:
+        """Keep only the newest bar at which each rule fired, as the state does between two evaluations."""
+        self._bars_fired = {name: [bar] for name, bar in self.fired.items()}
+
     def bars(self, view: SessionView, changed: Sequence[int], *, again: bool) -> None:
         """Evaluate the bars at the ``changed`` places of a session, in order, each with the bars before it.
 
         With ``again``, the other bars are evaluated too, except by rules that compare only within the session.
         """
-        bars = view.bars
         comparing = [item for item in self.rules if item[0].looks_back] if again else []
-        if view.unknown_split is not None and view.last_close is not None:
-            self.notes.append(_unknown_split(view, view.unknown_split, view.last_close))
-        for at in range(len(bars)) if again else changed:
+        self.note_unknown_split(view)
+        for at in range(len(view.bars)) if again else changed:
             is_changed = not again or at in changed
             for rule, signal in self.rules if is_changed else comparing:
-                now = signal(rule, view, at)
-                if now == NEITHER:
-                    continue
-                before = signal(rule, view, at - 1) if at else NEITHER
-                for direction, hit, held in zip(("up", "down"), now, before, strict=True):
-                    if hit and not held and getattr(rule, "direction", "both") in ("both", direction):
-                        event = Event(
-                            rule,
-                            self.symbol,
-                            bars.session_date,
-                            bars.ts[at],
-                            direction if rule.has_sides else None,
-                            *hit,
-                            price=bars.close[at],
-                            split=view.split,
-                        )
-                        self._fire(event)
-            price = bars.close[at - 1] if at else view.last_close
-            if is_changed and price is not None:
-                slot = view.slots[at - 1] + 1 if at else 0
-                self._silence(bars.session_date, slot, (view.slots[at] - slot) * BAR_MINUTES, price)
+                self.rule_at(rule, signal, view, at)
+            if is_changed and self.silences:
+                self.gap_before(view, at)
+
+    def note_unknown_split(self, view: SessionView) -> None:
+        """Note if a session is not compared with earlier ones."""
+        if view.unknown_split is not None and view.last_close is not None:
+            self.notes.append(_unknown_split(view, view.unknown_split, view.last_close))
+
+    def rule_at(
+        self, rule: Rule, signal: Callable[[Any, SessionView, int], Signal], view: SessionView, at: int
+    ) -> None:
+        """Fire a rule that holds at a place of a session and did not hold, on the same side, at the one before."""
+        now = signal(rule, view, at)
+        if now == NEITHER:
+            return
+        before = signal(rule, view, at - 1) if at else NEITHER
+        for direction, hit, held in zip(("up", "down"), now, before, strict=True):
+            if hit and not held and getattr(rule, "direction", "both") in ("both", direction):
+                event = Event(
+                    rule,
+                    self.symbol,
+                    view.bars.session_date,
+                    view.bars.ts[at],
+                    direction if rule.has_sides else None,
+                    *hit,
+                    price=view.bars.close[at],
+                    split=view.split,
+                )
+                self._fire(event)
+
+    def gap_before(self, view: SessionView, at: int) -> None:
+        """Evaluate the silence before the bar at a place of a session."""
+        price = view.bars.close[at - 1] if at else view.last_close
+        if price is not None:
+            slot = view.slots[at - 1] + 1 if at else 0
+            self._silence(view.bars.session_date, slot, (view.slots[at] - slot) * BAR_MINUTES, price)
 
     def end_of_session(self, day: date, sessions: Mapping[date, EvaluatedSession], now: datetime) -> None:
         """Evaluate the silence since a session's last bar, up to ``now`` or the session's close."""
@@ -296,6 +311,13 @@ def _unknown_split(view: SessionView, ratio: float, close: float) -> str:
         f"like a {split_text(ratio)} that is not known: no rule compares it with earlier sessions. Run "
         f"`barflow actions refresh --symbols {view.bars.symbol}`. If there was no split, import one with the ratio 1"
     )
+
+
+def levels_left_behind(rules: Iterable[LevelRule], split: Split, levels: Mapping[str, date]) -> Iterator[str]:
+    """Yield a note for each fixed level that was first evaluated before a split. ``levels`` has the day by rule."""
+    for rule in rules:
+        if split.ratio != 1 and levels[rule.id] < split.ex_date:
+            yield _level_left_behind(rule, split, levels[rule.id])
 
 
 def _level_left_behind(rule: LevelRule, split: Split, seen: date) -> str:

@@ -2,44 +2,45 @@
 
 from __future__ import annotations
 
-import bisect
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from multiprocessing import get_context
 
-from barflow.alerts.evaluate import Evaluator, Event, feed_silences
+from barflow.alerts.evaluate import Event, feed_silences
 from barflow.alerts.rules import RuleBook, SilenceRule
 from barflow.backtest.result import Backtest, in_order
 from barflow.backtest.series import Series
-from barflow.backtest.sources import Source
+from barflow.backtest.share import Found, evaluate, evaluate_all
+from barflow.backtest.sources import Archived, Source
 from barflow.errors import BadInputError
 from barflow.market.sessions import Session, new_york, sessions_between
-from barflow.staging.sessions import StoredSession
+
+SYMBOLS_AT_ONCE = 10
 
 
-@dataclass
-class Found:
-    """What was found of one share. ``since`` is the first session in which it could fire, None without bars."""
-
-    symbol: str
-    since: date | None
-    bars: int = 0
-    events: list[Event] = field(default_factory=list)
-    cooled_down: list[Event] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-def run(book: RuleBook, source: Source, until: datetime, start: date | None = None) -> Backtest:
+def run(
+    book: RuleBook,
+    source: Source,
+    until: datetime,
+    start: date | None = None,
+    *,
+    screened: bool = True,
+    processes: int | None = None,
+) -> Backtest:
     """Return what the rules would have fired if each session had been evaluated at its close, up to ``until`` (UTC).
 
     Sessions before ``start`` are only looked back at; None: every session can fire. All splits of the source are known
-    from the start. Raises BadInputError if no share has a bar that can fire.
+    from the start. Without ``screened``, every bar is evaluated, which gives the same result and takes far longer.
+    ``processes`` is how many evaluate at the same time; None: one a core where the archive has many shares.
+
+    Raises BadInputError if no share has a bar that can fire.
     """
-    found = []
-    for symbol in source.symbols:
-        series = source.read(symbol)
-        found.append(_evaluate(book, series, _sessions(series, until, start), until))
+    job = _Job(book, source, until, start, screened)
+    found = [share for part in _in_processes(job, processes or _processes(source)) for share in part]
     first = min((share.since for share in found if share.since), default=None)
     if first is None:
         raise BadInputError(f"there are no bars of {', '.join(source.symbols)} up to {until:%Y-%m-%d %H:%M} UTC")
@@ -59,6 +60,45 @@ def run(book: RuleBook, source: Source, until: datetime, start: date | None = No
     )
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What each process evaluates of its symbols."""
+
+    book: RuleBook
+    source: Source
+    until: datetime
+    start: date | None
+    screened: bool
+
+    def __call__(self, symbols: Sequence[str]) -> list[Found]:
+        evaluated = evaluate if self.screened else evaluate_all
+        found = []
+        for symbol in symbols:
+            series = self.source.read(symbol)
+            found.append(evaluated(self.book, series, _sessions(series, self.until, self.start), self.until))
+        return found
+
+
+def _processes(source: Source) -> int:
+    """Return how many processes are worth their start. Bars in memory would have to be copied to each."""
+    most = len(source.symbols) // SYMBOLS_AT_ONCE
+    return max(1, min(os.cpu_count() or 1, most)) if isinstance(source, Archived) else 1
+
+
+def _in_processes(job: _Job, processes: int) -> Iterator[list[Found]]:
+    """Yield what is found of each part of the symbols, in order."""
+    symbols = job.source.symbols
+    parts = [symbols[start : start + SYMBOLS_AT_ONCE] for start in range(0, len(symbols), SYMBOLS_AT_ONCE)]
+    if processes == 1:
+        yield from map(job, parts)
+        return
+    pool = ProcessPoolExecutor(processes, get_context("spawn"))
+    try:
+        yield from pool.map(job, parts)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _opened(first: date, until: datetime) -> list[Session]:
     """Return the sessions from a day on that open before ``until`` (UTC)."""
     return [traded for traded in sessions_between(first, new_york(until).date()) if traded.opens < until]
@@ -67,27 +107,6 @@ def _opened(first: date, until: datetime) -> list[Session]:
 def _sessions(series: Series, until: datetime, start: date | None) -> list[Session]:
     """Return the sessions in which a share can fire: from its first one, or from ``start`` if it has earlier bars."""
     return _opened(max(series.days[0], start or series.days[0]), until) if series.days else []
-
-
-def _evaluate(book: RuleBook, series: Series, sessions: Sequence[Session], until: datetime) -> Found:
-    """Evaluate each session of a share at its close."""
-    if not sessions:
-        return Found(series.symbol, None)
-    found, state = Found(series.symbol, sessions[0].session_date), None
-    waiting = [*series.days]
-    for traded in sessions:
-        evaluator = Evaluator(book, min(until, traded.closes))
-        count = bisect.bisect_right(waiting, traded.session_date)
-        changed = [StoredSession(series.session(series.places[day]), 1) for day in waiting[:count]]
-        del waiting[:count]
-        state = state or evaluator.new_state(series.symbol)
-        found.bars += sum(len(item.bars) for item in changed if item.bars.session_date >= state.horizon)
-        evaluated = evaluator.evaluate(state, changed, series.splits)
-        state = evaluated.state
-        found.events += evaluated.events
-        found.cooled_down += evaluated.cooled_down
-        found.notes += evaluated.notes
-    return found
 
 
 def _feed(events: Iterable[Event], since: Sequence[date]) -> dict[str, Event]:

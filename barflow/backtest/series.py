@@ -10,7 +10,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from barflow.alerts.history import slot_numbers
+from barflow.alerts.history import PRICES as PACKED_PRICES
+from barflow.alerts.history import EvaluatedSession, slot_numbers
 from barflow.market.actions import Split
 from barflow.market.bars import PRICES, SessionBars
 from barflow.market.sessions import session
@@ -69,6 +70,22 @@ class Series:
         opens = [*map(traded.slots.__getitem__, slots)]
         return SessionBars(
             self.symbol, day, ts=opens, **prices, volume=self.volume[part].tolist(), revision=[0] * len(slots)
+        )
+
+    def packed(self, place: int, *, prices: bool) -> EvaluatedSession:
+        """Return one of its sessions, as the evaluation looks back at it."""
+        part = slice(self.starts[place], self.starts[place + 1])
+        columns = {name: values[part] for name, values in self.prices.items()}
+        return EvaluatedSession(
+            self.days[place],
+            1,
+            float(columns["high"].max()),
+            float(columns["low"].min()),
+            self.slots[part].tobytes(),
+            bytes(len(columns["close"])),
+            columns["close"].tobytes(),
+            self.volume[part].tobytes(),
+            b"".join(columns[name].tobytes() for name in PACKED_PRICES) if prices else b"",
         )
 
     @cached_property
