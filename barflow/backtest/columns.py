@@ -154,7 +154,7 @@ class Columns:
 
     def grid(self, values: NDArray[np.float64], fill: float) -> Floats:
         """Return values by session and slot."""
-        found = np.full(self.days * MOST_SLOTS, fill)
+        found = np.full(self.days * MOST_SLOTS, float(fill))
         found[self._cells] = values
         return found.reshape(self.days, MOST_SLOTS)
 
