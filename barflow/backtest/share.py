@@ -27,10 +27,11 @@ Work = list[tuple[Rule, Callable[[Any, SessionView, int], Signal], list[int]]]
 
 @dataclass
 class Found:
-    """What was found of one share. ``since`` is the first session in which it could fire, None without bars."""
+    """What was found of one share, from the session ``since`` to the session ``to``. ``since`` is None without bars."""
 
     symbol: str
-    since: date | None
+    since: date | None = None
+    to: date = date.max
     bars: int = 0
     events: list[Event] = field(default_factory=list)
     cooled_down: list[Event] = field(default_factory=list)
@@ -40,8 +41,8 @@ class Found:
 def evaluate_all(book: RuleBook, series: Series, sessions: Sequence[Session], until: datetime) -> Found:
     """Evaluate every bar of these sessions, each session at its close, as ticks do."""
     if not sessions:
-        return Found(series.symbol, None)
-    found, state = Found(series.symbol, sessions[0].session_date), None
+        return Found(series.symbol)
+    found, state = Found(series.symbol, sessions[0].session_date, sessions[-1].session_date), None
     waiting = [*series.days]
     for traded in sessions:
         evaluator = Evaluator(book, min(until, traded.closes))
@@ -61,7 +62,7 @@ def evaluate_all(book: RuleBook, series: Series, sessions: Sequence[Session], un
 def evaluate(book: RuleBook, series: Series, sessions: Sequence[Session], until: datetime) -> Found:
     """Evaluate the bars of these sessions that the screen leaves. The result is that of ``evaluate_all``."""
     if not sessions:
-        return Found(series.symbol, None)
+        return Found(series.symbol)
     return _Evaluation(book, series, sessions, until).found()
 
 
@@ -93,12 +94,14 @@ class _Evaluation:
                 self._session(row, work.get(row, []), gaps.get(row, []))
             self._end_of(traded)
         bars = int(self.series.starts[end] - self.series.starts[first])
-        return Found(self.series.symbol, since, bars, self.live.events, self.live.cooled_down, self.live.notes)
+        return Found(self.series.symbol, since, last, bars, self.live.events, self.live.cooled_down, self.live.notes)
 
     def _session(self, row: int, work: Work, gaps: list[int]) -> None:
         """Evaluate places of a session by the live code."""
         self.live.forget_older()
-        view = SessionView(self.series.session(row), self._slots(row), self._past(row), self.series.splits)
+        view = SessionView(
+            self.series.session(row), self.series.session_slots(row), self._past(row), self.series.splits
+        )
         self.live.note_unknown_split(view)
         for rule, signal, places in work:
             for at in places:
@@ -175,6 +178,3 @@ class _Evaluation:
         whole = max(0, row - self.evaluator.detail)
         oldest = max(0, row - self.evaluator.history)
         return [*self._summaries[oldest:whole], *self._packed[max(whole, oldest) : row]]
-
-    def _slots(self, row: int) -> bytes:
-        return self.series.slots[self.series.starts[row] : self.series.starts[row + 1]].tobytes()
