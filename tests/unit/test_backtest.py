@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from pathlib import Path
 from random import Random
 
 import numpy as np
-from alert_bars import NEWEST_DAY, traded
+import pyarrow as pa
+import pytest
+from alert_bars import NEWEST_DAY, bars_of, days, traded
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_markets import random_book, random_market
 
 from barflow.alerts.evaluate import Event
 from barflow.alerts.expressions import COLUMNS, CROSSINGS, FUNCTIONS, NAMES, Value
-from barflow.alerts.rules import SilenceRule
+from barflow.alerts.rules import SilenceRule, parse_rules
 from barflow.alerts.signals import SessionView
 from barflow.alerts.values import value_at
 from barflow.backtest.ranges import Truth
 from barflow.backtest.run import run
 from barflow.backtest.screen import Screen
-from barflow.backtest.sources import from_sessions
-from barflow.market.bars import SessionBars
+from barflow.backtest.sources import from_lake, from_sessions
+from barflow.errors import BadInputError
+from barflow.lake.actions import promote_actions, stage_actions
+from barflow.lake.partitions import Lake
+from barflow.market.actions import Split, Version
+from barflow.market.arrow import arrow_schema
+from barflow.market.bars import OF_A_BAR, SessionBars
+from barflow.market.instruments import parse_instruments
 from barflow.market.sessions import BAR
 
 CLOSE = traded(NEWEST_DAY).closes
+RENAMED = date(2025, 7, 16)
 SEEDS = st.integers(0, 2**32)
 
 
@@ -97,6 +107,69 @@ def _alerts(events: list[Event], moment: datetime) -> list[tuple[str, str | None
         elif event.bar_start + BAR <= moment:
             found.append((event.id, event.direction, event.value))
     return found
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_archive_gives_what_memory_gives(tmp_path: Path, processes: int) -> None:
+    sessions, splits = random_market(random := Random(5), symbols=3)
+    splits["S0"] = [Split("S0", days(4)[0].session_date, 2.0, "file", traded(NEWEST_DAY).opens)]
+    book, lake = random_book(random), Lake(str(tmp_path))
+    renamed = parse_instruments({"instrument": [{"symbol": "S0", "former": [{"symbol": "OLD", "last_day": RENAMED}]}]})
+    for name in ("S0", "S1", "S2"):
+        versions = [Version(item) for item in splits.get(name, ())]
+        stage_actions(lake, "run", name, versions, {"split"})
+        promote_actions(lake, "run", [name])
+        for month in ("2025-06", "2025-07"):
+            for stored in (name, "OLD"):
+                _fill(lake, stored, month, [bars for bars in sessions if bars.symbol == name and _name(bars) == stored])
+    start = days(8)[0].session_date
+    source = from_lake(lake, ["S2", "OLD", "S1"], book, (start, NEWEST_DAY), renamed)
+    found = run(book, source, CLOSE, start, processes=processes)
+    known = [bars for bars in sessions if bars.session_date >= source.first]
+    assert found == run(book, from_sessions(known, splits), CLOSE, start)
+    assert found.events
+    assert found.symbols == ("S0", "S1", "S2")
+    with pytest.raises(BadInputError, match="no bars of NONE"):
+        run(book, from_lake(lake, ["NONE"], book, (start, NEWEST_DAY)), CLOSE)
+
+
+def _name(bars: SessionBars) -> str:
+    return "OLD" if bars.symbol == "S0" and bars.session_date <= RENAMED else bars.symbol
+
+
+def _fill(lake: Lake, name: str, month: str, sessions: list[SessionBars]) -> None:
+    rows = [
+        {name: getattr(bar, name) for name in OF_A_BAR} | {"session_date": bars.session_date, "known_from": CLOSE}
+        for bars in sessions
+        if f"{bars.session_date:%Y-%m}" == month
+        for bar in bars.bars()
+    ]
+    if rows:
+        lake.replace(name, month, pa.Table.from_pylist(rows, arrow_schema()))
+
+
+def test_one_alert_of_the_feed_replaces_the_silences_of_most_symbols() -> None:
+    day, silent = days(1)[0].session_date, [slot for slot in range(78) if not 20 <= slot < 30]
+    sessions = [bars_of(day, dict.fromkeys(silent, 100.0), symbol) for symbol in ("A", "B", "C")]
+    whole = bars_of(day, [100.0] * 78, "D")
+    alone = bars_of(day, dict.fromkeys([*range(50), *range(60, 78)], 100.0), "E")
+    book = parse_rules({"rule": [{"id": "stale", "kind": "silence", "minutes": 20}]})
+    found = run(book, from_sessions([*sessions, whole, alone]), CLOSE)
+    assert [(event.symbol, event.bar_start) for event in found.events] == [
+        ("*", traded(day).slots[20]),
+        ("E", traded(day).slots[50]),
+    ]
+    few = run(book, from_sessions([sessions[0], whole, alone]), CLOSE)
+    assert [event.symbol for event in few.events] == ["A", "E"]
+
+
+def test_sessions_before_the_start_are_looked_back_at_and_fire_nothing() -> None:
+    past = [bars_of(item.session_date, [100.0, 110.0], "A") for item in days(4)[:-1]]
+    today = bars_of(NEWEST_DAY, [100.0, 109.0, 120.0], "A")
+    book = parse_rules({"rule": [{"id": "high", "kind": "extreme", "sessions": 3, "cool_down_minutes": 100_000}]})
+    found = run(book, from_sessions([*past, today]), CLOSE, NEWEST_DAY)
+    assert [event.bar_start for event in found.events] == [today.ts[2]]
+    assert (found.first, found.last, found.bars) == (NEWEST_DAY, NEWEST_DAY, 3)
 
 
 def test_the_order_of_symbols_changes_nothing() -> None:
