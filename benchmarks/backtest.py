@@ -21,7 +21,7 @@ from benchmarks.stores import Bench
 SYMBOLS, DAYS, PROCESSES = 500, 252, 2
 SECONDS, MEBIBYTES = 60.0, 2048.0
 # Every bar of these symbols is evaluated, too.
-PART = 3
+PART = 8
 MEANING = f"""
 The archive holds one year of 5-minute bars of {SYMBOLS} symbols, and the sessions before it that the rules look back
 at. Twenty rules, half of them conditions, are evaluated at every bar of the year by {PROCESSES} processes. The time
