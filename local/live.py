@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 
-from barflow.alerts.evaluate import evaluate_history
 from barflow.alerts.rules import RuleBook
+from barflow.backtest.run import run
+from barflow.backtest.sources import from_sessions
 from barflow.errors import BadInputError
 from barflow.market.bars import SessionBars
 from barflow.market.recordings import validate_rows
@@ -65,8 +66,8 @@ def live_start(source: BarSource, symbols: Sequence[str], book: RuleBook, until:
     first = last_sessions(until, LIVE_SESSIONS + HISTORY_SESSIONS)[0].opens
     if source.first > live[0].opens:
         raise BadInputError(f"--live needs more than {LIVE_SESSIONS} sessions, and there are fewer. Leave --live out.")
-    events = evaluate_history(book, sessions_of(source, symbols, max(first, source.first), until), until)
-    fired = [event.bar_start for event in events if event.bar_start >= live[0].opens]
+    found = run(book, from_sessions(sessions_of(source, symbols, max(first, source.first), until)), until)
+    fired = [event.bar_start for event in found.events if event.bar_start >= live[0].opens]
     target = min(fired, default=live[0].opens)
     day = new_york(target).date()
     slots = [slot for traded in sessions_between(day - AHEAD, day) for slot in traded.slots if slot < target]

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timedelta
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -24,9 +25,7 @@ from barflow.alerts.signals import BAR_MINUTES, NEITHER, SIGNALS, SessionView, S
 from barflow.alerts.values import expression
 from barflow.errors import BadInputError
 from barflow.market.actions import Split, split_text
-from barflow.market.bars import SessionBars
-from barflow.market.sessions import BAR, last_sessions, session, sessions_between
-from barflow.progress import Log
+from barflow.market.sessions import BAR, last_sessions, session
 from barflow.staging.sessions import StoredSession
 
 # An alert on an older session is of no use. Corrections reach back two sessions, an outage may last longer.
@@ -35,7 +34,7 @@ ALL_SIGNALS: dict[type[Any], Callable[[Any, SessionView, int], Signal]] = {**SIG
 NEVER_FIRED: Mapping[str, Sequence[datetime]] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Event:
     """One alert: a rule fired for a symbol at a bar, or a silence for the feed (symbol ``*``).
 
@@ -54,18 +53,26 @@ class Event:
     price: float | None
     split: float = 1.0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return the constructor and its arguments: pickle takes twice as long for slots."""
+        return Event, FIELDS(self)
+
     @property
     def id(self) -> str:
         """Return the stable id, such as ``gap_5pct|TSLA|2025-07-07T13:30:00Z``."""
         return f"{self.rule.id}|{self.symbol}|{self.bar_start:%Y-%m-%dT%H:%M:%SZ}"
 
 
+FIELDS = attrgetter(*(item.name for item in fields(Event)))
+
+
 class Evaluated(NamedTuple):
-    """A symbol's next state, the events, and notes for the tick's report."""
+    """A symbol's next state, the events, notes for the tick's report, and the events that a cool-down dropped."""
 
     state: SymbolState
     events: list[Event]
     notes: list[str]
+    cooled_down: list[Event]
 
 
 class Evaluator:
@@ -123,7 +130,7 @@ class Evaluator:
         ``splits`` are the symbol's current ones; None compares all prices as they are. ``fired`` holds by rule the
         bars (opens, UTC) of all its alerts, for the sessions that are evaluated again.
         """
-        evaluation = _SymbolEvaluation(self.book.rules(state.symbol), state, splits, fired)
+        evaluation = SymbolEvaluation(self.book.rules(state.symbol), state, splits, fired)
         repeat = self.sessions_to_repeat(state, splits)
         news_from = max(state.horizon, self._oldest_news)
         sessions, to_end = dict(state.sessions), {self.newest.session_date}
@@ -155,7 +162,7 @@ class Evaluator:
             splits=self._in_force(state, splits),
             levels=levels,
         )
-        return Evaluated(after, evaluation.events, notes)
+        return Evaluated(after, evaluation.events, notes, evaluation.cooled_down)
 
     def _levels(self, state: SymbolState) -> dict[str, date]:
         """Return, for each rule with a fixed level, the newest session when it was first evaluated."""
@@ -167,15 +174,12 @@ class Evaluator:
     ) -> Iterator[str]:
         """Yield a note for each fixed level and each split that comes into force after its first evaluation."""
         for split in splits:
-            if split.ex_date > self.newest.session_date or split.ex_date in state.splits or split.ratio == 1:
-                continue
-            for rule in self.book.fixed_levels(state.symbol):
-                if levels[rule.id] < split.ex_date:
-                    yield _level_left_behind(rule, split, levels[rule.id])
+            if split.ex_date <= self.newest.session_date and split.ex_date not in state.splits:
+                yield from levels_left_behind(self.book.fixed_levels(state.symbol), split, levels)
 
     def silences(self, state: SymbolState) -> list[Event]:
         """Return the silences of a symbol at this moment, also those that have fired before."""
-        evaluation = _SymbolEvaluation(self.book.rules(state.symbol), replace(state, fired={}))
+        evaluation = SymbolEvaluation(self.book.rules(state.symbol), replace(state, fired={}))
         if self.newest.session_date >= state.horizon:
             evaluation.end_of_session(self.newest.session_date, state.sessions, self.now)
         return evaluation.events
@@ -200,39 +204,7 @@ def feed_silences(silences: Iterable[Event], symbols: int) -> dict[str, Event]:
     return replaced
 
 
-def evaluate_history(
-    book: RuleBook,
-    sessions: Iterable[SessionBars],
-    until: datetime,
-    splits: Mapping[str, Sequence[Split]] | None = MappingProxyType({}),
-    on_note: Log = lambda note: None,
-) -> list[Event]:
-    """Return what would have fired if each session had been evaluated at its close, up to ``until`` (UTC).
-
-    The ``splits`` of each symbol are known from the start; None compares all prices as they are. The events are in
-    order of bars, then of symbols and rules.
-    """
-    by_day: dict[date, dict[str, SessionBars]] = {}
-    for bars in sessions:
-        by_day.setdefault(bars.session_date, {})[bars.symbol] = bars
-    events: list[Event] = []
-    states: dict[str, SymbolState] = {}
-    for traded in sessions_between(min(by_day), until.date()) if by_day else []:
-        if traded.opens >= until:
-            break
-        evaluator, today = Evaluator(book, min(until, traded.closes)), by_day.get(traded.session_date, {})
-        for symbol in dict.fromkeys([*states, *today]):
-            changed = [StoredSession(today[symbol], 1)] if symbol in today else []
-            state = states.get(symbol) or evaluator.new_state(symbol)
-            known = None if splits is None else splits.get(symbol, ())
-            states[symbol], found, notes = evaluator.evaluate(state, changed, known)
-            events += found
-            for note in notes:
-                on_note(f"{symbol}: {note}")
-    return sorted(events, key=lambda event: (event.bar_start, event.symbol, event.rule.id))
-
-
-class _SymbolEvaluation:
+class SymbolEvaluation:
     """Collects the events and notes of one symbol, and the bars at which each rule fired."""
 
     def __init__(
@@ -249,6 +221,7 @@ class _SymbolEvaluation:
         for name, bars in fired.items():
             self._bars_fired.setdefault(name, []).extend(bars)
         self.events: list[Event] = []
+        self.cooled_down: list[Event] = []
         self.notes: list[str] = []
 
     @property
@@ -256,39 +229,57 @@ class _SymbolEvaluation:
         """Return the newest bar (its open, UTC) at which each rule fired."""
         return {name: max(bars) for name, bars in self._bars_fired.items()}
 
+    def forget_older(self) -> None:
+        """Keep only the newest bar at which each rule fired, as the state does between two evaluations."""
+        self._bars_fired = {name: [bar] for name, bar in self.fired.items()}
+
     def bars(self, view: SessionView, changed: Sequence[int], *, again: bool) -> None:
         """Evaluate the bars at the ``changed`` places of a session, in order, each with the bars before it.
 
         With ``again``, the other bars are evaluated too, except by rules that compare only within the session.
         """
-        bars = view.bars
         comparing = [item for item in self.rules if item[0].looks_back] if again else []
-        if view.unknown_split is not None and view.last_close is not None:
-            self.notes.append(_unknown_split(view, view.unknown_split, view.last_close))
-        for at in range(len(bars)) if again else changed:
+        self.note_unknown_split(view)
+        for at in range(len(view.bars)) if again else changed:
             is_changed = not again or at in changed
             for rule, signal in self.rules if is_changed else comparing:
-                now = signal(rule, view, at)
-                if now == NEITHER:
-                    continue
-                before = signal(rule, view, at - 1) if at else NEITHER
-                for direction, hit, held in zip(("up", "down"), now, before, strict=True):
-                    if hit and not held and getattr(rule, "direction", "both") in ("both", direction):
-                        event = Event(
-                            rule,
-                            self.symbol,
-                            bars.session_date,
-                            bars.ts[at],
-                            direction if rule.has_sides else None,
-                            *hit,
-                            price=bars.close[at],
-                            split=view.split,
-                        )
-                        self._fire(event)
-            price = bars.close[at - 1] if at else view.last_close
-            if is_changed and price is not None:
-                slot = view.slots[at - 1] + 1 if at else 0
-                self._silence(bars.session_date, slot, (view.slots[at] - slot) * BAR_MINUTES, price)
+                self.rule_at(rule, signal, view, at)
+            if is_changed and self.silences:
+                self.gap_before(view, at)
+
+    def note_unknown_split(self, view: SessionView) -> None:
+        """Note if a session is not compared with earlier ones."""
+        if view.unknown_split is not None and view.last_close is not None:
+            self.notes.append(_unknown_split(view, view.unknown_split, view.last_close))
+
+    def rule_at(
+        self, rule: Rule, signal: Callable[[Any, SessionView, int], Signal], view: SessionView, at: int
+    ) -> None:
+        """Fire a rule that holds at a place of a session and did not hold, on the same side, at the one before."""
+        now = signal(rule, view, at)
+        if now == NEITHER:
+            return
+        before = signal(rule, view, at - 1) if at else NEITHER
+        for direction, hit, held in zip(("up", "down"), now, before, strict=True):
+            if hit and not held and getattr(rule, "direction", "both") in ("both", direction):
+                event = Event(
+                    rule,
+                    self.symbol,
+                    view.bars.session_date,
+                    view.bars.ts[at],
+                    direction if rule.has_sides else None,
+                    *hit,
+                    price=view.bars.close[at],
+                    split=view.split,
+                )
+                self._fire(event)
+
+    def gap_before(self, view: SessionView, at: int) -> None:
+        """Evaluate the silence before the bar at a place of a session."""
+        price = view.bars.close[at - 1] if at else view.last_close
+        if price is not None:
+            slot = view.slots[at - 1] + 1 if at else 0
+            self._silence(view.bars.session_date, slot, (view.slots[at] - slot) * BAR_MINUTES, price)
 
     def end_of_session(self, day: date, sessions: Mapping[date, EvaluatedSession], now: datetime) -> None:
         """Evaluate the silence since a session's last bar, up to ``now`` or the session's close."""
@@ -310,9 +301,12 @@ class _SymbolEvaluation:
 
     def _fire(self, event: Event) -> None:
         """Add an event, unless its rule fired at the same bar or within its cool-down."""
-        rule, earlier = event.rule, self._bars_fired.setdefault(event.rule.id, [])
-        cool_down = timedelta(minutes=rule.cool_down_minutes)
-        if any(bar == event.bar_start or abs(event.bar_start - bar) < cool_down for bar in earlier):
+        earlier = self._bars_fired.setdefault(event.rule.id, [])
+        if event.bar_start in earlier:
+            return
+        cool_down = timedelta(minutes=event.rule.cool_down_minutes)
+        if any(abs(event.bar_start - bar) < cool_down for bar in earlier):
+            self.cooled_down.append(event)
             return
         earlier.append(event.bar_start)
         self.events.append(event)
@@ -325,6 +319,13 @@ def _unknown_split(view: SessionView, ratio: float, close: float) -> str:
         f"like a {split_text(ratio)} that is not known: no rule compares it with earlier sessions. Run "
         f"`barflow actions refresh --symbols {view.bars.symbol}`. If there was no split, import one with the ratio 1"
     )
+
+
+def levels_left_behind(rules: Iterable[LevelRule], split: Split, levels: Mapping[str, date]) -> Iterator[str]:
+    """Yield a note for each fixed level that was first evaluated before a split. ``levels`` has the day by rule."""
+    for rule in rules:
+        if split.ratio != 1 and levels[rule.id] < split.ex_date:
+            yield _level_left_behind(rule, split, levels[rule.id])
 
 
 def _level_left_behind(rule: LevelRule, split: Split, seen: date) -> str:

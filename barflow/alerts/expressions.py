@@ -47,6 +47,16 @@ class Value(NamedTuple):
     compared: tuple[Value | float, ...] = ()
 
 
+class Operation(NamedTuple):
+    """An operation of a condition on its parts: a sign of CEL, or ``?`` with a condition and two results."""
+
+    sign: str
+    parts: tuple[Tree, ...]
+
+
+Tree = Value | float | Operation
+
+
 class Window(NamedTuple):
     """The allowed ``n`` of a function, and what the function needs of the past for one ``n``."""
 
@@ -115,10 +125,14 @@ BAR_BEFORE: Mapping[str, Past] = {name: (_closes if name in ("close", "volume") 
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """A condition that was checked: its values, what they need of the past, and the program that runs at each bar."""
+    """A condition that was checked: its values, what they need of the past, and the program that runs at each bar.
+
+    ``tree`` is what the program computes, for readers that look at many bars at once.
+    """
 
     values: tuple[Value, ...]
     past: Past
+    tree: Tree
     _names: tuple[str, ...]
     _program: Any
     _context: Any
@@ -147,14 +161,14 @@ def condition(text: str) -> Condition:
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"has {len(text)} characters: allowed are {MOST_CHARACTERS}")
     parser = _Parser(text)
-    program = parser.whole()
+    whole = parser.whole()
     if not parser.values:
         raise ValueError(f"names no value of a bar: allowed are {', '.join(NAMES)} and functions")
     values = tuple(parser.values)
     names = tuple(parser.values.values())
     context = _cel().Context(variables=dict.fromkeys(names, 1.0))
     past = Past(*(max(needed) for needed in zip(*parser.past, strict=True)))
-    return Condition(values, past, names, _cel().compile(program), context, Lock())
+    return Condition(values, past, whole.tree, names, _cel().compile(whole.cel), context, Lock())
 
 
 @cache
@@ -180,12 +194,17 @@ Kind = Literal["bool", "number", "whole"]
 
 
 class _Part(NamedTuple):
-    """A part of a condition: its kind, its text as CEL, its place, and the value or number if it is just that."""
+    """A part of a condition: its kind, its text as CEL, its place and its tree."""
 
     kind: Kind
     cel: str
     place: int
-    value: Value | float | None = None
+    tree: Tree
+
+    @property
+    def value(self) -> Value | float | None:
+        """Return the value or number, if the part is just that."""
+        return None if isinstance(self.tree, Operation) else self.tree
 
 
 class _Token(NamedTuple):
@@ -213,15 +232,15 @@ class _Parser:
         self.past: list[Past] = [Past()]
         self._tokens = self._split()
 
-    def whole(self) -> str:
-        """Return the condition as CEL over variables. Raises ValueError with the position of the mistake."""
+    def whole(self) -> _Part:
+        """Return the condition. Raises ValueError with the position of the mistake."""
         found = self._expression()
         if self._token.kind != "end":
             raise _wrong(self._token.place, f"{self._token.text!r} is not expected here")
         self._check_syntax()
         if found.kind != "bool":
             raise _wrong(found.place, "the condition is a number; compare it, such as close > 100.0")
-        return found.cel
+        return found
 
     def _check_syntax(self) -> None:
         """Let CEL read the text as it is written, so that Barflow allows nothing that is not CEL."""
@@ -276,7 +295,8 @@ class _Parser:
             if (yes.kind == "bool") != (no.kind == "bool"):
                 raise _wrong(asked.place, "? : needs two conditions or two numbers")
             kind: Kind = "bool" if yes.kind == "bool" else "number"
-            found = _Part(kind, f"({found.cel} ? {yes.cel} : {no.cel})", found.place)
+            tree = Operation("?", (found.tree, yes.tree, no.tree))
+            found = _Part(kind, f"({found.cel} ? {yes.cel} : {no.cel})", found.place, tree)
         self._depth -= 1
         return found
 
@@ -299,11 +319,11 @@ class _Parser:
         self._depth -= 1
         if sign.text == "!":
             _need(found, "bool", sign)
-            return _Part("bool", f"(!{found.cel})", sign.place)
+            return _Part("bool", f"(!{found.cel})", sign.place, Operation("!", (found.tree,)))
         if found.kind == "bool":
             raise _wrong(sign.place, "- needs a number")
-        number = -found.value if isinstance(found.value, float) else None
-        return _Part(found.kind, f"(-{found.cel})", sign.place, number)
+        tree = -found.tree if isinstance(found.tree, float) else Operation("-", (found.tree,))
+        return _Part(found.kind, f"(-{found.cel})", sign.place, tree)
 
     def _primary(self) -> _Part:
         if self._accept("("):
@@ -391,23 +411,24 @@ class _Parser:
 def _combined(left: _Part, sign: _Token, right: _Part) -> _Part:
     """Return two parts with a sign between them. Raises ValueError if the sign does not take their kinds."""
     cel = f"({left.cel} {sign.text} {right.cel})"
+    tree = Operation(sign.text, (left.tree, right.tree))
     kinds = {left.kind, right.kind}
     if sign.text in ("&&", "||"):
         _need(left, "bool", sign)
         _need(right, "bool", sign)
-        return _Part("bool", cel, left.place)
+        return _Part("bool", cel, left.place, tree)
     if sign.text in ("+", "-", "*", "/"):
         if "bool" in kinds:
             raise _wrong(sign.place, f"{sign.text} needs two numbers")
         if "whole" in kinds:
             whole = left if left.kind == "whole" else right
             raise _wrong(whole.place, f"{sign.text} needs numbers with a decimal point, such as 2.0")
-        return _Part("number", cel, left.place)
+        return _Part("number", cel, left.place, tree)
     if kinds == {"bool"} and sign.text in ("==", "!="):
-        return _Part("bool", cel, left.place)
+        return _Part("bool", cel, left.place, tree)
     if "bool" in kinds:
         raise _wrong(sign.place, f"{sign.text} compares numbers; join conditions with && or ||")
-    return _Part("bool", cel, left.place)
+    return _Part("bool", cel, left.place, tree)
 
 
 def _need(part: _Part, kind: Kind, sign: _Token) -> None:

@@ -87,12 +87,12 @@ def _tail(view: SessionView, column: str, sessions: int) -> list[float]:
 
 def _earlier(view: SessionView, at: int, value: Value) -> Number:
     window = _window(view, value.column, at, value.n + 1)
-    return None if window is None else window[0]
+    return None if window is None else float(window[0])
 
 
 def _column(view: SessionView, at: int, value: Value) -> Number:
     window = _window(view, value.name, at, 1)
-    return None if window is None else window[0]
+    return None if window is None else float(window[0])
 
 
 def _vwap(view: SessionView, at: int, value: Value) -> Number:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from barflow.alerts.evaluate import Event
     from barflow.alerts.rules import Rule, RuleBook
     from barflow.market.actions import Split
-    from barflow.market.bars import SessionBars
-    from barflow.market.recordings import Recording
 
 alerts_app = typer.Typer(no_args_is_help=True, help="Show alert rules and the alerts that fired; test rules.")
 
@@ -198,9 +196,10 @@ def try_rules(
 
     The splits come from --actions or --state.
     """
-    from barflow.alerts.evaluate import evaluate_history
     from barflow.alerts.message import describe
     from barflow.alerts.rules import load_rules
+    from barflow.backtest.run import run
+    from barflow.backtest.sources import from_recording
     from barflow.cli.terminal import console, table
     from barflow.market.recordings import Recording
     from barflow.market.sessions import new_york
@@ -208,7 +207,10 @@ def try_rules(
     book = _only(load_rules(load_settings().alerts_file), rule)
     recording = Recording.load(replay)
     splits = splits_to_test(adjust, actions, state, recording.symbols)
-    events = evaluate_history(book, recorded_sessions(recording), recording.as_of, splits, log)
+    found = run(book, from_recording(recording, splits, log), recording.as_of)
+    events = found.events
+    for note in found.notes:
+        log(note)
     if as_json:
         print_json([_as_json(event) for event in events])
         return
@@ -256,17 +258,6 @@ def _only(book: RuleBook, rule: str | None) -> RuleBook:
     if rule not in {item.id for item in book.all}:
         raise BadInputError(f"--rule {rule}: no such rule; there are {', '.join(item.id for item in book.all)}")
     return book.only(rule)
-
-
-def recorded_sessions(recording: Recording) -> Iterator[SessionBars]:
-    """Yield the sessions that ingest would store of a recording. Log how many bars validation rejects."""
-    from barflow.market.recordings import validate_rows
-
-    for symbol in recording.symbols:
-        checked = validate_rows(symbol, recording.rows(symbol, recording.first, recording.as_of), recording.as_of)
-        if checked.rejected:
-            log(f"{symbol}: validation rejected {len(checked.rejected)} bars; they are left out")
-        yield from checked.sessions.values()
 
 
 def _as_json(event: Event) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from fractions import Fraction
+from types import MappingProxyType
 
+from barflow.alerts.evaluate import Event
 from barflow.alerts.rules import (
     AverageRule,
     ExtremeRule,
@@ -16,9 +18,12 @@ from barflow.alerts.rules import (
     LevelRule,
     MoveRule,
     Rule,
+    RuleBook,
     SilenceRule,
     VolumeRule,
 )
+from barflow.backtest.run import run
+from barflow.backtest.sources import Splits, from_sessions
 from barflow.market.bars import Bar, SessionBars
 from barflow.market.sessions import BAR, Session, last_sessions, previous_session, session
 
@@ -35,6 +40,13 @@ def traded(day: date) -> Session:
     found = session(day)
     assert found is not None
     return found
+
+
+def backtested(
+    book: RuleBook, sessions: Sequence[SessionBars], until: datetime, splits: Splits = MappingProxyType({})
+) -> list[Event]:
+    """Return what the rules would have fired if each session had been evaluated at its close."""
+    return run(book, from_sessions(sessions, splits), until).events if sessions else []
 
 
 def bars_of(

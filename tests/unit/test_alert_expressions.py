@@ -12,13 +12,13 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
-from alert_bars import FIVE, NEWEST_DAY, bars_of, days, traded
+from alert_bars import FIVE, NEWEST_DAY, backtested, bars_of, days, traded
 from alert_histories import histories
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import Recordings
 
-from barflow.alerts.evaluate import Evaluator, Event, evaluate_history
+from barflow.alerts.evaluate import Evaluator, Event
 from barflow.alerts.expressions import COLUMNS, CROSSINGS, FUNCTIONS, NAMES, Value, condition, sessions_with
 from barflow.alerts.history import EvaluatedSession
 from barflow.alerts.message import Message
@@ -271,7 +271,7 @@ AS_CONDITIONS = {
 
 
 def test_kinds_written_as_conditions_fire_at_the_same_bars_of_a_recording(recordings: Recordings) -> None:
-    from barflow.cli.alerts import recorded_sessions
+    from barflow.backtest.sources import recorded_sessions
     from barflow.market.recordings import Recording
 
     sessions = list(recorded_sessions(Recording.load(recordings.watch_list)))
@@ -280,7 +280,7 @@ def test_kinds_written_as_conditions_fire_at_the_same_bars_of_a_recording(record
 
     def fired(rules: Sequence[dict[str, object]]) -> list[str]:
         until = max(bars.ts[-1] for bars in sessions) + FIVE
-        return [event.id for event in evaluate_history(parse_rules({"rule": rules}), sessions, until)]
+        return [event.id for event in backtested(parse_rules({"rule": rules}), sessions, until)]
 
     named = {name.replace(" ", "_"): pair for name, pair in AS_CONDITIONS.items()}
     plain = [
@@ -326,14 +326,14 @@ def test_splitting_bars_over_ticks_and_killing_ticks_does_not_change_the_alerts(
             part = SessionBars.of(whole.symbol, whole.session_date, whole.bars()[:arrived])
             evaluator = Evaluator(book, part.ts[-1] + FIVE)
             state = state or evaluator.new_state(whole.symbol)
-            after, events, _ = evaluator.evaluate(state, [StoredSession(part, version)])
+            after, events, *_ = evaluator.evaluate(state, [StoredSession(part, version)])
             outbox.add(events)
             state = state if data.draw(st.booleans()) else after
         if state is not None:
             evaluator = Evaluator(book, traded(whole.session_date).closes)
-            state, events, _ = evaluator.evaluate(state, [StoredSession(whole, version)])
+            state, events, *_ = evaluator.evaluate(state, [StoredSession(whole, version)])
             outbox.add(events)
-    expected = evaluate_history(book, history, traded(NEWEST_DAY).closes)
+    expected = backtested(book, history, traded(NEWEST_DAY).closes)
     assert sorted(outbox) == sorted(event.id for event in expected)
 
 
@@ -376,18 +376,19 @@ def test_a_value_that_is_not_known_silences_the_rule() -> None:
         ("sma(3) > 1000.0 || close > 0.0", [2]),
         ("vwap > 0.0", [3]),
         ("0.0 * volume / (0.0 * volume) > 1.0", []),
+        ("volume * close > 100.0 && earlier(1).volume * 2.0 < 1.0", [3]),
         ("close / (close - close) > 1.0", [0]),
         ("close > 100 && close < 103", [1]),
     ):
         book = parse_rules({"rule": [{"id": "a", "when": when, "cool_down_minutes": 0}]})
-        events = evaluate_history(book, [bars], traded(day).closes)
+        events = backtested(book, [bars], traded(day).closes)
         assert [event.bar_start for event in events] == [bars.ts[slot] for slot in slots], when
 
 
 def test_the_message_of_a_condition_says_it() -> None:
     day = days(1)[0].session_date
     book = parse_rules({"rule": [{"id": "a", "when": "close > 101.0 &&\n  volume > 5.0"}]})
-    [event] = evaluate_history(book, [bars_of(day, [100.0, 102.0])], traded(day).closes)
+    [event] = backtested(book, [bars_of(day, [100.0, 102.0])], traded(day).closes)
     message = Message.of(event, event.bar_start)
     assert message.text == "AAPL at 102.00: close > 101.0 && volume > 5.0"
     assert (message.kind, message.value, message.unit) == ("expression", 102, "dollars")
@@ -528,7 +529,7 @@ def test_the_order_of_symbols_changes_nothing() -> None:
     ]
     book = parse_rules({"rule": [{"id": "a", "when": "close > 101.5"}]})
     found = {
-        tuple(event.id for event in evaluate_history(book, draw, traded(day).closes))
+        tuple(event.id for event in backtested(book, draw, traded(day).closes))
         for draw in (sessions, sessions[::-1], sessions[1:] + sessions[:1])
     }
     assert len(found) == 1

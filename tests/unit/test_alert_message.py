@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from alert_bars import NEWEST_DAY, bars_of, days, traded
+from alert_bars import NEWEST_DAY, backtested, bars_of, days, traded
 
-from barflow.alerts.evaluate import evaluate_history
 from barflow.alerts.message import Message, schema
 from barflow.alerts.rules import RuleBook, parse_rules
 
@@ -24,7 +23,7 @@ def only_message(closes: list[float], **rule: object) -> Message:
     columns = {name: rule.pop(name) for name in ("open", "high", "low", "volume") if name in rule}
     book: RuleBook = parse_rules({"rule": [{"id": "rule", **rule}]})
     today = bars_of(NEWEST_DAY, closes, **columns)
-    (event,) = evaluate_history(book, [*PAST, today], traded(NEWEST_DAY).closes)
+    (event,) = backtested(book, [*PAST, today], traded(NEWEST_DAY).closes)
     return Message.of(event, CREATED_AT)
 
 

@@ -10,12 +10,12 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from alert_bars import FIVE, NEWEST_DAY, bars_of, days, reference_alerts, traded
+from alert_bars import FIVE, NEWEST_DAY, backtested, bars_of, days, reference_alerts, traded
 from alert_histories import KINDS, histories
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barflow.alerts.evaluate import NEWS_SESSIONS, Evaluator, Event, evaluate_history
+from barflow.alerts.evaluate import NEWS_SESSIONS, Evaluator, Event
 from barflow.alerts.history import SymbolState
 from barflow.alerts.message import describe
 from barflow.alerts.rules import (
@@ -83,7 +83,7 @@ def test_raw_bars_with_splits_fire_as_bars_in_one_basis_do(
     if isinstance(rule, LevelRule):
         as_of = data.draw(st.sampled_from([item.session_date for item in days(8)]))
         written = rule.model_copy(update={"as_of": as_of, "level": rule.level * shares(splits, as_of)})
-    events = evaluate_history(RuleBook.of([written]), raw, traded(NEWEST_DAY).closes, {"AAPL": splits})
+    events = backtested(RuleBook.of([written]), raw, traded(NEWEST_DAY).closes, {"AAPL": splits})
     one_basis = [in_newest_shares(bars, ratios[bars.session_date]) for bars in history]
     expected = reference_alerts(rule, one_basis, NEWEST_DAY) if history else []
     found = [
@@ -101,7 +101,7 @@ def test_a_gap_across_a_split_is_the_true_gap(ratio: float, before: float) -> No
     for gap, fires in ((-6.0, True), (-4.0, False), (6.0, True)):
         opened = before / ratio * (1 + gap / 100)
         today = bars_of(EX_DATE, [opened])
-        events = evaluate_history(RuleBook.of([GAP]), [past, today], traded(EX_DATE).closes, {"AAPL": [split(ratio)]})
+        events = backtested(RuleBook.of([GAP]), [past, today], traded(EX_DATE).closes, {"AAPL": [split(ratio)]})
         assert [event.value for event in events] == ([pytest.approx(gap, abs=1e-4)] if fires else [])
         for event in events:
             assert event.id == "gap_5pct|AAPL|2025-07-29T13:30:00Z"
@@ -124,7 +124,7 @@ def test_the_same_price_and_volume_across_a_split_fire_nothing() -> None:
         sessions = past(before, volume=dict.fromkeys(range(5), 300))
         volume = dict.fromkeys(range(5), int(300 * ratio))
         sessions += [bars_of(day, [after] * 5, volume=volume) for day in (EX_DATE, NEXT)]
-        events = evaluate_history(RuleBook.of(rules), sessions, traded(NEXT).closes, {"AAPL": [split(ratio)]})
+        events = backtested(RuleBook.of(rules), sessions, traded(NEXT).closes, {"AAPL": [split(ratio)]})
         assert events == []
 
 
@@ -155,7 +155,7 @@ class Ticks:
         fired: dict[str, list[datetime]] = {}
         for event in self.outbox.values():
             fired.setdefault(event.rule.id, []).append(event.bar_start)
-        self.state, events, self.notes = evaluator.evaluate(state, [*repeated, *changed], splits, fired)
+        self.state, events, self.notes, _ = evaluator.evaluate(state, [*repeated, *changed], splits, fired)
         new = {event.id: event for event in events if event.id not in self.outbox}
         self.outbox |= new
         return [*new]
@@ -328,7 +328,7 @@ def test_a_known_split_is_not_suspected_and_a_wrong_ratio_is() -> None:
 
 def test_prices_that_are_not_adjusted_compare_as_they_are() -> None:
     bars = [bars_of(EVE, [1000.0]), bars_of(EX_DATE, [100.0])]
-    events = evaluate_history(RuleBook.of(COMPARING), bars, traded(EX_DATE).closes, None)
+    events = backtested(RuleBook.of(COMPARING), bars, traded(EX_DATE).closes, None)
     assert [(event.rule.id, event.value) for event in events] == [("gap_5pct", -90.0), ("level", 100.0)]
 
 
@@ -341,7 +341,7 @@ def test_a_level_follows_the_splits_since_its_day() -> None:
     for as_of, fired in ((EVE, True), (EX_DATE, False), (None, False)):
         sessions = [*past(1290.0), bars_of(EX_DATE, [129.0, 130.5])]
         rule = level_rule(1300.0, as_of=as_of)
-        events = evaluate_history(RuleBook.of([rule]), sessions, traded(EX_DATE).closes, {"AAPL": [split(10.0)]})
+        events = backtested(RuleBook.of([rule]), sessions, traded(EX_DATE).closes, {"AAPL": [split(10.0)]})
         assert bool(events) == fired
         for event in events:
             assert (event.value, event.reference) == (130.5, 130.0)

@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from alert_bars import FIVE, NEWEST_DAY, bars_of, days, reference_alerts, traded
+from alert_bars import FIVE, NEWEST_DAY, backtested, bars_of, days, reference_alerts, traded
 from alert_histories import KINDS, histories
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +15,7 @@ from recordings import Recordings
 from recordings.market import OPENS
 from recordings.reading import as_utc, overnight_gaps
 
-from barflow.alerts.evaluate import NEWS_SESSIONS, Evaluator, Event, evaluate_history
+from barflow.alerts.evaluate import NEWS_SESSIONS, Evaluator, Event
 from barflow.alerts.history import SymbolState
 from barflow.alerts.rules import (
     AverageRule,
@@ -43,7 +43,7 @@ def test_each_rule_fires_where_its_reference_implementation_does(
     kind: str, history: list[SessionBars], data: st.DataObject
 ) -> None:
     rule = data.draw(KINDS[kind])
-    events = evaluate_history(RuleBook.of([rule]), history, traded(NEWEST_DAY).closes)
+    events = backtested(RuleBook.of([rule]), history, traded(NEWEST_DAY).closes)
     expected = reference_alerts(rule, history, NEWEST_DAY) if history else []
     assert as_alerts(events) == sorted(expected)
 
@@ -72,13 +72,13 @@ def test_splitting_bars_over_ticks_and_killing_ticks_does_not_change_the_alerts(
             part = SessionBars.of(whole.symbol, whole.session_date, whole.bars()[:arrived])
             evaluator = Evaluator(book, part.ts[-1] + FIVE)
             state = state or evaluator.new_state(whole.symbol)
-            after, events, _ = evaluator.evaluate(state, [StoredSession(part, version)])
+            after, events, *_ = evaluator.evaluate(state, [StoredSession(part, version)])
             outbox.add(events)
             state = state if data.draw(st.booleans()) else after
         if state is not None:
             evaluator = Evaluator(book, item.closes)
             changed = [StoredSession(whole, version)] if whole is not None else []
-            state, events, _ = evaluator.evaluate(state, changed)
+            state, events, *_ = evaluator.evaluate(state, changed)
             outbox.add(events)
     expected = reference_alerts(rule, history, NEWEST_DAY) if history else []
     assert sorted((event.bar_start, event.direction) for event in outbox.values()) == sorted(
@@ -100,7 +100,7 @@ class Feed:
     def tick(self, bars: SessionBars, version: int = 1, now: datetime | None = None) -> list[str]:
         evaluator = Evaluator(self.book, now or bars.ts[-1] + FIVE)
         state = self.state or evaluator.new_state(bars.symbol)
-        self.state, events, _ = evaluator.evaluate(state, [StoredSession(bars, version)])
+        self.state, events, *_ = evaluator.evaluate(state, [StoredSession(bars, version)])
         return [event.id for event in events]
 
 
@@ -164,7 +164,7 @@ def test_a_first_run_fires_only_for_its_newest_session() -> None:
     rule = level(101, direction="up")
     stored = [StoredSession(bars_of(item.session_date, [100, 102, 100, 102]), 1) for item in days(20)]
     evaluator = Evaluator(RuleBook.of([rule]), traded(NEWEST_DAY).closes)
-    _, events, _ = evaluator.evaluate(evaluator.new_state("AAPL"), stored)
+    _, events, *_ = evaluator.evaluate(evaluator.new_state("AAPL"), stored)
     assert {event.session_date for event in events} == {NEWEST_DAY}
     assert len(events) == 2
 
@@ -272,7 +272,7 @@ def test_on_a_recording_gap_5pct_fires_for_exactly_the_overnight_gaps_of_five_pe
     gaps = overnight_gaps(recordings.watch_list)
     assert min(gaps.values()) < -7
     sessions = recorded(recordings.watch_list)
-    events = evaluate_history(load_rules().only("gap_5pct"), sessions, max(bars.ts[-1] for bars in sessions) + FIVE)
+    events = backtested(load_rules().only("gap_5pct"), sessions, max(bars.ts[-1] for bars in sessions) + FIVE)
     assert {(event.symbol, event.session_date): event.value for event in events} == {
         key: round(gap, 4) for key, gap in gaps.items()
     }
@@ -282,7 +282,7 @@ def test_on_a_recording_gap_5pct_fires_for_exactly_the_overnight_gaps_of_five_pe
 
 
 def recorded(path: Path) -> list[SessionBars]:
-    from barflow.cli.alerts import recorded_sessions
+    from barflow.backtest.sources import recorded_sessions
     from barflow.market.recordings import Recording
 
     return list(recorded_sessions(Recording.load(path)))

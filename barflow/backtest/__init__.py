@@ -1,0 +1,1 @@
+"""Backtests: alert rules over the archive, by the code that evaluates live bars."""
