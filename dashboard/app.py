@@ -42,6 +42,7 @@ from dashboard.models import (
     Alert,
     Alerts,
     Alive,
+    Backtests,
     Bars,
     Health,
     Interval,
@@ -330,6 +331,11 @@ def _data_routes(reads: Reads) -> APIRouter:
     ) -> Alerts:
         found = reads.alerts(symbol and symbol.upper(), limit)
         return Alerts(alerts=found, unreadable=reads.staged.unreadable.counts().get("alerts", 0))
+
+    @routes.get("/backtests", summary="The last backtests of alert rules, newest first")
+    def backtests() -> Backtests:
+        found = reads.staged.backtests()
+        return Backtests(backtests=found, unreadable=reads.staged.unreadable.counts().get("backtests", 0))
 
     @routes.get("/why", summary="Where one 5-minute bar comes from, and where it went", responses=NO_BAR)
     def why(

@@ -122,6 +122,58 @@ class Alerts(Answer):
     unreadable: int = Field(description="alerts that the page has met since its start and cannot read")
 
 
+class Followed(Answer):
+    """What followed a rule's alerts over one horizon: fractions, in the direction of each alert."""
+
+    alerts: int = Field(description="the alerts that have a return over the horizon")
+    sessions: int
+    mean: float | None
+    mean_interval: list[float] | None = Field(description="low and high: 95 % of resamples of whole sessions")
+    baseline: float | None = Field(description="the mean of all bars of the same symbols at the same time of day")
+    hit_rate: float | None = Field(description="the share of these alerts with a return above 0")
+    hit_interval: list[float] | None
+    baseline_hit_rate: float | None
+
+
+class BacktestRule(Answer):
+    """The figures of one rule in a backtest."""
+
+    rule: str
+    condition: str
+    alerts: int
+    up: int
+    down: int
+    a_month: float = Field(description="alerts per 21 sessions")
+    cooled_down: int = Field(description="alerts that a cool-down dropped")
+    longest_silence: int = Field(description="sessions in a row without an alert")
+    returns: dict[str, Followed] = Field(description="by horizon: 30min, 1h, close, 1_session, 5_sessions")
+
+
+class Backtest(Answer):
+    """A backtest of the archive, and the command that made it."""
+
+    created_at: datetime
+    command: str
+    source: str
+    first: date
+    last: date = Field(description="included")
+    sessions: int
+    symbols: int
+    symbol_names: list[str] = Field(description="the first 20")
+    bars: int
+    adjust: str
+    as_known: bool = Field(description="whether each moment saw only what was known then")
+    notes: list[str]
+    rules: list[BacktestRule]
+
+
+class Backtests(Answer):
+    """The last 20 backtests, newest first, without those that this version cannot read."""
+
+    backtests: list[Backtest]
+    unreadable: int = Field(description="backtests that the page has met since its start and cannot read")
+
+
 class HopRun(Answer):
     """The newest run of a hop."""
 

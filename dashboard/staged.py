@@ -18,6 +18,7 @@ from pymongo.database import Database
 from barflow.alerts.message import Message
 from barflow.alerts.mutes import target
 from barflow.alerts.outbox import Outbox
+from barflow.backtest.stored import Backtests
 from barflow.market.actions import Split
 from barflow.market.bars import OF_A_BAR, SessionBars, document_key
 from barflow.market.sessions import last_sessions, previous_session, session, utc_now
@@ -25,7 +26,7 @@ from barflow.staging.actions import Actions, Known, known_of
 from barflow.staging.connection import UTC_AWARE, Document, mongo_errors
 from barflow.staging.ledger import Ledger
 from barflow.staging.sessions import KEYS_PER_QUERY, Staging, StoredSession, from_document
-from dashboard.models import Alert, HopRun, Mute
+from dashboard.models import Alert, Backtest, HopRun, Mute
 from dashboard.unreadable import MAX_COUNTED, Unreadable
 
 OVERLAP = timedelta(seconds=20)
@@ -76,7 +77,7 @@ class Staged:
         self.ledger = Ledger(database)
         self.recent: dict[str, tuple[RecentSession, ...]] = {}
         self.splits: dict[str, tuple[Split, ...]] = {}
-        self._staging, self._outbox = Staging(database), Outbox(database)
+        self._staging, self._outbox, self._backtests = Staging(database), Outbox(database), Backtests(database)
         self._actions = Actions(database).collection
         self._bars_read = self._alerts_read = utc_now()
         self._actions_read: datetime | None = None
@@ -215,6 +216,11 @@ class Staged:
         read = [self.unreadable.read("alerts", document, _alert) for document in new]
         return [alert for alert in read if alert]
 
+    def backtests(self) -> list[Backtest]:
+        """Return the last backtests that can be read, newest first."""
+        found = (self.unreadable.read("backtests", document, _backtest) for document in self._backtests.newest())
+        return [item for item in found if item]
+
     def last_run(self, hop: str) -> HopRun | None:
         """Return the newest run of a hop, or None before the first one that can be read."""
         run = self.ledger.last(hop)
@@ -254,6 +260,10 @@ def _session(document: Document) -> SessionBars:
 def _hop_run(run: Document) -> HopRun:
     known: dict[str, Any] = {name: run.get(name) for name in HopRun.model_fields}
     return HopRun(**known)
+
+
+def _backtest(document: Document) -> Backtest:
+    return Backtest(**{name: value for name, value in document.items() if name != "_id"})
 
 
 def _alert(document: Document) -> Alert:

@@ -8,7 +8,7 @@ prices are in dollars, and minutes are those of an open session.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from functools import cached_property
 from importlib import resources
@@ -319,8 +319,15 @@ class RuleBook:
 
     def only(self, rule_id: str) -> RuleBook:
         """Return a book that holds only the rule with this id."""
+        return self.replaced(lambda rule: [rule] if rule.id == rule_id else [])
+
+    def replaced(self, replace: Callable[[Rule], Iterable[Rule]]) -> RuleBook:
+        """Return a book with other rules in place of each rule, also of a symbol that has its own values."""
         return RuleBook(
-            {symbol: tuple(rule for rule in rules if rule.id == rule_id) for symbol, rules in self._by_symbol.items()},
+            {
+                symbol: tuple(made for rule in rules for made in replace(rule))
+                for symbol, rules in self._by_symbol.items()
+            },
             self.lists,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -30,17 +30,22 @@ def run(
     *,
     screened: bool = True,
     processes: int | None = None,
+    on_symbols: Callable[[int], None] = lambda count: None,
 ) -> Backtest:
     """Return what the rules would have fired if each session had been evaluated at its close, up to ``until`` (UTC).
 
     Sessions before ``start`` are only looked back at; None: every session can fire. All splits of the source are known
     from the start. Without ``screened``, every bar is evaluated, which gives the same result and takes far longer.
     ``processes`` is how many evaluate at the same time; None: one a core where the archive has many shares.
+    ``on_symbols`` is called with the number of shares that were evaluated since its last call.
 
     Raises BadInputError if no share has a bar that can fire.
     """
     job = _Job(book, source, until, start, screened)
-    found = [share for part in _in_processes(job, processes or _processes(source)) for share in part]
+    found: list[Found] = []
+    for part in _in_processes(job, processes or _processes(source)):
+        found += part
+        on_symbols(len(part))
     first = min((share.since for share in found if share.since), default=None)
     if first is None:
         raise BadInputError(f"there are no bars of {', '.join(source.symbols)} up to {until:%Y-%m-%d %H:%M} UTC")

@@ -55,14 +55,14 @@ def rules(as_json: Json = False) -> None:
         back = f"{rule.history} sessions" if rule.history > 1 else ""
         cool_down = f"{rule.cool_down_minutes} min"
         names = symbol or ", ".join(rule.symbols)
-        shown.add_row(rule.id, names, _condition(rule), rule.severity, cool_down, back, ", ".join(rule.channels))
+        shown.add_row(rule.id, names, condition_text(rule), rule.severity, cool_down, back, ", ".join(rule.channels))
     console().print(shown)
     for name, members in book.lists.items():
         console().print(f"@{name}: {', '.join(members)}")
     console().print(f"{len(book.all)} rules from {path}")
 
 
-def _condition(rule: Rule) -> str:
+def condition_text(rule: Rule) -> str:
     """Return a rule's condition, or its kind and the values of that kind: ``move: 3 percent, 30 minutes``."""
     from barflow.alerts.rules import BaseRule, ExpressionRule
 
@@ -204,7 +204,7 @@ def try_rules(
     from barflow.market.recordings import Recording
     from barflow.market.sessions import new_york
 
-    book = _only(load_rules(load_settings().alerts_file), rule)
+    book = only_rule(load_rules(load_settings().alerts_file), rule)
     recording = Recording.load(replay)
     splits = splits_to_test(adjust, actions, state, recording.symbols)
     found = run(book, from_recording(recording, splits, log), recording.as_of)
@@ -212,7 +212,7 @@ def try_rules(
     for note in found.notes:
         log(note)
     if as_json:
-        print_json([_as_json(event) for event in events])
+        print_json([event_json(event) for event in events])
         return
     if events:
         shown = table("", ("bar (New York)", "rule", "alert"), 3)
@@ -252,7 +252,8 @@ def splits_to_test(
     return found
 
 
-def _only(book: RuleBook, rule: str | None) -> RuleBook:
+def only_rule(book: RuleBook, rule: str | None) -> RuleBook:
+    """Return a book of the rule with this id, or the whole book. Raise BadInputError for an unknown id."""
     if rule is None:
         return book
     if rule not in {item.id for item in book.all}:
@@ -260,7 +261,8 @@ def _only(book: RuleBook, rule: str | None) -> RuleBook:
     return book.only(rule)
 
 
-def _as_json(event: Event) -> dict[str, Any]:
+def event_json(event: Event) -> dict[str, Any]:
+    """Return an alert of recorded or archived bars as JSON."""
     return {
         "id": event.id,
         "rule": event.rule.id,

@@ -17,6 +17,8 @@ from typer.core import TyperGroup
 from barflow import __version__
 from barflow.cli.actions import actions_app
 from barflow.cli.alerts import alerts_app
+from barflow.cli.backtest import EXAMPLES as BACKTEST_EXAMPLES
+from barflow.cli.backtest import backtest
 from barflow.cli.common import (
     Env,
     Json,
@@ -82,6 +84,7 @@ app = typer.Typer(
 )
 app.add_typer(rejected_app, name="rejected")
 app.add_typer(actions_app, name="actions")
+alerts_app.command(epilog=BACKTEST_EXAMPLES)(backtest)
 app.add_typer(alerts_app, name="alerts")
 app.command(epilog="\b\nExamples:\n  barflow doctor\n  barflow doctor --no-vendor --json")(doctor)
 app.command(epilog=EXPORT_EXAMPLES)(export)

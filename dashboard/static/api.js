@@ -32,6 +32,7 @@ export const signOut = () => request("/api/session", { method: "DELETE" });
 export const watchlist = () => request("/api/watchlist");
 export const health = () => request("/api/health");
 export const alerts = (symbol, limit) => request(`/api/alerts?${query({ symbol, limit })}`);
+export const backtests = () => request("/api/backtests");
 export const bars = (symbol, interval, adjust, { before, limit } = {}) =>
   request(`/api/bars/${encodeURIComponent(symbol)}?${query({ interval, adjust, before, limit })}`);
 

@@ -1,6 +1,7 @@
 // The page: it reads everything once, then follows the server's events. The browser stores the reader's choices.
 
 import * as api from "./api.js";
+import { drawBacktests } from "./backtests.js";
 import { Chart, rowsOf } from "./chart.js";
 import { byId, choices, element, radioGroup, shape } from "./dom.js";
 import * as format from "./format.js";
@@ -168,6 +169,21 @@ async function readHealth() {
   if (!health) return;
   showBanner(""); // both stores answer again
   drawHealth(health);
+  await readBacktests();
+}
+
+/** Read the backtests while their tab is shown. */
+async function readBacktests() {
+  if (byId("backtests").hidden) return;
+  const found = await guarded(api.backtests);
+  if (found) drawBacktests(found);
+}
+
+/** Show the alerts or the backtests. */
+function showSide(name) {
+  byId("alerts").hidden = byId("alerts-count").hidden = name !== "alerts";
+  byId("backtests").hidden = name !== "backtests";
+  return readBacktests();
 }
 
 function showMarket(market) {
@@ -219,6 +235,7 @@ function drawLegend(bar) {
 }
 
 function setUpSwitches() {
+  radioGroup("side", showSide)("alerts");
   radioGroup("interval", (value) => {
     state.interval = value;
     choices.set("interval", value);

@@ -13,6 +13,9 @@ export const count = (value) => (value == null ? NONE : whole.format(value));
 /** 1 bar, 2 bars. */
 export const amount = (value, noun) => `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
 export const volume = (value) => (value == null ? NONE : compact.format(value));
+export const tenths = (value) => number(1).format(value);
+/** 0.523 as 52 %. */
+export const percent = (value) => (value == null ? NONE : `${whole.format(value * 100)} %`);
 export const rsi = (value) => (value == null ? NONE : number(1).format(value));
 
 /** +1.25 or −1.25: the sign shows the direction, not only the colour. */

@@ -5,9 +5,6 @@ The page loads nothing from the network: its content security policy allows its 
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -19,7 +16,7 @@ import jinja2
 import psycopg
 from psycopg.rows import class_row, dict_row
 
-from barflow.errors import BarflowError
+from barflow.html_files import content_policy, write_html
 from barflow.market.actions import Split, split_factors
 from barflow.market.sessions import BAR, new_york, previous_session, session
 from barflow.pipeline.status import SymbolStatus
@@ -167,17 +164,12 @@ def _in_session(day: date, now: datetime) -> bool:
 
 def write_report(page: Path, data: Report) -> None:
     """Write the page, completely or not at all. Raise BarflowError when it cannot be written."""
-    text = render(data)
-    unfinished = page.with_name(f".{page.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(page)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise BarflowError(
-            f"the report {page} could not be written: {error.strerror}. The bars are stored and the page of an "
-            "earlier run is unchanged. Free space or fix the folder's permissions, then run the demo again."
-        ) from None
+    write_html(
+        page,
+        render(data),
+        "The bars are stored and the page of an earlier run is unchanged.",
+        "Free space or fix the folder's permissions, then run the demo again.",
+    )
 
 
 def render(data: Report) -> str:
@@ -202,9 +194,5 @@ def render(data: Report) -> str:
         new_york=new_york,
         style=style,
         script=script,
-        policy=f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'",
+        policy=content_policy(style, script),
     )
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from backtest_summaries import HOSTILE, summary
 from browsing import BrowserShot
 from pages import ACT, FOLLOWING, LATE, NOW, READY, served, stage
 from psycopg import sql
@@ -17,6 +18,7 @@ from pymongo.database import Database
 from barflow.alerts.message import Message
 from barflow.alerts.mutes import Mutes
 from barflow.alerts.outbox import Outbox
+from barflow.backtest.stored import Backtests
 from barflow.market.sessions import BAR, last_sessions
 from barflow.staging.connection import Document
 
@@ -355,3 +357,44 @@ def test_a_closed_market_is_marked_closed(look: Look, database: Database[Documen
 
 def test_without_data_the_page_names_the_command_to_run(look: Look) -> None:
     assert "barflow demo" in look("await page.waitForSelector('#empty:visible'); return page.textContent('#empty')")
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_the_last_backtests_are_listed_in_their_tab_as_text(
+    look: Look, database: Database[Document], width: int
+) -> None:
+    stage(database, "AAPL", 18)
+
+    def act() -> None:
+        for minutes, rule in ((0, "older"), (1, HOSTILE)):
+            Backtests(database).add(summary(minutes, rule=rule, note=HOSTILE))
+
+    tab = "await page.click('#side [data-value=%s]');"
+    none, shown = look(
+        READY
+        + (tab % "backtests" + "const none = await (await page.waitForSelector('#backtests .none')).innerText();")
+        + ACT
+        + (tab % "alerts" + "await page.waitForSelector('#alerts:visible');")
+        + (tab % "backtests" + "await page.waitForSelector('#backtests table:visible');")
+        + "return [none, await page.evaluate(() => ({"
+        " width: document.documentElement.scrollWidth,"
+        " periods: [...document.querySelectorAll('#backtests summary')].map((item) => item.innerText),"
+        " rows: [...document.querySelector('#backtests tbody').rows].map((row) => row.innerText.split(/\\s*[\\t\\n]/)),"
+        " commands: [...document.querySelectorAll('#backtests .command')].map((item) => item.textContent),"
+        " note: document.querySelector('#backtests li').textContent,"
+        " images: document.querySelectorAll('#backtests img').length,"
+        " alerts: document.querySelector('#alerts').hidden }))]",
+        act=act,
+        width=width,
+        height=900,
+    )
+    assert none == "No backtest yet. Run one on the archive: barflow alerts backtest"
+    assert shown["width"] == width
+    made = "27 Jun 2025 to 30 Jul 2025\n2 symbols, 22 sessions; run 31 Jul, 08:0"
+    assert shown["periods"] == [f"{made}1", f"{made}0"]
+    assert shown["rows"] == [
+        [HOSTILE, "40", "38.2", "+1.23 %", "−0.04 %", "52 %", "50 %"],
+        ["never", "0", "0.0", "–", "–", "–", "–"],
+    ]
+    assert shown["commands"] == [f"barflow alerts backtest --rule {rule}" for rule in (HOSTILE, "older")]
+    assert (shown["note"], shown["images"], shown["alerts"]) == (HOSTILE, 0, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import requests
+from backtest_summaries import MADE, figures, summary
 from bson import decode, encode
 from bson.errors import InvalidBSON
 from page_data import NOW, load, session_bars, stage
@@ -19,6 +21,7 @@ from pymongo.database import Database
 from test_api import alert, get
 
 from barflow.alerts.outbox import Outbox
+from barflow.backtest.stored import KEPT, Backtests
 from barflow.errors import BarflowError, UnavailableError
 from barflow.market.sessions import utc_now
 from barflow.staging.connection import UTC_AWARE, Document
@@ -272,3 +275,26 @@ def test_old_unreadable_alerts_do_not_hide_older_readable_ones(served: Served, d
     with served() as url:
         answer = get(f"{url}/api/alerts", params={"limit": 5}).json()
     assert (names(answer["alerts"]), answer["unreadable"]) == (["old"], 30)
+
+
+def test_the_last_20_backtests_are_listed_newest_first_and_an_unreadable_one_is_counted(
+    served: Served, database: Database[Document]
+) -> None:
+    stored = Backtests(database)
+    for minutes in range(KEPT + 2):
+        stored.add(summary(minutes))
+    assert database["backtests"].count_documents({}) == KEPT
+    database["backtests"].update_one({"created_at": MADE + timedelta(minutes=10)}, {"$set": {"rules": "of the future"}})
+    with served() as url:
+        found = get(f"{url}/api/backtests").json()
+    times = [datetime.fromisoformat(item["created_at"]) for item in found["backtests"]]
+    assert times == [MADE + timedelta(minutes=minutes) for minutes in range(KEPT + 1, 1, -1) if minutes != 10]
+    assert found["unreadable"] == 1
+    newest = found["backtests"][0]
+    assert (newest["first"], newest["last"], newest["symbols"]) == ("2025-06-27", "2025-07-30", 2)
+    assert [(rule["rule"], rule["alerts"], rule["longest_silence"]) for rule in newest["rules"]] == [
+        ("dip", 40, 7),
+        ("never", 0, 22),
+    ]
+    expected = dataclasses.asdict(figures("dip").returns["1h"])
+    assert newest["rules"][0]["returns"]["1h"] == {name: pytest.approx(value) for name, value in expected.items()}

@@ -16,6 +16,7 @@ import pytest
 from commands import Ended, Replayed, barflow, in_process, ticked_again
 from recordings.reading import rows_by_symbol
 
+from barflow.backtest.stored import Backtests
 from barflow.market.validation import FIELD_NAMES, Rejected
 from barflow.staging.connection import connect
 from barflow.staging.quarantine import Quarantine
@@ -309,3 +310,95 @@ def test_the_quarantine_is_listed_shown_and_replayed(quarantined: Path) -> None:
         2,
         "no single rejected bar has an id that starts with zzz. Run `barflow rejected list` to see ids.",
     )
+
+
+RULES_TO_TRY = """
+lists.two = ["AAPL", "TSLA"]
+[[rule]]
+id = "move"
+kind = "move"
+percent = 0.5
+minutes = 30
+[[rule]]
+id = "falls"
+when = "fall_pct(30) > 0.5 && rsi(14) < 30.0"
+"""
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    """Return a file with two rules and a watch list."""
+    path = tmp_path / "my.toml"
+    path.write_text(RULES_TO_TRY)
+    return path
+
+
+def test_a_backtest_of_the_archive_equals_that_of_its_recording_and_is_stored(
+    command: Any, replayed: Replayed, rules: Path, tmp_path: Path, days: list[date]
+) -> None:
+    asked = ("alerts", "backtest", "--rules", rules, "--symbols", "@two")
+    page = tmp_path / "report.html"
+    found = command(*asked, "--start", days[5], "--end", days[14], "--html", page, "--json").object
+    assert (found["first"], found["last"], found["sessions"]) == (str(days[5]), str(days[14]), 10)
+    assert (found["symbols"], [*found["rules"]]) == (["AAPL", "TSLA"], ["move", "falls"])
+    recorded = in_process(*asked, "--replay", replayed.recording, "--adjust", "none", "--json").object
+    assert recorded["source"] == replayed.recording.name
+    in_period = [item for item in recorded["alerts"] if found["first"] <= item["session_date"] <= found["last"]]
+    assert found["alerts"] == in_period
+    for name, rule in found["rules"].items():
+        assert rule["alerts"] == sum(item["rule"] == name for item in in_period) == sum(rule["by_month"].values())
+        assert rule["returns"]["close"]["alerts"] > 0
+        for moved in rule["sensitivity"]:
+            if moved["threshold"] == "rsi(14) < 30.0":
+                assert moved["counts"]["-20"] <= rule["alerts"] <= moved["counts"]["+20"]
+            else:
+                assert moved["counts"]["-20"] >= rule["alerts"] >= moved["counts"]["+20"]
+    assert "falls" in page.read_text()
+
+    shown: Ended = command(*asked, "--rule", "falls", "--end", days[14])
+    assert (shown.code, f"{days[0]} to {days[14]}: 15 sessions, 2 symbols" in shown.out) == (0, True), shown.err
+    assert "rsi(14) < 30.0" in shown.out
+    newest = Backtests(connect(replayed.stores.mongodb_uri)).newest()[0]
+    assert [rule["rule"] for rule in newest["rules"]] == ["falls"]
+    options = f"--rules {rules} --rule falls --symbols @two --end {days[14]} --state {replayed.state}"
+    assert newest["command"] == f"barflow alerts backtest {options}"
+
+
+def test_a_backtest_needs_the_lake_alone(replayed: Replayed, rules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("alerts", "backtest", "--rules", rules, "--symbols", "AAPL", "--no-sensitivity", "--json")
+    monkeypatch.setenv("BARFLOW_LAKE_URI", replayed.stores.lake_uri)
+    alone: Ended = in_process(*asked)
+    assert alone.object["rules"]["move"]["sensitivity"] == []
+    assert "the page does not list" not in alone.err
+    monkeypatch.setenv("BARFLOW_MONGODB_URI", "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=50")
+    down: Ended = in_process(*asked)
+    assert down.object["alerts"] == alone.object["alerts"]
+    assert "the page does not list this backtest: MongoDB could not be reached" in down.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--replay", "{recording}", "--start", "2025-07-02"),
+            "--replay and --start or --end: a recording is evaluated",
+        ),
+        (("--rule", "no"), "--rule no: no such rule; there are move, falls"),
+        (("--symbols", "@no"), "--symbols @no: the rules file has no such list; there are @two"),
+        (("--symbols", "NOPE"), "has no bars of NOPE from the first bar to the newest. Nothing was evaluated."),
+        (("--end", "2020-07-02"), "from the first bar to 2020-07-02. Nothing was evaluated. Choose other days"),
+        (("--start", "2035-07-02"), "from 2035-07-02 to the newest. Nothing was evaluated. Choose other days"),
+        (("--start", "2025-07-03", "--end", "2025-07-02"), "--end 2025-07-02 is before --start 2025-07-03"),
+        (("--replay", "{recording}", "--symbols", "NOPE"), "--symbols: the recording has no bars of NOPE; it has AAPL"),
+        (("--adjust", "all"), "--adjust all: choose none or splits"),
+        (("--actions", "x.csv"), "--actions is for --replay: the archive has its own splits"),
+        (("--html", "no/x.html"), "--html no/x.html: the folder no does not exist"),
+    ],
+)
+def test_a_backtest_names_what_it_cannot_do(
+    command: Any, replayed: Replayed, rules: Path, options: tuple[str, ...], message: str
+) -> None:
+    given = [option.format(recording=replayed.recording) for option in options]
+    symbols = () if "--symbols" in options else ("--symbols", "AAPL")
+    ended: Ended = command("alerts", "backtest", "--rules", rules, *symbols, *given)
+    assert (ended.code, message in ended.error) == (2, True), ended.error
