@@ -419,8 +419,10 @@ def parse_rules(content: Mapping[str, Any]) -> RuleBook:
         shared = {"kind": "expression"} if "when" in values else {}
         shared |= {key: value for key, value in values.items() if key != "per_symbol"}
         for table in (shared, *own.values()):
-            if "symbols" in table:
-                table["symbols"] = _with_lists(name, table["symbols"], lists)
+            try:
+                table |= {"symbols": with_lists(table["symbols"], lists)} if "symbols" in table else {}
+            except ValueError as error:
+                raise ValueError(f"{name}: symbols: {error}") from None
         rules[name] = (shared, own)
     symbols = {ALL, *defaults, *(symbol for _, own in rules.values() for symbol in own)}
     by_symbol: dict[str, tuple[Rule, ...]] = {}
@@ -449,7 +451,7 @@ def _watch_lists(tables: Any) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _with_lists(rule: str, symbols: Any, lists: Mapping[str, tuple[str, ...]]) -> Any:
+def with_lists(symbols: Any, lists: Mapping[str, tuple[str, ...]]) -> Any:
     """Return symbols with each ``@name`` replaced by those of the watch list.
 
     Raises ValueError if no list has the name.
@@ -466,7 +468,7 @@ def _with_lists(rule: str, symbols: Any, lists: Mapping[str, tuple[str, ...]]) -
             found += lists[name[1:]]
         else:
             known = f"lists are {', '.join(f'@{each}' for each in lists)}" if lists else "the file has no [lists]"
-            raise ValueError(f"{rule}: symbols: no list is named {name}; {known}")
+            raise ValueError(f"no list is named {name}; {known}")
     return found
 
 
