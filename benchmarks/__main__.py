@@ -8,7 +8,20 @@ import time
 from pathlib import Path
 
 from barflow.errors import BarflowError
-from benchmarks import alerts, dags, dashboard, figures, increment, lambda_bundle, load, parquet, parse, read, tick
+from benchmarks import (
+    alerts,
+    backtest,
+    dags,
+    dashboard,
+    figures,
+    increment,
+    lambda_bundle,
+    load,
+    parquet,
+    parse,
+    read,
+    tick,
+)
 from benchmarks.stores import opened
 
 CHAPTERS = {
@@ -19,6 +32,7 @@ CHAPTERS = {
     "tick": tick.measure,
     "increment": increment.measure,
     "alerts": alerts.measure,
+    "backtest": backtest.measure,
     "function": lambda_bundle.measure,
     "page": dashboard.measure,
     "dags": dags.measure,

@@ -77,6 +77,12 @@ class Columns:
             found = near(levels)
         return self.by_session(found, np.ones(self.days, np.bool_))
 
+    def number(self, number: float) -> Column:
+        """Return a number as a column."""
+        bars, days = (np.broadcast_to(np.float64(number), count) for count in (len(self.series), self.days))
+        known, first_known = (np.broadcast_to(np.True_, count) for count in (len(self.series), self.days))
+        return Column(exact(bars), known, exact(days), first_known)
+
     def by_session(self, found: Range, known: Bools, *, first: bool = True) -> Column:
         """Return a value that is the same at all bars of a session, and before them if ``first``."""
         return Column(found.at(self.row), known[self.row], found, known & first)

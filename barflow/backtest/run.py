@@ -45,14 +45,10 @@ def run(
     first = min((share.since for share in found if share.since), default=None)
     if first is None:
         raise BadInputError(f"there are no bars of {', '.join(source.symbols)} up to {until:%Y-%m-%d %H:%M} UTC")
-    events = [event for share in found for event in share.events]
-    cooled_down = [event for share in found for event in share.cooled_down]
-    feed = _feed([*events, *cooled_down], [share.since for share in found if share.since])
-    listed = source.instruments.is_listed
-    events = [event for event in events if listed(event.symbol, event.session_date)]
+    feed = _feed(found)
     return Backtest(
-        in_order([*{(each := feed.get(event.id, event)).id: each for event in events}.values()]),
-        in_order([event for event in cooled_down if event.id not in feed]),
+        in_order([*_replaced((event for share in found for event in share.events), feed)]),
+        in_order([event for share in found for event in share.cooled_down]),
         source.symbols,
         first,
         _opened(first, until)[-1].session_date,
@@ -79,7 +75,17 @@ class _Job:
 
     def _evaluation(self, symbol: str) -> tuple[RuleBook, Series, Sequence[Session], datetime]:
         series = self.source.read(symbol)
-        return self.book, series, _sessions(series, self.until, self.start), self.until
+        sessions = [item for item in self._sessions(series) if self._is_listed(symbol, item.session_date)]
+        return self.book, series, sessions, self.until
+
+    def _sessions(self, series: Series) -> list[Session]:
+        """Return the sessions from a share's first one, or from ``start`` if it has earlier bars."""
+        if not series.days:
+            return []
+        return _opened(max(series.days[0], self.start or series.days[0]), self.until)
+
+    def _is_listed(self, symbol: str, day: date) -> bool:
+        return self.source.instruments.is_listed(symbol, day)
 
 
 def _others(book: RuleBook, source: Source) -> tuple[dict[str, str], list[str]]:
@@ -120,26 +126,28 @@ def _opened(first: date, until: datetime) -> list[Session]:
     return [traded for traded in sessions_between(first, new_york(until).date()) if traded.opens < until]
 
 
-def _sessions(series: Series, until: datetime, start: date | None) -> list[Session]:
-    """Return the sessions in which a share can fire: from its first one, or from ``start`` if it has earlier bars."""
-    return _opened(max(series.days[0], start or series.days[0]), until) if series.days else []
+def _replaced(events: Iterable[Event], feed: Mapping[str, Event]) -> Iterator[Event]:
+    """Yield events, and each alert of the feed once in the place of the silences that it replaces."""
+    yield from {event.id: event for event in feed.values()}.values()
+    for event in events:
+        if not isinstance(event.rule, SilenceRule) or event.id not in feed:
+            yield event
 
 
-def _feed(events: Iterable[Event], since: Sequence[date]) -> dict[str, Event]:
+def _feed(found: Sequence[Found]) -> dict[str, Event]:
     """Return the one alert of the feed, by the id of each silence that it replaces, as ticks would have found it.
 
-    ``since`` holds the first session of each share. At a moment, the silent shares are those whose gap had lasted for
-    the minutes of the rule.
+    At a moment, the silent shares are those whose gap had lasted for the minutes of the rule.
     """
     gaps: dict[tuple[str, date], list[Event]] = defaultdict(list)
-    for event in events:
+    for event in (event for share in found for event in (*share.events, *share.cooled_down)):
         if isinstance(event.rule, SilenceRule):
             gaps[event.rule.id, event.session_date].append(event)
     replaced: dict[str, Event] = {}
-    for (_, day), found in sorted(gaps.items()):
-        symbols = sum(first <= day for first in since)
-        for moment in sorted({_noticed(event) for event in found}):
-            silent = [event for event in found if _noticed(event) <= moment <= _ended(event)]
+    for (_, day), silences in sorted(gaps.items()):
+        symbols = sum(share.since is not None and share.since <= day <= share.to for share in found)
+        for moment in sorted({_noticed(event) for event in silences}):
+            silent = [event for event in silences if _noticed(event) <= moment <= _ended(event)]
             replaced = feed_silences(silent, symbols) | replaced
     return replaced
 

@@ -69,6 +69,8 @@ class Screen:
 
     def __init__(self, series: Series, unknown_splits: Bools) -> None:
         self.columns = Columns(series)
+        self._numbers: dict[float, Column] = {}
+        self._crossings: dict[Value, tuple[Truth, Bools]] = {}
         self._all = np.ones(len(series), np.bool_)
         self._everything = unknown_splits[self.columns.row]
 
@@ -107,9 +109,9 @@ class Screen:
     def column(self, value: Value | float) -> Column:
         """Return the column of a value or a number."""
         if isinstance(value, float):
-            columns = self.columns
-            number = np.full(columns.days, value)
-            return columns.by_session(Range(number, number), np.ones(columns.days, np.bool_))
+            if value not in self._numbers:
+                self._numbers[value] = self.columns.number(value)
+            return self._numbers[value]
         found = self.columns.value(value)
         if found is None:
             raise _UnknownError
@@ -117,8 +119,10 @@ class Screen:
 
     def crossing(self, value: Value) -> tuple[Truth, Bools]:
         """Return whether one value crosses another one, and where that is known."""
-        one, other = (self.column(each) for each in value.compared)
-        return self.crosses(one, other, UP if value.name == "crosses_above" else DOWN)
+        if value not in self._crossings:
+            one, other = (self.column(each) for each in value.compared)
+            self._crossings[value] = self.crosses(one, other, UP if value.name == "crosses_above" else DOWN)
+        return self._crossings[value]
 
     def crosses(self, one: Column, other: Column, direction: str) -> tuple[Truth, Bools]:
         """Return whether one column crosses another one, and where that is known."""

@@ -72,6 +72,10 @@ class Series:
             self.symbol, day, ts=opens, **prices, volume=self.volume[part].tolist(), revision=[0] * len(slots)
         )
 
+    def session_slots(self, place: int) -> bytes:
+        """Return the slot numbers of one of its sessions."""
+        return self.slots[self.starts[place] : self.starts[place + 1]].tobytes()
+
     def packed(self, place: int, *, prices: bool) -> EvaluatedSession:
         """Return one of its sessions, as the evaluation looks back at it."""
         part = slice(self.starts[place], self.starts[place + 1])

@@ -29,10 +29,11 @@ Work = list[tuple[Rule, Callable[[Any, SessionView, int], Signal], list[int]]]
 
 @dataclass
 class Found:
-    """What was found of one share. ``since`` is the first session in which it could fire, None without bars."""
+    """What was found of one share, from the session ``since`` to the session ``to``. ``since`` is None without bars."""
 
     symbol: str
-    since: date | None
+    since: date | None = None
+    to: date = date.max
     bars: int = 0
     events: list[Event] = field(default_factory=list)
     cooled_down: list[Event] = field(default_factory=list)
@@ -80,9 +81,9 @@ def evaluate_all(
 ) -> Found:
     """Evaluate every bar of these sessions, each session at its close, as ticks do. Add the ``states`` by session."""
     if not sessions:
-        return Found(series.symbol, None)
+        return Found(series.symbol)
     states = {} if states is None else states
-    found, state = Found(series.symbol, sessions[0].session_date), None
+    found, state = Found(series.symbol, sessions[0].session_date, sessions[-1].session_date), None
     waiting = [*series.days]
     for traded in sessions:
         evaluator = Evaluator(book, min(until, traded.closes))
@@ -109,7 +110,7 @@ def evaluate(
 ) -> Found:
     """Evaluate the bars of these sessions that the screen leaves. The result is that of ``evaluate_all``."""
     if not sessions:
-        return Found(series.symbol, None)
+        return Found(series.symbol)
     return _Evaluation(book, series, sessions, until, others).found()
 
 
@@ -149,7 +150,7 @@ class _Evaluation:
                 self._session(row, work.get(row, []), gaps.get(row, []))
             self._end_of(traded)
         bars = int(self.series.starts[end] - self.series.starts[first])
-        return Found(self.series.symbol, since, bars, self.live.events, self.live.cooled_down, self.live.notes)
+        return Found(self.series.symbol, since, last, bars, self.live.events, self.live.cooled_down, self.live.notes)
 
     def _session(self, row: int, work: Work, gaps: list[int]) -> None:
         """Evaluate places of a session by the live code."""
@@ -166,7 +167,8 @@ class _Evaluation:
 
     def view(self, row: int) -> SessionView:
         """Return a session as the rules see it."""
-        return SessionView(self.series.session(row), self._slots(row), self._past(row), self.series.splits)
+        slots = self.series.session_slots(row)
+        return SessionView(self.series.session(row), slots, self._past(row), self.series.splits)
 
     def _end_of(self, traded: Session) -> None:
         """Evaluate the silence since the last bar at the close of a session, and the levels at its splits."""
@@ -237,6 +239,3 @@ class _Evaluation:
         whole = max(0, row - self.evaluator.detail)
         oldest = max(0, row - self.evaluator.history)
         return [*self._summaries[oldest:whole], *self._packed[max(whole, oldest) : row]]
-
-    def _slots(self, row: int) -> bytes:
-        return self.series.slots[self.series.starts[row] : self.series.starts[row + 1]].tobytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
+from random import Random
 from typing import Any
 
 import alert_ticks
@@ -45,12 +46,34 @@ from emulators.slack.server import TOKEN, Fault, SlackEmulator
 Mongo = Database[Document]
 FIRED = "level_101|AAPL|2025-07-30T13:40:00Z"
 AlertRule = dict[str, Any]
+FALL = {"id": "fall", "kind": "move", "percent": 2.0, "minutes": 10, "cool_down_minutes": 0}
 either_rule = pytest.mark.parametrize("rule", [LEVEL, CONDITION], ids=["kind", "condition"])
 
 
 def ready(uri: str, database: Mongo, **settings: Any) -> Waiting:
     """Return a process that is ready to tick."""
     return start(alert_ticks.prepare, uri=uri, database=database.name, **settings)
+
+
+def test_the_order_in_which_symbols_arrive_changes_no_alert(database: Mongo) -> None:
+    random = Random(16)
+    symbols = SYMBOLS[:5]
+    closes = {
+        name: [100.0, *(100 + random.choice((-1, 1)) * random.uniform(1.1, 3) for _ in range(6))] for name in symbols
+    }
+    found = []
+    for turn in range(3):
+        for slot in (2, 4, 6):
+            now, order = at(slot), random.sample(symbols, len(symbols)) if turn else symbols
+            answers = [answer(name, closes[name][:slot], now) for name in order]
+            cut = random.randrange(len(order)) if turn else 0
+            for part in (slice(cut), slice(cut, None)):  # one tick, or two
+                hop(database, *answers[part], now=now, book=rules(LEVEL, FALL)).tick(order[part])
+        found.append(sorted((item["_id"], item["message"]["text"]) for item in database["alerts"].find()))
+        for name in database.list_collection_names():
+            database[name].delete_many({})
+    assert len(found[0]) > 5
+    assert found[1:] == found[:1] * 2
 
 
 def test_a_bar_gives_one_alert_in_the_tick_that_stores_it_and_none_later(database: Mongo) -> None:

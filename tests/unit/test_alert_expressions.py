@@ -376,6 +376,7 @@ def test_a_value_that_is_not_known_silences_the_rule() -> None:
         ("sma(3) > 1000.0 || close > 0.0", [2]),
         ("vwap > 0.0", [3]),
         ("0.0 * volume / (0.0 * volume) > 1.0", []),
+        ("volume * close > 100.0 && earlier(1).volume * 2.0 < 1.0", [3]),
         ("close / (close - close) > 1.0", [0]),
         ("close > 100 && close < 103", [1]),
     ):
