@@ -99,7 +99,9 @@ class Reads:
         lake: Lake | None,
         clock: Callable[[], datetime],
         instruments: Instruments,
+        lists: Mapping[str, Sequence[str]],
     ) -> None:
+        self.lists = {name: [*instruments.resolve(symbols)[0]] for name, symbols in lists.items()}
         self.lake, self.clock, self.instruments = lake, clock, instruments
         self.staged, self.warehouse = Staged(mongodb), warehouse
         self.sources = Sources(lambda: mongodb, lambda: lake, warehouse.reading, instruments, clock)
@@ -134,8 +136,8 @@ class Reads:
         return row.model_copy(update={"freshness": "closed"}) if delisted else row
 
     def watchlist(self) -> Watchlist:
-        """Return the whole watch list and the state of the exchange."""
-        return Watchlist(market=watch.market_at(self.clock()), rows=self.rows(self.symbols()))
+        """Return the whole watch list, the state of the exchange, and the named lists in present symbols."""
+        return Watchlist(market=watch.market_at(self.clock()), rows=self.rows(self.symbols()), lists=self.lists)
 
     def bars(self, symbol: str, interval: Interval, adjust: Adjust, before: int | None, limit: int) -> Bars:
         """Return one page of candles that open before ``before`` (seconds since 1970). Raise 404 for no bar at all.
@@ -203,6 +205,7 @@ def create_app(
     *,
     lake: Lake | None = None,
     instruments: Instruments | None = None,
+    lists: Mapping[str, Sequence[str]] | None = None,
     token: str | None = None,
     url: str | None = None,
     clock: Callable[[], datetime] = utc_now,
@@ -214,10 +217,11 @@ def create_app(
     Without a ``token`` no login is required, and only requests for this host's loopback names are answered. ``url`` is
     the URL at which visitors open the page. ``clock`` returns the market's time (UTC). ``thresholds`` are by how much a
     session may differ from the vendor's daily bar. Of the ``lake``, the newest manifest is read, and what belongs to
-    one bar. ``instruments`` are the renames and listings. Raises BadInputError if the chart library is not installed.
+    one bar. ``instruments`` are the renames and listings, ``lists`` the symbols of each named list. Raises
+    BadInputError if the chart library is not installed.
     """
     charts = _chart_library()
-    reads = Reads(mongodb, Warehouse(warehouse_dsn, thresholds), lake, clock, instruments or Instruments())
+    reads = Reads(mongodb, Warehouse(warehouse_dsn, thresholds), lake, clock, instruments or Instruments(), lists or {})
     live = Live(reads.staged, reads.stored_names, reads.rows, clock, poll_seconds)
     logins = Logins(token, live.end)
 
@@ -310,7 +314,7 @@ def _session_routes(logins: Logins) -> APIRouter:
 def _data_routes(reads: Reads) -> APIRouter:
     routes = APIRouter(prefix="/api", tags=["data"], responses=ERRORS)
 
-    @routes.get("/watchlist", summary="Every symbol: price, change, trend and freshness")
+    @routes.get("/watchlist", summary="Every symbol: price, change, trend and freshness; and the named lists")
     def watchlist() -> Watchlist:
         return reads.watchlist()
 

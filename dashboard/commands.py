@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +10,7 @@ import typer
 
 from barflow.cli.common import State, log, opened
 from barflow.cli.rooms import command_app
+from barflow.errors import BadInputError
 from barflow.secrets import resolve
 from barflow.settings import Settings, load_settings
 
@@ -67,6 +68,7 @@ def serving_page(stores: Stores, *, host: str, port: int) -> Iterator[Server]:
         stores.reader_dsn,
         lake=lake,
         instruments=stores.instruments,
+        lists=_lists(settings),
         token=token,
         url=url,
         clock=stores.clock,
@@ -74,6 +76,17 @@ def serving_page(stores: Stores, *, host: str, port: int) -> Iterator[Server]:
     )
     with serving(app, host, port, url=url, proxies=proxies) as server:
         yield server
+
+
+def _lists(settings: Settings) -> Mapping[str, Sequence[str]]:
+    """Return the lists of the rules file. A mistake in the file is logged, and the page has no lists."""
+    from barflow.alerts.rules import load_rules
+
+    try:
+        return load_rules(settings.alerts_file).lists
+    except BadInputError as error:
+        log(f"the page shows no lists of symbols: {error}")
+        return {}
 
 
 def _token(settings: Settings) -> str | None:

@@ -68,10 +68,11 @@ class WatchRow(Answer):
 
 
 class Watchlist(Answer):
-    """Every symbol, and the exchange."""
+    """Every symbol, the exchange, and the symbols of each list of the rules file by its name."""
 
     market: Market
     rows: list[WatchRow]
+    lists: dict[str, list[str]]
 
 
 class ChartAction(Answer):

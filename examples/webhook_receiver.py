@@ -36,7 +36,7 @@ def act(alert: dict[str, Any]) -> None:
 class Receiver:
     """Verifies alerts, and acts on each id once. ``secret`` is the ``whsec_…`` that the sender has, too."""
 
-    def __init__(self, secret: str, seen_file: str, act: Callable[[dict[str, Any]], None] = act) -> None:
+    def __init__(self, secret: str, seen_file: str, act: Callable[[dict[str, Any]], object] = act) -> None:
         self.webhook, self.act = Webhook(secret), act
         self.seen = sqlite3.connect(seen_file, isolation_level=None, check_same_thread=False)
         self.seen.execute("create table if not exists acted (id text primary key)")

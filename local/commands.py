@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from barflow.cli.common import Json, State, Symbols, log
+from barflow.cli.common import Json, State, Symbols, given_symbols, log
 from barflow.cli.rooms import command_app
-from barflow.symbol import parse_symbols
+from barflow.settings import load_settings
 
 demo = command_app()
 
@@ -54,7 +54,7 @@ def show_demo(
     from local.demo import run_demo
 
     balanced = run_demo(
-        parse_symbols(symbols) if symbols else None,
+        given_symbols(symbols, load_settings()) if symbols else None,
         days=days,
         replay=replay,
         state=state,

@@ -1,8 +1,8 @@
 """Price alerts for bots: one topic, and a queue for each bot.
 
 The topic and the queues are FIFO per symbol. They drop an alert whose id repeats within five minutes; a bot drops later
-repeats by the same id (examples/bot.py). An alert goes to the bot's dead-letter queue when the bot failed to handle it
-five times, or when the topic could not deliver it to the queue.
+repeats by the same id (examples/paper_bot.py). An alert goes to the bot's dead-letter queue when the bot failed to
+handle it five times, or when the topic could not deliver it to the queue.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from barflow.alerts.history import EvaluatedSession, SymbolState, in_shares_of, trimmed
+from barflow.alerts.comparison import Comparison
+from barflow.alerts.history import Compared, EvaluatedSession, SymbolState, in_shares_of, trimmed
 from barflow.alerts.rules import ALL, ExpressionRule, LevelRule, Rule, RuleBook, SilenceRule
 from barflow.alerts.signals import BAR_MINUTES, NEITHER, SIGNALS, SessionView, Signal
 from barflow.alerts.values import expression
@@ -132,6 +133,8 @@ class Evaluator:
         """
         evaluation = SymbolEvaluation(self.book.rules(state.symbol), state, splits, fired)
         repeat = self.sessions_to_repeat(state, splits)
+        first = Compared(self.newest.session_date)
+        compared = {name: state.compared.get(name, first).without({*repeat}) for name in self.book.others(state.symbol)}
         news_from = max(state.horizon, self._oldest_news)
         sessions, to_end = dict(state.sessions), {self.newest.session_date}
         for stored in sorted(changed, key=lambda item: item.bars.session_date):
@@ -161,8 +164,47 @@ class Evaluator:
             fired=evaluation.fired,
             splits=self._in_force(state, splits),
             levels=levels,
+            compared=compared,
         )
         return Evaluated(after, evaluation.events, notes, evaluation.cooled_down)
+
+    def _comparing(self, state: SymbolState) -> list[Rule]:
+        """Return the symbol's rules that name another symbol. ``evaluate`` knows no value of it, so they are silent."""
+        return [rule for rule in self.book.rules(state.symbol) if rule.others]
+
+    def comparison(self, state: SymbolState, others: Mapping[str, SymbolState]) -> Comparison:
+        """Return the bars at which the symbol's rules that name other symbols wait for evaluation.
+
+        The states of ``others`` must be at least as new as ``state``.
+        """
+        whole = {name: other for name, other in others.items() if self.has_history(other)}
+        return Comparison(state, whole if self.has_history(state) else {}, self._oldest_news)
+
+    def is_late(self, comparison: Comparison) -> bool:
+        """Return whether a bar waits that is older than one at which a rule that names another symbol fired."""
+        state = comparison.state
+        fired = [state.fired[rule.id] for rule in self._comparing(state) if rule.id in state.fired]
+        return bool(fired) and comparison.first_bar < max(fired)
+
+    def compare(
+        self, comparison: Comparison, fired: Mapping[str, Sequence[datetime]] = NEVER_FIRED, *, adjust: bool = True
+    ) -> Evaluated:
+        """Evaluate the rules that name other symbols, at the bars that wait.
+
+        ``fired`` is as for ``evaluate``, for a comparison that is late. Without ``adjust``, prices are compared as they
+        are.
+        """
+        state, views = comparison.after, comparison.views(adjust=adjust)
+        events: list[Event] = []
+        cooled_down: list[Event] = []
+        for rule in self._comparing(state):
+            evaluation = SymbolEvaluation([rule], state, (), fired)
+            for day, view in views.items():
+                evaluation.bars(view, comparison.places_of(rule, day), again=False)
+            state = replace(state, fired=evaluation.fired)
+            events += evaluation.events
+            cooled_down += evaluation.cooled_down
+        return Evaluated(state, events, [], cooled_down)
 
     def _levels(self, state: SymbolState) -> dict[str, date]:
         """Return, for each rule with a fixed level, the newest session when it was first evaluated."""

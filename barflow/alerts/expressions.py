@@ -17,6 +17,8 @@ from threading import Lock
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
+from barflow.symbol import is_symbol
+
 # A half day has the fewest bars of all sessions.
 HALF_DAY_BARS = 42
 MOST_CHARACTERS, MOST_DEPTH = 500, 30
@@ -39,12 +41,16 @@ class Past(NamedTuple):
 
 
 class Value(NamedTuple):
-    """A value that a condition names: ``close``, ``sma(20)``, ``earlier(3).low`` or ``crosses_above(close, vwap)``."""
+    """A value that a condition names: ``close``, ``sma(20)``, ``earlier(3).low`` or ``crosses_above(close, vwap)``.
+
+    ``of("SPY").close`` has the name ``of``, the column ``close`` and the symbol ``SPY``.
+    """
 
     name: str
     n: int = 0
     column: str = ""
     compared: tuple[Value | float, ...] = ()
+    symbol: str = ""
 
 
 class Operation(NamedTuple):
@@ -119,6 +125,11 @@ FUNCTIONS: Mapping[str, Window] = {
 CROSSINGS = ("crosses_above", "crosses_below")
 EARLIER = Window(1, 389, lambda n: _closes(n + 1))
 COLUMNS = ("open", "high", "low", "close", "volume")
+# What a condition can name of another symbol. The minutes are the same for all symbols.
+OF_OTHERS = tuple(name for name in NAMES if not name.startswith("minutes"))
+OF_FORM = 'of("SPY").change_pct'
+# Its bars come from the stored state, which then holds every bar's open, high and low.
+OF_PAST = Past(sessions=1, bars=1, prices=1)
 # The last bar before the session, with which a crossing compares the session's first bar.
 BAR_BEFORE: Mapping[str, Past] = {name: (_closes if name in ("close", "volume") else _prices)(1) for name in COLUMNS}
 
@@ -127,11 +138,13 @@ BAR_BEFORE: Mapping[str, Past] = {name: (_closes if name in ("close", "volume") 
 class Condition:
     """A condition that was checked: its values, what they need of the past, and the program that runs at each bar.
 
-    ``tree`` is what the program computes, for readers that look at many bars at once.
+    ``others`` holds by other symbol that it names the position in the text, counted from 1. ``tree`` is what the
+    program computes, for readers that look at many bars at once.
     """
 
     values: tuple[Value, ...]
     past: Past
+    others: Mapping[str, int]
     tree: Tree
     _names: tuple[str, ...]
     _program: Any
@@ -168,7 +181,8 @@ def condition(text: str) -> Condition:
     names = tuple(parser.values.values())
     context = _cel().Context(variables=dict.fromkeys(names, 1.0))
     past = Past(*(max(needed) for needed in zip(*parser.past, strict=True)))
-    return Condition(values, past, whole.tree, names, _cel().compile(whole.cel), context, Lock())
+    program = _cel().compile(whole.cel)
+    return Condition(values, past, parser.others, whole.tree, names, program, context, Lock())
 
 
 @cache
@@ -215,7 +229,7 @@ class _Token(NamedTuple):
 
 TOKEN = re.compile(
     r"(?P<number>\d+\.\d+(?:[eE][+-]?\d+)?)|(?P<whole>\d+)(?![\w.])|(?P<name>[A-Za-z_]\w*)"
-    r"|(?P<sign>&&|\|\||[<>=!]=|[-+*/<>!?:().,])"
+    r"|(?P<quoted>\"[^\"\n]*\"|'[^'\n]*')|(?P<sign>&&|\|\||[<>=!]=|[-+*/<>!?:().,])"
 )
 # Weakest first.
 LEVELS = (("||",), ("&&",), ("==", "!=", "<", "<=", ">", ">="), ("+", "-"), ("*", "/"))
@@ -230,6 +244,7 @@ class _Parser:
         self._text, self._at, self._depth = text, 0, 0
         self.values: dict[Value, str] = {}
         self.past: list[Past] = [Past()]
+        self.others: dict[str, int] = {}
         self._tokens = self._split()
 
     def whole(self) -> _Part:
@@ -344,16 +359,20 @@ class _Parser:
         name, called = token.text, self._accept("(") is not None
         if called and name in CROSSINGS:
             return self._crossing(token)
+        if called and name == "of":
+            return self._of(token)
         if called and (name == "earlier" or name in FUNCTIONS):
             return self._window(token, EARLIER if name == "earlier" else FUNCTIONS[name])
         if called:
-            functions = ", ".join((*FUNCTIONS, "earlier", *CROSSINGS))
+            functions = ", ".join((*FUNCTIONS, "earlier", "of", *CROSSINGS))
             problem = "is a value, not a function" if name in NAMES else "is not a known function"
             raise _wrong(token.place, f"{name} {problem}; functions are {functions}")
         if name in NAMES:
             return self._value(token, Value(name), NAMES[name])
         if name in CROSSINGS:
             raise _wrong(token.place, f"{name} is a function: write {name}(close, vwap)")
+        if name == "of":
+            raise _wrong(token.place, f"of is a function: write {OF_FORM}")
         if name in FUNCTIONS or name == "earlier":
             raise _wrong(token.place, f"{name} is a function: write {name}(n){'.close' * (name == 'earlier')}")
         raise _wrong(token.place, f"{name} is not a known value; values are {', '.join(NAMES)}")
@@ -387,6 +406,20 @@ class _Parser:
         self._at += 1
         past = (_closes if column.text in ("close", "volume") else _prices)(int(n) + 1)
         return self._value(token, Value(name, int(n), column.text), past)
+
+    def _of(self, token: _Token) -> _Part:
+        quoted = self._token
+        symbol = quoted.text[1:-1].upper()
+        if quoted.kind != "quoted" or not is_symbol(symbol):
+            raise _wrong(quoted.place, f"of needs a symbol in quotes: write {OF_FORM}")
+        self._at += 1
+        self._expect(")")
+        dot, column = self._accept("."), self._token
+        if dot is None or column.text not in OF_OTHERS:
+            raise _wrong(column.place, f"of(symbol) needs one of .{', .'.join(OF_OTHERS)}")
+        self._at += 1
+        self.others.setdefault(symbol, token.place + 1)
+        return self._value(token, Value("of", column=column.text, symbol=symbol), OF_PAST)
 
     def _crossing(self, token: _Token) -> _Part:
         known = dict(self.values)

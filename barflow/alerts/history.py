@@ -7,7 +7,7 @@ version and the revisions that were evaluated, so a comparison shows which bars 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any
@@ -81,6 +81,15 @@ class EvaluatedSession:
         """Return the shares of the bar in a slot (0 opens the session), or None if there was no bar."""
         place = self.slots.find(slot)
         return None if place < 0 else int(VOLUME.unpack_from(self.volumes, place * VOLUME.size)[0])
+
+    def bars(self, symbol: str) -> SessionBars:
+        """Return the session of a symbol as columns, revisions modulo 256. It must hold each bar's prices."""
+        traded = session(self.session_date)
+        assert traded is not None, "only sessions are stored"
+        opened, high, low, close = ([*self.column(name)] for name in (*PRICES, "close"))
+        volume = [*struct.unpack(f"<{len(self.slots)}q", self.volumes)]
+        ts = [traded.slots[slot] for slot in self.slots]
+        return SessionBars(symbol, self.session_date, ts, opened, high, low, close, volume, [*self.revisions])
 
     def changed_since(self, before: EvaluatedSession | None) -> list[int]:
         """Return the places of the bars that ``before`` does not have, or has in another revision."""
@@ -190,6 +199,33 @@ def slot_numbers(bars: SessionBars) -> bytes:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """The bars with which the rules that name another symbol were evaluated.
+
+    ``bars`` holds by session three bytes for each bar that both symbols have: its slot and both revisions. ``splits``
+    are those of the other symbol, the ratio by ex-date. Sessions before ``since`` never fire.
+    """
+
+    since: date
+    splits: dict[date, float] = field(default_factory=dict)
+    bars: dict[date, bytes] = field(default_factory=dict)
+
+    def without(self, days: Collection[date]) -> Compared:
+        """Return the same without these sessions, so that they are evaluated again."""
+        return replace(self, bars={day: bars for day, bars in self.bars.items() if day not in days}) if days else self
+
+
+def compared_bars(own: EvaluatedSession, other: EvaluatedSession) -> dict[int, bytes]:
+    """Return the slot and both revisions of each bar that both sessions have, by its place in the first one."""
+    revisions = dict(zip(other.slots, other.revisions, strict=True))
+    return {
+        place: bytes((slot, revision, revisions[slot]))
+        for place, (slot, revision) in enumerate(zip(own.slots, own.revisions, strict=True))
+        if slot in revisions
+    }
+
+
+@dataclass(frozen=True)
 class SymbolState:
     """What the evaluation stores between ticks for one symbol.
 
@@ -197,9 +233,9 @@ class SymbolState:
     bars of sessions before it never fire, whenever they arrive. ``history``, ``detail`` and ``prices`` are the numbers
     of sessions for which it was filled. ``splits`` are those in force at the last evaluation, the ratio by ex-date:
     when others are known, some sessions are evaluated again. Sessions are stored raw, so a split changes none of them.
-    ``levels`` holds by rule the newest session when a level without ``as_of`` was first evaluated. ``version`` is the
-    state's optimistic lock in the collection. Whether a rule held at the bar before is not stored, since it follows
-    from the bars.
+    ``levels`` holds by rule the newest session when a level without ``as_of`` was first evaluated. ``compared`` holds
+    by other symbol how far the rules that name it were evaluated. ``version`` is the state's optimistic lock in the
+    collection. Whether a rule held at the bar before is not stored, since it follows from the bars.
     """
 
     symbol: str
@@ -212,6 +248,7 @@ class SymbolState:
     levels: dict[str, date] = field(default_factory=dict)
     version: int = 0
     prices: int = 0
+    compared: dict[str, Compared] = field(default_factory=dict)
 
 
 def trimmed(

@@ -17,7 +17,7 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
 from barflow.alerts.endpoints import Endpoints
-from barflow.alerts.history import EvaluatedSession, SymbolState
+from barflow.alerts.history import Compared, EvaluatedSession, SymbolState
 from barflow.alerts.message import Message
 from barflow.alerts.mutes import Mutes
 from barflow.market.sessions import utc_now
@@ -167,7 +167,13 @@ def _state(document: Document) -> SymbolState:
         {rule: date.fromisoformat(day) for rule, day in document.get("levels", {}).items()},
         document["version"],
         document.get("prices", 0),
+        {item["symbol"]: _compared(item) for item in document.get("compared", ())},
     )
+
+
+def _compared(item: Document) -> Compared:
+    by_day = ({date.fromisoformat(day): value for day, value in item[name].items()} for name in ("splits", "bars"))
+    return Compared(date.fromisoformat(item["since"]), *by_day)
 
 
 def _update(before: SymbolState, after: SymbolState) -> UpdateOne:
@@ -185,6 +191,15 @@ def _update(before: SymbolState, after: SymbolState) -> UpdateOne:
         "fired": after.fired,
         "splits": {day.isoformat(): ratio for day, ratio in after.splits.items()},
         "levels": {rule: day.isoformat() for rule, day in after.levels.items()},
+        "compared": [
+            {
+                "symbol": name,  # a value and no field name, since it may have a dot
+                "since": item.since.isoformat(),
+                "splits": {day.isoformat(): ratio for day, ratio in item.splits.items()},
+                "bars": {day.isoformat(): bars for day, bars in item.bars.items()},
+            }
+            for name, item in after.compared.items()
+        ],
         "version": before.version + 1,
         **(changed or ({} if before.version else {"sessions": {}})),
     }
@@ -196,11 +211,15 @@ def _update(before: SymbolState, after: SymbolState) -> UpdateOne:
 
 @dataclass(frozen=True)
 class PendingEvaluation:
-    """The keys of sessions that a run is about to store, and the time (UTC) at which it recorded them."""
+    """The keys of sessions that a run is about to store, and the time (UTC) at which it recorded them.
+
+    ``comparing`` are symbols whose rules that name other symbols are about to be evaluated.
+    """
 
     id: str
     keys: tuple[str, ...]
     since: datetime
+    comparing: tuple[str, ...] = ()
 
 
 class PendingEvaluations:
@@ -213,11 +232,12 @@ class PendingEvaluations:
     def __init__(self, database: Database[Document]) -> None:
         self._pending = database["alert_pending"]
 
-    def add(self, run_id: str, keys: Sequence[str]) -> PendingEvaluation:
-        """Record the keys of the sessions that a run is about to store."""
-        added = PendingEvaluation(f"{run_id}|{secrets.token_hex(4)}", tuple(keys), utc_now())
+    def add(self, run_id: str, keys: Sequence[str], comparing: Sequence[str] = ()) -> PendingEvaluation:
+        """Record the keys of the sessions that a run is about to store, or the symbols that it is about to compare."""
+        added = PendingEvaluation(f"{run_id}|{secrets.token_hex(4)}", tuple(keys), utc_now(), tuple(comparing))
+        document: Document = {"_id": added.id, "keys": list(keys), "since": added.since}
         with mongo_errors("record the sessions to evaluate"):
-            self._pending.insert_one({"_id": added.id, "keys": list(added.keys), "since": added.since})
+            self._pending.insert_one({**document, "comparing": list(comparing)} if comparing else document)
         return added
 
     def remove(self, evaluated: PendingEvaluation) -> None:
@@ -229,4 +249,7 @@ class PendingEvaluations:
         """Return every entry, those of runs that are active included."""
         with mongo_errors("read the sessions to evaluate"):
             found = list(self._pending.find())
-        return [PendingEvaluation(item["_id"], tuple(item["keys"]), item["since"]) for item in found]
+        return [
+            PendingEvaluation(item["_id"], tuple(item["keys"]), item["since"], tuple(item.get("comparing", ())))
+            for item in found
+        ]

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from barflow.alerts.expressions import Condition, condition, sessions_with
 from barflow.errors import BadInputError
+from barflow.market.instruments import Instruments
 from barflow.market.sessions import new_york, utc_now
 from barflow.symbol import EXPECTED, is_symbol
 from barflow.toml_files import read_toml
@@ -28,6 +29,8 @@ from barflow.toml_files import read_toml
 # A resource and not a path, since the package may be in a zip file.
 DEFAULT_RULES = resources.files(__package__).joinpath("alerts.toml")
 ALL = "*"
+# Symbols in a message.
+MOST_SHOWN = 10
 LIST_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
 
 Severity = Literal["info", "warning", "critical"]
@@ -115,6 +118,11 @@ class BaseRule(Defaults):
     def looks_back(self) -> bool:
         """Return whether the rule compares with earlier sessions."""
         return True
+
+    @property
+    def others(self) -> Mapping[str, int]:
+        """Return by other symbol that the rule's condition names the position in its text."""
+        return {}
 
     def applies_to(self, symbol: str) -> bool:
         """Return whether the rule is evaluated for a symbol."""
@@ -268,6 +276,11 @@ class ExpressionRule(BaseRule):
         """Return whether a value of the condition needs earlier sessions."""
         return any(self.condition.past)
 
+    @property
+    def others(self) -> Mapping[str, int]:
+        """Return by other symbol that the condition names its position in the text, counted from 1."""
+        return self.condition.others
+
 
 Model = TypeVar("Model", bound=BaseModel)
 Rule = (
@@ -297,6 +310,7 @@ class RuleBook:
         self.lists = lists
         self._applicable: dict[str, tuple[Rule, ...]] = {}
         self._fixed_levels: dict[str, tuple[LevelRule, ...]] = {}
+        self._others: dict[str, tuple[str, ...]] = {}
 
     @classmethod
     def of(cls, rules: Iterable[Rule]) -> RuleBook:
@@ -316,6 +330,24 @@ class RuleBook:
             levels = (rule for rule in self.rules(symbol) if isinstance(rule, LevelRule))
             self._fixed_levels[symbol] = tuple(rule for rule in levels if rule.as_of is None)
         return self._fixed_levels[symbol]
+
+    def others(self, symbol: str) -> tuple[str, ...]:
+        """Return the other symbols that the rules of a symbol name."""
+        if symbol not in self._others:
+            self._others[symbol] = tuple(dict.fromkeys(name for rule in self.rules(symbol) for name in rule.others))
+        return self._others[symbol]
+
+    def check_others(self, symbols: Iterable[str], instruments: Instruments) -> None:
+        """Raise BadInputError if a rule names another symbol that is not among the ``symbols`` of the environment."""
+        present, _ = instruments.resolve(symbols)
+        for rule in (rule for rules in self._by_symbol.values() for rule in rules):
+            for name, position in rule.others.items():
+                if instruments.present(name) not in present:
+                    shown = ", ".join(present[:MOST_SHOWN]) + " …" * (len(present) > MOST_SHOWN)
+                    raise BadInputError(
+                        f"alert rule {rule.id}: when: position {position}: {name} is not a symbol of this environment; "
+                        f"symbols are {shown}. Add {name} to BARFLOW_SYMBOLS, or change the rule."
+                    )
 
     def only(self, rule_id: str) -> RuleBook:
         """Return a book that holds only the rule with this id."""
@@ -394,8 +426,10 @@ def parse_rules(content: Mapping[str, Any]) -> RuleBook:
         shared = {"kind": "expression"} if "when" in values else {}
         shared |= {key: value for key, value in values.items() if key != "per_symbol"}
         for table in (shared, *own.values()):
-            if "symbols" in table:
-                table["symbols"] = _with_lists(name, table["symbols"], lists)
+            try:
+                table |= {"symbols": with_lists(table["symbols"], lists)} if "symbols" in table else {}
+            except ValueError as error:
+                raise ValueError(f"{name}: symbols: {error}") from None
         rules[name] = (shared, own)
     symbols = {ALL, *defaults, *(symbol for _, own in rules.values() for symbol in own)}
     by_symbol: dict[str, tuple[Rule, ...]] = {}
@@ -424,7 +458,7 @@ def _watch_lists(tables: Any) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _with_lists(rule: str, symbols: Any, lists: Mapping[str, tuple[str, ...]]) -> Any:
+def with_lists(symbols: Any, lists: Mapping[str, tuple[str, ...]]) -> Any:
     """Return symbols with each ``@name`` replaced by those of the watch list.
 
     Raises ValueError if no list has the name.
@@ -441,7 +475,7 @@ def _with_lists(rule: str, symbols: Any, lists: Mapping[str, tuple[str, ...]]) -
             found += lists[name[1:]]
         else:
             known = f"lists are {', '.join(f'@{each}' for each in lists)}" if lists else "the file has no [lists]"
-            raise ValueError(f"{rule}: symbols: no list is named {name}; {known}")
+            raise ValueError(f"no list is named {name}; {known}")
     return found
 
 

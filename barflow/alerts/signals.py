@@ -38,6 +38,7 @@ class SessionView:
         unknown_split: The ratio of a split that the session's open suggests and that is not known.
         past: The sessions before it. It is empty if there is an unknown split: nothing compares with them.
         values: The values of conditions that were computed, by the place of the bar.
+        others: The same session of other symbols that conditions name, by symbol.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class SessionView:
             self.past = self.past if self.unknown_split is None else ()
         self._cache: dict[tuple[object, ...], Any] = {}
         self.values: defaultdict[int, dict[Value, float | bool | None]] = defaultdict(dict)
+        self.others: dict[str, SessionView] = {}
 
     def level(self, rule: LevelRule) -> float:
         """Return a rule's level in the shares of the session, in dollars."""

@@ -13,6 +13,7 @@ from datetime import date, datetime, timedelta
 from pymongo.database import Database
 
 from barflow.alerts.channels import Channel, kind_of
+from barflow.alerts.comparison import Comparison
 from barflow.alerts.delivery import Delivery
 from barflow.alerts.evaluate import NEVER_FIRED, Evaluator, Event, feed_silences
 from barflow.alerts.history import SymbolState
@@ -77,6 +78,7 @@ class Alerts:
         self._evaluated, self.found, self.down, self.ended, self.notes = set(), 0, {}, [], {}
         for pending in self.pending.all():
             self._evaluate(_by_symbol(self.staging.sessions(pending.keys)), started)
+            self._compare(pending.comparing, started)
             if utc_now() - pending.since > DEAD_AFTER:
                 self.pending.remove(pending)
         self._deliver(more_follow=True)
@@ -94,6 +96,7 @@ class Alerts:
     def _finish_tick(self, symbols: Sequence[str], started: datetime) -> None:
         quiet = [symbol for symbol in symbols if symbol not in self._evaluated]
         self._evaluate(dict.fromkeys(quiet, ()), started, self._feed_silences(symbols, quiet, started))
+        self._compare(sorted(self._evaluated), started)
         self._deliver()
 
     def _feed_silences(self, symbols: Sequence[str], quiet: Sequence[str], now: datetime) -> Mapping[str, Event]:
@@ -140,10 +143,7 @@ class Alerts:
                 if not part:
                     break
             else:
-                raise BarflowError(
-                    f"{', '.join(part)}: the alert rules were not evaluated, because other ticks kept evaluating the "
-                    "same symbols. Their bars are stored, and the next tick evaluates them."
-                )
+                raise _overtaken(part)
         self._evaluated.update(symbols)
 
     def _evaluate_once(self, evaluator: Evaluator, changed: Changed, feed: Mapping[str, Event]) -> Changed:
@@ -168,18 +168,64 @@ class Alerts:
             )
             for state in before
         }
-        fired = [feed.get(event.id, event) for found in results.values() for event in found.events]
-        # No alert of a symbol under which no share trades on that day, such as the silence of a former symbol.
-        now_listed = [event for event in fired if self.instruments.trades_as(event.symbol, event.session_date)]
-        events = {event.id: event for event in now_listed}.values()
-        created_at = utc_now()
-        self.found += self.outbox.add([(Message.of(event, created_at), self._channels(event)) for event in events])
+        self._add(feed.get(event.id, event) for found in results.values() for event in found.events)
         lost = self.states.save([(state, results[state.symbol].state) for state in before])
         for symbol, found in results.items():
             if symbol not in lost and found.notes:
                 noted = self.notes.setdefault(symbol, [])
                 noted += [note for note in found.notes if note not in noted]
         return {symbol: changed[symbol] for symbol in lost}
+
+    def _compare(self, symbols: Iterable[str], now: datetime) -> None:
+        """Evaluate the rules that name other symbols, at the bars that were stored or revised since the last time.
+
+        They wait for the end of a tick, so that the order in which its symbols arrive changes nothing. The states hold
+        which bars were compared, so a tick finds what a dead one left.
+        """
+        evaluator, pending = Evaluator(self.book, now), None
+        comparing = [symbol for symbol in dict.fromkeys(symbols) if self.book.others(symbol)]
+        for start in range(0, len(comparing), SYMBOLS_AT_ONCE):
+            part = comparing[start : start + SYMBOLS_AT_ONCE]
+            for _ in range(MAX_ATTEMPTS):
+                states, others = self._states_to_compare(part)
+                compared = [evaluator.comparison(state, others) for state in states]
+                waiting = [item for item in compared if item.places]
+                if waiting and pending is None:
+                    # A tick that dies from here on may have added alerts: the next one compares the same bars first.
+                    pending = self.pending.add("compare", (), comparing[start:])
+                part = self._compare_once(evaluator, waiting) if waiting else []
+                if not part:
+                    break
+            else:
+                raise _overtaken(part)
+        if pending:
+            self.pending.remove(pending)
+
+    def _states_to_compare(self, symbols: Sequence[str]) -> tuple[list[SymbolState], dict[str, SymbolState]]:
+        """Return the states of symbols, and by the name in their rules the states of other symbols.
+
+        Those are read last, so that they are at least as new as what was compared before.
+        """
+        states = [*self.states.load(symbols).values()]
+        names = {name: self.instruments.present(name) for state in states for name in self.book.others(state.symbol)}
+        others = self.states.load(set(names.values()))
+        return states, {name: others[present] for name, present in names.items() if present in others}
+
+    def _compare_once(self, evaluator: Evaluator, waiting: Sequence[Comparison]) -> list[str]:
+        """Compare once. Return the symbols that another tick evaluated at the same time."""
+        late = [item.state.symbol for item in waiting if evaluator.is_late(item)]
+        fired = self.outbox.bars_fired(late) if late else {}
+        results = [(item.state, evaluator.compare(item, fired.get(item.state.symbol, NEVER_FIRED))) for item in waiting]
+        self._add(event for _, found in results for event in found.events)
+        return [*self.states.save([(state, found.state) for state, found in results])]
+
+    def _add(self, fired: Iterable[Event]) -> None:
+        """Add alerts to the outbox, and count the new ones."""
+        # No alert of a symbol under which no share trades on that day, such as the silence of a former symbol.
+        now_listed = [event for event in fired if self.instruments.trades_as(event.symbol, event.session_date)]
+        events = {event.id: event for event in now_listed}.values()
+        created_at = utc_now()
+        self.found += self.outbox.add([(Message.of(event, created_at), self._channels(event)) for event in events])
 
     def _stored(
         self,
@@ -222,6 +268,13 @@ class Alerts:
     def _channels(self, event: Event) -> list[str]:
         """Return the rule's channels that are set up, with each endpoint of webhooks. The outbox always is."""
         return [name for name in (OUTBOX_CHANNEL, *self.delivery.channels) if kind_of(name) in event.rule.channels]
+
+
+def _overtaken(symbols: Iterable[str]) -> BarflowError:
+    return BarflowError(
+        f"{', '.join(symbols)}: the alert rules were not evaluated, because other ticks kept evaluating the same "
+        "symbols. Their bars are stored, and the next tick evaluates them."
+    )
 
 
 def _by_symbol(sessions: Iterable[StoredSession]) -> dict[str, list[StoredSession]]:

@@ -85,6 +85,13 @@ def _tail(view: SessionView, column: str, sessions: int) -> list[float]:
     return [*chain.from_iterable(item.column(column) for item in view.past[-sessions:])]
 
 
+def _of(view: SessionView, at: int, value: Value) -> Number:
+    """Return the value of another symbol at the bar with the same open."""
+    other = view.others.get(value.symbol)
+    place = -1 if other is None else other.slots.find(view.slots[at])
+    return None if other is None or place < 0 else value_at(other, place, Value(value.column))
+
+
 def _earlier(view: SessionView, at: int, value: Value) -> Number:
     window = _window(view, value.column, at, value.n + 1)
     return None if window is None else float(window[0])
@@ -220,6 +227,7 @@ VALUES: Mapping[str, Function] = {
     "close": _column,
     "volume": _column,
     "earlier": _earlier,
+    "of": _of,
     "vwap": _vwap,
     "prev_close": _prev_close,
     "session_open": lambda view, at, value: view.bars.open[0],
@@ -248,5 +256,5 @@ VALUES: Mapping[str, Function] = {
 # Values of one session, up to one of its bars. They have no value before its first bar.
 OF_ONE_BAR = frozenset(
     {"vwap", "session_high", "session_low", "change_pct", "minutes_since_open", "minutes_to_close", "volume_times"}
-    | {"rise_pct", "fall_pct"}
+    | {"rise_pct", "fall_pct", "of"}
 )

@@ -14,7 +14,7 @@ from barflow.alerts.evaluate import Event, feed_silences
 from barflow.alerts.rules import RuleBook, SilenceRule
 from barflow.backtest.result import Backtest, in_order
 from barflow.backtest.series import Series
-from barflow.backtest.share import Found, evaluate, evaluate_all
+from barflow.backtest.share import Found, Other, evaluate, evaluate_all
 from barflow.backtest.sources import Archived, Source
 from barflow.errors import BadInputError
 from barflow.market.sessions import Session, new_york, sessions_between
@@ -41,7 +41,8 @@ def run(
 
     Raises BadInputError if no share has a bar that can fire.
     """
-    job = _Job(book, source, until, start, screened)
+    others, missing = _others(book, source)
+    job = _Job(book, source, until, start, screened, others)
     found: list[Found] = []
     for part in _in_processes(job, processes or _processes(source)):
         found += part
@@ -57,7 +58,7 @@ def run(
         first,
         _opened(first, until)[-1].session_date,
         sum(share.bars for share in found),
-        tuple(f"{share.symbol}: {note}" for share in found for note in share.notes),
+        (*missing, *(f"{share.symbol}: {note}" for share in found for note in share.notes)),
     )
 
 
@@ -70,15 +71,17 @@ class _Job:
     until: datetime
     start: date | None
     screened: bool
+    others: Mapping[str, str]
 
     def __call__(self, symbols: Sequence[str]) -> list[Found]:
         evaluated = evaluate if self.screened else evaluate_all
-        found = []
-        for symbol in symbols:
-            series = self.source.read(symbol)
-            sessions = [item for item in self._sessions(series) if self._is_listed(symbol, item.session_date)]
-            found.append(evaluated(self.book, series, sessions, self.until))
-        return found
+        others = {name: Other(*self._evaluation(present)) for name, present in self.others.items()}
+        return [evaluated(*self._evaluation(symbol), others) for symbol in symbols]
+
+    def _evaluation(self, symbol: str) -> tuple[RuleBook, Series, Sequence[Session], datetime]:
+        series = self.source.read(symbol)
+        sessions = [item for item in self._sessions(series) if self._is_listed(symbol, item.session_date)]
+        return self.book, series, sessions, self.until
 
     def _sessions(self, series: Series) -> list[Session]:
         """Return the sessions from a share's first one, or from ``start`` if it has earlier bars."""
@@ -88,6 +91,19 @@ class _Job:
 
     def _is_listed(self, symbol: str, day: date) -> bool:
         return self.source.instruments.is_listed(symbol, day)
+
+
+def _others(book: RuleBook, source: Source) -> tuple[dict[str, str], list[str]]:
+    """Return the present symbol of each symbol that rules of others name, and a note for each one without bars."""
+    present, notes = {}, []
+    for name in dict.fromkeys(name for symbol in source.symbols for name in book.others(symbol)):
+        try:
+            source.read(source.instruments.present(name))
+        except BadInputError:
+            notes.append(f"{name}: rules that name it are silent, because it has no bars here")
+        else:
+            present[name] = source.instruments.present(name)
+    return present, notes
 
 
 def _processes(source: Source) -> int:

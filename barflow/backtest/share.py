@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -38,10 +40,49 @@ class Found:
     notes: list[str] = field(default_factory=list)
 
 
-def evaluate_all(book: RuleBook, series: Series, sessions: Sequence[Session], until: datetime) -> Found:
-    """Evaluate every bar of these sessions, each session at its close, as ticks do."""
+class Other:
+    """Another symbol that rules name: its sessions, and its states at their closes."""
+
+    def __init__(self, book: RuleBook, series: Series, sessions: Sequence[Session], until: datetime) -> None:
+        self._evaluation = _Evaluation(book, series, sessions, until) if sessions else None
+        self._views: dict[date, SessionView] = {}
+
+    def view(self, day: date) -> SessionView | None:
+        """Return a session as the rules see it, or None if its bars are no news."""
+        evaluation = self._evaluation
+        if evaluation is None or day < evaluation.sessions[0].session_date:
+            return None
+        row = evaluation.series.places.get(day)
+        if day not in self._views and row is not None:
+            self._views[day] = evaluation.view(row)
+        return self._views.get(day)
+
+    @cached_property
+    def states(self) -> dict[date, SymbolState]:
+        """Return the states, by session."""
+        states: dict[date, SymbolState] = {}
+        if self._evaluation:
+            book, series, sessions, until = self._evaluation.given
+            evaluate_all(book, series, sessions, until, {}, states)
+        return states
+
+
+Others = Mapping[str, Other]
+NO_OTHERS: Others = MappingProxyType({})
+
+
+def evaluate_all(
+    book: RuleBook,
+    series: Series,
+    sessions: Sequence[Session],
+    until: datetime,
+    others: Others = NO_OTHERS,
+    states: dict[date, SymbolState] | None = None,
+) -> Found:
+    """Evaluate every bar of these sessions, each session at its close, as ticks do. Add the ``states`` by session."""
     if not sessions:
         return Found(series.symbol)
+    states = {} if states is None else states
     found, state = Found(series.symbol, sessions[0].session_date, sessions[-1].session_date), None
     waiting = [*series.days]
     for traded in sessions:
@@ -52,25 +93,40 @@ def evaluate_all(book: RuleBook, series: Series, sessions: Sequence[Session], un
         state = state or evaluator.new_state(series.symbol)
         found.bars += sum(len(item.bars) for item in changed if item.bars.session_date >= state.horizon)
         evaluated = evaluator.evaluate(state, changed, series.splits)
-        state = evaluated.state
-        found.events += evaluated.events
-        found.cooled_down += evaluated.cooled_down
+        day = traded.session_date
+        states[day] = evaluated.state
+        at_close = {name: other.states[day] for name, other in others.items() if day in other.states}
+        comparison = evaluator.comparison(evaluated.state, at_close)
+        compared = evaluator.compare(comparison, adjust=series.splits is not None)
+        state = compared.state
+        found.events += [*evaluated.events, *compared.events]
+        found.cooled_down += [*evaluated.cooled_down, *compared.cooled_down]
         found.notes += evaluated.notes
     return found
 
 
-def evaluate(book: RuleBook, series: Series, sessions: Sequence[Session], until: datetime) -> Found:
+def evaluate(
+    book: RuleBook, series: Series, sessions: Sequence[Session], until: datetime, others: Others = NO_OTHERS
+) -> Found:
     """Evaluate the bars of these sessions that the screen leaves. The result is that of ``evaluate_all``."""
     if not sessions:
         return Found(series.symbol)
-    return _Evaluation(book, series, sessions, until).found()
+    return _Evaluation(book, series, sessions, until, others).found()
 
 
 class _Evaluation:
     """The evaluation of one share."""
 
-    def __init__(self, book: RuleBook, series: Series, sessions: Sequence[Session], until: datetime) -> None:
-        self.book, self.series, self.sessions, self.until = book, series, sessions, until
+    def __init__(
+        self,
+        book: RuleBook,
+        series: Series,
+        sessions: Sequence[Session],
+        until: datetime,
+        others: Others = NO_OTHERS,
+    ) -> None:
+        self.given = book, series, sessions, until
+        self.book, self.series, self.sessions, self.until, self._others = book, series, sessions, until, others
         self.live = SymbolEvaluation(
             book.rules(series.symbol), SymbolState(series.symbol, sessions[0].session_date), series.splits
         )
@@ -99,15 +155,20 @@ class _Evaluation:
     def _session(self, row: int, work: Work, gaps: list[int]) -> None:
         """Evaluate places of a session by the live code."""
         self.live.forget_older()
-        view = SessionView(
-            self.series.session(row), self.series.session_slots(row), self._past(row), self.series.splits
-        )
+        view = self.view(row)
+        seen = {name: other.view(self.series.days[row]) for name, other in self._others.items()}
+        view.others = {name: found for name, found in seen.items() if found}
         self.live.note_unknown_split(view)
         for rule, signal, places in work:
             for at in places:
                 self.live.rule_at(rule, signal, view, at)
         for at in gaps:
             self.live.gap_before(view, at)
+
+    def view(self, row: int) -> SessionView:
+        """Return a session as the rules see it."""
+        slots = self.series.session_slots(row)
+        return SessionView(self.series.session(row), slots, self._past(row), self.series.splits)
 
     def _end_of(self, traded: Session) -> None:
         """Evaluate the silence since the last bar at the close of a session, and the levels at its splits."""

@@ -42,7 +42,10 @@ class Source(Protocol):
         """Return the shares' names and listings."""
 
     def read(self, symbol: str) -> Series:
-        """Return the bars of a share, with the sessions before the backtest that its rules look back at."""
+        """Return the bars of a share, with the sessions before the backtest that its rules look back at.
+
+        Raises BadInputError if there are none at all.
+        """
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,9 @@ class Held:
         return tuple(sorted(self.series))
 
     def read(self, symbol: str) -> Series:
-        """Return the bars of a share."""
+        """Return the bars of a share. Raise BadInputError if there are none."""
+        if symbol not in self.series:
+            raise BadInputError(f"there are no bars of {symbol}. Nothing was evaluated.")
         return self.series[symbol]
 
 

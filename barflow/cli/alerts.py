@@ -34,9 +34,11 @@ def rules(as_json: Json = False) -> None:
     """
     from barflow.alerts.rules import DEFAULT_RULES, load_rules
     from barflow.cli.terminal import console, table
+    from barflow.market.instruments import load_instruments
 
     settings = load_settings()
     book, path = load_rules(settings.alerts_file), settings.alerts_file or DEFAULT_RULES
+    book.check_others(settings.symbols, load_instruments(settings.instruments_file))
     own = {
         symbol: [rule for rule in settled if rule not in book.all] for symbol, settled in book.with_own_values.items()
     }

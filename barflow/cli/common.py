@@ -49,7 +49,10 @@ State = Annotated[
         help="State folder of the embedded services (default: .barflow, unless BARFLOW_… settings name stores)."
     ),
 ]
-Symbols = Annotated[str | None, typer.Option(help="Symbols, comma separated: AAPL,MSFT (default: BARFLOW_SYMBOLS).")]
+Symbols = Annotated[
+    str | None,
+    typer.Option(help="Symbols, comma separated: AAPL,MSFT, or a list: @megacaps (default: BARFLOW_SYMBOLS)."),
+]
 LineageParent = Annotated[
     str | None,
     typer.Option(help="The OpenLineage run that starts this one, NAMESPACE/JOB/UUID, and after a comma its root run."),
@@ -104,12 +107,28 @@ def parse_day(text: str, option: str) -> date:
         raise BadInputError(f"{option} {text}: give a day such as 2025-01-02") from None
 
 
+def given_symbols(given: str, settings: Settings) -> tuple[str, ...]:
+    """Return the symbols of an option, with those of each ``@name``: a list of the alert rules' file.
+
+    Raises BadInputError for an invalid symbol or an unknown list.
+    """
+    if "@" not in given:
+        return parse_symbols(given)
+    from barflow.alerts.rules import DEFAULT_RULES, load_rules, with_lists
+
+    lists = load_rules(settings.alerts_file).lists
+    try:
+        return parse_symbols(",".join(with_lists(given, lists)))
+    except ValueError as error:
+        raise BadInputError(f"--symbols: {error} (alert rules {settings.alerts_file or DEFAULT_RULES})") from None
+
+
 def present_symbols(given: str | None, settings: Settings) -> tuple[str, ...]:
     """Return the present symbols of an option, or else of the settings. Log a line for each former symbol."""
     from barflow.market.instruments import load_instruments
 
     instruments = load_instruments(settings.instruments_file)
-    symbols, renamed = instruments.resolve(parse_symbols(given) if given else settings.symbols)
+    symbols, renamed = instruments.resolve(given_symbols(given, settings) if given else settings.symbols)
     for line in renamed:
         log(line)
     return symbols

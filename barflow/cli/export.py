@@ -36,7 +36,12 @@ def export(
     to: Annotated[str, typer.Option(help="A .csv or .parquet file for all symbols, or FOLDER/ with a file for each.")],
     symbols: Annotated[
         str | None,
-        typer.Option("--symbols", "--symbol", help="Symbols, comma separated: AAPL,MSFT (default: BARFLOW_SYMBOLS)."),
+        typer.Option(
+            "--symbols",
+            "--symbol",
+            help="Symbols, comma separated: AAPL,MSFT, or a list of the alert rules: @megacaps (default: "
+            "BARFLOW_SYMBOLS).",
+        ),
     ] = None,
     watchlist: Annotated[
         Path | None, typer.Option(help="A text file with a symbol per line, instead of --symbols. # starts a comment.")

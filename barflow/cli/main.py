@@ -25,6 +25,7 @@ from barflow.cli.common import (
     LineageParent,
     State,
     Symbols,
+    given_symbols,
     log,
     opened,
     out,
@@ -42,8 +43,7 @@ from barflow.cli.streams import accept_every_character
 from barflow.cli.verify import compare, verify
 from barflow.cli.why import why
 from barflow.errors import BadInputError, BarflowError
-from barflow.settings import load_settings
-from barflow.symbol import parse_symbols
+from barflow.settings import Settings, load_settings
 
 # The help lists commands in this order: the pipeline, its results, the deployment. Others follow by name.
 ORDER = (
@@ -202,7 +202,7 @@ def process(
     from barflow.pipeline.children import run_script
 
     with opened(state, postgres=False) as stores:
-        result = run_script(stores, "spark/bars_to_parquet.py", log, *spark_arguments(symbols, full))
+        result = run_script(stores, "spark/bars_to_parquet.py", log, *spark_arguments(symbols, full, stores.settings))
     show_result(result, as_json)
 
 
@@ -224,13 +224,14 @@ def aggregate(
 
     with opened(state, mongo=False) as stores:
         migrate(stores.warehouse_dsn, log=log)
-        result = run_script(stores, "glue/aggregate_bars.py", log, *spark_arguments(symbols, full))
+        result = run_script(stores, "glue/aggregate_bars.py", log, *spark_arguments(symbols, full, stores.settings))
     show_result(result, as_json)
 
 
-def spark_arguments(symbols: str | None, full: bool) -> list[str]:
+def spark_arguments(symbols: str | None, full: bool, settings: Settings) -> list[str]:
     """Return the options of a Spark program for these symbols."""
-    return [*(["--symbols", ",".join(parse_symbols(symbols))] if symbols else []), *(["--full"] if full else [])]
+    names = given_symbols(symbols, settings) if symbols else ()
+    return [*(["--symbols", ",".join(names)] if names else []), *(["--full"] if full else [])]
 
 
 @app.command(

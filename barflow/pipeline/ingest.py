@@ -59,8 +59,10 @@ def run(
     """Run one tick for the symbols, over ``window`` (opens of the first and last bar, UTC) or since the stored bars.
 
     It asks for present symbols in place of former ones, and not for delisted ones. Notes of the report name both.
-    ``on_symbol`` receives each finished symbol. Raises the errors of Ingest.tick.
+    ``on_symbol`` receives each finished symbol. Raises the errors of Ingest.tick, and BadInputError if an alert rule
+    names a symbol that is neither among these nor among those of the settings.
     """
+    stores.alerts.book.check_others([*stores.settings.symbols, *symbols], stores.instruments)
     asked, notes = stores.instruments.to_ask(symbols, new_york(stores.clock()).date())
     return open_ingest(stores, log).tick(asked, window=window, notes=notes, on_symbol=on_symbol)
 

@@ -69,6 +69,7 @@ async function readAll() {
   });
   chart.show(shown);
   watch.replace(list.rows, events);
+  watch.offer(list.lists);
   alerts.replace(fired.alerts, fired.unreadable);
   showMarket(list.market);
   const symbol = [state.symbol, choices.get("symbol", "")].find((name) => watch.rows.has(name)) ?? list.rows[0].symbol;

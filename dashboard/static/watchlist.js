@@ -1,6 +1,6 @@
 // The watch list: one row per symbol, chosen with the pointer or the arrow keys, updated in place.
 
-import { byId, element, shape, sparkline } from "./dom.js";
+import { byId, choices, element, shape, sparkline } from "./dom.js";
 import * as format from "./format.js";
 
 export class Watchlist {
@@ -13,6 +13,12 @@ export class Watchlist {
     this.onChoice = onChoice;
     this.list = byId("rows");
     this.filter = byId("filter");
+    this.lists = {};
+    this.select = byId("list");
+    this.select.addEventListener("change", () => {
+      choices.set("list", this.select.value);
+      this.applyFilter();
+    });
     this.list.addEventListener("click", (event) => {
       const line = event.target.closest("[role=option]");
       if (line) this.choose(line.dataset.symbol);
@@ -96,16 +102,30 @@ export class Watchlist {
     return line;
   }
 
+  /** Offer the named lists of symbols. The reader's choice stays while there is a list with that name. */
+  offer(lists) {
+    this.lists = lists;
+    const names = Object.keys(lists);
+    const options = ["", ...names].map((name) => new Option(name ? `@${name}` : "All symbols", name));
+    this.select.replaceChildren(...options);
+    this.select.value = names.find((name) => name === choices.get("list", "")) ?? "";
+    this.select.hidden = !names.length;
+    this.applyFilter();
+  }
+
   visible() {
     return [...this.lines].filter(([, line]) => !line.hidden).map(([symbol]) => symbol).sort();
   }
 
   applyFilter() {
     const wanted = this.filter.value.trim().toUpperCase();
-    for (const [symbol, line] of this.lines) line.hidden = !symbol.includes(wanted);
+    const name = this.select.value;
+    const members = name && new Set(this.lists[name]);
+    for (const [symbol, line] of this.lines) line.hidden = !symbol.includes(wanted) || (members && !members.has(symbol));
     const none = byId("no-match");
     none.hidden = this.visible().length > 0;
-    none.textContent = none.hidden ? "" : `No symbol contains ${wanted}.`;
+    const some = `No symbol${name && ` of @${name}`}`;
+    none.textContent = none.hidden ? "" : `${some} ${wanted ? `contains ${wanted}` : "has bars"}.`;
   }
 
   choose(symbol) {

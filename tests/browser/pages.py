@@ -18,6 +18,7 @@ from dashboard.server import serving
 
 # Thursday, July 17, 2025, 11:00 New York: the newest session has 18 closed bars.
 NOW = datetime(2025, 7, 17, 15, 0, tzinfo=UTC)
+LISTS = {"software": ["MSFT", "ORCL"], "none_stored": ["ORCL"]}
 READY = "await page.waitForSelector('#chart-panel[data-shown]');"
 # The page listens to the events and has read everything once more since (health last): later changes come as events.
 FOLLOWING = READY + (
@@ -60,7 +61,7 @@ def served(
     database: Database[Document], dsn: str, now: datetime = NOW, act: Callable[[], None] | None = None
 ) -> Iterator[str]:
     """Serve the page on two stores at a moment, and yield its URL. The URL /act calls ``act``."""
-    app = create_app(database, dsn, clock=lambda: now, poll_seconds=0.1)
+    app = create_app(database, dsn, lists=LISTS, clock=lambda: now, poll_seconds=0.1)
     if act:
         app.add_api_route("/act", act, include_in_schema=False)
     with serving(app, "127.0.0.1", 0) as server:

@@ -70,6 +70,32 @@ def test_keys_change_the_symbol_and_the_pointer_changes_the_interval(look_at_two
     assert shown == [width, "MSFT"]
 
 
+def test_a_named_list_filters_the_watch_list_and_stays_after_a_reload(look_at_two: Look) -> None:
+    names = "page.$$eval('#rows .row', (rows) => rows.filter((row) => !row.hidden).map((row) => row.dataset.symbol))"
+    seen = look_at_two(
+        READY
+        + "const offered = await page.$$eval('#list option', (options) => options.map((option) => option.textContent));"
+        + f"const all = await {names};"
+        + f"await page.selectOption('#list', 'software'); const chosen = await {names};"
+        + "await page.fill('#filter', 'aa'); const note = await page.textContent('#no-match');"
+        + "await page.reload();"
+        + READY
+        + f"const again = [await page.inputValue('#list'), ...await {names}];"
+        + "await page.selectOption('#list', 'none_stored'); const none = await page.textContent('#no-match');"
+        + "await page.selectOption('#list', '');"
+        + f"return [offered, all, chosen, note, again, none, await {names}];"
+    )
+    assert seen == [
+        ["All symbols", "@software", "@none_stored"],
+        ["AAPL", "MSFT"],
+        ["MSFT"],
+        "No symbol of @software contains AA.",
+        ["software", "MSFT"],
+        "No symbol of @none_stored has bars.",
+        ["AAPL", "MSFT"],
+    ]
+
+
 def test_a_candle_and_an_alert_appear_without_a_reload(look: Look, arrive: Callable[[], None]) -> None:
     text = look(
         FOLLOWING

@@ -20,6 +20,7 @@ from barflow.alerts.outbox import AlertStates, Outbox, PendingEvaluations
 from barflow.alerts.rules import RuleBook, parse_rules
 from barflow.alerts.tick import Alerts
 from barflow.market.sessions import BAR, session
+from barflow.pipeline import ingest
 from barflow.pipeline.ingest import Ingest
 from barflow.settings import Settings
 from barflow.staging.connection import Document, connect
@@ -115,9 +116,10 @@ def make_due(database: Database[Document]) -> None:
 def prepare(settings: Mapping[str, Any]) -> Callable[[], None]:
     """Return a tick for a process of its own.
 
-    ``settings`` are uri, database, now, closes (by symbol and slot), and optionally rules, slack (its address), webhook
-    (its address, and the file of its authority), apprise (a name and a URL) and die: ("Class.method", "before" or
-    "after"). With it, the process sends itself SIGKILL at that method's first call.
+    ``settings`` are uri, database, now, closes (by symbol and slot), and optionally rules, flush_bars (the bars of a
+    batch), slack (its address), webhook (its address, and the file of its authority), apprise (a name and a URL) and
+    die: ("Class.method", "before" or "after"). With it, the process sends itself SIGKILL at that method's first call,
+    or at the one whose number is the third value.
     """
     now, closes = settings["now"], settings["closes"]
     answers = [answer(symbol, by_slot, now) for symbol, by_slot in closes.items()]
@@ -132,6 +134,8 @@ def prepare(settings: Mapping[str, Any]) -> Callable[[], None]:
         channels.append(apprise_receivers.channel(*settings["apprise"]))
     book = rules(*settings.get("rules", ()))
     tick = hop(connect(settings["uri"], settings["database"]), *answers, now=now, book=book, channels=channels)
+    if "flush_bars" in settings:
+        ingest.FLUSH_BARS = settings["flush_bars"]
     if "die" in settings:
         die_at(*settings["die"])
 
@@ -141,18 +145,22 @@ def prepare(settings: Mapping[str, Any]) -> Callable[[], None]:
     return run
 
 
-def die_at(method: str, when: str) -> None:
-    """Kill this process before or after the first call of a method."""
+def die_at(method: str, when: str, call: int = 1) -> None:
+    """Kill this process before or after a call of a method."""
     owners = {
         kind.__name__: kind for kind in (Staging, Outbox, AlertStates, PendingEvaluations, Delivery, Endpoints, Mutes)
     }
     owner, name = method.split(".")
-    original = getattr(owners[owner], name)
+    original, calls = getattr(owners[owner], name), iter(range(1, call + 1))
 
-    def dying(*arguments: Any, **options: Any) -> None:
-        if when == "after":
-            original(*arguments, **options)
-        os.kill(os.getpid(), signal.SIGKILL)
+    def dying(*arguments: Any, **options: Any) -> Any:
+        is_last = next(calls) == call
+        if is_last and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        found = original(*arguments, **options)
+        if is_last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
 
     setattr(owners[owner], name, dying)
 

@@ -61,6 +61,21 @@ def closes(tmp_path: Path) -> list[float]:
     return found
 
 
+def test_a_list_of_the_rules_file_names_the_symbols(
+    export: Command, tmp_path: Path, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_actions(lake, "NVDA", SPLIT_OF_NVDA)
+    file = tmp_path / "alerts.toml"
+    file.write_text('[lists]\nchips = ["NVDA"]\nbanks = ["JPM"]\n')
+    monkeypatch.setenv("BARFLOW_ALERTS_FILE", str(file))
+    code, _, _ = export("--symbols", "@chips")
+    assert code == 0
+    assert closes(tmp_path) == [1096.3, 1208.9, 121.8, 120.9]
+    code, _, err = export("--symbols", "AAPL, @cars")
+    assert code == 2
+    assert f"--symbols: no list is named @cars; lists are @chips, @banks (alert rules {file})" in err
+
+
 def test_adjusted_prices_follow_the_formulas_and_raw_ones_stay(export: Command, tmp_path: Path, lake: Lake) -> None:
     publish_actions(lake, "NVDA", SPLIT_OF_NVDA, *DIVIDENDS)
     code, out, err = export()

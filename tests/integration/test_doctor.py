@@ -208,6 +208,17 @@ class TestSettings:
         monkeypatch.setenv(variable, str(tmp_path / "absent.toml"))
         assert not checks(tmp_path)[name].ok
 
+    def test_a_rule_that_names_a_symbol_of_no_use(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file = tmp_path / "alerts.toml"
+        file.write_text("""[[rule]]\nid = "weak"\nwhen = 'of("SPY").close < 100.0'\n""")
+        monkeypatch.setenv("BARFLOW_ALERTS_FILE", str(file))
+        monkeypatch.setenv("BARFLOW_SYMBOLS", "AAPL,SPY")
+        assert checks(tmp_path)["alert rules"].ok
+        monkeypatch.setenv("BARFLOW_SYMBOLS", "AAPL")
+        wrong = checks(tmp_path)["alert rules"]
+        assert not wrong.ok
+        assert wrong.found.startswith("alert rule weak: when: position 1: SPY is not a symbol of this environment")
+
 
 class TestMongoDB:
     def test_no_server(self, monkeypatch: pytest.MonkeyPatch) -> None:

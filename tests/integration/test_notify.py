@@ -25,7 +25,7 @@ from barflow.errors import BadInputError
 from barflow.settings import Settings
 from emulators.slack.server import DROP, TOKEN, TRUNCATE, Fault, SlackEmulator
 
-BOT = Path(__file__).parents[2] / "examples" / "bot.py"
+BOT = Path(__file__).parents[2] / "examples" / "paper_bot.py"
 REGION = "eu-central-1"
 
 
@@ -226,8 +226,10 @@ def test_the_example_bot_acts_once_on_each_alert_and_acknowledges_it(
     """After a restart it acts on nothing twice, since its file of known ids remains."""
 
     def acted() -> list[str]:
-        example_bot().run(url, str(tmp_path / "seen.sqlite"), wait=0)
-        return [line.split()[2] for line in capsys.readouterr().out.splitlines()]
+        bot = example_bot()
+        bot.from_queue(url, bot.PaperBot(str(tmp_path / "paper.sqlite")).handle, wait=0)
+        lines = capsys.readouterr().out.splitlines()
+        return [line.split()[1] for line in lines if not line.startswith("profit")]
 
     url = subscribe(arn := topic(), "bot.fifo")
     list(SnsChannel(arn).send([message("TSLA"), message("NVDA")]))
@@ -266,34 +268,35 @@ def test_the_example_bot_acts_once_on_an_alert_that_is_delivered_twice(
     url, _ = bots_queue
     put(url, message("TSLA"), "first")
     put(url, message("TSLA"), "again")
-    acted: list[str] = []
-    example_bot().run(url, str(tmp_path / "seen.sqlite"), lambda alert: acted.append(alert["id"]), wait=0)
-    assert acted == [message("TSLA").id]
+    bot, acted = example_bot(), []
+    paper = bot.PaperBot(str(tmp_path / "paper.sqlite"))
+    bot.from_queue(url, lambda alert: acted.append(paper.handle(alert)), wait=0)
+    assert acted == ["too late", "known"]
     assert received(url) == []
 
 
-def test_an_alert_that_the_example_bot_died_of_is_delivered_again(bots_queue: tuple[str, str], tmp_path: Path) -> None:
+def test_an_alert_that_the_example_bot_died_of_is_delivered_again(bots_queue: tuple[str, str]) -> None:
     url, failed = bots_queue
     put(url, message("TSLA"))
     with pytest.raises(KeyboardInterrupt):
-        example_bot().run(url, str(tmp_path / "seen.sqlite"), die, wait=0)
+        example_bot().from_queue(url, die, wait=0)
     acted: list[str] = []
-    example_bot().run(url, str(tmp_path / "seen.sqlite"), lambda alert: acted.append(alert["symbol"]), wait=0)
+    example_bot().from_queue(url, lambda alert: acted.append(alert["symbol"]), wait=0)
     assert acted == ["TSLA"]
     assert received(url) == received(failed) == []
 
 
 def test_an_alert_that_the_example_bot_always_dies_of_ends_in_the_dead_letter_queue(
-    bots_queue: tuple[str, str], tmp_path: Path
+    bots_queue: tuple[str, str],
 ) -> None:
     url, failed = bots_queue
     put(url, message("TSLA"))
     for _ in range(MAX_RECEIVES):
         with pytest.raises(KeyboardInterrupt):
-            example_bot().run(url, str(tmp_path / "seen.sqlite"), die, wait=0)
+            example_bot().from_queue(url, die, wait=0)
     put(url, message("AAPL"))
     acted: list[str] = []
-    example_bot().run(url, str(tmp_path / "seen.sqlite"), lambda alert: acted.append(alert["symbol"]), wait=0)
+    example_bot().from_queue(url, lambda alert: acted.append(alert["symbol"]), wait=0)
     assert acted == ["AAPL"], "the bot works again"
     dead = boto3.client("sqs").receive_message(QueueUrl=failed)["Messages"]
     assert [json.loads(item["Body"])["symbol"] for item in dead] == ["TSLA"]

@@ -43,10 +43,15 @@ def traded(day: date) -> Session:
 
 
 def backtested(
-    book: RuleBook, sessions: Sequence[SessionBars], until: datetime, splits: Splits = MappingProxyType({})
+    book: RuleBook,
+    sessions: Sequence[SessionBars],
+    until: datetime,
+    splits: Splits = MappingProxyType({}),
+    *,
+    screened: bool = True,
 ) -> list[Event]:
     """Return what the rules would have fired if each session had been evaluated at its close."""
-    return run(book, from_sessions(sessions, splits), until).events if sessions else []
+    return run(book, from_sessions(sessions, splits), until, screened=screened).events if sessions else []
 
 
 def bars_of(

@@ -193,7 +193,7 @@ def test_windows_of_sessions_and_minutes_equal_those_of_pandas(seed: int) -> Non
 
 
 def test_each_value_and_function_has_a_calculation() -> None:
-    assert set(VALUES) == {*NAMES, *FUNCTIONS, "earlier", *CROSSINGS}
+    assert set(VALUES) == {*NAMES, *FUNCTIONS, "earlier", "of", *CROSSINGS}
     for name, window in FUNCTIONS.items():
         for n in (window.least, window.most):
             assert condition(f"{name}({n}) > 0.0").values == (Value(name, n),)
@@ -402,7 +402,7 @@ def test_the_message_of_a_condition_says_it() -> None:
         ("close >", "position 8: a value, a function, a number or ( is expected, not the end"),
         ("close > 1.0 close", "position 13: 'close' is not expected here"),
         ("close @ 1.0", "position 7: '@' is not allowed; allowed are names, numbers such as 2.0 or 2, and &&"),
-        ("close > 'x'", 'position 9: "\'" is not allowed'),
+        ("close > 'x'", "position 9: a value, a function, a number or ( is expected, not 'x'"),
         ("close > 1.", "position 9: '1' is not allowed; allowed are names, numbers such as 2.0"),
         ("(close > 1.0", "position 13: ')' is expected, not the end"),
         ("closing > 1.0", "position 1: closing is not a known value; values are open, high, low, close, volume, vwap"),

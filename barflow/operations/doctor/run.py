@@ -85,6 +85,7 @@ def mistyped() -> Iterator[Check]:
 def _check_rules(settings: Settings) -> Check:
     try:
         rules = load_rules(settings.alerts_file)
+        rules.check_others(settings.symbols, load_instruments(settings.instruments_file))
     except BarflowError as error:
         return Check("alert rules", False, str(error))
     return Check("alert rules", True, f"{len(rules.all)} from {settings.alerts_file or 'the package'}")
