@@ -69,7 +69,7 @@ class PaperBot:
 
     def handle(self, alert: Alert) -> str:
         """Handle an alert, and return what was done. A known id does nothing, nor does a test message."""
-        if alert["rule"] == "test":
+        if alert["kind"] == "test":
             return "a test"
         with self.one_at_a_time, self.database:  # one transaction: it stores all of this, or nothing
             row = [alert["id"], moment(alert).isoformat(), alert["symbol"]]

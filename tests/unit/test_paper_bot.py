@@ -61,7 +61,7 @@ def test_it_records_and_does_not_trade_what_it_must_not(bot: Any) -> None:
     assert bot.handle(alert(None, 99.0, 20, "MSFT", kind="silence")) == "no side"
     assert bot.handle(alert("down", 10.0, 20, "NVDA", kind="split")) == "no side"
     assert bot.handle(alert(None, 100.0, 20, kind="expression")) == "no side"
-    assert bot.handle(alert("up", 100.0, 25, rule="test")) == "a test"
+    assert bot.handle(alert("up", 100.0, 25, kind="test")) == "a test"
     assert bot.database.execute("select count(*) from handled").fetchone()[0] == 5
     assert bot.profit() == "profit +0.00 realised, +0.00 open in 0 positions"
 
