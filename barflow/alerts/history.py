@@ -198,8 +198,9 @@ class SymbolState:
     of sessions for which it was filled. ``splits`` are those in force at the last evaluation, the ratio by ex-date:
     when others are known, some sessions are evaluated again. Sessions are stored raw, so a split changes none of them.
     ``levels`` holds by rule the newest session when a level without ``as_of`` was first evaluated. ``version`` is the
-    state's optimistic lock in the collection. Whether a rule held at the bar before is not stored, since it follows
-    from the bars.
+    state's optimistic lock in the collection. ``evaluation`` is the id of the evaluation that wrote the state, and
+    ``outgoing`` its alerts, as documents of the outbox, until they are there. Whether a rule held at the bar before is
+    not stored, since it follows from the bars.
     """
 
     symbol: str
@@ -212,6 +213,8 @@ class SymbolState:
     levels: dict[str, date] = field(default_factory=dict)
     version: int = 0
     prices: int = 0
+    evaluation: str | None = None
+    outgoing: tuple[dict[str, Any], ...] = ()
 
 
 def trimmed(
