@@ -235,7 +235,9 @@ class SymbolState:
     when others are known, some sessions are evaluated again. Sessions are stored raw, so a split changes none of them.
     ``levels`` holds by rule the newest session when a level without ``as_of`` was first evaluated. ``compared`` holds
     by other symbol how far the rules that name it were evaluated. ``version`` is the state's optimistic lock in the
-    collection. Whether a rule held at the bar before is not stored, since it follows from the bars.
+    collection. ``evaluation`` is the id of the evaluation that wrote the state, and ``outgoing`` its alerts, as
+    documents of the outbox, until they are there. Whether a rule held at the bar before is not stored, since it follows
+    from the bars.
     """
 
     symbol: str
@@ -249,6 +251,8 @@ class SymbolState:
     version: int = 0
     prices: int = 0
     compared: dict[str, Compared] = field(default_factory=dict)
+    evaluation: str | None = None
+    outgoing: tuple[dict[str, Any], ...] = ()
 
 
 def trimmed(

@@ -1,8 +1,10 @@
 """The collections of alerts: the outbox, each symbol's state, and the sessions that wait for evaluation.
 
 The order of writes makes one event one alert, wherever a tick dies: (1) add the sessions to the pending evaluations,
-(2) store their bars, (3) add the alerts to the outbox, where an existing id stays as it is, (4) store the symbols'
-state, (5) remove the sessions from the pending evaluations. A tick that repeats a step finds the same ids.
+(2) store their bars, (3) record in the journal what the evaluation saw, (4) store the symbols' state with the alerts,
+(5) add the alerts to the outbox, where an existing id stays as it is, (6) remove them from the state, (7) remove the
+sessions from the pending evaluations. An evaluation takes effect with step 4 or not at all: a tick that died before it,
+or lost a race, leaves no alert. After a later death, the next evaluation of the symbol does steps 5 and 6.
 """
 
 from __future__ import annotations
@@ -52,7 +54,11 @@ class Outbox:
 
     def add(self, messages: Iterable[tuple[Message, Sequence[str]]]) -> int:
         """Add messages, each with the names of its channels. Return how many were new; existing ids do not change."""
-        documents = [_document(message, channels) for message, channels in messages]
+        return self.insert(outbox_document(message, channels) for message, channels in messages)
+
+    def insert(self, alerts: Iterable[Document]) -> int:
+        """Add alerts as documents. Return how many were new; existing ids do not change."""
+        documents = [*{item["_id"]: item for item in alerts}.values()]
         if not documents:
             return 0
         with mongo_errors("store the alerts"):
@@ -96,7 +102,8 @@ class Outbox:
             return list(self.alerts.find(query, sort=[("bar_start", -1), ("_id", 1)], limit=limit))
 
 
-def _document(message: Message, channels: Sequence[str]) -> Document:
+def outbox_document(message: Message, channels: Sequence[str]) -> Document:
+    """Return the document of a new alert, for the channels with these names."""
     initial = {"attempts": 0, "last_error": None, "delivered_at": None, "next_at": message.created_at}
     document: Document = {
         "_id": message.id,
@@ -151,6 +158,16 @@ class AlertStates:
                 return {symbols[place] for place in _duplicates(error)}
         return set()
 
+    def remove_outgoing(self, states: Iterable[SymbolState]) -> None:
+        """Remove the alerts of these states, which are in the outbox, unless the state was written again since."""
+        operations = [
+            UpdateOne({"_id": state.symbol, "version": state.version + 1}, {"$unset": {"outgoing": ""}})
+            for state in states
+        ]
+        if operations:
+            with mongo_errors("record that the alerts are in the outbox"):
+                self._states.bulk_write(operations, ordered=False)
+
 
 def _state(document: Document) -> SymbolState:
     return SymbolState(
@@ -168,6 +185,8 @@ def _state(document: Document) -> SymbolState:
         document["version"],
         document.get("prices", 0),
         {item["symbol"]: _compared(item) for item in document.get("compared", ())},
+        document.get("evaluation"),
+        tuple(document.get("outgoing", ())),
     )
 
 
@@ -201,10 +220,15 @@ def _update(before: SymbolState, after: SymbolState) -> UpdateOne:
             for name, item in after.compared.items()
         ],
         "version": before.version + 1,
+        "evaluation": after.evaluation,
+        **({"outgoing": list(after.outgoing)} if after.outgoing else {}),
         **(changed or ({} if before.version else {"sessions": {}})),
     }
     update: Document = {"$set": values}
-    if removed := {f"sessions.{day}": "" for day in before.sessions if day not in after.sessions}:
+    removed = {f"sessions.{day}": "" for day in before.sessions if day not in after.sessions}
+    if before.outgoing and not after.outgoing:
+        removed["outgoing"] = ""
+    if removed:
         update["$unset"] = removed
     return UpdateOne({"_id": after.symbol, "version": before.version}, update, upsert=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 
 from pymongo.database import Database
@@ -15,10 +16,11 @@ from pymongo.database import Database
 from barflow.alerts.channels import Channel, kind_of
 from barflow.alerts.comparison import Comparison
 from barflow.alerts.delivery import Delivery
-from barflow.alerts.evaluate import NEVER_FIRED, Evaluator, Event, feed_silences
+from barflow.alerts.evaluate import NEVER_FIRED, Evaluated, Evaluator, Event, feed_silences
 from barflow.alerts.history import SymbolState
+from barflow.alerts.journal import Evaluation, EvaluationJournal, next_id, rules_id, seen_by
 from barflow.alerts.message import Message
-from barflow.alerts.outbox import OUTBOX_CHANNEL, AlertStates, Outbox, PendingEvaluations
+from barflow.alerts.outbox import OUTBOX_CHANNEL, AlertStates, Outbox, PendingEvaluations, outbox_document
 from barflow.alerts.rules import RuleBook
 from barflow.errors import BarflowError, UnavailableError, VendorRefusedError
 from barflow.market.bars import document_key
@@ -33,7 +35,23 @@ DEAD_AFTER = timedelta(minutes=20)
 SYMBOLS_AT_ONCE = 100
 MAX_ATTEMPTS = 20
 Changed = Mapping[str, Sequence[StoredSession]]
-NO_EVENTS: Mapping[str, Event] = {}
+# The first missing bar (UTC) and the minutes of a feed's alert.
+FeedBar = tuple[datetime, float]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Whether the feed is silent: the symbols without news, if most of the ``asked`` ones are, and its alerts.
+
+    ``alerts`` holds the alert of the feed by the id of each silence that it replaces.
+    """
+
+    quiet: Sequence[str] = ()
+    asked: int = 0
+    alerts: Mapping[str, Event] = field(default_factory=dict)
+
+
+NO_FEED = Feed()
 
 
 class Alerts:
@@ -52,6 +70,8 @@ class Alerts:
         self.staging = Staging(database)
         self.actions = Actions(database)
         self.states = AlertStates(database)
+        self.journal = EvaluationJournal(database)
+        self._rules = rules_id(book)
         self.outbox = Outbox(database)
         self.pending = PendingEvaluations(database)
         self.delivery = Delivery(self.outbox, channels)
@@ -66,6 +86,7 @@ class Alerts:
     def ensure(self) -> None:
         """Create collections and indexes that are missing."""
         self.outbox.ensure()
+        self.journal.ensure()
 
     @contextmanager
     def during_tick(self, symbols: Sequence[str]) -> Iterator[None]:
@@ -95,17 +116,18 @@ class Alerts:
 
     def _finish_tick(self, symbols: Sequence[str], started: datetime) -> None:
         quiet = [symbol for symbol in symbols if symbol not in self._evaluated]
-        self._evaluate(dict.fromkeys(quiet, ()), started, self._feed_silences(symbols, quiet, started))
+        self._evaluate(dict.fromkeys(quiet, ()), started, self._feed(symbols, quiet, started))
         self._compare(sorted(self._evaluated), started)
         self._deliver()
 
-    def _feed_silences(self, symbols: Sequence[str], quiet: Sequence[str], now: datetime) -> Mapping[str, Event]:
-        """Return the alert of the feed by the id of each silence that it replaces, if most symbols have no news."""
+    def _feed(self, symbols: Sequence[str], quiet: Sequence[str], now: datetime) -> Feed:
+        """Return whether the feed is silent. It may be if most symbols have no news."""
         if 2 * len(quiet) <= len(symbols):
-            return {}
+            return NO_FEED
         evaluator = Evaluator(self.book, now)
         states = self.states.load(quiet).values()
-        return feed_silences((event for state in states for event in evaluator.silences(state)), len(symbols))
+        silences = (event for state in states for event in evaluator.silences(state))
+        return Feed(quiet, len(symbols), feed_silences(silences, len(symbols)))
 
     def _deliver(self, *, more_follow: bool = False) -> None:
         report = self.delivery.run(more_follow=more_follow)
@@ -129,11 +151,8 @@ class Alerts:
             self._deliver(more_follow=True)
         return saved
 
-    def _evaluate(self, changed: Changed, now: datetime, feed: Mapping[str, Event] = NO_EVENTS) -> None:
-        """Evaluate sessions as known at ``now``, and count the alerts that are new in the outbox.
-
-        ``feed`` holds the alert of the feed by the id of each silence that it replaces.
-        """
+    def _evaluate(self, changed: Changed, now: datetime, feed: Feed = NO_FEED) -> None:
+        """Evaluate sessions as known at ``now``, and count the alerts that are new in the outbox."""
         evaluator = Evaluator(self.book, now)
         symbols = list(changed)
         for start in range(0, len(symbols), SYMBOLS_AT_ONCE):
@@ -146,9 +165,11 @@ class Alerts:
                 raise _overtaken(part)
         self._evaluated.update(symbols)
 
-    def _evaluate_once(self, evaluator: Evaluator, changed: Changed, feed: Mapping[str, Event]) -> Changed:
+    def _evaluate_once(self, evaluator: Evaluator, changed: Changed, feed: Feed) -> Changed:
         """Evaluate once. Return the symbols that another tick evaluated at the same time."""
         states = self.states.load(changed)
+        # Of an evaluation whose tick died, or is about to add them itself.
+        self._add([alert for state in states.values() for alert in state.outgoing])
         before = [states.get(symbol) or evaluator.new_state(symbol) for symbol in changed]
         # Read after the states, so that they are at least as new as the splits of the tick that wrote a state.
         splits = self.actions.splits([*changed])
@@ -159,17 +180,17 @@ class Alerts:
         }
         stored = self._stored(evaluator, before, repeated, changed)
         fired_before = self.outbox.bars_fired([*repeated]) if repeated else {}
+        seen = {symbol: [*stored.get(symbol, ()), *found] for symbol, found in changed.items()}
         results = {
             state.symbol: evaluator.evaluate(
                 state,
-                [*stored.get(state.symbol, ()), *changed[state.symbol]],
+                seen[state.symbol],
                 splits.get(state.symbol, ()),
                 fired_before.get(state.symbol, NEVER_FIRED),
             )
             for state in before
         }
-        self._add(feed.get(event.id, event) for found in results.values() for event in found.events)
-        lost = self.states.save([(state, results[state.symbol].state) for state in before])
+        lost = self._save(evaluator.now, before, seen, results, feed)
         for symbol, found in results.items():
             if symbol not in lost and found.notes:
                 noted = self.notes.setdefault(symbol, [])
@@ -207,6 +228,7 @@ class Alerts:
         Those are read last, so that they are at least as new as what was compared before.
         """
         states = [*self.states.load(symbols).values()]
+        self._add([alert for state in states for alert in state.outgoing])
         names = {name: self.instruments.present(name) for state in states for name in self.book.others(state.symbol)}
         others = self.states.load(set(names.values()))
         return states, {name: others[present] for name, present in names.items() if present in others}
@@ -215,17 +237,60 @@ class Alerts:
         """Compare once. Return the symbols that another tick evaluated at the same time."""
         late = [item.state.symbol for item in waiting if evaluator.is_late(item)]
         fired = self.outbox.bars_fired(late) if late else {}
-        results = [(item.state, evaluator.compare(item, fired.get(item.state.symbol, NEVER_FIRED))) for item in waiting]
-        self._add(event for _, found in results for event in found.events)
-        return [*self.states.save([(state, found.state) for state, found in results])]
+        changes, created_at = [], utc_now()
+        for item in waiting:
+            found = evaluator.compare(item, fired.get(item.state.symbol, NEVER_FIRED))
+            changes.append((item.state, replace(found.state, outgoing=self._outgoing(found.events, created_at))))
+        return [*self._write(changes)]
 
-    def _add(self, fired: Iterable[Event]) -> None:
-        """Add alerts to the outbox, and count the new ones."""
-        # No alert of a symbol under which no share trades on that day, such as the silence of a former symbol.
-        now_listed = [event for event in fired if self.instruments.trades_as(event.symbol, event.session_date)]
-        events = {event.id: event for event in now_listed}.values()
+    def _save(
+        self,
+        now: datetime,
+        before: Sequence[SymbolState],
+        seen: Changed,
+        results: Mapping[str, Evaluated],
+        feed: Feed,
+    ) -> set[str]:
+        """Store the states after an evaluation, and then its alerts. Return the symbols whose state another tick wrote.
+
+        No alert of those is stored.
+        """
         created_at = utc_now()
-        self.found += self.outbox.add([(Message.of(event, created_at), self._channels(event)) for event in events])
+        evaluation = next_id(before, created_at)
+        after = []
+        for state in before:
+            result = results[state.symbol]
+            alerts = (feed.alerts.get(event.id, event) for event in result.events)
+            after.append(replace(result.state, outgoing=self._outgoing(alerts, created_at)))
+        replaced = {name: (event.bar_start, event.value) for name, event in feed.alerts.items()}
+        found = [
+            seen_by(state, new, seen[state.symbol], _of_symbol(results[state.symbol], replaced))
+            for state, new in zip(before, after, strict=True)
+        ]
+        self.journal.add(Evaluation(evaluation, created_at, now, self._rules, found, feed.quiet, feed.asked))
+        written = [
+            (old, replace(new, evaluation=evaluation)) for old, new in zip(before, after, strict=True) if new != old
+        ]
+        return self._write(written)
+
+    def _outgoing(self, events: Iterable[Event], created_at: datetime) -> tuple[Document, ...]:
+        """Return alerts as documents of the outbox."""
+        # No alert of a symbol under which no share trades on that day, such as the silence of a former symbol.
+        now_listed = [event for event in events if self.instruments.trades_as(event.symbol, event.session_date)]
+        events = {event.id: event for event in now_listed}.values()
+        return tuple(outbox_document(Message.of(event, created_at), self._channels(event)) for event in events)
+
+    def _write(self, changes: Sequence[tuple[SymbolState, SymbolState]]) -> set[str]:
+        """Store states, before and after, and then their alerts. Return the symbols whose state another tick wrote."""
+        lost = self.states.save(changes)
+        done = [new for _, new in changes if new.outgoing and new.symbol not in lost]
+        self._add([alert for state in done for alert in state.outgoing])
+        self.states.remove_outgoing(done)
+        return lost
+
+    def _add(self, alerts: Sequence[Document]) -> None:
+        if alerts:
+            self.found += self.outbox.insert(alerts)
 
     def _stored(
         self,
@@ -275,6 +340,10 @@ def _overtaken(symbols: Iterable[str]) -> BarflowError:
         f"{', '.join(symbols)}: the alert rules were not evaluated, because other ticks kept evaluating the same "
         "symbols. Their bars are stored, and the next tick evaluates them."
     )
+
+
+def _of_symbol(result: Evaluated, feed: Mapping[str, FeedBar]) -> dict[str, FeedBar]:
+    return {event.id: feed[event.id] for event in result.events if event.id in feed}
 
 
 def _by_symbol(sessions: Iterable[StoredSession]) -> dict[str, list[StoredSession]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from random import Random
@@ -31,7 +31,7 @@ from ticks import everything
 
 from barflow.alerts import delivery as alert_delivery
 from barflow.alerts.evaluate import NEWS_SESSIONS
-from barflow.alerts.message import Message
+from barflow.alerts.history import SymbolState
 from barflow.alerts.outbox import AlertStates, Outbox, PendingEvaluations
 from barflow.alerts.tick import DEAD_AFTER
 from barflow.errors import UnavailableError
@@ -148,14 +148,14 @@ def test_rules_see_their_history_however_it_was_stored(database: Mongo, known: s
     assert ids(database) == [f"{rule}|AAPL|2025-07-30T13:40:00Z" for rule in ("average", "bars", "high")]
 
 
-# Where a tick is killed. Each is before the alert is sent; the bars and the alert may be stored or not.
+# Where a tick is killed. Each is before the alert is sent; the bars, the state and the alert may be stored or not.
 DIES = {
     "before the pending evaluation is stored": ("PendingEvaluations.add", "before"),
     "before the bars are stored": ("PendingEvaluations.add", "after"),
     "between storing and evaluating": ("Staging.save", "after"),
-    "before the outbox": ("Outbox.add", "before"),
-    "between the outbox and the state": ("Outbox.add", "after"),
-    "between the state and the end of the tick": ("AlertStates.save", "after"),
+    "before the state": ("AlertStates.save", "before"),
+    "between the state and the outbox": ("AlertStates.save", "after"),
+    "between the outbox and the end of the tick": ("Outbox.insert", "after"),
     "between the outbox and sending": ("Delivery._claim", "after"),
 }
 
@@ -172,6 +172,9 @@ def test_a_tick_killed_anywhere_has_its_alert_sent_once_by_a_later_tick(
     stored = database["bars"].find_one()
     assert stored
     assert slack_server.posts == []
+    assert ids(database) == ([FIRED] if point == "between the outbox and the end of the tick" else []), (
+        "with the state or not at all"
+    )
     make_due(database)
     # The answer holds the bar again only where it is not stored: the evaluation must not depend on the answer.
     results = [] if len(stored["ts"]) == 3 else [answer("AAPL", FIRING, at(4))]
@@ -310,15 +313,15 @@ def test_a_tick_that_is_overtaken_evaluates_again(database: Mongo, monkeypatch: 
     """The faster tick evaluates one bar more. The slower one must not undo that in the state."""
     rule = rules({**LEVEL, "cool_down_minutes": 60})
     hop(database, answer("AAPL", FLAT, at(2)), now=at(2), book=rule).tick(["AAPL"])
-    add, overtaken = Outbox.add, []
+    save, overtaken = AlertStates.save, []
 
-    def overtake(outbox: Outbox, messages: Iterable[tuple[Message, Sequence[str]]]) -> int:
+    def overtake(states: AlertStates, changes: Sequence[tuple[SymbolState, SymbolState]]) -> set[str]:
         if not overtaken:
             overtaken.append(True)
             hop(database, answer("AAPL", {**FIRING, 3: 100.0, 4: 102.0}, at(5)), now=at(5), book=rule).tick(["AAPL"])
-        return add(outbox, messages)
+        return save(states, changes)
 
-    monkeypatch.setattr(Outbox, "add", overtake)
+    monkeypatch.setattr(AlertStates, "save", overtake)
     hop(database, answer("AAPL", FIRING, at(3)), now=at(3), book=rule).tick(["AAPL"])
     assert ids(database) == [FIRED]
     state = AlertStates(database).load(["AAPL"])["AAPL"]

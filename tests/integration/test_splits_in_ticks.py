@@ -12,7 +12,7 @@ from alert_ticks import DAY, SYMBOLS, answer, at, hop, ids, rules
 from processes import Waiting, run, run_killed, start
 from pymongo.database import Database
 
-from barflow.alerts.outbox import AlertStates, Outbox
+from barflow.alerts.outbox import AlertStates
 from barflow.market.actions import Action, Dividend, Kind, Split
 from barflow.market.sessions import previous_session, utc_now
 from barflow.pipeline.ingest_report import IngestReport
@@ -127,9 +127,9 @@ def test_a_split_that_is_never_listed_mutes_its_own_session_only(database: Mongo
 
 DIES = {
     "between storing and evaluating": ("Staging.save", "after"),
-    "before the outbox": ("Outbox.add", "before"),
-    "between the outbox and the state": ("Outbox.add", "after"),
-    "between the state and the end of the tick": ("AlertStates.save", "after"),
+    "before the state": ("AlertStates.save", "before"),
+    "between the state and the outbox": ("AlertStates.save", "after"),
+    "between the outbox and the end of the tick": ("Outbox.insert", "after"),
 }
 
 
@@ -178,7 +178,7 @@ def test_two_ticks_at_once_repeat_a_session_and_fire_one_alert_per_event(databas
     assert [state.splits for state in states] == [{DAY: 10.0}] * len(SYMBOLS)
 
 
-@pytest.mark.parametrize("moment", [(AlertStates, "load"), (Outbox, "add")], ids=["before the state is read", "after"])
+@pytest.mark.parametrize("moment", [(AlertStates, "load"), (AlertStates, "save")], ids=["before", "after"])
 def test_a_tick_that_is_overtaken_does_not_undo_what_was_evaluated_with_newer_splits(
     database: Mongo, monkeypatch: pytest.MonkeyPatch, moment: tuple[type, str]
 ) -> None:

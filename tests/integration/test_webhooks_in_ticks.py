@@ -54,8 +54,8 @@ def ready(uri: str, database: Mongo, service: Service, **settings: Any) -> Waiti
 
 # Where a tick is killed, and how often the receiver has got the alert by then.
 DIES = {
-    "before the outbox": ("Outbox.add", "before", 0),
-    "between the outbox and the state": ("Outbox.add", "after", 0),
+    "between the state and the outbox": ("AlertStates.save", "after", 0),
+    "between the outbox and the end of the tick": ("Outbox.insert", "after", 0),
     "between the outbox and sending": ("Delivery._claim", "after", 0),
     "between sending and recording": ("Delivery._record_sent", "before", 1),
 }
