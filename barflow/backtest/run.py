@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 
 from barflow.alerts.evaluate import Event, feed_silences
 from barflow.alerts.rules import RuleBook, SilenceRule
@@ -119,7 +120,7 @@ def _in_processes(job: _Job, processes: int) -> Iterator[list[Found]]:
     if processes == 1:
         yield from map(job, parts)
         return
-    pool = ProcessPoolExecutor(processes, get_context("spawn"))
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), _end_with_parent)
     try:
         yield from pool.map(job, parts)
     finally:
@@ -129,6 +130,18 @@ def _in_processes(job: _Job, processes: int) -> Iterator[list[Found]]:
 def _opened(first: date, until: datetime) -> list[Session]:
     """Return the sessions from a day on that open before ``until`` (UTC)."""
     return [traded for traded in sessions_between(first, new_york(until).date()) if traded.opens < until]
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent ends, also by a signal, instead of waiting for work forever."""
+    parent = parent_process()
+    assert parent is not None, "a pool started this process"
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def _replaced(events: Iterable[Event], feed: Mapping[str, Event]) -> Iterator[Event]:
