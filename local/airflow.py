@@ -85,6 +85,8 @@ class LocalAirflow:
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(48),
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            # A changed file is parsed at once all the same.
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "120",
             # The one API worker answers late on a busy laptop, and a task without an answer is killed.
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
             "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "10",
