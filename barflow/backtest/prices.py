@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from barflow.backtest.series import Series
 from barflow.market.actions import split_factors
+from barflow.market.instruments import Instruments
 from barflow.market.sessions import BAR, sessions_between
 
 Numbers = NDArray[np.float64]
@@ -40,8 +41,9 @@ class Prices:
     ``sessions`` are the exchange's sessions of the period, in order. A slot is a bar's number in its session, from 0.
     """
 
-    def __init__(self, first: date, last: date, until: datetime) -> None:
+    def __init__(self, first: date, last: date, until: datetime, instruments: Instruments | None = None) -> None:
         """Open the period from ``first`` to ``last``, both included. ``until`` (UTC) is the end of the data."""
+        self.instruments = instruments or Instruments()
         self.sessions = sessions_between(first, last)
         self._rows = {item.session_date: row for row, item in enumerate(self.sessions)}
         self._is_over = np.array([item.closes <= until for item in self.sessions], dtype=bool)

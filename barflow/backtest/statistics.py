@@ -168,7 +168,7 @@ class _Followed:
         columns = {horizon: np.full((3, len(events)), np.nan) for horizon in HORIZONS}
         of_symbol: dict[str, list[int]] = defaultdict(list)
         for place, event in enumerate(events):
-            of_symbol[event.symbol].append(place)
+            of_symbol[prices.instruments.present_on(event.symbol, event.session_date)].append(place)
         for symbol in prices.symbols:
             if not (places := of_symbol[symbol]):
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from barflow.alerts.rules import RuleBook
+    from barflow.backtest.known_bars import KnownBars
     from barflow.backtest.result import Backtest
     from barflow.backtest.sources import Source, Splits
     from barflow.backtest.summary import Summary
@@ -33,21 +34,27 @@ EXAMPLES = (
     "\b\nExamples:\n"
     "  barflow alerts backtest --symbols AAPL,MSFT --start 2025-01-02 --end 2025-06-30 --html report.html\n"
     "  barflow alerts backtest --rules my.toml --rule dip_in_trend --symbols @megacaps --json\n"
+    "  barflow alerts backtest --symbols TSLA --start 2026-10-01 --as-known\n"
     "  barflow alerts backtest --replay bars.csv --actions splits.csv"
 )
 # A progress bar appears only for a backtest that takes longer.
 SECONDS_WITHOUT_PROGRESS = 2
 LISTED_NOTES = 5
+NOT_MEASURED = "moved thresholds are not counted as known: leave --as-known out for them"
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to backtest: the rules on the bars of a source, from ``start`` until ``until`` (UTC)."""
+    """What to backtest: the rules on the bars of a source, from ``start`` until ``until`` (UTC).
+
+    With ``known``, each moment sees what was known then, and the source has the bars that follow an alert.
+    """
 
     book: RuleBook
     source: Source
     start: date | None
     until: datetime
+    known: KnownBars | None = None
 
 
 def backtest(
@@ -71,6 +78,9 @@ def backtest(
     actions: Annotated[
         Path | None, typer.Option(help="With --replay: a CSV file with the splits, as for `barflow actions import`.")
     ] = None,
+    as_known: Annotated[
+        bool, typer.Option("--as-known", help="Evaluate what was known at each moment, as the ticks did.")
+    ] = False,
     adjust: Annotated[
         str, typer.Option(help="splits: compare prices in the shares of each session. none: compare them as stored.")
     ] = "splits",
@@ -95,11 +105,17 @@ def backtest(
         "--rules": rules, "--rule": rule, "--symbols": symbols, "--start": start, "--end": end, "--replay": replay,
         "--actions": actions, "--adjust": None if adjust == "splits" else adjust, "--state": state,
     }  # fmt: skip
-    command = "barflow alerts backtest" + "".join(
-        f" {name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None
+    command = (
+        "barflow alerts backtest"
+        + " --as-known" * as_known
+        + "".join(f" {name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None)
     )
     if replay and (start or end):
         raise BadInputError("--replay and --start or --end: a recording is evaluated entirely. Give one of them")
+    if replay and as_known:
+        raise BadInputError("--replay and --as-known: a recording does not say when a bar was known. Give one of them")
+    if as_known and adjust == "none":
+        raise BadInputError("--as-known and --adjust none: the ticks compared by the splits that they knew")
     if actions and not replay:
         raise BadInputError("--actions is for --replay: the archive has its own splits, see `barflow actions list`")
     if adjust not in ("none", "splits"):
@@ -117,10 +133,10 @@ def backtest(
         if first and last and last < first:
             raise BadInputError(f"--end {end} is before --start {start}")
         # A lake without a MongoDB is enough, then the page does not list the backtest.
-        mongo = bool(state or settings.mongodb_uri or not settings.lake_uri)
+        mongo = bool(as_known or state or settings.mongodb_uri or not settings.lake_uri)
         with opened(state, mongo=mongo, postgres=False) as stores:
             names = _symbols(symbols, book, stores.settings)
-            job = _archived(book, stores, names, (first or None, last or None), adjust)
+            job = _archived(book, stores, names, (first or None, last or None), adjust, as_known)
             summary, found = _run(job, command, "the archive", adjust, sensitivity=sensitivity)
             _store(stores, summary)
     if as_json:
@@ -166,7 +182,12 @@ def _recorded(book: RuleBook, recording: Recording, symbols: str | None, splits:
 
 
 def _archived(
-    book: RuleBook, stores: Stores, names: Sequence[str], days: tuple[date | None, date | None], adjust: str
+    book: RuleBook,
+    stores: Stores,
+    names: Sequence[str],
+    days: tuple[date | None, date | None],
+    adjust: str,
+    as_known: bool,
 ) -> Job:
     """Return the job on the archive's bars. Raise BadInputError if it has none in the period."""
     from barflow.backtest.period import period
@@ -176,7 +197,12 @@ def _archived(
     lake = open_archive(stores.settings)
     found = period(lake, stores.instruments, names, *days, stores.clock())
     source = from_lake(lake, names, book, (found.first, found.last), stores.instruments, adjust=adjust == "splits")
-    return Job(book, source, days[0], found.until)
+    known = None
+    if as_known:
+        from barflow.backtest.known_bars import KnownBars
+
+        known = KnownBars(stores.database, lake, stores.instruments)
+    return Job(book, source, days[0], found.until, known)
 
 
 def _run(job: Job, command: str, of: str, adjust: str, *, sensitivity: bool) -> tuple[Summary, Backtest]:
@@ -190,9 +216,9 @@ def _run(job: Job, command: str, of: str, adjust: str, *, sensitivity: bool) -> 
     from barflow.market.sessions import utc_now
 
     variants = Variants(job.book)
-    measured = sensitivity and bool(variants)
+    measured = sensitivity and bool(variants) and not job.known
     with ticking("backtest", (2 + measured) * len(job.source.symbols), after=SECONDS_WITHOUT_PROGRESS) as advance:
-        found = run(job.book, job.source, job.until, job.start, on_symbols=advance)
+        found = _evaluated(job, advance)
         if not found.bars:
             raise BadInputError(
                 f"{of} has no bars of {', '.join(found.symbols)} from {found.first} to {found.last}. Nothing was "
@@ -202,7 +228,7 @@ def _run(job: Job, command: str, of: str, adjust: str, *, sensitivity: bool) -> 
         if measured:
             again = run(variants.book, job.source, job.until, job.start, on_symbols=advance)
             counts.update(event.rule.id for event in again.events)
-        prices = Prices(found.first, found.last, job.until)
+        prices = Prices(found.first, found.last, job.until, job.source.instruments)
         for symbol in job.source.symbols:
             prices.add(job.source.read(symbol))
             advance(1)
@@ -217,12 +243,28 @@ def _run(job: Job, command: str, of: str, adjust: str, *, sensitivity: bool) -> 
         symbols=prices.symbols,
         bars=found.bars,
         adjust=adjust,
-        as_known=False,
+        as_known=job.known is not None,
         rules=tuple(statistics(found, job.book.all, prices, moved)),
         conditions={rule.id: condition_text(rule) for rule in job.book.all},
-        notes=found.notes,
+        notes=found.notes + ((NOT_MEASURED,) if sensitivity and job.known else ()),
     )
     return summary, found
+
+
+def _evaluated(job: Job, advance: Callable[[int], None]) -> Backtest:
+    """Return the alerts of a job, as known or by the bars of today."""
+    from barflow.backtest.run import run
+    from barflow.market.sessions import new_york
+
+    if job.known is None:
+        return run(job.book, job.source, job.until, job.start, on_symbols=advance)
+    from barflow.backtest.as_known import as_known
+
+    symbols = job.source.symbols
+    first = job.start or min(day for symbol in symbols for day in job.source.read(symbol).days[:1])
+    found = as_known(job.known, job.book, symbols, first, new_york(job.until).date())
+    advance(len(symbols))
+    return found
 
 
 def _store(stores: Stores, summary: Summary) -> None:

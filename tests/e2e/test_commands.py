@@ -391,6 +391,8 @@ def test_a_backtest_needs_the_lake_alone(replayed: Replayed, rules: Path, monkey
         (("--start", "2025-07-03", "--end", "2025-07-02"), "--end 2025-07-02 is before --start 2025-07-03"),
         (("--replay", "{recording}", "--symbols", "NOPE"), "--symbols: the recording has no bars of NOPE; it has AAPL"),
         (("--adjust", "all"), "--adjust all: choose none or splits"),
+        (("--replay", "{recording}", "--as-known"), "--replay and --as-known: a recording does not say when"),
+        (("--as-known", "--adjust", "none"), "--as-known and --adjust none: the ticks compared by the splits"),
         (("--actions", "x.csv"), "--actions is for --replay: the archive has its own splits"),
         (("--html", "no/x.html"), "--html no/x.html: the folder no does not exist"),
     ],
