@@ -36,6 +36,8 @@ def as_known(known: KnownBars, book: RuleBook, symbols: Sequence[str], start: da
     evaluate_when_known(replay, {symbol: journaled.begins.get(symbol) for symbol in names})
     if missing := [symbol for symbol in names if symbol not in journaled.begins]:
         replay.notes[f"{listed(missing)}: no tick has recorded what it saw: {NEARLY}"] = None
+    if others := sorted({rule.id for symbol in names for rule in book.rules(symbol) if rule.others}):
+        replay.notes[f"{listed(others)}: rules that name another symbol are not evaluated as known"] = None
     for evaluation in journal.evaluations():
         replay.evaluate(evaluation, [seen for seen in evaluation.seen if journaled.took_effect(evaluation.id, seen)])
     return replay.result(tuple(symbols))

@@ -14,7 +14,8 @@ from processes import Waiting, run, run_killed, start
 from pymongo.database import Database
 from typer.testing import CliRunner
 
-from barflow.alerts.outbox import Outbox
+from barflow.alerts.history import SymbolState
+from barflow.alerts.outbox import AlertStates
 from barflow.alerts.tick import Alerts
 from barflow.cli.main import app
 from barflow.errors import BadInputError, UnavailableError
@@ -116,16 +117,15 @@ def test_two_ticks_at_once_fire_each_alert_once(database: Mongo, mongodb_uri: st
 
 def test_a_comparison_that_is_overtaken_compares_again(database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
     tick(database, "AAPL", "SPY", bars=1)
-    add, overtaken = Outbox.add, []
+    save, overtaken = AlertStates.save, []
 
-    def overtake(outbox: Outbox, messages: Any) -> int:
-        found = [*messages]
-        if found and not overtaken:
+    def overtake(states: AlertStates, changes: Sequence[tuple[SymbolState, SymbolState]]) -> set[str]:
+        if any(after.outgoing for _, after in changes) and not overtaken:
             overtaken.append(True)
             tick(database, "AAPL", "SPY", bars=5)
-        return add(outbox, found)
+        return save(states, changes)
 
-    monkeypatch.setattr(Outbox, "add", overtake)
+    monkeypatch.setattr(AlertStates, "save", overtake)
     tick(database, "AAPL", "SPY", bars=2)
     assert overtaken
     assert ids(database) == EXPECTED
