@@ -57,7 +57,7 @@ build/.bundles: $(wildcard lambda/*/requirements.txt spark/requirements.txt glue
 	@$(BIN)/python -m stacks.bundles >/dev/null 2>&1 || $(BIN)/python -m stacks.bundles
 	@touch $@
 
-demo: .venv/.ready .venv/.jvm-archive node_modules/.ready ## the whole pipeline on this machine; ARGS="--symbols AAPL,NVDA"
+demo: .venv/.ready node_modules/.ready ## the whole pipeline on this machine; ARGS="--symbols AAPL,NVDA"
 	@$(BIN)/barflow demo $(ARGS)
 
 dashboard: setup ## the analysts' page on what the demo stored; ARGS="--port 8080"

@@ -2,8 +2,8 @@
 
 The make targets that start Spark run it once; by hand:  .venv/bin/python -m tools.jvm_archive
 
-The archive holds the classes of a Spark session, parsed and verified. It is in the place in which Java looks for one, so
-no program names it. Java compares it with its own version and the jars, and starts without it if they differ.
+The archive holds the classes of a Spark session, parsed and verified. Java looks for it in this place, so no program
+names it. Java compares it with its own version and the jars, and starts without it if they differ.
 """
 
 from __future__ import annotations

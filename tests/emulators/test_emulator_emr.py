@@ -78,8 +78,9 @@ def test_a_step_runs_the_deployed_script_with_the_deployed_library_and_environme
     step = cluster.add("--py-files", library, *settings, script, "--lake", "s3://lake")
     assert cluster.step(step, *STEP_OVER)["State"] == "COMPLETED"
     (printed,) = [line for line in log_of(aws, cluster, step).splitlines() if line.startswith("{")]
+    files = ["barflow.zip", "print.py", "spark-defaults.conf"]
     assert json.loads(printed) == {
-        **{"args": ["--lake", "s3://lake"], "library": "deployed", "files": ["barflow.zip", "conf", "print.py"]},
+        **{"args": ["--lake", "s3://lake"], "library": "deployed", "files": files},
         **{"setting": "here", "given": "a=b", "of_tests": None},
     }
     ended = cluster.end()
