@@ -3,7 +3,8 @@
 The times from which bars and splits are known do not say that. An answer is stored some time after it was asked for, a
 slow one after a newer one, and the evaluation of a tick that died is done by a later tick. So an evaluation records its
 moment, and of each symbol the bars that are new since the symbol's last evaluation, before it writes a state. It took
-effect if the state was written: then a later evaluation, or the state itself, names it.
+effect if the state was written: then a later evaluation, or the state itself, names it. A comparison, which evaluates
+the rules that name another symbol, is recorded as an evaluation that saw no bars: it names the states that it compared.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ class Seen:
     ``before`` is the id of the evaluation whose state it began with, or None without one. ``is_written`` is whether it
     had a new state to write. ``splits`` are the ratios by ex-date up to the newest session, or None if they were those
     of the state. ``feed`` holds the first missing bar (UTC) and the minutes of the feed's alert, by the id of the
-    silence that it replaces.
+    silence that it replaces. ``others`` is None unless this is a comparison: then it holds, by the name in the rules,
+    the present symbol and the id of the evaluation whose state was compared.
     """
 
     symbol: str
@@ -104,18 +106,20 @@ class Seen:
     sessions: Sequence[SeenSession] = ()
     splits: Mapping[date, float] | None = None
     feed: Mapping[str, tuple[datetime, float]] = field(default_factory=dict)
+    others: Mapping[str, tuple[str, str]] | None = None
 
     def packed(self) -> list[Any]:
         """Return this for the journal."""
         splits = None if self.splits is None else [[day.isoformat(), ratio] for day, ratio in self.splits.items()]
         sessions = [item.packed() for item in self.sessions]
         feed = [[silence, *values] for silence, values in self.feed.items()]
-        return [self.symbol, self.before, self.is_written, sessions, splits, feed]
+        others = None if self.others is None else [[name, *state] for name, state in self.others.items()]
+        return [self.symbol, self.before, self.is_written, sessions, splits, feed, others]
 
     @classmethod
     def unpacked(cls, values: Sequence[Any]) -> Seen:
         """Return what the journal holds."""
-        symbol, before, is_written, sessions, splits, feed = values
+        symbol, before, is_written, sessions, splits, feed, others = values
         return cls(
             symbol,
             before,
@@ -123,6 +127,7 @@ class Seen:
             [SeenSession.unpacked(item) for item in sessions],
             None if splits is None else {date.fromisoformat(day): ratio for day, ratio in splits},
             {silence: (start.replace(tzinfo=UTC), minutes) for silence, start, minutes in feed},
+            None if others is None else {name: (symbol, evaluation) for name, symbol, evaluation in others},
         )
 
 
@@ -261,5 +266,14 @@ def seen_by(
             versions[day] = stored.version
             found.append(SeenSession.of(stored, state))
     splits = None if after.splits == state.splits else after.splits
-    before = state.evaluation or (UNRECORDED if state.version else None)
-    return Seen(state.symbol, before, after != state, found, splits, feed)
+    return Seen(state.symbol, _written_by(state), after != state, found, splits, feed)
+
+
+def compared_with(state: SymbolState, others: Mapping[str, SymbolState]) -> Seen:
+    """Return what a comparison saw of a symbol: its state, and by the name in the rules those of other symbols."""
+    named = {name: (other.symbol, other.evaluation or UNRECORDED) for name, other in others.items()}
+    return Seen(state.symbol, _written_by(state), True, others=named)
+
+
+def _written_by(state: SymbolState) -> str | None:
+    return state.evaluation or (UNRECORDED if state.version else None)

@@ -235,15 +235,11 @@ def _update(before: SymbolState, after: SymbolState) -> UpdateOne:
 
 @dataclass(frozen=True)
 class PendingEvaluation:
-    """The keys of sessions that a run is about to store, and the time (UTC) at which it recorded them.
-
-    ``comparing`` are symbols whose rules that name other symbols are about to be evaluated.
-    """
+    """The keys of sessions that a run is about to store, and the time (UTC) at which it recorded them."""
 
     id: str
     keys: tuple[str, ...]
     since: datetime
-    comparing: tuple[str, ...] = ()
 
 
 class PendingEvaluations:
@@ -256,12 +252,11 @@ class PendingEvaluations:
     def __init__(self, database: Database[Document]) -> None:
         self._pending = database["alert_pending"]
 
-    def add(self, run_id: str, keys: Sequence[str], comparing: Sequence[str] = ()) -> PendingEvaluation:
-        """Record the keys of the sessions that a run is about to store, or the symbols that it is about to compare."""
-        added = PendingEvaluation(f"{run_id}|{secrets.token_hex(4)}", tuple(keys), utc_now(), tuple(comparing))
-        document: Document = {"_id": added.id, "keys": list(keys), "since": added.since}
+    def add(self, run_id: str, keys: Sequence[str]) -> PendingEvaluation:
+        """Record the keys of the sessions that a run is about to store."""
+        added = PendingEvaluation(f"{run_id}|{secrets.token_hex(4)}", tuple(keys), utc_now())
         with mongo_errors("record the sessions to evaluate"):
-            self._pending.insert_one({**document, "comparing": list(comparing)} if comparing else document)
+            self._pending.insert_one({"_id": added.id, "keys": list(keys), "since": added.since})
         return added
 
     def remove(self, evaluated: PendingEvaluation) -> None:
@@ -273,7 +268,4 @@ class PendingEvaluations:
         """Return every entry, those of runs that are active included."""
         with mongo_errors("read the sessions to evaluate"):
             found = list(self._pending.find())
-        return [
-            PendingEvaluation(item["_id"], tuple(item["keys"]), item["since"], tuple(item.get("comparing", ())))
-            for item in found
-        ]
+        return [PendingEvaluation(item["_id"], tuple(item["keys"]), item["since"]) for item in found]

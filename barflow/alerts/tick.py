@@ -18,7 +18,7 @@ from barflow.alerts.comparison import Comparison
 from barflow.alerts.delivery import Delivery
 from barflow.alerts.evaluate import NEVER_FIRED, Evaluated, Evaluator, Event, feed_silences
 from barflow.alerts.history import SymbolState
-from barflow.alerts.journal import Evaluation, EvaluationJournal, next_id, rules_id, seen_by
+from barflow.alerts.journal import Evaluation, EvaluationJournal, compared_with, next_id, rules_id, seen_by
 from barflow.alerts.message import Message
 from barflow.alerts.outbox import OUTBOX_CHANNEL, AlertStates, Outbox, PendingEvaluations, outbox_document
 from barflow.alerts.rules import RuleBook
@@ -99,7 +99,6 @@ class Alerts:
         self._evaluated, self.found, self.down, self.ended, self.notes = set(), 0, {}, [], {}
         for pending in self.pending.all():
             self._evaluate(_by_symbol(self.staging.sessions(pending.keys)), started)
-            self._compare(pending.comparing, started)
             if utc_now() - pending.since > DEAD_AFTER:
                 self.pending.remove(pending)
         self._deliver(more_follow=True)
@@ -202,7 +201,7 @@ class Alerts:
         They wait for the end of a tick, so that the order in which its symbols arrive changes nothing. The states hold
         which bars were compared, so a tick finds what a dead one left.
         """
-        evaluator, pending = Evaluator(self.book, now), None
+        evaluator = Evaluator(self.book, now)
         comparing = [symbol for symbol in dict.fromkeys(symbols) if self.book.others(symbol)]
         for start in range(0, len(comparing), SYMBOLS_AT_ONCE):
             part = comparing[start : start + SYMBOLS_AT_ONCE]
@@ -210,16 +209,11 @@ class Alerts:
                 states, others = self._states_to_compare(part)
                 compared = [evaluator.comparison(state, others) for state in states]
                 waiting = [item for item in compared if item.places]
-                if waiting and pending is None:
-                    # A tick that dies from here on may have added alerts: the next one compares the same bars first.
-                    pending = self.pending.add("compare", (), comparing[start:])
-                part = self._compare_once(evaluator, waiting) if waiting else []
+                part = self._compare_once(evaluator, waiting, others) if waiting else []
                 if not part:
                     break
             else:
                 raise _overtaken(part)
-        if pending:
-            self.pending.remove(pending)
 
     def _states_to_compare(self, symbols: Sequence[str]) -> tuple[list[SymbolState], dict[str, SymbolState]]:
         """Return the states of symbols, and by the name in their rules the states of other symbols.
@@ -232,14 +226,22 @@ class Alerts:
         others = self.states.load(set(names.values()))
         return states, {name: others[present] for name, present in names.items() if present in others}
 
-    def _compare_once(self, evaluator: Evaluator, waiting: Sequence[Comparison]) -> list[str]:
+    def _compare_once(
+        self, evaluator: Evaluator, waiting: Sequence[Comparison], others: Mapping[str, SymbolState]
+    ) -> list[str]:
         """Compare once. Return the symbols that another tick evaluated at the same time."""
         late = [item.state.symbol for item in waiting if evaluator.is_late(item)]
         fired = self.outbox.bars_fired(late) if late else {}
-        changes, created_at = [], utc_now()
+        created_at = utc_now()
+        comparison = next_id([*(item.state for item in waiting), *others.values()], created_at)
+        changes, seen = [], []
         for item in waiting:
             found = evaluator.compare(item, fired.get(item.state.symbol, NEVER_FIRED))
-            changes.append((item.state, replace(found.state, outgoing=self._outgoing(found.events, created_at))))
+            outgoing = self._outgoing(found.events, created_at)
+            changes.append((item.state, replace(found.state, outgoing=outgoing, evaluation=comparison)))
+            named = {name: others[name] for name in self.book.others(item.state.symbol) if name in others}
+            seen.append(compared_with(item.state, named))
+        self.journal.add(Evaluation(comparison, created_at, evaluator.now, self._rules, seen))
         return [*self._write(changes)]
 
     def _save(

@@ -29,15 +29,16 @@ def as_known(known: KnownBars, book: RuleBook, symbols: Sequence[str], start: da
     Former names of the ``symbols`` are included. If the journal covers a symbol from its first evaluation on and the
     ticks had the rules of ``book``, the ids are those of the live alerts. Notes say where that is not so.
     """
-    names = known.instruments.stored_names(symbols)
-    journal, states = EvaluationJournal(known.database), AlertStates(known.database).load(names)
-    replay = Replay(known, book, (start, end), states)
-    journaled = JournalIndex.of(journal.evaluations(), states, names)
-    evaluate_when_known(replay, {symbol: journaled.begins.get(symbol) for symbol in names})
-    if missing := [symbol for symbol in names if symbol not in journaled.begins]:
+    instruments = known.instruments
+    names = instruments.stored_names(symbols)
+    named = instruments.stored_names(name for symbol in names for name in book.others(symbol))
+    needed = [*dict.fromkeys((*names, *named))]
+    journal, states = EvaluationJournal(known.database), AlertStates(known.database).load(needed)
+    replay = Replay(known, book, (start, end), states, shown=names, named=named)
+    journaled = JournalIndex.of(journal.evaluations(), states, needed)
+    evaluate_when_known(replay, {symbol: journaled.begins.get(symbol) for symbol in needed})
+    if missing := [symbol for symbol in needed if symbol not in journaled.begins]:
         replay.notes[f"{listed(missing)}: no tick has recorded what it saw: {NEARLY}"] = None
-    if others := sorted({rule.id for symbol in names for rule in book.rules(symbol) if rule.others}):
-        replay.notes[f"{listed(others)}: rules that name another symbol are not evaluated as known"] = None
     for evaluation in journal.evaluations():
         replay.evaluate(evaluation, [seen for seen in evaluation.seen if journaled.took_effect(evaluation.id, seen)])
     return replay.result(tuple(symbols))

@@ -124,4 +124,5 @@ def _apply(
         SeenSession(day, state.sessions[day].version, True, share.rows(day)).stored(share.symbol)
         for day in sorted(again)
     ]
+    replay.wait(share, evaluator)
     replay.apply(share, evaluator, (state, [*sessions, *repeated], splits), feed)

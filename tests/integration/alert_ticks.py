@@ -14,6 +14,7 @@ from pymongo.database import Database
 from barflow.alerts.channels import Channel, Receipts, SlackChannel
 from barflow.alerts.delivery import Delivery
 from barflow.alerts.endpoints import Endpoints
+from barflow.alerts.journal import EvaluationJournal
 from barflow.alerts.message import Message
 from barflow.alerts.mutes import Mutes
 from barflow.alerts.outbox import AlertStates, Outbox, PendingEvaluations
@@ -147,9 +148,8 @@ def prepare(settings: Mapping[str, Any]) -> Callable[[], None]:
 
 def die_at(method: str, when: str, call: int = 1) -> None:
     """Kill this process before or after a call of a method."""
-    owners = {
-        kind.__name__: kind for kind in (Staging, Outbox, AlertStates, PendingEvaluations, Delivery, Endpoints, Mutes)
-    }
+    alerts = (EvaluationJournal, Outbox, AlertStates, PendingEvaluations, Delivery, Endpoints, Mutes)
+    owners = {kind.__name__: kind for kind in (Staging, *alerts)}
     owner, name = method.split(".")
     original, calls = getattr(owners[owner], name), iter(range(1, call + 1))
 

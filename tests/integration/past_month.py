@@ -47,8 +47,10 @@ OUTAGE_DAY = date(2025, 7, 9)
 HISTORY, SLOTS = 6, 14
 # When ticks run on some days. Every other day has its own times.
 SLOTS_OF = {SPLIT_DAY: (1, 4, 8), OUTAGE_DAY: (1, 2, 8, 13)}
+LEVEL = {"id": "level", "kind": "level", "level": 100.0, "cool_down_minutes": 20}
+WEAK = {"id": "weak", "when": 'change_pct < of("BRK.B").change_pct - 0.2', "cool_down_minutes": 20}
 RULES = rules(
-    {"id": "level", "kind": "level", "level": 100.0, "cool_down_minutes": 20},
+    LEVEL,
     {"id": "level_as_of", "kind": "level", "level": 99.0, "as_of": FIRST, "cool_down_minutes": 0},
     {"id": "move", "kind": "move", "percent": 1.0, "minutes": 15, "cool_down_minutes": 30},
     {"id": "gap", "kind": "gap", "percent": 1.0},
@@ -59,6 +61,8 @@ RULES = rules(
     {"id": "extreme", "kind": "extreme", "sessions": 3},
     {"id": "stale", "kind": "silence", "minutes": 20, "cool_down_minutes": 30},
     {"id": "both", "when": "crosses_above(close, sma(5)) && volume_times(4) > 0.8", "cool_down_minutes": 10},
+    WEAK,
+    {"id": "apart", "when": 'of("FB").close > of("TSLA").close', "symbols": ["AAPL", "FB", "META"]},
     {"id": "turn", "when": "close < earlier(1).low && change_pct > -20.0", "cool_down_minutes": 0},
 )
 # The steps of an evaluation at which a tick dies, or another tick runs.
@@ -184,8 +188,8 @@ class Month:
             found.append(Answer(name, {"symbol": name}, texts, moment))
         return found
 
-    def tick(self, now: datetime, results: Sequence[Result]) -> None:
-        """Run a tick, in a process of its own as far as it can tell."""
+    def tick(self, now: datetime, results: Sequence[Result], symbols: Sequence[str] = ()) -> None:
+        """Run a tick for all or some symbols, in a process of its own as far as it can tell."""
         # Nobody knows a new name before its first day.
         instruments = Instruments() if now.date() < RENAME_DAY else INSTRUMENTS
         alerts = Alerts(self.database, self.book, (), lambda: now, instruments)
@@ -201,7 +205,7 @@ class Month:
         )
         if self.done:
             hop.ensure = lambda: None  # type: ignore[method-assign]
-        hop.tick([*self.asked(now).values()])
+        hop.tick(symbols or [*self.asked(now).values()])
 
     def learn(self, ratio: float | None, now: datetime) -> None:
         """Stage what is known of the split of TSLA."""
@@ -221,8 +225,8 @@ class Month:
         elif now.date() == SPLIT_DAY and now.hour == 13:
             kind = "tick"
         else:
-            weights = (8, 2, 5, 1, 3, 2, 2, 2, 3)
-            kinds = ("tick", "slow", "killed", "half", "race", "partial", "future", "replay", "forget")
+            weights = (8, 2, 5, 1, 3, 2, 2, 2, 3, 4)
+            kinds = ("tick", "slow", "killed", "half", "race", "partial", "future", "replay", "forget", "other")
             kind = self.dice.choices(kinds, weights)[0]
         self.done.append(kind)
         getattr(self, f"_{kind}")(now)
@@ -281,6 +285,19 @@ class Month:
         found = self.answers(now)
         with suppress(UnavailableError):
             self.tick(now, [*found[: self.dice.randrange(len(found))], UnavailableError("does not answer")])
+
+    def _other(self, now: datetime) -> None:
+        """Revise another symbol, in a tick for it alone, when a tick has read its state to compare symbols."""
+        answers = self.answers(now)
+
+        def revise() -> None:
+            for key in self.values:
+                if key[0] == "BRK.B" and key[1].date() == now.date():
+                    self.values[key] = (*(round(value * 0.98, 4) for value in self.values[key][:4]), 1000)
+            self.tick(now, [item for item in self.answers(now) if item.symbol == "BRK.B"], ["BRK.B"])
+
+        with at_step(Alerts, "_states_to_compare", 1, revise, after=True):
+            self.tick(now, answers)
 
     def _outage(self, now: datetime) -> None:
         with suppress(UnavailableError):

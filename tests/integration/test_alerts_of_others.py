@@ -73,10 +73,9 @@ def test_a_tick_reads_no_stored_bars_to_compare_symbols(database: Mongo, monkeyp
 
 DIES = {
     "between the batches": ("Staging.save", "after", 1),
-    "before the comparison is pending": ("PendingEvaluations.add", "before", 3),
-    "after the comparison is pending": ("PendingEvaluations.add", "after", 3),
-    "between the outbox and the state": ("AlertStates.save", "before", 3),
-    "before the pending comparison is removed": ("AlertStates.save", "after", 3),
+    "before the comparison is recorded": ("EvaluationJournal.add", "before", 3),
+    "between the journal and the state": ("AlertStates.save", "before", 3),
+    "between the state and the outbox": ("AlertStates.save", "after", 3),
 }
 
 
@@ -93,8 +92,8 @@ def test_a_killed_comparison_is_done_by_the_next_tick(database: Mongo, mongodb_u
     for _ in range(2):
         answers = [answer(name, closes, at(3)) for name, closes in revised.items()]
         hop(database, *answers, now=at(3), book=rules(rule)).tick([*CLOSES])
-    compared = point in ("after the comparison is pending", "between the outbox and the state") or "removed" in point
-    assert ids(database) == [f"weak|AAPL|2025-07-30T{'13:35' if compared else '13:40'}:00Z"]
+    is_compared = point == "between the state and the outbox"
+    assert ids(database) == [f"weak|AAPL|2025-07-30T{'13:35' if is_compared else '13:40'}:00Z"]
 
 
 def test_two_ticks_at_once_fire_each_alert_once(database: Mongo, mongodb_uri: str) -> None:

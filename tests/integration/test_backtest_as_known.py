@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from alert_ticks import rules
-from past_month import FIRST, INSTRUMENTS, LAST, RULES, SYMBOLS, Month
+from past_month import FIRST, INSTRUMENTS, LAST, LEVEL, RULES, SYMBOLS, WEAK, Month
 from pymongo.database import Database
 
 from barflow.backtest.as_known import as_known
@@ -33,15 +33,17 @@ def found(result: Backtest) -> dict[str, tuple[Any, ...]]:
     return {item.id: (item.value, item.reference, item.price, item.direction) for item in result.events}
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_a_backtest_as_known_of_a_hard_month_gives_the_live_alerts(database: Mongo, seed: int) -> None:
-    month = Month(database, seed, ticks=3)
+@pytest.mark.parametrize(("seed", "ticks"), [(3, 3), (4, 2)])
+def test_a_backtest_as_known_of_a_hard_month_gives_the_live_alerts(database: Mongo, seed: int, ticks: int) -> None:
+    month = Month(database, seed, ticks=ticks)
     month.run()
     result = backtest(database)
     assert found(result) == live(database), month.done
     assert all(note.startswith("TSLA: ") for note in result.notes), "what live ticks noted of the split"
     assert {event.rule.id for event in result.events} >= {rule.id for rule in RULES.all} - {"level"}
     assert {event.symbol for event in result.events} == {*SYMBOLS, "FB", "*"}
+    alone = {name: values for name, values in found(backtest(database, symbols=["AAPL"])).items() if "|*|" not in name}
+    assert alone == {name: values for name, values in live(database).items() if "|AAPL|" in name}
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +78,8 @@ def test_where_no_journal_is_bars_are_evaluated_when_they_were_known(calm: Mongo
 
 
 def test_other_rules_are_evaluated_on_what_ticks_saw(calm: Mongo) -> None:
-    book = rules({"id": "level", "kind": "level", "level": 100.0, "cool_down_minutes": 20})
-    result = backtest(calm, book=book)
-    assert found(result) == {name: values for name, values in live(calm).items() if name.startswith("level|")}
+    result = backtest(calm, book=rules(LEVEL, WEAK))
+    expected = {name: values for name, values in live(calm).items() if name.startswith(("level|", "weak|"))}
+    assert found(result) == expected
     [note] = [note for note in result.notes if "other rules" in note]
     assert note.startswith("from 2025-07-01 ")
