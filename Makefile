@@ -38,6 +38,12 @@ node_modules/.ready: package.json package-lock.json .npmrc | .venv/.ready
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements-airflow.txt
 	@touch $@
 
+# Spark's classes in the form that Java loads fastest: a session then starts in half the CPU time. Without, all works too.
+.venv/.jvm-archive: tools/jvm_archive.py .venv/.ready
+	@echo "writing Java's class archive for faster starts of Spark (once, half a minute)" >&2
+	@$(BIN)/python -m tools.jvm_archive >/dev/null || true
+	@touch $@
+
 # What checks datacontract.yaml, in an environment of its own: it bounds packages that the others need newer.
 CONTRACT := build/contract
 $(CONTRACT)/.ready: requirements-contract.txt | .venv/.ready
@@ -51,19 +57,19 @@ build/.bundles: $(wildcard lambda/*/requirements.txt spark/requirements.txt glue
 	@$(BIN)/python -m stacks.bundles >/dev/null 2>&1 || $(BIN)/python -m stacks.bundles
 	@touch $@
 
-demo: .venv/.ready node_modules/.ready ## the whole pipeline on this machine; ARGS="--symbols AAPL,NVDA"
+demo: .venv/.ready .venv/.jvm-archive node_modules/.ready ## the whole pipeline on this machine; ARGS="--symbols AAPL,NVDA"
 	@$(BIN)/barflow demo $(ARGS)
 
 dashboard: setup ## the analysts' page on what the demo stored; ARGS="--port 8080"
 	@$(BIN)/barflow dashboard $(ARGS)
 
-airflow: .venv/.airflow ## Airflow's page with the project's DAGs on embedded services; ARGS="--port 8081"
+airflow: .venv/.airflow .venv/.jvm-archive ## Airflow's page with the project's DAGs on embedded services; ARGS="--port 8081"
 	@$(BIN)/python -m local.airflow_demo $(ARGS)
 
-test: setup .venv/.airflow $(CONTRACT)/.ready ## the tests, two processes at a time; ARGS="-k sessions"
+test: setup .venv/.airflow .venv/.jvm-archive $(CONTRACT)/.ready ## the tests, two processes at a time; ARGS="-k sessions"
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-test-all: setup .venv/.airflow $(CONTRACT)/.ready ## make test, and what takes minutes: Airflow itself, the host, a deployment, the rehearsal
+test-all: setup .venv/.airflow .venv/.jvm-archive $(CONTRACT)/.ready ## make test, and what takes minutes: Airflow itself, the host, a deployment, the rehearsal
 	@$(BIN)/python -m pytest -n $(WORKERS) -m "minutes or not minutes" $(ARGS)
 
 test-host: setup .venv/.airflow ## install and start all that the host on AWS runs, on this machine
@@ -73,7 +79,7 @@ contract: $(CONTRACT)/.ready ## compare datacontract.yaml with the released one,
 	@$(CONTRACT)/bin/python tools/check_contract.py compare
 	@$(CONTRACT)/bin/python tools/check_contract.py test $(ARGS)
 
-pictures: setup .venv/.airflow ## remake the documentation's pictures with the browser of the tests
+pictures: setup .venv/.airflow .venv/.jvm-archive ## remake the documentation's pictures with the browser of the tests
 	@PICTURES_TO="$(CURDIR)/docs/images" $(BIN)/python -m pytest -q -m "minutes or not minutes" -k "picture or green_run or recovers_from_faults" tests/browser tests/deploy
 
 lint: setup .venv/.airflow ## format, style, words, types and import rules: ruff, codespell, mypy, import-linter
@@ -87,7 +93,7 @@ docs: .venv/.ready node_modules/.ready ## build the documentation's site into bu
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "build/site/index.html"
 
-bench: setup .venv/.airflow ## measure this machine: ratios against peers and limits
+bench: setup .venv/.airflow .venv/.jvm-archive ## measure this machine: ratios against peers and limits
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 synth: setup ## the CloudFormation templates of an environment into cdk.out; ENV=prod
@@ -99,7 +105,7 @@ diff: synth ## what a change does to an environment, sorted by danger; ENV=prod
 deploy-local: setup ## deploy, deploy again and tear down on an emulator of AWS; ENV=prod
 	@$(BIN)/python -m rehearsal.deploy --env $(ENV)
 
-rehearse: setup .venv/.airflow ## deploy to an emulator of AWS, run, inject faults and check the recovery; ARGS="--to docs/rehearsal.md"
+rehearse: setup .venv/.airflow .venv/.jvm-archive ## deploy to an emulator of AWS, run, inject faults and check the recovery; ARGS="--to docs/rehearsal.md"
 	@$(BIN)/python -m rehearsal --env $(ENV) $(ARGS)
 
 LOCK := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --custom-compile-command "make lock"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from barflow.errors import BarflowError
@@ -27,7 +28,8 @@ def write_html(page: Path, text: str, kept: str, next_step: str) -> None:
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(page)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # no folder for it, or a name that is too long
+            unfinished.unlink()
         raise BarflowError(f"the report {page} could not be written: {error.strerror}. {kept} {next_step}") from None
 
 

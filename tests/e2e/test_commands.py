@@ -396,6 +396,7 @@ def test_a_backtest_needs_the_lake_alone(replayed: Replayed, rules: Path, monkey
         (("--as-known", "--adjust", "none"), "--as-known and --adjust none: the ticks compared by the splits"),
         (("--actions", "x.csv"), "--actions is for --replay: the archive has its own splits"),
         (("--html", "no/x.html"), "--html no/x.html: the folder no does not exist"),
+        (("--html", "."), "--html .: it is a folder"),
     ],
 )
 def test_a_backtest_names_what_it_cannot_do(

@@ -184,6 +184,22 @@ def test_a_tick_killed_anywhere_has_its_alert_sent_once_by_a_later_tick(
     assert len(slack_server.posts) == 1
 
 
+def test_an_alert_of_a_dead_tick_is_new_to_those_who_follow_the_outbox(
+    database: Mongo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Outbox, "insert", lambda *given: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            hop(database, answer("AAPL", FIRING, at(3)), now=at(3)).tick(["AAPL"])
+    hour_ago = utc_now() - timedelta(hours=1)
+    database["alert_state"].update_one({}, {"$set": {"outgoing.0.created_at": hour_ago}})
+    before = utc_now() - timedelta(seconds=1)
+    hop(database, now=at(3)).tick(["AAPL"])
+    [alert] = database["alerts"].find()
+    assert alert["_id"] == FIRED
+    assert alert["created_at"] >= before
+
+
 def test_a_tick_killed_between_sending_and_recording_sends_the_same_id_again(
     database: Mongo, mongodb_uri: str, slack_server: SlackEmulator
 ) -> None:

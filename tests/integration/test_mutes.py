@@ -211,6 +211,22 @@ def test_a_second_mute_of_the_same_alerts_replaces_the_first(database: Mongo, co
     assert [item["ended_by"] for item in Mutes(database).all()] == [None, "ann"]
 
 
+def test_of_two_mutes_at_the_same_time_one_stays(database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
+    end, waiting = Mutes._end, [1]
+
+    def after_the_other(*given: Any) -> int:
+        if waiting:
+            waiting.clear()
+            add(database, term=2 * HOUR)
+        return end(*given)
+
+    monkeypatch.setattr(Mutes, "_end", after_the_other)
+    add(database)
+    [active] = Mutes(database).active(utc_now())
+    assert active["until"] > utc_now() + HOUR, "the later one"
+    assert len(Mutes(database).all()) == 2
+
+
 @pytest.mark.parametrize(
     ("given", "error"),
     [

@@ -179,6 +179,15 @@ def test_a_session_that_is_not_over_has_no_close() -> None:
     assert np.isnan(prices(until).returns("AAA", "1_session")[-2]).all()
 
 
+@pytest.mark.parametrize("count", range(1, 8))
+def test_a_period_as_short_as_a_horizon_has_no_return_over_it(count: int) -> None:
+    found = Prices(FIRST, SESSIONS[count - 1].session_date, SESSIONS[-1].closes)
+    found.add(Series.of("AAA", [bars for bars in BARS if bars.symbol == "AAA"]))
+    for horizon, ahead in AHEAD.items():
+        rows = ~np.isnan(found.returns("AAA", horizon)).all(axis=1)
+        assert rows.sum() == max(0, count - ahead), horizon
+
+
 @pytest.mark.parametrize(
     ("days", "expected"),
     [
