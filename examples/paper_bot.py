@@ -18,6 +18,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Any
@@ -39,8 +40,8 @@ create table if not exists positions (
 class PaperBot:
     """Keeps paper positions in a file. ``buy`` and ``sell`` are ids of rules that have no direction.
 
-    An alert is too late to trade when its bar ended more than ``late`` ago, and wrong before its bar has begun. In a ``simulated`` market, the time is the
-    end of the newest bar that an alert has had.
+    An alert is too late to trade when its bar ended more than ``late`` ago, and too early before its bar begins. In a
+    ``simulated`` market, the time is the end of the newest bar that an alert has had.
     """
 
     def __init__(
@@ -193,4 +194,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(KeyboardInterrupt):
+        main()

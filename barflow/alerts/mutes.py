@@ -1,7 +1,7 @@
 """Mutes: an operator stops the sending of a rule's or a symbol's alerts until a moment.
 
-A muted alert is found and stored as any other, under the same id. Only its delivery ends. No mute is deleted: an ended
-one shows who ended it.
+A muted alert fires and is stored as any other, under the same id, but it is not sent. No mute is deleted: one that was
+ended shows who ended it.
 """
 
 from __future__ import annotations

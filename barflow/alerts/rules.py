@@ -389,13 +389,13 @@ class RuleBook:
         return max((rule.prices for rules in self._by_symbol.values() for rule in rules), default=0)
 
 
-def load_rules(path: Path | None = None) -> RuleBook:
-    """Return the rules of a file, or the default rules of the package.
+def load_rules(path: Path | None = None, option: str = "BARFLOW_ALERTS_FILE") -> RuleBook:
+    """Return the rules of a file, or the default rules of the package. ``option`` is what names the file.
 
     Raises BadInputError that names the file, the rule, the field and the allowed values.
     """
     source: Path | Traversable = path or DEFAULT_RULES
-    content = read_toml(source, "alert rules", "BARFLOW_ALERTS_FILE")
+    content = read_toml(source, "alert rules", option)
     try:
         return parse_rules(content)
     except ValueError as error:

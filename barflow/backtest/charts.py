@@ -15,7 +15,7 @@ WIDEST = 8.0
 # How many month labels fit a phone.
 LABELS = 6
 # The names are left of this, in percent of the chart of returns.
-NAMES, RIGHT = 30.0, 96.0
+NAMES, RIGHT = 30.0, 93.0
 # Returns within a session and over sessions have different sizes, so each group has its own scale.
 GROUPS = (("30min", "1h", "close"), ("1_session", "5_sessions"))
 

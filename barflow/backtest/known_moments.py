@@ -38,9 +38,9 @@ class Stream:
 
 
 def evaluate_when_known(replay: Replay, until: Mapping[str, datetime | None]) -> None:
-    """Evaluate what became known of each symbol before a moment (UTC), where its journal begins. None: all.
+    """Evaluate what became known of each symbol until its journal begins (UTC). A symbol without a journal has None.
 
-    It begins a few sessions before the period, so that cool-downs hold.
+    The evaluation begins a few sessions before the period, so that cool-downs hold.
     """
     sessions = sessions_between(*replay.period)
     if not sessions:

@@ -37,7 +37,7 @@ def run(
 
     Sessions before ``start`` are only looked back at; None: every session can fire. All splits of the source are known
     from the start. Without ``screened``, every bar is evaluated, which gives the same result and takes far longer.
-    ``processes`` is how many evaluate at the same time; None: one a core where the archive has many shares.
+    ``processes`` is how many evaluate at the same time; None: one per core if the archive has many shares.
     ``on_symbols`` is called with the number of shares that were evaluated since its last call.
 
     Raises BadInputError if no share has a bar that can fire.

@@ -61,7 +61,7 @@ def rules(as_json: Json = False) -> None:
     console().print(shown)
     for name, members in book.lists.items():
         console().print(f"@{name}: {', '.join(members)}")
-    console().print(f"{len(book.all)} rules from {path}")
+    console().print(f"{counted(len(book.all), 'rule')} from {path}")
 
 
 def condition_text(rule: Rule) -> str:

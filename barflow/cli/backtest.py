@@ -125,7 +125,7 @@ def backtest(
     if html and html.is_dir():
         raise BadInputError(f"--html {html}: it is a folder. Name the file to write, such as report.html")
     settings = load_settings()
-    book = only_rule(load_rules(rules or settings.alerts_file), rule)
+    book = only_rule(load_rules(rules, "--rules") if rules else load_rules(settings.alerts_file), rule)
     if replay:
         recording = Recording.load(replay)
         job = _recorded(book, recording, symbols, splits_to_test(adjust, actions, state, recording.symbols))
@@ -293,16 +293,16 @@ def _show(summary: Summary) -> None:
         f"{counted(len(summary.symbols), 'symbol')}, {counted(summary.bars, 'bar')} of {summary.source}"
     )
     columns = (
-        *("rule", "alerts", "a month", "in cool-down", "longest silence"),
-        *(HORIZONS[MAIN], "baseline", "hit rate", "95 %", "baseline"),
+        *("rule", "alerts", f"return {HORIZONS[MAIN]}", "baseline", "hit rate", "95 %", "baseline"),
+        *("a month", "in cool-down", "longest silence"),
     )
     shown = table(title, columns, 1)
     for item in summary.rules:
         found, silence = item.returns[MAIN], counted(item.longest_silence.sessions, "session")
         shown.add_row(
-            *(item.rule, count(item.alerts), count(item.a_month), count(item.cooled_down), silence),
-            *(change(found.mean), change(found.baseline), rate(found.hit_rate)),
-            *(span(found.hit_interval, rate), rate(found.baseline_hit_rate)),
+            *(item.rule, count(item.alerts), change(found.mean), change(found.baseline)),
+            *(rate(found.hit_rate), span(found.hit_interval, rate), rate(found.baseline_hit_rate)),
+            *(count(item.a_month), count(item.cooled_down), silence),
         )
     out.print(shown)
     if any(item.sensitivity for item in summary.rules):
@@ -312,8 +312,8 @@ def _show(summary: Summary) -> None:
     if len(summary.notes) > LISTED_NOTES:
         out.print(f"… and {counted(len(summary.notes) - LISTED_NOTES, 'more note')}: --json lists them", style="yellow")
     out.print(
-        "Returns are in the direction of each alert, without costs. The baseline is all bars of the same symbols at "
-        "the same time of day. --html FILE writes the other horizons and charts"
+        "Returns are means in the direction of each alert, without costs. The baseline is that of all bars of the "
+        "same symbols at the same time of day. --html FILE writes the other returns and charts"
     )
 
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def try_channel(
-    name: Annotated[str, typer.Argument(help="A channel such as slack or apprise-team, or a kind: all its channels.")],
+    name: Annotated[
+        str, typer.Argument(help="A channel, such as slack or apprise-team. webhook or apprise: all of them.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Send a test message through a channel, once.
@@ -59,8 +61,10 @@ def _channels(name: str, settings: Settings) -> list[Channel]:
         raise BadInputError(f"{name} is the outbox itself: nothing is sent through it")
     if found := [channel for channel in channels if name in (channel.name, kind_of(channel.name))]:
         return found
-    there = ", ".join(channel.name for channel in channels) or "none; docs/alerts.md lists the settings of each"
-    raise BadInputError(f"{name}: no such channel is set up; set up: {there}")
+    there = ", ".join(channel.name for channel in channels) or "none"
+    raise BadInputError(
+        f"{name} is not set up. The channels that are set up: {there}. docs/alerts.md lists the settings of each."
+    )
 
 
 def _failure(channel: Channel, message: Message) -> str | None:

@@ -23,8 +23,8 @@ LONGEST = timedelta(days=366)
 MOST_CHARACTERS = 200
 
 Target = Annotated[str, typer.Argument(metavar="RULE|SYMBOL", help="A rule's id, or a symbol.")]
-OfRule = Annotated[str | None, typer.Option("--symbols", help="Of a rule, only these symbols: AAPL,MSFT.")]
-By = Annotated[str | None, typer.Option(help="Who mutes (default: your user on this machine).")]
+OfRule = Annotated[str | None, typer.Option("--symbols", help="With a rule: only these symbols, such as AAPL,MSFT.")]
+By = Annotated[str | None, typer.Option(help="Your name, for the record (default: your user on this machine).")]
 
 
 def mute(
@@ -38,7 +38,7 @@ def mute(
 ) -> None:
     """Stop sending the alerts of a rule or a symbol for a time.
 
-    They are still found and stored. A second mute of the same rule and symbols replaces the first.
+    They still fire and are stored. A second mute of the same rule and symbols replaces the first.
     """
     from barflow.alerts.mutes import Mutes
     from barflow.alerts.mutes import target as covered
@@ -52,7 +52,7 @@ def mute(
     if as_json:
         print_json({"mute": _shown(added)})
     else:
-        out.print(f"muted {covered(added)} until {end:%Y-%m-%d %H:%M} UTC; `barflow alerts mutes` lists all mutes")
+        out.print(f"muted {covered(added)} until {end:%Y-%m-%d %H:%M} UTC; `barflow alerts mutes` lists what is muted")
 
 
 def unmute(
@@ -61,7 +61,10 @@ def unmute(
     by: By = None,
     state: State = None,
 ) -> None:
-    """Send the alerts of a rule or a symbol again. Those that were muted stay unsent."""
+    """Send the alerts of a rule or a symbol again. Those that were muted stay unsent.
+
+    Without --symbols, every mute of the rule ends.
+    """
     from barflow.alerts.mutes import Mutes
     from barflow.market.sessions import utc_now
 

@@ -4,7 +4,7 @@ import { byId, element } from "./dom.js";
 import * as format from "./format.js";
 
 // Each column, and what is below its figure.
-const COLUMNS = [["Rule"], ["Alerts", "a month"], ["After 1 h", "baseline"], ["Hit rate", "baseline"]];
+const COLUMNS = [["Rule"], ["Alerts", "a month"], ["1 h return", "baseline"], ["Hit rate", "baseline"]];
 
 let drawn = "";
 

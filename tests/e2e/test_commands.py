@@ -383,6 +383,7 @@ def test_a_backtest_needs_the_lake_alone(replayed: Replayed, rules: Path, monkey
             ("--replay", "{recording}", "--start", "2025-07-02"),
             "--replay and --start or --end: a recording is evaluated",
         ),
+        (("--rules", "no.toml"), "no.toml cannot be read (No such file or directory). Set --rules to a TOML file"),
         (("--rule", "no"), "--rule no: no such rule; there are move, falls"),
         (("--symbols", "@no"), "--symbols @no: the rules file has no such list; there are @two"),
         (("--symbols", "NOPE"), "has no bars of NOPE from the first bar to the newest. Nothing was evaluated."),

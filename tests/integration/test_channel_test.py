@@ -95,8 +95,8 @@ def test_the_example_receiver_does_not_act_on_a_test_message(capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("name", "error"),
     [
-        ("slack", "slack: no such channel is set up; set up: apprise-team"),
-        ("apprise-other", "apprise-other: no such channel"),
+        ("slack", "slack is not set up. The channels that are set up: apprise-team."),
+        ("apprise-other", "apprise-other is not set up."),
         ("sse", "sse is the outbox itself"),
     ],
 )
