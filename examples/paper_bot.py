@@ -39,8 +39,8 @@ create table if not exists positions (
 class PaperBot:
     """Keeps paper positions in a file. ``buy`` and ``sell`` are ids of rules that have no direction.
 
-    An alert is too late to trade when its bar ended more than ``late`` ago. In a ``simulated`` market, the time is the
-    end of the newest bar that an alert has had.
+    An alert is too late to trade when its bar ended more than ``late`` ago, and wrong before its bar has begun. In a
+    ``simulated`` market, the time is the end of the newest bar that an alert has had.
     """
 
     def __init__(
@@ -72,11 +72,13 @@ class PaperBot:
         if alert["kind"] == "test":
             return "a test"
         with self.one_at_a_time, self.database:  # one transaction: it stores all of this, or nothing
-            row = [alert["id"], moment(alert).isoformat(), alert["symbol"]]
+            # A bar of the future must not become the newest one.
+            future = not self.simulated and moment(alert) > self.now()
+            row = [alert["id"], None if future else moment(alert).isoformat(), alert["symbol"]]
             if not self.database.execute("insert or ignore into handled values (?, ?, ?, '')", row).rowcount:
                 return "known"
-            outcome = self.reason_not_to_trade(alert)
-            if alert["price"]:
+            outcome = "its bar has not begun" if future else self.reason_not_to_trade(alert)
+            if alert["price"] and not future:
                 self.mark(alert)
             outcome = outcome or self.trade(alert)
             self.database.execute("update handled set outcome = ? where id = ?", [outcome, alert["id"]])
@@ -180,13 +182,13 @@ def main() -> None:
 
         server(Receiver(os.environ["WEBHOOK_SECRET"], given.file, bot.handle), int(given.address)).serve_forever()
     while True:
-        if given.source == "queue":
-            from_queue(given.address, bot.handle)
-            continue
         try:
+            if given.source == "queue":
+                from_queue(given.address, bot.handle)
+                continue
             from_page(given.address, bot.handle)
-        except requests.RequestException as error:
-            print(f"{given.address} does not answer: {type(error).__name__}. Trying again", flush=True)
+        except Exception as error:  # no answer, or a message that is no alert
+            print(f"{given.address}: {type(error).__name__}. Trying again", flush=True)
         time.sleep(1)
 
 

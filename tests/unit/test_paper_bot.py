@@ -66,6 +66,31 @@ def test_it_records_and_does_not_trade_what_it_must_not(bot: Any) -> None:
     assert bot.profit() == "profit +0.00 realised, +0.00 open in 0 positions"
 
 
+def test_an_alert_of_the_future_changes_nothing_for_later_ones(bot: Any) -> None:
+    assert bot.handle(alert("up", 100.0, 31)) == "its bar has not begun"
+    assert bot.handle(alert("up", 50.0, 25)) == "bought 200 at 50.00"
+    assert bot.handle(alert("down", 52.0, 30)) == "sold 200 at 52.00"
+    assert bot.profit() == "profit +400.00 realised, +0.00 open in 0 positions"
+
+
+def test_a_message_that_is_no_alert_does_not_end_the_bot(
+    example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = iter([{"kind": "move"}, alert("up", 50.0)])
+
+    def from_queue(url: str, handle: Any) -> None:
+        handle(next(given, None) or (_ for _ in ()).throw(KeyboardInterrupt))
+
+    monkeypatch.setattr(example, "from_queue", from_queue)
+    monkeypatch.setattr(example.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(sys, "argv", ["paper_bot.py", "queue", "URL", "--file", str(tmp_path / "x"), "--simulated"])
+    with pytest.raises(KeyboardInterrupt):
+        example.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "URL: KeyError. Trying again"
+    assert "bought 200 at 50.00" in lines[1]
+
+
 def test_rules_with_a_condition_are_named(example: ModuleType, tmp_path: Path) -> None:
     bot = example.PaperBot(str(tmp_path / "paper.sqlite"), buy=("dip",), sell=("peak",), clock=lambda: NOW)
     assert bot.handle(alert(None, 50.0, 20, rule="dip", kind="expression")) == "bought 200 at 50.00"
