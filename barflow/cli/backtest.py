@@ -16,7 +16,7 @@ from barflow.cli.alerts import RuleId, condition_text, event_json, only_rule, sp
 from barflow.cli.common import Json, State, log, opened, parse_day, present_symbols, print_json
 from barflow.errors import BadInputError, BarflowError
 from barflow.settings import load_settings
-from barflow.text import counted
+from barflow.text import counted, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -237,8 +237,8 @@ def _run(job: Job, command: str, of: str, adjust: str, *, sensitivity: bool) -> 
     moved = variants.sensitivity(counts) if measured else {}
     summary = Summary(
         created_at=utc_now(),
-        command=command,
-        source=of,
+        command=visible(command),  # a path may hold bytes that are no text
+        source=visible(of),
         first=found.first,
         last=found.last,
         sessions=len(prices.sessions),

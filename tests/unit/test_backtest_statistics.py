@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from barflow.alerts.evaluate import Event
 from barflow.alerts.rules import MoveRule, Rule
@@ -18,6 +20,7 @@ from barflow.backtest.prices import Prices
 from barflow.backtest.result import Backtest
 from barflow.backtest.series import Series
 from barflow.backtest.statistics import longest_silence, statistics
+from barflow.cli.main import alerts_app
 from barflow.market.actions import Split
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import BAR, sessions_between
@@ -169,6 +172,17 @@ def test_counts_months_symbols_and_cool_downs_are_those_of_the_alerts() -> None:
     assert sum(item.alerts for item in one.returns.values()) <= 5 * 60, "the feed has no return"
     assert (never.alerts, never.longest_silence.sessions, never.returns["1h"].mean) == (0, len(SESSIONS), None)
     assert never.by_month == {"2025-07": 0, "2025-08": 0}
+
+
+def test_a_path_that_is_no_text_is_shown_in_the_report(tmp_path: Path) -> None:
+    recording, rules, report = (tmp_path / f"\udcff.{end}" for end in ("csv", "toml", "html"))
+    bars = "".join(f"2025-07-30 {time},100,100,100,100,5,AAPL\n" for time in ("09:30:00", "09:35:00"))
+    recording.write_text(f"datetime,open,high,low,close,volume,symbol\n{bars}")
+    rules.write_text('[[rule]]\nid = "gap"\nkind = "gap"\npercent = 1.0\n')
+    given = ["backtest", "--replay", f"{recording}", "--rules", f"{rules}", "--html", f"{report}", "--json"]
+    CliRunner().invoke(alerts_app, given, catch_exceptions=False)
+    assert "\\udcff.toml" in report.read_text()
+    assert "2 bars of \\udcff.csv" in report.read_text()
 
 
 def test_a_session_that_is_not_over_has_no_close() -> None:
