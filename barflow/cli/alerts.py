@@ -271,6 +271,7 @@ def event_json(event: Event) -> dict[str, Any]:
         "symbol": event.symbol,
         "session_date": event.session_date.isoformat(),
         "bar_start": f"{event.bar_start:%Y-%m-%dT%H:%M:%SZ}",
+        "direction": event.direction,
         "value": event.value,
     }
 
