@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from rehearsal.oracle import Oracle, disagreements
 
 CRAWL_SECONDS = 60
 BOT, EXAMPLES = "bot", Path(__file__).parents[1] / "examples"
-RUN_BOT = "import bot, sys; bot.run(sys.argv[1], sys.argv[2], lambda alert: print(alert['id'], flush=True), wait=1)"
+RUN_BOT = "import sys, paper_bot as p; p.from_queue(sys.argv[1], p.PaperBot(sys.argv[2]).handle, wait=1)"
 # Parts of the names of the roles that programs use in a rehearsal.
 ACTIVE_ROLES = ("IngestRole", "HostRole", "NodeRole", "Loader", "MigrateRole", "PublishRelease")
 
@@ -111,8 +112,9 @@ def check_bot_alerts(deployed: RehearsedEnvironment) -> str:
     iam = deployed.client("iam")
     iam.create_role(RoleName=BOT, AssumeRolePolicyDocument="{}")
     iam.attach_role_policy(RoleName=BOT, PolicyArn=policy)
+    file = deployed.folder / "paper.sqlite"
     done = subprocess.run(
-        [sys.executable, "-c", RUN_BOT, queue, str(deployed.folder / "seen.sqlite")],
+        [sys.executable, "-c", RUN_BOT, queue, str(file)],
         env=deployed.variables(AWS_ACCESS_KEY_ID=f"{ROLE_KEY}{BOT}", PYTHONPATH=str(EXAMPLES)),
         capture_output=True,
         text=True,
@@ -121,10 +123,13 @@ def check_bot_alerts(deployed: RehearsedEnvironment) -> str:
     if done.returncode:
         raise BarflowError(f"the bot failed: {done.stderr.strip().splitlines()[-1]}")
     sent = [item["_id"] for item in deployed.outbox.find() if item["channels"]["sns"]["delivered_at"]]
-    received = done.stdout.splitlines()
-    if sorted(received) != sorted(sent) or not sent:
+    with closing(sqlite3.connect(file)) as database:
+        handled = [name for (name,) in database.execute("select id from handled")]
+    acted = done.stdout.count("profit ")  # it prints its profit once an alert
+    if sorted(handled) != sorted(sent) or acted != len(sent) or not sent:
         raise BarflowError(
-            f"the topic accepted {len(sent)} alerts and the bot acted on {len(received)}: {done.stdout[:300]}"
+            f"the topic accepted {len(sent)} alerts, and the bot stored {len(handled)} and acted {acted} times: "
+            f"{done.stdout[:300]}"
         )
     assert deployed.first_tick is not None
     if missing := stale_feed_alerts(deployed.contract.settings.symbols, *deployed.first_tick) - set(sent):

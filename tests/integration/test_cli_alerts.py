@@ -51,6 +51,7 @@ def test_testing_the_rules_prints_the_alerts_that_fire_on_a_recording(recording:
             "symbol": "AAPL",
             "session_date": "2025-07-30",
             "bar_start": "2025-07-30T13:30:00Z",
+            "direction": "up",
             "value": 6.0,
         }
     ]

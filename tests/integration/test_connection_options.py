@@ -18,6 +18,7 @@ from barflow.warehouse.load import Load
 from barflow.warehouse.migrations import pending
 from barflow.warehouse.queries import query_read_only
 from dashboard.connections import Connections
+from local.mongo import PATIENCE
 
 USERS_OPTIONS = "-c search_path=ops,market -c statement_timeout=7s"
 
@@ -74,8 +75,9 @@ def test_the_error_of_a_pooler_names_it(warehouse_dsn: str) -> None:
 
 
 def test_the_options_of_a_mongodb_uri_are_kept(mongodb_uri: str, database: Database[Document]) -> None:
+    own_choice = mongodb_uri.replace(f"&{PATIENCE}", "")
     opened = connect_mongo(
-        f"{mongodb_uri}&retrywrites=false&SocketTimeoutMS=7000&serverSelectionTimeoutMS=900&appName=desk&tz_aware=false",
+        f"{own_choice}&retrywrites=false&SocketTimeoutMS=7000&serverSelectionTimeoutMS=900&appName=desk&tz_aware=false",
         database.name,
     )
     with opened.client as client:
@@ -83,7 +85,7 @@ def test_the_options_of_a_mongodb_uri_are_kept(mongodb_uri: str, database: Datab
         assert not client.options.retry_writes
         assert (pool.socket_timeout, client.options.server_selection_timeout) == (7.0, 0.9)
         assert pool.appname == "desk"
-    with connect_mongo(mongodb_uri, database.name).client as client:
+    with connect_mongo(own_choice, database.name).client as client:
         pool = client._topology_settings.pool_options
         assert client.options.retry_writes
         assert (pool.socket_timeout, pool.connect_timeout, client.options.server_selection_timeout) == (60.0, 5.0, 5.0)
