@@ -16,6 +16,7 @@ from barflow.alerts.message import Message
 from barflow.alerts.rules import RuleBook, parse_rules
 from barflow.alerts.tick import Alerts
 from barflow.market.bars import SessionBars, document_key
+from barflow.market.sessions import utc_now
 from barflow.pipeline.ingest import Ingest
 from barflow.staging.connection import connect
 from barflow.staging.sessions import Saved, Staging, StoredSession, from_document
@@ -241,7 +242,8 @@ def _answer(name: str) -> Answer:
         dict(zip(fields, (f"{ts:%Y-%m-%d %H:%M:%S}", *(str(value) for value in rest)), strict=True))
         for ts, *rest in rows
     ]
-    return Answer(name, {"symbol": name}, values, LAST_CLOSE)
+    # Later than the seeds: an older answer would be placed among the versions of each bar.
+    return Answer(name, {"symbol": name}, values, utc_now())
 
 
 def cost_of_a_bar(repeats: int) -> dict[str, float]:
