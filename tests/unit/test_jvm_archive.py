@@ -26,8 +26,8 @@ def started(*options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_sparks_java_uses_the_archive_of_this_installation() -> None:
-    if not (HOME / "lib" / "server" / "classes.jsa").exists():
-        pytest.skip("python -m tools.jvm_archive was not run")
+    archive = HOME / "lib" / "server" / "classes.jsa"
+    assert archive.exists(), "`make test` writes it; by hand: .venv/bin/python -m tools.jvm_archive"
     done = started("-Xshare:on", "-cp", f"{JARS.parent}/conf/:{JARS}/*")
     assert done.returncode == 0, done.stdout
     assert "sharing" in done.stderr
