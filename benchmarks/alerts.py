@@ -13,7 +13,8 @@ from botocore.awsrequest import AWSResponse
 from barflow.alerts.channels import Receipts, SnsChannel
 from barflow.alerts.evaluate import Evaluator
 from barflow.alerts.message import Message
-from barflow.alerts.rules import RuleBook, parse_rules
+from barflow.alerts.rules import RuleBook
+from barflow.alerts.rules_file import parse_rules
 from barflow.alerts.tick import Alerts
 from barflow.market.bars import SessionBars, document_key
 from barflow.market.sessions import utc_now

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from barflow.alerts.rules import parse_rules
+from barflow.alerts.rules_file import parse_rules
 from barflow.backtest.result import Backtest
 from barflow.backtest.run import run
 from barflow.backtest.sources import from_lake

@@ -80,7 +80,7 @@ def serving_page(stores: Stores, *, host: str, port: int) -> Iterator[Server]:
 
 def _lists(settings: Settings) -> Mapping[str, Sequence[str]]:
     """Return the lists of the rules file. A mistake in the file is logged, and the page has no lists."""
-    from barflow.alerts.rules import load_rules
+    from barflow.alerts.rules_file import load_rules
 
     try:
         return load_rules(settings.alerts_file).lists

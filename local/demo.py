@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.text import Text
 
-from barflow.alerts.rules import load_rules
+from barflow.alerts.rules_file import load_rules
 from barflow.cli.common import print_json
 from barflow.cli.terminal import BAD, OK, console, table, ticking
 from barflow.errors import BadInputError

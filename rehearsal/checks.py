@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psycopg
 
-from barflow.alerts.rules import SilenceRule, load_rules
+from barflow.alerts.rules import SilenceRule
+from barflow.alerts.rules_file import load_rules
 from barflow.errors import BarflowError
 from barflow.market.sessions import last_sessions
 from barflow.operations.clusters import ALIVE

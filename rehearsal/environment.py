@@ -25,7 +25,7 @@ import psycopg
 from barflow.alerts.evaluate import Event
 from barflow.alerts.message import Message
 from barflow.alerts.outbox import Outbox
-from barflow.alerts.rules import load_rules
+from barflow.alerts.rules_file import load_rules
 from barflow.contract import RuntimeContract, parameter_name, parse
 from barflow.errors import BarflowError
 from barflow.market.sessions import last_sessions, previous_session, utc_now

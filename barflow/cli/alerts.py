@@ -32,7 +32,7 @@ def rules(as_json: Json = False) -> None:
 
     For each it shows when it fires, how far it looks back, and which channels get its alerts.
     """
-    from barflow.alerts.rules import DEFAULT_RULES, load_rules
+    from barflow.alerts.rules_file import DEFAULT_RULES, load_rules
     from barflow.cli.terminal import console, table
     from barflow.market.instruments import load_instruments
 
@@ -199,7 +199,7 @@ def try_rules(
     The splits come from --actions or --state.
     """
     from barflow.alerts.message import describe
-    from barflow.alerts.rules import load_rules
+    from barflow.alerts.rules_file import load_rules
     from barflow.backtest.run import run
     from barflow.backtest.sources import from_recording
     from barflow.cli.terminal import console, table

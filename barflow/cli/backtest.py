@@ -97,7 +97,7 @@ def backtest(
     Nothing is sent. Returns and hit rates are in the direction of each alert, and compared with all bars of the same
     symbols at the same time of day. A backtest of the archive is listed on the page.
     """
-    from barflow.alerts.rules import load_rules
+    from barflow.alerts.rules_file import load_rules
     from barflow.backtest.report import write_report
     from barflow.market.recordings import Recording
 

@@ -114,7 +114,7 @@ def given_symbols(given: str, settings: Settings) -> tuple[str, ...]:
     """
     if "@" not in given:
         return parse_symbols(given)
-    from barflow.alerts.rules import DEFAULT_RULES, load_rules, with_lists
+    from barflow.alerts.rules_file import DEFAULT_RULES, load_rules, with_lists
 
     lists = load_rules(settings.alerts_file).lists
     try:

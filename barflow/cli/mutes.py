@@ -116,7 +116,7 @@ def _shown(item: Mapping[str, Any]) -> dict[str, Any]:
 def _covered(target: str, symbols: str | None, stores: Stores) -> tuple[str | None, list[str]]:
     """Return the rule and the symbols of a mute. Raise BadInputError for a text that is neither."""
     from barflow.alerts.outbox import AlertStates
-    from barflow.alerts.rules import load_rules
+    from barflow.alerts.rules_file import load_rules
 
     rules = [rule.id for rule in load_rules(stores.settings.alerts_file).all]
     if target in rules:

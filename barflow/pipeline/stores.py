@@ -11,7 +11,7 @@ from functools import cached_property
 from pymongo.database import Database
 
 from barflow.alerts.channels import open_channels
-from barflow.alerts.rules import load_rules
+from barflow.alerts.rules_file import load_rules
 from barflow.alerts.tick import Alerts
 from barflow.market.instruments import Instruments, load_instruments
 from barflow.market.sessions import new_york, utc_now

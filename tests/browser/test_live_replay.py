@@ -10,7 +10,7 @@ from browsing import BrowserShot
 from pages import ACT, FOLLOWING, NOW
 from pymongo.database import Database
 
-from barflow.alerts.rules import load_rules
+from barflow.alerts.rules_file import load_rules
 from barflow.market.recordings import Recording
 from barflow.market.sessions import last_sessions, new_york
 from barflow.pipeline import ingest

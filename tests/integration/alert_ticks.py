@@ -18,7 +18,8 @@ from barflow.alerts.journal import EvaluationJournal
 from barflow.alerts.message import Message
 from barflow.alerts.mutes import Mutes
 from barflow.alerts.outbox import AlertStates, Outbox, PendingEvaluations
-from barflow.alerts.rules import RuleBook, parse_rules
+from barflow.alerts.rules import RuleBook
+from barflow.alerts.rules_file import parse_rules
 from barflow.alerts.tick import Alerts
 from barflow.market.sessions import BAR, session
 from barflow.pipeline import ingest

@@ -17,7 +17,7 @@ import pytest
 from harness import Pipeline
 from scripted_year import FORMER, PRESENT, SYMBOLS, VENDOR, Learned, YearOracle, known, market
 
-from barflow.alerts.rules import load_rules
+from barflow.alerts.rules_file import load_rules
 from barflow.alerts.tick import Alerts
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import session

@@ -19,7 +19,7 @@ import pytest
 from harness import Pipeline
 
 from barflow.alerts.message import Message
-from barflow.alerts.rules import parse_rules
+from barflow.alerts.rules_file import parse_rules
 from barflow.alerts.tick import Alerts
 from barflow.market.sessions import BAR, session, sessions_between, utc_now
 from barflow.operations.why import collect, staged

@@ -107,7 +107,7 @@ def test_every_bundle_of_the_library_holds_its_data(tmp_path: Path) -> None:
 def test_the_files_that_people_edit_are_found_in_the_zipped_library(tmp_path: Path) -> None:
     ZippedPackage("barflow").write(library := tmp_path / "barflow.zip")
     code = (
-        "from barflow.alerts.rules import DEFAULT_RULES, load_rules; print(DEFAULT_RULES, len(load_rules().all)); "
+        "from barflow.alerts.rules_file import DEFAULT_RULES, load_rules; print(DEFAULT_RULES, len(load_rules().all)); "
         "from barflow.market.instruments import load_instruments; print(load_instruments().present('FB'))"
     )
     done = subprocess.run(

@@ -10,7 +10,8 @@ from typing import Any
 from alert_bars import days
 
 from barflow.alerts.expressions import COLUMNS, FUNCTIONS, NAMES
-from barflow.alerts.rules import RuleBook, parse_rules
+from barflow.alerts.rules import RuleBook
+from barflow.alerts.rules_file import parse_rules
 from barflow.market.actions import Split
 from barflow.market.bars import Bar, SessionBars
 from barflow.market.sessions import Session

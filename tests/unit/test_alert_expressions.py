@@ -22,7 +22,7 @@ from barflow.alerts.evaluate import Evaluator, Event
 from barflow.alerts.expressions import COLUMNS, CROSSINGS, FUNCTIONS, NAMES, Value, condition, sessions_with
 from barflow.alerts.history import EvaluatedSession
 from barflow.alerts.message import Message
-from barflow.alerts.rules import load_rules, parse_rules
+from barflow.alerts.rules_file import load_rules, parse_rules
 from barflow.alerts.signals import SessionView
 from barflow.alerts.values import VALUES, value_at
 from barflow.errors import BadInputError

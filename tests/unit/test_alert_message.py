@@ -10,7 +10,8 @@ import pytest
 from alert_bars import NEWEST_DAY, backtested, bars_of, days, traded
 
 from barflow.alerts.message import Message, schema
-from barflow.alerts.rules import RuleBook, parse_rules
+from barflow.alerts.rules import RuleBook
+from barflow.alerts.rules_file import parse_rules
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "alert-message.schema.json"
 CREATED_AT = datetime(2025, 7, 30, 20, 0, 1, tzinfo=UTC)

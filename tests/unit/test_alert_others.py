@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from barflow.alerts.evaluate import Evaluator, Event
 from barflow.alerts.history import SymbolState
-from barflow.alerts.rules import RuleBook, parse_rules
+from barflow.alerts.rules import RuleBook
+from barflow.alerts.rules_file import parse_rules
 from barflow.backtest.run import run
 from barflow.backtest.sources import from_sessions
 from barflow.errors import BadInputError

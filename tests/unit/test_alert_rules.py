@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from barflow.alerts.rules import GapRule, LevelRule, MoveRule, load_rules
+from barflow.alerts.rules import GapRule, LevelRule, MoveRule
+from barflow.alerts.rules_file import load_rules
 from barflow.errors import BadInputError
 from barflow.settings import load_settings
 

@@ -17,17 +17,8 @@ from recordings.reading import as_utc, overnight_gaps
 
 from barflow.alerts.evaluate import NEWS_SESSIONS, Evaluator, Event
 from barflow.alerts.history import SymbolState
-from barflow.alerts.rules import (
-    AverageRule,
-    ExtremeRule,
-    LevelRule,
-    MoveRule,
-    Rule,
-    RuleBook,
-    SilenceRule,
-    VolumeRule,
-    load_rules,
-)
+from barflow.alerts.rules import AverageRule, ExtremeRule, LevelRule, MoveRule, Rule, RuleBook, SilenceRule, VolumeRule
+from barflow.alerts.rules_file import load_rules
 from barflow.market.bars import SessionBars
 from barflow.staging.sessions import StoredSession
 

@@ -16,7 +16,8 @@ from random_markets import random_book, random_market
 
 from barflow.alerts.evaluate import Event
 from barflow.alerts.expressions import COLUMNS, CROSSINGS, FUNCTIONS, NAMES, Value
-from barflow.alerts.rules import SilenceRule, parse_rules
+from barflow.alerts.rules import SilenceRule
+from barflow.alerts.rules_file import parse_rules
 from barflow.alerts.signals import SessionView
 from barflow.alerts.values import value_at
 from barflow.backtest.ranges import Truth

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from barflow.alerts.expressions import MOST_CHARACTERS
-from barflow.alerts.rules import Rule, RuleBook, parse_rules
+from barflow.alerts.rules import Rule, RuleBook
+from barflow.alerts.rules_file import parse_rules
 from barflow.backtest.thresholds import MOVES, Variants, moved, thresholds
 
 

@@ -39,7 +39,7 @@ def test_only_a_url_of_apprise_loads_it_and_a_reference_not_before_a_message_is_
 def test_only_a_rule_with_a_condition_loads_cel() -> None:
     code = (
         "import sys; from barflow.alerts.expressions import _cel, condition; "
-        "from barflow.alerts.rules import load_rules; load_rules(); print(_cel.cache_info().currsize); "
+        "from barflow.alerts.rules_file import load_rules; load_rules(); print(_cel.cache_info().currsize); "
         "condition('close > 1.0'); print(_cel.cache_info().currsize); "
         f"print(*({HEAVY!r} & set(sys.modules)))"
     )

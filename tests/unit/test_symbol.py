@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from barflow.alerts.rules import parse_rules
+from barflow.alerts.rules_file import parse_rules
 from barflow.errors import BadInputError
 from barflow.market.recordings import Recording
 from barflow.settings import load_settings

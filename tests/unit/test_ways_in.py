@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from requests.adapters import BaseAdapter
 
-from barflow.alerts.rules import RuleBook, load_rules
+from barflow.alerts.rules import RuleBook
+from barflow.alerts.rules_file import load_rules
 from barflow.errors import BadInputError, BarflowError
 from barflow.market.recordings import Recording, validate_rows
 from barflow.market.validation import Validated, validate

@@ -8,7 +8,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 
-from barflow.alerts.rules import load_rules
+from barflow.alerts.rules_file import load_rules
 from barflow.errors import BarflowError
 from barflow.market.instruments import load_instruments
 from barflow.operations.checks import Check
