@@ -25,16 +25,21 @@ def _answer_own_programs(
 ) -> Iterable[bytes]:
     """Reject a web page, which sends its origin or a name of its own, and a program of another user."""
     named = f".{environ.get('HTTP_HOST', '').partition(':')[0]}".endswith(NAMES)
-    if named and "HTTP_ORIGIN" not in environ and _is_own(environ["REMOTE_ADDR"], int(environ["REMOTE_PORT"])):
+    ends = int(environ["REMOTE_PORT"]), int(environ["SERVER_PORT"])
+    if named and "HTTP_ORIGIN" not in environ and _is_own(environ["REMOTE_ADDR"], *ends):
         return original(app, environ, start_response)
     start_response("403 Forbidden", [("Content-Type", "text/plain")])
     return [b"the AWS emulator answers programs of its own user only"]
 
 
-def _is_own(address: str, port: int) -> bool:
-    """Return whether this user, or root, made the socket at the other end of a connection."""
+def _is_own(address: str, port: int, server_port: int) -> bool:
+    """Return whether this user, or root, made the socket at the other end of a connection to ``server_port``.
+
+    Sockets to other servers may have the same address and port. One that waits after its end is listed as root's.
+    """
     if not CONNECTIONS.exists():
         return True
     other_end = f"{int.from_bytes(socket.inet_aton(address), 'little'):08X}:{port:04X}"
     lines = (line.split() for line in CONNECTIONS.read_text().splitlines())
-    return any(fields[1] == other_end and int(fields[7]) in (0, os.geteuid()) for fields in lines)
+    owners = [int(fields[7]) for fields in lines if fields[1] == other_end and fields[2].endswith(f":{server_port:04X}")]
+    return bool(owners) and set(owners) <= {0, os.geteuid()}

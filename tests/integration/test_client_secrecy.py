@@ -49,6 +49,7 @@ def test_the_key_is_in_no_log_of_barflow_or_a_library(
     api: TwelveDataEmulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="urllib3")  # a channel of this process may have silenced it
     api.switches.fail("http_error")
     api.switches.fail("dropped")
     fetch(api, "AAPL,UNKNOWN", key=KEY)
