@@ -13,7 +13,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from barflow.alerts.expressions import Condition, condition, sessions_with
+from barflow.alerts.condition_values import sessions_with
+from barflow.alerts.expressions import Condition, condition
 from barflow.errors import BadInputError
 from barflow.market.instruments import Instruments
 from barflow.market.sessions import new_york, utc_now

@@ -14,7 +14,7 @@ from itertools import chain
 from statistics import fmean
 from typing import Any
 
-from barflow.alerts.expressions import Value
+from barflow.alerts.condition_values import Value
 from barflow.alerts.history import AdjustedSession, EvaluatedSession, in_shares_of
 from barflow.alerts.rules import AverageRule, ExtremeRule, GapRule, LevelRule, MoveRule, SplitRule, VolumeRule
 from barflow.market.actions import Split, split_factors, suspected_ratio

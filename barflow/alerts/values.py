@@ -12,7 +12,8 @@ from itertools import accumulate, chain, pairwise
 from operator import add, mul
 from statistics import fmean
 
-from barflow.alerts.expressions import EMA_WINDOWS, Value, condition, sessions_with
+from barflow.alerts.condition_values import EMA_WINDOWS, Value, sessions_with
+from barflow.alerts.expressions import condition
 from barflow.alerts.rules import ExpressionRule
 from barflow.alerts.signals import (
     BAR_MINUTES,

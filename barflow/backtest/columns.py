@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from barflow.alerts.expressions import COLUMNS, EMA_WINDOWS, Value, sessions_with
+from barflow.alerts.condition_values import COLUMNS, EMA_WINDOWS, Value, sessions_with
 from barflow.alerts.rules import LevelRule
 from barflow.alerts.signals import BAR_MINUTES
 from barflow.backtest.ranges import Bools, Floats, Range, divide, exact, near

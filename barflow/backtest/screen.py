@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from barflow.alerts.expressions import Operation, Tree, Value
+from barflow.alerts.condition_values import Operation, Tree, Value
 from barflow.alerts.rules import (
     AverageRule,
     ExpressionRule,

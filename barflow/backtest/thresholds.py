@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from barflow.alerts.expressions import CROSSINGS, TOKEN, condition
+from barflow.alerts.condition_values import CROSSINGS
+from barflow.alerts.expressions import TOKEN, condition
 from barflow.alerts.rules import ExpressionRule, Rule, RuleBook
 
 # By how many percent each threshold moves.

@@ -41,5 +41,7 @@ def _is_own(address: str, port: int, server_port: int) -> bool:
         return True
     other_end = f"{int.from_bytes(socket.inet_aton(address), 'little'):08X}:{port:04X}"
     lines = (line.split() for line in CONNECTIONS.read_text().splitlines())
-    owners = [int(fields[7]) for fields in lines if fields[1] == other_end and fields[2].endswith(f":{server_port:04X}")]
+    owners = [
+        int(fields[7]) for fields in lines if fields[1] == other_end and fields[2].endswith(f":{server_port:04X}")
+    ]
     return bool(owners) and set(owners) <= {0, os.geteuid()}

@@ -9,7 +9,7 @@ from typing import Any
 
 from alert_bars import days
 
-from barflow.alerts.expressions import COLUMNS, FUNCTIONS, NAMES
+from barflow.alerts.condition_values import COLUMNS, FUNCTIONS, NAMES
 from barflow.alerts.rules import RuleBook
 from barflow.alerts.rules_file import parse_rules
 from barflow.market.actions import Split

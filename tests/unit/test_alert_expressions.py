@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import Recordings
 
+from barflow.alerts.condition_values import COLUMNS, CROSSINGS, FUNCTIONS, NAMES, Value, sessions_with
 from barflow.alerts.evaluate import Evaluator, Event
-from barflow.alerts.expressions import COLUMNS, CROSSINGS, FUNCTIONS, NAMES, Value, condition, sessions_with
+from barflow.alerts.expressions import condition
 from barflow.alerts.history import EvaluatedSession
 from barflow.alerts.message import Message
 from barflow.alerts.rules_file import load_rules, parse_rules

@@ -14,8 +14,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_markets import random_book, random_market
 
+from barflow.alerts.condition_values import COLUMNS, CROSSINGS, FUNCTIONS, NAMES, Value
 from barflow.alerts.evaluate import Event
-from barflow.alerts.expressions import COLUMNS, CROSSINGS, FUNCTIONS, NAMES, Value
 from barflow.alerts.rules import SilenceRule
 from barflow.alerts.rules_file import parse_rules
 from barflow.alerts.signals import SessionView
