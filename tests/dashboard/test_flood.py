@@ -119,6 +119,7 @@ def sign_in(url: str, token: str = TOKEN, **options: Any) -> requests.Response:
     return requests.post(f"{url}api/session", json={"token": token}, timeout=20, **options)
 
 
+@pytest.mark.minutes
 def test_the_page_answers_within_a_second_under_every_attack_at_once(
     page: tuple[str, psutil.Process, Path],
 ) -> None:

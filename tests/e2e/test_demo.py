@@ -230,6 +230,7 @@ def test_a_database_that_does_not_answer_is_named(
     assert "s3cr3t" not in failed.err
 
 
+@pytest.mark.minutes
 def test_a_replay_takes_every_session_unless_days_are_chosen_and_says_what_it_leaves_out(folder: Path) -> None:
     replay = ("demo", "--json", "--replay", CASES / "more_than_20_sessions.csv", "--state", folder / "state")
     some = in_process(*replay, "--days", "5")

@@ -33,7 +33,7 @@ def found(result: Backtest) -> dict[str, tuple[Any, ...]]:
     return {item.id: (item.value, item.reference, item.price, item.direction) for item in result.events}
 
 
-@pytest.mark.parametrize(("seed", "ticks"), [(3, 3), (4, 2)])
+@pytest.mark.parametrize(("seed", "ticks"), [pytest.param(3, 3, marks=pytest.mark.minutes), (4, 2)])
 def test_a_backtest_as_known_of_a_hard_month_gives_the_live_alerts(database: Mongo, seed: int, ticks: int) -> None:
     month = Month(database, seed, ticks=ticks)
     month.run()

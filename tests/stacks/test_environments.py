@@ -101,6 +101,7 @@ def test_cdk_nag_has_findings_when_they_are_not_acknowledged(tmp_path: Path, mon
     assert {"AwsSolutions-RDS10", "NIST.800.53.R5-RDSMultiAZSupport"} <= found
 
 
+@pytest.mark.minutes
 def test_cfn_lint_finds_no_error(deployments: list[Deployment]) -> None:
     templates = [path for deployment in deployments for path in sorted(deployment.assembly.glob("*.template.json"))]
     assert len(templates) == sum(len(deployment.stacks) for deployment in deployments)
