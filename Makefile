@@ -111,7 +111,7 @@ rehearse: setup .venv/.airflow .venv/.jvm-archive ## deploy to an emulator of AW
 LOCK := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 LOCK_HERE := $(LOCK) --python-version 3.11
 # A function has no command line, so it needs none of what those of common-expression-language and apprise import.
-NO_COMMAND_LINE := $(foreach package,annotated-doc click markdown-it-py mdurl prompt-toolkit pygments pyyaml rich shellingham typer wcwidth,--no-emit-package $(package))
+NO_COMMAND_LINE := $(foreach package,annotated-doc click markdown-it-py mdurl prompt-toolkit pygments rich shellingham typer wcwidth,--no-emit-package $(package))
 LOCK_LAMBDA := $(LOCK) --python-version 3.13 --python-platform aarch64-manylinux_2_28 $(NO_COMMAND_LINE)
 lock: setup ## compile requirements*.in into requirements*.txt with hashes
 	@$(LOCK_HERE) requirements-airflow.in -o requirements-airflow.txt

@@ -35,7 +35,7 @@ def measure(bench: Bench) -> Chapter:
         "ms",
         "the official client to a DataFrame",
         middle(ended.result["whole"] for ended in theirs),
-        2.5,
+        3.0,
         times_less=True,
     )
     imported = ", ".join(ours[0].result["imported"]) or "none of them"

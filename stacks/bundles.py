@@ -19,11 +19,14 @@ from functools import cached_property
 from pathlib import Path
 
 from config import versions
+from stacks.trimming import UNUSED, trim
 from stacks.zip_files import EXCLUDED, Wheels, ZipFile, ZippedPackage, published_files
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "build" / "bundles"
 OWN_LICENCE = {"LICENSE": "LICENSE", "NOTICE": "NOTICE"}
+# httpx2, which sends lineage, looks up its version when it is imported.
+READ_METADATA = "httpx2-*.dist-info/METADATA"
 LICENCES = ("LICEN[CS]E*", "COPYING*", "NOTICE*", "AUTHORS*")
 
 
@@ -50,7 +53,8 @@ class Bundle:
     @cached_property
     def digest(self) -> str:
         """A SHA-256 of everything that decides the content."""
-        digest = hashlib.sha256(f"2 {self.requirements and (self.platform, self.python)}".encode())
+        rules = self.requirements and (self.platform, self.python, UNUSED, READ_METADATA)
+        digest = hashlib.sha256(f"3 {rules}".encode())
         for path, source in sorted(self._sources()):
             digest.update(f"\0{path}\0{hashlib.sha256(source.read_bytes()).hexdigest()}".encode())
         for path, zip_file in sorted(self.zip_files.items()):
@@ -125,9 +129,14 @@ class Bundle:
             for path in texts or [package / "METADATA"]:
                 kept.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, kept / path.relative_to(package).as_posix().replace("/", "-"))
+        metadata = {path: path.read_bytes() for path in target.glob(READ_METADATA)}
         for pattern in EXCLUDED:
             for path in list(target.rglob(pattern)):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        trim(target)
+        for path, content in metadata.items():
+            path.parent.mkdir()
+            path.write_bytes(content)
 
 
 MIGRATE = Bundle(

@@ -151,16 +151,19 @@ def _check_columns(values: Sequence[Any], now: datetime) -> _Columns | None:
     clean = (
         all(map(operator.lt, ts, ts[1:]))
         and ts[-1] <= now + CLOCK_SKEW
-        and max(highs) <= MAX_PRICE
-        and min(lows) > 0
-        and all(map(operator.le, lows, opens))
-        and all(map(operator.le, lows, closes))
-        and all(map(operator.ge, highs, opens))
-        and all(map(operator.ge, highs, closes))
+        and _prices_are_clean(opens, highs, lows, closes)
         and min(volume) >= 0
         and max(volume) <= MAX_VOLUME
     )
     return _Columns(ts, opens, highs, lows, closes, volume) if clean else None
+
+
+def _prices_are_clean(opens: list[float], highs: list[float], lows: list[float], closes: list[float]) -> bool:
+    """Return whether every row's prices are within their bounds, and low and high enclose open and close."""
+    for first, high, low, last in zip(opens, highs, lows, closes, strict=True):
+        if not (0.0 < low <= first <= high <= MAX_PRICE and low <= last <= high):
+            return False
+    return True
 
 
 def _numbers(columns: list[list[str]]) -> list[list[Any]]:
@@ -170,9 +173,10 @@ def _numbers(columns: list[list[str]]) -> list[list[Any]]:
     digits, minus and point. Those values are then read or rejected row by row.
     """
     joined = [",".join(column) for column in columns]
-    if not all(text.isascii() and not text.encode().translate(None, b"0123456789.,-") for text in joined):
+    text = f"[[{'],['.join(joined)}]]".encode()
+    if text.translate(None, b"0123456789.,-") != b"[[" + b"][" * (len(columns) - 1) + b"]]":
         raise ValueError("not plain decimals")
-    parsed: list[list[Any]] = orjson.loads(f"[[{'],['.join(joined)}]]")
+    parsed: list[list[Any]] = orjson.loads(text)
     if any(len(numbers) != len(texts) for numbers, texts in zip(parsed, columns, strict=True)):
         raise ValueError("a comma within a number")
     *prices, volume = parsed
@@ -300,16 +304,15 @@ def _drop_forming(result: Validated, columns: _Columns, requested_at: datetime) 
 
 
 def _split_by_session(result: Validated, columns: _Columns) -> None:
+    ts, lists = columns.ts, [*vars(columns).values()]
     start = 0
-    while start < len(columns.ts):
-        traded: Session | None = session(columns.ts[start].date())
+    while start < len(ts):
+        traded: Session | None = session(ts[start].date())
         assert traded is not None, "every valid bar belongs to a session"
-        end = bisect_left(columns.ts, traded.closes, start)
-        parts = {name: column[start:end] for name, column in vars(columns).items()}
-        revisions = [0] * (end - start)
-        result.sessions[traded.session_date] = SessionBars(
-            result.symbol, traded.session_date, **parts, revision=revisions
-        )
+        end = bisect_left(ts, traded.closes, start)
+        parts: list[Any] = [*(column[start:end] for column in lists), [0] * (end - start)]
+        day = traded.session_date
+        result.sessions[day] = SessionBars(result.symbol, day, *parts)
         start = end
 
 
@@ -338,8 +341,9 @@ def price_jumps(ts: Sequence[datetime], opens: Sequence[float], closes: Sequence
 
     Twelve Data does not adjust intraday bars for splits, so a 10-for-1 split is a drop of 90 % overnight.
     """
+    least, most = 1 - JUMP, 1 + JUMP
     ratios = [*map(operator.truediv, opens[1:], closes)]
-    if not ratios or (max(ratios) <= 1 + JUMP and min(ratios) >= 1 - JUMP):
+    if not [ratio for ratio in ratios if not least <= ratio <= most]:
         return []
     return [
         Jump(ts[index], opens[index], ts[index - 1], closes[index - 1])

@@ -41,7 +41,7 @@ REFUSAL_STATUSES = (401, 403, 414, 429)
 # The most bytes of an answer after decompression. A full page of 120 symbols has about 20 MB.
 MAX_BODY_BYTES = 32_000_000
 TOO_LARGE = 413
-CHUNK_BYTES = 64 * 1024
+CHUNK_BYTES = 256 * 1024
 # How much of an answer that is too large is stored.
 SAMPLE_BYTES = 64 * 1024
 
@@ -279,12 +279,14 @@ class Http:
 
 def _read(response: requests.Response) -> _Received:
     """Return the answer, at most ``MAX_BODY_BYTES`` of it. urllib3 decompresses no more than each chunk holds."""
-    body = bytearray()
+    chunks: list[bytes] = []
+    size = 0
     for chunk in response.iter_content(CHUNK_BYTES):
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            return _Received(response.status_code, response.headers, None, bytes(body[:SAMPLE_BYTES]))
-    return _Received(response.status_code, response.headers, bytes(body), b"")
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
+            return _Received(response.status_code, response.headers, None, b"".join(chunks)[:SAMPLE_BYTES])
+    return _Received(response.status_code, response.headers, b"".join(chunks), b"")
 
 
 def is_about_symbol(message: str) -> bool:

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import typing_extensions
 
-from stacks.bundles import BUNDLES, INGEST, MIGRATE, RELEASE, Bundle, BundleError
+from stacks.bundles import BUNDLES, INGEST, MIGRATE, READ_METADATA, RELEASE, Bundle, BundleError
+from stacks.trimming import UNUSED, loaded_part
 from stacks.zip_files import ROOT, ZippedPackage
 
 FUNCTIONS = [bundle for bundle in BUNDLES if bundle.requirements]
@@ -40,6 +41,31 @@ for url in ("json://example.com/", "mailto://user:password@example.com", "discor
     assert _instantiate(url), url
 from apprise.manager_plugins import NotificationManager
 assert len(NotificationManager().schemas()) > 150
+import pkgutil, apprise.plugins
+for plugin in pkgutil.iter_modules(apprise.plugins.__path__, "apprise.plugins."):
+    __import__(plugin.name)
+"""
+# What a tick imports only with a setting or a failure, and the calls behind it.
+OTHERS = """
+import tempfile
+import barflow.alerts.slack_rate_limit, slack_sdk.errors
+from slack_sdk import WebClient, WebhookClient
+assert WebClient(token="xoxb-1", timeout=1).chat_postMessage and WebhookClient("https://127.0.0.1:1").send_dict
+from barflow.alerts.webhook import Webhook
+from barflow.pipeline.lineage_events import FileConfig, FileTransport, HttpConfig, HttpTransport
+from datetime import UTC, datetime
+HttpTransport(HttpConfig.from_dict({"type": "http", "url": "http://127.0.0.1:1"}))
+assert Webhook("whsec_" + "A" * 32).sign("1", datetime(2026, 1, 2, tzinfo=UTC), "{}")
+import dns.rdata, dns.rdataclass, dns.rdatatype
+for name in ("SRV", "TXT"):  # of mongodb+srv:// addresses
+    assert dns.rdata.get_rdata_class(dns.rdataclass.IN, dns.rdatatype.from_text(name)).__name__ == name
+from bson import BSON, has_c
+from zoneinfo import ZoneInfo
+assert has_c() and BSON.encode({"a": 1}).decode() == {"a": 1} and ZoneInfo("America/New_York")
+from charset_normalizer import from_bytes
+assert str(from_bytes("für alle Fälle".encode()).best()) == "für alle Fälle"
+from barflow.settings import load_settings
+load_settings(webhook_url="https://example.com/a", slack_webhook_url="https://hooks.slack.com/services/T/B/x")
 """
 HERE = f"{'aarch64' if platform.machine() in ('arm64', 'aarch64') else 'x86_64'}-manylinux_2_28"
 
@@ -50,7 +76,7 @@ def test_a_function_imports_only_from_its_bundle(bundle: Bundle, tmp_path: Path)
     """Build the same lock for this machine: the deployed bundle is for arm64."""
     here = replace(bundle, name=f"{bundle.name}-here", platform=HERE, python=f"3.{sys.version_info.minor}")
     shutil.copy(typing_extensions.__file__, tmp_path)
-    code = IMPORT + (CONDITION + SERVICE if bundle.name == INGEST.name else "")
+    code = IMPORT + (CONDITION + SERVICE + OTHERS if bundle.name == INGEST.name else "")
     command = [sys.executable, "-I", "-S", "-B", "-c", code, str(tmp_path)]
     done = subprocess.run(command, cwd=here.build(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -66,7 +92,26 @@ def test_a_bundle_has_no_byte_code_tests_or_installation_records(bundle: Bundle)
     assert not [
         path for path in files(bundle) if path.suffix == ".pyc" or {"tests", "__pycache__", "bin"} & {*path.parts}
     ]
-    assert not [path for path in files(bundle) if any(part.endswith(".dist-info") for part in path.parts)]
+    records = [path for path in files(bundle) if any(part.endswith(".dist-info") for part in path.parts)]
+    assert [path for path in records if not path.match(READ_METADATA)] == []
+
+
+def test_the_ingest_bundle_has_nothing_that_no_function_uses() -> None:
+    inside = [*files(INGEST)]
+    for pattern in UNUSED:
+        assert not [path for path in inside if path.match(pattern) or path.is_relative_to(pattern)], pattern
+    assert sum((INGEST.build() / path).stat().st_size for path in inside) < 30e6
+
+
+def test_a_shared_library_loses_its_symbols_and_debug_information_only() -> None:
+    built = INGEST.build()
+    for name in ("cel", "bson", "pymongo"):
+        for library in (built / name).glob("*.so"):
+            content = library.read_bytes()
+            assert loaded_part(content) == content
+            assert content[40:48] == bytes(8), "there is no table of sections"
+            assert loaded_part(content + b"symbols") == content
+    assert loaded_part(b"#!text") == b"#!text"
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)

@@ -54,6 +54,8 @@ def clean_answer() -> list[dict[str, Any]]:
         (row(high="10.1"), ["ohlc_inconsistent"]),
         (row(high="10.1999999999"), ["ohlc_inconsistent"]),
         (row(low="10.1"), ["ohlc_inconsistent"]),
+        (row(close="9.4"), ["ohlc_inconsistent"]),
+        (row(open="10.6"), ["ohlc_inconsistent"]),
         (row(volume="-1"), ["negative_volume"]),
         (row("2025-07-30"), ["bad_timestamp"]),
         (row("2025-13-45 13:30:00"), ["bad_timestamp"]),
@@ -70,11 +72,12 @@ def clean_answer() -> list[dict[str, Any]]:
     ],
 )
 def test_a_bad_bar_is_rejected_with_all_its_reasons_and_its_payload(bad: Any, reasons: list[str]) -> None:
-    answer = [*clean_answer()[5:], bad]
-    result = validate("AAPL", META, answer, NOW)
-    assert [sorted(item.reasons) for item in result.rejected] == [sorted(reasons)]
-    assert result.rejected[0].payload == bad
-    assert result.accepted == len(answer) - 1
+    rest = clean_answer()[5:]
+    for answer in ([bad, *rest], [*rest, bad]):  # in order, so that only the checks of values fail, and unordered
+        result = validate("AAPL", META, answer, NOW)
+        assert [sorted(item.reasons) for item in result.rejected] == [sorted(reasons)]
+        assert result.rejected[0].payload == bad
+        assert result.accepted == len(answer) - 1
     assert set(reasons) <= set(REASONS)
 
 
@@ -230,6 +233,11 @@ def test_a_known_split_is_no_flag_and_leaves_the_true_gap() -> None:
     ]
     # A closure between the ex-date and the next stored bar does not hide the split.
     assert flags(ts, [1208.0, 120.3], [1208.8, 121.0], splits={date(2025, 7, 4): 10.0}) == []
+
+
+@pytest.mark.parametrize(("opens", "jumps"), [(105.1, 1), (104.9, 0), (94.9, 1), (95.1, 0)])
+def test_an_open_that_differs_by_more_than_5_percent_in_either_direction_is_a_jump(opens: float, jumps: int) -> None:
+    assert len(price_jumps(WEDNESDAY.slots[:2], [100.0, opens], [100.0, opens])) == jumps
 
 
 def test_price_jumps_are_flagged_and_splits_recognised() -> None:
