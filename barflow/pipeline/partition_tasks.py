@@ -7,24 +7,23 @@ or the JVM: each task uses PyMongo and PyArrow itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
-from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
+import bson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from barflow.errors import BarflowError
 from barflow.lake.partitions import Lake
-from barflow.lake.versions import EPOCH, MICROSECOND, MOMENTS, absent, column, history_table, rows_of, with_history
-from barflow.market.arrow import arrow_schema
-from barflow.market.bars import OF_A_BAR
+from barflow.lake.versions import absent, history_table, rows_of, with_history
 from barflow.market.versions import BarVersion
-from barflow.staging.connection import Document, connect
-from barflow.staging.sessions import Staging, known_from_of
+from barflow.pipeline.raw_sessions import read_raw
+from barflow.pipeline.session_columns import SessionColumns, columns_of, to_table
+from barflow.staging.connection import connect
+from barflow.staging.sessions import Staging
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -69,7 +68,7 @@ def stage_partitions(
 
         staging, lake = Staging(connect(mongodb_uri, database, tz_aware=False)), Lake(lake_uri)
         part = f"{run_id}/{TaskContext.get().taskAttemptId()}"
-        return [write_partition(lake, part, key, *found) for key, found in _documents(staging, lake, chunk)]
+        return [write_partition(lake, part, key, *found) for key, found in _sessions(staging, lake, chunk)]
 
     keys = sorted((key, sorted(days)) for key, days in planned.items())
     chunks = [keys[start : start + KEYS_PER_TASK] for start in range(0, len(keys), KEYS_PER_TASK)]
@@ -77,13 +76,13 @@ def stage_partitions(
     return written
 
 
-def _documents(
+def _sessions(
     staging: Staging, lake: Lake, chunk: Chunk
-) -> Iterator[tuple[Key, tuple[list[Document], dict[str, list[BarVersion]]]]]:
-    """Yield the documents to write per partition, with their superseded versions.
+) -> Iterator[tuple[Key, tuple[list[SessionColumns], dict[str, list[BarVersion]]]]]:
+    """Yield the sessions to write per partition, with their superseded versions.
 
     These are the changed sessions, or the whole month if it has no file. The next query runs while the caller works on
-    the documents of the last one.
+    the sessions of the last one.
     """
     with ThreadPoolExecutor(1) as ahead:
         reading = ahead.submit(_read, staging, lake, *chunk[0])
@@ -96,24 +95,32 @@ def _documents(
 
 def _read(
     staging: Staging, lake: Lake, key: Key, days: list[str]
-) -> tuple[list[Document], dict[str, list[BarVersion]]]:
+) -> tuple[list[SessionColumns], dict[str, list[BarVersion]]]:
     symbol, month = key
+    wanted: Container[str] | None = None
+    first, last = f"{month}-01", f"{month}-31"
     if lake.exists(symbol, month):
-        documents = [item for item in staging.between(symbol, days[0], days[-1]) if item["session_date"] in days]
-    else:
-        documents = list(staging.between(symbol, f"{month}-01", f"{month}-31"))
+        wanted, first, last = {*days}, days[0], days[-1]
+    documents = staging.raw_between(symbol, first, last)
+    found = [session for document in documents if (session := _read_session(document, wanted))]
     # A bar without a revision has no other version.
-    revised = [document["_id"] for document in documents if any(document["revision"])]
-    return documents, staging.versions.of(revised)
+    return found, staging.versions.of([session.key for session in found if session.is_revised])
+
+
+def _read_session(document: bytes, wanted: Container[str] | None) -> SessionColumns | None:
+    """Return a document as columns, or None if its session is not wanted."""
+    if session := read_raw(document):
+        return session if wanted is None or session.session_date in wanted else None
+    decoded = bson.decode(document)
+    return columns_of(decoded) if wanted is None or decoded["session_date"] in wanted else None
 
 
 def write_partition(
-    lake: Lake, part: str, key: Key, documents: list[Document], versions: Versions | None = None
+    lake: Lake, part: str, key: Key, sessions: list[SessionColumns], versions: Versions | None = None
 ) -> Written:
     """Stage one partition's files: the sessions read from MongoDB, and the other sessions of its old files."""
     symbol, month = key
-    documents.sort(key=lambda document: document["session_date"])
-    table = to_table(documents)
+    table = to_table(sorted(sessions, key=lambda session: session.session_date))
     days = table["session_date"].unique()
     old, old_history = lake.read(symbol, month), lake.read_history(symbol, month)
     kept, before = _divided(old, days)
@@ -130,8 +137,8 @@ def write_partition(
         _check_rows(f"{symbol} {month} (history)", past, lake.stage_file(part, lake.history_path(symbol, month), past))
     rows = lake.stage(part, symbol, month, table)
     _check_rows(f"{symbol} {month}", table, rows)
-    sessions = {document["session_date"]: (document["version"], len(document["ts"])) for document in documents}
-    return Written(part, symbol, month, rows, sessions, past.num_rows, is_new)
+    counts = {session.session_date: (session.version, session.bars) for session in sessions}
+    return Written(part, symbol, month, rows, counts, past.num_rows, is_new)
 
 
 def _check_rows(name: str, table: pa.Table, rows: int) -> None:
@@ -145,35 +152,3 @@ def _divided(table: pa.Table | None, days: pa.Array) -> tuple[pa.Table | None, p
         return None, None
     among = pc.is_in(table["session_date"], value_set=days)
     return table.filter(pc.invert(among)), table.filter(among)
-
-
-def to_table(documents: list[Document]) -> pa.Table:
-    """Return session documents (naive UTC dates, in day order) as one table of the lake's schema, sorted by ts.
-
-    Raises BarflowError for a document whose arrays differ in length: its rows would mix with those of others.
-    """
-    for document in documents:
-        lengths = {len(document[name]) for name in OF_A_BAR}
-        if len({*lengths, len(known_from_of(document))}) > 1:
-            symbol, day = document["symbol"], document["session_date"]
-            raise BarflowError(
-                f"{symbol} {day}: the arrays of its document differ in length. Nothing was published. Delete "
-                f"{document['_id']} from the collection bars, then run "
-                f"`barflow backfill --symbols {symbol} --start {day} --end {day}`."
-            )
-    schema = arrow_schema()
-    columns = [
-        column(chain.from_iterable(_numbers(document, field.name) for document in documents), field) for field in schema
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _numbers(document: Document, name: str) -> Iterable[float]:
-    """Return one column of a session as Arrow stores it: times in microseconds and dates in days since the epoch."""
-    if name in MOMENTS:
-        moments = document["ts"] if name == "ts" else known_from_of(document)
-        return [(moment - EPOCH) // MICROSECOND for moment in moments]
-    if name == "session_date":
-        return repeat((datetime.fromisoformat(document["session_date"]) - EPOCH).days, len(document["ts"]))
-    values: list[float] = document[name]
-    return values

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from bson.codec_options import CodecOptions
 from bson.int64 import Int64
+from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS
 from pymongo import DeleteOne, InsertOne, UpdateOne
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, OperationFailure
@@ -119,6 +120,7 @@ class Staging:
         self.bars = database["bars"]
         # The driver takes 30 times as long to read a date with its time zone.
         self._naive = self.bars.with_options(NAIVE)
+        self._raw = self.bars.with_options(DEFAULT_RAW_BSON_OPTIONS)
         self.versions = BarVersions(database)
 
     def ensure(self) -> None:
@@ -301,6 +303,12 @@ class Staging:
         """
         with mongo_errors("read the bars"):
             yield from self.bars.find({"symbol": symbol, "session_date": {"$gte": first, "$lte": last}})
+
+    def raw_between(self, symbol: str, first: str, last: str) -> Iterator[bytes]:
+        """Yield the documents of `between` as BSON."""
+        with mongo_errors("read the bars"):
+            for document in self._raw.find({"symbol": symbol, "session_date": {"$gte": first, "$lte": last}}):
+                yield document.raw
 
     def counts(
         self,

@@ -27,7 +27,7 @@ from barflow.lake.partitions import Lake
 from barflow.market.bars import Bar, SessionBars, document_key
 from barflow.market.sessions import BAR, session, utc_now
 from barflow.pipeline import process
-from barflow.pipeline.partition_tasks import Key, Sessions, Written, _documents, write_partition
+from barflow.pipeline.partition_tasks import Key, Sessions, Written, _sessions, write_partition
 from barflow.settings import Settings
 from barflow.staging.connection import Document, connect
 from barflow.staging.known_from import add_known_from, count_without
@@ -173,7 +173,7 @@ def archive(database: Database[Document], mongodb_uri: str, tmp_path: Path, monk
         staging = Staging(connect(mongodb_uri, database.name, tz_aware=False))
         chunk = sorted((key, sorted(days)) for key, days in planned.items())
         part = f"{lease.holder}/0"
-        return [write_partition(lake, part, key, *found) for key, found in _documents(staging, lake, chunk)]
+        return [write_partition(lake, part, key, *found) for key, found in _sessions(staging, lake, chunk)]
 
     monkeypatch.setattr(process, "_stage_bars", stage)
     settings = Settings(mongodb_uri=mongodb_uri, mongodb_database=database.name, lake_uri=str(tmp_path / "lake"))

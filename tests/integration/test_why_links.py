@@ -36,6 +36,7 @@ from barflow.operations.why.story import Why
 from barflow.pipeline.partition_tasks import write_partition
 from barflow.pipeline.process import promote
 from barflow.pipeline.replay import replay_rejected
+from barflow.pipeline.session_columns import columns_of
 from barflow.staging.actions import Actions, Answer
 from barflow.staging.connection import Document, connect
 from barflow.staging.ledger import SUCCEEDED, Ledger
@@ -120,7 +121,11 @@ class Pipeline:
         naive = Staging(self.naive)
         documents = list(naive.between(symbol, day, day))
         written = write_partition(
-            self.lake, run_id, (symbol, month), documents, naive.versions.of([item["_id"] for item in documents])
+            self.lake,
+            run_id,
+            (symbol, month),
+            [*map(columns_of, documents)],
+            naive.versions.of([item["_id"] for item in documents]),
         )
         promote(self.lake, [written])
         versions = {day: counts[0] for day, counts in written.sessions.items()}

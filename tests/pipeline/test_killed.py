@@ -24,7 +24,7 @@ from barflow.lake.actions import read_actions
 from barflow.market.actions import Dividend, Split
 from barflow.market.bars import OF_A_BAR, SessionBars
 from barflow.market.sessions import sessions_between, utc_now
-from barflow.pipeline.partition_tasks import to_table
+from barflow.pipeline.session_columns import columns_of, to_table
 from barflow.staging.actions import Actions, Answer
 from rehearsal.oracle import Oracle, disagreements
 
@@ -105,7 +105,8 @@ def check_end_state(running: Running) -> None:
         columns = {name: getattr(bars, name) for name in OF_A_BAR}
         columns["ts"] = [ts.replace(tzinfo=None) for ts in bars.ts]  # as a Spark task reads them
         columns["known_from"] = columns["ts"]
-        rows = to_table([{"symbol": bars.symbol, "session_date": str(bars.session_date), **columns}])
+        document = {"_id": bars.key, "session_date": str(bars.session_date), "version": 1, **columns}
+        rows = to_table([columns_of(document)])
         partition = expected.setdefault((bars.symbol, f"{bars.session_date:%Y-%m}"), [])
         partition += rows.drop_columns(["revision", "known_from"]).to_pylist()
     assert archived(pipeline) == expected
