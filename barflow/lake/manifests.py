@@ -1,8 +1,9 @@
-"""Manifests: what a process run published. A manifest is written last, so it means that the data is there."""
+"""Manifests: what a process run published, one per slice. A manifest is written last: it means the data is there."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from typing import Any
@@ -41,9 +42,10 @@ class ActionsFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one process run published. The vendor's daily bars have no file: the manifest holds their values.
+    """What one process run published, or one slice of it. The manifest itself holds the vendor's daily bars.
 
-    ``complete_until`` (UTC): the lake then holds every answer that was asked for before.
+    ``run_id`` is the manifest's id: the run's, or the run's with the number of the slice. ``complete_until`` (UTC): the
+    lake then holds every answer that was asked for before. Only the last slice of a run moves it on.
     """
 
     run_id: str
@@ -57,6 +59,12 @@ class Manifest:
     def rows(self) -> int:
         """Return the rows of all files that the run wrote."""
         return sum(partition.rows for partition in self.partitions)
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """Return the symbols of which something was published."""
+        names = {item.symbol for item in self.partitions} | {item.symbol for item in self.actions}
+        return frozenset(names | {item.symbol for item in self.vendor_days})
 
     def to_json(self) -> bytes:
         """Return the manifest as the JSON text of its file."""
@@ -107,6 +115,16 @@ class Manifest:
             vendor_days,
             datetime.fromisoformat(until) if until else None,
         )
+
+
+def manifest_id(run_id: str, number: int) -> str:
+    """Return the id of the manifest of a run's slice, numbered from 1. The ids of a run sort by number."""
+    return f"{run_id}-{number:04}"
+
+
+def run_of(manifest_id: str) -> str:
+    """Return the id of the run that published a manifest. The manifest of a run without slices has the run's id."""
+    return re.sub(r"-[0-9]{4}$", "", manifest_id)
 
 
 def _vendor_day(item: dict[str, Any]) -> VendorDay:

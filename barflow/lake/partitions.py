@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
@@ -25,7 +26,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from barflow.errors import BadInputError, BarflowError, UnavailableError
-from barflow.lake.manifests import Manifest
+from barflow.lake.manifests import Manifest, run_of
 from barflow.market.arrow import arrow_schema, history_schema
 
 FILE_NAME, HISTORY_FILE_NAME = "bars.parquet", "history.parquet"
@@ -33,6 +34,10 @@ FILE_NAME, HISTORY_FILE_NAME = "bars.parquet", "history.parquet"
 REPEATED = ["session_date", "revision"]
 # Columns that grow by similar steps: their differences take a fraction of the space.
 STEADY = {"ts": "DELTA_BINARY_PACKED", "known_from": "DELTA_BINARY_PACKED"}
+# How many requests wait for S3 at once.
+THREADS = 16
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Lake:
@@ -45,12 +50,13 @@ class Lake:
     def __init__(self, uri: str) -> None:
         try:
             if "://" in uri:
-                self._fs, self.root = fs.FileSystem.from_uri(uri.rstrip("/").replace("s3a://", "s3://"))
+                self._fs, self.root = fs.FileSystem.from_uri(_in_one_request(uri.rstrip("/")))
             else:
                 self._fs, self.root = fs.LocalFileSystem(), str(Path(uri).resolve())
         except (OSError, pa.ArrowInvalid) as error:
             raise BadInputError(f"lake {uri}: {error}. Give a folder or s3://bucket/prefix.") from None
         self.uri = self.root if self._on_disk else uri.rstrip("/")
+        self._listed: dict[str, set[str]] = {}
 
     def path(self, symbol: str, month: str) -> str:
         """Return the path of a partition's file, as the file system names it."""
@@ -67,7 +73,27 @@ class Lake:
 
     def exists(self, symbol: str, month: str) -> bool:
         """Return whether the partition has a file."""
-        return bool(self._fs.get_file_info(self.path(symbol, month)).type == fs.FileType.File)
+        path = self.path(symbol, month)
+        if (listed := self._listed.get(symbol)) is not None:
+            return path in listed
+        return bool(self._fs.get_file_info(path).type == fs.FileType.File)
+
+    def remember(self, symbols: Iterable[str]) -> None:
+        """List the files of bars of these symbols once. No read asks S3 for another one from then on.
+
+        This is for the tasks of a run: it holds the hop's lease, so no file appears meanwhile.
+        """
+        tables = ("bars_5min", "bars_5min_history")
+        asked = [
+            (symbol, f"{self.root}/{table}/symbol={quote(symbol, safe='')}") for symbol in symbols for table in tables
+        ]
+
+        def paths(folder: str) -> set[str]:
+            found = self._fs.get_file_info(fs.FileSelector(folder, allow_not_found=True, recursive=True))
+            return {info.path for info in found}
+
+        for (symbol, _), found in zip(asked, self.in_threads(paths, [folder for _, folder in asked]), strict=True):
+            self._listed.setdefault(symbol, set()).update(found)
 
     def read(self, symbol: str, month: str) -> pa.Table | None:
         """Return the partition's rows (schema of the lake, sorted by ts), or None if it has no file.
@@ -85,13 +111,18 @@ class Lake:
         return self._read(self.history_path(symbol, month), history_schema(), symbol)
 
     def _read(self, path: str, schema: pa.Schema, symbol: str) -> pa.Table | None:
-        found = self._fs.get_file_info(path)
-        if found.type != fs.FileType.File:
+        if path not in self._listed.get(symbol, (path,)):
             return None
         try:
-            table = pq.ParquetFile(path, filesystem=self._fs).read()
+            with self._fs.open_input_file(path) as file:  # a request for its size, and one for all of it
+                data = file.read_buffer()
+        except FileNotFoundError:
+            return None
+        try:
+            table = pq.ParquetFile(pa.BufferReader(data)).read()
             if "known_from" not in table.column_names:
-                table = table.append_column("known_from", written_at(found, table.num_rows))
+                written = written_at(self._fs.get_file_info(path), table.num_rows)
+                table = table.append_column("known_from", written)
             return table.select(schema.names).cast(schema)
         except (pa.ArrowInvalid, KeyError) as error:
             raise BarflowError(
@@ -111,33 +142,36 @@ class Lake:
         """Stage the next file at a path of the lake. Return its rows, as the file's footer counts them."""
         path = self._staged(part, path)
         steady = {name: encoding for name, encoding in STEADY.items() if name in table.column_names}
+        form = {"compression": "snappy", "use_dictionary": REPEATED, "column_encoding": steady}
         with _writing(path):
+            if not self._on_disk:  # in one request, which S3 takes whole or not at all
+                made = pa.BufferOutputStream()
+                pq.write_table(table, made, **form)
+                return self._put(path, made.getvalue())
             self._make_parent(path)
-            pq.write_table(
-                table,
-                path,
-                filesystem=self._fs,
-                compression="snappy",
-                use_dictionary=REPEATED,
-                column_encoding=steady,
-            )
+            pq.write_table(table, path, **form)
             self._sync(path)
-            return int(pq.read_metadata(path, filesystem=self._fs).num_rows)
+            return int(pq.read_metadata(path).num_rows)
+
+    def _put(self, path: str, data: pa.Buffer) -> int:
+        """Write an object of Parquet. Return the rows that its footer counts."""
+        with self._fs.open_output_stream(path) as stream:
+            stream.write(data)
+        return int(pq.read_metadata(pa.BufferReader(data)).num_rows)
 
     def promote(self, part: str, keys: Iterable[tuple[str, str]], histories: Iterable[tuple[str, str]] = ()) -> None:
         """Move the staged files of a part into place, each atomically: first the histories, then the bars."""
-        self._promote_all(part, [self.history_path(symbol, month) for symbol, month in histories])
+        self.move((part, self.history_path(symbol, month)) for symbol, month in histories)
         self.promote_files(part, [self.path(symbol, month) for symbol, month in keys])
 
     def promote_files(self, part: str, paths: Iterable[str]) -> None:
         """Move the staged files of a part to these paths, each atomically."""
-        self._promote_all(part, paths)
+        self.move((part, path) for path in paths)
         self.discard_staged(part)
 
-    def _promote_all(self, part: str, paths: Iterable[str]) -> None:
-        with ThreadPoolExecutor(16) as pool:
-            for done in [pool.submit(self._promote, part, path) for path in paths]:
-                done.result()
+    def move(self, files: Iterable[tuple[str, str]]) -> None:
+        """Move staged files into place, each atomically: the part of each one, and its path in the lake."""
+        self.in_threads(lambda file: self._promote(*file), files)
 
     def replace(self, symbol: str, month: str, table: pa.Table) -> None:
         """Stage and promote one partition. Raise UnavailableError if that fails; the old file stays then."""
@@ -177,8 +211,9 @@ class Lake:
         None before the first manifest, and after one of an earlier release.
         """
         published = self.manifest_ids()
-        # The ids of one second are in no order.
-        newest = (self.manifest(run_id) for run_id in published if run_id.split("-")[0] == published[-1].split("-")[0])
+        # The runs of one second are in no order, the manifests of one run are.
+        second = [name for name in published if name.split("-")[0] == published[-1].split("-")[0]]
+        newest = map(self.manifest, {run_of(name): name for name in second}.values())
         return max(newest, key=lambda item: item.created_at).complete_until if published else None
 
     def manifest(self, run_id: str) -> Manifest:
@@ -232,6 +267,16 @@ class Lake:
             yield row["symbol"], row["session_date"].isoformat(), row["ts_count"], row["ts_max"]
 
     @property
+    def waits(self) -> bool:
+        """Return whether a request to the lake waits for a network."""
+        return not self._on_disk
+
+    def in_threads(self, work: Callable[[Item], Result], items: Iterable[Item], threads: int = THREADS) -> list[Result]:
+        """Return the results of work that waits for the file system, in order. Raise the first error."""
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(work, items))
+
+    @property
     def files(self) -> fs.FileSystem:
         """Return the file system of the lake."""
         return self._fs
@@ -267,6 +312,13 @@ def written_at(file: fs.FileInfo, rows: int) -> pa.Array:
     """Return for each row of a file the time at which the file was written (UTC)."""
     moment = pa.scalar(file.mtime_ns // 1000, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
     return pa.repeat(moment, rows)
+
+
+def _in_one_request(uri: str) -> str:
+    """Return the URI with which PyArrow writes a small file in one request, and not as an upload in parts."""
+    if not uri.startswith(("s3://", "s3a://")):
+        return uri
+    return uri.replace("s3a://", "s3://", 1) + ("&" if "?" in uri else "?") + "allow_delayed_open=true"
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -52,16 +53,16 @@ def _datasets(settings: Settings) -> Datasets:
 
 
 def _counts(settings: Settings, report: ProcessReport) -> Mapping[str, Count]:
-    """Return the rows and files of a run, from its manifest: the report has no rows of corporate actions."""
-    if report.manifest is None:
-        return dict.fromkeys(lake_tables(settings), Count(0, 0))
-    manifest = Lake(settings.require("lake_uri")).manifest(report.manifest)
-    histories = [item.history for item in manifest.partitions if item.history]
-    return {
-        "bars_5min": Count(manifest.rows, len(manifest.partitions)),
-        "bars_5min_history": Count(sum(histories), len(histories)),
-        "corporate_actions": Count(sum(item.rows for item in manifest.actions), len(manifest.actions)),
-    }
+    """Return the rows and files of a run, from its manifests: the report has no rows of corporate actions."""
+    rows, files = Counter[str](), Counter[str]()
+    lake = Lake(settings.require("lake_uri")) if report.manifests else None
+    for manifest in map(lake.manifest, report.manifests) if lake else ():
+        histories = [item.history for item in manifest.partitions if item.history]
+        rows.update(bars_5min=manifest.rows, bars_5min_history=sum(histories))
+        rows.update(corporate_actions=sum(item.rows for item in manifest.actions))
+        files.update(bars_5min=len(manifest.partitions), bars_5min_history=len(histories))
+        files.update(corporate_actions=len(manifest.actions))
+    return {table: Count(rows[table], files[table]) for table in lake_tables(settings)}
 
 
 PROCESS = Job("process", "Writes the changed bars and corporate actions to the archive", _datasets, _counts)

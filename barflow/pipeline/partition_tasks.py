@@ -7,6 +7,7 @@ or the JVM: each task uses PyMongo and PyArrow itself.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 KEYS_PER_TASK = 50
+# A symbol of so many months in a task is listed: two requests, and none for a file that does not exist.
+MONTHS_TO_LIST = 3
+# How many partitions of a task are worked on at once on S3. Each has a connection to MongoDB.
+THREADS = 8
 
 # A partition: symbol and month.
 Key = tuple[str, str]
@@ -68,12 +73,25 @@ def stage_partitions(
 
         staging, lake = Staging(connect(mongodb_uri, database, tz_aware=False)), Lake(lake_uri)
         part = f"{run_id}/{TaskContext.get().taskAttemptId()}"
+        if lake.waits:
+            return _in_threads(staging, lake, part, chunk)
         return [write_partition(lake, part, key, *found) for key, found in _sessions(staging, lake, chunk)]
 
     keys = sorted((key, sorted(days)) for key, days in planned.items())
     chunks = [keys[start : start + KEYS_PER_TASK] for start in range(0, len(keys), KEYS_PER_TASK)]
     written: list[Written] = spark.sparkContext.parallelize(chunks, len(chunks)).flatMap(task).collect()
     return written
+
+
+def _in_threads(staging: Staging, lake: Lake, part: str, chunk: Chunk) -> list[Written]:
+    """Stage the partitions of a chunk at once: each one is mostly a wait for S3 and MongoDB."""
+    months = Counter(symbol for (symbol, _), _ in chunk)
+    lake.remember(symbol for symbol, count in months.items() if count >= MONTHS_TO_LIST)
+
+    def stage(item: tuple[Key, list[str]]) -> Written:
+        return write_partition(lake, part, item[0], *_read(staging, lake, *item))
+
+    return lake.in_threads(stage, chunk, THREADS)
 
 
 def _sessions(

@@ -1,67 +1,46 @@
 """Process: publish what changed in MongoDB: (symbol, month) partitions, corporate actions, the vendor's daily bars.
 
-A session has changed if the version of its document differs from the published version. Only documents updated since
-shortly before the last successful run are compared. Spark tasks stage whole files. When every count agrees with
-MongoDB, each file replaces the old one atomically, and the manifest is written last. If a run dies, the next run does
-its work. Corporate actions have one file per symbol, and the manifest itself holds the vendor's daily bars. A run of
-only these starts no Spark.
+A session has changed if the version of its document differs from the published version. A run works in slices of whole
+symbols: Spark tasks stage the files of a slice, and when every count agrees with MongoDB, each file replaces the old
+one atomically. The manifest of the slice is written last. If a run dies, its manifests stay, and the next run does the
+rest. Corporate actions have one file per symbol, and the manifest itself holds the vendor's daily bars. A slice of only
+these starts no Spark.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from itertools import count
 from typing import Any
-
-from pymongo.database import Database
 
 from barflow.errors import BadInputError, BarflowError
 from barflow.lake.actions import promote_actions, stage_actions
-from barflow.lake.manifests import ActionsFile, Manifest, Partition
+from barflow.lake.manifests import ActionsFile, Manifest, Partition, manifest_id
 from barflow.lake.partitions import Lake
-from barflow.market.vendor_days import VendorDay
+from barflow.market.sessions import utc_now
 from barflow.pipeline.partition_tasks import Key, Sessions, Written, stage_partitions
+from barflow.pipeline.process_plan import HOP, Plan, slices
 from barflow.pipeline.program import as_known
 from barflow.progress import Log
 from barflow.secrets import resolve
 from barflow.settings import Settings
 from barflow.staging.actions import Actions, Changed
-from barflow.staging.connection import Document, connect
+from barflow.staging.connection import connect
 from barflow.staging.ledger import FAILED, SUCCEEDED, Lease, Ledger, new_run_id
 from barflow.staging.sessions import Staging
-from barflow.staging.vendor_changes import changed_days
 from barflow.text import counted
-
-HOP = "process"
-# Documents are stamped just before they are written; no write takes nearly this long.
-OVERLAP = timedelta(minutes=10)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run publishes: changed sessions by partition, corporate actions by symbol, and the vendor's daily bars.
-
-    Every answer that was asked for before ``complete_until`` (UTC) is published then.
-    """
-
-    partitions: dict[Key, Sessions] = field(default_factory=dict)
-    actions: list[Changed] = field(default_factory=list)
-    vendor_days: list[VendorDay] = field(default_factory=list)
-    complete_until: datetime | None = None
-
-    def __bool__(self) -> bool:
-        """Return whether anything changed."""
-        return bool(self.partitions or self.actions or self.vendor_days)
 
 
 @dataclass(frozen=True)
 class ProcessReport:
-    """What a run did: partitions and sessions written, rows of their files, and the manifest's run id if any.
+    """What a run did: partitions and sessions written, rows of their files, and the ids of its manifests.
 
     ``actions`` counts the symbols whose corporate actions were written, ``vendor_days`` the vendor's daily bars.
+    ``manifests`` has one id per slice, in order; ``manifest`` is the last one, None if nothing changed.
     """
 
     run_id: str
@@ -71,11 +50,36 @@ class ProcessReport:
     actions: int
     vendor_days: int
     manifest: str | None
+    manifests: tuple[str, ...]
     outcome: str
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as one JSON object."""
         return asdict(self)
+
+
+@dataclass
+class _Run:
+    """A run that holds the lake's lease, and what it has published so far."""
+
+    settings: Settings
+    staging: Staging
+    lake: Lake
+    lease: Lease
+    log: Log
+    started_at: datetime
+    totals: Counter[str] = field(default_factory=Counter)
+    manifests: list[str] = field(default_factory=list)
+
+    def report(self) -> ProcessReport:
+        """Return what the run published."""
+        return ProcessReport(
+            self.lease.holder,
+            **{name: self.totals[name] for name in ("partitions", "sessions", "rows", "actions", "vendor_days")},
+            manifest=self.manifests[-1] if self.manifests else None,
+            manifests=tuple(self.manifests),
+            outcome="published" if self.manifests else "nothing changed",
+        )
 
 
 def run(
@@ -84,7 +88,8 @@ def run(
     """Publish what changed of all symbols, or only of ``symbols``. With ``full``, publish everything.
 
     Raises BadInputError for symbols without staged bars, BusyError while another run holds the lake's lease,
-    BarflowError where counts differ from MongoDB's. Nothing is published then.
+    BarflowError where counts differ from MongoDB's. Nothing of that slice is published then, and the slices before it
+    stay published.
     """
     database = connect(resolve(settings.mongodb_uri, "BARFLOW_MONGODB_URI"), settings.mongodb_database)
     lake, ledger, staging = Lake(settings.require("lake_uri")), Ledger(database), Staging(database)
@@ -94,35 +99,21 @@ def run(
     run_id, chosen = run_id or new_run_id(HOP), sorted(symbols) if symbols else None
     lease = Lease(database, f"{HOP} {lake.uri}", run_id, settings.lease_seconds)
     with lease.held(settings.lease_seconds * 2, log):
+        working = _Run(settings, staging, lake, lease, log, utc_now())
         ledger.start(HOP, run_id, lake=lake.uri, symbols=chosen)
         try:
             _check_staged(staging, chosen)
             lake.discard_staged()  # left by runs that died; this one holds the lease
-            planned = changed(database, ledger, lake, chosen, full)
-            if planned:
-                written = _publish(settings, staging, lake, lease, planned, log)
-            else:
-                log("nothing changed since the last run")
-                written = []
+            # A running tick may still store what it asked for. Of other symbols, this run publishes nothing.
+            complete_until = lake.complete_until() if chosen else ledger.all_stored_until()
+            counts = _publish_slices(working, ledger, slices(database, ledger, lake, chosen, full), complete_until)
         except BaseException as error:
             with suppress(BarflowError):  # MongoDB may be what failed; report that error
                 ledger.finish(run_id, FAILED, {}, error=str(as_known(error)))
             raise
-        rows: Counter[str] = Counter()
-        for item in written:
-            rows[item.symbol] += item.rows
-        manifest = run_id if planned else None
-        ledger.finish(run_id, SUCCEEDED, {symbol: {"rows": n} for symbol, n in rows.items()}, manifest=manifest)
-    return ProcessReport(
-        run_id,
-        partitions=len(written),
-        sessions=sum(len(item.sessions) for item in written),
-        rows=rows.total(),
-        actions=len(planned.actions),
-        vendor_days=len(planned.vendor_days),
-        manifest=manifest,
-        outcome="published" if manifest else "nothing changed",
-    )
+        report = working.report()
+        ledger.finish(run_id, SUCCEEDED, counts, manifest=report.manifest)
+    return report
 
 
 def _check_staged(staging: Staging, symbols: Sequence[str] | None) -> None:
@@ -134,49 +125,95 @@ def _check_staged(staging: Staging, symbols: Sequence[str] | None) -> None:
         )
 
 
-def _publish(settings: Settings, staging: Staging, lake: Lake, lease: Lease, planned: Plan, log: Log) -> list[Written]:
-    """Stage, verify and move into place what is planned; write the manifest last."""
-    written = _stage_bars(settings, lake, lease, planned.partitions, log) if planned.partitions else []
-    verify(staging, written, planned.partitions)
+def _publish_slices(
+    working: _Run, ledger: Ledger, planned: Iterator[Plan], complete_until: datetime | None
+) -> dict[str, dict[str, int]]:
+    """Publish the slices one after the other. Return the rows by symbol of the last one.
+
+    Each slice but the last is recorded as a run of its symbols: if this run dies, the next one skips them, and the lake
+    is complete only until when it was before.
+    """
+    run_id, rows = working.lease.holder, Counter[str]()
+    until_now = None
+    following = next(planned, None)
+    if following is None:
+        working.log("nothing changed since the last run")
+    for number in count(1):
+        if (current := following) is None:
+            break
+        following = next(planned, None)
+        is_only = number == 1 and following is None
+        if number == 1 and following:
+            until_now = working.lake.complete_until()
+        name = run_id if is_only else manifest_id(run_id, number)
+        rows = _publish(working, name, current, until_now if following else complete_until)
+        if following:
+            # Before the run itself, so that the newest run stays that one.
+            started_at = working.started_at - timedelta(milliseconds=1)
+            fields = {"lake": working.lake.uri, "symbols": current.symbols, "manifest": name}
+            ledger.record(HOP, name, started_at, _counts(rows), **fields)
+    return _counts(rows)
+
+
+def _counts(rows: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    return {symbol: {"rows": number} for symbol, number in rows.items()}
+
+
+def _publish(working: _Run, name: str, planned: Plan, complete_until: datetime | None) -> Counter[str]:
+    """Stage, verify and move into place what is planned; write the manifest last. Return the rows by symbol."""
+    lake, lease, log = working.lake, working.lease, working.log
+    written = _stage_bars(working, planned.partitions) if planned.partitions else []
+    verify(working.staging, written, planned.partitions)
     part = f"{lease.holder}/actions"
-    actions = [
-        ActionsFile(item.symbol, item.version, stage_actions(lake, part, item.symbol, item.versions, item.kinds))
-        for item in planned.actions
-    ]
-    for item, file in zip(planned.actions, actions, strict=True):
-        if file.rows != len(item.versions):
-            raise BarflowError(
-                f"{item.symbol}: MongoDB holds {len(item.versions)} versions of its corporate actions and {file.rows} "
-                "were written. Nothing was published; run `barflow process` again."
-            )
+    actions = _stage_actions(lake, part, planned)
     lease.check()
     promote(lake, written)
-    promote_actions(lake, part, [item.symbol for item in actions])
+    if actions:
+        promote_actions(lake, part, [item.symbol for item in actions])
     lake.discard_staged(lease.holder)
     partitions = published_partitions(written, planned.partitions)
     lake.publish(
-        Manifest(
-            lease.holder,
-            datetime.now(UTC),
-            partitions,
-            tuple(actions),
-            tuple(planned.vendor_days),
-            planned.complete_until,
-        )
+        Manifest(name, datetime.now(UTC), partitions, tuple(actions), tuple(planned.vendor_days), complete_until)
     )
-    log(f"published {sum(item.rows for item in written)} rows in {len(written)} partitions")
+    rows: Counter[str] = Counter()
+    for item in written:
+        rows[item.symbol] += item.rows
+    working.manifests.append(name)
+    working.totals.update(
+        partitions=len(written),
+        sessions=sum(len(item.sessions) for item in written),
+        rows=rows.total(),
+        actions=len(actions),
+        vendor_days=len(planned.vendor_days),
+    )
+    log(f"published {rows.total()} rows in {len(written)} partitions")
     if actions:
         log(f"published the corporate actions of {counted(len(actions), 'symbol')}")
     if planned.vendor_days:
         log(f"published Twelve Data's daily bars of {counted(len(planned.vendor_days), 'session')}")
-    return written
+    return rows
 
 
-def _stage_bars(
-    settings: Settings, lake: Lake, lease: Lease, planned: Mapping[Key, Sessions], log: Log
-) -> list[Written]:
+def _stage_actions(lake: Lake, part: str, planned: Plan) -> list[ActionsFile]:
+    """Stage the files of the planned corporate actions. Raise BarflowError where rows differ from MongoDB's."""
+
+    def stage(item: Changed) -> ActionsFile:
+        rows = stage_actions(lake, part, item.symbol, item.versions, item.kinds)
+        if rows != len(item.versions):
+            raise BarflowError(
+                f"{item.symbol}: MongoDB holds {len(item.versions)} versions of its corporate actions and {rows} "
+                "were written. Nothing more was published; run `barflow process` again."
+            )
+        return ActionsFile(item.symbol, item.version, rows)
+
+    return lake.in_threads(stage, planned.actions)
+
+
+def _stage_bars(working: _Run, planned: Mapping[Key, Sessions]) -> list[Written]:
     """Stage the files of the planned partitions in Spark tasks."""
-    log(f"{len(planned)} partitions changed; starting Spark")
+    settings, log = working.settings, working.log
+    if not working.manifests:
+        log(f"{len(planned)} partitions changed; starting Spark")
     from barflow.pipeline.spark import spark_session
 
     spark = spark_session("barflow process")
@@ -186,70 +223,9 @@ def _stage_bars(
         planned,
         mongodb_uri=resolve(settings.mongodb_uri, "BARFLOW_MONGODB_URI"),
         database=settings.mongodb_database,
-        lake_uri=lake.uri,
-        run_id=lease.holder,
+        lake_uri=working.lake.uri,
+        run_id=working.lease.holder,
     )
-
-
-@dataclass
-class _Published:
-    """When each version was published by the runs since ``moment``. Without a moment, everything is published again."""
-
-    moment: datetime | None = None
-    sessions: dict[tuple[str, str], tuple[datetime, int]] = field(default_factory=dict)
-    actions: dict[str, tuple[datetime, int]] = field(default_factory=dict)
-    vendor_days: dict[VendorDay, datetime] = field(default_factory=dict)
-
-
-def _published(ledger: Ledger, lake: Lake) -> _Published:
-    """Return what was published since shortly before the last successful run of all symbols."""
-    last = ledger.last(HOP, outcome=SUCCEEDED, lake=lake.uri, symbols=None)
-    if last is None:
-        return _Published()
-    found = _Published(last["started_at"] - OVERLAP)
-    for run in ledger.finished_since(
-        HOP, last["started_at"] - OVERLAP, outcome=SUCCEEDED, lake=lake.uri, manifest={"$ne": None}
-    ):
-        finished, manifest = run["finished_at"], lake.manifest(run["manifest"])
-        for partition in manifest.partitions:
-            for day, version in partition.versions.items():
-                key = partition.symbol, day
-                found.sessions[key] = max((finished, version), found.sessions.get(key, (finished, version)))
-        for file in manifest.actions:
-            done = (finished, file.version)
-            found.actions[file.symbol] = max(done, found.actions.get(file.symbol, done))
-        for vendor_day in manifest.vendor_days:
-            found.vendor_days[vendor_day] = max(finished, found.vendor_days.get(vendor_day, finished))
-    return found
-
-
-def changed(database: Database[Document], ledger: Ledger, lake: Lake, symbols: list[str] | None, full: bool) -> Plan:
-    """Return what to publish, with the number of bars of each session as MongoDB counts them.
-
-    A published version is ignored if its run ended before the document's last update: a document that expired and was
-    fetched again restarts at version 1, so equal versions can hold different bars.
-    """
-    # A running tick may still store what it asked for. Of other symbols, this run publishes nothing.
-    complete_until = lake.complete_until() if symbols else ledger.all_stored_until()
-    published = _Published() if full else _published(ledger, lake)
-    moment = published.moment
-    partitions: dict[Key, Sessions] = defaultdict(dict)
-    for document in Staging(database).counts(symbols, stamped_after=moment):
-        symbol, day = document["symbol"], document["session_date"]
-        until, version = published.sessions.get((symbol, day), (document["updated_at"], 0))
-        if version != document["version"] or until < document["updated_at"]:
-            partitions[symbol, day[:7]][day] = (document["version"], document["bars"])
-    actions = [
-        item
-        for item in Actions(database).changed(symbols, moment)
-        if (done := published.actions.get(item.symbol)) is None or done[1] != item.version or done[0] < item.updated_at
-    ]
-    vendor_days = [
-        item
-        for item, updated_at in changed_days(database, symbols, moment)
-        if (finished := published.vendor_days.get(item)) is None or finished < updated_at
-    ]
-    return Plan(dict(partitions), actions, vendor_days, complete_until)
 
 
 def verify(staging: Staging, written: Iterable[Written], planned: Mapping[Key, Sessions]) -> None:
@@ -267,12 +243,12 @@ def verify(staging: Staging, written: Iterable[Written], planned: Mapping[Key, S
             counted[document["symbol"], document["session_date"]] = (document["version"], document["bars"])
     for key in sorted({*done, *counted}):
         version, bars = done.get(key, (0, 0))
-        if version == 0 and key not in done and (key[0], key[1][:7]) not in planned:
-            continue  # counted again for its symbol only
+        if key not in done and key[1] not in planned.get((key[0], key[1][:7]), ()):
+            continue  # counted again with the others of its symbol, or new since the plan: the next run takes it
         if version == 0 or (counted[key][0] == version and counted[key][1] != bars):
             raise BarflowError(
                 f"{' '.join(key)}: MongoDB counts {counted[key][1]} bars and {bars} were written. "
-                "Nothing was published; run `barflow process` again."
+                "Nothing more was published; run `barflow process` again."
             )
 
 
@@ -281,14 +257,8 @@ def promote(lake: Lake, written: Sequence[Written]) -> None:
 
     The history comes first: who reads the bars and then the history misses no version, but may find one in both.
     """
-    by_part: dict[str, list[Key]] = defaultdict(list)
-    histories: dict[str, list[Key]] = defaultdict(list)
-    for item in written:
-        by_part[item.part].append((item.symbol, item.month))
-        if item.is_history_new:
-            histories[item.part].append((item.symbol, item.month))
-    for part, keys in by_part.items():
-        lake.promote(part, keys, histories.get(part, ()))
+    lake.move((item.part, lake.history_path(item.symbol, item.month)) for item in written if item.is_history_new)
+    lake.move((item.part, lake.path(item.symbol, item.month)) for item in written)
 
 
 def published_partitions(written: Iterable[Written], planned: Mapping[Key, Sessions]) -> tuple[Partition, ...]:

@@ -21,7 +21,7 @@ from barflow.market.counts import SessionCounts, SessionKey
 from barflow.market.instruments import Instruments
 from barflow.market.sessions import BAR, Session, last_sessions, new_york, sessions_between
 from barflow.market.vendor_days import Comparison, Thresholds
-from barflow.pipeline import process
+from barflow.pipeline.process_plan import HOP, slices
 from barflow.pipeline.stores import Stores
 from barflow.staging.actions import Actions
 from barflow.staging.ledger import Ledger
@@ -94,10 +94,13 @@ class Waiting:
 
 def waiting_for(staging: Staging, ledger: Ledger, lake: Lake, consumed: set[str]) -> Waiting:
     """Return what changed since the last publication, and what was published since the last load."""
-    planned = process.changed(staging.database, ledger, lake, None, full=False)
-    sessions = {(symbol, day) for (symbol, _), days in planned.partitions.items() for day in days}
-    actions = {item.symbol for item in planned.actions}
-    vendor_days = len(planned.vendor_days)
+    sessions: set[SessionKey] = set()
+    actions: set[str] = set()
+    vendor_days = 0
+    for planned in slices(staging.database, ledger, lake, None, full=False):
+        sessions |= {(symbol, day) for (symbol, _), days in planned.partitions.items() for day in days}
+        actions |= {item.symbol for item in planned.actions}
+        vendor_days += len(planned.vendor_days)
     for run_id in set(lake.manifest_ids()) - consumed:
         manifest = lake.manifest(run_id)
         sessions |= {(item.symbol, day) for item in manifest.partitions for day in item.versions}
@@ -284,7 +287,7 @@ def last_runs(stores: Stores) -> dict[str, dict[str, Any] | None]:
 
 def _ledger_runs(ledger: Ledger) -> dict[str, dict[str, Any] | None]:
     runs: dict[str, dict[str, Any] | None] = {}
-    for hop in ("ingest", process.HOP):
+    for hop in ("ingest", HOP):
         run = ledger.last(hop)
         runs[hop] = run and {
             "run_id": run["run_id"],

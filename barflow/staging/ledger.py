@@ -59,12 +59,19 @@ class Ledger:
 
     def finish(self, run_id: str, outcome: str, counts: Mapping[str, Mapping[str, int]], **fields: Any) -> None:
         """Record how a run ended. ``counts`` is by symbol; it is stored as a list, since a symbol may hold a dot."""
-        rows = [{"symbol": symbol, **values} for symbol, values in counts.items()]
         with mongo_errors("record the end of the run"):
             self._runs.update_one(
                 {"_id": run_id},
-                {"$set": {"finished_at": utc_now(), "outcome": outcome, "counts": rows, **fields}},
+                {"$set": {"finished_at": utc_now(), "outcome": outcome, "counts": _rows(counts), **fields}},
             )
+
+    def record(
+        self, hop: str, run_id: str, started_at: datetime, counts: Mapping[str, Mapping[str, int]], **fields: Any
+    ) -> None:
+        """Record at once a run that has succeeded, such as a part of an active run, with further ``fields``."""
+        run = {"_id": run_id, "hop": hop, "run_id": run_id, "started_at": started_at, "finished_at": utc_now()}
+        with mongo_errors("record what is published"):
+            self._runs.insert_one({**run, "outcome": SUCCEEDED, "counts": _rows(counts), **fields})
 
     @contextmanager
     def storing(self, what: str) -> Iterator[str]:
@@ -127,6 +134,10 @@ class Ledger:
             return [run for run in found if run.get("manifest")]
 
 
+def _rows(counts: Mapping[str, Mapping[str, int]]) -> list[Document]:
+    return [{"symbol": symbol, **values} for symbol, values in counts.items()]
+
+
 class Lease:
     """A lock in the collection ``leases``. Its holder renews it; it expires ``seconds`` after the last renewal."""
 
@@ -156,7 +167,7 @@ class Lease:
         """Raise BusyError when the lease was lost: from then on, nothing may be published."""
         if not self.renew():
             raise BusyError(
-                f"{self.name}: this run stalled and another run took over. This run published nothing. "
+                f"{self.name}: this run stalled and another run took over. This run publishes nothing more. "
                 "The other run, or the next one, does its work."
             )
 

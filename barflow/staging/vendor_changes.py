@@ -24,3 +24,14 @@ def changed_days(
             values = {item.name: document[item.name] for item in fields(VendorDay)}
             values["session_date"] = date.fromisoformat(document["session_date"])
             yield VendorDay(**values), document["updated_at"]
+
+
+def changed_symbols(
+    database: Database[Document], symbols: Sequence[str] | None, stamped_after: datetime | None
+) -> set[str]:
+    """Return the symbols, of all or some, whose bars, actions or daily bars changed after a moment (UTC) or ever."""
+    query: Document = {"updated_at": {"$gt": stamped_after}} if stamped_after else {}
+    with mongo_errors("read what changed"):
+        fields = {"bars": "symbol", "corporate_actions": "_id", "vendor_days": "symbol"}
+        found = {name for collection, key in fields.items() for name in database[collection].distinct(key, query)}
+    return found.intersection(symbols) if symbols else found

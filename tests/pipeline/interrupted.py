@@ -1,6 +1,7 @@
-"""Run a program that kills itself at a chosen point: ``python interrupted.py WHEN WHERE PROGRAM [ARGUMENTS…]``.
+"""Run a program that kills itself at a chosen point: ``python interrupted.py WHEN WHERE SIZE PROGRAM [ARGUMENTS…]``.
 
 The process sends itself SIGKILL ``before`` or ``after`` (WHEN) the first call of ``module:Class.function`` (WHERE).
+SIZE is the number of partitions in a slice of process.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import runpy
 import signal
 import sys
 from typing import Any
+
+from barflow.pipeline import process_plan
 
 
 def kill_at(when: str, where: str) -> None:
@@ -31,7 +34,8 @@ def kill_at(when: str, where: str) -> None:
 
 
 if __name__ == "__main__":
-    when, where, program, *arguments = sys.argv[1:]
+    when, where, size, program, *arguments = sys.argv[1:]
+    process_plan.PARTITIONS_PER_SLICE = int(size)
     kill_at(when, where)
     sys.argv = [program, *arguments]
     runpy.run_path(program, run_name="__main__")

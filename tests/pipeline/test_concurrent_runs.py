@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from harness import AGGREGATE, PROCESS, Pipeline, random_session
 
-from barflow.pipeline import aggregate, process
+from barflow.pipeline import aggregate, process, process_plan
 from barflow.staging.ledger import Lease
 from barflow.warehouse.load import LOCK
 from rehearsal.oracle import Oracle, disagreements
@@ -17,10 +17,14 @@ from rehearsal.oracle import Oracle, disagreements
 SESSIONS = [random_session(symbol, day) for symbol in ("AAPL", "MSFT") for day in ("2025-07-02", "2025-07-03")]
 
 
-def test_two_concurrent_runs_of_each_hop_leave_the_state_of_one(pipeline: Pipeline) -> None:
+def test_two_concurrent_runs_of_each_hop_leave_the_state_of_one(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_plan, "PARTITIONS_PER_SLICE", 1)
     pipeline.stage(SESSIONS)
     assert pipeline.run_at_once(PROCESS, 2) == [0, 0]
-    assert len(pipeline.lake.manifest_ids()) == 1, "the second run found nothing to do"
+    found = [pipeline.lake.manifest(name).symbols for name in pipeline.lake.manifest_ids()]
+    assert found == [{"AAPL"}, {"MSFT"}], "the second run found nothing to do"
     assert pipeline.run_at_once(AGGREGATE, 2) == [0, 0]
     assert [row[-2] for row in pipeline.rows("ops.load_run")] == ["loaded"]
     assert disagreements(pipeline.warehouse_dsn, Oracle.of_sessions(SESSIONS)) == {}

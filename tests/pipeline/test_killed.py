@@ -141,13 +141,16 @@ def check_actions(pipeline: Pipeline, split: Split) -> None:
     assert ranges == [("AAPL", split.ex_date - timedelta(days=1), split.ratio, True)]
 
 
+# When the run is killed, and the partitions of a slice: two are those of one symbol.
 KILL_POINTS = {
-    "all files staged, none in place": ("after", "barflow.pipeline.process:stage_partitions"),
-    "one history in place, of the bars none in place": ("after", "barflow.lake.partitions:Lake._promote"),
-    "bars in place": ("after", "barflow.lake.partitions:Lake.promote_files"),
-    "corporate actions staged, none in place": ("before", "barflow.pipeline.process:promote"),
-    "corporate actions in place": ("after", "barflow.pipeline.process:promote_actions"),
-    "between the manifest and the ledger": ("after", "barflow.lake.partitions:Lake.publish"),
+    "all files staged, none in place": ("after", "barflow.pipeline.process:stage_partitions", "2"),
+    "one history in place, of the bars none in place": ("after", "barflow.lake.partitions:Lake._promote", "2"),
+    "bars in place": ("after", "barflow.pipeline.process:promote", "2"),
+    "corporate actions staged, none in place": ("before", "barflow.pipeline.process:promote", "100"),
+    "corporate actions in place": ("after", "barflow.pipeline.process:promote_actions", "2"),
+    "between the manifest and the ledger": ("after", "barflow.lake.partitions:Lake.publish", "100"),
+    "between the manifest of a slice and the ledger": ("after", "barflow.lake.partitions:Lake.publish", "2"),
+    "between two slices": ("after", "barflow.staging.ledger:Ledger.record", "2"),
 }
 
 
@@ -155,12 +158,15 @@ KILL_POINTS = {
 def test_the_next_run_completes_a_killed_process(running: Running, point: str) -> None:
     running.stage_changes()
     pipeline = running.pipeline
-    before = pipeline.warehouse(), pipeline.lake.manifest_ids(), archived(pipeline)
+    before = pipeline.warehouse(), pipeline.lake.manifest_ids(), archived(pipeline), pipeline.lake.complete_until()
     wait_for_kill(pipeline.start(PROCESS, under=(str(INTERRUPTED), *KILL_POINTS[point])), set())
     assert pipeline.warehouse() == before[0]
-    assert (pipeline.lake.manifest_ids() == before[1]) == (point != "between the manifest and the ledger")
+    new = pipeline.lake.manifest_ids()[len(before[1]) :]
+    assert len(new) == point.startswith("between")
     assert (archived(pipeline) == before[2]) == ("none in place" in point)
-    pipeline.process()
+    assert (pipeline.lake.complete_until() == before[3]) == (point != "between the manifest and the ledger")
+    resumed = pipeline.process()["partitions"]
+    assert resumed == (2 if point == "between two slices" else 4)
     pipeline.aggregate()
     check_end_state(running)
 
@@ -192,7 +198,7 @@ def test_an_aggregate_killed_after_its_commit_needs_no_second_load(running: Runn
     pipeline = running.pipeline
     pipeline.process()
     wait_for_kill(
-        pipeline.start(AGGREGATE, under=(str(INTERRUPTED), "after", "barflow.warehouse.load:Load.commit")), set()
+        pipeline.start(AGGREGATE, under=(str(INTERRUPTED), "after", "barflow.warehouse.load:Load.commit", "100")), set()
     )
     loaded = pipeline.warehouse()
     assert pipeline.aggregate()["outcome"] == "nothing new"

@@ -8,15 +8,20 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from harness import PROCESS, Pipeline, random_session, revised
+from harness import AGGREGATE, ASKED, PROCESS, Pipeline, random_session, revised
 
 from barflow.errors import BarflowError
 from barflow.lake.partitions import Lake
 from barflow.market.bars import ARRAYS
-from barflow.pipeline import partition_tasks, process
+from barflow.market.sessions import utc_now
+from barflow.pipeline import partition_tasks, process, process_plan
+from barflow.pipeline.lineage import Count
+from barflow.pipeline.lineage_lake import PROCESS as LINEAGE
 from barflow.pipeline.partition_tasks import Written, write_partition
+from barflow.pipeline.process import ProcessReport
 from barflow.pipeline.raw_sessions import read_raw
 from barflow.pipeline.session_columns import columns_of
+from barflow.settings import load_settings
 from barflow.staging.sessions import Staging
 
 JULY = ("2025-07-29", "2025-07-30", "2025-07-31")
@@ -184,7 +189,7 @@ def test_bars_removed_without_a_new_version_stop_the_run(pipeline: Pipeline, mon
     run_before_reading(monkeypatch, lambda: pipeline.database["bars"].update_one(key, shorter))
     ran = pipeline.run(PROCESS)
     assert ran.code == 1
-    assert f"AAPL {JULY[0]}: MongoDB counts 78 bars and 77 were written. Nothing was published" in ran.error
+    assert f"AAPL {JULY[0]}: MongoDB counts 78 bars and 77 were written. Nothing more was published" in ran.error
     assert (pipeline.lake.manifest_ids(), list(pipeline.lake.partitions())) == ([], [])
 
 
@@ -209,6 +214,54 @@ def test_a_session_that_a_tick_changes_during_the_run_is_published_whole(
     assert pipeline.counts()["parquet"] == pipeline.counts()["staged"]
     assert pipeline.lake.manifest(first["manifest"]).partitions[0].versions[JULY[0]] == 2
     assert pipeline.process()["outcome"] == "nothing changed"
+
+
+def test_a_run_publishes_each_slice_by_a_manifest_and_resumes_after_the_last_one(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_plan, "PARTITIONS_PER_SLICE", 2)
+    pipeline.stage(market("AAPL", "MSFT", "NVDA"))
+    staged = process.stage_partitions
+    key = {"_id": f"MSFT|5min|{JULY[0]}"}
+
+    def shortened(spark: Any, planned: Any, **options: Any) -> list[Written]:
+        if ("MSFT", "2025-07") in planned:
+            pipeline.database["bars"].update_one(key, {"$pop": dict.fromkeys(ARRAYS, 1)})
+        return staged(spark, planned, **options)
+
+    monkeypatch.setattr(process, "stage_partitions", shortened)
+    ran = pipeline.run(PROCESS)
+    assert (ran.code, "MSFT 2025-07-29: MongoDB counts 78 bars and 77 were written" in ran.error) == (1, True)
+    (kept,) = pipeline.lake.manifest_ids()
+    assert {(symbol, month) for symbol, month, _ in pipeline.lake.partitions()} == {
+        ("AAPL", "2025-07"),
+        ("AAPL", "2025-08"),
+    }
+    assert pipeline.lake.complete_until() is None
+    failed, part = sorted(pipeline.ledger.finished_since("process", ASKED), key=lambda run: len(run["_id"]))
+    assert (failed["outcome"], part["outcome"], part["manifest"]) == ("failed", "succeeded", kept)
+    assert pipeline.ledger.last("process")["_id"] == failed["_id"]  # type: ignore[index]
+    assert pipeline.run(AGGREGATE).result["sessions"] == 5, "what is published is loaded"
+    monkeypatch.setattr(process, "stage_partitions", staged)
+    before = utc_now()
+    done = pipeline.process()
+    assert (done["partitions"], done["sessions"], done["rows"], done["outcome"]) == (4, 10, 10 * 78 - 1, "published")
+    assert done["manifests"] == pipeline.lake.manifest_ids()[1:]
+    assert done["manifest"] == done["manifests"][-1] == f"{done['run_id']}-0002"
+    first, last = map(pipeline.lake.manifest, done["manifests"])
+    assert (first.symbols, first.complete_until) == ({"MSFT"}, None)
+    assert last.symbols == {"NVDA"}
+    assert last.complete_until is not None
+    assert last.complete_until >= before - timedelta(milliseconds=2)
+    with pipeline.in_environment():
+        report = ProcessReport(**{**done, "manifests": tuple(done["manifests"])})
+        assert LINEAGE.counts(load_settings(), report)["bars_5min"] == Count(10 * 78 - 1, 4)
+    assert {row["symbol"] for run in pipeline.ledger.attempts(done["run_id"]) for row in run["counts"]} == {"MSFT"}
+    assert pipeline.ledger.get(done["run_id"])["counts"] == [{"symbol": "NVDA", "rows": 5 * 78}]  # type: ignore[index]
+    assert pipeline.aggregate()["manifests"] == 2
+    assert pipeline.process()["outcome"] == "nothing changed"
+    counted = pipeline.counts()
+    assert {hop for hop, found in counted.items() if found != counted["staged"]} == set()
 
 
 def test_a_file_that_lacks_rows_raises_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
