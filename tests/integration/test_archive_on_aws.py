@@ -6,10 +6,12 @@ moto does not run queries. DuckDB runs them on the same files, and moto returns 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -19,6 +21,7 @@ import pyarrow as pa
 import pytest
 import requests
 from moto_server import moto_server
+from pyarrow import fs
 
 import barflow
 from barflow.errors import BadInputError, UnavailableError
@@ -29,8 +32,11 @@ from barflow.lake.partitions import Lake
 from barflow.lake.query import Query
 from barflow.lake.targets import Target
 from barflow.market.arrow import arrow_schema
-from barflow.market.sessions import BAR, session, utc_now
+from barflow.market.sessions import BAR, session, sessions_between, utc_now
+from barflow.pipeline import partition_tasks
+from barflow.pipeline.process import promote
 from barflow.settings import load_settings
+from barflow.staging.connection import Document
 
 # BRK/B has a slash, which its path percent-encodes.
 SYMBOLS = ("AAPL", "BRK/B")
@@ -196,3 +202,60 @@ def test_a_partition_on_s3_is_staged_replaced_and_published_as_on_a_disk(aws: st
     assert [lake.manifest(run_id) for run_id in lake.manifest_ids()] == [manifest]
     names = boto3.client("s3").list_objects_v2(Bucket="lake", Prefix="other/_staged/run-1/")
     assert names["KeyCount"] == 0
+
+
+class CountedFiles:
+    """A file system that counts the calls that each ask S3 at least once."""
+
+    def __init__(self, files: Any) -> None:
+        self._files, self.calls = files, Counter[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        self.calls[name] += 1
+        return getattr(self._files, name)
+
+
+def document(symbol: str, day: date, close: float = 1.0) -> Document:
+    """Return a session as a task reads it from MongoDB: naive UTC datetimes."""
+    table = bars(symbol, day).drop_columns(["session_date"])
+    columns = {name: table[name].to_pylist() for name in table.column_names}
+    ts = [moment.replace(tzinfo=None) for moment in columns["ts"]]
+    moments = {"ts": ts, "known_from": [moment + close * BAR for moment in ts]}
+    identity = {"_id": f"{symbol}|5min|{day}", "symbol": symbol, "session_date": str(day), "version": 1}
+    return {**identity, **columns, **moments, "close": [close] * table.num_rows}
+
+
+def test_a_task_asks_s3_for_few_things_and_stages_what_it_stages_on_a_disk(aws: str, tmp_path: Path) -> None:
+    traded = [item.session_date for item in sessions_between(date(2025, 1, 1), date(2025, 3, 31))]
+    versions = SimpleNamespace(of=lambda keys: {})
+
+    def between(close: float, symbol: str, first: str, last: str) -> Iterator[Document]:
+        return (document(symbol, day, close) for day in traded if first <= str(day) <= last)
+
+    held: list[dict[tuple[str, str], pa.Table | None]] = []
+    calls: list[Counter[str]] = []
+    for uri in ("s3://lake/tasks", str(tmp_path / "lake")):
+        for close in (1.0, 2.0):
+            staging: Any = SimpleNamespace(between=partial(between, close), versions=versions)
+            lake = Lake(uri)
+            counted = CountedFiles(lake._fs)
+            lake._fs = counted if lake.waits else lake._fs
+            chunk = [
+                (("AAPL", f"2025-0{month}"), [str(day) for day in traded if day.month == month]) for month in (1, 2, 3)
+            ]
+            chunk.append((("MSFT", "2025-01"), [str(traded[0])]))
+            written = partition_tasks._in_threads(staging, lake, "run/1", chunk)
+            assert [(item.symbol, item.month) for item in written] == [key for key, _ in chunk]
+            calls.append(Counter(counted.calls))
+            promote(lake, written)
+            lake.discard_staged("run")
+            assert not lake.files.get_file_info(fs.FileSelector(f"{lake.root}/_staged/run", allow_not_found=True))
+        held.append(
+            {key: lake.read(*key) for key, _ in chunk} | {(*key, "past"): lake.read_history(*key) for key, _ in chunk}
+        )
+    assert held[0] == held[1]
+    assert all(table for key, table in held[0].items() if len(key) == 2)
+    # Of AAPL one list per table and no file; of MSFT a look, and two files that do not exist.
+    assert calls[0] == {"get_file_info": 2 + 1, "open_input_file": 2, "open_output_stream": 4}
+    # The second time, three files of AAPL and one of MSFT are read; there is no history yet, and it is written.
+    assert calls[1] == {"get_file_info": 2 + 1, "open_input_file": 3 + 2, "open_output_stream": 8}
