@@ -23,7 +23,7 @@ from barflow.alerts.message import Message
 from barflow.alerts.outbox import OUTBOX_CHANNEL, AlertStates, Outbox, PendingEvaluations, outbox_document
 from barflow.alerts.rules import RuleBook
 from barflow.errors import BarflowError, UnavailableError, VendorRefusedError
-from barflow.market.bars import document_key
+from barflow.market.bars import day_of_key, document_key
 from barflow.market.instruments import Instruments
 from barflow.market.sessions import last_sessions, utc_now
 from barflow.staging.actions import Actions
@@ -138,11 +138,19 @@ class Alerts:
     ) -> Mapping[str, Saved]:
         """Run ``save``, which stores sessions of these keys. Evaluate what it changed, and deliver new alerts.
 
-        ``requested_at`` is when the first of them was requested. A bar that closed after it is not missing.
+        ``requested_at`` is when the first of them was requested. A bar that closed after it is not missing. Sessions of
+        a backfill that are older than all that the rules look at are stored without an evaluation.
         """
-        pending = self.pending.add(run_id, keys)
+        reach = last_sessions(self.clock(), Evaluator(self.book, self.clock()).history)[0].session_date
+        evaluated = [key for key in keys if day_of_key(key) >= reach]
+        if not evaluated:
+            return save()
+        pending = self.pending.add(run_id, evaluated)
         saved = save()
-        changed = {symbol: done.changed for symbol, done in saved.items() if done.changed}
+        within = {
+            symbol: [item for item in done.changed if item.bars.session_date >= reach] for symbol, done in saved.items()
+        }
+        changed = {symbol: found for symbol, found in within.items() if found}
         found_before = self.found
         self._evaluate(changed, min(requested_at, self.clock()))
         self.pending.remove(pending)

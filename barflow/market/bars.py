@@ -161,6 +161,11 @@ def document_key(symbol: str, session_date: date | str) -> str:
     return f"{symbol}|{INTERVAL}|{session_date}"
 
 
+def day_of_key(key: str) -> date:
+    """Return the session's day of a ``_id`` that document_key made."""
+    return date.fromisoformat(key.rpartition("|")[2])
+
+
 def mongo_validator() -> dict[str, Any]:
     """Return the ``$jsonSchema`` of the ``bars`` collection: one document per symbol and session."""
     types = {item.name: item.bson for item in FIELDS}

@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 
 from barflow.errors import BadInputError, UnavailableError
 from barflow.market.sessions import BAR, Session, new_york, previous_session, sessions_between, utc_now
+from barflow.pipeline.backfill_workers import fetch_in_parallel, workers_for
 from barflow.pipeline.ingest import HOP, Ingest, open_ingest
 from barflow.pipeline.ingest_report import IngestReport
 from barflow.pipeline.status import expected_by
@@ -122,9 +124,16 @@ class Skipped:
 
 @dataclass
 class BackfillReport(IngestReport):
-    """What a backfill did, and which sessions it skipped."""
+    """What a backfill of the symbols ``asked`` did, and which sessions it skipped."""
 
     skipped: Skipped = field(default_factory=Skipped)
+    asked: list[str] = field(default_factory=list)
+
+    def add(self, other: IngestReport) -> None:
+        """Add what a tick or another process of the same backfill did."""
+        super().add(other)
+        if isinstance(other, BackfillReport):
+            self.skipped.add(other.skipped)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as one JSON object."""
@@ -141,7 +150,10 @@ def run(
     *,
     again: bool = False,
 ) -> BackfillReport:
-    """Fetch the sessions from ``first`` to ``last`` (exchange-local, both included), oldest chunk first.
+    """Fetch the sessions from ``first`` to ``last`` (exchange-local, both included).
+
+    Many symbols of a large plan are fetched by several processes (barflow.pipeline.backfill_workers), some symbols at a
+    time. Otherwise the oldest chunk of all symbols is first.
 
     A session is asked for once: a symbol is skipped in a chunk whose sessions are all stored whole, answered after they
     had closed, before Twelve Data's first bar, or outside of its listing. Sessions that are stored under a former
@@ -152,9 +164,33 @@ def run(
     chunks = plan_for(stores.settings, symbols, first, last, stores.clock()).chunks
     ingest = open_ingest(stores, log)
     ingest.ensure()
-    report = BackfillReport(new_run_id("backfill"))
     if again:
         ingest.requests.begin_again(symbols, first, last, utc_now())
+    if (workers := workers_for(stores, len(symbols))) > 1:
+        report = BackfillReport(new_run_id("backfill"))
+        for part in fetch_in_parallel(stores, symbols, partial(fetch, chunks=chunks, again=again), workers, log):
+            report.add(part)
+            on_call(len(part.asked) * len(chunks))
+    else:
+        report = fetch(ingest, symbols, log, chunks=chunks, again=again, on_call=on_call)
+    if again:
+        ingest.requests.end_again([symbol for symbol in symbols if symbol not in report.errors])
+    if text := report.skipped.describe():
+        log(text)
+    return report
+
+
+def fetch(
+    ingest: Ingest,
+    symbols: Sequence[str],
+    log: Log,
+    *,
+    chunks: Sequence[Chunk],
+    again: bool,
+    on_call: Callable[[int], None] = lambda count: None,
+) -> BackfillReport:
+    """Fetch the chunks of these symbols in this process, oldest chunk first. Raises as Ingest.tick does."""
+    report = BackfillReport(new_run_id("backfill"), asked=list(symbols))
     errors = _ask_first_bars(ingest, symbols, chunks, again=again, log=log)
     for start, end in chunks:
         left = [symbol for symbol in symbols if symbol not in errors]
@@ -167,10 +203,6 @@ def run(
             report.add(tick)
             errors |= {symbol: error for symbol, error in tick.errors.items() if error.is_final or error.code >= 500}
     report.errors |= errors
-    if again:
-        ingest.requests.end_again([symbol for symbol in symbols if symbol not in report.errors])
-    if text := report.skipped.describe():
-        log(text)
     return report
 
 

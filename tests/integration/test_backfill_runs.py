@@ -150,6 +150,14 @@ def test_no_credit_is_spent_before_the_first_bar(run: Run, api: TwelveDataEmulat
     assert asked(api)["/earliest_timestamp", "MSFT"] == 1, "the first bar was asked for twice"
 
 
+def test_sessions_older_than_the_rules_look_at_are_not_evaluated(run: Run, database: Database[Document]) -> None:
+    run(first=date(2025, 3, 3), last=date(2025, 3, 7))
+    assert database["bars"].count_documents({}) == 10
+    assert [database[name].count_documents({}) for name in ("alert_evaluations", "alert_state")] == [0, 0]
+    run(first=date(2025, 6, 30), last=date(2025, 6, 30))
+    assert all(database[name].count_documents({}) for name in ("alert_evaluations", "alert_state"))
+
+
 def test_an_answer_without_bars_is_remembered(run: Run, api: TwelveDataEmulator, log: list[str]) -> None:
     """For one chunk the first bar is not asked for: the answer costs the same credit."""
     api.switches.listed = {"MSFT": LISTED}

@@ -1,0 +1,110 @@
+"""Backfill with several processes, each with a share of the plan's credits.
+
+One process waits for Twelve Data's answers and for MongoDB one after the other, and Python uses one core. So a large
+plan has more credits than one process can spend. Each process takes some symbols at a time, which bounds its memory.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import TypeVar
+
+from barflow.errors import BarflowError
+from barflow.market.sessions import utc_now
+from barflow.pipeline.ingest import Ingest, open_ingest
+from barflow.pipeline.stores import Stores
+from barflow.progress import Log
+from barflow.settings import Settings
+
+# What one process spends at most: it stores about 8 answers of 5,000 bars a second, and waits for each request.
+CREDITS_PER_WORKER = 250
+# The processes wait for Twelve Data about as long as they compute.
+WORKERS_PER_CORE = 2
+# One request of whole chunks, so that a process that dies loses little.
+SYMBOLS_AT_ONCE = 8
+
+Report = TypeVar("Report")
+# Fetches some symbols with this process's Ingest and log.
+Fetch = Callable[[Ingest, Sequence[str], Log], Report]
+
+_ingest: Ingest
+_lines: list[str] = []
+
+
+def workers_for(stores: Stores, symbols: int) -> int:
+    """Return how many processes fetch so many symbols. It is 1 under a daily cap, and on the clock of a replay."""
+    settings = stores.settings
+    if settings.credits_per_day is not None or stores.clock is not utc_now:
+        return 1
+    parts = -(-symbols // SYMBOLS_AT_ONCE)
+    return max(1, min(settings.credits_per_minute // CREDITS_PER_WORKER, parts, WORKERS_PER_CORE * _cores()))
+
+
+def share_of(settings: Settings, workers: int) -> Settings:
+    """Return the settings of one of these processes: all of them together spend the plan's credits of a minute."""
+    share = settings.credits_per_minute // workers
+    return settings.model_copy(
+        update={"credits_per_minute": share, "batch_size": min(settings.batch_size, share)},
+    )
+
+
+def fetch_in_parallel(
+    stores: Stores, symbols: Sequence[str], fetch: Fetch[Report], workers: int, log: Log
+) -> Iterator[Report]:
+    """Yield the report of each part of the symbols, in the order in which they end.
+
+    ``fetch`` must be a module's function, or a partial of one. Raises its first error, and BarflowError when a process
+    is killed. The other processes end then, as they do when this one dies. What they stored is kept.
+    """
+    share = share_of(stores.settings, workers)
+    arguments = (share, stores.environment, stores.lineage_parent)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _open, arguments)
+    seen: set[str] = set()
+    try:
+        parts = [symbols[start : start + SYMBOLS_AT_ONCE] for start in range(0, len(symbols), SYMBOLS_AT_ONCE)]
+        for done in as_completed([pool.submit(_fetch, fetch, part) for part in parts]):
+            report, lines = done.result()
+            for line in dict.fromkeys(line for line in lines if line not in seen):
+                log(line)
+            seen.update(lines)
+            yield report
+    except BrokenProcessPool:
+        raise BarflowError(
+            "A process of the backfill was killed, perhaps because the memory was used up. What was stored is kept. "
+            "Run the same command again to resume."
+        ) from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in multiprocessing.active_children():
+            child.terminate()
+
+
+def _open(settings: Settings, environment: Mapping[str, str], lineage_parent: str | None) -> None:
+    """Open the stores of a new process. Its client stays, because it counts the credits of the minute."""
+    global _ingest
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    _ingest = open_ingest(Stores(settings, environment=environment, lineage_parent=lineage_parent), _lines.append)
+
+
+def _end_with(sentinel: int) -> None:
+    """End this process when its parent dies: it would go on to spend credits."""
+    wait([sentinel])
+    os._exit(1)
+
+
+def _fetch(fetch: Fetch[Report], symbols: Sequence[str]) -> tuple[Report, list[str]]:
+    """Fetch some symbols. Return the report, and the lines for the parent's log."""
+    _lines.clear()
+    return fetch(_ingest, symbols, _lines.append), [*_lines]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
