@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -88,7 +90,13 @@ def measure(bench: Bench) -> Chapter:
     heads = ("tool", "time", "of ours", "memory", "of ours")
     tables = [markdown_table(panel.title, heads, _rows(panel)) for panel in panels]
     chart = Chart("peers.svg", "Time and memory of each tool for the same rows; less is better", bars(panels))
-    return Chapter("Other tools", MEANING, figures, [], tables, chart)
+    return Chapter("Other tools", MEANING, figures, [_versions()], tables, chart)
+
+
+def _versions() -> str:
+    pins = re.findall(r"^([\w-]+)(?:\[.*\])?==(.+)$", (ROOT / "requirements-peers.in").read_text(), re.MULTILINE)
+    ours = [(name, metadata.version(name)) for name in ("awswrangler", "pyspark")]
+    return "versions: " + ", ".join(f"{name} {version}" for name, version in [*pins, *ours])
 
 
 def _loads(bench: Bench) -> dict[str, list[Ended]]:

@@ -51,7 +51,7 @@ def measure(bench: Bench) -> Chapter:
     """Measure the hops after one new bar, on all histories."""
     names, turns = bench.symbols(SYMBOLS), bench.repeats(3)
     histories = (SHORT, LONGER, History(20, 1000)) if bench.quick else (SHORT, LONGER, LONG, BUSY)
-    stores = {history: _stored(bench, names, history, turns) for history in histories}
+    stores = {history: _stored(bench, names, history, turns + 1) for history in histories}
     taken: dict[History, list[dict[str, float]]] = {history: [] for history in histories}
     for turn in range(bench.quick, turns + 1):
         for history, pipeline in stores.items():
@@ -67,13 +67,12 @@ def measure(bench: Bench) -> Chapter:
 
 
 def repeat_runs(pipeline: Pipeline, names: Sequence[str], count: int) -> None:
-    """Copy the records of the only process run and of its load, so that there are so many, over two years."""
+    """Copy the records of the newest process run and of its load so often, over two years."""
     folder, newest = Path(pipeline.lake) / "manifests", utc_now()
-    (file,) = folder.glob("*.json")
-    manifest = json.loads(file.read_text())
-    run = pipeline.database["ledger"].find_one({"_id": manifest["run_id"]})
+    run = pipeline.database["ledger"].find_one({"hop": "process"}, sort=[("started_at", -1)])
     assert run is not None
-    moments = [newest - AGE * (count - number) / count for number in range(1, count)]
+    manifest = json.loads((folder / f"{run['manifest']}.json").read_text())
+    moments = [newest - AGE * (count - number) / count for number in range(count)]
     ids = [f"{moment:%Y%m%dT%H%M%SZ}-process-{number:06x}" for number, moment in enumerate(moments)]
     for name, moment in zip(ids, moments, strict=True):
         copy = {**manifest, "run_id": name, "created_at": moment.isoformat()}
@@ -89,7 +88,7 @@ def repeat_runs(pipeline: Pipeline, names: Sequence[str], count: int) -> None:
     with psycopg.connect(pipeline.dsn) as connection:
         connection.cursor().executemany(
             "insert into ops.load_run (load_id, manifests, started_at, finished_at, rows, outcome) "
-            "select %s, %s, %s, %s, rows, outcome from ops.load_run where outcome = 'loaded' limit 1",
+            "select %s, %s, %s, %s, rows, outcome from ops.load_run order by started_at desc limit 1",
             [
                 (name.replace("process", "load"), [name], moment, moment)
                 for name, moment in zip(ids, moments, strict=True)
@@ -103,10 +102,13 @@ def _times(name: str, moment: datetime) -> dict[str, object]:
 
 
 def _stored(bench: Bench, names: Sequence[str], history: History, but_last: int) -> Pipeline:
-    """Return a pipeline with this history. Its newest session lacks a bar for each turn, and one more."""
+    """Return a pipeline with this history. Its newest session lacks its last ``but_last`` bars."""
     pipeline = bench.pipeline(f"history{history.sessions}x{history.runs}")
     bench.log(f"generating {history.text}")
     seed.seed_sessions(pipeline.database, names, history.sessions, but_last + 1)
+    pipeline.process()
+    pipeline.aggregate()
+    seed.add_bars(pipeline.database, names, history.sessions, but_last)  # the runs that are copied are those of a tick
     pipeline.process()
     pipeline.aggregate()
     repeat_runs(pipeline, names, history.runs)
