@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from barflow.errors import BarflowError
@@ -78,9 +79,11 @@ def measured(name: str, bench: Bench) -> figures.Chapter:
     """Return the chapter, or what failed in it: the figures of the others are kept."""
     try:
         return CHAPTERS[name](bench)
-    except BarflowError as error:
+    except (BarflowError, AssertionError) as error:
+        if isinstance(error, AssertionError):
+            traceback.print_exc()  # both sides did not do the same work
         bench.log(f"{name} failed: {error}")
-        return figures.Chapter(name, "", [], [], failed=str(error))
+        return figures.Chapter(name, "", [], [], failed=str(error) or "a check of the measurement failed")
 
 
 if __name__ == "__main__":
