@@ -87,7 +87,7 @@ def measure(bench: Bench) -> Chapter:
         _panel(f"{bars_:,} bars, MongoDB to Parquet", files, lambda ended: ended.seconds),
     ]
     figures = [figure for panel in panels for figure in _figures(panel)]
-    heads = ("tool", "time", "of ours", "memory", "of ours")
+    heads = ("tool", "time", "to ours", "memory", "to ours")
     tables = [markdown_table(panel.title, heads, _rows(panel)) for panel in panels]
     chart = Chart("peers.svg", "Time and memory of each tool for the same rows; less is better", bars(panels))
     return Chapter("Other tools", MEANING, figures, [_versions()], tables, chart)
