@@ -52,6 +52,14 @@ $(CONTRACT)/.ready: requirements-contract.txt | .venv/.ready
 	@$(BIN)/uv pip install -q --python $(CONTRACT)/bin/python --require-hashes -r requirements-contract.txt
 	@touch $@
 
+# The tools that `make bench` compares with, in an environment of their own: no package of theirs is on the project's path.
+PEERS := build/peers
+$(PEERS)/.ready: requirements-peers.txt | .venv/.ready
+	@echo "installing the tools to compare with into $(PEERS) (some seconds)" >&2
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python $(PEERS)
+	@$(BIN)/uv pip install -q --python $(PEERS)/bin/python --require-hashes -r requirements-peers.txt
+	@touch $@
+
 build/.bundles: $(wildcard lambda/*/requirements.txt spark/requirements.txt glue/requirements.txt) | .venv/.ready node_modules/.ready
 	@echo "fetching what the functions and Spark on AWS are made of (some seconds)" >&2
 	@$(BIN)/python -m stacks.bundles >/dev/null 2>&1 || $(BIN)/python -m stacks.bundles
@@ -93,7 +101,7 @@ docs: .venv/.ready node_modules/.ready ## build the documentation's site into bu
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "build/site/index.html"
 
-bench: setup .venv/.airflow .venv/.jvm-archive ## measure this machine: ratios against peers and limits
+bench: setup .venv/.airflow .venv/.jvm-archive $(PEERS)/.ready ## measure this machine: ratios against peers and limits
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 synth: setup ## the CloudFormation templates of an environment into cdk.out; ENV=prod
@@ -123,6 +131,7 @@ lock: setup ## compile requirements*.in into requirements*.txt with hashes
 	@$(LOCK_HERE) --python-platform x86_64-manylinux_2_28 glue/requirements.in -o glue/requirements.txt
 	@$(LOCK_HERE) requirements-audit.in -o requirements-audit.txt
 	@$(LOCK_HERE) requirements-contract.in -o requirements-contract.txt
+	@$(LOCK_HERE) requirements-peers.in -o requirements-peers.txt
 
 notice: setup .venv/.airflow ## write NOTICE from the lock files and the licences that the packages state
 	@$(BIN)/python -m tools.notice

@@ -56,13 +56,10 @@ def measure(bench: Bench) -> Chapter:
     bench.log(f"page: filling the warehouse with {DAYS} sessions of {len(names)} symbols")
     rows = fill_warehouse(pipeline, names)
     seed_sessions(pipeline.database, names, STAGED_DAYS)
-    fill_outbox(pipeline, names)
+    fill_outbox(pipeline, names, ALERTS)
     fill_actions(pipeline, names)
     bench.log(f"page: {rows:,} rows are loaded; sending requests")
-    app = create_app(pipeline.database, pipeline.dsn, clock=lambda: LAST_CLOSE)
-    with serving(app, "127.0.0.1", 0) as server:
-        app.state.live.wait(60)
-        taken = call("dashboard:ask", url=server.url, names=names, rounds=bench.repeats(300)).result
+    taken = answered(pipeline, names, bench.repeats(300))
     figures = [
         Figure(f"page: {name}, p99", times["p99"], "ms", against="the limit", theirs=LIMIT_MS, target=1)
         for name, times in taken.items()
@@ -71,8 +68,18 @@ def measure(bench: Bench) -> Chapter:
     return Chapter("The page", MEANING, figures, [f"{rows:,} rows in the warehouse", *notes])
 
 
-def ask(url: str, names: list[str], rounds: int) -> dict[str, dict[str, float]]:
-    """Return the milliseconds of each endpoint, and the size of its compressed answer."""
+def answered(
+    pipeline: Pipeline, names: Sequence[str], rounds: int, only: Sequence[str] = ()
+) -> dict[str, dict[str, float]]:
+    """Serve the page of a pipeline. Return the milliseconds of each endpoint, or of some, as another process sees."""
+    app = create_app(pipeline.database, pipeline.dsn, clock=lambda: LAST_CLOSE)
+    with serving(app, "127.0.0.1", 0) as server:
+        app.state.live.wait(60)
+        return call("dashboard:ask", url=server.url, names=list(names), rounds=rounds, only=only).result
+
+
+def ask(url: str, names: list[str], rounds: int, only: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return the milliseconds of each endpoint, or of some, and the size of its compressed answer."""
     dice = random.Random(1)
     with requests.Session() as client:
         oldest = client.get(f"{url}api/bars/{names[0]}?limit=2000").json()["time"][0]
@@ -90,7 +97,11 @@ def ask(url: str, names: list[str], rounds: int) -> dict[str, dict[str, float]]:
             "alerts of a symbol": "api/alerts?symbol={symbol}",
             "health": "api/health",
         }
-        return {name: _timed(client, url, path, names, dice, rounds) for name, path in endpoints.items()}
+        return {
+            name: _timed(client, url, path, names, dice, rounds)
+            for name, path in endpoints.items()
+            if name in (only or endpoints)
+        }
 
 
 def _timed(
@@ -191,17 +202,17 @@ def fill_actions(pipeline: Pipeline, names: Sequence[str]) -> None:
         )
 
 
-def fill_outbox(pipeline: Pipeline, names: Sequence[str]) -> None:
-    """Add alerts of the last sessions to the outbox, all delivered."""
+def fill_outbox(pipeline: Pipeline, names: Sequence[str], count: int) -> None:
+    """Add so many alerts to the outbox, the newest now and all delivered."""
     outbox = Outbox(pipeline.database)
     outbox.ensure()
-    outbox.add((message, [OUTBOX_CHANNEL]) for message in _messages(names))
+    outbox.add((message, [OUTBOX_CHANNEL]) for message in _messages(names, count))
 
 
-def _messages(names: Sequence[str]) -> Iterator[Message]:
+def _messages(names: Sequence[str], count: int) -> Iterator[Message]:
     slots = [(session.session_date, slot) for session in sessions(20) for slot in session.slots]
     noticed = utc_now()
-    for number in range(ALERTS):
+    for number in range(count):
         symbol, (day, slot) = names[number % len(names)], slots[-1 - number * 7 % len(slots)]
         values: dict[str, Any] = {
             "direction": "up",

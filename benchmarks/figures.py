@@ -11,6 +11,7 @@ from statistics import median
 
 from barflow.cli.common import PlainConsole
 from barflow.cli.terminal import table
+from benchmarks.chart import Chart
 
 HEADS = ("figure", "ours", "against", "theirs", "ratio", "target", "result")
 # Words to the left, numbers to the right.
@@ -22,7 +23,7 @@ class Figure:
     """A measurement in ``unit`` and, where there is one, the measurement that it is compared with.
 
     Less is better then, and ``target`` limits the ratio. With ``times_less`` the ratio is theirs / ours and at least
-    the target; without, it is ours / theirs and at most the target.
+    the target; without, it is ours / theirs and at most the target. A target of 0 is none.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Figure:
     @property
     def reached(self) -> bool:
         """Return whether the ratio reaches its target."""
-        if not self.against:
+        if not self.target:
             return True
         return self.ratio >= self.target if self.times_less else self.ratio <= self.target
 
@@ -52,8 +53,8 @@ class Figure:
         if not self.against:
             return (self.name, ours, "", "", "", "", "")
         less, bound = (" less", "≥") if self.times_less else ("", "≤")
-        target = f"{bound} {self.target:g}×{less}"
-        verdict = "reached" if self.reached else "NOT reached"
+        target = f"{bound} {self.target:g}×{less}" if self.target else ""
+        verdict = ("reached" if self.reached else "NOT reached") if self.target else ""
         return (
             self.name,
             ours,
@@ -67,12 +68,18 @@ class Figure:
 
 @dataclass(frozen=True)
 class Chapter:
-    """The figures of one module, what they mean, and one line for everything else that the run showed."""
+    """The figures of one module, what they mean, and one line for everything else that the run showed.
+
+    ``tables`` are Markdown. ``failed`` says what could not be measured.
+    """
 
     title: str
     meaning: str
     figures: Sequence[Figure]
     notes: Sequence[str]
+    tables: Sequence[str] = ()
+    chart: Chart | None = None
+    failed: str = ""
 
 
 def middle(values: Iterable[float]) -> float:
@@ -91,10 +98,14 @@ def show(chapters: Sequence[Chapter]) -> None:
     for chapter in chapters:
         for line in chapter.notes:
             out.print(f"{chapter.title}: {line}")
+        if chapter.failed:
+            out.print(f"{chapter.title}: FAILED: {chapter.failed}", style="red")
+        for text in chapter.tables:
+            out.print(f"\n{chapter.title}: {text}")
 
 
 def write(path: Path, chapters: Sequence[Chapter], quick: bool) -> None:
-    """Write the figures as Markdown, with what each means."""
+    """Write the figures as Markdown, with what each means, and the charts into the folder ``images`` beside it."""
     lines = [
         "# Performance",
         "",
@@ -103,10 +114,19 @@ def write(path: Path, chapters: Sequence[Chapter], quick: bool) -> None:
         "the ratio is that of the medians. Seconds depend on the machine and its load, ratios much less.",
         "",
         *(["**A quick run with a tenth of the data. Its ratios mean little.**", ""] if quick else []),
-        *_markdown_table([figure for chapter in chapters for figure in chapter.figures]),
+        *_lines(HEADS, [figure.cells for chapter in chapters for figure in chapter.figures]),
     ]
     for chapter in chapters:
-        lines += ["", f"## {chapter.title}", "", chapter.meaning.strip(), "", *(f"- {line}" for line in chapter.notes)]
+        lines += ["", f"## {chapter.title}", ""]
+        if chapter.chart:
+            picture = path.parent / "images" / chapter.chart.name
+            picture.parent.mkdir(exist_ok=True)
+            picture.write_text(chapter.chart.svg)
+            lines += [f"![{chapter.chart.text}](images/{chapter.chart.name})", ""]
+        lines += [chapter.meaning.strip()]
+        lines += ["", *(f"- {line}" for line in chapter.notes)] if chapter.notes else []
+        lines += ["", f"**Failed:** {chapter.failed}"] if chapter.failed else []
+        lines += [line for text in chapter.tables for line in ("", text)]
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -116,11 +136,16 @@ def machine() -> str:
     return f"{os.cpu_count()} cores and {memory:.0f} GiB of memory"
 
 
-def _markdown_table(figures: Sequence[Figure]) -> list[str]:
-    rows = [HEADS, ALIGNMENT, *(figure.cells for figure in figures)]
-    return ["| " + " | ".join(row) + " |" for row in rows]
+def markdown_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of measurements below its title. The first column is of words."""
+    return "\n".join([f"{title}:", "", *_lines(heads, rows)])
+
+
+def _lines(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    alignment = ALIGNMENT if heads == HEADS else ("---", *("---:" for _ in heads[1:]))
+    return ["| " + " | ".join(row) + " |" for row in (heads, alignment, *rows)]
 
 
 def _number(value: float, unit: str) -> str:
     digits = 0 if value >= 100 else 1 if value >= 10 else 2
-    return f"{value:,.{digits}f} {unit}"
+    return f"{value:,.{digits}f} {unit}".strip()

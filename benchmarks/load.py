@@ -27,8 +27,7 @@ def measure(bench: Bench) -> Chapter:
         bench.log(f"loading the warehouse, turn {turn + 1}: ours, then a bare COPY")
         ours.append(call("ours:load", pipeline.environment, dsn=pipeline.dsn, lake=pipeline.lake))
         bare.append(call("peers:bare_copy", dsn=pipeline.dsn))
-    bench.log("loading the warehouse by upsert")
-    upsert = call("peers:upsert", dsn=pipeline.dsn)
+    upsert = bench.upsert
     rows = upsert.result["rows"]
     assert {ended.result["rows"] for ended in (*ours, *bare)} == {rows}
     what = f"load {rows:,} rows"

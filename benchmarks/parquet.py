@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from benchmarks.figures import Chapter, Figure, middle
 from benchmarks.processes import Ended, call
-from benchmarks.seed import seed_plain
-from benchmarks.stores import DAYS, Bench
+from benchmarks.stores import Bench
 
 MEANING = """
 `spark/bars_to_parquet.py` writes all partitions of a new lake from MongoDB. The plain way stores one document per bar,
@@ -24,7 +23,6 @@ manifest, the ledger, and the end of the JVM.
 def measure(bench: Bench) -> Chapter:
     """Measure our process run, the plain way and the limit."""
     pipeline = bench.wide
-    names = bench.symbols(500)
     given = {"uri": pipeline.mongodb_uri, "name": pipeline.name}
     ours: list[Ended] = []
     limit: list[Ended] = []
@@ -35,11 +33,9 @@ def measure(bench: Bench) -> Chapter:
         limit.append(
             call("peers:least_to_parquet", **given, lake=pipeline.lake, path=str(bench.folder / "least.parquet"))
         )
-    bench.log("staging the same bars as one document each")
-    bars = seed_plain(pipeline.database, names, DAYS)
-    bench.log("MongoDB to Parquet, the plain way")
-    plain = call("peers:plain_to_parquet", pipeline.environment, **given, path=str(bench.folder / "plain"))
-    assert {ended.result["rows"] for ended in (*ours, *limit, plain)} == {bars}
+    plain = bench.plain_spark
+    bars = plain.result["rows"]
+    assert {ended.result["rows"] for ended in (*ours, *limit)} == {bars}
     what = f"{bars:,} bars, MongoDB to {ours[0].result['partitions']:,} files of Parquet"
     figures = [
         Figure(

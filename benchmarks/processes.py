@@ -1,7 +1,7 @@
 """Measurements in separate processes: the time of a program, its log lines with their times, and its peak memory.
 
 The driver of a Spark program is two processes: Python and the JVM that it starts. The Python workers of the tasks are
-children of the JVM and do not count. Peaks come from /proc, so this needs Linux.
+children of the JVM and count only in ``Ended.tree``. Peaks come from /proc, so this needs Linux.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from barflow.errors import BarflowError
+from benchmarks import memory
 
 ROOT = Path(__file__).parents[1]
 STARTING = "starting Spark"
@@ -30,12 +31,16 @@ SAMPLE_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Ended:
-    """A program that succeeded. ``lines``: its stderr, each line with its second; ``peaks``: MiB by process."""
+    """A program that succeeded. ``lines``: its stderr, each line with its second; ``peaks``: MiB by process.
+
+    ``tree`` is the peak of the MiB of all its processes together, those of tasks included.
+    """
 
     seconds: float
     lines: list[tuple[float, str]]
     result: dict[str, Any]
     peaks: dict[str, float]
+    tree: float
 
     @property
     def jvm_start(self) -> float:
@@ -74,21 +79,31 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> Ended:
         sampler.start()
         assert child.stderr is not None
         assert child.stdout is not None
-        for line in map(str.rstrip, child.stderr):
-            if line and not line.startswith(NOISE) and " WARN " not in line:
-                lines.append((time.monotonic() - begun, line))
-        output = child.stdout.read()
-        child.wait()
-        seconds = time.monotonic() - begun
+        output: list[str] = []
+        # A long answer would fill the pipe while the log is read.
+        reader = threading.Thread(target=lambda out: output.extend(out), args=(child.stdout,), daemon=True)
+        reader.start()
+        with memory.sampled({"tree": child.pid}) as whole:
+            for line in map(str.rstrip, child.stderr):
+                if line and not line.startswith(NOISE) and " WARN " not in line:
+                    lines.append((time.monotonic() - begun, line))
+            reader.join()
+            child.wait()
+            seconds = time.monotonic() - begun
         sampler.join()
     if child.returncode:
         raise BarflowError(f"{' '.join(command[1:4])} failed: {lines[-1][1] if lines else 'no message'}")
-    return Ended(seconds, lines, json.loads(output.splitlines()[-1]), peaks)
+    return Ended(seconds, lines, json.loads(output[-1]), peaks, whole["tree"])
 
 
 def call(function: str, environment: Mapping[str, str] | None = None, /, **arguments: Any) -> Ended:
     """Run ``module:function`` of this package, which returns a dict, with keyword arguments in a new process."""
-    return run([sys.executable, "-m", "benchmarks.processes", function, json.dumps(arguments)], environment or {})
+    return run(calling(function, arguments), environment or {})
+
+
+def calling(function: str, arguments: Mapping[str, Any], python: str = sys.executable) -> list[str]:
+    """Return the command that runs ``module:function`` of this package in a Python of one's choice."""
+    return [python, "-m", "benchmarks.processes", function, json.dumps(arguments)]
 
 
 def measured_read(read: Callable[[], Any]) -> dict[str, Any]:
@@ -108,21 +123,13 @@ def _resident(name: str) -> float:
 
 def _sample(child: subprocess.Popen[str], peaks: dict[str, float]) -> None:
     while child.poll() is None:
-        for pid in (child.pid, *_children(child.pid)):
+        for pid in (child.pid, *memory.children(child.pid)):
             with suppress(OSError):  # it has just ended
                 status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
                 name = "program" if pid == child.pid else status["Name"].strip()
                 if "VmHWM" in status and name in ("program", "java"):
                     peaks[name] = max(peaks.get(name, 0.0), int(status["VmHWM"].split()[0]) / 1024)
         time.sleep(SAMPLE_SECONDS)
-
-
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            found += map(int, task.read_text().split())
-    return found
 
 
 def _main(function: str, arguments: str) -> None:

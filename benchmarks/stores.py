@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,8 +21,8 @@ from pymongo.database import Database
 from barflow.progress import Log
 from barflow.staging.connection import Document, connect
 from barflow.warehouse import migrations
-from benchmarks import seed
-from benchmarks.processes import ROOT, Ended, run
+from benchmarks import memory, seed
+from benchmarks.processes import ROOT, Ended, call, run
 from local.services import Services
 from local.state import State
 
@@ -72,6 +72,11 @@ class Pipeline:
         """Run aggregate and measure it."""
         return run([sys.executable, "glue/aggregate_bars.py"], self.environment)
 
+    def status(self, names: Sequence[str]) -> Ended:
+        """Run `barflow status` of these symbols and measure it."""
+        command = [str(Path(sys.executable).with_name("barflow")), "status", "--json"]
+        return run(command, {**self.environment, "BARFLOW_SYMBOLS": ",".join(names)})
+
     @property
     def loaded_bars(self) -> int:
         """Return the number of 5-minute bars in the warehouse."""
@@ -105,6 +110,12 @@ class Bench:
             self._pipelines[name] = Pipeline(name, self.services.mongodb_uri, dsn, self.folder, environment)
         return self._pipelines[name]
 
+    def servers(self) -> dict[str, int]:
+        """Return the process ids of the servers."""
+        commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in memory.children(os.getpid())}
+        marks = {"MongoDB": "secantus", "PostgreSQL": "bin/postgres"}
+        return {name: pid for name, mark in marks.items() for pid, text in commands.items() if mark in text}
+
     @cached_property
     def wide(self) -> Pipeline:
         """Return the pipeline with 500 symbols and 20 days in MongoDB and in the lake."""
@@ -115,6 +126,22 @@ class Bench:
         self.log("filling the lake")
         pipeline.process()
         return pipeline
+
+    @cached_property
+    def plain_spark(self) -> Ended:
+        """Return the run of the plain way from MongoDB to Parquet, for the bars of ``wide``. It runs once."""
+        pipeline = self.wide
+        self.log("staging the same bars as one document each")
+        seed.seed_plain(pipeline.database, self.symbols(500), DAYS)
+        self.log("MongoDB to Parquet, the plain way")
+        stores = {"uri": pipeline.mongodb_uri, "name": pipeline.name}
+        return call("peers:plain_to_parquet", pipeline.environment, **stores, path=str(self.folder / "plain"))
+
+    @cached_property
+    def upsert(self) -> Ended:
+        """Return the load of the rows of the warehouse of ``wide`` by awswrangler's upsert. It runs once."""
+        self.log("loading the warehouse by upsert")
+        return call("peers:upsert", dsn=self.wide.dsn)
 
 
 @contextmanager
