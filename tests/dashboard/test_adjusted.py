@@ -21,8 +21,9 @@ from pymongo.database import Database
 from barflow.market.actions import Action, Dividend, Split
 from barflow.market.bars import SessionBars
 from barflow.market.sessions import last_sessions
-from barflow.staging.actions import Actions, Answer
+from barflow.staging.actions import Actions, Answer, Known, known_of
 from barflow.staging.connection import Document, connect
+from dashboard.staged import Staged
 
 Served = Callable[..., AbstractContextManager[str]]
 SESSIONS = last_sessions(NOW, 12)
@@ -280,6 +281,31 @@ def test_a_split_that_is_learned_while_the_page_is_open_reaches_it(
         assert (row["symbol"], row["last"]) == ("AAPL", 100.17)
         assert row["prev_close"] == pytest.approx(100.077)
         assert get(url, "bars/AAPL")["basis"] == DAYS[-1].isoformat()
+
+
+def test_the_watcher_reads_each_version_of_the_actions_once(
+    database: Database[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage(database, session_bars("AAPL"))
+    store(database, "AAPL", split=[split(DAYS[-1], 2.0, "AAPL")])
+    read: list[str] = []
+
+    def counted(document: Document) -> Known:
+        read.append(document["_id"])
+        return known_of(document)
+
+    monkeypatch.setattr("dashboard.staged.known_of", counted)
+    staged = Staged(database)
+    staged.start(["AAPL"], NOW)
+    assert (staged.refresh(), staged.refresh(), read) == (["AAPL"], [], ["AAPL"])
+    store(database, "AAPL", split=[split(DAYS[-1], 4.0, "AAPL")])
+    assert (staged.refresh(), read) == (["AAPL"], ["AAPL"] * 2)
+    assert [item.ratio for item in staged.splits["AAPL"]] == [4.0]
+    database["corporate_actions"].delete_one({"_id": "AAPL"})
+    for ratio in (5.0, 6.0):  # back at the same version
+        store(database, "AAPL", split=[split(DAYS[-1], ratio, "AAPL")])
+    assert (staged.refresh(), read) == (["AAPL"], ["AAPL"] * 3)
+    assert [item.ratio for item in staged.splits["AAPL"]] == [6.0]
 
 
 def test_actions_that_this_version_cannot_read_are_counted_and_the_candles_shown(
