@@ -10,6 +10,7 @@ from pathlib import Path
 from barflow.errors import BarflowError
 from benchmarks import (
     alerts,
+    backfill,
     backtest,
     dags,
     dashboard,
@@ -30,6 +31,7 @@ CHAPTERS = {
     "read": read.measure,
     "load": load.measure,
     "tick": tick.measure,
+    "backfill": backfill.measure,
     "increment": increment.measure,
     "alerts": alerts.measure,
     "backtest": backtest.measure,

@@ -6,7 +6,6 @@ They follow from barflow/pipeline/rates.toml, config/prices.toml and the setting
 from __future__ import annotations
 
 import sys
-import tomllib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -18,6 +17,8 @@ from barflow.pipeline.capacity import (
     Limits,
     demand,
     partition_above_bars,
+    plan_credits,
+    rate_tables,
     rates,
     too_small,
 )
@@ -32,14 +33,9 @@ WORK_SECONDS = 10  # of a usual process run
 SESSION_HOURS, SESSIONS = 6.5, 21  # of a month
 
 
-def data() -> dict[str, dict[str, object]]:
-    """Return the tables of rates.toml."""
-    return tomllib.loads((ROOT / "barflow" / "pipeline" / "rates.toml").read_text())
-
-
 def figures() -> str:
     """Return the generated part of the page."""
-    plans = {name: credits for name, credits in data()["plans"].items() if isinstance(credits, int)}
+    plans = plan_credits()
     names = [f"S{number}" for number in range(SYMBOLS)]
     planned = {
         name: plan(
@@ -66,7 +62,7 @@ def figures() -> str:
     for name in ("dev", "prod"):
         problems = "\n".join(f"- {problem}" for problem in too_small(demands[name], limits[name]))
         parts.append(f"`barflow backfill --plan` names in {name}:\n\n{problems}")
-    memory = {name: size for name, size in data()["memory"].items() if isinstance(size, int)}
+    memory = {name: size for name, size in rate_tables()["memory"].items() if name != "source"}
     partitioned = (
         (f"`{name}`", f"{size}", f"{least:,}", f"{least * SYMBOLS // bars:,}")
         for name, size in memory.items()

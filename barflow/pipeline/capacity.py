@@ -48,8 +48,18 @@ class Rates:
 @cache
 def rates() -> Rates:
     """Return the rates of rates.toml."""
-    table = tomllib.loads((files("barflow.pipeline") / "rates.toml").read_text())["rates"]
-    return Rates(**{name: item["value"] for name, item in table.items()})
+    return Rates(**{name: item["value"] for name, item in rate_tables()["rates"].items()})
+
+
+@cache
+def rate_tables() -> dict[str, Any]:
+    """Return the tables of rates.toml: the rates, the memory of database classes, and the credits of plans."""
+    return tomllib.loads((files("barflow.pipeline") / "rates.toml").read_text())
+
+
+def plan_credits() -> dict[str, int]:
+    """Return the credits a minute of Twelve Data's plans, smallest first."""
+    return {name: credits for name, credits in rate_tables()["plans"].items() if name != "source"}
 
 
 @dataclass(frozen=True)
