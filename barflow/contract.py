@@ -79,6 +79,7 @@ class Warehouse(Section):
     reader_secret: str
     airflow_secret: str
     airflow_database: str
+    max_storage_gb: int = 100
 
 
 class Ingestion(Section):
@@ -137,6 +138,9 @@ class Glue(Section):
     evaluation_workers: int
     athena_workgroup: str
     dpu_hour_dollars: float
+    worker_type: str = "G.1X"
+    max_workers: int = 2
+    timeout_minutes: int = 60
 
 
 class Airflow(Section):

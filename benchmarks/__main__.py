@@ -11,6 +11,7 @@ from pathlib import Path
 from barflow.errors import BarflowError
 from benchmarks import (
     alerts,
+    backfill,
     backtest,
     compare,
     dags,
@@ -34,6 +35,7 @@ CHAPTERS = {
     "load": load.measure,
     "peers": compare.measure,
     "tick": tick.measure,
+    "backfill": backfill.measure,
     "history": history.measure,
     "alerts": alerts.measure,
     "backtest": backtest.measure,

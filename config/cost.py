@@ -87,6 +87,24 @@ class UsePrices(Config, title="prices.use"):
     s3_thousand_puts: float
 
 
+class ServerlessPrices(Config, title="prices.serverless"):
+    """EMR Serverless: dollars an hour of a vCPU and of a GB, the size of a worker, and the seconds of its start."""
+
+    source: str
+    vcpu_hour: float
+    gb_hour: float
+    worker_vcpus: int
+    worker_gb: int
+    start_seconds: int
+    start_source: str
+    least_seconds: int
+
+    @property
+    def worker_hour(self) -> float:
+        """Return the dollars of an hour of a worker."""
+        return self.worker_vcpus * self.vcpu_hour + self.worker_gb * self.gb_hour
+
+
 class Prices(Config, title="prices"):
     """List prices of one region, on demand, in US dollars."""
 
@@ -95,6 +113,7 @@ class Prices(Config, title="prices"):
     hour: HourPrices
     month: MonthPrices
     use: UsePrices
+    serverless: ServerlessPrices
 
 
 class Workload(Config):
@@ -226,6 +245,22 @@ def cluster_hour_dollars(settings: Environment) -> float:
     fee = (primary + workers * worker) * prices.hour.emr_share
     disks = (1 + workers) * emr.volume_gb * prices.month.ebs_gb / HOURS
     return compute + fee + disks
+
+
+def backfill_limits(settings: Environment) -> dict[str, Any]:
+    """Return what bounds a backfill of the environment: the values of barflow.pipeline.capacity.Limits by name."""
+    emr, glue = settings.emr, settings.glue
+    return {
+        "emr_instance": emr.core_instance,
+        "emr_workers": emr.core_count + emr.task_count,
+        "step_timeout_minutes": emr.step_timeout_minutes,
+        "glue_dpus": GLUE_DPUS[glue.worker_type],
+        "glue_workers": glue.max_workers,
+        "glue_timeout_minutes": glue.timeout_minutes,
+        "warehouse_gb": settings.database.max_storage_gb,
+        "cluster_hour_dollars": round(cluster_hour_dollars(settings), 4),
+        "dpu_hour_dollars": dpu_hour_dollars(),
+    }
 
 
 def dpu_hour_dollars() -> float:

@@ -110,6 +110,9 @@ class CatalogStack(BarflowStack):
             evaluation_workers=environment.quality.workers,
             athena_workgroup=self._workgroup(),
             dpu_hour_dollars=dpu_hour_dollars(),
+            worker_type=environment.glue.worker_type,
+            max_workers=environment.glue.max_workers,
+            timeout_minutes=environment.glue.timeout_minutes,
         )
         for output, value in (
             (outputs.GLUE_JOB, self.contract.job),

@@ -56,6 +56,7 @@ class DatabaseStack(BarflowStack):
             reader_secret=self.secret_name(READER),
             airflow_secret=self.secret_name(AIRFLOW),
             airflow_database=AIRFLOW,
+            max_storage_gb=platform.environment.database.max_storage_gb,
         )
         self.output(outputs.DATABASE_ENDPOINT, self.instance.db_instance_endpoint_address)
         self.output(outputs.DATABASE_ID, self.contract.instance_id)

@@ -17,6 +17,8 @@ from typer.core import TyperGroup
 from barflow import __version__
 from barflow.cli.actions import actions_app
 from barflow.cli.alerts import alerts_app
+from barflow.cli.backfill import EXAMPLES as BACKFILL_EXAMPLES
+from barflow.cli.backfill import backfill
 from barflow.cli.backtest import EXAMPLES as BACKTEST_EXAMPLES
 from barflow.cli.backtest import backtest
 from barflow.cli.common import (
@@ -29,7 +31,6 @@ from barflow.cli.common import (
     log,
     opened,
     out,
-    parse_day,
     present_symbols,
     print_json,
     show_result,
@@ -87,6 +88,7 @@ app.add_typer(actions_app, name="actions")
 alerts_app.command(epilog=BACKTEST_EXAMPLES)(backtest)
 app.add_typer(alerts_app, name="alerts")
 app.command(epilog="\b\nExamples:\n  barflow doctor\n  barflow doctor --no-vendor --json")(doctor)
+app.command(epilog=BACKFILL_EXAMPLES)(backfill)
 app.command(epilog=EXPORT_EXAMPLES)(export)
 app.command(epilog="Example:  barflow compare --session 2025-07-02")(compare)
 app.command(epilog='Example:  barflow why AAPL "2025-07-02 10:35"')(why)
@@ -234,48 +236,6 @@ def spark_arguments(symbols: str | None, full: bool, settings: Settings) -> list
     return [*(["--symbols", ",".join(names)] if names else []), *(["--full"] if full else [])]
 
 
-@app.command(
-    epilog="\b\nExamples:\n"
-    "  barflow backfill --symbols AAPL --start 2025-01-02 --end 2025-06-30 --plan\n"
-    "  barflow backfill --symbols AAPL --start 2025-07-22 --end 2025-07-22 --again"
-)
-def backfill(
-    start: Annotated[str, typer.Option(help="First day, such as 2025-01-02.")],
-    end: Annotated[str, typer.Option(help="Last day, included.")],
-    symbols: Symbols = None,
-    plan: Annotated[bool, typer.Option(help="Only print calls, credits, minutes and finish time.")] = False,
-    again: Annotated[
-        bool, typer.Option(help="Fetch stored sessions too, for corrections older than the revision window.")
-    ] = False,
-    state: State = None,
-    as_json: Json = False,
-) -> None:
-    """Fetch past sessions.
-
-    It asks for each session once, and says how many it skipped because they are stored. You can stop it and run it
-    again: it resumes where it stopped. So does --again, within seven days.
-    """
-    from barflow.cli.terminal import show_tick, ticking
-    from barflow.pipeline.backfill import plan_for
-    from barflow.pipeline.backfill import run as run_backfill
-    from barflow.pipeline.ingest_report import raise_errors
-
-    first, last = parse_day(start, "--start"), parse_day(end, "--end")
-    if plan:
-        settings = load_settings()
-        names = present_symbols(symbols, settings)
-        planned = plan_for(settings, names, first, last)
-        print_json(planned.to_json()) if as_json else out.print(planned.describe())
-        return
-    with opened(state, postgres=False, api=True) as stores:
-        names = present_symbols(symbols, stores.settings)
-        planned = plan_for(stores.settings, names, first, last, stores.clock())
-        with ticking("backfill", len(planned.chunks) * len(names)) as advance:
-            report = run_backfill(stores, names, first, last, log, advance, again=again)
-        show_tick(report, as_json)
-    raise_errors(report)
-
-
 @app.command(epilog="Example:  barflow status --json")
 def status(state: State = None, as_json: Json = False) -> None:
     """Compare the bars at every hop.
@@ -328,7 +288,8 @@ def migrate(
 def run(env: Env, as_json: Json = False) -> None:
     """Process and aggregate once on AWS.
 
-    It starts a cluster, runs the Spark step, ends the cluster, and runs the Glue job and the crawlers.
+    It starts a cluster, runs the Spark step, ends the cluster, and runs the Glue job and the crawlers. The cluster
+    takes 6 to 9 minutes to start.
     """
     import time
 

@@ -18,6 +18,7 @@ from barflow_tasks import (
     START,
     TAGS,
     VENDOR_POOL,
+    contract,
     dag_doc,
     log,
     no_retry_after_refusal,
@@ -42,8 +43,12 @@ def requested() -> tuple[tuple[str, ...], date, date]:
 
 @task
 def plan() -> dict[str, Any]:
-    """Return the backfill's calls, credits, days and finish time. Fail if it needs more days than allowed."""
+    """Return the backfill's calls, credits, days and finish time. Fail if it needs more days than allowed.
+
+    The log names the timeouts and the disk that are too small for its bars.
+    """
     from barflow.pipeline.backfill import plan_for
+    from barflow.pipeline.capacity import Limits, demand, too_small
 
     allowed = get_current_context()["params"]["days"]
     stores = open_stores()
@@ -51,6 +56,9 @@ def plan() -> dict[str, Any]:
         symbols, first, last = requested()
         planned = plan_for(stores.settings, symbols, first, last, stores.clock())
     log.info("%s", planned.describe())
+    limits = Limits.of(contract())
+    for problem in too_small(demand(planned.bars, limits), limits):
+        log.warning("%s", problem)
     if planned.days > allowed:
         raise AirflowFailException(
             f"the backfill needs {planned.credits:,} credits on {planned.days} days, and {allowed} are allowed. "

@@ -395,17 +395,19 @@ def backfill(
             form = {"symbols": list(symbols), "start": DAY, "end": DAY, "days": days}
             monkeypatch.setattr(tasks.backfill, "get_current_context", lambda: {"params": form})
             monkeypatch.setattr(tasks.backfill, "open_stores", lambda: Stores(settings))
+            monkeypatch.setattr(tasks.backfill, "contract", lambda: contract_of("dev", warehouse={"max_storage_gb": 0}))
             return getattr(tasks.backfill, task).function()
 
         yield run
 
 
 def test_a_backfill_that_needs_more_days_than_allowed_fails_before_it_fetches(
-    backfill: Callable[..., Any], database: Database[Document]
+    backfill: Callable[..., Any], database: Database[Document], caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(AirflowFailException, match=r"3 credits on 2 days, and 1 are allowed. Nothing was fetched"):
         backfill("plan", credits_per_day=2, days=1)
     assert backfill("plan", credits_per_day=2, days=2)["days"] == 2
+    assert "database.max_storage_gb is 0: 234 bars" in caplog.text  # named before a credit is spent
     assert database["bars"].count_documents({}) == 0
 
 
