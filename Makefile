@@ -128,7 +128,7 @@ lock: setup ## compile requirements*.in into requirements*.txt with hashes
 	@for folder in lambda/*/; do test ! -f $${folder}requirements.in || $(LOCK_LAMBDA) $${folder}requirements.in -o $${folder}requirements.txt || exit; done
 	@$(LOCK_HERE) --python-platform aarch64-manylinux_2_28 spark/requirements.in -o spark/requirements.txt
 	@$(LOCK_HERE) --python-platform aarch64-manylinux_2_28 -c requirements-airflow.txt orchestration/host/requirements.in -o orchestration/host/requirements.txt
-	@$(LOCK_HERE) --python-platform x86_64-manylinux_2_28 glue/requirements.in -o glue/requirements.txt
+	@$(LOCK_HERE) --python-platform x86_64-manylinux_2_28 --no-emit-package pyarrow glue/requirements.in -o glue/requirements.txt
 	@$(LOCK_HERE) requirements-audit.in -o requirements-audit.txt
 	@$(LOCK_HERE) requirements-contract.in -o requirements-contract.txt
 	@$(LOCK_HERE) requirements-peers.in -o requirements-peers.txt

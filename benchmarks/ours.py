@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -70,17 +69,16 @@ def tick(url: str, uri: str, name: str, symbols: list[str], now: str, days: int)
 
 
 def load(dsn: str, lake: str) -> dict[str, Any]:
-    """Return the seconds of each part of a load into an empty warehouse.
-
-    Spark has computed and cached the rows before, and started its Python workers, which took ``workers`` seconds.
-    """
+    """Return the rows and the seconds of a load into an empty warehouse. Spark has computed and cached them before."""
     from barflow.lake.partitions import Lake
     from barflow.market.sessions import utc_now
     from barflow.pipeline.aggregate import aggregates
+    from barflow.pipeline.arrow_slices import Computed, arrow_slices
+    from barflow.pipeline.frames import configure
     from barflow.pipeline.load_plan import plan_full
     from barflow.pipeline.share_basis import ShareBasis
     from barflow.pipeline.spark import spark_session
-    from barflow.warehouse.load import TABLES, Load
+    from barflow.warehouse.load import TABLES, Change, Load
 
     spec = importlib.util.spec_from_file_location("aggregate_bars", ROOT / "glue" / "aggregate_bars.py")
     assert spec is not None
@@ -89,29 +87,20 @@ def load(dsn: str, lake: str) -> dict[str, Any]:
     spec.loader.exec_module(program)
 
     spark, opened = spark_session("load"), Lake(lake)
-    plan = plan_full(opened, set(), None)
-    with Load.begun(dsn, "benchmark", 60) as load:
+    (plan,) = plan_full(opened, set(), None)
+    configure(spark, plan)
+    importlib.import_module("pandas")
+    with Load.begun(dsn, 60) as load:
         load.connection.execute(f"truncate ops.load_run, {', '.join(f'market.{name}' for name in TABLES)}")
-        made = aggregates(spark, opened, plan, ShareBasis(), dsn, program.read_sql)
-        frames = {name: frame.cache() for name, frame in made}
-        for frame in frames.values():
-            frame.count()
-        waiting = time.perf_counter()
-        spark.range(100).mapInArrow(lambda batches: batches, "id long").count()
-        moments = [time.perf_counter()]
-        with ThreadPoolExecutor(len(frames)) as pool:
-            for copied in [pool.submit(load.copy, name, frame) for name, frame in frames.items()]:
-                copied.result()
-        moments.append(time.perf_counter())
-        load.check(plan.touched)
-        moments.append(time.perf_counter())
-        rows = load.commit(plan.touched, plan.whole, plan.manifests, utc_now(), former={}, actions={}, vendor_days=())
-        moments.append(time.perf_counter())
-    parts = {
-        name: end - start for name, start, end in zip(("copy", "check", "commit"), moments, moments[1:], strict=False)
-    }
-    whole = {"seconds": moments[-1] - moments[0], "workers": moments[0] - waiting}
-    return {"rows": sum(rows.values()), **whole, **parts}
+        frames = aggregates(spark, opened, plan, ShareBasis(), dsn, program.read_sql)
+        tables = {name: Computed.of(frame) for name, frame in frames}
+        spark.range(1).toPandas()
+        begun = time.perf_counter()
+        change = Change("benchmark", utc_now(), plan.touched, plan.whole, plan.manifests, former={})
+        expected = {name: table.rows for name, table in tables.items()}
+        loaded = load.commit(change, lambda: arrow_slices(tables), expected)
+        seconds = time.perf_counter() - begun
+    return {"rows": sum(loaded.rows.values()), "seconds": seconds}
 
 
 def read_archive(lake: str, symbols: list[str], interval: Any = "5min") -> dict[str, Any]:

@@ -23,8 +23,19 @@ COLUMNS = (
     "symbol string, session_date date, ts timestamp, open double, high double, low double, close double, volume long, "
     "opens timestamp, session_bars int, slot int"
 )
+# Rows of bars in a partition of Spark's tasks: it bounds the memory of the JVM.
+ROWS_PER_PARTITION = 200_000
 # Spark's option that takes paths as they are, not as patterns: a folder's name may hold [ ] { } * and ?.
 PLAIN_PATHS = ("__globPaths__", "false")
+
+
+def configure(spark: SparkSession, plan: Plan) -> None:
+    """Set about ``ROWS_PER_PARTITION`` bars for a partition, at least one partition for each core, and Arrow."""
+    bars = sum(found.expected_bars for _, day in plan.touched if (found := session(day)))
+    partitions = max(spark.sparkContext.defaultParallelism, -(-bars // ROWS_PER_PARTITION))
+    spark.conf.set("spark.sql.shuffle.partitions", str(partitions))
+    spark.conf.set("spark.sql.execution.arrow.pyspark.enabled", "true")
+    spark.conf.set("spark.sql.execution.arrow.pyspark.fallback.enabled", "false")
 
 
 def bars_frame(spark: SparkSession, lake: Lake, plan: Plan) -> DataFrame:

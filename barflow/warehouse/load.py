@@ -1,16 +1,18 @@
-"""Warehouse loads: Spark tasks COPY rows into staging tables, then one transaction replaces the rows of ``market``.
+"""Warehouse loads: one transaction on one connection replaces the rows of ``market`` and writes the ledger row.
 
-Tasks stream their rows as CSV into unlogged tables of the schema ``load``. The driver then deletes and inserts the
-touched keys and writes the ledger row in one transaction. A load holds an advisory lock from its plan to its commit,
-on the connection that commits: a load that loses this connection cannot commit, and two loads never mix.
+The rows arrive as Arrow tables. They are streamed by COPY in its binary format into the tables that readers see, and
+counted on the way. A load holds an advisory lock from its plan to its commit, on the connection that commits: a load
+that loses this connection cannot commit, and two loads never mix.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from datetime import date, datetime
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -32,202 +34,256 @@ from barflow.warehouse.former_symbols import Former, keep_former_symbols
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame
 
 METRICS = "daily_metrics"
 TABLES = (*BAR_TABLES, METRICS)
 # An advisory lock's key that no other program uses on this database.
 LOCK = 0x6261_7266
-COPIED = "part long, rows long"
 # The server releases a dead driver's lock after 60 s: 30 s idle, then 3 probes of 10 s.
 KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
-# A part of a staged table is what the transaction of one task copied.
-PART = sql.SQL("pg_current_xact_id()::text::bigint")
 SAME_SESSION = sql.SQL("t.symbol = k.symbol and t.session_date = k.session_date")
-DROP_STAGED = sql.SQL("drop table if exists {}").format(
-    sql.SQL(", ").join(sql.Identifier("load", name) for name in TABLES)
-)
 # Lets the query use the primary key: a session is within one UTC day.
 SAME_DAY = sql.SQL("t.bar_start >= {day} and t.bar_start < {day} + interval '1 day'").format(
     day=sql.SQL("(k.session_date::timestamp at time zone 'UTC')")
 )
-# What is true of every row of the bar tables: the bounds of barflow.market.bars, and low <= vwap <= high.
-POSSIBLE = sql.SQL(
-    "low > 0 and high <= {price} and volume between 0 and bar_count * {volume} and bar_count between 1 and "
-    "expected_bars and low <= least(open, close) * (1 + {noise}) and high * (1 + {noise}) >= greatest(open, close) "
-    "and (vwap is null or vwap between low * (1 - {rounding}) and high * (1 + {rounding}))"
-).format(price=MAX_PRICE, volume=MAX_VOLUME, noise=OHLC_TOLERANCE, rounding=1e-9)
-Keys = Sequence[tuple[str, date]]
+# What is true of every row of the bar tables, as an expression of Spark SQL: the bounds of barflow.market.bars, and
+# low <= vwap <= high.
+POSSIBLE = (
+    f"(low > 0 and high <= {MAX_PRICE} and volume between 0 and bar_count * {MAX_VOLUME} and bar_count between 1 and "
+    f"expected_bars and low <= least(open, close) * (1 + {OHLC_TOLERANCE}) and high * (1 + {OHLC_TOLERANCE}) >= "
+    "greatest(open, close) and (vwap is null or vwap between low * (1 - 1e-9) and high * (1 + 1e-9))) is true"
+)
+# The column of the bar tables' rows that holds whether a row's values are possible. It is not loaded.
+IS_POSSIBLE = "possible"
+COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # no flags, no extension
+COPY_TRAILER = b"\xff\xff"
+Session = tuple[str, date]
+# Yields the rows of the tables, by name. The rows of one table follow each other. Each call yields the same rows.
+Rows = Callable[[], "Generator[tuple[str, pa.Table], None, None]"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one transaction replaces, besides the rows themselves.
+
+    ``sessions`` are the (symbol, session_date) pairs whose bars are replaced. Every row of the symbols in ``whole`` is
+    replaced. A metrics row is replaced only if there is a new one. Every version of the ``actions`` of their symbols
+    is replaced, with the factors that follow. ``former`` are the former symbols that the views join.
+    """
+
+    load_id: str
+    started_at: datetime
+    sessions: Sequence[Session]
+    whole: Iterable[str]
+    manifests: Sequence[str]
+    former: Former
+    actions: Mapping[str, Sequence[Version]] = field(default_factory=dict)
+    vendor_days: Sequence[VendorDay] = ()
+
+
+@dataclass
+class Loaded:
+    """What one transaction wrote: rows by table, and what it left out.
+
+    ``impossible`` are the sessions with an impossible value: the rows of their symbols stay as they were. ``unusable``
+    are the dividends that are in no factor.
+    """
+
+    rows: dict[str, int] = field(default_factory=dict)
+    impossible: list[Session] = field(default_factory=list)
+    unusable: list[Session] = field(default_factory=list)
+
+
+class _ImpossibleError(Exception):
+    """Ends a transaction in which rows with impossible values arrived. Holds their sessions."""
+
+    def __init__(self, sessions: Iterable[Session]) -> None:
+        super().__init__("impossible values")
+        self.sessions = sorted(sessions)
 
 
 class Load:
-    """One load, from lock to commit. Use it as ``with Load.begun(dsn, load_id, …) as load``."""
+    """A connection that holds the lock of loads. Use it as ``with Load.begun(dsn, …) as load``."""
 
-    def __init__(self, dsn: str, load_id: str, connection: psycopg.Connection[Any]) -> None:
-        self.dsn, self.load_id = dsn, load_id
+    def __init__(self, dsn: str, connection: psycopg.Connection[Any]) -> None:
+        self.dsn = dsn
         self.connection = connection
-        self._copied: dict[str, list[int]] = {}
-        self._rows: dict[str, int] = {}
-        self._held: list[str] = []  # the symbols that the commit leaves out
-        self.unusable: list[tuple[str, date]] = []  # after the commit: dividends that are in no factor
 
     @classmethod
     @contextmanager
-    def begun(cls, dsn: str, load_id: str, wait_seconds: float) -> Iterator[Load]:
+    def begun(cls, dsn: str, wait_seconds: float) -> Iterator[Load]:
         """Hold the warehouse's load lock for a block. Raise BusyError while another load holds it."""
         with (
             connect(dsn, KEEPALIVE, autocommit=True) as connection,
             locked(connection, LOCK, wait_seconds, "load"),
         ):
-            with warehouse_errors("start a load"):
-                connection.execute(DROP_STAGED)  # left by a load that died: this one holds the lock
-            yield cls(dsn, load_id, connection)
-            with warehouse_errors("remove its staging tables"):
-                connection.execute(DROP_STAGED)
+            yield cls(dsn, connection)
 
-    def copy(self, table: str, rows: DataFrame) -> None:
-        """COPY the rows of ``market.TABLE`` (all columns but load_id) into a staging table, in Spark tasks.
+    def rename(self, load_id: str, former: Former) -> None:
+        """Follow the former symbols in one transaction, with the factors of the shares whose names changed."""
+        with warehouse_errors("write its former symbols"), self.connection.transaction():
+            if renamed := keep_former_symbols(self.connection, former):
+                replace_adjustments(self.connection, load_id, renamed)
 
-        Several tables may be copied at the same time, each from its own thread.
+    def commit(self, change: Change, rows: Rows, expected: Mapping[str, int]) -> Loaded:
+        """Replace the touched rows and write the ledger row, in one transaction.
+
+        ``expected`` are the numbers of rows by table. Sessions with impossible values are left out, with the other
+        rows of their symbols, whose metrics depend on them: the transaction is then rolled back and run again without
+        them. Raises BarflowError if the bar tables do not hold the same bars of every session. Nothing is loaded then.
         """
-        names = rows.columns
-        target = sql.Identifier("load", table)
-        with warehouse_errors(f"stage the rows of {table}"):
-            # Without index, checks or generated columns: the insert applies those.
-            self.connection.execute(
-                sql.SQL("create unlogged table {} (like market.{})").format(target, sql.Identifier(table))
-            )
-            self.connection.execute(
-                sql.SQL("alter table {} drop column load_id, add column part bigint default {}").format(target, PART)
-            )
-        statement = sql.SQL("copy {} ({}) from stdin (format csv)").format(
-            target, sql.SQL(", ").join(map(sql.Identifier, names))
+        impossible: list[Session] = []
+        while True:
+            try:
+                with warehouse_errors("commit the load"), self.connection.transaction():
+                    transaction = _Transaction(self.connection, change, {symbol for symbol, _ in impossible})
+                    transaction.replace(rows, expected)
+                    return Loaded(transaction.rows, impossible, transaction.unusable)
+            except _ImpossibleError as found:
+                impossible = found.sessions
+
+
+class _Transaction:
+    """The transaction of a load. It leaves out the symbols in ``held``."""
+
+    def __init__(self, connection: psycopg.Connection[Any], change: Change, held: set[str]) -> None:
+        self.connection, self.change, self.held = connection, change, held
+        self.rows: dict[str, int] = {}
+        self.unusable: list[Session] = []
+        self._bars: dict[str, dict[Session, int]] = {name: {} for name in BAR_TABLES}
+        self._impossible: set[Session] = set()
+
+    def replace(self, rows: Rows, expected: Mapping[str, int]) -> None:
+        """Replace the rows of all tables, compare what arrived, and write the ledger row."""
+        change = self.change
+        sessions = [item for item in change.sessions if item[0] not in self.held]
+        whole = [symbol for symbol in change.whole if symbol not in self.held]
+        renamed = keep_former_symbols(self.connection, change.former)
+        self._list_sessions("touched", sessions)
+        with closing(rows()) as arriving:  # a transaction that fails ends the transfer from Spark, too
+            for name, parts in groupby(arriving, key=itemgetter(0)):
+                self._replace(name, (table for _, table in parts), whole, expected[name])
+        if self._impossible:
+            raise _ImpossibleError(self._impossible)
+        self._compare(sessions)
+        known = {symbol: found for symbol, found in change.actions.items() if symbol not in self.held}
+        self._replace_actions(known, {*whole, *renamed})
+        if change.vendor_days:
+            self.rows["vendor_bar"] = store_vendor_days(self.connection, change.load_id, change.vendor_days)
+        self.connection.execute(
+            "insert into ops.load_run (load_id, manifests, started_at, finished_at, rows, outcome) "
+            "values (%s, %s, %s, clock_timestamp(), %s, 'loaded')",
+            [change.load_id, list(change.manifests), change.started_at, Jsonb(self.rows)],
         )
-        text, dsn = statement.as_string(), self.dsn
-        copied = rows.mapInArrow(lambda batches: copy_batches(dsn, text, batches), COPIED).collect()
-        # Count only the parts that tasks reported: a task that ran twice left an unreported part.
-        self._copied[table] = [row.part for row in copied]
-        self._rows[table] = sum(row.rows for row in copied)
 
-    def check(self, keys: Keys) -> list[tuple[str, date]]:
-        """Check that all staged bar tables have the same number of bars in each session, and only possible values.
+    def _replace(self, name: str, tables: Iterable[pa.Table], whole: list[str], expected: int) -> None:
+        """Delete the touched rows of a table, and copy the new ones."""
+        target = sql.Identifier("market", name)
+        self.connection.execute(sql.SQL("delete from {} where symbol = any(%s)").format(target), [whole])
+        if name == METRICS:
+            tables = [*tables]  # few rows: their keys are deleted before the COPY begins
+            self._list_sessions("rewritten", (item for table in tables for item in self._sessions_of(table)))
+            statement = sql.SQL("delete from {} t using rewritten k where {}").format(target, SAME_SESSION)
+        else:
+            statement = sql.SQL("delete from {} t using touched k where {} and {}").format(
+                target, SAME_SESSION, SAME_DAY
+            )
+        self.connection.execute(statement)
+        copied, left_out = self._copy(name, target, tables)
+        if not self._impossible and copied + left_out != expected:
+            raise BarflowError(
+                f"{name}: {expected} rows were computed and {copied + left_out} arrived. "
+                "Nothing was loaded; run `barflow aggregate` again."
+            )
+        self.rows[name] = copied
 
-        Return the sessions with an impossible value. The commit leaves out the rows of their symbols, whose metrics
-        depend on them. Raises BarflowError for the first session whose numbers differ. Nothing is loaded then.
+    def _copy(self, name: str, target: sql.Identifier, tables: Iterable[pa.Table]) -> tuple[int, int]:
+        """Copy the rows that are not held back. Return the numbers of rows that were copied and left out.
+
+        After an impossible value, the rest of the rows is only checked: the transaction cannot be kept.
         """
-        if not keys:
-            return []
-        with warehouse_errors("check the staged rows"):
-            staged = {name: self._staged_sessions(name) for name in BAR_TABLES}
-        impossible: set[tuple[str, date]] = set()
-        for symbol, day in keys:
-            sessions = {name: staged[name].get((symbol, day), (0, True)) for name in BAR_TABLES}
-            found = {name: bars for name, (bars, _) in sessions.items()}
-            if not all(possible for _, possible in sessions.values()):
-                impossible.add((symbol, day))
+        left_out = 0
+        waiting = iter(tables)
+        first = next(waiting, None)
+        if first is None:
+            return 0, 0
+        columns = [column for column in first.column_names if column != IS_POSSIBLE]
+        statement = sql.SQL("copy {} ({}, load_id) from stdin (format binary)").format(
+            target, sql.SQL(", ").join(map(sql.Identifier, columns))
+        )
+        with self.connection.cursor() as cursor:
+            with cursor.copy(statement) as copy:
+                copy.write(COPY_HEADER)
+                for table in chain([first], waiting):
+                    kept = self._without_held(table)
+                    left_out += table.num_rows - kept.num_rows
+                    if name != METRICS:
+                        self._count(name, kept)
+                    if kept.num_rows and not self._impossible:
+                        copy.write(encoded(kept.select(columns), self.change.load_id))
+                copy.write(COPY_TRAILER)
+            return cursor.rowcount, left_out
+
+    def _without_held(self, table: pa.Table) -> pa.Table:
+        if not self.held:
+            return table
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        return table.filter(pc.invert(pc.is_in(table["symbol"], pa.array(sorted(self.held), pa.string()))))
+
+    def _count(self, name: str, table: pa.Table) -> None:
+        """Add the bars of each session, and note the sessions with an impossible value."""
+        counted = table.group_by(["symbol", "session_date"]).aggregate([("bar_count", "sum"), (IS_POSSIBLE, "all")])
+        bars = self._bars[name]
+        for symbol, day, count, possible in zip(*(column.to_pylist() for column in counted.columns), strict=True):
+            bars[symbol, day] = bars.get((symbol, day), 0) + count
+            if not possible:
+                self._impossible.add((symbol, day))
+
+    def _compare(self, sessions: Iterable[Session]) -> None:
+        """Raise BarflowError for the first session of which the bar tables do not hold the same number of bars."""
+        for symbol, day in sessions:
+            found = {name: bars.get((symbol, day), 0) for name, bars in self._bars.items()}
             if len(set(found.values())) > 1 or not found["bar_5min"]:
                 raise BarflowError(
                     f"{symbol} {day}: the aggregates do not hold the same bars ({found}). Nothing was loaded. "
                     "Run `barflow aggregate` again. If it fails again, run `barflow process --full` first."
                 )
-        self._held = sorted({symbol for symbol, _ in impossible})
-        return sorted(impossible)
 
-    def rename(self, former: Former) -> None:
-        """Follow the former symbols in one transaction, with the factors of the shares whose names changed."""
-        with warehouse_errors("write its former symbols"), self.connection.transaction():
-            if renamed := keep_former_symbols(self.connection, former):
-                replace_adjustments(self.connection, self.load_id, renamed)
+    def _sessions_of(self, table: pa.Table) -> Iterator[Session]:
+        kept = self._without_held(table)
+        return zip(kept["symbol"].to_pylist(), kept["session_date"].to_pylist(), strict=True)
 
-    def commit(
-        self,
-        keys: Keys,
-        whole: Iterable[str],
-        manifests: Sequence[str],
-        started_at: datetime,
-        *,
-        former: Former,
-        actions: Mapping[str, Sequence[Version]],
-        vendor_days: Sequence[VendorDay],
-    ) -> dict[str, int]:
-        """Replace the touched rows and write the ledger row, in one transaction. Return the rows by table.
+    def _list_sessions(self, name: str, sessions: Iterable[Session]) -> None:
+        """Write sessions into a temporary table of the transaction."""
+        table = sql.Identifier(name)
+        run = self.connection.execute
+        run(sql.SQL("create temp table {} (symbol text, session_date date) on commit drop").format(table))
+        with self.connection.cursor().copy(sql.SQL("copy {} from stdin").format(table)) as copy:
+            for item in sessions:
+                copy.write_row(item)
+        run(sql.SQL("analyze {}").format(table))
 
-        ``keys`` are the (symbol, session_date) pairs whose bars are replaced. Every row of the symbols in ``whole`` is
-        replaced. A metrics row is replaced only if a new one is staged. Every version of the ``actions`` of their
-        symbols is replaced, with the factors that follow. ``former`` are the former symbols that the views join. The
-        rows of a symbol with an impossible value stay as they are.
-        """
-        keys = [key for key in keys if key[0] not in self._held]
-        whole = [symbol for symbol in whole if symbol not in self._held]
-        with warehouse_errors("commit the load"), self.connection.transaction():
-            run = self.connection.execute
-            renamed = keep_former_symbols(self.connection, former)
-            run("create temp table touched (symbol text, session_date date) on commit drop")
-            with self.connection.cursor().copy("copy touched from stdin") as copy:
-                for key in keys:
-                    copy.write_row(key)
-            run("analyze touched")
-            for name in (name for name in TABLES if name in self._copied):
-                table, staged = sql.Identifier("market", name), sql.Identifier("load", name)
-                run(sql.SQL("delete from {} where symbol = any(%s)").format(table), [whole])
-                if self._held:
-                    left_out = run(sql.SQL("delete from {} where symbol = any(%s)").format(staged), [self._held])
-                    self._rows[name] -= left_out.rowcount
-                if name == METRICS:
-                    run(sql.SQL("delete from {} t using {} k where {}").format(table, staged, SAME_SESSION))
-                else:
-                    run(
-                        sql.SQL("delete from {} t using touched k where {} and {}").format(
-                            table, SAME_SESSION, SAME_DAY
-                        )
-                    )
-                columns = sql.SQL(", ").join(map(sql.Identifier, self._columns(name)))
-                done = run(
-                    sql.SQL("insert into {} ({}, load_id) select {}, %s from {} where part = any(%s)").format(
-                        table, columns, columns, staged
-                    ),
-                    [self.load_id, self._copied[name]],
-                )
-                if done.rowcount != self._rows[name]:
-                    raise BarflowError(
-                        f"{name}: the tasks wrote {self._rows[name]} rows and {done.rowcount} arrived. "
-                        "Nothing was loaded; run `barflow aggregate` again."
-                    )
-            known = {key: found for key, found in actions.items() if key not in self._held}
-            self._load_actions(known, {*whole, *renamed})
-            if vendor_days:
-                self._rows["vendor_bar"] = store_vendor_days(self.connection, self.load_id, vendor_days)
-            run(
-                "insert into ops.load_run (load_id, manifests, started_at, finished_at, rows, outcome) "
-                "values (%s, %s, %s, clock_timestamp(), %s, 'loaded')",
-                [self.load_id, list(manifests), started_at, Jsonb(self._rows)],
-            )
-        return dict(self._rows)
-
-    def _load_actions(self, actions: Mapping[str, Sequence[Version]], symbols: Iterable[str]) -> None:
+    def _replace_actions(self, actions: Mapping[str, Sequence[Version]], symbols: Iterable[str]) -> None:
         """Replace the actions, and the factors of their and these symbols and of those of the touched sessions."""
         if actions:
-            self._rows["corporate_action"] = replace_actions(self.connection, self.load_id, actions)
+            self.rows["corporate_action"] = replace_actions(self.connection, self.change.load_id, actions)
         if affected := {*actions, *symbols} | affected_symbols(self.connection):
-            rows, self.unusable = replace_adjustments(self.connection, self.load_id, affected)
-            self._rows["adjustment"] = rows
+            rows, self.unusable = replace_adjustments(self.connection, self.change.load_id, affected)
+            self.rows["adjustment"] = rows
 
-    def _columns(self, name: str) -> list[str]:
-        found = self.connection.execute(
-            "select column_name from information_schema.columns where table_schema = 'market' and table_name = %s "
-            "and is_generated = 'NEVER' and column_name <> 'load_id' order by ordinal_position",
-            [name],
-        )
-        return [column for (column,) in found]
 
-    def _staged_sessions(self, name: str) -> dict[tuple[str, date], tuple[int, bool]]:
-        """Return by staged session the number of 5-minute bars, and whether every row's values are possible."""
-        statement = sql.SQL(
-            "select symbol, session_date, sum(bar_count), bool_and(({}) is true) from {} where part = any(%s) "
-            "group by 1, 2"
-        ).format(POSSIBLE, sql.Identifier("load", name))
-        rows = self.connection.execute(statement, [self._copied[name]])
-        return {(symbol, day): (int(bars), possible) for symbol, day, bars, possible in rows}
+def encoded(table: pa.Table, load_id: str) -> bytes:
+    """Return rows, with the load's id as their last column, in COPY's binary format without header and trailer."""
+    import pyarrow as pa
+    from pgpq import ArrowToPostgresBinaryEncoder
+
+    whole = table.append_column("load_id", pa.repeat(load_id, table.num_rows))
+    encoder = ArrowToPostgresBinaryEncoder(whole.schema)
+    encoder.write_header()  # it must come first; the stream has one already
+    parts = [encoder.write_batch(batch) for batch in whole.to_batches()]
+    return b"".join((*parts, encoder.finish())).removesuffix(COPY_TRAILER)
 
 
 def record_failure(dsn: str, load_id: str, started_at: datetime, error: str) -> None:
@@ -241,32 +297,3 @@ def record_failure(dsn: str, load_id: str, started_at: datetime, error: str) -> 
             )
     except (BarflowError, psycopg.Error):
         return
-
-
-def copy_batches(dsn: str, statement: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Stream a task's batches into one COPY, which commits whole or not at all. Yield (part, rows)."""
-    import pyarrow as pa
-    import pyarrow.csv as pa_csv
-
-    rows = 0
-    bare = pa_csv.WriteOptions(include_header=False)
-    with connect(dsn) as connection, warehouse_errors("stage the rows of a task"):
-        part = connection.execute(sql.SQL("select {}").format(PART)).fetchall()[0][0]
-        with connection.cursor().copy(statement.encode()) as copy:
-            for batch in batches:
-                text = pa.BufferOutputStream()
-                pa_csv.write_csv(batch.cast(_without_zone(batch.schema)), text, bare)
-                copy.write(text.getvalue())
-                rows += batch.num_rows
-    # From bytes: PyArrow imports pandas (0.7 s) to convert Python numbers.
-    one_number = [pa.py_buffer(struct.pack("q", number)) for number in (part, rows)]
-    arrays = [pa.Array.from_buffers(pa.int64(), 1, [None, number]) for number in one_number]
-    yield pa.RecordBatch.from_arrays(arrays, ["part", "rows"])
-
-
-def _without_zone(schema: pa.Schema) -> pa.Schema:
-    """Return the schema with naive timestamps: the connection is in UTC, and PyArrow writes them 30 times faster."""
-    import pyarrow as pa
-
-    plain = pa.timestamp("us")
-    return pa.schema([item.with_type(plain) if pa.types.is_timestamp(item.type) else item for item in schema])

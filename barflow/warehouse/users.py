@@ -13,7 +13,7 @@ from psycopg import sql
 
 from barflow.warehouse.connection import SYSTEM_NAMES, connect, warehouse_errors
 
-LOADER = "barflow_loader"  # writes rows, and owns the schema of its staging tables
+LOADER = "barflow_loader"  # writes rows
 READER = "barflow_reader"  # reads
 SANDBOX = "barflow_sandbox"  # reads market; writes and creates tables in sandbox
 AIRFLOW = "airflow"  # owns the database of that name and has access to nothing else
@@ -64,16 +64,15 @@ def grant_permissions(dsn: str) -> None:
 
 
 def _forbid_schemas(connection: psycopg.Connection[Any]) -> None:
-    """Let no user create a schema, and give the loader the schema of its staging tables.
+    """Let no user create a schema, and drop the schema in which loads of earlier releases had staging tables.
 
     Earlier releases let the loader create schemas. One with the name of another user would replace the tables and
     functions that this user names without a schema.
     """
     database, loader = sql.Identifier(connection.info.dbname), sql.Identifier(LOADER)
     connection.execute("revoke create on schema public from public")
-    connection.execute("create schema if not exists load")  # an earlier release, deployed again, drops it
     connection.execute(sql.SQL("grant {} to current_user").format(loader))
-    connection.execute(sql.SQL("alter schema load owner to {}").format(loader))
+    connection.execute("drop schema if exists load cascade")  # an earlier release, deployed again, creates it
     for user in map(sql.Identifier, (LOADER, READER, SANDBOX)):
         connection.execute(sql.SQL("revoke create on database {} from {}").format(database, user))
         connection.execute(sql.SQL("alter role {} in database {} set search_path = public").format(user, database))

@@ -55,7 +55,7 @@ def test_a_pooler_that_refuses_startup_options_can_be_used(warehouse_dsn: str) -
     with pooler(warehouse_dsn) as (dsn, startups):
         assert pending(dsn) == []
         assert query_read_only(dsn, "show timezone") == (["TimeZone"], [("UTC",)])
-        with Load.begun(dsn, "load-1", 1.0) as load:
+        with Load.begun(dsn, 1.0) as load:
             assert load.connection.execute("show timezone").fetchone() == ("UTC",)
         with closing(Connections(dsn)) as page, page.reading() as connection:
             assert connection.execute("show statement_timeout").fetchone() == ("5s",)

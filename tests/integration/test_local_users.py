@@ -227,7 +227,8 @@ def test_a_dsn_that_the_user_gives_is_used_as_it_is(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_owner_gets_what_the_superuser_of_an_earlier_release_owned(opened: Opened) -> None:
-    assert migrate(opened.services.warehouse_dsn) == ["0005_load_schema", "0006_float_noise", "0007_corporate_actions"]
+    applied = migrate(opened.services.warehouse_dsn)
+    assert applied == ["0005_load_schema", "0006_float_noise", "0007_corporate_actions", "0008_drop_load_schema"]
     assert migrate(opened.services.warehouse_dsn) == []
     with psycopg.connect(opened.services.warehouse_dsn) as owner:
         assert owner.execute("select count(*) from market.bar_1h").fetchone() == (1,)

@@ -1,7 +1,7 @@
 """Gate: a trigger that pauses a load at its first insert into one table of the warehouse.
 
-While the gate is closed, an insert waits on an advisory lock in the server: in the COPY of a Spark task
-(``load.TABLE``) or in the transaction that replaces what readers see (``market.TABLE``).
+While the gate is closed, an insert of the transaction that replaces what readers see waits on an advisory lock in the
+server.
 """
 
 from __future__ import annotations
@@ -22,19 +22,6 @@ begin
 end $$
 """
 TRIGGER = "create trigger gate before insert on {table} for each row execute function public.wait_at_gate()"
-# A load creates and drops the tables of the schema load, so an event trigger adds the gate to each new table.
-ON_CREATION = """
-create function public.create_gate() returns event_trigger language plpgsql as $$
-begin
-    if to_regclass('{table}') is not null
-        and not exists (select from pg_trigger where tgname = 'gate' and tgrelid = to_regclass('{table}'))
-    then
-        {trigger};
-    end if;
-end $$;
-create event trigger create_gate on ddl_command_end when tag in ('CREATE TABLE')
-    execute function public.create_gate()
-"""
 
 
 class Gate:
@@ -47,9 +34,7 @@ class Gate:
     def __enter__(self) -> Gate:
         self._connection.execute("select pg_advisory_lock(%s)", [KEY])
         self._connection.execute(WAIT_FUNCTION)
-        trigger = TRIGGER.format(table=self.table)
-        is_staging = self.table.startswith("load.")
-        self._connection.execute(ON_CREATION.format(table=self.table, trigger=trigger) if is_staging else trigger)
+        self._connection.execute(TRIGGER.format(table=self.table))
         return self
 
     def wait(self) -> int:
@@ -76,6 +61,5 @@ class Gate:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.open()
-        self._connection.execute("drop event trigger if exists create_gate")
         self._connection.execute("drop function public.wait_at_gate() cascade")
         self._connection.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -138,16 +139,16 @@ def test_a_password_is_in_no_output_no_ledger_and_no_process_list(
             outputs.append(pipeline.run(AGGREGATE).stderr)
             server.execute(f"alter table market.renamed rename to {broken.split('.')[1]}")
     command_lines: list[str] = []
-    check = load.Load.check
+    commit = load.Load.commit
 
-    def check_and_list(self: load.Load, keys: load.Keys) -> None:
+    def commit_and_list(self: load.Load, *arguments: Any) -> load.Loaded:
         processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
         for process in processes:
             with suppress(psutil.NoSuchProcess):  # one that ended meanwhile
                 command_lines.append(" ".join(process.cmdline()))
-        check(self, keys)
+        return commit(self, *arguments)
 
-    monkeypatch.setattr(load.Load, "check", check_and_list)
+    monkeypatch.setattr(load.Load, "commit", commit_and_list)
     done = pipeline.run(AGGREGATE)
     assert done.code == 0
     assert len(command_lines) > 3

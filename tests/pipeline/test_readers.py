@@ -12,6 +12,8 @@ import pytest
 from gate import Gate
 from harness import AGGREGATE, PROCESS, Pipeline, ProgramResult, random_session
 
+from barflow.errors import BarflowError
+from barflow.pipeline import aggregate, load_plan
 from barflow.warehouse import load
 from barflow.warehouse.load import TABLES
 from rehearsal.oracle import Oracle, disagreements
@@ -77,7 +79,7 @@ def test_a_reader_sees_the_old_data_or_the_new_and_never_a_mixture(published: Pi
 @pytest.mark.parametrize(
     ("table", "step"),
     [
-        ("load.bar_1h", "stage the rows of a task"),
+        ("market.bar_1h", "commit the load"),
         ("market.bar_5min", "commit the load"),
         ("market.daily_metrics", "commit the load"),
     ],
@@ -87,8 +89,6 @@ def test_a_load_whose_connection_the_server_ends_changes_nothing(published: Pipe
     with Gate(published.warehouse_dsn, table) as gate:
         loading = Background(published, AGGREGATE)
         gate.terminate()
-        if table.startswith("load."):
-            gate.terminate()  # the second attempt of the task
     ran = loading.result()
     assert ran.code == 1
     assert f"the warehouse could not {step}: " in ran.error
@@ -106,14 +106,14 @@ def test_a_load_whose_own_connection_breaks_before_the_commit_changes_nothing(
 ) -> None:
     """The server frees the lock with the connection, so this load must not commit after another one started."""
     before = published.warehouse()
-    check = load.Load.check
+    commit = load.Load.commit
 
-    def late(self: load.Load, keys: load.Keys) -> None:
-        check(self, keys)
+    def late(self: load.Load, *arguments: Any) -> load.Loaded:
         with psycopg.connect(published.warehouse_dsn, autocommit=True) as server:
             server.execute("select pg_terminate_backend(%s)", [self.connection.info.backend_pid])
+        return commit(self, *arguments)
 
-    monkeypatch.setattr(load.Load, "check", late)
+    monkeypatch.setattr(load.Load, "commit", late)
     ran = published.run(AGGREGATE)
     assert (ran.code, "the warehouse could not commit the load" in ran.error) == (1, True)
     assert published.warehouse() == before
@@ -121,30 +121,58 @@ def test_a_load_whose_own_connection_breaks_before_the_commit_changes_nothing(
     assert published.aggregate()["outcome"] == "loaded"
 
 
-def test_a_task_that_ran_twice_loads_no_row_twice(published: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first attempt copies all its rows and fails before it reports them. The second copies them again."""
-    copy = load.copy_batches
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda rows: rows.slice(1), "bar_1h: 14 rows were computed and 13 arrived. Nothing was loaded"),
+        (lambda rows: rows.set_column(9, "bar_count", pa.repeat(1, len(rows)).cast("int16")), "hold the same bars"),
+    ],
+    ids=["a row is lost", "a row has fewer bars"],
+)
+def test_rows_that_change_between_spark_and_the_warehouse_are_not_loaded(
+    published: Pipeline, monkeypatch: pytest.MonkeyPatch, change: Callable[[pa.Table], pa.Table], error: str
+) -> None:
+    """A lost executor computes its rows again, maybe from newer files."""
+    before = published.warehouse()
+    slices = aggregate.arrow_slices
 
-    def lost(dsn: str, statement: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        from pyspark import TaskContext
+    def changed(tables: Any) -> Iterator[tuple[str, pa.Table]]:
+        for name, rows in slices(tables):
+            yield name, change(rows) if name == "bar_1h" else rows
 
-        done = [*copy(dsn, statement, batches)]
-        if TaskContext.get().attemptNumber() == 0:
-            raise RuntimeError("the executor is lost")
-        yield from done
+    monkeypatch.setattr(aggregate, "arrow_slices", changed)
+    ran = published.run(AGGREGATE)
+    assert (ran.code, error in ran.error) == (1, True), ran.error
+    assert published.warehouse() == before
 
-    monkeypatch.setattr(load, "copy_batches", lost)
-    staged: list[int] = []
-    check = load.Load.check
 
-    def counted(self: load.Load, keys: load.Keys) -> None:
-        staged.extend(self.connection.execute("select count(*) from load.bar_5min").fetchone() or ())
-        check(self, keys)
+def test_a_run_loads_its_manifests_in_slices(published: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each slice is one transaction with a ledger row, also when the run fails at a later one."""
+    monkeypatch.setattr(load_plan, "SLICE_SESSIONS", 2)
+    published.stage([random_session("MSFT", "2025-07-08")])
+    published.process()
+    arrow, seen = aggregate.arrow_slices, []
 
-    monkeypatch.setattr(load.Load, "check", counted)
-    result = published.aggregate()
-    assert staged == [2 * result["rows"]["bar_5min"]], "every task ran twice"
-    assert disagreements(published.warehouse_dsn, Oracle.of_sessions(AFTER)) == {}
+    def failing(tables: Any) -> Iterator[tuple[str, pa.Table]]:
+        seen.append(tables)
+        if len(seen) == 2:
+            raise BarflowError("planted")
+        yield from arrow(tables)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(aggregate, "arrow_slices", failing)
+        ran = published.run(AGGREGATE, "--run-id", "run-1")
+    assert (ran.code, ran.error) == (1, "planted")
+    ledger = {row[0]: row[5] for row in published.rows("ops.load_run")}
+    assert (ledger["run-1"], ledger["run-1-slice-2"]) == ("loaded", "failed")
+    (first,) = [manifests for load_id, manifests, *_ in published.rows("ops.load_run") if load_id == "run-1"]
+    assert len(first) == 1
+    assert published.aggregate()["manifests"] == 1
+    result = published.aggregate("--full", "--run-id", "run-2")
+    assert (result["sessions"], result["rows"]["bar_1d"], result["run_id"]) == (6, 6, "run-2")
+    assert {row[0] for row in published.rows("ops.load_run")} >= {"run-2", "run-2-slice-2"}
+    after = [*AFTER, random_session("MSFT", "2025-07-08")]
+    assert disagreements(published.warehouse_dsn, Oracle.of_sessions(after)) == {}
 
 
 def test_a_full_disk_of_the_warehouse_changes_nothing(published: Pipeline) -> None:
