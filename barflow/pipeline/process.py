@@ -151,7 +151,7 @@ def _publish_slices(
             # Before the run itself, so that the newest run stays that one.
             started_at = working.started_at - timedelta(milliseconds=1)
             fields = {"lake": working.lake.uri, "symbols": current.symbols, "manifest": name}
-            ledger.record(HOP, name, started_at, _counts(rows), **fields)
+            ledger.record_part(HOP, name, started_at, _counts(rows), **fields)
     return _counts(rows)
 
 

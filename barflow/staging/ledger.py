@@ -65,7 +65,7 @@ class Ledger:
                 {"$set": {"finished_at": utc_now(), "outcome": outcome, "counts": _rows(counts), **fields}},
             )
 
-    def record(
+    def record_part(
         self, hop: str, run_id: str, started_at: datetime, counts: Mapping[str, Mapping[str, int]], **fields: Any
     ) -> None:
         """Record at once a run that has succeeded, such as a part of an active run, with further ``fields``."""

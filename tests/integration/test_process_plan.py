@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
+from barflow.errors import BarflowError
 from barflow.lake.manifests import ActionsFile, Manifest, Partition, manifest_id, run_of
 from barflow.lake.partitions import Lake
 from barflow.market.actions import Split
 from barflow.market.vendor_days import VendorDay
 from barflow.pipeline import process_plan
+from barflow.pipeline.partition_tasks import Key, Sessions, Written
+from barflow.pipeline.process import verify
 from barflow.pipeline.process_plan import HOP, Plan, slices
 from barflow.staging.actions import Actions, Answer
 from barflow.staging.connection import Document
@@ -102,7 +105,7 @@ def test_what_a_killed_run_published_is_not_planned_again(
     name = manifest_id(run_id, 1)
     lake.publish(Manifest(name, T, partitions, actions, tuple(first.vendor_days)))
     fields: dict[str, Any] = {"lake": lake.uri, "symbols": first.symbols, "manifest": name}
-    ledger.record(HOP, name, T, {symbol: {"rows": 1} for symbol in first.symbols}, **fields)
+    ledger.record_part(HOP, name, T, {symbol: {"rows": 1} for symbol in first.symbols}, **fields)
     assert [run["outcome"] for run in ledger.attempts(run_id)] == [SUCCEEDED]
 
     def rest(full: bool = False) -> dict[str, list[str]]:
@@ -121,6 +124,15 @@ def test_what_a_killed_run_published_is_not_planned_again(
     staged["bars"].replace_one({"_id": "B|5min|2025-08-01"}, session("B", "2025-08-01", updated_at=newer))
     assert rest() == {"A": ["2025-07-01"], "B": ["2025-08-01"], **others}
     assert rest(full=True) == {**{symbol: list(DAYS) for symbol in SYMBOLS}, "Z": []}
+
+
+def test_a_session_that_appears_after_the_plan_is_left_to_the_next_run() -> None:
+    counts = [{"symbol": "A", "session_date": f"2025-07-0{day}", "version": 3 - day, "bars": 40} for day in (1, 2)]
+    staging: Any = SimpleNamespace(counts=lambda *_: counts)
+    planned: dict[Key, Sessions] = {("A", "2025-07"): {"2025-07-01": (1, 39)}}
+    verify(staging, [Written("part", "A", "2025-07", 40, {"2025-07-01": (2, 40)})], planned)
+    with pytest.raises(BarflowError, match="2025-07-01: MongoDB counts 40 bars and 38 were written"):
+        verify(staging, [Written("part", "A", "2025-07", 38, {"2025-07-01": (2, 38)})], planned)
 
 
 def test_the_ids_of_a_runs_manifests_sort_and_name_their_run() -> None:

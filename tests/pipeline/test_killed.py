@@ -149,7 +149,7 @@ KILL_POINTS = {
     "corporate actions in place": ("after", "barflow.pipeline.process:promote_actions", "2"),
     "between the manifest and the ledger": ("after", "barflow.lake.partitions:Lake.publish", "100"),
     "between the manifest of a slice and the ledger": ("after", "barflow.lake.partitions:Lake.publish", "2"),
-    "between two slices": ("after", "barflow.staging.ledger:Ledger.record", "2"),
+    "between two slices": ("after", "barflow.staging.ledger:Ledger.record_part", "2"),
 }
 
 

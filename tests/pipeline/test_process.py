@@ -240,6 +240,7 @@ def test_a_run_publishes_each_slice_by_a_manifest_and_resumes_after_the_last_one
     assert pipeline.lake.complete_until() is None
     failed, part = sorted(pipeline.ledger.finished_since("process", ASKED), key=lambda run: len(run["_id"]))
     assert (failed["outcome"], part["outcome"], part["manifest"]) == ("failed", "succeeded", kept)
+    assert part["symbols"] == ["AAPL"], "a part is no run of all symbols: the next run compares as far back as before"
     assert pipeline.ledger.last("process")["_id"] == failed["_id"]  # type: ignore[index]
     assert pipeline.run(AGGREGATE).result["sessions"] == 5, "what is published is loaded"
     monkeypatch.setattr(process, "stage_partitions", staged)
