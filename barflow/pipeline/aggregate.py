@@ -88,7 +88,7 @@ def run(
     load_id, started_at = run_id or new_run_id(HOP), utc_now()
     try:
         with Load.begun(dsn, load_id, LOCK_WAIT_SECONDS) as load:
-            consumed = consumed_manifests(load.connection)
+            consumed = consumed_manifests(load.connection, lake.manifest_ids())
             plan = plan_full(lake, consumed, symbols) if full else plan_new(lake, consumed)
             if plan:
                 actions = {symbol: read_actions(lake, symbol).versions for symbol in sorted(plan.actions)}
