@@ -26,7 +26,8 @@ from barflow.market.sessions import BAR, last_sessions, new_york, utc_now
 from barflow.pipeline import ingest
 from barflow.pipeline.children import run_script
 from barflow.pipeline.ingest_report import IngestReport, raise_errors
-from barflow.pipeline.status import SymbolStatus, collect
+from barflow.pipeline.reconciliation import collect
+from barflow.pipeline.status import SymbolStatus
 from barflow.pipeline.stores import Stores
 from barflow.progress import Log
 from barflow.settings import load_settings

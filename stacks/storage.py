@@ -80,7 +80,8 @@ ACCESS = (
         prefix=MANIFESTS,
         content="the published partitions of each run",
         reads=("emr", "glue", "host"),
-        writes=("emr",),
+        writes=("emr", "host"),
+        deletes=("host",),
     ),
     Access(bucket="lake", prefix=QUERIES, content="query results of Athena", reads=("host",), writes=("host",)),
     Access(

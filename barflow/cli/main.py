@@ -236,24 +236,32 @@ def spark_arguments(symbols: str | None, full: bool, settings: Settings) -> list
     return [*(["--symbols", ",".join(names)] if names else []), *(["--full"] if full else [])]
 
 
-@app.command(epilog="Example:  barflow status --json")
-def status(state: State = None, as_json: Json = False) -> None:
+@app.command(epilog="Example:  barflow status --full --json")
+def status(
+    full: Annotated[bool, typer.Option(help="Count every session. Once a day this is done anyway.")] = False,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
     """Compare the bars at every hop.
 
     It shows newest bars, counts, gaps, rejected bars and freshness, and how far the newest session is from Twelve
     Data's daily bar. It exits 1 if a guarantee is broken, or a session differs from that bar by more than a threshold.
+    If every session was compared within a day, it counts the newest 20 of each symbol, and those that changed since.
     """
     from barflow.alerts.outbox import Outbox
     from barflow.cli.terminal import show_status, status_json
-    from barflow.pipeline.status import collect, last_runs
+    from barflow.pipeline.reconciliation import examine, last_runs
 
     with opened(state) as stores:
-        found = collect(stores), last_runs(stores), stores.clock(), Outbox(stores.database).undelivered_age()
+        checked = examine(stores, full=full)
+        found = checked.found, last_runs(stores), stores.clock(), Outbox(stores.database).undelivered_age()
     if as_json:
-        print_json(status_json(*found))
+        print_json({**status_json(*found), **checked.to_json()})
     else:
         show_status(*found)
-    raise typer.Exit(1 if any(item.broken or item.differing for item in found[0].values()) else 0)
+        if checked.found:
+            out.print(checked.describe())
+    raise typer.Exit(1 if any(item.broken or item.differing for item in checked.found.values()) else 0)
 
 
 @app.command(epilog="Example:  barflow migrate --dry-run")

@@ -7,7 +7,6 @@ memory at a time.
 
 from __future__ import annotations
 
-import bisect
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 
 from barflow.errors import BadInputError
 from barflow.lake.export_manifest import Holding, Written, find_gaps, manifest_of, manifest_text, moment_text
+from barflow.lake.manifest_files import ids_until
 from barflow.lake.partitions import Lake
 from barflow.lake.query import Query, read_share
 from barflow.lake.series import Share, find_share, read_series
@@ -97,9 +97,7 @@ def _asked(lake: Lake, query: Query) -> dict[str, Any]:
 
 def _complete_until(lake: Lake, moment: datetime) -> datetime | None:
     """Return until when the archive was complete, as its manifests stated at a moment. None: they did not state it."""
-    published = lake.manifest_ids()
-    started = bisect.bisect_right(published, f"{moment:%Y%m%dT%H%M%SZ}~")  # a run id starts with its second
-    recent = map(lake.manifest, published[max(0, started - RECENT) : started])
+    recent = map(lake.manifest, ids_until(lake, moment, RECENT)[-RECENT:])
     return max(
         (item.complete_until for item in recent if item.complete_until and item.created_at <= moment), default=None
     )

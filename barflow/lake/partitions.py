@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, unquote
@@ -26,9 +27,12 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from barflow.errors import BadInputError, BarflowError, UnavailableError
+from barflow.lake.manifest_files import find_compacted
 from barflow.lake.manifests import Manifest, run_of
 from barflow.market.arrow import arrow_schema, history_schema
 
+# How many files are counted together, and how many are looked for together.
+FILES_PER_COUNT, FILES_PER_LOOK = 256, 4096
 FILE_NAME, HISTORY_FILE_NAME = "bars.parquet", "history.parquet"
 # Columns worth a dictionary. A dictionary of prices makes the file larger and slower to write.
 REPEATED = ["session_date", "revision"]
@@ -188,19 +192,26 @@ class Lake:
     def publish(self, manifest: Manifest) -> str:
         """Write the manifest, the last step of a run. Return its path."""
         path = f"{self.root}/manifests/{manifest.run_id}.json"
+        self.write(path, manifest.to_json())
+        return path
+
+    def write(self, path: str, body: bytes) -> None:
+        """Write a file that is not of Parquet. It appears whole, or stays as it was."""
         # On disk, a rename makes the file appear whole; an S3 PUT is atomic.
-        target = f"{self.root}/manifests/.{manifest.run_id}" if self._on_disk else path
+        target = str(Path(path).with_name(f".{Path(path).name}.part")) if self._on_disk else path
         with _writing(path):
             self._make_parent(target)
-            with self._fs.open_output_stream(target) as stream:
-                stream.write(manifest.to_json())
+            with self._fs.open_output_stream(target, compression=None) as stream:
+                stream.write(body)
             self._sync(target)
             if self._on_disk:
                 Path(target).replace(path)
-        return path
 
     def manifest_ids(self) -> list[str]:
-        """Return the run ids of all published manifests, oldest first (a run id starts with its time)."""
+        """Return the run ids of the manifests that are files of their own, oldest first.
+
+        A run id starts with its time. Every manifest that waits for a load is among them, and the newest one.
+        """
         selector = fs.FileSelector(f"{self.root}/manifests", allow_not_found=True)
         names = (info.base_name for info in self._fs.get_file_info(selector))
         return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
@@ -217,12 +228,14 @@ class Lake:
         return max(newest, key=lambda item: item.created_at).complete_until if published else None
 
     def manifest(self, run_id: str) -> Manifest:
-        """Return one published manifest. Raise BarflowError if it is missing or damaged."""
+        """Return one published manifest, of any age. Raise BarflowError if it is missing or damaged."""
         path = f"{self.root}/manifests/{run_id}.json"
         try:
             with self._fs.open_input_stream(path) as stream:
                 return Manifest.from_json(stream.read())
         except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, FileNotFoundError) and (compacted := find_compacted(self, run_id)):
+                return compacted
             raise BarflowError(
                 f"manifest {path} cannot be read: {error}. Nothing was changed. "
                 "Run `barflow process --full`, then `barflow aggregate --full`."
@@ -239,15 +252,35 @@ class Lake:
                     yield unquote(keys["symbol"]), keys["month"], info.path
 
     def session_counts(self, symbols: Iterable[str] | None = None) -> Iterator[tuple[str, str, int, datetime]]:
-        """Yield (symbol, session_date, rows, newest bar's open in UTC) per session, of all or the given symbols."""
-        yield from self.count_files([path for _, _, path in self.partitions(symbols)])
+        """Yield (symbol, session_date, rows, newest bar's open in UTC) per session, of all or the given symbols.
 
-    def count_files(self, paths: list[str]) -> Iterator[tuple[str, str, int, datetime]]:
-        """Yield the counts of ``session_counts`` from these files of ``partitions``."""
+        They come in the order of the symbols. A few files at a time are in memory.
+        """
+        chosen = self.symbols() if symbols is None else symbols
+        yield from self.count_files(path for _, _, path in self.partitions(chosen))
+
+    def partition_counts(self, partitions: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, int, datetime]]:
+        """Yield the counts of ``session_counts`` of those (symbol, month) partitions that have a file."""
+        paths = [self.path(symbol, month) for symbol, month in partitions]
+        for start in range(0, len(paths), FILES_PER_LOOK):
+            infos = self._fs.get_file_info(paths[start : start + FILES_PER_LOOK])
+            yield from self.count_files(info.path for info in infos if info.type == fs.FileType.File)
+
+    def symbols(self) -> list[str]:
+        """Return the symbols that have bars, sorted."""
+        selector = fs.FileSelector(f"{self.root}/bars_5min", allow_not_found=True)
+        names = (info.base_name for info in self._fs.get_file_info(selector))
+        return sorted(unquote(name.removeprefix("symbol=")) for name in names if name.startswith("symbol="))
+
+    def count_files(self, paths: Iterable[str]) -> Iterator[tuple[str, str, int, datetime]]:
+        """Yield the counts of ``session_counts`` from these files of ``partitions``, in their order."""
+        remaining = iter(paths)
+        while batch := list(islice(remaining, FILES_PER_COUNT)):
+            yield from self._count(batch)
+
+    def _count(self, paths: list[str]) -> Iterator[tuple[str, str, int, datetime]]:
         import pyarrow.dataset as ds  # imports pandas, which tasks that write do not need
 
-        if not paths:
-            return
         try:
             bars = ds.dataset(
                 paths,
@@ -262,7 +295,9 @@ class Lake:
             raise BarflowError(
                 f"Cannot read a Parquet file of {self.uri}: {error}. Nothing was changed. Restore its previous version."
             ) from None
-        counted = rows.group_by(["symbol", "session_date"]).aggregate([("ts", "count"), ("ts", "max")])
+        # Threads would mix the order of the groups.
+        grouped = rows.group_by(["symbol", "session_date"], use_threads=False)
+        counted = grouped.aggregate([("ts", "count"), ("ts", "max")])
         for row in counted.to_pylist():
             yield row["symbol"], row["session_date"].isoformat(), row["ts_count"], row["ts_max"]
 

@@ -1,19 +1,27 @@
-"""Expiry in MongoDB: sessions that the archive and the warehouse contain, and rejected bars of long ago.
+"""Expiry: in MongoDB, sessions that archive and warehouse contain, rejected bars and runs of long ago; manifests.
 
-The archive and the warehouse keep every session. Corporate actions do not expire.
+The archive and the warehouse keep every session, and every manifest stays readable. Corporate actions do not expire.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
 
 from barflow.lake.athena import open_archive
-from barflow.market.sessions import new_york
-from barflow.pipeline.status import lake_counts, pending
+from barflow.lake.manifest_files import compact
+from barflow.lake.partitions import Lake
+from barflow.market.sessions import new_york, utc_now
+from barflow.pipeline.hop_counts import SESSIONS_OF_A_SYMBOL, Scope, groups, lake_counts
+from barflow.pipeline.reconciliation import pending
 from barflow.pipeline.stores import Stores
+from barflow.staging.connection import Document
+from barflow.staging.ledger import LEDGER_KEPT
 from barflow.staging.quarantine import Quarantine
 from barflow.warehouse.connection import connect
-from barflow.warehouse.queries import count_bars
+from barflow.warehouse.queries import consumed_manifests, count_bars
+
+MANIFEST_FILES_KEPT = timedelta(days=7)
 
 
 def expire_staging(stores: Stores, now: datetime) -> int:
@@ -22,25 +30,45 @@ def expire_staging(stores: Stores, now: datetime) -> int:
     A session is deleted only if the archive and every bar table contain the same number of bars, its document has not
     changed since it was read, and no alert rule looks back on it.
     """
-    cutoff = (new_york(now) - timedelta(days=_days_kept(stores))).date().isoformat()
-    documents = [item for item in stores.staging.counts() if item["session_date"] < cutoff]
-    if not documents:
-        return 0
-    unprocessed, archive = pending(stores).sessions, lake_counts(open_archive(stores.settings)).bars
+    last = (new_york(now) - timedelta(days=_days_kept(stores) + 1)).date()
+    return sum(stores.staging.expire(documents) for documents in _in_every_store(stores, last))
+
+
+def _in_every_store(stores: Stores, last: date) -> Iterator[list[Document]]:
+    """Yield by group of symbols the documents of sessions until a day that archive and warehouse contain, too."""
+    unprocessed, lake = pending(stores).sessions, open_archive(stores.settings)
     with connect(stores.reader_dsn) as connection:
-        tables, _ = count_bars(connection)
-    stored = [archive, *(table.bars for table in tables.values())]
-
-    def is_in_every_store(item: dict[str, object]) -> bool:
-        key = str(item["symbol"]), str(item["session_date"])
-        return key not in unprocessed and all(bars.get(key) == item["bars"] for bars in stored)
-
-    return stores.staging.expire(item for item in documents if is_in_every_store(item))
+        for group in groups(stores.staging.symbols(), stores.instruments, lambda symbol: SESSIONS_OF_A_SYMBOL):
+            documents = {
+                (item["symbol"], item["session_date"]): item for item in stores.staging.counts(group, until=last)
+            }
+            if not documents:
+                continue
+            tables, _ = count_bars(connection, group, date.max, documents)
+            archived = lake_counts(lake, group, Scope(date.max, frozenset(documents)), last)
+            stored = [archived.bars, *(table.bars for table in tables.values())]
+            yield [
+                item
+                for key, item in documents.items()
+                if key not in unprocessed and all(bars.get(key) == item["bars"] for bars in stored)
+            ]
 
 
 def expire_rejected(stores: Stores, now: datetime) -> int:
     """Delete the rejected bars that no answer held for the setting ``rejected_days``. Return how many."""
     return Quarantine(stores.database).expire(now - timedelta(days=stores.settings.rejected_days))
+
+
+def expire_runs(stores: Stores) -> int:
+    """Delete the runs of long ago from MongoDB's ledger. Return how many."""
+    return stores.ledger.expire(utc_now() - LEDGER_KEPT)
+
+
+def compact_manifests(stores: Stores) -> int:
+    """Move the manifests that are loaded and older than ``MANIFEST_FILES_KEPT`` to files by day. Return how many."""
+    lake = Lake(stores.settings.require("lake_uri"))
+    with connect(stores.reader_dsn) as connection:
+        return compact(lake, lambda ids: consumed_manifests(connection, ids), utc_now() - MANIFEST_FILES_KEPT)
 
 
 def _days_kept(stores: Stores) -> int:

@@ -5,13 +5,13 @@ Glue reads only the months that the evaluation names, so its cost follows the ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from barflow.contract import Glue
-from barflow.lake.manifests import Manifest
+from barflow.lake.manifest_files import manifests_since
 from barflow.lake.partitions import Lake
 from barflow.operations.polling import Execution
 from barflow.progress import Log
@@ -31,14 +31,7 @@ class Evaluation:
 
 def published_months(lake: Lake, since: datetime | None) -> list[str]:
     """Return the months (2025-07) of all partitions published after ``since`` (UTC), or of all without it."""
-    manifests: Iterable[Manifest] = map(lake.manifest, lake.manifest_ids())
-    found = {
-        item.month
-        for manifest in manifests
-        if since is None or manifest.created_at > since
-        for item in manifest.partitions
-    }
-    return sorted(found)
+    return sorted({item.month for manifest in manifests_since(lake, since) for item in manifest.partitions})
 
 
 def evaluate(

@@ -22,6 +22,7 @@ ADVICE = {
     "bars_to_warehouse": ("A process run", "read the job's log; the archive is complete, and the next run loads it"),
     "warehouse_is_up": ("The warehouse", "find out why the database is not available"),
     "reconcile": ("A process run", "run `barflow status` on the host"),
+    "reconcile_daily": ("A process run", "run `barflow status --full` on the host"),
     "evaluate_rules": ("Data quality", "find the bars that break the rule, fix them, and run check_archive again"),
     "ingest": ("Bars stopped coming", "nothing is lost: the next tick fetches from the newest stored bar on"),
     "fetch": ("Backfill", "trigger it again with the same values: it continues where it stopped"),

@@ -116,7 +116,7 @@ def run(
     others: set[str] = set()
     try:
         with Load.begun(dsn, LOCK_WAIT_SECONDS) as load:
-            consumed = consumed_manifests(load.connection)
+            consumed = consumed_manifests(load.connection, lake.manifest_ids())
             plans = plan_full(lake, consumed, symbols) if full else plan_new(lake, consumed)
             for number, plan in enumerate(plans, 1):
                 load_id = slice_id(report.run_id, number)

@@ -1,4 +1,4 @@
-"""The end-to-end reconciliation: what every hop holds per symbol, and whether the guarantees hold.
+"""The status of a symbol: what every hop holds, and whether the guarantees hold.
 
 Per (symbol, session): staged bars = Parquet rows = the sum of bar_count in the warehouse (guarantee G1). Per symbol:
 staged versions of corporate actions = rows of their file = rows in the warehouse. What was staged after the last
@@ -12,23 +12,11 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
-from barflow.errors import BarflowError
-from barflow.lake.actions import count_actions as archived_actions
-from barflow.lake.athena import open_archive
-from barflow.lake.partitions import Lake
 from barflow.market.bars import BAR_TABLES
 from barflow.market.counts import SessionCounts, SessionKey
 from barflow.market.instruments import Instruments
 from barflow.market.sessions import BAR, Session, last_sessions, new_york, sessions_between
 from barflow.market.vendor_days import Comparison, Thresholds
-from barflow.pipeline.process_plan import HOP, slices
-from barflow.pipeline.stores import Stores
-from barflow.staging.actions import Actions
-from barflow.staging.ledger import Ledger
-from barflow.staging.quarantine import Quarantine
-from barflow.staging.sessions import Staging
-from barflow.warehouse.connection import connect
-from barflow.warehouse.queries import consumed_manifests, count_actions, count_bars, last_load, vendor_days
 
 
 @dataclass
@@ -63,52 +51,6 @@ class SymbolStatus:
         return shown
 
 
-def staged_counts(staging: Staging) -> SessionCounts:
-    """Return the bars of every staged session."""
-    counts = SessionCounts()
-    for document in staging.counts():
-        counts.add(document["symbol"], document["session_date"], document["bars"], document["last"])
-    return counts
-
-
-def lake_counts(lake: Lake) -> SessionCounts:
-    """Return the bars of every session in the lake."""
-    counts = SessionCounts()
-    for symbol, day, bars, newest in lake.session_counts():
-        counts.add(symbol, day, bars, newest)
-    return counts
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """What changed and is not loaded: sessions, symbols with corporate actions, and the number of vendor daily bars."""
-
-    sessions: frozenset[SessionKey]
-    actions: frozenset[str]
-    vendor_days: int
-
-    def __bool__(self) -> bool:
-        """Return whether the next runs have anything to do."""
-        return bool(self.sessions or self.actions or self.vendor_days)
-
-
-def waiting_for(staging: Staging, ledger: Ledger, lake: Lake, consumed: set[str]) -> Waiting:
-    """Return what changed since the last publication, and what was published since the last load."""
-    sessions: set[SessionKey] = set()
-    actions: set[str] = set()
-    vendor_days = 0
-    for planned in slices(staging.database, ledger, lake, None, full=False):
-        sessions |= {(symbol, day) for (symbol, _), days in planned.partitions.items() for day in days}
-        actions |= {item.symbol for item in planned.actions}
-        vendor_days += len(planned.vendor_days)
-    for run_id in set(lake.manifest_ids()) - consumed:
-        manifest = lake.manifest(run_id)
-        sessions |= {(item.symbol, day) for item in manifest.partitions for day in item.versions}
-        actions |= {item.symbol for item in manifest.actions}
-        vendor_days += len(manifest.vendor_days)
-    return Waiting(frozenset(sessions), frozenset(actions), vendor_days)
-
-
 def compare(
     staged: SessionCounts,
     parquet: SessionCounts,
@@ -119,8 +61,9 @@ def compare(
     rejected: Mapping[str, int],
     now: datetime,
     instruments: Instruments,
+    since: date | None = None,
 ) -> dict[str, SymbolStatus]:
-    """Compare the hops session by session. Pure."""
+    """Compare the hops session by session. Gaps are found in the sessions from ``since`` on, or in all. Pure."""
     found: dict[str, SymbolStatus] = {}
     five = tables["bar_5min"]
     for key in sorted({*staged.bars, *parquet.bars, *(key for held in tables.values() for key in held.bars)}):
@@ -153,9 +96,9 @@ def compare(
     series: dict[str, dict[date, int]] = {}
     for (symbol, at), name in instruments.chosen(held).items():
         series.setdefault(symbol, {})[at] = held[name, at]
-    for symbol, days in series.items():
+    for symbol, days in series.items() if since != date.max else ():
         if instruments.present(symbol) == symbol:  # else another share uses a former symbol: its listing is unknown
-            _find_gaps(found, symbol, days, now, instruments)
+            _find_gaps(found, symbol, days, now, instruments, since)
     return found
 
 
@@ -177,14 +120,20 @@ def compare_actions(found: dict[str, SymbolStatus], hops: Mapping[str, Mapping[s
 
 
 def _find_gaps(
-    found: Mapping[str, SymbolStatus], symbol: str, bars: Mapping[date, int], now: datetime, instruments: Instruments
+    found: Mapping[str, SymbolStatus],
+    symbol: str,
+    bars: Mapping[date, int],
+    now: datetime,
+    instruments: Instruments,
+    since: date | None,
 ) -> None:
     """Add the bars of a share that the calendar expects between its first staged session and now, and that are missing.
 
     They are missing under the symbol of their day, or under the present one if nothing is stored under the former one.
     """
-    first, newest = min(bars), last_sessions(now, 1)
-    last = max(newest[-1].session_date if newest else first, *bars)
+    newest = last_sessions(now, 1)
+    last = max(newest[-1].session_date if newest else min(bars), *bars)
+    first = max(since or date.min, min(bars))
     names = instruments.names(symbol)
     for traded in sessions_between(first, last):
         day = traded.session_date
@@ -230,69 +179,3 @@ def add_vendor_days(found: Mapping[str, SymbolStatus], compared: Iterable[Compar
         }
         if text := item.differences(thresholds):
             status.differing.append(text)
-
-
-def collect(stores: Stores) -> dict[str, SymbolStatus]:
-    """Read every hop and compare them, by symbol, at the market's clock."""
-    lake = open_archive(stores.settings)
-    thresholds = stores.settings.vendor_day_thresholds
-    with connect(stores.reader_dsn) as connection:
-        tables, rows = count_bars(connection)
-        consumed = consumed_manifests(connection)
-        compared = vendor_days(connection, thresholds)
-        loaded_actions = count_actions(connection)
-    waiting = waiting_for(stores.staging, stores.ledger, lake, consumed)
-    found = compare(
-        staged_counts(stores.staging),
-        lake_counts(lake),
-        tables,
-        table_rows=rows,
-        waiting=waiting.sessions,
-        rejected=Quarantine(stores.database).counts(),
-        now=stores.clock(),
-        instruments=stores.instruments,
-    )
-    add_vendor_days(found, compared, thresholds)
-    staged_actions = Actions(stores.database).counts()
-    hops = {"staged": staged_actions, "parquet": archived_actions(lake), "warehouse": loaded_actions}
-    compare_actions(found, hops, waiting.actions)
-    return found
-
-
-def reconcile(stores: Stores) -> dict[str, SymbolStatus]:
-    """Return the status where every guarantee holds, else raise BarflowError naming what is broken."""
-    found = collect(stores)
-    broken = [f"{symbol} {item}" for symbol, status in found.items() for item in status.broken]
-    if broken:
-        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-        raise BarflowError(
-            f"the hops do not reconcile: {'; '.join(broken[:3])}{more}. Nothing was lost; `barflow status` shows "
-            "all. `barflow process --full` and `barflow aggregate --full` rewrite archive and warehouse."
-        )
-    return found
-
-
-def pending(stores: Stores) -> Waiting:
-    """Return what the next runs do: what was staged since the last one, or is not loaded yet."""
-    with connect(stores.reader_dsn) as connection:
-        consumed = consumed_manifests(connection)
-    return waiting_for(stores.staging, stores.ledger, open_archive(stores.settings), consumed)
-
-
-def last_runs(stores: Stores) -> dict[str, dict[str, Any] | None]:
-    """Return the newest run of each hop, and its outcome."""
-    with connect(stores.reader_dsn) as connection:
-        return {**_ledger_runs(stores.ledger), "aggregate": last_load(connection)}
-
-
-def _ledger_runs(ledger: Ledger) -> dict[str, dict[str, Any] | None]:
-    runs: dict[str, dict[str, Any] | None] = {}
-    for hop in ("ingest", HOP):
-        run = ledger.last(hop)
-        runs[hop] = run and {
-            "run_id": run["run_id"],
-            "started_at": run["started_at"].isoformat(),
-            "outcome": run["outcome"],
-            **({"error": run["error"]} if run.get("error") else {}),
-        }
-    return runs

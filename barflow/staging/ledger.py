@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pymongo.database import Database
@@ -25,6 +25,9 @@ from barflow.staging.connection import Document, mongo_errors
 RUNNING, SUCCEEDED, PARTIAL, FAILED = "running", "succeeded", "partial", "failed"
 
 LONGEST_RUN = timedelta(days=1)
+LEDGER_KEPT = timedelta(days=90)
+# `last` looks at the runs of this many days first.
+RECENT_DAYS = (1, 7)
 
 
 def new_run_id(hop: str) -> str:
@@ -39,9 +42,10 @@ class Ledger:
         self._runs = database["ledger"]
 
     def ensure(self) -> None:
-        """Create the index if it is missing."""
+        """Create the indexes that are missing."""
         with mongo_errors("create its collections and indexes"):
             self._runs.create_index([("hop", 1), ("started_at", -1)])
+            self._runs.create_index("started_at")
 
     def start(self, hop: str, run_id: str, **fields: Any) -> None:
         """Record that a run started, with further ``fields`` (lake, symbols, …).
@@ -73,6 +77,10 @@ class Ledger:
         with mongo_errors("record what is published"):
             self._runs.insert_one({**run, "outcome": SUCCEEDED, "counts": _rows(counts), **fields})
 
+    def record(self, hop: str, started_at: datetime, **fields: Any) -> None:
+        """Record a run that succeeded, with further ``fields``, once it has ended."""
+        self.record_part(hop, new_run_id(hop), started_at, {}, **fields)
+
     @contextmanager
     def storing(self, what: str) -> Iterator[str]:
         """Yield the id of a run that stores outside of a hop, recorded while the block runs.
@@ -95,14 +103,44 @@ class Ledger:
 
     def last(self, hop: str, **fields: Any) -> Document | None:
         """Return the newest run of a hop whose fields (outcome, lake, …) have these values."""
-        query: Document = {"hop": hop, **fields}
+        newest = [("started_at", -1)]
+        now = utc_now()
         with mongo_errors("read the ledger"):
-            return self._runs.find_one(query, sort=[("started_at", -1)])
+            for days in RECENT_DAYS:  # not every server stops at the first match of a sorted query
+                recent = {"started_at": {"$gte": now - timedelta(days=days)}}
+                if found := self._runs.find_one({"hop": hop, **recent, **fields}, sort=newest):
+                    return found
+            return self._runs.find_one({"hop": hop, **fields}, sort=newest)
 
     def attempts(self, run_id: str) -> list[Document]:
         """Return the runs whose id is ``run_id`` and a number, such as ``RUN_ID-1``: one for each attempt."""
         with mongo_errors("read the ledger"):
             return list(self._runs.find({"_id": {"$gte": f"{run_id}-", "$lt": f"{run_id}."}}))
+
+    def expire(self, before: datetime) -> int:
+        """Delete the runs that started before a moment (UTC), except those that a later run starts from.
+
+        Those are the newest run of each hop and the newest that succeeded, also by lake, and of process all runs since
+        the one of all symbols that succeeded last. Return how many were deleted.
+        """
+        deleted = 0
+        with mongo_errors("delete expired runs"):
+            hops, lakes = self._runs.distinct("hop"), [lake for lake in self._runs.distinct("lake") if lake]
+            needed = [self.last(hop, **fields) for hop in hops for fields in ({}, {"outcome": SUCCEEDED})]
+            published: Document = {"outcome": SUCCEEDED, "manifest": {"$ne": None}}
+            needed.append(self.last("process", **published))
+            for lake in lakes:
+                needed += [self.last("reconcile", lake=lake, **fields) for fields in ({}, {"full": True})]
+                start = self.last("process", lake=lake, outcome=SUCCEEDED, symbols=None)
+                until = min(before, start["started_at"] - LONGEST_RUN) if start else datetime.min.replace(tzinfo=UTC)
+                runs = {"hop": "process", "lake": lake, "started_at": {"$lt": until}}
+                deleted += self._delete(runs, needed)
+            deleted += self._delete({"hop": {"$ne": "process"}, "started_at": {"$lt": before}}, needed)
+        return deleted
+
+    def _delete(self, runs: Document, needed: list[Document | None]) -> int:
+        kept = [run["_id"] for run in needed if run]
+        return int(self._runs.delete_many({**runs, "$nor": [{"_id": {"$in": kept}}]}).deleted_count)
 
     def all_stored_until(self) -> datetime:
         """Return a moment (UTC) before which every requested answer is stored.
@@ -124,7 +162,14 @@ class Ledger:
     def finished_since(self, hop: str, moment: datetime, **fields: Any) -> list[Document]:
         """Return the runs of a hop that finished at or after ``moment`` and whose fields have these values."""
         with mongo_errors("read the ledger"):
-            return list(self._runs.find({"hop": hop, "finished_at": {"$gte": moment}, **fields}))
+            started = {"started_at": {"$gte": moment - LONGEST_RUN}}  # it has the index
+            return list(self._runs.find({"hop": hop, **started, "finished_at": {"$gte": moment}, **fields}))
+
+    def first(self, hop: str, lake: str) -> datetime | None:
+        """Return the start (UTC) of the oldest run of a hop on a lake that has not expired."""
+        with mongo_errors("read the ledger"):
+            found = self._runs.find_one({"hop": hop, "lake": lake}, {"started_at": 1}, sort=[("started_at", 1)])
+        return found["started_at"] if found else None
 
     def published(self, hop: str, lake: str, symbol: str, since: datetime, limit: int) -> list[Document]:
         """Return the first runs of a hop since a moment (UTC) that wrote files of a symbol to a lake, oldest first."""

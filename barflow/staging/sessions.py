@@ -30,13 +30,21 @@ from barflow.staging.merge import Merge, merge_session
 # Sessions to store by ``_id``, each with the moment (UTC) at which its answer was requested.
 Pending = dict[str, tuple[SessionBars, datetime]]
 RAW_KEPT = timedelta(days=30)
-# A document holds at most 16 MB. A larger body is stored compressed, in several documents where necessary.
-PLAIN_BODY_BYTES, PART_BYTES = 4_000_000, 12_000_000
+# A document holds at most 16 MB. A larger body is stored in several documents.
+PART_BYTES = 12_000_000
 MAX_ATTEMPTS = 100
 KEYS_PER_QUERY = 250
 # How many symbols one query counts. The embedded server collects an answer before it sends it.
 SYMBOLS_PER_COUNT = 50
 NAMESPACE_EXISTS = 48
+COUNTED: Document = {
+    "symbol": 1,
+    "session_date": 1,
+    "version": 1,
+    "updated_at": 1,
+    "bars": {"$size": "$ts"},
+    "last": {"$arrayElemAt": ["$ts", -1]},
+}
 NAIVE: CodecOptions[Document] = CodecOptions()
 
 
@@ -264,7 +272,9 @@ class Staging:
         return deleted
 
     def store_raw(self, raw: RawResponse, run_id: str, credits: int = 1) -> None:
-        """Store an answer as it was received: as text, or a large one compressed, in one or more documents.
+        """Store an answer as it was received, compressed, in one or more documents.
+
+        An answer of an earlier release is text, without ``encoding``.
 
         ``credits`` is what the request costs for each symbol.
         """
@@ -276,15 +286,12 @@ class Staging:
             **({"note": raw.note} if raw.note else {}),
             **({"credits": credits} if credits != 1 else {}),
         }
-        if len(raw.body) <= PLAIN_BODY_BYTES:
-            documents = [{**common, "body": raw.body.decode("utf-8", "replace")}]
-        else:
-            packed = zlib.compress(raw.body, level=1)
-            cuts = range(0, len(packed), PART_BYTES)
-            documents = [
-                {**common, "body": packed[cut : cut + PART_BYTES], "encoding": "zlib", "part": part, "parts": len(cuts)}
-                for part, cut in enumerate(cuts, start=1)
-            ]
+        packed = zlib.compress(raw.body, level=1)
+        cuts = range(0, len(packed), PART_BYTES)
+        documents = [
+            {**common, "body": packed[cut : cut + PART_BYTES], "encoding": "zlib", "part": part, "parts": len(cuts)}
+            for part, cut in enumerate(cuts, start=1)
+        ]
         with mongo_errors("store the raw answer"):
             self.database["raw_responses"].insert_many(documents)
 
@@ -326,25 +333,40 @@ class Staging:
         days = {"$gte": since and since.isoformat(), "$lte": until and until.isoformat()}
         if limits := {operator: day for operator, day in days.items() if day}:
             match["session_date"] = limits
-        fields = {
-            "symbol": 1,
-            "session_date": 1,
-            "version": 1,
-            "updated_at": 1,
-            "bars": {"$size": "$ts"},
-            "last": {"$arrayElemAt": ["$ts", -1]},
-        }
         with mongo_errors("count the bars"):
             if stamped_after:
                 # Its index comes first: the cost follows what changed. Some servers take the index of the first field.
                 chosen = {"symbol": {"$in": list(symbols)}} if symbols else {}
                 queries: list[Document] = [{"updated_at": {"$gt": stamped_after}, **chosen, **match}]
             else:
-                names = sorted(symbols or self.bars.distinct("symbol"))
+                names = sorted(symbols) if symbols else self.symbols()
                 groups = (names[at : at + SYMBOLS_PER_COUNT] for at in range(0, len(names), SYMBOLS_PER_COUNT))
                 queries = [{"symbol": {"$in": group}, **match} for group in groups]
             for query in queries:
-                yield from self.bars.aggregate([{"$match": query}, {"$project": fields}])
+                yield from self.bars.aggregate([{"$match": query}, {"$project": COUNTED}])
+
+    def counts_of(self, sessions: Iterable[tuple[str, str]]) -> Iterator[Document]:
+        """Yield the fields of ``counts`` of those (symbol, day) that are staged, in no particular order."""
+        keys = [document_key(symbol, date.fromisoformat(day)) for symbol, day in sessions]
+        with mongo_errors("count the bars"):
+            for start in range(0, len(keys), KEYS_PER_QUERY):
+                match = {"_id": {"$in": keys[start : start + KEYS_PER_QUERY]}}
+                yield from self.bars.aggregate([{"$match": match}, {"$project": COUNTED}])
+
+    def symbols(self) -> list[str]:
+        """Return the symbols that have staged sessions, sorted."""
+        with mongo_errors("list the symbols"):
+            return sorted(self.bars.distinct("symbol"))
+
+    def newest_before(self, symbols: Iterable[str], day: date) -> dict[str, str]:
+        """Return by symbol its newest staged session before a day, as ISO text. One small query per symbol."""
+        newest: dict[str, str] = {}
+        with mongo_errors("read the newest sessions"):
+            for symbol in symbols:
+                earlier = {"symbol": symbol, "session_date": {"$lt": day.isoformat()}}
+                if found := self.bars.find_one(earlier, {"session_date": 1}, sort=[("session_date", -1)]):
+                    newest[symbol] = found["session_date"]
+        return newest
 
 
 def _holds(document: Document, incoming: SessionBars, requested_at: datetime) -> bool:

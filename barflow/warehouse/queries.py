@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import date
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from itertools import product
 from typing import Any
 
 import psycopg
@@ -39,6 +41,34 @@ where d.age <= %(newest)s
 order by d.symbol, d.session_date
 """
 
+# A session is within one UTC day, so the primary key finds it.
+COUNTS = "select symbol, session_date, sum(bar_count), max(bar_start), count(*) from {} "
+EVERY = COUNTS + "where symbol = any(%(symbols)s) group by 1, 2"
+SINCE = (
+    COUNTS + "where symbol = any(%(symbols)s) and bar_start >= %(since)s::timestamp at time zone 'UTC' group by 1, 2"
+)
+SINGLE = """
+select found.*
+from unnest(%(names)s::text[], %(days)s::date[]) as wanted (symbol, day)
+cross join lateral (
+    select symbol, session_date, sum(bar_count), max(bar_start), count(*)
+    from {}
+    where
+        symbol = wanted.symbol
+        and bar_start >= wanted.day::timestamp at time zone 'UTC'
+        and bar_start < (wanted.day + 1)::timestamp at time zone 'UTC'
+    group by 1, 2
+) as found
+"""
+SYMBOLS = """
+with recursive listed as (
+    select min(symbol) as symbol from {0}
+    union all
+    select (select min(symbol) from {0} where symbol > listed.symbol) from listed where listed.symbol is not null
+)
+select symbol from listed where symbol is not null
+"""
+
 
 def query_read_only(dsn: str, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Run one statement in a read-only transaction. Return its column names and rows.
@@ -67,20 +97,43 @@ def query_read_only(dsn: str, query: str) -> tuple[list[str], list[tuple[Any, ..
             raise BadInputError(f"the query is wrong: {reason_of(error)}") from None
 
 
-def count_bars(connection: psycopg.Connection[Any]) -> tuple[dict[str, SessionCounts], dict[str, dict[str, int]]]:
-    """Return, per bar table, the sum of bar_count by (symbol, session), and the number of rows by symbol."""
-    counts: dict[str, SessionCounts] = {}
-    rows: dict[str, dict[str, int]] = {}
+def count_bars(
+    connection: psycopg.Connection[Any],
+    symbols: Sequence[str],
+    since: date | None = None,
+    sessions: Iterable[tuple[str, str]] = (),
+) -> tuple[dict[str, SessionCounts], dict[str, dict[str, int]]]:
+    """Return, per bar table, the sum of bar_count by (symbol, session), and the number of rows by symbol.
+
+    It counts the sessions of the symbols from ``since`` on (None: all of them), and the single (symbol, day).
+    """
+    keys = list(sessions)
+    values = {
+        "symbols": list(symbols),
+        "since": since,
+        "names": [symbol for symbol, _ in keys],
+        "days": [date.fromisoformat(day) for _, day in keys],
+    }
+    statements = ([SINCE] if since != date.max else []) + ([SINGLE] if keys else []) if since else [EVERY]
+    counts: dict[str, SessionCounts] = {name: SessionCounts() for name in BAR_TABLES}
+    rows: dict[str, dict[str, int]] = {name: {} for name in BAR_TABLES}
     with warehouse_errors("count its bars"):
-        for name in BAR_TABLES:
-            statement = sql.SQL(
-                "select symbol, session_date, sum(bar_count), max(bar_start), count(*) from {} group by 1, 2"
-            ).format(sql.Identifier("market", name))
-            counts[name], rows[name] = SessionCounts(), {}
-            for symbol, day, bars, newest, count in connection.execute(statement):
+        for name, statement in product(BAR_TABLES, statements):
+            query = sql.SQL(statement).format(sql.Identifier("market", name))
+            for symbol, day, bars, newest, count in connection.execute(query, values):
                 counts[name].add(symbol, day.isoformat(), int(bars), newest)
                 rows[name][symbol] = rows[name].get(symbol, 0) + count
     return counts, rows
+
+
+def stored_symbols(connection: psycopg.Connection[Any]) -> list[str]:
+    """Return the symbols that have rows in any bar table. The cost follows their number, not that of the rows."""
+    with warehouse_errors("list its symbols"):
+        found: set[str] = set()
+        for name in BAR_TABLES:
+            query = sql.SQL(SYMBOLS).format(sql.Identifier("market", name))
+            found |= {symbol for (symbol,) in connection.execute(query)}
+    return sorted(found)
 
 
 def count_actions(connection: psycopg.Connection[Any]) -> dict[str, int]:
@@ -89,10 +142,23 @@ def count_actions(connection: psycopg.Connection[Any]) -> dict[str, int]:
         return dict(connection.execute("select symbol, count(*) from market.corporate_action group by 1").fetchall())
 
 
-def consumed_manifests(connection: psycopg.Connection[Any]) -> set[str]:
-    """Return the run ids of all manifests that a successful load has consumed."""
+def consumed_manifests(connection: psycopg.Connection[Any], published: Sequence[str]) -> set[str]:
+    """Return those of the published manifests, by run id, that a successful load has consumed."""
     with warehouse_errors("read its load ledger"):
-        found = connection.execute("select unnest(manifests) from ops.load_run where outcome = 'loaded'")
+        found = connection.execute(
+            "select distinct run_id from ops.load_run, unnest(manifests) as consumed (run_id) "
+            "inner join unnest(%s::text[]) as published (run_id) using (run_id) where outcome = 'loaded'",
+            (list(published),),
+        )
+        return {run_id for (run_id,) in found}
+
+
+def loaded_since(connection: psycopg.Connection[Any], moment: datetime) -> set[str]:
+    """Return the run ids of the manifests that successful loads consumed since a moment (UTC)."""
+    with warehouse_errors("read its load ledger"):
+        found = connection.execute(
+            "select unnest(manifests) from ops.load_run where outcome = 'loaded' and finished_at >= %s", (moment,)
+        )
         return {run_id for (run_id,) in found}
 
 

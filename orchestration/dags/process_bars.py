@@ -51,7 +51,7 @@ CLUSTER_START = timedelta(minutes=float(os.environ.get("BARFLOW_CLUSTER_START_MI
 @task(multiple_outputs=True)
 def find_changes() -> dict[str, Any]:
     """Skip the run if nothing changed. Return the run's id and the names of the resources that it uses."""
-    from barflow.pipeline.status import pending
+    from barflow.pipeline.reconciliation import pending
     from barflow.staging.ledger import new_run_id
 
     stores = open_stores()
@@ -96,8 +96,8 @@ def bars_to_warehouse(process_run: str, lineage_parent: str | None) -> dict[str,
 
 @task
 def reconcile() -> None:
-    """Compare the hops end to end, as `barflow status` does. Fail the run if a guarantee is broken."""
-    from barflow.pipeline.status import reconcile
+    """Compare the hops in what changed since the last run. Fail the run if a guarantee is broken."""
+    from barflow.pipeline.reconciliation import reconcile
 
     found = reconcile(open_stores())
     log.info("%d symbols reconcile", len(found))

@@ -1,8 +1,9 @@
-"""Terminate orphaned clusters, expire staged sessions, and send waiting alerts.
+"""Terminate orphaned clusters, expire what MongoDB no longer needs, send waiting alerts, and reconcile every session.
 
 A cluster of this environment is orphaned if its run has ended, or if Airflow does not know its run and the cluster is
 too old. A staged session expires when it is old and the archive and the warehouse contain it. An alert waits if its
-channel did not accept it before.
+channel did not accept it before. Process runs compare the hops in what they changed; once a day, this DAG compares them
+in every session.
 """
 
 from __future__ import annotations
@@ -43,14 +44,28 @@ def terminate_orphans() -> list[str]:
 
 @task
 def expire_staging() -> int:
-    """Delete old sessions that are loaded, and old rejected bars. Return how many sessions."""
-    from barflow.operations.expiry import expire_rejected, expire_staging
+    """Delete old sessions that are loaded, old rejected bars and old runs, and compact old manifests.
+
+    Return how many sessions.
+    """
+    from barflow.operations.expiry import compact_manifests, expire_rejected, expire_runs, expire_staging
 
     stores = open_stores()
     deleted = expire_staging(stores, stores.clock())
     rejected = expire_rejected(stores, stores.clock())
-    log.info("%d sessions and %d rejected bars were deleted from MongoDB", deleted, rejected)
+    runs = expire_runs(stores)
+    log.info("%d sessions, %d rejected bars and %d runs were deleted from MongoDB", deleted, rejected, runs)
+    log.info("%d manifests were compacted", compact_manifests(stores))
     return deleted
+
+
+@task
+def reconcile_daily() -> None:
+    """Compare the hops of every session, once a day. Fail if a guarantee is broken."""
+    from barflow.pipeline.reconciliation import reconcile_daily
+
+    found = reconcile_daily(open_stores())
+    log.info("not due" if found is None else f"{len(found)} symbols reconcile")
 
 
 @task
@@ -80,6 +95,7 @@ def sweep() -> None:
     """Define the DAG."""
     expire_staging()
     send_alerts()
+    reconcile_daily()
     if not LOCAL:
         terminate_orphans()
 

@@ -16,7 +16,7 @@ from lineage_backend import Backend, backend, name_of
 
 from barflow.errors import BarflowError
 from barflow.market.sessions import last_sessions, utc_now
-from barflow.pipeline.status import pending, reconcile
+from barflow.pipeline.reconciliation import pending, reconcile
 from barflow.pipeline.stores import Stores
 from local.airflow import USER, LocalAirflow
 from local.airflow_demo import airflow_on, welcome

@@ -25,7 +25,7 @@ from pyarrow import fs
 
 import barflow
 from barflow.errors import BadInputError, UnavailableError
-from barflow.lake.athena import COUNTS, open_archive
+from barflow.lake.athena import counts_query, open_archive
 from barflow.lake.export import export
 from barflow.lake.manifests import Manifest, Partition
 from barflow.lake.partitions import Lake
@@ -41,6 +41,7 @@ from barflow.staging.connection import Document
 # BRK/B has a slash, which its path percent-encodes.
 SYMBOLS = ("AAPL", "BRK/B")
 DAYS = (date(2025, 6, 30), date(2025, 7, 2), date(2025, 7, 3))
+MONTHS = {f"{day:%Y-%m}" for day in DAYS}
 
 
 def bars(symbol: str, *days: date) -> pa.Table:
@@ -128,15 +129,20 @@ def _as_text(value: Any) -> str:
 def test_athena_counts_equal_the_counts_of_the_files(
     aws: str, archive: Lake, on_disk: Lake, symbol: Callable[[str], str]
 ) -> None:
-    set_athena_result(aws, COUNTS, on_disk, symbol)
+    set_athena_result(aws, counts_query(SYMBOLS, MONTHS), on_disk, symbol)
     counted = sorted(archive.session_counts())
     assert counted == sorted(on_disk.session_counts())
     assert ("BRK/B", "2025-07-03", 42, datetime(2025, 7, 3, 16, 55, tzinfo=UTC)) in counted
 
 
 def test_counts_of_some_symbols_contain_no_others(aws: str, archive: Lake, on_disk: Lake) -> None:
-    set_athena_result(aws, COUNTS, on_disk)
-    assert sorted(archive.session_counts(["BRK/B"])) == sorted(on_disk.session_counts(["BRK/B"]))
+    set_athena_result(aws, counts_query(["BRK/B"], MONTHS), on_disk)
+    found = sorted(archive.session_counts(["BRK/B"]))
+    assert found == sorted(on_disk.session_counts(["BRK/B"]))
+    set_athena_result(aws, counts_query(["BRK/B", "NO"], ["2020-01", "2025-07"]), on_disk)
+    assert sorted(archive.partition_counts([("BRK/B", "2025-07"), ("BRK/B", "2020-01"), ("NO", "2025-07")])) == [
+        row for row in found if row[1] >= "2025-07"
+    ]
 
 
 def test_an_archive_on_s3_without_athena_is_counted_all_the_same(aws: str, on_disk: Lake) -> None:

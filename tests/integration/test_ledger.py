@@ -104,6 +104,41 @@ def test_runs_are_found_by_hop_field_and_time(database: Mongo, monkeypatch: pyte
     assert {item["_id"] for item in ledger.finished_since("process", DAY_CLOSES + timedelta(seconds=2))} == {"b"}
 
 
+def test_old_runs_expire_but_those_that_a_later_run_starts_from(
+    database: Mongo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, now = Ledger(database), utc_now()
+    ledger.ensure()
+
+    def run(name: str, hop: str, days: float, outcome: str = SUCCEEDED, **fields: object) -> None:
+        moment = now - timedelta(days=days)
+        monkeypatch.setattr("barflow.staging.ledger.utc_now", lambda: moment)
+        ledger.start(hop, name, **fields)
+        ledger.finish(name, outcome, {}, **({"manifest": name} if hop == "process" else {}))
+        monkeypatch.setattr("barflow.staging.ledger.utc_now", utc_now)
+
+    lake = {"lake": "/lake", "symbols": None}
+    for days in (500, 200, 150):
+        run(f"i-{days}", "ingest", days)
+    run("i-failed", "ingest", 140, FAILED)
+    run("actions", "actions", 300)
+    for days in (500, 300, 200):
+        run(f"p-{days}", "process", days, **lake)
+    run("p-some", "process", 199.5, lake="/lake", symbols=["AAPL"])
+    run("other", "process", 100, lake="/other", symbols=None)
+    ledger.record("reconcile", now - timedelta(days=100), lake="/lake", full=True)
+    assert ledger.expire(now - timedelta(days=90)) == 4
+    left = {run["_id"] for run in database["ledger"].find({"hop": {"$ne": "reconcile"}})}
+    assert left == {"i-150", "i-failed", "actions", "p-200", "p-some", "other"}
+    assert ledger.last("reconcile", lake="/lake", full=True)
+    since = ledger.finished_since("process", now - timedelta(days=200.1), lake="/lake")
+    assert {item["_id"] for item in since} == {"p-200", "p-some"}
+    assert ledger.expire(now - timedelta(days=90)) == 0
+    run("p-new", "process", 1, **lake)
+    assert ledger.expire(now - timedelta(days=90)) == 2
+    assert ledger.first("process", "/lake") == ledger.last("process", lake="/lake")["started_at"]  # type: ignore[index]
+
+
 def test_a_lease_has_one_holder_and_only_it_can_release_the_lease(database: Mongo) -> None:
     one, two = Lease(database, "process", "one", 30), Lease(database, "process", "two", 30)
     assert one.take()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+import zlib
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -80,7 +81,7 @@ def test_a_rejected_bar_is_stored_with_its_code_and_payload_and_the_others_as_ba
     assert asdict(report.counts["MSFT"]) == counts(received=78, new=78)
     found_rejected = [*database["rejected_bars"].find()]
     assert len(found_rejected) == found.rejected
-    sent = orjson.loads(database["raw_responses"].find_one()["body"])["AAPL"]["values"]  # type: ignore[index]
+    sent = orjson.loads(zlib.decompress(database["raw_responses"].find_one()["body"]))["AAPL"]["values"]  # type: ignore[index]
     for item in found_rejected:
         assert reason in item["reasons"]
         assert received_row(item) in sent, "exactly as received"
@@ -133,7 +134,7 @@ def test_each_tick_balances_and_loses_no_bar_whatever_the_answers_hold(
         report = hop.tick(SYMBOLS)
         raw: dict[str, Any] = {}
         for answered in database["raw_responses"].find({"run_id": report.run_id}):
-            body = orjson.loads(answered["body"])
+            body = orjson.loads(zlib.decompress(answered["body"]))
             # Symbols whose newest sessions differ are requested one by one, and such an answer has no symbol as key.
             raw |= body if len(answered["symbols"]) > 1 else {answered["symbols"][0]: body}
         for symbol in SYMBOLS:

@@ -280,7 +280,6 @@ def test_documents_are_counted_by_symbol_day_and_time_of_change(
 def test_an_answer_too_large_for_a_document_is_stored_in_parts(
     staging: Staging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("barflow.staging.sessions.PLAIN_BODY_BYTES", 100)
     monkeypatch.setattr("barflow.staging.sessions.PART_BYTES", 300)
     body = str([*range(1000)]).encode()
     staging.store_raw(RawResponse(body, ("AAPL",), utc_now(), 200), "run")

@@ -85,7 +85,7 @@ def test_a_wrong_day_is_named_and_exits_1(
     days: Callable[..., None], status: Command, warehouse_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The hops hold nothing else, so that the reconciliation is not what fails.
-    monkeypatch.setattr("barflow.pipeline.status.compare", lambda *hops, **more: symbols())
+    monkeypatch.setattr("barflow.pipeline.reconciliation.compare", lambda *hops, **more: symbols())
     for day in DAYS:
         days("AAPL", day, close=123.41, volume=1_200_000)
     code, _ = status()

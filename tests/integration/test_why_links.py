@@ -41,7 +41,7 @@ from barflow.staging.actions import Actions, Answer
 from barflow.staging.connection import Document, connect
 from barflow.staging.ledger import SUCCEEDED, Ledger
 from barflow.staging.quarantine import Quarantine
-from barflow.staging.sessions import PLAIN_BODY_BYTES, RAW_KEPT, Staging
+from barflow.staging.sessions import RAW_KEPT, Staging
 from barflow.twelvedata.client import RawResponse
 
 DAY, SLOT = "2025-07-02", 13
@@ -288,9 +288,17 @@ def test_a_bar_on_a_later_page_of_its_request_is_found(pipeline: Pipeline) -> No
 
 def test_a_large_answer_in_parts_is_read(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("barflow.staging.sessions.PART_BYTES", 1000)
-    body = json.dumps({"values": rows(BARS), "status": "ok", "padding": " " * PLAIN_BODY_BYTES})
+    body = json.dumps({"values": rows(BARS), "status": "ok", "padding": [*range(3000)]})
     pipeline.ingest("i-1", BARS, body=body.encode())
-    assert pipeline.database["raw_responses"].count_documents({"encoding": "zlib"}) > 1
+    raw = pipeline.database["raw_responses"]
+    assert raw.count_documents({"encoding": "zlib"}) > 1
+    (found,) = pipeline.why().answers
+    assert found.rows == [row(BARS)]
+
+    [first, *others] = raw.find(sort=[("part", 1)])
+    raw.delete_many({"_id": {"$in": [part["_id"] for part in others]}})
+    as_text = {"$set": {"body": body}, "$unset": {"encoding": 1, "part": 1, "parts": 1}}
+    raw.update_one({"_id": first["_id"]}, as_text)  # as earlier releases stored it
     (found,) = pipeline.why().answers
     assert found.rows == [row(BARS)]
 
@@ -423,6 +431,16 @@ def test_staging_that_expired_leaves_versions_and_manifests(pipeline: Pipeline) 
 
 def unavailable() -> Any:
     raise UnavailableError("it does not answer. Check the server.")
+
+
+def test_runs_that_expired_from_the_ledger_are_found_by_their_loads(pipeline: Pipeline) -> None:
+    two_versions(pipeline)
+    before = pipeline.why()
+    ledger = pipeline.database["ledger"]
+    ledger.delete_one({"_id": "p-1"})
+    assert pipeline.why().versions == before.versions
+    ledger.delete_many({})
+    assert pipeline.why().versions == before.versions
 
 
 def test_a_store_that_does_not_answer_is_named_once_and_the_rest_is_shown(pipeline: Pipeline) -> None:

@@ -112,7 +112,7 @@ def test_the_teardown_always_runs_and_cannot_turn_a_failed_run_green(deployed: S
 def test_a_laptop_runs_the_same_hops_without_aws(on_laptop: Structure) -> None:
     tasks = after(on_laptop["dags"]["process_bars"])
     assert list(tasks) == ["find_changes", "bars_to_parquet", "bars_to_warehouse", "reconcile", "summary"]
-    assert "terminate_orphans" not in on_laptop["dags"]["sweep"]["tasks"]
+    assert list(on_laptop["dags"]["sweep"]["tasks"]) == ["expire_staging", "send_alerts", "reconcile_daily"]
 
 
 def test_the_host_ticks_over_ssh_on_a_schedule_and_a_function_is_invoked_by_hand(

@@ -17,7 +17,7 @@ from barflow.operations.daily_actions import run_due
 from barflow.operations.expiry import expire_staging
 from barflow.operations.run_summary import summarize
 from barflow.pipeline.ingest import run as run_tick
-from barflow.pipeline.status import collect, pending, reconcile
+from barflow.pipeline.reconciliation import collect, pending, reconcile
 from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
 from barflow.staging.actions import Actions, Answer

@@ -82,7 +82,8 @@ def _newest_loaded(days: Iterable[date], waiting: set[str], now: datetime) -> da
 
 def _waiting(lake: Lake, connection: Any) -> set[str]:
     """Return the days of published sessions that no load has consumed yet."""
-    waiting = set(lake.manifest_ids()) - consumed_manifests(connection)
+    published = lake.manifest_ids()
+    waiting = set(published) - consumed_manifests(connection, published)
     return {day for run in waiting for partition in lake.manifest(run).partitions for day in partition.versions}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -300,14 +300,30 @@ class _Bar:
     def _runs(self, lake: Lake, name: str, since: datetime) -> list[Run]:
         """Return the process runs since a moment (UTC) that may name a session of a symbol.
 
-        They come from MongoDB's ledger. Where it does not answer, the warehouse's loads name the manifests.
+        They come from MongoDB's ledger. Where it does not answer or has expired, the warehouse's loads name the
+        manifests.
         """
         limit = published.MOST_MANIFESTS
         documents: list[Document] = self._mongo(
             "the ledger", lambda db: Ledger(db).published(HOP, lake.uri, name, since, limit), []
         )
         if MONGODB not in self.links.down:
-            return [Run.of(item) for item in documents]
+            runs = [Run.of(item) for item in documents]
+            return [*self._before_ledger(lake, since, limit, {run.manifest for run in runs}), *runs][:limit]
+        return self._loaded(since, limit)
+
+    def _before_ledger(self, lake: Lake, since: datetime, limit: int, known: Set[str]) -> list[Run]:
+        """Return the runs since a moment (UTC) that the ledger no longer has: those before its first run."""
+        first: datetime | None = self._mongo("the ledger", lambda db: Ledger(db).first(HOP, lake.uri), None)
+        if first and since >= first:
+            return []
+        return [
+            run
+            for run in self._loaded(since, limit)
+            if run.manifest not in known and (first is None or run.started_at < first)
+        ]
+
+    def _loaded(self, since: datetime, limit: int) -> list[Run]:
         loads: list[LoadRun] = self._warehouse("loads", lambda db: one_bar.loads_since(db, since, limit), [])
         return [run for load in loads for run in Run.of_load(load)][:limit]
 

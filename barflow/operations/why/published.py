@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -48,8 +48,16 @@ class Run:
 
     @classmethod
     def of_load(cls, load: LoadRun) -> list[Run]:
-        """Return the runs whose manifests a load consumed. They ended before it did."""
-        return [cls(run_id, load.finished_at, load.finished_at) for run_id in load.manifests]
+        """Return the runs whose manifests a load consumed. They ended before it did; an id starts with its time."""
+        return [cls(run_id, started_at(run_id) or load.finished_at, load.finished_at) for run_id in load.manifests]
+
+
+def started_at(run_id: str) -> datetime | None:
+    """Return the second (UTC) in which a run started, or None for an id without a time."""
+    try:
+        return datetime.strptime(run_id.split("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True)
