@@ -315,7 +315,7 @@ class Staging:
         """Yield the documents of `between` as BSON."""
         with mongo_errors("read the bars"):
             for document in self._raw.find({"symbol": symbol, "session_date": {"$gte": first, "$lte": last}}):
-                yield document.raw
+                yield bytes(document.raw)
 
     def counts(
         self,
