@@ -32,7 +32,7 @@ from dashboard.server import serving
 SYMBOLS, DAYS, STAGED_DAYS, ALERTS = 500, 252, 3, 5000
 SPLITS, DIVIDENDS = 3, 60  # a split every 150 sessions, a dividend every 63 of the last 15 years
 EVERY = timedelta(minutes=20)  # the time between alerts: they reach back 70 days
-LIMIT_MS = 100.0
+LIMIT_MS = 50.0
 PAGE = 600  # the candles that a chart loads first
 SLOTS = {"bar_5min": 1, "bar_30min": 6, "bar_1h": 12, "bar_1d": 78}
 MEANING = f"""

@@ -16,7 +16,6 @@ from typing import Any
 from barflow.errors import VendorRefusedError
 from barflow.market.sessions import bars_due
 from barflow.operations import cloudwatch as metrics
-from barflow.operations.daily_actions import run_due
 from barflow.operations.ticks import run_tick
 from barflow.pipeline.lineage import parse_parent
 from barflow.pipeline.stores import Stores
@@ -70,6 +69,8 @@ def _tick(stores: Stores, now: datetime) -> dict[str, Any]:
 
 def _actions(stores: Stores) -> dict[str, Any]:
     """Ask for what is due about corporate actions. Return what was done."""
+    from barflow.operations.daily_actions import run_due  # no tick needs it
+
     try:
         return run_due(stores, _log, ACTIONS_TIME).to_json()
     except VendorRefusedError as error:

@@ -14,6 +14,14 @@ def test_the_ingest_path_imports_no_heavy_package() -> None:
     assert imported(code) == []
 
 
+def test_the_start_of_the_ingest_function_imports_only_what_a_tick_needs() -> None:
+    unused = HEAVY | {"openlineage", "httpx2", "yaml", "oauthlib", "markdown", "dns.resolver"}
+    unused |= {"barflow.operations.daily_actions", "barflow.pipeline.lineage_events", "barflow.alerts.people"}
+    unused |= {"barflow.alerts.webhook", "barflow.lake.partitions", "barflow.warehouse.connection"}
+    code = f"import sys; sys.path.insert(0, 'lambda/ingest'); import handler; print(*({unused!r} & set(sys.modules)))"
+    assert imported(code) == []
+
+
 def test_the_public_api_is_imported_on_first_use() -> None:
     assert imported(f"import barflow, sys; print(*({HEAVY!r} & set(sys.modules)))") == []
     assert "pyarrow" in imported("import barflow, sys; barflow.read; print(*sys.modules)")
