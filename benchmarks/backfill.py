@@ -22,13 +22,13 @@ A backfill fetches a year of 20 symbols from the API emulator, in another proces
 MongoDB. It is measured by several processes, as a large plan runs it, and by one. The seconds are compared with those
 in which a plan's credits allow the same bars: below 1×, the credits are the limit and not barflow. The CPU is that of
 barflow alone, without the start of Python and without the database server, which the embedded one takes of the same
-cores. Memory is the peak of one process, compared with a backfill of 5 symbols.
+cores. Memory is the peak of one process, compared with a backfill of 10 symbols.
 """
 
 
 def measure(bench: Bench) -> Chapter:
     """Measure backfills by several processes and by one, of many and of few symbols."""
-    many, few = bench.symbols(20), bench.symbols(20)[:1] if bench.quick else bench.symbols(5)
+    many, few = bench.symbols(20), bench.symbols(10)
     source = SyntheticBars(cached_sessions=len(many) * (SESSIONS + 2))
     runs: dict[str, list[Ended]] = {"several": [], "one": [], "few": []}
     with TwelveDataEmulator(source) as api:
