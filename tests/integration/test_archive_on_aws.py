@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 import boto3
+import bson
 import duckdb
 import pyarrow as pa
 import pytest
@@ -235,14 +236,14 @@ def test_a_task_asks_s3_for_few_things_and_stages_what_it_stages_on_a_disk(aws: 
     traded = [item.session_date for item in sessions_between(date(2025, 1, 1), date(2025, 3, 31))]
     versions = SimpleNamespace(of=lambda keys: {})
 
-    def between(close: float, symbol: str, first: str, last: str) -> Iterator[Document]:
-        return (document(symbol, day, close) for day in traded if first <= str(day) <= last)
+    def between(close: float, symbol: str, first: str, last: str) -> Iterator[bytes]:
+        return (bson.encode(document(symbol, day, close)) for day in traded if first <= str(day) <= last)
 
     held: list[dict[tuple[str, str], pa.Table | None]] = []
     calls: list[Counter[str]] = []
     for uri in ("s3://lake/tasks", str(tmp_path / "lake")):
         for close in (1.0, 2.0):
-            staging: Any = SimpleNamespace(between=partial(between, close), versions=versions)
+            staging: Any = SimpleNamespace(raw_between=partial(between, close), versions=versions)
             lake = Lake(uri)
             counted = CountedFiles(lake._fs)
             lake._fs = counted if lake.waits else lake._fs
