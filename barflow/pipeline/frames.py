@@ -51,7 +51,7 @@ def bars_frame(spark: SparkSession, lake: Lake, plan: Plan) -> DataFrame:
     for symbol, month in sorted(plan.sessions):
         if not lake.exists(symbol, month):
             raise BarflowError(
-                f"{symbol} {month} was published and is not in the lake {lake.uri}. Nothing was loaded. "
+                f"{symbol} {month} was published and is not in the lake {lake.uri}. Nothing more was loaded. "
                 f"Run `barflow process --full --symbols {symbol}`, then this again."
             )
         paths.append(lake.spark_path(symbol, month))
