@@ -30,7 +30,7 @@ PLAIN_PATHS = ("__globPaths__", "false")
 
 
 def configure(spark: SparkSession, plan: Plan) -> None:
-    """Set about ``ROWS_PER_PARTITION`` bars for a partition, at least one partition for each core, and Arrow."""
+    """Configure Arrow and about ``ROWS_PER_PARTITION`` bars per partition, with at least one partition per core."""
     bars = sum(found.expected_bars for _, day in plan.touched if (found := session(day)))
     partitions = max(spark.sparkContext.defaultParallelism, -(-bars // ROWS_PER_PARTITION))
     spark.conf.set("spark.sql.shuffle.partitions", str(partitions))
