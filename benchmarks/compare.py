@@ -120,7 +120,7 @@ def _loads(bench: Bench) -> dict[str, list[Ended]]:
 
 
 def _load(bench: Bench, function: str, schema: str, rows: Path) -> Ended:
-    """Load all tables into a new schema. Drop it after the check that it has all rows."""
+    """Load all tables into a new schema, check that it has all rows, then drop it."""
     pipeline = bench.wide
     given: dict[str, Any] = {"dsn": pipeline.dsn, "schema": schema, "rows": str(rows), "keys": KEYS}
     with psycopg.connect(pipeline.dsn, autocommit=True) as connection:
@@ -190,7 +190,7 @@ def _panel(title: str, runs: Mapping[str, Sequence[Ended]], seconds: Callable[[E
 
 
 def _figures(panel: Panel) -> list[Figure]:
-    """Return the figures of the fastest comparable tools. The chapters of both hops have the others."""
+    """Return the figures of the fastest comparable tools. The tables have the others."""
     (ours,) = (bar for bar in panel.bars if bar.ours)
     return [
         Figure(panel.title, ours.seconds, "s", bar.name, bar.seconds, TARGETS[bar.name], times_less=True)

@@ -67,7 +67,7 @@ def measure(bench: Bench) -> Chapter:
 
 
 def repeat_runs(pipeline: Pipeline, names: Sequence[str], count: int) -> None:
-    """Copy the records of the newest process run and of its load so often, over two years."""
+    """Copy the records of the newest process run and of its load ``count`` times, spread over two years."""
     folder, newest = Path(pipeline.lake) / "manifests", utc_now()
     run = pipeline.database["ledger"].find_one({"hop": "process"}, sort=[("started_at", -1)])
     assert run is not None
@@ -108,7 +108,7 @@ def _stored(bench: Bench, names: Sequence[str], history: History, but_last: int)
     seed.seed_sessions(pipeline.database, names, history.sessions, but_last + 1)
     pipeline.process()
     pipeline.aggregate()
-    seed.add_bars(pipeline.database, names, history.sessions, but_last)  # the runs that are copied are those of a tick
+    seed.add_bars(pipeline.database, names, history.sessions, but_last)  # so that the copied runs are those of a tick
     pipeline.process()
     pipeline.aggregate()
     repeat_runs(pipeline, names, history.runs)

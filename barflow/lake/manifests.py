@@ -62,7 +62,7 @@ class Manifest:
 
     @property
     def symbols(self) -> frozenset[str]:
-        """Return the symbols of which something was published."""
+        """Return the symbols for which something was published."""
         names = {item.symbol for item in self.partitions} | {item.symbol for item in self.actions}
         return frozenset(names | {item.symbol for item in self.vendor_days})
 

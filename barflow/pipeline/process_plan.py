@@ -61,7 +61,7 @@ class Plan:
 
     @property
     def symbols(self) -> list[str]:
-        """Return the symbols of which something is published, sorted."""
+        """Return the symbols for which something is published, sorted."""
         names = chain((symbol for symbol, _ in self.partitions), (item.symbol for item in self.actions))
         return sorted({*names, *(item.symbol for item in self.vendor_days)})
 
