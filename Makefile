@@ -52,7 +52,7 @@ $(CONTRACT)/.ready: requirements-contract.txt | .venv/.ready
 	@$(BIN)/uv pip install -q --python $(CONTRACT)/bin/python --require-hashes -r requirements-contract.txt
 	@touch $@
 
-# The tools that `make bench` compares with, in an environment of their own: no package of theirs is on the project's path.
+# The tools that `make bench` compares with. They have their own environment, so no package of theirs is on the project's path.
 PEERS := build/peers
 $(PEERS)/.ready: requirements-peers.txt | .venv/.ready
 	@echo "installing the tools to compare with into $(PEERS) (some seconds)" >&2

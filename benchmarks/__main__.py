@@ -78,12 +78,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measured(name: str, bench: Bench) -> figures.Chapter:
-    """Return the chapter, or what failed in it: the figures of the others are kept."""
+    """Return the chapter, or a chapter with its error, so that the figures of the others are kept."""
     try:
         return CHAPTERS[name](bench)
     except (BarflowError, AssertionError) as error:
         if isinstance(error, AssertionError):
-            traceback.print_exc()  # both sides did not do the same work
+            traceback.print_exc()  # both sides have not done the same work
         bench.log(f"{name} failed: {error}")
         return figures.Chapter(name, "", [], [], failed=str(error) or "a check of the measurement failed")
 

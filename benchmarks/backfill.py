@@ -19,10 +19,10 @@ FIRST, LAST, SESSIONS = "2025-01-02", "2025-12-31", 250
 BARS_PER_CREDIT = 64 * 78
 MEANING = """
 A backfill fetches a year of 20 symbols from the API emulator, in another process without latency, into the embedded
-MongoDB. It is measured by several processes, as a large plan runs it, and by one. The seconds are compared with those
-in which a plan's credits allow the same bars: below 1×, the credits are the limit and not barflow. The CPU is that of
-barflow alone, without the start of Python and without the database server, which the embedded one takes of the same
-cores. Memory is the peak of one process, compared with a backfill of 10 symbols.
+MongoDB. It runs with several processes, as for a large plan, and with one. The seconds are compared with the time
+in which a plan's credits allow the same bars: below 1×, the credits are the limit, and not barflow. The CPU is that of
+barflow alone. It does not include the start of Python and the embedded database server, which uses the same cores.
+Memory is the peak of one process, compared with a backfill of 10 symbols.
 """
 
 

@@ -41,7 +41,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture of a chapter. ``name`` is that of its file, and ``text`` says what it shows."""
+    """A picture of a chapter: the name of its file, and a text that says what it shows."""
 
     name: str
     text: str

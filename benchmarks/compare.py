@@ -43,13 +43,13 @@ TARGETS = {ADBC: 1.5, DUCKDB: 1.5, PYMONGOARROW: 0.0}
 MEANING = """
 Each tool gets the same rows in the same run, and is used as its documentation shows, in its own process. Memory is the
 peak of all processes of a tool together (PSS): Python, the JVM, and what they start. It does not include the database
-servers. Fast tools and ours take turns three times, and the figure is the median. dlt with rows, awswrangler and plain
-Spark run once, because they take long.
+servers. Barflow and the fast tools take turns three times, and the figure is the median. dlt with rows, awswrangler and
+plain Spark run once, because they take long.
 
-**Into PostgreSQL.** The rows of all five tables go into empty tables. Time runs from rows in memory to the last commit:
-a cached frame of Spark for ours, Arrow tables or Python objects for the others. The memory of ours includes Spark,
-which has computed these rows; the others got them computed. awswrangler, ADBC and DuckDB load into tables with our
-keys and constraints. dlt makes its own tables.
+**Into PostgreSQL.** The rows of all five tables go into empty tables. Time runs from rows in memory to the last commit.
+Barflow starts from a cached frame of Spark, the others from Arrow tables or Python objects. Barflow's memory includes
+Spark, which has computed these rows; the others get computed rows. awswrangler, ADBC and DuckDB load into tables with
+our keys and constraints. dlt makes its own tables.
 
 | | Barflow | ADBC, DuckDB | awswrangler | dlt, merge | dlt, append |
 | --- | --- | --- | --- | --- | --- |
@@ -60,7 +60,7 @@ keys and constraints. dlt makes its own tables.
 | removes what vanished at the source | yes | no | no | no | no |
 | records the load | in the same transaction | no | no | after the load | after the load |
 
-**MongoDB to Parquet.** Time and memory are those of the whole program, imports and the JVM's start included. All tools
+**MongoDB to Parquet.** Time and memory are those of the whole program, with its imports and the JVM's start. All tools
 read our session documents, except plain Spark, which reads one document per bar.
 
 | | Barflow | PyMongoArrow | dlt | plain Spark |
@@ -71,8 +71,8 @@ read our session documents, except plain Spark, which reads one document per bar
 | new files appear | whole, named by the manifest | while they grow | file by file | whole |
 | run again | only what changed | refuses a folder with files | every row twice | refuses the folder |
 
-PyMongoArrow and plain Spark hold all rows in memory. So their memory grows with the data; that of Barflow is bounded by
-its batches. None but Barflow keeps superseded versions of bars, and none but Barflow and dlt records what it did.
+PyMongoArrow and plain Spark hold all rows in memory. So their memory grows with the data; Barflow's memory is
+bounded by its batches. Only Barflow keeps superseded versions of bars. Only Barflow and dlt record what they did.
 """
 
 
@@ -120,7 +120,7 @@ def _loads(bench: Bench) -> dict[str, list[Ended]]:
 
 
 def _load(bench: Bench, function: str, schema: str, rows: Path) -> Ended:
-    """Load all tables into a new schema. Drop it after the check that it has all rows."""
+    """Load all tables into a new schema, check that it has all rows, then drop it."""
     pipeline = bench.wide
     given: dict[str, Any] = {"dsn": pipeline.dsn, "schema": schema, "rows": str(rows), "keys": KEYS}
     with psycopg.connect(pipeline.dsn, autocommit=True) as connection:
@@ -190,7 +190,7 @@ def _panel(title: str, runs: Mapping[str, Sequence[Ended]], seconds: Callable[[E
 
 
 def _figures(panel: Panel) -> list[Figure]:
-    """Return the figures of the fastest comparable tools. The chapters of both hops have the others."""
+    """Return the figures of the fastest comparable tools. The tables have the others."""
     (ours,) = (bar for bar in panel.bars if bar.ours)
     return [
         Figure(panel.title, ours.seconds, "s", bar.name, bar.seconds, TARGETS[bar.name], times_less=True)

@@ -71,7 +71,7 @@ def measure(bench: Bench) -> Chapter:
 def answered(
     pipeline: Pipeline, names: Sequence[str], rounds: int, only: Sequence[str] = ()
 ) -> dict[str, dict[str, float]]:
-    """Serve the page of a pipeline. Return the milliseconds of each endpoint, or of some, as another process sees."""
+    """Serve the page of a pipeline. Return the milliseconds of each endpoint, or of some, seen from another process."""
     app = create_app(pipeline.database, pipeline.dsn, clock=lambda: LAST_CLOSE)
     with serving(app, "127.0.0.1", 0) as server:
         app.state.live.wait(60)
@@ -203,7 +203,7 @@ def fill_actions(pipeline: Pipeline, names: Sequence[str]) -> None:
 
 
 def fill_outbox(pipeline: Pipeline, names: Sequence[str], count: int) -> None:
-    """Add so many alerts to the outbox, the newest now and all delivered."""
+    """Add ``count`` delivered alerts to the outbox, the newest one now."""
     outbox = Outbox(pipeline.database)
     outbox.ensure()
     outbox.add((message, [OUTBOX_CHANNEL]) for message in _messages(names, count))

@@ -137,7 +137,7 @@ def machine() -> str:
 
 
 def markdown_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of measurements below its title. The first column is of words."""
+    """Return a table of measurements below its title. The first column has words."""
     return "\n".join([f"{title}:", "", *_lines(heads, rows)])
 
 

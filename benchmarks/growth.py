@@ -27,14 +27,14 @@ EXPONENT, MEMORY = 1.05, 1.5
 MEANING = f"""
 500, 1,000, 2,000 and 5,000 symbols run through all hops, each from empty stores: the first tick fetches {DAYS} sessions
 of each symbol, the next tick the last two sessions again, then come `spark/bars_to_parquet.py`,
-`glue/aggregate_bars.py`, `barflow status`, and the page's watch list and candles (p50). The exponent is that of the
-size in the time, by a fit over the sizes: 1 is in proportion, and the limit is {EXPONENT}. Times include the start of
-Python and of the JVM, which weighs more at small sizes. All symbols have the same bars, so that the API emulator need
-not generate them.
+`glue/aggregate_bars.py`, `barflow status`, and the page's watch list and candles (p50). The exponent is the
+slope of time over size on logarithmic scales, by least squares: 1 means that time is in proportion to size. The limit
+is {EXPONENT}. Times include the start of Python and of the JVM, which weighs more at small sizes. All symbols have the
+same bars, so the API emulator does not have to generate them.
 
-Memory of a program is the peak of its Python; JVM is the larger of both Spark programs. That of the servers, with the
-data of the smaller sizes in them, is the peak over all hops (PSS). The embedded MongoDB is a server for this machine;
-another one has other limits.
+The memory of a program is the peak of its Python process. JVM is the larger peak of both Spark programs. The memory of
+the servers is the peak over all hops (PSS); they also hold the data of the smaller sizes. Another MongoDB server than
+the embedded one has other limits.
 """
 
 

@@ -23,11 +23,11 @@ HOPS = ("process", "aggregate", "status", "watch list", "alerts")
 LIMIT = 1.3
 MEANING = f"""
 {SYMBOLS} symbols have 20, 400 or 2,000 sessions in MongoDB, in the lake and in the warehouse, and records of 10 runs.
-Other stores have 20 sessions and records of 10,000 runs. The records are spread over two years: of each run a manifest,
-a load and an entry in the ledger, {TICKS_A_RUN} ticks and {ALERTS_A_RUN} alerts. One new bar a symbol is staged, and
-`spark/bars_to_parquet.py`, `glue/aggregate_bars.py` and `barflow status` run, as after a tick. Then the page's watch
-list and alerts are asked for (p50). All stores take turns. A first turn does not count: it may compact what is old.
-Nor does the start of the JVM count: it is the same for all and would hide a difference.
+Other stores have 20 sessions and records of 10,000 runs. The records are spread over two years. Each run has a
+manifest, a load and an entry in the ledger, {TICKS_A_RUN} ticks and {ALERTS_A_RUN} alerts. One new bar per symbol is
+staged, and `spark/bars_to_parquet.py`, `glue/aggregate_bars.py` and `barflow status` run, as after a tick. Then the
+page's watch list and alerts are requested (p50). All stores take turns. The first turn does not count, because it may
+compact old records. The start of the JVM does not count either: it is the same for all and would hide a difference.
 """
 
 
@@ -67,7 +67,7 @@ def measure(bench: Bench) -> Chapter:
 
 
 def repeat_runs(pipeline: Pipeline, names: Sequence[str], count: int) -> None:
-    """Copy the records of the newest process run and of its load so often, over two years."""
+    """Copy the records of the newest process run and of its load ``count`` times, spread over two years."""
     folder, newest = Path(pipeline.lake) / "manifests", utc_now()
     run = pipeline.database["ledger"].find_one({"hop": "process"}, sort=[("started_at", -1)])
     assert run is not None
@@ -108,7 +108,7 @@ def _stored(bench: Bench, names: Sequence[str], history: History, but_last: int)
     seed.seed_sessions(pipeline.database, names, history.sessions, but_last + 1)
     pipeline.process()
     pipeline.aggregate()
-    seed.add_bars(pipeline.database, names, history.sessions, but_last)  # the runs that are copied are those of a tick
+    seed.add_bars(pipeline.database, names, history.sessions, but_last)  # so that the copied runs are those of a tick
     pipeline.process()
     pipeline.aggregate()
     repeat_runs(pipeline, names, history.runs)

@@ -33,7 +33,7 @@ def mebibytes(pid: int) -> float:
 
 @contextmanager
 def sampled(pids: dict[str, int]) -> Iterator[dict[str, float]]:
-    """Yield the peaks by name, of the processes and of their descendants together, which grow while the block runs."""
+    """Yield the peaks by name, which grow while the block runs. A peak includes the descendants of the process."""
     peaks = dict.fromkeys(pids, 0.0)
     ended = threading.Event()
 

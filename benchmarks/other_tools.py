@@ -1,6 +1,6 @@
 """Tools that users would pick instead, each used as its documentation shows. Each function runs in its own process.
 
-They run in an environment of their own (requirements-peers.in), so this module imports nothing of the project's. Rows
+They run in their own environment (requirements-peers.in), so this module imports nothing of the project. Rows
 come as one Parquet file per table, which is read before the clock starts. Tables are in the schema ``schema``.
 """
 

@@ -102,7 +102,7 @@ def call(function: str, environment: Mapping[str, str] | None = None, /, **argum
 
 
 def calling(function: str, arguments: Mapping[str, Any], python: str = sys.executable) -> list[str]:
-    """Return the command that runs ``module:function`` of this package in a Python of one's choice."""
+    """Return the command that runs ``module:function`` of this package with the given Python."""
     return [python, "-m", "benchmarks.processes", function, json.dumps(arguments)]
 
 

@@ -1,4 +1,4 @@
-"""Removal of what no function uses from the packages of a bundle: modules, data files and symbol tables.
+"""Removal of unused modules, data files and symbol tables from the packages of a bundle.
 
 A function's start downloads its bundle. Each path here is data for people (translations, logos, C sources), another
 API of a package (asynchronous, an older version) or another tool of it. The tests run every feature from a bundle.
@@ -30,7 +30,7 @@ ELF, HEADER, PROGRAM = b"\x7fELF\x02\x01", struct.Struct("<16sHHIQQQIHHHHHH"), s
 
 
 def trim(bundle: Path) -> None:
-    """Remove from a bundle what no function uses."""
+    """Remove the unused paths of a bundle, and the symbols of its shared libraries."""
     for pattern in UNUSED:
         for path in [*bundle.glob(pattern)]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()

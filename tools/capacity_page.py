@@ -55,8 +55,8 @@ def figures() -> str:
     demands = {name: demand(bars, found) for name, found in limits.items()}
     parts: list[str] = [
         f"{SYMBOLS:,} symbols from {FIRST} to {LAST} are {bars:,} bars and cost {credits:,} credits.",
-        _table(("plan", "credits a minute", "Twelve Data takes", "cores of barflow that keep up"), fetching),
-        _table(("environment", "process", "EMR", "aggregate", "of it the load", "Glue"), _jobs(demands)),
+        _table(("plan", "credits a minute", "time to fetch", "cores that barflow needs"), fetching),
+        _table(("environment", "process", "EMR", "aggregate", "its load", "Glue"), _jobs(demands)),
         _table(("store", "GB", "USD a month"), _stores(demands["prod"])),
     ]
     for name in ("dev", "prod"):
@@ -69,7 +69,7 @@ def figures() -> str:
         if (least := partition_above_bars(size))
     )
     parts.append(_table(("database", "memory in GB", "partition from bars", "symbols × 5 years"), partitioned))
-    parts.append(_table(("a process run on", "the operator waits", "USD a run", "USD a month kept warm"), _runs()))
+    parts.append(_table(("a process run on", "time", "USD a run", "USD a month to keep warm"), _runs()))
     parts.append(_table(("an hour of 4 vCPUs and 16 GB", "USD"), _worker_hours()))
     return "\n\n".join(parts)
 
@@ -88,8 +88,8 @@ def _jobs(demands: dict[str, Demand]) -> Iterator[Sequence[str]]:
 
 def _stores(needed: Demand) -> Iterator[Sequence[str]]:
     month = list_prices().month
-    yield "MongoDB: staged sessions, until they expire", f"{needed.staging_gb:,.0f}", "your server's"
-    yield "MongoDB: answers as received, 30 days", f"{needed.raw_gb:,.0f}", "your server's"
+    yield "MongoDB: staged sessions until they expire", f"{needed.staging_gb:,.0f}", "your server's"
+    yield "MongoDB: answers as received for 30 days", f"{needed.raw_gb:,.0f}", "your server's"
     yield "S3: the archive", f"{needed.lake_gb:,.0f}", f"{needed.lake_gb * month.s3_gb:,.2f}"
     yield "RDS: the warehouse, one copy", f"{needed.warehouse_gb:,.0f}", f"{needed.warehouse_gb * month.rds_gb:,.2f}"
 
@@ -105,8 +105,8 @@ def _runs() -> Iterator[Sequence[str]]:
     warm = hour * SESSION_HOURS * SESSIONS
     yield (
         "EMR Serverless, pre-initialized",
-        f"{WORK_SECONDS} seconds and the start of Spark",
-        "in the month",
+        f"{WORK_SECONDS} seconds plus the start of Spark",
+        "included",
         f"{warm:.0f}",
     )
 

@@ -138,8 +138,8 @@ class Alerts:
     ) -> Mapping[str, Saved]:
         """Run ``save``, which stores sessions of these keys. Evaluate what it changed, and deliver new alerts.
 
-        ``requested_at`` is when the first of them was requested. A bar that closed after it is not missing. Sessions of
-        a backfill that are older than all that the rules look at are stored without an evaluation.
+        ``requested_at`` is when the first of them was requested. A bar that closed after it is not missing. Sessions
+        older than those that the rules look at, as in a backfill, are stored without an evaluation.
         """
         reach = last_sessions(self.clock(), Evaluator(self.book, self.clock()).history)[0].session_date
         evaluated = [key for key in keys if day_of_key(key) >= reach]

@@ -35,8 +35,9 @@ def backfill(
     """Fetch past sessions.
 
     It asks for each session once, and says how many it skipped because they are stored. You can stop it and run it
-    again: it resumes where it stopped. So does --again, within seven days. In a deployed environment (BARFLOW_ENV) it
-    first compares the timeouts and disks with what the bars take. With --plan it exits 1 if one is too small.
+    again: it resumes where it stopped. So does --again, within seven days. In a deployed environment (BARFLOW_ENV), it
+    first compares the timeouts and disks with what the bars take, and warns if one is too small. With --plan, it then
+    exits 1.
     """
     from barflow.cli.terminal import show_tick, ticking
     from barflow.pipeline.backfill import plan_for
@@ -95,7 +96,7 @@ def deployed_limits(env: str) -> Limits | None:
         return None
     try:
         free = free_gb(stores.database.command("dbStats"))
-    except Exception as error:  # MongoDB does not answer, or does not allow it: the other limits are known
+    except Exception as error:  # MongoDB does not answer or denies the command; the other limits are still known
         log(f"warning: the free space of MongoDB is not checked ({type(error).__name__})")
         free = None
     return Limits.of(contract, free)

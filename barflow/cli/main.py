@@ -238,7 +238,7 @@ def spark_arguments(symbols: str | None, full: bool, settings: Settings) -> list
 
 @app.command(epilog="Example:  barflow status --full --json")
 def status(
-    full: Annotated[bool, typer.Option(help="Count every session. Once a day this is done anyway.")] = False,
+    full: Annotated[bool, typer.Option(help="Count every session, not only new and changed ones.")] = False,
     state: State = None,
     as_json: Json = False,
 ) -> None:
@@ -246,7 +246,8 @@ def status(
 
     It shows newest bars, counts, gaps, rejected bars and freshness, and how far the newest session is from Twelve
     Data's daily bar. It exits 1 if a guarantee is broken, or a session differs from that bar by more than a threshold.
-    If every session was compared within a day, it counts the newest 20 of each symbol, and those that changed since.
+    It counts the newest 20 sessions of each symbol and those that changed. It counts every session with --full, or if
+    nothing has compared every session within a day.
     """
     from barflow.alerts.outbox import Outbox
     from barflow.cli.terminal import show_status, status_json

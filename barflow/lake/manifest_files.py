@@ -1,8 +1,8 @@
-"""Files of manifests: one per run, and one per day of those that every load has consumed.
+"""Files of manifests: one per slice of a run, and one per day for old manifests that a load has consumed.
 
-``{lake}/manifests/RUN_ID.json`` is a run that may wait for its load. ``{lake}/manifests/days/20250702.jsonl.gz`` holds
-the consumed manifests of runs that started on that day (UTC), a line each. So the list of a plan does not grow with the
-age of the archive, and every manifest can still be read.
+``{lake}/manifests/RUN_ID.json`` may wait for its load. ``{lake}/manifests/days/20250702.jsonl.gz`` holds the consumed
+manifests of runs that started on that day (UTC), one per line. So the list of a plan does not grow with the age of the
+archive, and every manifest can still be read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from barflow.lake.manifests import Manifest
 if TYPE_CHECKING:
     from barflow.lake.partitions import Lake
 
-# A run that a person named has no time in its id; its manifest stays a file of its own.
+# A run id that a person chose has no time. Its manifest stays its own file.
 TIMED = re.compile(r"\d{8}T\d{6}Z-.")
 LONGEST_RUN = timedelta(days=1)
 DAYS = "manifests/days"
@@ -36,8 +36,8 @@ SUFFIX = ".jsonl.gz"
 def compact(lake: Lake, consumed: Callable[[Sequence[str]], set[str]], before: datetime) -> int:
     """Move the consumed manifests of runs that started before a day (UTC) into the files of their days.
 
-    ``consumed`` returns those of run ids that a load has consumed. The newest manifest stays. Return how many moved. A
-    manifest is removed after its day's file holds it, so a reader always finds it. One call runs at a time.
+    ``consumed`` returns the given run ids that a load has consumed. The newest manifest stays. Return how many moved. A
+    manifest is removed after its day's file holds it, so a reader always finds it. Only one call may run at a time.
     """
     old = [run_id for run_id in lake.manifest_ids()[:-1] if TIMED.match(run_id) and run_id[:8] < f"{before:%Y%m%d}"]
     done = consumed(old) if old else set()
@@ -64,9 +64,9 @@ def find_compacted(lake: Lake, run_id: str) -> Manifest | None:
 
 
 def ids_until(lake: Lake, moment: datetime, count: int) -> list[str]:
-    """Return the run ids of the last manifests whose runs started by a moment (UTC), oldest first: at least ``count``.
+    """Return the run ids of the last manifests whose runs started by a moment (UTC), oldest first.
 
-    Fewer if there are not as many.
+    They are at least ``count``, or all if there are fewer.
     """
     last = f"{moment:%Y%m%dT%H%M%SZ}~"  # a run id starts with its second
     found = {run_id for run_id in lake.manifest_ids() if run_id <= last}

@@ -1,4 +1,4 @@
-"""Manifests: what a process run published, one per slice. A manifest is written last: it means the data is there."""
+"""Manifests: what a process run published, one per slice. A manifest is written last, so its data is in the lake."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Manifest:
     """What one process run published, or one slice of it. The manifest itself holds the vendor's daily bars.
 
     ``run_id`` is the manifest's id: the run's, or the run's with the number of the slice. ``complete_until`` (UTC): the
-    lake then holds every answer that was asked for before. Only the last slice of a run moves it on.
+    lake then holds every answer that was asked for before. Only the last slice of a run changes it.
     """
 
     run_id: str
@@ -62,7 +62,7 @@ class Manifest:
 
     @property
     def symbols(self) -> frozenset[str]:
-        """Return the symbols of which something was published."""
+        """Return the symbols for which something was published."""
         names = {item.symbol for item in self.partitions} | {item.symbol for item in self.actions}
         return frozenset(names | {item.symbol for item in self.vendor_days})
 
@@ -118,7 +118,7 @@ class Manifest:
 
 
 def manifest_id(run_id: str, number: int) -> str:
-    """Return the id of the manifest of a run's slice, numbered from 1. The ids of a run sort by number."""
+    """Return the manifest id of a run's slice, numbered from 1. The ids of a run sort by number."""
     return f"{run_id}-{number:04}"
 
 

@@ -83,7 +83,7 @@ class Lake:
         return bool(self._fs.get_file_info(path).type == fs.FileType.File)
 
     def remember(self, symbols: Iterable[str]) -> None:
-        """List the files of bars of these symbols once. No read asks S3 for another one from then on.
+        """List the files of bars of these symbols once. Later reads of these symbols request only listed files.
 
         This is for the tasks of a run: it holds the hop's lease, so no file appears meanwhile.
         """
@@ -196,7 +196,7 @@ class Lake:
         return path
 
     def write(self, path: str, body: bytes) -> None:
-        """Write a file that is not of Parquet. It appears whole, or stays as it was."""
+        """Write a file other than Parquet. A reader sees the old file or the whole new one."""
         # On disk, a rename makes the file appear whole; an S3 PUT is atomic.
         target = str(Path(path).with_name(f".{Path(path).name}.part")) if self._on_disk else path
         with _writing(path):
@@ -208,7 +208,7 @@ class Lake:
                 Path(target).replace(path)
 
     def manifest_ids(self) -> list[str]:
-        """Return the run ids of the manifests that are files of their own, oldest first.
+        """Return the run ids of the manifests that have their own file, oldest first.
 
         A run id starts with its time. Every manifest that waits for a load is among them, and the newest one.
         """
@@ -222,7 +222,7 @@ class Lake:
         None before the first manifest, and after one of an earlier release.
         """
         published = self.manifest_ids()
-        # The runs of one second are in no order, the manifests of one run are.
+        # The ids of runs of the same second are in no order. Those of one run are.
         second = [name for name in published if name.split("-")[0] == published[-1].split("-")[0]]
         newest = map(self.manifest, {run_of(name): name for name in second}.values())
         return max(newest, key=lambda item: item.created_at).complete_until if published else None

@@ -1,6 +1,7 @@
-"""Expiry: in MongoDB, sessions that archive and warehouse contain, rejected bars and runs of long ago; manifests.
+"""Expiry: sessions that archive and warehouse contain, old rejected bars and old runs are deleted from MongoDB.
 
-The archive and the warehouse keep every session, and every manifest stays readable. Corporate actions do not expire.
+Old manifests move to files by day and stay readable. The archive and the warehouse keep every session. Corporate
+actions do not expire.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def expire_staging(stores: Stores, now: datetime) -> int:
 
 
 def _in_every_store(stores: Stores, last: date) -> Iterator[list[Document]]:
-    """Yield by group of symbols the documents of sessions until a day that archive and warehouse contain, too."""
+    """Yield, by group of symbols, the documents of sessions until ``last`` that archive and warehouse contain."""
     unprocessed, lake = pending(stores).sessions, open_archive(stores.settings)
     with connect(stores.reader_dsn) as connection:
         for group in groups(stores.staging.symbols(), stores.instruments, lambda symbol: SESSIONS_OF_A_SYMBOL):
@@ -60,12 +61,12 @@ def expire_rejected(stores: Stores, now: datetime) -> int:
 
 
 def expire_runs(stores: Stores) -> int:
-    """Delete the runs of long ago from MongoDB's ledger. Return how many."""
+    """Delete the runs older than ``LEDGER_KEPT`` from MongoDB's ledger. Return how many."""
     return stores.ledger.expire(utc_now() - LEDGER_KEPT)
 
 
 def compact_manifests(stores: Stores) -> int:
-    """Move the manifests that are loaded and older than ``MANIFEST_FILES_KEPT`` to files by day. Return how many."""
+    """Move loaded manifests older than ``MANIFEST_FILES_KEPT`` to files by day. Return how many."""
     lake = Lake(stores.settings.require("lake_uri"))
     with connect(stores.reader_dsn) as connection:
         return compact(lake, lambda ids: consumed_manifests(connection, ids), utc_now() - MANIFEST_FILES_KEPT)

@@ -76,7 +76,7 @@ class AggregateReport:
         return asdict(self)
 
     def with_slice(self, plan: Plan, rows: Mapping[str, int]) -> AggregateReport:
-        """Return the report with what one more slice loaded."""
+        """Return the report with the counts of one more slice added."""
         together = {name: self.rows.get(name, 0) + rows.get(name, 0) for name in {**self.rows, **rows}}
         return AggregateReport(
             self.run_id,
@@ -99,9 +99,9 @@ def run(
     """Load what was published since the last load. With ``full``, load everything of all symbols, or of ``symbols``.
 
     Raises BadInputError for symbols without ``full`` or without bars in the lake, BusyError while another load holds
-    the lock, BarflowError if the aggregates do not hold the same bars. Nothing is loaded then. BarflowError is also
-    raised for symbols with impossible values, which are left out, after the others are loaded. A failure after the
-    load begins is recorded in ``ops.load_run``.
+    the lock, BarflowError if the aggregates do not hold the same bars. Nothing of that slice is loaded then, and the
+    slices before it stay loaded. BarflowError is also raised for symbols with impossible values, which are left out,
+    after the others are loaded. A failure after the load begins is recorded in ``ops.load_run``.
     """
     if symbols and not full:
         raise BadInputError(
@@ -236,8 +236,8 @@ def aggregates(
 
     The bar tables have one more column: whether the values of the row are possible.
 
-    They are yielded one by one, so that Spark works on the first while the next ones are planned. Without a session to
-    load, only the metrics are yielded.
+    They are yielded one by one, so Spark works on the first while the next ones are planned. Without a session to load,
+    only the metrics are yielded.
     """
     bars_frame(spark, lake, plan).cache().createOrReplaceTempView("bars")
     for name in BAR_TABLES:

@@ -1,7 +1,7 @@
-"""Computed frames as Arrow tables in the driver, a slice of partitions at a time.
+"""Computed frames as Arrow tables in the driver, one slice of partitions at a time.
 
-Spark 3.5 has no public call that returns Arrow. ``toPandas`` transfers Arrow, and numbers and texts become Arrow again
-almost without a copy: dates and timestamps are therefore transferred as numbers.
+Spark 3.5 has no public call that returns Arrow. ``toPandas`` transfers Arrow, and its numbers and texts become Arrow
+again almost without a copy. So dates and timestamps are transferred as numbers.
 """
 
 from __future__ import annotations

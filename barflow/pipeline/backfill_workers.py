@@ -22,11 +22,12 @@ from barflow.pipeline.stores import Stores
 from barflow.progress import Log
 from barflow.settings import Settings
 
-# What one process spends at most: it stores about 8 answers of 5,000 bars a second, and waits for each request.
+# The most credits a minute of one process. It stores about 8 answers of 5,000 bars a second, and waits for each
+# request.
 CREDITS_PER_WORKER = 250
 # The processes wait for Twelve Data about as long as they compute.
 WORKERS_PER_CORE = 2
-# One request of whole chunks, so that a process that dies loses little.
+# The symbols of one part. A process that dies loses at most the work on its part.
 SYMBOLS_AT_ONCE = 8
 
 Report = TypeVar("Report")
@@ -38,7 +39,7 @@ _lines: list[str] = []
 
 
 def workers_for(stores: Stores, symbols: int) -> int:
-    """Return how many processes fetch so many symbols. It is 1 under a daily cap, and on the clock of a replay."""
+    """Return how many processes fetch this number of symbols: 1 under a daily cap, or on the clock of a replay."""
     settings = stores.settings
     if settings.credits_per_day is not None or stores.clock is not utc_now:
         return 1
@@ -60,7 +61,7 @@ def fetch_in_parallel(
     """Yield the report of each part of the symbols, in the order in which they end.
 
     ``fetch`` must be a module's function, or a partial of one. Raises its first error, and BarflowError when a process
-    is killed. The other processes end then, as they do when this one dies. What they stored is kept.
+    is killed. The other processes then end. They also end when this process dies. What they stored is kept.
     """
     share = share_of(stores.settings, workers)
     arguments = (share, stores.environment, stores.lineage_parent)
@@ -95,7 +96,7 @@ def _open(settings: Settings, environment: Mapping[str, str], lineage_parent: st
 
 
 def _end_with(sentinel: int) -> None:
-    """End this process when its parent dies: it would go on to spend credits."""
+    """End this process when its parent dies, so that it spends no more credits."""
     wait([sentinel])
     os._exit(1)
 

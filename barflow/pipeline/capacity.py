@@ -1,4 +1,4 @@
-"""Capacity: what a large backfill takes of a deployment, by measured rates, and which of its limits is too small.
+"""Capacity: what a large backfill takes in a deployment, by measured rates, and which limits are too small for it.
 
 The rates are in rates.toml, each with its source. The cores of AWS differ from those of the measurements, so hours are
 estimates, and limits are compared with a reserve.
@@ -110,7 +110,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Demand:
-    """What ``bars`` take: hours of the two jobs without their start, their dollars with it, and GB of the stores."""
+    """What ``bars`` take: hours of the two jobs without their start, dollars with their start, and GB of the stores."""
 
     bars: int
     process_hours: float
@@ -156,7 +156,7 @@ class Demand:
 
 
 def demand(bars: int, limits: Limits) -> Demand:
-    """Return what so many bars take, on the vCPUs of a deployment."""
+    """Return what this number of bars takes on the vCPUs of a deployment."""
     rate, millions = rates(), bars / 1e6
     process = millions * rate.process_core_seconds / limits.emr_vcpus / 3600
     aggregate = millions * rate.aggregate_core_seconds / limits.glue_vcpus / 3600
@@ -212,7 +212,7 @@ def free_gb(stats: Mapping[str, Any]) -> float | None:
 
 
 def partition_above_bars(memory_gb: float) -> int:
-    """Return from how many bars on PostgreSQL should keep the 5-minute bars in a partition per month.
+    """Return the number of bars above which the 5-minute bars should be partitioned by month.
 
     Its rule of thumb: partition a table that is larger than the server's memory
     (https://www.postgresql.org/docs/current/ddl-partitioning.html).

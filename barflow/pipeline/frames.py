@@ -30,7 +30,7 @@ PLAIN_PATHS = ("__globPaths__", "false")
 
 
 def configure(spark: SparkSession, plan: Plan) -> None:
-    """Set about ``ROWS_PER_PARTITION`` bars for a partition, at least one partition for each core, and Arrow."""
+    """Configure Arrow and about ``ROWS_PER_PARTITION`` bars per partition, with at least one partition per core."""
     bars = sum(found.expected_bars for _, day in plan.touched if (found := session(day)))
     partitions = max(spark.sparkContext.defaultParallelism, -(-bars // ROWS_PER_PARTITION))
     spark.conf.set("spark.sql.shuffle.partitions", str(partitions))
@@ -51,7 +51,7 @@ def bars_frame(spark: SparkSession, lake: Lake, plan: Plan) -> DataFrame:
     for symbol, month in sorted(plan.sessions):
         if not lake.exists(symbol, month):
             raise BarflowError(
-                f"{symbol} {month} was published and is not in the lake {lake.uri}. Nothing was loaded. "
+                f"{symbol} {month} was published and is not in the lake {lake.uri}. Nothing more was loaded. "
                 f"Run `barflow process --full --symbols {symbol}`, then this again."
             )
         paths.append(lake.spark_path(symbol, month))

@@ -1,7 +1,7 @@
-"""What every hop holds of a group of symbols: staged bars, Parquet rows and warehouse rows by session.
+"""Counts of every hop for a group of symbols: staged bars, Parquet rows and warehouse rows by session.
 
-A group is small enough to be counted in memory, also if the archive is large. The names of a share are in one group,
-since its gaps are found across them.
+A group is small enough to be counted in memory, also if the archive is large. All names of a share are in one group,
+because its gaps are found across its names.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from barflow.market.counts import SessionCounts, SessionKey
 from barflow.market.instruments import Instruments
 from barflow.staging.sessions import Staging
 
-# About 2 kB each are in memory at a time.
+# Each takes about 2 kB of memory.
 SESSIONS_PER_GROUP = 20_000
-# The sessions of a symbol in a check of everything: eight years.
+# The assumed number of sessions of a symbol in a full check: eight years.
 SESSIONS_OF_A_SYMBOL = 2_000
 
 
@@ -26,7 +26,7 @@ SESSIONS_OF_A_SYMBOL = 2_000
 class Scope:
     """The sessions to count of each symbol: those from a day on, and single earlier ones.
 
-    ``since`` None: every session. date.max: the single ones only.
+    If ``since`` is None, every session is counted. If it is date.max, only the single ones are.
     """
 
     since: date | None = None
@@ -75,7 +75,7 @@ def staged_counts(staging: Staging, symbols: Sequence[str], scope: Scope) -> Ses
 
 
 def lake_counts(lake: Lake, symbols: Sequence[str], scope: Scope, last: date) -> SessionCounts:
-    """Return the bars of the sessions of a group in the lake, of a scope that does not hold everything."""
+    """Return the bars of the sessions of a group in the lake. The scope must not be that of every session."""
     counts = SessionCounts()
     for symbol, day, bars, newest in lake.partition_counts(scope.months(symbols, last)):
         if (symbol, day) in scope:

@@ -53,7 +53,7 @@ def _datasets(settings: Settings) -> Datasets:
 
 
 def _counts(settings: Settings, report: ProcessReport) -> Mapping[str, Count]:
-    """Return the rows and files of a run, from its manifests: the report has no rows of corporate actions."""
+    """Return the rows and files of a run. They come from its manifests, since the report lacks corporate actions."""
     rows, files = Counter[str](), Counter[str]()
     lake = Lake(settings.require("lake_uri")) if report.manifests else None
     for manifest in map(lake.manifest, report.manifests) if lake else ():

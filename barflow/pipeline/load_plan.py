@@ -17,7 +17,7 @@ from barflow.lake.manifests import Manifest
 from barflow.lake.partitions import Lake
 from barflow.market.vendor_days import VendorDay
 
-# About two million rows of all tables: it bounds the memory of Spark and the time of a transaction.
+# About two million rows of all tables. It bounds the memory of Spark and the time of a transaction.
 SLICE_SESSIONS = 20_000
 
 
@@ -49,7 +49,7 @@ class Plan:
 def plan_new(lake: Lake, consumed: set[str]) -> Iterator[Plan]:
     """Plan what is announced in the manifests that no load has consumed, in slices of at most ``SLICE_SESSIONS``.
 
-    A manifest is in one slice. One with more sessions is a slice of its own.
+    A manifest is never split. A manifest with more sessions is its own slice.
     """
     taken: list[Manifest] = []
     found: set[tuple[str, str]] = set()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 KEYS_PER_TASK = 50
-# A symbol of so many months in a task is listed: two requests, and none for a file that does not exist.
+# From this many months of a symbol in a task, its files are listed: two requests, and none for files that do not exist.
 MONTHS_TO_LIST = 3
 # How many partitions of a task are worked on at once on S3. Each has a connection to MongoDB.
 THREADS = 8

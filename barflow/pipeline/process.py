@@ -2,9 +2,9 @@
 
 A session has changed if the version of its document differs from the published version. A run works in slices of whole
 symbols: Spark tasks stage the files of a slice, and when every count agrees with MongoDB, each file replaces the old
-one atomically. The manifest of the slice is written last. If a run dies, its manifests stay, and the next run does the
-rest. Corporate actions have one file per symbol, and the manifest itself holds the vendor's daily bars. A slice of only
-these starts no Spark.
+one atomically. The manifest of the slice is written last. If a run dies, its manifests stay, and the next run publishes
+the rest. Corporate actions have one file per symbol, and the manifest itself holds the vendor's daily bars. A slice of
+only these starts no Spark.
 """
 
 from __future__ import annotations
@@ -130,8 +130,8 @@ def _publish_slices(
 ) -> dict[str, dict[str, int]]:
     """Publish the slices one after the other. Return the rows by symbol of the last one.
 
-    Each slice but the last is recorded as a run of its symbols: if this run dies, the next one skips them, and the lake
-    is complete only until when it was before.
+    Each slice but the last is recorded as a run of its symbols, so if this run dies, the next one skips what it
+    published. Until the last slice, ``complete_until`` stays as it was before the run.
     """
     run_id, rows = working.lease.holder, Counter[str]()
     until_now = None
@@ -255,7 +255,7 @@ def verify(staging: Staging, written: Iterable[Written], planned: Mapping[Key, S
 def promote(lake: Lake, written: Sequence[Written]) -> None:
     """Move every written file into place.
 
-    The history comes first: who reads the bars and then the history misses no version, but may find one in both.
+    The history comes first: a reader of the bars and then of the history misses no version, but can find one in both.
     """
     lake.move((item.part, lake.history_path(item.symbol, item.month)) for item in written if item.is_history_new)
     lake.move((item.part, lake.path(item.symbol, item.month)) for item in written)

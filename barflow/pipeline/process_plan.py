@@ -1,7 +1,7 @@
 """The plan of a process run, in slices: what changed in MongoDB and is not published yet.
 
-A slice holds whole symbols, in alphabetical order, and a bounded number of partitions. It is planned when the slice
-before it is about to be written, so the memory of a run follows a slice and not the load.
+A slice holds whole symbols, in alphabetical order, and a bounded number of partitions. It is planned just before the
+previous slice is written, so the memory of a run follows a slice and not the whole plan.
 
 Only documents that were updated since shortly before the last successful run are compared with what was published. A
 few of them are read in one query. Many, as in a first load, are read by groups of symbols.
@@ -35,9 +35,9 @@ OVERLAP = timedelta(minutes=10)
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 # The most partitions of a slice. A month has up to 23 sessions, and the driver holds about 1 KB of each.
 PARTITIONS_PER_SLICE = 2_000
-# So many daily bars of the vendor weigh in a slice as much as a partition.
+# This many daily bars of the vendor count as one partition of a slice.
 DAYS_PER_PARTITION = 20
-# The most documents of a collection that are read in one query. Beyond them, each query is for a group of symbols.
+# The most documents of a collection that are read in one query. If there are more, each query reads a group of symbols.
 MOST_CANDIDATES = 50_000
 SYMBOLS_PER_READ = 10
 
@@ -56,12 +56,12 @@ class Plan:
 
     @property
     def size(self) -> int:
-        """Return how much of a slice this takes, in partitions."""
+        """Return the size of the plan, in partitions."""
         return max(len(self.partitions), len(self.actions)) + len(self.vendor_days) // DAYS_PER_PARTITION
 
     @property
     def symbols(self) -> list[str]:
-        """Return the symbols of which something is published, sorted."""
+        """Return the symbols for which something is published, sorted."""
         names = chain((symbol for symbol, _ in self.partitions), (item.symbol for item in self.actions))
         return sorted({*names, *(item.symbol for item in self.vendor_days)})
 
@@ -102,7 +102,7 @@ class _Found:
 class _Published:
     """What the runs since ``moment`` (UTC) published. Without a moment, no run of all symbols has succeeded yet.
 
-    It holds the symbols of each manifest, and reads a manifest again for each group of symbols that it names.
+    It keeps the symbols of each manifest in memory, and reads a manifest again for each group of symbols that it names.
     """
 
     def __init__(self, lake: Lake, runs: Iterable[Document] = (), moment: datetime | None = None) -> None:
@@ -182,7 +182,7 @@ def slices(
 def _candidates(
     database: Database[Document], symbols: Sequence[str] | None, moment: datetime | None
 ) -> Iterator[_Found]:
-    """Yield the documents that were updated after a moment or ever: at once if they are few, else by symbols."""
+    """Yield the documents that were updated after a moment or ever: all at once if they are few, else by symbols."""
     staging, actions = Staging(database), Actions(database)
     few = _Found(
         _most(staging.counts(symbols, stamped_after=moment)),
@@ -196,7 +196,7 @@ def _candidates(
     names = sorted(changed_symbols(database, symbols, moment))
     for start in range(0, len(names), SYMBOLS_PER_READ):
         group = names[start : start + SYMBOLS_PER_READ]
-        # By the index of the symbols: that of the stamps would read every change again for each group.
+        # The query uses the index of the symbols. That of the stamps would read every change again for each group.
         found = (item for item in staging.counts(group) if moment is None or item["updated_at"] > moment)
         yield _Found(list(found), list(actions.changed(group, moment)), list(changed_days(database, group, moment)))
 

@@ -1,8 +1,8 @@
-"""The fast way to read a session document: take the bytes of its values from the BSON, without an object per value.
+"""Fast reader of session documents: it takes the bytes of the values from the BSON, without an object per value.
 
-Documents with the same number of bars differ in their values only. Every other bit is compared with a document that is
-encoded here. A document that differs in one of them (another type, order or field) is not read here, but by
-`barflow.pipeline.session_columns.columns_of`. Both give the same columns.
+Documents with the same number of bars differ only in their values. Every other bit is compared with a document that is
+encoded here. If a bit differs (another type, order or field), `barflow.pipeline.session_columns.columns_of` reads the
+document. Both ways give the same columns.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class _Fill(NamedTuple):
 
 
 ONES = struct.unpack("<d", b"\xff" * 8)[0]
-# Values without a set bit, those with all bits that are allowed here, and those without a zero byte. Allowed are ASCII
-# letters, numbers from 0, all doubles, and times from 1970 to 6429.
+# NONE: values without a set bit. ALLOWED: values with all bits that are allowed here, which are those of ASCII letters,
+# numbers from 0, all doubles, and times from 1970 to 6429. EVERY: values without a zero byte.
 NONE = _Fill("\0", 0, Int64(0), 0.0, DatetimeMS(0))
 ALLOWED = _Fill("\x7f", 2**31 - 1, Int64(2**63 - 1), ONES, DatetimeMS(2**47 - 1))
 EVERY = _Fill("\x7f", -1, Int64(-1), ONES, DatetimeMS(-1))
@@ -74,7 +74,7 @@ def read_raw(document: bytes) -> SessionColumns | None:
 
 
 def _head(fill: _Fill, symbol: int) -> dict[str, Any]:
-    """Return the fields of an example before the run id. Its symbol has so many letters."""
+    """Return the fields of an example before the run id. ``symbol`` is the number of letters of its symbol."""
     return {
         "_id": fill.letter * (KEY_BYTES + symbol),
         "symbol": fill.letter * symbol,
@@ -85,13 +85,13 @@ def _head(fill: _Fill, symbol: int) -> dict[str, Any]:
 
 
 def _example(fill: _Fill, symbol: int, run_id: int, bars: int) -> bytes:
-    """Return the BSON of a session whose symbol and run id have so many letters."""
+    """Return the BSON of a session. ``symbol`` and ``run_id`` are the numbers of letters of its symbol and run id."""
     moments = dict.fromkeys(("first_seen_at", "updated_at", "requested_at"), fill.date)
     arrays = {name: [getattr(fill, TYPES[name])] * bars for name in ARRAYS}
     return bson.encode({**_head(fill, symbol), "run_id": fill.letter * run_id, **moments, **arrays})
 
 
-# Where a document says how long its key and its run id are, in an example without a symbol. Both count a zero byte.
+# The offsets of the lengths of the key and the run id, in an example without a symbol. Both lengths count a zero byte.
 LENGTH = struct.Struct("<i")
 KEY_AT = 4 + len(b"\x02_id\0")
 RUN_ID_AT = len(bson.encode(_head(NONE, 0))) - 1 + len(b"\x02run_id\0")
@@ -103,7 +103,7 @@ BARS = {size: bars for bars, size in enumerate(accumulate(ELEMENTS), start=1)}
 
 
 def _find_layout(document: bytes) -> _Layout | None:
-    """Return the layout of a document of these lengths, or None if it is no session's."""
+    """Return the layout of a document by its lengths, or None if they are not those of a session."""
     try:
         symbol = LENGTH.unpack_from(document, KEY_AT)[0] - 1 - KEY_BYTES
         run_id = LENGTH.unpack_from(document, RUN_ID_AT + 2 * symbol)[0] - 1

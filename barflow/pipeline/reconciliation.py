@@ -1,8 +1,8 @@
-"""The reconciliation: compare the hops of every session, or of what changed since the last one, and record it.
+"""The reconciliation: compare the hops in every session, or in the sessions that changed, and record the result.
 
-A check of everything runs a group of symbols at a time through all hops, so its memory does not follow the archive. A
-check of what changed costs what the new runs did. It does not see a store that changed outside of the runs; the check
-of everything does, at least once a day.
+A check of everything takes a group of symbols at a time through all hops, so its memory does not grow with the archive.
+The cost of a check of what changed follows the new runs. It does not see a store that changed outside of the runs. The
+check of everything does, once a day.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Checked:
             return "every session was counted"
         return (
             f"sessions since {self.since} and earlier ones that changed were counted; `barflow status --full` counts "
-            f"every one, as at {self.full_at:%Y-%m-%d %H:%M} UTC"
+            f"every session (last done at {self.full_at:%Y-%m-%d %H:%M} UTC)"
         )
 
     @property
@@ -239,9 +239,9 @@ def collect(stores: Stores) -> dict[str, SymbolStatus]:
 
 
 def examine(stores: Stores, *, full: bool = False) -> Checked:
-    """Return the status of every symbol that `barflow status` shows: of its newest sessions and those that changed.
+    """Return the status of every symbol for `barflow status`. It covers the newest sessions and those that changed.
 
-    With ``full``, or if the last check of everything is older than a day, it is of every session.
+    With ``full``, or if the last check of everything is older than a day, it covers every session.
     """
     with connect(stores.reader_dsn) as connection:
         check = _Check(stores, connection)
@@ -256,8 +256,8 @@ def examine(stores: Stores, *, full: bool = False) -> Checked:
 def reconcile(stores: Stores) -> dict[str, SymbolStatus]:
     """Return the status of what changed since the last reconciliation. Raise BarflowError naming what is broken.
 
-    It compares every session if that was last done more than a day ago. Only what reconciles is recorded, so a session
-    that does not is compared again each time.
+    It compares every session if that was last done more than a day ago. Only a comparison without a difference is
+    recorded, so a session that does not reconcile is compared again each time.
     """
     with connect(stores.reader_dsn) as connection:
         check = _Check(stores, connection)

@@ -72,13 +72,13 @@ class Ledger:
     def record_part(
         self, hop: str, run_id: str, started_at: datetime, counts: Mapping[str, Mapping[str, int]], **fields: Any
     ) -> None:
-        """Record at once a run that has succeeded, such as a part of an active run, with further ``fields``."""
+        """Record a run that has already succeeded, such as a slice of an active run, with further ``fields``."""
         run = {"_id": run_id, "hop": hop, "run_id": run_id, "started_at": started_at, "finished_at": utc_now()}
         with mongo_errors("record what is published"):
             self._runs.insert_one({**run, "outcome": SUCCEEDED, "counts": _rows(counts), **fields})
 
     def record(self, hop: str, started_at: datetime, **fields: Any) -> None:
-        """Record a run that succeeded, with further ``fields``, once it has ended."""
+        """Record a run that has ended and succeeded, under a new run id, with further ``fields``."""
         self.record_part(hop, new_run_id(hop), started_at, {}, **fields)
 
     @contextmanager
@@ -118,10 +118,10 @@ class Ledger:
             return list(self._runs.find({"_id": {"$gte": f"{run_id}-", "$lt": f"{run_id}."}}))
 
     def expire(self, before: datetime) -> int:
-        """Delete the runs that started before a moment (UTC), except those that a later run starts from.
+        """Delete the runs that started before a moment (UTC), except those from which a later run starts.
 
-        Those are the newest run of each hop and the newest that succeeded, also by lake, and of process all runs since
-        the one of all symbols that succeeded last. Return how many were deleted.
+        These are the newest run of each hop and the newest that succeeded, and the newest reconciliations of each lake.
+        All process runs of a lake since the last successful one of all symbols stay too. Return how many were deleted.
         """
         deleted = 0
         with mongo_errors("delete expired runs"):

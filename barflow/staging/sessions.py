@@ -274,9 +274,8 @@ class Staging:
     def store_raw(self, raw: RawResponse, run_id: str, credits: int = 1) -> None:
         """Store an answer as it was received, compressed, in one or more documents.
 
-        An answer of an earlier release is text, without ``encoding``.
-
-        ``credits`` is what the request costs for each symbol.
+        Most answers of earlier releases are text, without ``encoding``. ``credits`` is what the request costs for each
+        symbol.
         """
         common: Document = {
             "run_id": run_id,

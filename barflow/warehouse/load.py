@@ -130,7 +130,8 @@ class Load:
 
         ``expected`` are the numbers of rows by table. Sessions with impossible values are left out, with the other
         rows of their symbols, whose metrics depend on them: the transaction is then rolled back and run again without
-        them. Raises BarflowError if the bar tables do not hold the same bars of every session. Nothing is loaded then.
+        them. Raises BarflowError if the bar tables do not hold the same bars of every session. Nothing of this
+        change is loaded then.
         """
         impossible: list[Session] = []
         while True:
@@ -193,14 +194,14 @@ class _Transaction:
         if not self._impossible and copied + left_out != expected:
             raise BarflowError(
                 f"{name}: {expected} rows were computed and {copied + left_out} arrived. "
-                "Nothing was loaded; run `barflow aggregate` again."
+                "Nothing more was loaded; run `barflow aggregate` again."
             )
         self.rows[name] = copied
 
     def _copy(self, name: str, target: sql.Identifier, tables: Iterable[pa.Table]) -> tuple[int, int]:
         """Copy the rows that are not held back. Return the numbers of rows that were copied and left out.
 
-        After an impossible value, the rest of the rows is only checked: the transaction cannot be kept.
+        After an impossible value, the other rows are only checked, because the transaction is rolled back.
         """
         left_out = 0
         waiting = iter(tables)
@@ -242,12 +243,12 @@ class _Transaction:
                 self._impossible.add((symbol, day))
 
     def _compare(self, sessions: Iterable[Session]) -> None:
-        """Raise BarflowError for the first session of which the bar tables do not hold the same number of bars."""
+        """Raise BarflowError for the first session for which the bar tables hold different numbers of bars."""
         for symbol, day in sessions:
             found = {name: bars.get((symbol, day), 0) for name, bars in self._bars.items()}
             if len(set(found.values())) > 1 or not found["bar_5min"]:
                 raise BarflowError(
-                    f"{symbol} {day}: the aggregates do not hold the same bars ({found}). Nothing was loaded. "
+                    f"{symbol} {day}: the aggregates do not hold the same bars ({found}). Nothing more was loaded. "
                     "Run `barflow aggregate` again. If it fails again, run `barflow process --full` first."
                 )
 

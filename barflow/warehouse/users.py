@@ -64,7 +64,7 @@ def grant_permissions(dsn: str) -> None:
 
 
 def _forbid_schemas(connection: psycopg.Connection[Any]) -> None:
-    """Let no user create a schema, and drop the schema in which loads of earlier releases had staging tables.
+    """Forbid users to create a schema, and drop the schema of earlier releases' staging tables.
 
     Earlier releases let the loader create schemas. One with the name of another user would replace the tables and
     functions that this user names without a schema.

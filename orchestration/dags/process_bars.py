@@ -96,7 +96,7 @@ def bars_to_warehouse(process_run: str, lineage_parent: str | None) -> dict[str,
 
 @task
 def reconcile() -> None:
-    """Compare the hops in what changed since the last run. Fail the run if a guarantee is broken."""
+    """Compare the hops in what changed since the last reconciliation. Fail the run if a guarantee is broken."""
     from barflow.pipeline.reconciliation import reconcile
 
     found = reconcile(open_stores())

@@ -2,8 +2,8 @@
 
 A cluster of this environment is orphaned if its run has ended, or if Airflow does not know its run and the cluster is
 too old. A staged session expires when it is old and the archive and the warehouse contain it. An alert waits if its
-channel did not accept it before. Process runs compare the hops in what they changed; once a day, this DAG compares them
-in every session.
+channel did not accept it before. A process run compares the sessions that changed at every
+hop. Once a day, this DAG compares every session.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def terminate_orphans() -> list[str]:
 def expire_staging() -> int:
     """Delete old sessions that are loaded, old rejected bars and old runs, and compact old manifests.
 
-    Return how many sessions.
+    Return how many sessions were deleted.
     """
     from barflow.operations.expiry import compact_manifests, expire_rejected, expire_runs, expire_staging
 

@@ -222,7 +222,7 @@ def test_status_counts_recent_sessions_and_everything_on_demand(
         "AAPL": 0, "GONE": DUE, "NEW": 0
     }  # fmt: skip
     assert seen.to_json()["counted_since"] == DAYS[-20].isoformat()
-    assert "`barflow status --full` counts every one" in seen.describe()
+    assert "`barflow status --full` counts every session" in seen.describe()
 
     hops.lose_row("AAPL", OLD)
     assert examine(hops.stores).broken == []

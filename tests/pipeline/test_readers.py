@@ -124,7 +124,7 @@ def test_a_load_whose_own_connection_breaks_before_the_commit_changes_nothing(
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        (lambda rows: rows.slice(1), "bar_1h: 14 rows were computed and 13 arrived. Nothing was loaded"),
+        (lambda rows: rows.slice(1), "bar_1h: 14 rows were computed and 13 arrived. Nothing more was loaded"),
         (lambda rows: rows.set_column(9, "bar_count", pa.repeat(1, len(rows)).cast("int16")), "hold the same bars"),
     ],
     ids=["a row is lost", "a row has fewer bars"],
