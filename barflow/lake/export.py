@@ -97,7 +97,7 @@ def _asked(lake: Lake, query: Query) -> dict[str, Any]:
 
 def _complete_until(lake: Lake, moment: datetime) -> datetime | None:
     """Return until when the archive was complete, as its manifests stated at a moment. None: they did not state it."""
-    recent = map(lake.manifest, ids_until(lake, moment, RECENT)[-RECENT:])
+    recent = map(lake.manifest, ids_until(lake, moment, RECENT))
     return max(
         (item.complete_until for item in recent if item.complete_until and item.created_at <= moment), default=None
     )

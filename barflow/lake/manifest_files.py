@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from pyarrow import fs
 
 from barflow.errors import BarflowError
-from barflow.lake.manifests import Manifest
+from barflow.lake.manifests import Manifest, run_of
 
 if TYPE_CHECKING:
     from barflow.lake.partitions import Lake
@@ -63,19 +63,25 @@ def find_compacted(lake: Lake, run_id: str) -> Manifest | None:
     return next((Manifest.from_json(line) for line in _lines(lake, run_id[:8]) if _id(line) == run_id), None)
 
 
-def ids_until(lake: Lake, moment: datetime, count: int) -> list[str]:
-    """Return the run ids of the last manifests whose runs started by a moment (UTC), oldest first.
+def ids_until(lake: Lake, moment: datetime, runs: int) -> list[str]:
+    """Return the ids of the manifests of the last runs that started by a moment (UTC), oldest first.
 
-    They are at least ``count``, or all if there are fewer.
+    They are of so many runs, or of fewer if there are not as many.
     """
     last = f"{moment:%Y%m%dT%H%M%SZ}~"  # a run id starts with its second
     found = {run_id for run_id in lake.manifest_ids() if run_id <= last}
-    for day in reversed(_days(lake)):
-        if len(found) >= count:
+    for day in reversed([day for day in _days(lake) if day <= last[:8]]):
+        newest = _newest_runs(found, runs)
+        if len(newest) == runs and newest[0][:8] > day:
             break
-        if day <= last[:8]:
-            found |= {run_id for line in _lines(lake, day) if (run_id := _id(line)) <= last}
-    return sorted(found)
+        found |= {run_id for line in _lines(lake, day) if (run_id := _id(line)) <= last}
+    newest = _newest_runs(found, runs)
+    return sorted(run_id for run_id in found if run_of(run_id) in newest)
+
+
+def _newest_runs(ids: Iterable[str], count: int) -> list[str]:
+    """Return the newest runs of manifests, oldest first."""
+    return sorted({run_of(run_id) for run_id in ids})[-count:]
 
 
 def manifests_since(lake: Lake, moment: datetime | None) -> Iterator[Manifest]:

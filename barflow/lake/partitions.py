@@ -120,7 +120,7 @@ class Lake:
         try:
             with self._fs.open_input_file(path) as file:  # a request for its size, and one for all of it
                 data = file.read_buffer()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         try:
             table = pq.ParquetFile(pa.BufferReader(data)).read()

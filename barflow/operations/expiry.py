@@ -17,12 +17,14 @@ from barflow.pipeline.hop_counts import SESSIONS_OF_A_SYMBOL, Scope, groups, lak
 from barflow.pipeline.reconciliation import pending
 from barflow.pipeline.stores import Stores
 from barflow.staging.connection import Document
-from barflow.staging.ledger import LEDGER_KEPT
+from barflow.staging.ledger import LEDGER_KEPT, Lease, new_run_id
 from barflow.staging.quarantine import Quarantine
 from barflow.warehouse.connection import connect
 from barflow.warehouse.queries import consumed_manifests, count_bars
 
-MANIFEST_FILES_KEPT = timedelta(days=7)
+# Longer than the longest backups of RDS (35 days): a restored warehouse loads again what it no longer knows.
+MANIFEST_FILES_KEPT = timedelta(days=40)
+LEASE_SECONDS = 60.0
 
 
 def expire_staging(stores: Stores, now: datetime) -> int:
@@ -37,7 +39,7 @@ def expire_staging(stores: Stores, now: datetime) -> int:
 
 def _in_every_store(stores: Stores, last: date) -> Iterator[list[Document]]:
     """Yield, by group of symbols, the documents of sessions until ``last`` that archive and warehouse contain."""
-    unprocessed, lake = pending(stores).sessions, open_archive(stores.settings)
+    lake = open_archive(stores.settings)
     with connect(stores.reader_dsn) as connection:
         for group in groups(stores.staging.symbols(), stores.instruments, lambda symbol: SESSIONS_OF_A_SYMBOL):
             documents = {
@@ -48,6 +50,8 @@ def _in_every_store(stores: Stores, last: date) -> Iterator[list[Document]]:
             tables, _ = count_bars(connection, group, date.max, documents)
             archived = lake_counts(lake, group, Scope(date.max, frozenset(documents)), last)
             stored = [archived.bars, *(table.bars for table in tables.values())]
+            # After the documents were read: what is not published of those versions is among these.
+            unprocessed = pending(stores).sessions
             yield [
                 item
                 for key, item in documents.items()
@@ -66,9 +70,13 @@ def expire_runs(stores: Stores) -> int:
 
 
 def compact_manifests(stores: Stores) -> int:
-    """Move loaded manifests older than ``MANIFEST_FILES_KEPT`` to files by day. Return how many."""
+    """Move loaded manifests older than ``MANIFEST_FILES_KEPT`` to files by day. Return how many.
+
+    Raises BusyError while another process does it.
+    """
     lake = Lake(stores.settings.require("lake_uri"))
-    with connect(stores.reader_dsn) as connection:
+    lease = Lease(stores.database, f"compact {lake.uri}", new_run_id("compact"), LEASE_SECONDS)
+    with lease.held(0, lambda _: None), connect(stores.reader_dsn) as connection:
         return compact(lake, lambda ids: consumed_manifests(connection, ids), utc_now() - MANIFEST_FILES_KEPT)
 
 

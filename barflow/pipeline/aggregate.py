@@ -119,12 +119,11 @@ def run(
             consumed = consumed_manifests(load.connection, lake.manifest_ids())
             plans = plan_full(lake, consumed, symbols) if full else plan_new(lake, consumed)
             for number, plan in enumerate(plans, 1):
-                load_id = slice_id(report.run_id, number)
                 loaded = _load(load, lake, plan, (load_id, started_at, former), read_sql, log)
                 impossible += loaded.impossible
                 others |= {symbol for symbol, _ in plan.sessions}
                 report = report.with_slice(plan, loaded.rows)
-                started_at = utc_now()
+                load_id, started_at = slice_id(report.run_id, number + 1), utc_now()
             if report.outcome == "nothing new":
                 load.rename(load_id, former)
                 log("nothing was published since the last load")

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from barflow.errors import BarflowError
@@ -29,6 +32,8 @@ CREDITS_PER_WORKER = 250
 WORKERS_PER_CORE = 2
 # The symbols of one part. A process that dies loses at most the work on its part.
 SYMBOLS_AT_ONCE = 8
+# How long a process may take to record that it was interrupted.
+SECONDS_TO_END = 10.0
 
 Report = TypeVar("Report")
 # Fetches some symbols with this process's Ingest and log.
@@ -36,6 +41,7 @@ Fetch = Callable[[Ingest, Sequence[str], Log], Report]
 
 _ingest: Ingest
 _lines: list[str] = []
+_is_fetching = False
 
 
 def workers_for(stores: Stores, symbols: int) -> int:
@@ -82,13 +88,14 @@ def fetch_in_parallel(
         ) from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        for child in multiprocessing.active_children():
-            child.terminate()
+        _end(multiprocessing.active_children())
 
 
 def _open(settings: Settings, environment: Mapping[str, str], lineage_parent: str | None) -> None:
     """Open the stores of a new process. Its client stays, because it counts the credits of the minute."""
     global _ingest
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
@@ -98,13 +105,39 @@ def _open(settings: Settings, environment: Mapping[str, str], lineage_parent: st
 def _end_with(sentinel: int) -> None:
     """End this process when its parent dies, so that it spends no more credits."""
     wait([sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(SECONDS_TO_END)
     os._exit(1)
+
+
+def _end(workers: Sequence[BaseProcess]) -> None:
+    """End the processes. Each first records the end of its run."""
+    for worker in workers:
+        worker.terminate()
+    deadline = time.monotonic() + SECONDS_TO_END
+    for worker in workers:
+        worker.join(max(0.0, deadline - time.monotonic()))
+        worker.kill()
+
+
+def _stop(*_: object) -> None:
+    """End this process: at once, or after its run has recorded that it was interrupted."""
+    if not _is_fetching:
+        os._exit(1)
+    raise KeyboardInterrupt
 
 
 def _fetch(fetch: Fetch[Report], symbols: Sequence[str]) -> tuple[Report, list[str]]:
     """Fetch some symbols. Return the report, and the lines for the parent's log."""
+    global _is_fetching
     _lines.clear()
-    return fetch(_ingest, symbols, _lines.append), [*_lines]
+    _is_fetching = True
+    try:
+        return fetch(_ingest, symbols, _lines.append), [*_lines]
+    except KeyboardInterrupt:
+        os._exit(1)
+    finally:
+        _is_fetching = False
 
 
 def _cores() -> int:

@@ -146,7 +146,7 @@ class _Check:
                 stream.take(group) if stream else lake_counts(self.lake, group, chosen, today),
                 tables,
                 table_rows=rows,
-                waiting=self.waiting.sessions,
+                waiting=self.waiting.sessions | self._staged_meanwhile(),
                 rejected={symbol: rejected.pop(symbol) for symbol in group if symbol in rejected},
                 now=self.now,
                 instruments=stores.instruments,
@@ -157,6 +157,11 @@ class _Check:
                 found[symbol] = SymbolStatus(symbol, rejected=count)
         self._add_daily(found)
         return dict(sorted(found.items()))
+
+    def _staged_meanwhile(self) -> set[SessionKey]:
+        """Return the sessions that were staged since the check began: other hops need not hold them yet."""
+        staged = self.stores.staging.counts(stamped_after=self.started_at)
+        return {(item["symbol"], item["session_date"]) for item in staged}
 
     def _with_earlier(self, group: list[str], scope: Scope) -> Scope:
         """Add the last session before the scope of each symbol that may not have bars since its start.
@@ -179,7 +184,8 @@ class _Check:
             "parquet": archived_actions(self.lake),
             "warehouse": count_actions(self.connection),
         }
-        compare_actions(found, hops, self.waiting.actions)
+        meanwhile = {item.symbol for item in Actions(self.stores.database).changed(None, self.started_at)}
+        compare_actions(found, hops, self.waiting.actions | meanwhile)
 
 
 def _sessions_of(scope: Scope) -> Callable[[str], int]:

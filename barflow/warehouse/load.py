@@ -141,7 +141,7 @@ class Load:
                     transaction.replace(rows, expected)
                     return Loaded(transaction.rows, impossible, transaction.unusable)
             except _ImpossibleError as found:
-                impossible = found.sessions
+                impossible = sorted({*impossible, *found.sessions})
 
 
 class _Transaction:

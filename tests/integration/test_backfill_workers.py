@@ -72,7 +72,7 @@ def test_a_killed_backfill_resumes_without_a_second_credit(mongodb_uri: str, dat
         environment["BARFLOW_TWELVEDATA_URL"] = api.url
 
         def stored() -> set[str]:
-            return {document["symbol"] for document in database["requests"].find()}
+            return {document["symbol"] for document in database["bars"].find({}, {"symbol": 1})}
 
         with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
             until(lambda: bool(stored()))
@@ -80,6 +80,7 @@ def test_a_killed_backfill_resumes_without_a_second_credit(mongodb_uri: str, dat
             first.kill()
         assert len(children) >= 2
         until(lambda: not any(map(is_running, children)))  # they spend no credits without the parent
+        assert not database["ledger"].count_documents({"outcome": "running"}), "the archive would stay incomplete"
         kept = stored()
         assert kept
         assert kept < set(SYMBOLS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,20 +19,22 @@ from pymongo.database import Database
 
 from barflow.cli.main import main
 from barflow.errors import BarflowError
-from barflow.lake.manifest_files import compact
-from barflow.lake.manifests import Manifest, Partition
+from barflow.lake.manifest_files import compact, ids_until
+from barflow.lake.manifests import Manifest, Partition, manifest_id
 from barflow.lake.partitions import Lake
 from barflow.market.arrow import arrow_schema
 from barflow.market.bars import BAR_TABLES, OF_A_BAR, SessionBars
 from barflow.market.sessions import sessions_between, utc_now
-from barflow.pipeline import hop_counts
+from barflow.operations import expiry
+from barflow.pipeline import hop_counts, reconciliation
 from barflow.pipeline.reconciliation import collect, examine, reconcile, reconcile_daily
+from barflow.pipeline.status import SymbolStatus
 from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
 from barflow.staging.connection import Document
 from barflow.staging.ledger import SUCCEEDED, Ledger
 from barflow.staging.sessions import Staging
-from barflow.warehouse.queries import consumed_manifests
+from barflow.warehouse.queries import consumed_manifests, count_bars
 
 NOW = datetime(2025, 7, 31, 21, tzinfo=UTC)
 DAYS = [item.session_date for item in sessions_between(datetime(2025, 5, 1).date(), NOW.date())]
@@ -190,6 +192,41 @@ def test_what_waits_is_checked_by_the_run_that_loads_it(hops: Hops) -> None:
         reconcile(hops.stores)
 
 
+@pytest.mark.parametrize("check", [reconcile, collect])
+def test_a_session_staged_during_a_check_is_no_difference(
+    hops: Hops, check: Callable[[Stores], dict[str, SymbolStatus]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hops.run("AAPL", [OLD])
+    reconcile(hops.stores)
+    hops.run("AAPL", [RECENT])
+
+    def count_late(*arguments: Any) -> Any:
+        counted = count_bars(*arguments)
+        Staging(hops.database).save([(random_session("AAPL", DAYS[-1].isoformat(), bars=10), ASKED)], "test")
+        return counted
+
+    monkeypatch.setattr(reconciliation, "count_bars", count_late)
+    assert [status.broken for status in check(hops.stores).values()] == [[]]
+
+
+def test_a_correction_staged_while_sessions_expire_stays(hops: Hops, monkeypatch: pytest.MonkeyPatch) -> None:
+    hops.run("AAPL", [OLD, RECENT])
+    monkeypatch.setattr(expiry, "_days_kept", lambda stores: 30)
+
+    def correct_first(*arguments: Any) -> Any:
+        corrected = {"$inc": {"version": 1}, "$set": {"updated_at": utc_now()}}
+        hops.database["bars"].update_one({"session_date": OLD}, corrected)
+        return hop_counts.groups(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(expiry, "groups", correct_first)
+        assert expiry.expire_staging(hops.stores, NOW) == 0
+    hops.database["bars"].update_one({"session_date": OLD}, {"$inc": {"version": -1}})
+    hops.database["ledger"].update_many({"hop": "process"}, {"$set": {"finished_at": utc_now()}})
+    assert expiry.expire_staging(hops.stores, NOW) == 1
+    assert [document["session_date"] for document in hops.database["bars"].find()] == [RECENT]
+
+
 def test_status_counts_recent_sessions_and_everything_on_demand(
     hops: Hops, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -249,6 +286,21 @@ def test_a_check_of_everything_counts_a_group_at_a_time(hops: Hops, monkeypatch:
     assert collect(hops.stores) == whole
     assert groups == [["AAPL"], ["BRK.B"], ["MSFT"], ["ZION"]]
     assert [item.broken for item in whole.values()] == [[], [], [f"{OLD}: 10 bars staged, bar_5min 9"], []]
+
+
+def test_the_last_runs_of_the_archive_are_found_among_files_days_and_slices(hops: Hops) -> None:
+    lake = hops.lake
+    waiting, first, second, last = (f"20250{day}T110000Z-process-a" for day in ("701", "702", "703", "901"))
+    for run_id in (waiting, first, second, last):
+        lake.publish(Manifest(run_id, datetime(2025, 7, 1, tzinfo=UTC), ()))
+    assert compact(lake, lambda ids: {first, second} & {*ids}, utc_now()) == 2
+    until = datetime(2025, 7, 15, tzinfo=UTC)
+    found = {runs: ids_until(lake, until, runs) for runs in (1, 2, 3, 4)}
+    assert found == {1: [second], 2: [first, second], 3: [waiting, first, second], 4: [waiting, first, second]}
+    for number in range(1, 9):
+        lake.publish(Manifest(manifest_id(second.replace("703", "704"), number), until, ()))
+    slices = ids_until(lake, until, 2)
+    assert (len(slices), slices[0]) == (9, second)
 
 
 def test_old_manifests_move_to_the_file_of_their_day_and_stay_readable(hops: Hops) -> None:

@@ -198,7 +198,8 @@ def test_the_next_run_completes_an_aggregate_killed_between_spark_and_its_transa
     pipeline.process()
     before = pipeline.warehouse()
     wait_for_kill(
-        pipeline.start(AGGREGATE, under=(str(INTERRUPTED), "before", "barflow.warehouse.load:Load.commit")), set()
+        pipeline.start(AGGREGATE, under=(str(INTERRUPTED), "before", "barflow.warehouse.load:Load.commit", "100")),
+        set(),
     )
     assert pipeline.warehouse() == before
     assert pipeline.aggregate()["outcome"] == "loaded"
