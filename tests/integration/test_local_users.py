@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -304,8 +305,9 @@ def test_the_socket_folder_is_new_where_its_path_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: str
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    expected = _socket_folder(tmp_path / "data", None, print)
-    assert _socket_folder(tmp_path / "data", None, print) == expected, "the folder of the last start"
+    data = tmp_path / uuid.uuid4().hex  # its own, also where an earlier run had the same folder
+    expected = _socket_folder(data, None, print)
+    assert _socket_folder(data, None, print) == expected, "the folder of the last start"
     expected.rmdir()
     if planted == "dangling link":
         expected.symlink_to(tmp_path / "nowhere")
@@ -315,7 +317,7 @@ def test_the_socket_folder_is_new_where_its_path_is_taken(
         expected.mkdir()
         os.chown(expected, NOBODY, NOBODY)
     log: list[str] = []
-    made = _socket_folder(tmp_path / "data", None, log.append)
+    made = _socket_folder(data, None, log.append)
     assert made != expected
     assert mode_of(made) == 0o700
     assert len(log) == 1
