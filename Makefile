@@ -44,20 +44,14 @@ node_modules/.ready: package.json package-lock.json .npmrc | .venv/.ready
 	@$(BIN)/python -m tools.jvm_archive >/dev/null || true
 	@touch $@
 
-# What checks datacontract.yaml, in an environment of its own: it bounds packages that the others need newer.
+# Environments of their own: what checks datacontract.yaml bounds packages that the others need newer, and no package of
+# the tools that `make bench` compares with is on the project's path.
 CONTRACT := build/contract
-$(CONTRACT)/.ready: requirements-contract.txt | .venv/.ready
-	@echo "installing the checks of the data contract into $(CONTRACT) (some seconds)" >&2
-	@$(BIN)/uv venv -q --clear --python $(BIN)/python $(CONTRACT)
-	@$(BIN)/uv pip install -q --python $(CONTRACT)/bin/python --require-hashes -r requirements-contract.txt
-	@touch $@
-
-# The tools that `make bench` compares with. They have their own environment, so no package of theirs is on the project's path.
 PEERS := build/peers
-$(PEERS)/.ready: requirements-peers.txt | .venv/.ready
-	@echo "installing the tools to compare with into $(PEERS) (some seconds)" >&2
-	@$(BIN)/uv venv -q --clear --python $(BIN)/python $(PEERS)
-	@$(BIN)/uv pip install -q --python $(PEERS)/bin/python --require-hashes -r requirements-peers.txt
+$(CONTRACT)/.ready $(PEERS)/.ready: build/%/.ready: requirements-%.txt | .venv/.ready
+	@echo "installing requirements-$*.txt into build/$* (some seconds)" >&2
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python build/$*
+	@$(BIN)/uv pip install -q --python build/$*/bin/python --require-hashes -r requirements-$*.txt
 	@touch $@
 
 build/.bundles: $(wildcard lambda/*/requirements.txt spark/requirements.txt glue/requirements.txt) | .venv/.ready node_modules/.ready
