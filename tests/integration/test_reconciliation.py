@@ -27,14 +27,14 @@ from barflow.market.bars import BAR_TABLES, OF_A_BAR, SessionBars
 from barflow.market.sessions import sessions_between, utc_now
 from barflow.operations import expiry
 from barflow.pipeline import hop_counts, reconciliation
-from barflow.pipeline.reconciliation import collect, examine, reconcile, reconcile_daily
+from barflow.pipeline.reconciliation import collect, examine, reconcile, reconcile_daily, waiting_for
 from barflow.pipeline.status import SymbolStatus
 from barflow.pipeline.stores import Stores
 from barflow.settings import load_settings
 from barflow.staging.connection import Document
 from barflow.staging.ledger import SUCCEEDED, Ledger
 from barflow.staging.sessions import Staging
-from barflow.warehouse.queries import consumed_manifests, count_bars
+from barflow.warehouse.queries import consumed_manifests
 
 NOW = datetime(2025, 7, 31, 21, tzinfo=UTC)
 DAYS = [item.session_date for item in sessions_between(datetime(2025, 5, 1).date(), NOW.date())]
@@ -200,12 +200,12 @@ def test_a_session_staged_during_a_check_is_no_difference(
     reconcile(hops.stores)
     hops.run("AAPL", [RECENT])
 
-    def count_late(*arguments: Any) -> Any:
-        counted = count_bars(*arguments)
+    def plan_first(*arguments: Any) -> Any:
+        waiting = waiting_for(*arguments)
         Staging(hops.database).save([(random_session("AAPL", DAYS[-1].isoformat(), bars=10), ASKED)], "test")
-        return counted
+        return waiting
 
-    monkeypatch.setattr(reconciliation, "count_bars", count_late)
+    monkeypatch.setattr(reconciliation, "waiting_for", plan_first)
     assert [status.broken for status in check(hops.stores).values()] == [[]]
 
 

@@ -171,6 +171,16 @@ def test_a_run_loads_its_manifests_in_slices(published: Pipeline, monkeypatch: p
     result = published.aggregate("--full", "--run-id", "run-2")
     assert (result["sessions"], result["rows"]["bar_1d"], result["run_id"]) == (6, 6, "run-2")
     assert {row[0] for row in published.rows("ops.load_run")} >= {"run-2", "run-2-slice-2"}
+
+    def first_plan(*arguments: Any) -> Iterator[load_plan.Plan]:
+        yield next(load_plan.plan_full(*arguments))
+        raise BarflowError("no second plan")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(aggregate, "plan_full", first_plan)
+        assert published.run(AGGREGATE, "--full", "--run-id", "run-3").error == "no second plan"
+    ledger = {row[0]: row[5] for row in published.rows("ops.load_run")}
+    assert (ledger["run-3"], ledger["run-3-slice-2"]) == ("loaded", "failed")
     after = [*AFTER, random_session("MSFT", "2025-07-08")]
     assert disagreements(published.warehouse_dsn, Oracle.of_sessions(after)) == {}
 
