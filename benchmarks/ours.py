@@ -68,6 +68,14 @@ def tick(url: str, uri: str, name: str, symbols: list[str], now: str, days: int)
     return {"bars": first.new, "first": ended - begun, "bars_again": second.received, "again": again - ended}
 
 
+def spark_alone() -> dict[str, Any]:
+    """Start a Spark session that does nothing."""
+    from barflow.pipeline.spark import spark_session
+
+    spark_session("alone")
+    return {}
+
+
 def load(dsn: str, lake: str) -> dict[str, Any]:
     """Return the rows and the seconds of a load into an empty warehouse. Spark has computed and cached them before."""
     from barflow.lake.partitions import Lake

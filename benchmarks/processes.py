@@ -23,7 +23,6 @@ from barflow.errors import BarflowError
 from benchmarks import memory
 
 ROOT = Path(__file__).parents[1]
-STARTING = "starting Spark"
 # Lines that Spark logs while it starts.
 NOISE = ("Setting default log level", "To adjust logging level")
 SAMPLE_SECONDS = 0.02
@@ -41,19 +40,6 @@ class Ended:
     result: dict[str, Any]
     peaks: dict[str, float]
     tree: float
-
-    @property
-    def jvm_start(self) -> float:
-        """Return the seconds from the line that Spark is starting to the next line."""
-        for (begun, text), (up, _) in zip(self.lines, self.lines[1:], strict=False):
-            if text.endswith(STARTING):
-                return up - begun
-        return 0.0
-
-    @property
-    def seconds_without_jvm_start(self) -> float:
-        """Return the seconds of the program, less the start of its JVM."""
-        return self.seconds - self.jvm_start
 
     @property
     def peak(self) -> float:

@@ -22,6 +22,7 @@ from barflow.progress import Log
 from barflow.staging.connection import Document, connect
 from barflow.warehouse import migrations
 from benchmarks import memory, seed
+from benchmarks.figures import middle
 from benchmarks.processes import ROOT, Ended, call, run
 from local.services import Services
 from local.state import State
@@ -136,6 +137,11 @@ class Bench:
         self.log("MongoDB to Parquet, the plain way")
         stores = {"uri": pipeline.mongodb_uri, "name": pipeline.name}
         return call("peers:plain_to_parquet", pipeline.environment, **stores, path=str(self.folder / "plain"))
+
+    @cached_property
+    def spark_alone(self) -> float:
+        """Return the seconds of a program that starts a Spark session and ends."""
+        return middle(call("ours:spark_alone").seconds for _ in range(self.repeats(5)))
 
     @cached_property
     def upsert(self) -> Ended:

@@ -29,7 +29,9 @@ from barflow.staging.sessions import Staging
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-KEYS_PER_TASK = 50
+# A task costs Spark about 50 ms. Each core gets some tasks, so that all are busy to the end.
+TASKS_PER_CORE = 4
+FEWEST_KEYS, MOST_KEYS = 50, 250
 # From this many months of a symbol in a task, its files are listed: two requests, and none for files that do not exist.
 MONTHS_TO_LIST = 3
 # How many partitions of a task are worked on at once on S3. Each has a connection to MongoDB.
@@ -78,7 +80,9 @@ def stage_partitions(
         return [write_partition(lake, part, key, *found) for key, found in _sessions(staging, lake, chunk)]
 
     keys = sorted((key, sorted(days)) for key, days in planned.items())
-    chunks = [keys[start : start + KEYS_PER_TASK] for start in range(0, len(keys), KEYS_PER_TASK)]
+    tasks = TASKS_PER_CORE * spark.sparkContext.defaultParallelism
+    size = min(max(-(-len(keys) // tasks), FEWEST_KEYS), MOST_KEYS)
+    chunks = [keys[start : start + size] for start in range(0, len(keys), size)]
     written: list[Written] = spark.sparkContext.parallelize(chunks, len(chunks)).flatMap(task).collect()
     return written
 

@@ -10,18 +10,20 @@ only these starts no Spark.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from barflow.errors import BadInputError, BarflowError
 from barflow.lake.actions import promote_actions, stage_actions
 from barflow.lake.manifests import ActionsFile, Manifest, Partition, manifest_id
 from barflow.lake.partitions import Lake
 from barflow.market.sessions import utc_now
+from barflow.pipeline import partition_tasks
 from barflow.pipeline.partition_tasks import Key, Sessions, Written, stage_partitions
 from barflow.pipeline.process_plan import HOP, Plan, slices
 from barflow.pipeline.program import as_known
@@ -33,6 +35,12 @@ from barflow.staging.connection import connect
 from barflow.staging.ledger import FAILED, SUCCEEDED, Lease, Ledger, new_run_id
 from barflow.staging.sessions import Staging
 from barflow.text import counted
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# A plan of a few sessions takes less. So a run that finds nothing new starts no Spark.
+PLAN_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,16 @@ class _Run:
     started_at: datetime
     totals: Counter[str] = field(default_factory=Counter)
     manifests: list[str] = field(default_factory=list)
+    has_spark: bool = False
+
+    def spark(self, known: str) -> SparkSession:
+        """Return the Spark session, which starts at the first call. ``known`` is for the log: what changed."""
+        from barflow.pipeline.spark import spark_session
+
+        if not self.has_spark:
+            self.log(f"{known}; starting Spark")
+            self.has_spark = True
+        return spark_session("barflow process", tasks=partition_tasks.__name__)
 
     def report(self) -> ProcessReport:
         """Return what the run published."""
@@ -135,7 +153,7 @@ def _publish_slices(
     """
     run_id, rows = working.lease.holder, Counter[str]()
     until_now = None
-    following = next(planned, None)
+    following = first_slice(planned, lambda: working.spark("many sessions changed"))
     if following is None:
         working.log("nothing changed since the last run")
     for number in count(1):
@@ -153,6 +171,20 @@ def _publish_slices(
             fields = {"lake": working.lake.uri, "symbols": current.symbols, "manifest": name}
             ledger.record_part(HOP, name, started_at, _counts(rows), **fields)
     return _counts(rows)
+
+
+def first_slice(planned: Iterator[Plan], start_spark: Callable[[], object]) -> Plan | None:
+    """Return the first slice, or None without one. If its plan takes long, Spark starts meanwhile.
+
+    Such a plan reads many sessions, so there will be something to write. Raises what the plan raises.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        plan = thread.submit(next, planned, None)
+        try:
+            return plan.result(timeout=PLAN_SECONDS)
+        except TimeoutError:
+            start_spark()
+        return plan.result()
 
 
 def _counts(rows: Mapping[str, int]) -> dict[str, dict[str, int]]:
@@ -211,13 +243,9 @@ def _stage_actions(lake: Lake, part: str, planned: Plan) -> list[ActionsFile]:
 
 def _stage_bars(working: _Run, planned: Mapping[Key, Sessions]) -> list[Written]:
     """Stage the files of the planned partitions in Spark tasks."""
-    settings, log = working.settings, working.log
-    if not working.manifests:
-        log(f"{len(planned)} partitions changed; starting Spark")
-    from barflow.pipeline.spark import spark_session
-
-    spark = spark_session("barflow process")
-    log(f"writing {len(planned)} partitions")
+    settings = working.settings
+    spark = working.spark(f"{len(planned)} partitions changed")
+    working.log(f"writing {len(planned)} partitions")
     return stage_partitions(
         spark,
         planned,

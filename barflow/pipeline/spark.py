@@ -42,15 +42,19 @@ EMBEDDED = {
 }
 
 
-def spark_session(app_name: str) -> SparkSession:
-    """Return the cluster's session if the program was submitted to one, else an embedded session."""
+def spark_session(app_name: str, tasks: str | None = None) -> SparkSession:
+    """Return the cluster's session if the program was submitted to one, else an embedded session.
+
+    ``tasks`` names the module of the program's Python tasks, which an embedded session imports once for all workers.
+    """
     from pyspark.sql import SparkSession
 
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     if not submitted:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName(app_name)
-    for name, value in (EVERYWHERE if submitted else EVERYWHERE | EMBEDDED).items():
+    embedded = EMBEDDED | ({"spark.executorEnv.SPARK_TASKS_MODULE": tasks} if tasks else {})
+    for name, value in (EVERYWHERE if submitted else EVERYWHERE | embedded).items():
         builder = builder.config(name, value)
     with _deferred_signals():
         spark: SparkSession = builder.getOrCreate()

@@ -1,5 +1,6 @@
 """The process that Spark's Python workers are forked from on one machine, with their imports done.
 
+The environment names the module with a program's tasks: its workers would import it one by one otherwise.
 Spark puts its own Python code on the workers' path as archives, and every task reads the archives again. The installed
 packages replace them here.
 """
@@ -7,6 +8,8 @@ packages replace them here.
 from __future__ import annotations
 
 import gc
+import importlib
+import os
 import sys
 
 if __name__ == "__main__":
@@ -18,5 +21,7 @@ if __name__ == "__main__":
         worker,  # noqa: F401
     )
 
+    if "SPARK_TASKS_MODULE" in os.environ:
+        importlib.import_module(os.environ["SPARK_TASKS_MODULE"])
     gc.freeze()  # workers collect garbage after each task: exclude what is loaded already
     daemon.manager()

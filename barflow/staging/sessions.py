@@ -34,8 +34,9 @@ RAW_KEPT = timedelta(days=30)
 PART_BYTES = 12_000_000
 MAX_ATTEMPTS = 100
 KEYS_PER_QUERY = 250
-# How many symbols one query counts. The embedded server collects an answer before it sends it.
-SYMBOLS_PER_COUNT = 50
+# How much one query counts. The embedded server collects an answer before it sends it, and lists the symbols only by
+# reading every document.
+SYMBOLS_PER_COUNT, DOCUMENTS_PER_COUNT = 50, 20_000
 NAMESPACE_EXISTS = 48
 COUNTED: Document = {
     "symbol": 1,
@@ -338,11 +339,13 @@ class Staging:
                 chosen = {"symbol": {"$in": list(symbols)}} if symbols else {}
                 queries: list[Document] = [{"updated_at": {"$gt": stamped_after}, **chosen, **match}]
             else:
-                names = sorted(symbols) if symbols else self.symbols()
+                names = sorted(symbols) if symbols else []
+                if not names and self.bars.estimated_document_count() > DOCUMENTS_PER_COUNT:
+                    names = self.symbols()
                 groups = (names[at : at + SYMBOLS_PER_COUNT] for at in range(0, len(names), SYMBOLS_PER_COUNT))
-                queries = [{"symbol": {"$in": group}, **match} for group in groups]
+                queries = [{"symbol": {"$in": group}, **match} for group in groups] or [match]
             for query in queries:
-                yield from self.bars.aggregate([{"$match": query}, {"$project": COUNTED}])
+                yield from self.bars.find(query, COUNTED)
 
     def counts_of(self, sessions: Iterable[tuple[str, str]]) -> Iterator[Document]:
         """Yield the fields of ``counts`` of those (symbol, day) that are staged, in no particular order."""

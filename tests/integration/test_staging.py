@@ -263,6 +263,7 @@ def test_documents_are_counted_by_symbol_day_and_time_of_change(
     staging.save([(session_bars("B", last=5), utc_now())], "run")
     everything = [(item["_id"], (item["version"], item["bars"])) for item in staging.counts()]
     monkeypatch.setattr("barflow.staging.sessions.SYMBOLS_PER_COUNT", 1)
+    monkeypatch.setattr("barflow.staging.sessions.DOCUMENTS_PER_COUNT", 3)
     assert sorted(everything) == sorted((item["_id"], (item["version"], item["bars"])) for item in staging.counts())
     assert len(everything) == 4
     assert dict(everything) == {
