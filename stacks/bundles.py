@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 
 from config import versions
+from stacks.byte_code import INGEST_IMPORTS, ByteCodeError, compile_modules, compiler
 from stacks.trimming import UNUSED, trim
 from stacks.zip_files import EXCLUDED, Wheels, ZipFile, ZippedPackage, published_files
 
@@ -39,13 +40,15 @@ class Bundle:
     """The recipe of a bundle.
 
     ``files`` maps a path in the bundle to a file or folder of the repository, ``zip_files`` to a file that is made.
-    ``requirements`` is a lock file with hashes, whose packages are installed into the bundle.
+    ``requirements`` is a lock file with hashes, whose packages are installed into the bundle. ``byte_code`` names the
+    packages and modules that the bundle has compiled, too.
     """
 
     name: str
     files: Mapping[str, str]
     zip_files: Mapping[str, ZipFile] = field(default_factory=dict)
     requirements: str | None = None
+    byte_code: tuple[str, ...] = ()
     platform: str = versions.LAMBDA_PLATFORM
     python: str = versions.LAMBDA_PYTHON
     root: Path = field(default=ROOT)
@@ -61,6 +64,8 @@ class Bundle:
             digest.update(f"\0{path}\0{zip_file.digest}".encode())
         if self.requirements:
             digest.update((self.root / self.requirements).read_bytes())
+        if self.byte_code:
+            digest.update(f"\0{compiler()} {self.byte_code}".encode())
         return digest.hexdigest()
 
     @cached_property
@@ -83,7 +88,7 @@ class Bundle:
         """Return the folder of the bundle. Build it unless the cache has this content.
 
         Raises:
-            BundleError: A file does not exist, or uv cannot install the packages.
+            BundleError: A file does not exist, uv cannot install the packages, or a module cannot be compiled.
         """
         built = CACHE / f"{self.name}-{self.digest[:16]}"
         if built.is_dir():
@@ -100,6 +105,11 @@ class Bundle:
                 shutil.copyfile(source, target)
             for path, zip_file in self.zip_files.items():
                 zip_file.write(unfinished / path)
+            if self.byte_code:
+                try:
+                    compile_modules(unfinished, self.python, self.byte_code)
+                except ByteCodeError as error:
+                    raise BundleError(f"bundle {self.name}: {error}") from None
             try:
                 unfinished.rename(built)
             except OSError:
@@ -152,6 +162,7 @@ INGEST = Bundle(
         **OWN_LICENCE,
     },
     requirements="lambda/ingest/requirements.txt",
+    byte_code=INGEST_IMPORTS,
 )
 CERTIFICATE = Bundle(
     name="certificate",
