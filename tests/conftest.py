@@ -11,6 +11,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import psycopg
 import pytest
 from browsing import CAN_BROWSE, BrowserShot, browser
 from hypothesis import settings
+from psycopg.conninfo import conninfo_to_dict
 from pymongo.database import Database
 from recordings import ABSENT, ORIGINS, REAL_DATA, Recordings, real, synthetic
 from xdist.scheduler import LoadScopeScheduling
@@ -39,8 +41,12 @@ os.environ.setdefault("JSII_NODE", str(Path(sys.executable).with_name("node")))
 
 ROOT = Path(__file__).parents[1]
 SPARK_SETTINGS = ("JAVA_HOME", "PYSPARK_PYTHON", "SPARK_LOCAL_IP")
-# Run two tasks at a time, retry a failed task once as on a cluster, and use a JIT compiler that starts fast.
-SPARK_ARGUMENTS = '--master local[2,2] --driver-java-options "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" pyspark-shell'
+# Run two tasks at a time, retry a failed task once as on a cluster, use a JIT compiler that starts fast, and interpret
+# expressions: to compile each query costs more than its few rows. The demo and the rehearsal run compiled queries.
+SPARK_ARGUMENTS = (
+    '--master local[2,2] --driver-java-options "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" '
+    "--conf spark.sql.codegen.wholeStage=false --conf spark.sql.codegen.factoryMode=NO_CODEGEN pyspark-shell"
+)
 
 
 def pytest_report_header() -> str:
@@ -195,6 +201,13 @@ def module_warehouse_dsn(postgres_dsn: str, migrated_template: str) -> Iterator[
     yield from _create_warehouse(postgres_dsn, migrated_template)
 
 
+@pytest.fixture
+def copy_warehouse(postgres_dsn: str) -> Iterator[Callable[[str], str]]:
+    """Yield a function that copies a warehouse, given by its DSN, for one test. It returns the DSN of the copy."""
+    with ExitStack() as copies:
+        yield lambda dsn: copies.enter_context(_copy(postgres_dsn, str(conninfo_to_dict(dsn)["dbname"])))
+
+
 @pytest.fixture(scope="session")
 def spark_environment(state: State) -> Iterator[None]:
     """Set Spark's environment variables, which child programs inherit. Java comes from a wheel."""
@@ -212,6 +225,9 @@ def _create_warehouse(postgres_dsn: str, template: str) -> Iterator[str]:
         connection.execute(f"create database {name} template {template}")
         yield dsn_of(postgres_dsn, name)
         connection.execute(f"drop database {name} with (force)")
+
+
+_copy = contextmanager(_create_warehouse)
 
 
 def dsn_of(dsn: str, database: str) -> str:

@@ -44,10 +44,11 @@ def ticked_again(recording: Path, symbol: str) -> dict[str, int]:
 
 
 def start(*arguments: object, settings: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """Start `barflow ARGUMENTS` with these settings in its environment."""
+    """Start `barflow ARGUMENTS` with these settings in its environment, and with Spark as a user starts it."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYSPARK_SUBMIT_ARGS"}
     return subprocess.Popen(
         [BARFLOW, *map(str, arguments)],
-        env={**os.environ, **(settings or {})},
+        env={**environment, **(settings or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
