@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -22,7 +21,6 @@ from hypothesis import settings
 from psycopg.conninfo import conninfo_to_dict
 from pymongo.database import Database
 from recordings import ABSENT, ORIGINS, REAL_DATA, Recordings, real, synthetic
-from xdist.scheduler import LoadScopeScheduling
 
 from barflow.staging.connection import Document, connect
 from barflow.warehouse.migrations import migrate
@@ -39,6 +37,8 @@ logging.getLogger("py4j").setLevel(logging.WARNING)
 # Use the Node that make setup installs for the CDK engine, not one from PATH.
 os.environ.setdefault("JSII_NODE", str(Path(sys.executable).with_name("node")))
 
+pytest_plugins = ["scheduling"]
+
 ROOT = Path(__file__).parents[1]
 SPARK_SETTINGS = ("JAVA_HOME", "PYSPARK_PYTHON", "SPARK_LOCAL_IP")
 # Run two tasks at a time, retry a failed task once as on a cluster, use a JIT compiler that starts fast, and interpret
@@ -52,45 +52,6 @@ SPARK_ARGUMENTS = (
 def pytest_report_header() -> str:
     """Return which recordings the tests run on, and why not on the real ones."""
     return f"recordings: synthetic only: {ABSENT}" if ABSENT else f"recordings: synthetic, and real from {REAL_DATA}"
-
-
-# Folders whose tests share expensive fixtures: Spark's JVM, or the synthesized templates.
-SHARED = ("tests/pipeline", "tests/stacks")
-# Files that share the replayed recordings of tests/e2e/conftest.py.
-REPLAYED = tuple(
-    f"tests/e2e/test_{name}.py"
-    for name in ("commands", "compare", "recorded_market", "research_examples", "stores_meet_contract")
-)
-# Folders whose files take longest, in the order in which they start: what is long must not come last.
-LONGEST = ("tests/deploy", "tests/host", "tests/pipeline", "tests/e2e", "tests/stacks", "tests/emulators")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the longest tests first. The order within a folder stays."""
-
-    def place(item: pytest.Item) -> int:
-        starts = (number for number, folder in enumerate(LONGEST) if item.nodeid.startswith(f"{folder}/"))
-        return next(starts, len(LONGEST))
-
-    items.sort(key=place)
-
-
-class _SharedFixtures(LoadScopeScheduling):  # type: ignore[misc]
-    """Keeps tests that share fixtures in one worker: those of a folder in ``SHARED``, else those of a file.
-
-    The files in ``REPLAYED`` count as one.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.split("::", 1)[0]
-        if path in REPLAYED:
-            return "replayed"
-        return next((folder for folder in SHARED if path.startswith(f"{folder}/")), path)
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Return the scheduler of a run in several processes."""
-    return _SharedFixtures(config, log)
 
 
 @pytest.fixture(scope="session")
