@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 ENV ?= dev
 # Test processes at a time. Tests that share fixtures stay in one process (tests/scheduling.py).
-WORKERS ?= 4
+WORKERS ?= 3
 
 .PHONY: help setup demo dashboard airflow test test-host test-all contract pictures lint docs bench synth diff deploy-local rehearse clean lock notice audit
 
@@ -68,9 +68,10 @@ dashboard: setup ## the analysts' page on what the demo stored; ARGS="--port 808
 airflow: .venv/.airflow .venv/.jvm-archive ## Airflow's page with the project's DAGs on embedded services; ARGS="--port 8081"
 	@$(BIN)/python -m local.airflow_demo $(ARGS)
 
-test: setup .venv/.airflow .venv/.jvm-archive $(CONTRACT)/.ready ## the tests, four processes at a time; ARGS="-k sessions"
+test: setup .venv/.airflow .venv/.jvm-archive $(CONTRACT)/.ready ## the tests, three processes at a time; ARGS="-k sessions"
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
+test-all: WORKERS := 4 # more than in test: the longest tests mostly wait
 test-all: setup .venv/.airflow .venv/.jvm-archive $(CONTRACT)/.ready ## make test, and what takes minutes: Airflow itself, the host, a deployment, the rehearsal
 	@$(BIN)/python -m pytest -n $(WORKERS) -m "minutes or not minutes" $(ARGS)
 
