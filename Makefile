@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 ARGS ?=
 ENV ?= dev
-# Test processes at a time. Tests that share fixtures stay in one process (tests/conftest.py).
+# Test processes at a time. Tests that share fixtures stay in one process (tests/scheduling.py).
 WORKERS ?= 3
 
 .PHONY: help setup demo dashboard airflow test test-host test-all contract pictures lint docs bench synth diff deploy-local rehearse clean lock notice audit
@@ -71,6 +71,7 @@ airflow: .venv/.airflow .venv/.jvm-archive ## Airflow's page with the project's 
 test: setup .venv/.airflow .venv/.jvm-archive $(CONTRACT)/.ready ## the tests, three processes at a time; ARGS="-k sessions"
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
+test-all: WORKERS := 4 # more than in test: the longest tests mostly wait
 test-all: setup .venv/.airflow .venv/.jvm-archive $(CONTRACT)/.ready ## make test, and what takes minutes: Airflow itself, the host, a deployment, the rehearsal
 	@$(BIN)/python -m pytest -n $(WORKERS) -m "minutes or not minutes" $(ARGS)
 

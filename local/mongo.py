@@ -26,7 +26,9 @@ from local.starting import Watch, did_not_start, free_port
 START_SECONDS = 120.0
 USER = "barflow"
 # The server answers nothing else while it works on a large query, the driver's heartbeats included.
-PATIENCE = "connectTimeoutMS=120000&socketTimeoutMS=600000"
+# It keeps the reply to each retryable write for 30 minutes and goes through all replies at every write, so that it gets
+# slower with each: without retryable writes it does not.
+PATIENCE = "connectTimeoutMS=120000&socketTimeoutMS=600000&retryWrites=false"
 Client = pymongo.MongoClient[dict[str, object]]
 
 

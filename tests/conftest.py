@@ -11,16 +11,16 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 from browsing import CAN_BROWSE, BrowserShot, browser
 from hypothesis import settings
+from psycopg.conninfo import conninfo_to_dict
 from pymongo.database import Database
 from recordings import ABSENT, ORIGINS, REAL_DATA, Recordings, real, synthetic
-from xdist.scheduler import LoadScopeScheduling
 
 from barflow.staging.connection import Document, connect
 from barflow.warehouse.migrations import migrate
@@ -37,54 +37,21 @@ logging.getLogger("py4j").setLevel(logging.WARNING)
 # Use the Node that make setup installs for the CDK engine, not one from PATH.
 os.environ.setdefault("JSII_NODE", str(Path(sys.executable).with_name("node")))
 
+pytest_plugins = ["scheduling"]
+
 ROOT = Path(__file__).parents[1]
 SPARK_SETTINGS = ("JAVA_HOME", "PYSPARK_PYTHON", "SPARK_LOCAL_IP")
-# Run two tasks at a time, retry a failed task once as on a cluster, and use a JIT compiler that starts fast.
-SPARK_ARGUMENTS = '--master local[2,2] --driver-java-options "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" pyspark-shell'
+# Run two tasks at a time, retry a failed task once as on a cluster, use a JIT compiler that starts fast, and interpret
+# expressions: to compile each query costs more than its few rows. The demo and the rehearsal run compiled queries.
+SPARK_ARGUMENTS = (
+    '--master local[2,2] --driver-java-options "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" '
+    "--conf spark.sql.codegen.wholeStage=false --conf spark.sql.codegen.factoryMode=NO_CODEGEN pyspark-shell"
+)
 
 
 def pytest_report_header() -> str:
     """Return which recordings the tests run on, and why not on the real ones."""
     return f"recordings: synthetic only: {ABSENT}" if ABSENT else f"recordings: synthetic, and real from {REAL_DATA}"
-
-
-# Folders whose tests share expensive fixtures: Spark's JVM, or the synthesized templates.
-SHARED = ("tests/pipeline", "tests/stacks")
-# Files that share the replayed recordings of tests/e2e/conftest.py.
-REPLAYED = tuple(
-    f"tests/e2e/test_{name}.py"
-    for name in ("commands", "compare", "recorded_market", "research_examples", "stores_meet_contract")
-)
-# Folders whose files take longest, in the order in which they start: what is long must not come last.
-LONGEST = ("tests/deploy", "tests/host", "tests/pipeline", "tests/e2e", "tests/stacks", "tests/emulators")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the longest tests first. The order within a folder stays."""
-
-    def place(item: pytest.Item) -> int:
-        starts = (number for number, folder in enumerate(LONGEST) if item.nodeid.startswith(f"{folder}/"))
-        return next(starts, len(LONGEST))
-
-    items.sort(key=place)
-
-
-class _SharedFixtures(LoadScopeScheduling):  # type: ignore[misc]
-    """Keeps tests that share fixtures in one worker: those of a folder in ``SHARED``, else those of a file.
-
-    The files in ``REPLAYED`` count as one.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.split("::", 1)[0]
-        if path in REPLAYED:
-            return "replayed"
-        return next((folder for folder in SHARED if path.startswith(f"{folder}/")), path)
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Return the scheduler of a run in several processes."""
-    return _SharedFixtures(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -195,6 +162,13 @@ def module_warehouse_dsn(postgres_dsn: str, migrated_template: str) -> Iterator[
     yield from _create_warehouse(postgres_dsn, migrated_template)
 
 
+@pytest.fixture
+def copy_warehouse(postgres_dsn: str) -> Iterator[Callable[[str], str]]:
+    """Yield a function that copies a warehouse, given by its DSN, for one test. It returns the DSN of the copy."""
+    with ExitStack() as copies:
+        yield lambda dsn: copies.enter_context(_copy(postgres_dsn, str(conninfo_to_dict(dsn)["dbname"])))
+
+
 @pytest.fixture(scope="session")
 def spark_environment(state: State) -> Iterator[None]:
     """Set Spark's environment variables, which child programs inherit. Java comes from a wheel."""
@@ -212,6 +186,9 @@ def _create_warehouse(postgres_dsn: str, template: str) -> Iterator[str]:
         connection.execute(f"create database {name} template {template}")
         yield dsn_of(postgres_dsn, name)
         connection.execute(f"drop database {name} with (force)")
+
+
+_copy = contextmanager(_create_warehouse)
 
 
 def dsn_of(dsn: str, database: str) -> str:

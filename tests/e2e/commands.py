@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import os
 import signal
 import subprocess
@@ -17,39 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
+from console import Ended
 from harness import Pipeline
 from recordings.market import OPENS
 from recordings.reading import in_session, rows_by_symbol, wall_clock
 
-from barflow.cli.main import main
-
 BARFLOW = str(Path(sys.executable).with_name("barflow"))
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended: its exit code, stdout and stderr."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def object(self) -> dict[str, Any]:
-        """Return the one JSON object that a successful command printed."""
-        assert self.code == 0, self.err
-        assert self.out.count("\n") == 1, self.out
-        return dict(json.loads(self.out))
-
-    @property
-    def error(self) -> str:
-        """Return the message of the error line, which must be the only one, and the last line."""
-        assert "Traceback" not in self.err + self.out, self.err
-        *before, last = self.err.splitlines()
-        assert last.startswith("error: "), self.err
-        assert not [line for line in before if line.startswith("error: ")], self.err
-        return last.removeprefix("error: ")
 
 
 @dataclass(frozen=True)
@@ -74,10 +44,11 @@ def ticked_again(recording: Path, symbol: str) -> dict[str, int]:
 
 
 def start(*arguments: object, settings: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """Start `barflow ARGUMENTS` with these settings in its environment."""
+    """Start `barflow ARGUMENTS` with these settings in its environment, and with Spark as a user starts it."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYSPARK_SUBMIT_ARGS"}
     return subprocess.Popen(
         [BARFLOW, *map(str, arguments)],
-        env={**os.environ, **(settings or {})},
+        env={**environment, **(settings or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -90,21 +61,6 @@ def start(*arguments: object, settings: Mapping[str, str] | None = None) -> subp
 def barflow(*arguments: object, settings: Mapping[str, str] | None = None) -> Ended:
     """Run `barflow ARGUMENTS` to its end."""
     return ended(start(*arguments, settings=settings))
-
-
-def in_process(*arguments: object, settings: Mapping[str, str] | None = None) -> Ended:
-    """Run `barflow ARGUMENTS` in this process, by its entry point. It is faster than a process of its own."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "argv", ["barflow", *map(str, arguments)])
-        for name, value in (settings or {}).items():
-            patch.setenv(name, value)
-        try:
-            main()
-            code: Any = 0
-        except SystemExit as end:
-            code = end.code
-    return Ended(code or 0, out.getvalue(), err.getvalue())
 
 
 def ended(command: subprocess.Popen[str]) -> Ended:

@@ -6,7 +6,7 @@ import csv
 from datetime import UTC, datetime
 from pathlib import Path
 
-from commands import in_process
+from console import in_process
 
 from barflow.market.recordings import COLUMNS
 from barflow.market.sessions import new_york, sessions_between

@@ -13,7 +13,8 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 import pytest
-from commands import Ended, Replayed, barflow, in_process, ticked_again
+from commands import Replayed, barflow, ticked_again
+from console import Ended, in_process
 from recordings.reading import rows_by_symbol
 
 from barflow.backtest.stored import Backtests

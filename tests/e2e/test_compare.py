@@ -7,7 +7,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from commands import Ended, Replayed, in_process
+from commands import Replayed
+from console import Ended, in_process
 
 from rehearsal.oracle import Oracle
 

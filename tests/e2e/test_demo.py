@@ -11,7 +11,8 @@ from typing import Any
 
 import psutil
 import pytest
-from commands import all_end, barflow, descendants, ended, in_process, read_until, start
+from commands import all_end, barflow, descendants, ended, read_until, start
+from console import in_process
 
 from emulators.twelvedata.server import TwelveDataEmulator
 from local.embedded import embedded

@@ -22,7 +22,6 @@ from emulators.aws.runtime import Runtime
 from emulators.aws.server import AwsEmulator
 from local.services import Services
 from local.state import State
-from stacks.database import ROTATE_OVER_TLS, UNSAFE
 
 SQL = Path(__file__).parents[2] / "sql"
 USERS = (LOADER, READER, SANDBOX)
@@ -41,6 +40,8 @@ def template() -> str:
         "Port": "5432",
         "MasterUserSecret": {"KmsKeyId": "alias/aws/secretsmanager"},
     }
+    from stacks.database import ROTATE_OVER_TLS, UNSAFE
+
     resources: dict[str, Any] = {"Database": {"Type": "AWS::RDS::DBInstance", "Properties": database}}
     for number, user in enumerate((*USERS, AIRFLOW, LOCKED)):
         value = json.dumps({"username": user, "dbname": "barflow", "password": f"first-{user}", **ROTATE_OVER_TLS})

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -13,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from alert_ticks import answer, at, hop
+from console import Ended, in_process
 from pymongo.database import Database
 
 from barflow.cli import alerts
@@ -24,10 +22,9 @@ from barflow.staging.actions import Actions, Answer
 from barflow.staging.connection import Document
 
 
-def barflow(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `barflow alerts ARGUMENTS` in its own process."""
-    command = [sys.executable, "-m", "barflow.cli.main", "alerts", *map(str, arguments)]
-    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+def barflow(*arguments: object, **settings: str) -> Ended:
+    """Run `barflow alerts ARGUMENTS`."""
+    return in_process("alerts", *arguments, settings=settings)
 
 
 @pytest.fixture
@@ -43,8 +40,8 @@ def recording(tmp_path: Path) -> Path:
 
 def test_testing_the_rules_prints_the_alerts_that_fire_on_a_recording(recording: Path) -> None:
     done = barflow("test", "--replay", recording, "--rule", "gap_5pct", "--json")
-    assert done.returncode == 0
-    assert json.loads(done.stdout) == [
+    assert done.code == 0
+    assert json.loads(done.out) == [
         {
             "id": "gap_5pct|AAPL|2025-07-30T13:30:00Z",
             "rule": "gap_5pct",
@@ -55,9 +52,9 @@ def test_testing_the_rules_prints_the_alerts_that_fire_on_a_recording(recording:
             "value": 6.0,
         }
     ]
-    assert "AAPL: validation rejected 1 bars" in done.stderr
+    assert "AAPL: validation rejected 1 bars" in done.err
     table = barflow("test", "--replay", recording)
-    assert "AAPL opened 6.00 % above the previous close of 100.00" in table.stdout
+    assert "AAPL opened 6.00 % above the previous close of 100.00" in table.out
 
 
 @pytest.fixture
@@ -77,8 +74,8 @@ def test_recorded_bars_are_tested_with_the_splits_of_a_file(split_recording: Pat
 
     def fired(*options: object) -> tuple[dict[str, float], str]:
         done = barflow("test", "--replay", split_recording, *options, "--json")
-        assert done.returncode == 0, done.stderr
-        return {item["rule"]: item["value"] for item in json.loads(done.stdout)}, done.stderr
+        assert done.code == 0, done.err
+        return {item["rule"]: item["value"] for item in json.loads(done.out)}, done.err
 
     found, told = fired("--actions", splits)
     assert found == {"gap_5pct": -6.0}
@@ -102,8 +99,8 @@ def test_wrong_choices_of_splits_are_bad_input_in_one_line(split_recording: Path
         (("--actions", tmp_path / "none.csv"), "none.csv: No such file or directory"),
     ):
         done = barflow("test", "--replay", split_recording, *options)
-        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-        assert message in done.stderr
+        assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+        assert message in done.err
 
 
 def test_recorded_bars_are_tested_with_the_staged_splits_of_a_state(
@@ -130,27 +127,25 @@ def test_recorded_bars_are_tested_with_the_staged_splits_of_a_state(
 
 def test_an_unknown_rule_and_an_invalid_file_are_bad_input_in_one_line(recording: Path, tmp_path: Path) -> None:
     unknown = barflow("test", "--replay", recording, "--rule", "gap")
-    assert (unknown.returncode, unknown.stdout) == (2, "")
-    assert unknown.stderr.startswith(
-        "error: --rule gap: no such rule; there are gap_5pct, unknown_split, move_3pct_30min"
-    )
+    assert (unknown.code, unknown.out) == (2, "")
+    assert unknown.err.startswith("error: --rule gap: no such rule; there are gap_5pct, unknown_split, move_3pct_30min")
     broken = tmp_path / "alerts.toml"
     broken.write_text('[[rule]]\nid = "a"\nkind = "gap"\npercent = 0')
     for command in (("rules",), ("test", "--replay", recording)):
         done = barflow(*command, BARFLOW_ALERTS_FILE=str(broken))
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert "rule a: percent = 0: must be greater than 0" in done.stderr
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert "rule a: percent = 0: must be greater than 0" in done.err
 
 
 def test_the_rules_are_shown_with_their_history_and_their_values_per_symbol(tmp_path: Path) -> None:
     shown = barflow("rules")
-    assert "average: 20 sessions" in shown.stdout
-    printed = json.loads(barflow("rules", "--json").stdout)
+    assert "average: 20 sessions" in shown.out
+    printed = json.loads(barflow("rules", "--json").out)
     assert printed["rules"][0]["id"] == "gap_5pct"
     assert printed["per_symbol"] == {}
     own = tmp_path / "alerts.toml"
     own.write_text('[[rule]]\nid = "a"\nkind = "gap"\npercent = 5.0\nper_symbol.TSLA.percent = 8.0')
-    printed = json.loads(barflow("rules", "--json", BARFLOW_ALERTS_FILE=str(own)).stdout)
+    printed = json.loads(barflow("rules", "--json", BARFLOW_ALERTS_FILE=str(own)).out)
     assert [rule["percent"] for rule in printed["per_symbol"]["TSLA"]] == [8.0]
 
 
@@ -161,9 +156,9 @@ def test_the_alerts_that_fired_are_listed_with_their_delivery(database: Database
         "BARFLOW_MONGODB_DATABASE": database.name,
         "BARFLOW_LAKE_URI": "unused",
     }
-    printed = json.loads(barflow("list", "--symbols", "aapl", "--json", **stores).stdout)
+    printed = json.loads(barflow("list", "--symbols", "aapl", "--json", **stores).out)
     assert [item["_id"] for item in printed["alerts"]] == ["level_101|AAPL|2025-07-30T13:35:00Z"]
-    shown = barflow("list", **stores).stdout
+    shown = barflow("list", **stores).out
     assert "2025-07-30 09:35" in shown
     assert "sse sent" in shown
-    assert json.loads(barflow("list", "--undelivered", "--json", **stores).stdout) == {"alerts": []}
+    assert json.loads(barflow("list", "--undelivered", "--json", **stores).out) == {"alerts": []}

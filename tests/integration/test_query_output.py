@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from console import in_process
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -29,13 +30,25 @@ def refuse(token: str) -> None:
     raise AssertionError(f"{token} is not JSON")
 
 
-def run_sql(dsn: str, query: str, *options: str, encoding: str = "utf-8") -> tuple[int, bytes]:
+def run_sql(dsn: str, query: str, *options: str, encoding: str) -> tuple[int, bytes]:
     """Run `barflow sql` in a process of its own. Return its exit code and what it wrote to stdout."""
-    settings = {"BARFLOW_WAREHOUSE_DSN": dsn, "BARFLOW_LAKE_URI": "unused", "PYTHONIOENCODING": encoding}
+    settings = {**settings_of(dsn), "PYTHONIOENCODING": encoding}
     command = [str(BARFLOW), "sql", query, *options]
     done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, check=False)
     assert b"Traceback" not in done.stderr
     return done.returncode, done.stdout
+
+
+def run_sql_here(dsn: str, query: str, *options: str, encoding: str) -> tuple[int, bytes]:
+    """Run `barflow sql` in this process with a stdout of that encoding, and return the same."""
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding)
+    code = in_process("sql", query, *options, settings=settings_of(dsn), stdout=stdout).code
+    stdout.flush()
+    return code, stdout.buffer.getvalue()
+
+
+def settings_of(dsn: str) -> dict[str, str]:
+    return {"BARFLOW_WAREHOUSE_DSN": dsn, "BARFLOW_LAKE_URI": "unused"}
 
 
 @pytest.mark.parametrize(
@@ -93,12 +106,14 @@ def test_every_value_is_printed_as_valid_json(value: Any) -> None:
     json.loads(out.getvalue(), parse_constant=refuse)
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
-def test_a_stream_of_another_encoding_shows_everything(warehouse_dsn: str, encoding: str) -> None:
-    code, out = run_sql(warehouse_dsn, "select '✓ ✗ … ü' as text", encoding=encoding)
+@pytest.mark.parametrize(
+    ("run", "encoding"), [(run_sql, "ascii"), *((run_sql_here, name) for name in ("latin-1", "cp1252", "utf-8"))]
+)
+def test_a_stream_of_another_encoding_shows_everything(warehouse_dsn: str, run: Any, encoding: str) -> None:
+    code, out = run(warehouse_dsn, "select '✓ ✗ … ü' as text", encoding=encoding)
     assert code == 0
     shown = out.decode(encoding)
     expected = {"utf-8": "✓ ✗ … ü", "ascii": "ok X ... \\xfc", "latin-1": "ok X ... ü", "cp1252": "ok X … ü"}
     assert expected[encoding] in shown
-    code, out = run_sql(warehouse_dsn, "select '✓' as text", "--format", "json", encoding=encoding)
+    code, out = run(warehouse_dsn, "select '✓' as text", "--format", "json", encoding=encoding)
     assert (code, json.loads(out)) == (0, [{"text": "✓"}])

@@ -153,7 +153,13 @@ KILL_POINTS = {
 }
 
 
-@pytest.mark.parametrize("point", KILL_POINTS)
+# The points of the fast tests. Each of the others differs from one of them by one step.
+FAST = ("all files staged, none in place", "bars in place", "between two slices")
+
+
+@pytest.mark.parametrize(
+    "point", [pytest.param(point, marks=() if point in FAST else pytest.mark.minutes) for point in KILL_POINTS]
+)
 def test_the_next_run_completes_a_killed_process(running: Running, point: str) -> None:
     running.stage_changes()
     pipeline = running.pipeline
@@ -172,8 +178,11 @@ def test_the_next_run_completes_a_killed_process(running: Running, point: str) -
 
 @pytest.mark.parametrize(
     "table",
-    ["market.bar_5min", "market.daily_metrics", "market.adjustment"],
-    ids=["during its first COPY", "during its last COPY", "at its last rows"],
+    [
+        pytest.param("market.bar_5min", id="during its first COPY", marks=pytest.mark.minutes),
+        pytest.param("market.daily_metrics", id="during its last COPY"),
+        pytest.param("market.adjustment", id="at its last rows", marks=pytest.mark.minutes),
+    ],
 )
 def test_the_next_run_completes_an_aggregate_killed_during_a_write(running: Running, table: str) -> None:
     running.stage_changes()
@@ -219,7 +228,7 @@ def test_an_aggregate_killed_after_its_commit_needs_no_second_load(running: Runn
     check_end_state(running)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.minutes), signal.SIGTERM])
 def test_a_program_that_is_stopped_while_spark_starts_leaves_no_jvm(running: Running, number: int) -> None:
     running.stage_changes()
     child = running.pipeline.start(PROCESS)

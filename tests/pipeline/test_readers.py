@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pyarrow as pa
@@ -24,15 +28,30 @@ NEW = [random_session("AAPL", day, seed=1) for day in ("2025-07-02", "2025-07-07
 AFTER = [*OLD[1:], *NEW]
 
 
-@pytest.fixture
-def published(pipeline: Pipeline) -> Pipeline:
-    """Return a pipeline with loaded days. One revised day and one new day are published but not loaded."""
+def publish(pipeline: Pipeline) -> Pipeline:
+    """Load days into a pipeline. One revised day and one new day are published but not loaded."""
     pipeline.stage(OLD)
     pipeline.process()
     pipeline.aggregate()
     pipeline.stage(NEW)
     pipeline.process()
     return pipeline
+
+
+@pytest.fixture(scope="module")
+def once_published(
+    mongodb_uri: str, module_warehouse_dsn: str, spark: None, tmp_path_factory: pytest.TempPathFactory
+) -> Pipeline:
+    """Return the pipeline of ``publish``. No test changes it."""
+    lake = str(tmp_path_factory.mktemp("readers") / "lake")
+    return publish(Pipeline(mongodb_uri, f"readers_{uuid4().hex[:8]}", module_warehouse_dsn, lake))
+
+
+@pytest.fixture
+def published(once_published: Pipeline, copy_warehouse: Callable[[str], str], tmp_path: Path) -> Pipeline:
+    """Return the pipeline of ``publish`` with a lake and a warehouse of its own, to aggregate."""
+    lake = str(shutil.copytree(once_published.lake_uri, tmp_path / "lake"))
+    return replace(once_published, warehouse_dsn=copy_warehouse(once_published.warehouse_dsn), lake_uri=lake)
 
 
 class Background:
@@ -146,8 +165,9 @@ def test_rows_that_change_between_spark_and_the_warehouse_are_not_loaded(
     assert published.warehouse() == before
 
 
-def test_a_run_loads_its_manifests_in_slices(published: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_loads_its_manifests_in_slices(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each slice is one transaction with a ledger row, also when the run fails at a later one."""
+    published = publish(pipeline)
     monkeypatch.setattr(load_plan, "SLICE_SESSIONS", 2)
     published.stage([random_session("MSFT", "2025-07-08")])
     published.process()

@@ -10,12 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import aws_cdk as cdk
-
-import app
 from barflow.contract import RuntimeContract
 from config.environment import Environment
-from stacks.base import BarflowStack
 
 ROOT = Path(__file__).parents[2]
 OFFICE = ("203.0.113.0/24", "198.51.100.7/32")  # networks for documentation, which are not public
@@ -77,6 +73,12 @@ Synthesize = Callable[..., Deployment]
 
 def synthesized(environment: Environment, folder: Path, **context: str) -> Deployment:
     """Synthesize an environment into a folder, without building assets."""
+    # Each worker of a test run imports this file, and only one synthesizes: CDK starts Node when it is imported.
+    import aws_cdk as cdk
+
+    import app
+    from stacks.base import BarflowStack
+
     base = json.loads((ROOT / "cdk.json").read_text())["context"] | {"aws:cdk:bundling-stacks": []}
     made = cdk.App(context=base | context, outdir=str(folder))
     app.build(made, environment)
@@ -84,6 +86,13 @@ def synthesized(environment: Environment, folder: Path, **context: str) -> Deplo
     with suppress(RuntimeError):  # a finding of cdk-nag, which a test checks
         made.synth()
     return Deployment(environment, stacks, folder)
+
+
+def schema_of(kind: str) -> Mapping[str, Any]:
+    """Return CloudFormation's schema of a type of resource."""
+    from cfnlint.schema import PROVIDER_SCHEMA_MANAGER  # it takes seconds to import
+
+    return dict(PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema)
 
 
 def changed(environment: Environment, **settings: Any) -> Environment:

@@ -16,6 +16,7 @@ from programs import program, settings_read, variable
 
 from barflow.lake.actions import SCHEMA as ACTIONS_SCHEMA
 from barflow.market.arrow import arrow_schema, history_schema
+from barflow.market.bars import OHLC_TOLERANCE
 from barflow.operations.deployment import settings_of
 from barflow.pipeline.program import parse_arguments
 from config import versions
@@ -251,3 +252,11 @@ def test_the_host_starts_only_this_workflow_and_these_crawlers(dev_deployment: D
     assert len(started) == 3
     passed = [item for item in allowed if item.action == "iam:PassRole" and "glue.amazonaws.com" in item.condition]
     assert ["Reader" in item.resource for item in passed] == [True]
+
+
+def test_the_warehouse_and_the_data_quality_rules_tolerate_the_same_float_noise() -> None:
+    from stacks.catalog import bars_rules
+
+    statements = [path.read_text() for path in (ROOT / "sql").glob("*_float_noise.sql")] + [bars_rules()]
+    assert len(statements) == 2
+    assert all(f"(1 + {OHLC_TOLERANCE})" in text for text in statements)

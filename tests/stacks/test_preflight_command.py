@@ -13,8 +13,7 @@ from typing import Any
 
 import boto3
 import pytest
-from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
-from deployments import Deployment
+from deployments import Deployment, schema_of
 from moto_server import moto_server
 from policy_sentry.querying.actions import get_action_data
 from typer.testing import CliRunner, Result
@@ -62,7 +61,7 @@ def test_no_other_resource_has_an_identifier_that_the_template_fixes(deployments
 
 def is_fixed(resolver: Resolver, stack: Stack, body: Mapping[str, Any]) -> bool:
     """Return whether the template gives the whole primary identifier of a resource, without a generated name."""
-    schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(REGION, body["Type"]).schema
+    schema = schema_of(body["Type"])
     values: list[Any] = []
     for path in schema["primaryIdentifier"]:
         found: Any = body

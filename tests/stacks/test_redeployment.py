@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
-from deployments import Deployment, Synthesize, changed
+from deployments import Deployment, Synthesize, changed, schema_of
 
 from config.environment import (
     AlarmConfig,
@@ -57,7 +56,7 @@ def retained(deployment: Deployment, policy: str) -> Iterator[tuple[str, Mapping
 
 def given_names(resource: Mapping[str, Any]) -> set[str]:
     """Return the properties with which the template itself names the resource."""
-    schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", resource["Type"]).schema
+    schema = schema_of(resource["Type"])
     identifiers = {path.removeprefix("/properties/") for path in schema["primaryIdentifier"]}
     return ({"Name"} | identifiers) & resource.get("Properties", {}).keys()
 
@@ -127,10 +126,7 @@ def test_other_settings_change_no_export_that_another_stack_imports(
 
 def test_a_trigger_invokes_a_version_for_which_cloudformation_waits(deployments: list[Deployment]) -> None:
     """Lambda rejects the invocation of a function that is still pending, and CDK's trigger does not retry that."""
-    create = {
-        kind: PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema["handlers"]["create"]
-        for kind in ("AWS::Lambda::Function", "AWS::Lambda::Version")
-    }
+    create = {kind: schema_of(kind)["handlers"]["create"] for kind in ("AWS::Lambda::Function", "AWS::Lambda::Version")}
     assert "lambda:GetFunction" in create["AWS::Lambda::Function"]["permissions"]
     assert "lambda:GetFunctionConfiguration" in create["AWS::Lambda::Version"]["permissions"]
     for deployment in deployments:

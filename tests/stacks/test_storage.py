@@ -10,7 +10,6 @@ import pytest
 from deployments import Deployment, as_list
 
 from stacks.bundles import RELEASE, Bundle
-from stacks.storage import ACCESS
 
 BUCKETS = ("Lake", "Code", "Logs")
 # The start of a role's logical id, and its user in ACCESS.
@@ -122,6 +121,7 @@ def bucket_and_prefix(arn: Any) -> tuple[str, str]:
 )
 def test_roles_have_exactly_the_folders_that_access_lists(dev_deployment: Deployment, action: str, field: str) -> None:
     """A folder and its own name, so that ``manifests`` does not include ``manifests-of-others/``."""
+    from stacks.storage import ACCESS
 
     def user(role: str) -> str:
         return next((name for start, name in ROLES.items() if start in role), role)
@@ -136,6 +136,8 @@ def test_roles_have_exactly_the_folders_that_access_lists(dev_deployment: Deploy
 
 
 def test_functions_that_publish_cannot_delete() -> None:
+    from stacks.storage import ACCESS
+
     assert not {"publisher", "certificate", "graph"} & {name for item in ACCESS for name in item.deletes}
 
 

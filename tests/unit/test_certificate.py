@@ -19,8 +19,6 @@ from cryptography.x509.oid import NameOID
 from harness import program
 from moto import mock_aws
 
-from stacks.processing import RENEWAL
-
 NODE = "ip-10-20-1-7.eu-west-1.compute.internal"
 
 
@@ -103,6 +101,8 @@ def test_the_key_of_a_node_signs_no_certificate_that_another_node_trusts(publish
 
 
 def test_it_is_renewed_before_it_expires(function: ModuleType) -> None:
+    from stacks.processing import RENEWAL
+
     now = datetime.now(UTC)
     certificate, _ = function.create_certificate("ec2.internal", now)
     assert certificate.not_valid_after_utc == (now + timedelta(days=365)).replace(microsecond=0)
