@@ -165,7 +165,7 @@ def run_to_success(deployed: RehearsedEnvironment) -> str:
     posted = len(deployed.slack.posts)
     if (ended := deployed.wait_for_run(deployed.start_run())) != "success":
         raise run_failure(deployed, ended)
-    return find_slack_message(deployed, posted, "succeeded", "every hop reconciles").splitlines()[1]
+    return find_slack_message(deployed, posted, "succeeded", "what changed reconciles at every hop").splitlines()[1]
 
 
 def run_without_driver(deployed: RehearsedEnvironment) -> str:

@@ -73,7 +73,7 @@ def summary_text(summary: Summary) -> str:
     cost = "" if summary.dollars is None else f" · {summary.dollars:.2f} USD at list prices"
     env, run_id = slack_escaped(summary.env), slack_escaped(summary.run_id)
     lines = (
-        f":white_check_mark: *process run* succeeded in {env}: every hop reconciles",
+        f":white_check_mark: *process run* succeeded in {env}: what changed reconciles at every hop",
         f"In: {summary.published:,} Parquet rows of {summary.symbols} symbols · Out: {rows}",
         f"In quarantine: {summary.rejected:,} · {minutes} min {seconds:02} s{cost} · `{run_id}`",
         *([slack_escaped(summary.note)] if summary.note else []),

@@ -1,8 +1,8 @@
 """The reconciliation: compare the hops in every session, or in the sessions that changed, and record the result.
 
 A check of everything takes a group of symbols at a time through all hops, so its memory does not grow with the archive.
-The cost of a check of what changed follows the new runs. It does not see a store that changed outside of the runs. The
-check of everything does, once a day.
+The cost of a check of what changed follows the new runs. It does not see a store that changed outside of the runs, or
+what a full load wrote again: the load itself compares its tables. The check of everything does, once a day.
 """
 
 from __future__ import annotations
@@ -275,8 +275,8 @@ def reconcile(stores: Stores) -> dict[str, SymbolStatus]:
             more = f" and {len(checked.broken) - 3} more" if len(checked.broken) > 3 else ""
             raise BarflowError(
                 f"the hops do not reconcile: {'; '.join(checked.broken[:3])}{more}. Nothing was lost; "
-                "`barflow status --full` shows all. `barflow process --full` and `barflow aggregate --full` rewrite "
-                "archive and warehouse."
+                "`barflow status --full` shows all. On one machine, `barflow process --full` and `barflow aggregate "
+                "--full` rewrite archive and warehouse; in a deployment, the runbook says what to do."
             )
         _record(check, full=full)
         return checked.found

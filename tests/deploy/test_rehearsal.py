@@ -44,7 +44,7 @@ from rehearsal.rehearse import (
 FAILURE = (
     ":red_circle: *process_bars.bars_to_parquet* failed in dev, try 2\nWhy: Container killed on request. Its logs: s3"
 )
-SUCCESS = ":white_check_mark: *process run* succeeded in dev: every hop reconciles\nIn: 10 Parquet rows"
+SUCCESS = ":white_check_mark: *process run* succeeded in dev: what changed reconciles at every hop\nIn: 10 Parquet rows"
 SCENARIO = SCENARIOS[0]
 BARFLOW = Path(sys.executable).with_name("barflow")
 
