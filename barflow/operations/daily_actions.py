@@ -123,7 +123,7 @@ class _Daily:
         days.ensure()
         stored = days.stored(symbols, newest.session_date)
         due = [symbol for symbol in symbols if symbol not in stored and _is_due(asked[symbol], newest, now)]
-        keep = partial(self.stores.staging.store_raw, run_id=new_run_id(HOP))
+        keep = partial(self.stores.raw_answers.store, run_id=new_run_id(HOP))
         size = self.stores.settings.batch_size
         for start in range(0, len(due), size):
             batch = due[start : start + size]

@@ -263,10 +263,10 @@ class _Refresh:
         attempts.asked([symbol], self.stores.clock())
 
     def _keep(self, raw: Any) -> None:
-        self.stores.staging.store_raw(raw, self.report.run_id)
+        self.stores.raw_answers.store(raw, self.report.run_id)
 
     def _keep_listing(self, raw: Any) -> None:
-        self.stores.staging.store_raw(raw, self.report.run_id, LISTING_CREDITS)
+        self.stores.raw_answers.store(raw, self.report.run_id, LISTING_CREDITS)
 
 
 def stage_days(stores: Stores, raw: Received) -> int:

@@ -32,6 +32,7 @@ from barflow.progress import Log
 from barflow.staging.connection import Document
 from barflow.staging.ledger import FAILED, Ledger, new_run_id
 from barflow.staging.quarantine import Quarantine
+from barflow.staging.raw_answers import RawAnswers
 from barflow.staging.requests import Range, Requests, closed_sessions
 from barflow.staging.sessions import Saved, Staging
 from barflow.twelvedata.client import RawResponse, SymbolError, TwelveDataClient
@@ -105,6 +106,7 @@ class Ingest:
         self.clock = clock
         self.staging = Staging(database)
         self.quarantine = Quarantine(database)
+        self.raw_answers = RawAnswers(database)
         self.requests = Requests(database)
         self.ledger = Ledger(database)
         self.alerts = alerts
@@ -116,6 +118,7 @@ class Ingest:
         """Create missing collections, validators and indexes."""
         self.staging.ensure()
         self.quarantine.ensure()
+        self.raw_answers.ensure()
         self.ledger.ensure()
         if self.alerts:
             self.alerts.ensure()
@@ -166,7 +169,7 @@ class Ingest:
     def first_bar(self, symbol: str) -> date | SymbolError | None:
         """Ask for the day of a symbol's first bar. Raises as TwelveDataClient.first_bar does."""
         run_id = new_run_id(HOP)
-        return self.client.first_bar(symbol, on_raw=lambda raw: self.staging.store_raw(raw, run_id))
+        return self.client.first_bar(symbol, on_raw=lambda raw: self.raw_answers.store(raw, run_id))
 
     def _close(self, report: IngestReport, outcome: str, error: BaseException | None = None) -> None:
         if self.alerts:
@@ -250,7 +253,7 @@ class Ingest:
             waiting.clear()
 
         def keep(raw: RawResponse) -> None:
-            self.staging.store_raw(raw, report.run_id)
+            self.raw_answers.store(raw, report.run_id)
 
         try:
             for result in self.client.time_series(symbols, start, end, on_raw=keep):

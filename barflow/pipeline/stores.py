@@ -19,6 +19,7 @@ from barflow.secrets import resolve
 from barflow.settings import Settings
 from barflow.staging.connection import Document, connect
 from barflow.staging.ledger import Ledger
+from barflow.staging.raw_answers import RawAnswers
 from barflow.staging.sessions import Staging
 
 
@@ -64,6 +65,11 @@ class Stores:
     def staging(self) -> Staging:
         """Return the staged sessions."""
         return Staging(self.database)
+
+    @property
+    def raw_answers(self) -> RawAnswers:
+        """Return Twelve Data's answers as received."""
+        return RawAnswers(self.database)
 
     @property
     def ledger(self) -> Ledger:

@@ -56,7 +56,7 @@ def spare_credits(stores: Stores) -> int | None:
     settings = stores.settings
     if settings.credits_per_day is None:
         return None
-    spent = stores.staging.credits_since(datetime.combine(utc_now().date(), time(), UTC))
+    spent = stores.raw_answers.credits_since(datetime.combine(utc_now().date(), time(), UTC))
     ticks = ticks_left(stores.clock(), timedelta(minutes=settings.tick_minutes))
     return max(0, settings.credits_per_day - spent - ticks * len(settings.symbols))
 

@@ -1,17 +1,16 @@
 """Staged sessions in MongoDB: one document per symbol and session, changed atomically.
 
-This module also creates the collections, the validator and the indexes. A save reads the documents it touches, merges
+This module also creates the collection, its validator and its indexes. A save reads the documents it touches, merges
 in memory, and writes with an optimistic lock on ``version``. A session that another run changed in between is read and
 merged again. A value that a bar loses goes to barflow.staging.bar_versions first.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
-from typing import Any, Protocol
+from datetime import UTC, date, datetime
+from typing import Any
 
 from bson.codec_options import CodecOptions
 from bson.int64 import Int64
@@ -29,9 +28,6 @@ from barflow.staging.merge import Merge, merge_session
 
 # Sessions to store by ``_id``, each with the moment (UTC) at which its answer was requested.
 Pending = dict[str, tuple[SessionBars, datetime]]
-RAW_KEPT = timedelta(days=30)
-# A document holds at most 16 MB. A larger body is stored in several documents.
-PART_BYTES = 12_000_000
 MAX_ATTEMPTS = 100
 KEYS_PER_QUERY = 250
 # How much one query counts. The embedded server collects an answer before it sends it, and lists the symbols only by
@@ -47,30 +43,6 @@ COUNTED: Document = {
     "last": {"$arrayElemAt": ["$ts", -1]},
 }
 NAIVE: CodecOptions[Document] = CodecOptions()
-
-
-class RawResponse(Protocol):
-    """An HTTP answer as received, such as barflow.twelvedata.http.RawResponse."""
-
-    @property
-    def body(self) -> bytes:
-        """Return the body without the API key."""
-
-    @property
-    def symbols(self) -> tuple[str, ...]:
-        """Return the requested symbols."""
-
-    @property
-    def requested_at(self) -> datetime:
-        """Return the moment of the request, in UTC."""
-
-    @property
-    def http_status(self) -> int:
-        """Return the HTTP status."""
-
-    @property
-    def note(self) -> str | None:
-        """Return what the body leaves out, if anything."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +94,7 @@ def from_document(document: Document) -> SessionBars:
 
 
 class Staging:
-    """The collections ``bars`` and ``raw_responses`` of one database."""
+    """The collection ``bars`` of one database."""
 
     def __init__(self, database: Database[Document]) -> None:
         self.database = database
@@ -133,14 +105,11 @@ class Staging:
         self.versions = BarVersions(database)
 
     def ensure(self) -> None:
-        """Create the collections, the validator and the indexes that are missing."""
+        """Create the collection, its validator and its indexes where they are missing."""
         with mongo_errors("create its collections and indexes"):
             self._ensure_validator()
             self.bars.create_index([("symbol", 1), ("session_date", 1)], unique=True)
             self.bars.create_index("updated_at")
-            raw = self.database["raw_responses"]
-            raw.create_index("requested_at", expireAfterSeconds=int(RAW_KEPT.total_seconds()))
-            raw.create_index("run_id")
 
     def _ensure_validator(self) -> None:
         """Create the collection with the current validator, or replace the validator of an existing collection."""
@@ -271,37 +240,6 @@ class Staging:
             left = {document["_id"] for document in self._by_key(keys, {"_id": 1})}
         self.versions.expire(key for key in keys if key not in left)
         return deleted
-
-    def store_raw(self, raw: RawResponse, run_id: str, credits: int = 1) -> None:
-        """Store an answer as it was received, compressed, in one or more documents.
-
-        Most answers of earlier releases are text, without ``encoding``. ``credits`` is what the request costs for each
-        symbol.
-        """
-        common: Document = {
-            "run_id": run_id,
-            "symbols": list(raw.symbols),
-            "requested_at": raw.requested_at,
-            "http_status": raw.http_status,
-            **({"note": raw.note} if raw.note else {}),
-            **({"credits": credits} if credits != 1 else {}),
-        }
-        packed = zlib.compress(raw.body, level=1)
-        cuts = range(0, len(packed), PART_BYTES)
-        documents = [
-            {**common, "body": packed[cut : cut + PART_BYTES], "encoding": "zlib", "part": part, "parts": len(cuts)}
-            for part, cut in enumerate(cuts, start=1)
-        ]
-        with mongo_errors("store the raw answer"):
-            self.database["raw_responses"].insert_many(documents)
-
-    def credits_since(self, moment: datetime) -> int:
-        """Return the API credits of all requests since ``moment`` (UTC), refused ones included."""
-        requests = {"requested_at": {"$gte": moment}, "part": {"$in": [None, 1]}}
-        fields = {"symbols": 1, "credits": 1}
-        with mongo_errors("count the API credits of the day"):
-            found = self.database["raw_responses"].find(requests, fields)
-            return sum(len(item["symbols"]) * item.get("credits", 1) for item in found)
 
     def between(self, symbol: str, first: str, last: str) -> Iterator[Document]:
         """Yield one symbol's documents of the sessions from ``first`` to ``last``, in no particular order.

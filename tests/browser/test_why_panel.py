@@ -21,6 +21,7 @@ from barflow.market.sessions import last_sessions
 from barflow.market.validation import Rejected
 from barflow.staging.connection import Document, connect
 from barflow.staging.quarantine import Quarantine
+from barflow.staging.raw_answers import RawAnswers
 from barflow.staging.sessions import Staging, from_document
 from barflow.twelvedata.client import RawResponse
 
@@ -60,7 +61,7 @@ def revise(database: Database[Document]) -> None:
     (document,) = staging.between("AAPL", f"{TRADED.session_date}", f"{TRADED.session_date}")
     later = now + timedelta(seconds=1)
     body = json.dumps({"values": [row(100.16, 2000)], "status": "ok"}).encode()
-    staging.store_raw(RawResponse(body, ("AAPL",), later, 200), "run-2")
+    RawAnswers(database).store(RawResponse(body, ("AAPL",), later, 200), "run-2")
     staging.save([(revised(from_document(document), 16, volume=2000), later)], "run-2")
     Quarantine(database).ensure()
     broken = {**row(100.16, 1), "note": "<img src=x onerror=alert(1)>"}

@@ -27,6 +27,7 @@ from barflow.market.bars import SessionBars, document_key
 from barflow.market.sessions import last_sessions, utc_now
 from barflow.market.validation import validate
 from barflow.staging.connection import DRIVER_DEFAULTS, UTC_AWARE, Document, connect
+from barflow.staging.raw_answers import RawAnswers
 from barflow.staging.sessions import Staging
 from barflow.twelvedata.client import RawResponse
 from emulators.twelvedata.server import TwelveDataEmulator
@@ -281,9 +282,9 @@ def test_documents_are_counted_by_symbol_day_and_time_of_change(
 def test_an_answer_too_large_for_a_document_is_stored_in_parts(
     staging: Staging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("barflow.staging.sessions.PART_BYTES", 300)
+    monkeypatch.setattr("barflow.staging.raw_answers.PART_BYTES", 300)
     body = str([*range(1000)]).encode()
-    staging.store_raw(RawResponse(body, ("AAPL",), utc_now(), 200), "run")
+    RawAnswers(staging.database).store(RawResponse(body, ("AAPL",), utc_now(), 200), "run")
     parts = [*staging.database["raw_responses"].find(sort=[("part", 1)])]
     assert len(parts) > 1
     assert {(part["parts"], part["encoding"], part["run_id"]) for part in parts} == {(len(parts), "zlib", "run")}
@@ -291,7 +292,7 @@ def test_an_answer_too_large_for_a_document_is_stored_in_parts(
 
 
 def test_an_answer_that_is_not_text_is_stored_too(staging: Staging) -> None:
-    staging.store_raw(RawResponse(b'{"status": \xff', ("AAPL",), utc_now(), 502), "run")
+    RawAnswers(staging.database).store(RawResponse(b'{"status": \xff', ("AAPL",), utc_now(), 502), "run")
     assert staging.database["raw_responses"].count_documents({"http_status": 502}) == 1
 
 

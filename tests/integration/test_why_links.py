@@ -41,7 +41,8 @@ from barflow.staging.actions import Actions, Answer
 from barflow.staging.connection import Document, connect
 from barflow.staging.ledger import SUCCEEDED, Ledger
 from barflow.staging.quarantine import Quarantine
-from barflow.staging.sessions import RAW_KEPT, Staging
+from barflow.staging.raw_answers import ANSWERS_KEPT, RawAnswers
+from barflow.staging.sessions import Staging
 from barflow.twelvedata.client import RawResponse
 
 DAY, SLOT = "2025-07-02", 13
@@ -81,7 +82,8 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         self.staging, self.ledger = Staging(self.database), Ledger(self.database)
-        for store in (self.staging, self.ledger, Quarantine(self.database), Outbox(self.database)):
+        self.answers = RawAnswers(self.database)
+        for store in (self.staging, self.answers, self.ledger, Quarantine(self.database), Outbox(self.database)):
             store.ensure()
 
     @property
@@ -97,7 +99,7 @@ class Pipeline:
         """Store an answer. Return the moment of its request, which differs from every other one."""
         moment = at or max(utc_now(), *(item + timedelta(milliseconds=50) for item in self.asked), utc_now())
         self.asked.append(moment)
-        self.staging.store_raw(RawResponse(body, tuple(symbols), moment, 200), run_id)
+        self.answers.store(RawResponse(body, tuple(symbols), moment, 200), run_id)
         time.sleep(APART)
         return moment
 
@@ -287,7 +289,7 @@ def test_a_bar_on_a_later_page_of_its_request_is_found(pipeline: Pipeline) -> No
 
 
 def test_a_large_answer_in_parts_is_read(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("barflow.staging.sessions.PART_BYTES", 1000)
+    monkeypatch.setattr("barflow.staging.raw_answers.PART_BYTES", 1000)
     body = json.dumps({"values": rows(BARS), "status": "ok", "padding": [*range(3000)]})
     pipeline.ingest("i-1", BARS, body=body.encode())
     raw = pipeline.database["raw_responses"]
@@ -305,7 +307,7 @@ def test_a_large_answer_in_parts_is_read(pipeline: Pipeline, monkeypatch: pytest
 
 def test_an_answer_that_has_expired_or_is_absent_is_named(pipeline: Pipeline) -> None:
     pipeline.database["raw_responses"].drop_indexes()
-    pipeline.ingest("i-1", BARS, at=utc_now() - RAW_KEPT - timedelta(hours=1))
+    pipeline.ingest("i-1", BARS, at=utc_now() - ANSWERS_KEPT - timedelta(hours=1))
     pipeline.ingest("i-2", REVISED)
     pipeline.database["raw_responses"].delete_many({})
     found = pipeline.why()

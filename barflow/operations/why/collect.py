@@ -36,7 +36,7 @@ from barflow.operations.why.story import (
 )
 from barflow.staging.connection import Document
 from barflow.staging.ledger import Ledger
-from barflow.staging.sessions import RAW_KEPT
+from barflow.staging.raw_answers import ANSWERS_KEPT
 from barflow.symbol import check_symbol
 from barflow.warehouse import one_bar
 from barflow.warehouse.one_bar import LoadRun
@@ -224,11 +224,11 @@ class _Bar:
             what, lambda db: [staged.answer_of(db, name, self.slot, version, rejected)], []
         )
         if found == [None]:
-            expired = version.known_from < utc_now() - RAW_KEPT
+            expired = version.known_from < utc_now() - ANSWERS_KEPT
             self.links.missing.append(
                 f"The answer of version {version.revision}, known from {version.known_from:%Y-%m-%d %H:%M:%S} UTC, "
                 + (
-                    f"has expired: answers are kept for {RAW_KEPT.days} days."
+                    f"has expired: answers are kept for {ANSWERS_KEPT.days} days."
                     if expired
                     else "is not stored: an earlier release or another program stored the bar."
                 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -20,6 +19,7 @@ from barflow.operations.why.story import BarAction, BarAnswer, Delivered, Fired,
 from barflow.staging.actions import Actions, Known
 from barflow.staging.connection import Document, mongo_errors
 from barflow.staging.quarantine import received_row
+from barflow.staging.raw_answers import RawAnswers
 from barflow.staging.sessions import from_document, known_from_of
 from barflow.text import redacted
 
@@ -91,35 +91,22 @@ def answer_of(
     A later page of the same request may hold the bar. A version that a replay stored came with an earlier answer.
     """
     at = version.known_from
-    for raw in _answers(database, {"requested_at": {"$gte": at - SAME_MOMENT, "$lte": at}, "symbols": symbol}, -1):
+    around = {"requested_at": {"$gte": at - SAME_MOMENT, "$lte": at}, "symbols": symbol}
+    for raw in _answers(database, around, newest_first=True):
         run = {"run_id": raw["run_id"], "requested_at": {"$gte": raw["requested_at"]}, "symbols": symbol}
-        for page in (raw, *_answers(database, run, 1)):
+        for page in (raw, *_answers(database, run)):
             if rows := [row for row in rows_of(page, symbol, slot.text) if holds(row, version)]:
                 return _bar_answer(page, rows, version)
     for row in rejected:
         replayed = row.replayed_at
         if replayed and at - SAME_MOMENT <= replayed <= at + REPLAY and holds(row.payload, version):
-            for raw in _answers(database, {"requested_at": row.last_seen_at, "symbols": symbol}, 1):
+            for raw in _answers(database, {"requested_at": row.last_seen_at, "symbols": symbol}):
                 return _bar_answer(raw, [row.payload], version, replayed=row.id)
     return None
 
 
-def _answers(database: Database[Document], query: Document, order: int) -> Iterator[Document]:
-    """Yield answers by the time of their request, each with its whole body. One body at a time is in memory."""
-    raw, parts = database["raw_responses"], list[bytes]()
-    by_time = [("requested_at", order), ("part", 1)]
-    with mongo_errors("read the answers"):
-        for item in list(raw.find(query, {"requested_at": 1, "part": 1}, sort=by_time, limit=MOST_PAGES)):
-            document = raw.find_one({"_id": item["_id"]})
-            if document is None:
-                continue  # it has just expired
-            if "encoding" not in document:
-                yield document
-                continue
-            parts.append(document["body"])
-            if document["part"] == document["parts"]:
-                yield {**document, "body": zlib.decompress(b"".join(parts))}
-                parts = []
+def _answers(database: Database[Document], query: Document, *, newest_first: bool = False) -> Iterator[Document]:
+    return RawAnswers(database).find(query, newest_first=newest_first, limit=MOST_PAGES)
 
 
 def rows_of(raw: Mapping[str, Any], symbol: str, opens: str) -> list[Any]:
