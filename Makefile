@@ -15,13 +15,15 @@ help: ## list the targets
 
 setup: .venv/.ready node_modules/.ready build/.bundles ## install everything into .venv and node_modules (quick when nothing changed)
 
+# The packages' byte code is written here: where the environment sets PYTHONDONTWRITEBYTECODE, as many containers do,
+# each program would compile what it imports, which takes it a second.
 .venv/.ready: requirements-dev.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it, or run make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	@echo "installing the pinned packages into .venv (about a minute on a first run)" >&2
 	@sed -n '/^uv==/,/[^\\]$$/p' orchestration/host/requirements.txt > .venv/uv.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r .venv/uv.txt
-	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements-dev.txt
+	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes -r requirements-dev.txt
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@echo "$(CURDIR)" > "$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')/barflow_checkout.pth"
 	@touch $@
@@ -35,7 +37,7 @@ node_modules/.ready: package.json package-lock.json .npmrc | .venv/.ready
 # Airflow beside the rest, in the same versions: its lock file holds all packages of the other.
 .venv/.airflow: requirements-airflow.txt | .venv/.ready
 	@echo "installing Airflow into .venv (some seconds more)" >&2
-	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements-airflow.txt
+	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes -r requirements-airflow.txt
 	@touch $@
 
 # Spark's classes in the form that Java loads fastest: a session then starts in half the CPU time. Without, all works too.
@@ -51,7 +53,7 @@ PEERS := build/peers
 $(CONTRACT)/.ready $(PEERS)/.ready: build/%/.ready: requirements-%.txt | .venv/.ready
 	@echo "installing requirements-$*.txt into build/$* (some seconds)" >&2
 	@$(BIN)/uv venv -q --clear --python $(BIN)/python build/$*
-	@$(BIN)/uv pip install -q --python build/$*/bin/python --require-hashes -r requirements-$*.txt
+	@$(BIN)/uv pip install -q --compile-bytecode --python build/$*/bin/python --require-hashes -r requirements-$*.txt
 	@touch $@
 
 build/.bundles: $(wildcard lambda/*/requirements.txt spark/requirements.txt glue/requirements.txt) | .venv/.ready node_modules/.ready
