@@ -7,8 +7,8 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,6 @@ from barflow.errors import BadInputError
 from barflow.market.recordings import Recording
 from barflow.market.sessions import BAR, last_sessions, new_york, utc_now
 from barflow.pipeline import ingest
-from barflow.pipeline.children import run_script
 from barflow.pipeline.ingest_report import IngestReport, raise_errors
 from barflow.pipeline.reconciliation import collect
 from barflow.pipeline.status import SymbolStatus
@@ -36,6 +35,7 @@ from barflow.warehouse.migrations import migrate
 from emulators.twelvedata.actions import ScriptedDividend, ScriptedSplit
 from emulators.twelvedata.script import NO_SCRIPT, MarketScript
 from local.embedded import DEFAULT_STATE, embedded, source_of
+from local.hops import standby
 from local.live import LiveClock, keep_ticking, live_start
 from local.report.page import read_report_data, write_report
 from local.state import State
@@ -228,24 +228,16 @@ def _stored_until(stores: Stores) -> datetime:
 
 
 def _flow(stores: Stores, state: State, symbols: tuple[str, ...], log: Log) -> Outcome:
-    seconds: dict[str, float] = {}
-
-    @contextmanager
-    def timed(hop: str) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        seconds[hop] = round(time.monotonic() - started, 2)
-        log(f"{hop} done in {seconds[hop]:.1f} s")
-
-    migrate(stores.warehouse_dsn, log=log)
-    with timed("ingest"), ticking("ingest", len(symbols)) as advance:
-        report = ingest.run(stores, symbols, log, on_symbol=lambda _: advance(1))
-    if report.errors.keys() >= report.counts.keys():
-        raise_errors(report)
-    with timed("process"):
-        run_script(stores, "spark/bars_to_parquet.py", log)
-    with timed("aggregate"):
-        run_script(stores, "glue/aggregate_bars.py", log)
+    with standby(stores) as run_hops:
+        migrate(stores.warehouse_dsn, log=log)
+        begun = time.monotonic()
+        with ticking("ingest", len(symbols)) as advance:
+            report = ingest.run(stores, symbols, log, on_symbol=lambda _: advance(1))
+        seconds = {"ingest": round(time.monotonic() - begun, 2)}
+        log(f"ingest done in {seconds['ingest']:.1f} s")
+        if report.errors.keys() >= report.counts.keys():
+            raise_errors(report)
+        seconds |= run_hops(log)
     return Outcome(
         state, stores.settings.require("lake_uri"), report, collect(stores), seconds, Actions(stores.database).of()
     )
@@ -332,8 +324,8 @@ def _go_live(
     log(f"ticking from {new_york(clock.now):%A, %d %B %H:%M} New York, a bar every {300 / speed:.1f} s")
 
     def load() -> None:
-        for program in ("spark/bars_to_parquet.py", "glue/aggregate_bars.py"):
-            run_script(stores, program, lambda _: None)
+        with standby(stores) as run_hops:
+            run_hops(lambda _: None)
 
     keep_ticking(ingest.open_ingest(stores, log).tick, clock, symbols, end=end, speed=speed, at_close=load, log=log)
     log("the recording has ended; the page stays up. Remove the state folder to play it again")

@@ -195,7 +195,7 @@ def _computed(
 
     # toPandas imports pandas; do that while the JVM starts.
     threading.Thread(target=importlib.import_module, args=("pandas",), daemon=True).start()
-    spark = spark_session("barflow aggregate", tasks=daily_history.__module__)
+    spark = spark_session("barflow aggregate", daily_history.__module__)
     configure(spark, plan)
     log(f"aggregating into {len(TABLES)} tables")
     made: list[DataFrame] = []

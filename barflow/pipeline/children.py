@@ -9,8 +9,8 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -52,11 +52,25 @@ def run_child(
 
     Raises the error that the program ended with: the same class and message.
     """
-    last = failure = ""
+    with started(command, environment, on_start) as child:
+        return wait_for(child, log)
+
+
+@contextmanager
+def started(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    on_start: Callable[[subprocess.Popen[str]], None],
+    *,
+    stdin: int = subprocess.DEVNULL,
+    cwd: Path | None = None,
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a program for a block. It is asked to stop if the block raises, and has ended after it."""
     with subprocess.Popen(
         command,
         env=dict(environment),
-        stdin=subprocess.DEVNULL,
+        cwd=cwd,
+        stdin=stdin,
         stdout=PIPE,
         stderr=PIPE,
         encoding="utf-8",
@@ -64,26 +78,42 @@ def run_child(
     ) as child:
         on_start(child)
         try:
-            assert child.stderr is not None
-            assert child.stdout is not None
-            for line in map(str.rstrip, child.stderr):
-                last = line or last
-                if line.startswith("error: "):
-                    failure = line.removeprefix("error: ")
-                if not _NOISE.match(line):
-                    log(line)
-            output = child.stdout.read()
+            yield child
         except BaseException:
             child.terminate()
             # Give it time to release its lease: after Ctrl-C, Popen itself waits only 0.25 s.
             with suppress(subprocess.TimeoutExpired):
                 child.wait(STOP_SECONDS)
             raise
-    if child.returncode == 0:
+
+
+def wait_for(child: subprocess.Popen[str], log: Log, sent: str | None = None) -> dict[str, Any]:
+    """Send a line if there is one, pass on the progress of a program until its end, and return its result.
+
+    Raises the error that the program ended with: the same class and message.
+    """
+    assert child.stderr is not None
+    assert child.stdout is not None
+    if sent and child.stdin:
+        with suppress(BrokenPipeError):  # it has ended: its error follows
+            child.stdin.write(sent)
+            child.stdin.close()
+    last = failure = ""
+    for line in map(str.rstrip, child.stderr):
+        last = line or last
+        if line.startswith("error: "):
+            failure = line.removeprefix("error: ")
+        if not _NOISE.match(line):
+            log(line)
+    output = child.stdout.read()
+    code = child.wait()
+    if code == 0:
         return dict(json.loads(output.splitlines()[-1]))
     if failure:
-        raise next((kind for kind in KINDS if kind.exit_code == child.returncode), BarflowError)(failure)
-    how = f"exit code {child.returncode}" if child.returncode > 0 else f"signal {-child.returncode}"
+        raise next((kind for kind in KINDS if kind.exit_code == code), BarflowError)(failure)
+    how = f"exit code {code}" if code > 0 else f"signal {-code}"
+    assert isinstance(child.args, list)
+    name = next(Path(item).name for item in child.args[1:] if item != "-m")
     raise BarflowError(
-        f"{Path(command[1]).name} was ended by {how} after: {last or 'no output'}. What is stored stays. Run it again."
+        f"{name} was ended by {how} after: {last or 'no output'}. What is stored stays. Run it again."
     )

@@ -87,7 +87,7 @@ class _Run:
         if not self.has_spark:
             self.log(f"{known}; starting Spark")
             self.has_spark = True
-        return spark_session("barflow process", tasks=partition_tasks.__name__)
+        return spark_session("barflow process", partition_tasks.__name__)
 
     def report(self) -> ProcessReport:
         """Return what the run published."""

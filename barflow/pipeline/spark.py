@@ -42,10 +42,10 @@ EMBEDDED = {
 }
 
 
-def spark_session(app_name: str, tasks: str | None = None) -> SparkSession:
+def spark_session(app_name: str, *tasks: str) -> SparkSession:
     """Return the cluster's session if the program was submitted to one, else an embedded session.
 
-    ``tasks`` names the module of the program's Python tasks, which an embedded session imports once for all workers.
+    ``tasks`` names the modules of the program's Python tasks, which an embedded session imports once for all workers.
     """
     from pyspark.sql import SparkSession
 
@@ -53,7 +53,7 @@ def spark_session(app_name: str, tasks: str | None = None) -> SparkSession:
     if not submitted:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName(app_name)
-    embedded = EMBEDDED | ({"spark.executorEnv.SPARK_TASKS_MODULE": tasks} if tasks else {})
+    embedded = EMBEDDED | ({"spark.executorEnv.SPARK_TASKS_MODULES": ",".join(tasks)} if tasks else {})
     for name, value in (EVERYWHERE if submitted else EVERYWHERE | embedded).items():
         builder = builder.config(name, value)
     with _deferred_signals():

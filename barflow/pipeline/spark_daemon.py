@@ -1,6 +1,6 @@
 """The process that Spark's Python workers are forked from on one machine, with their imports done.
 
-The environment names the module with a program's tasks: its workers would import it one by one otherwise.
+The environment names the modules with the tasks of a program: its workers would import them one by one otherwise.
 Spark puts its own Python code on the workers' path as archives, and every task reads the archives again. The installed
 packages replace them here.
 """
@@ -21,7 +21,7 @@ if __name__ == "__main__":
         worker,  # noqa: F401
     )
 
-    if "SPARK_TASKS_MODULE" in os.environ:
-        importlib.import_module(os.environ["SPARK_TASKS_MODULE"])
+    for name in filter(None, os.environ.get("SPARK_TASKS_MODULES", "").split(",")):
+        importlib.import_module(name)
     gc.freeze()  # workers collect garbage after each task: exclude what is loaded already
     daemon.manager()
