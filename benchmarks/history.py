@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 
 from barflow.market.sessions import utc_now
+from barflow.operations.expiry import compact_manifests, expire_runs
 from benchmarks import seed
 from benchmarks.dashboard import answered, fill_outbox
 from benchmarks.figures import Chapter, Figure, markdown_table, middle
@@ -24,11 +25,12 @@ LIMIT = 1.3
 MEANING = f"""
 {SYMBOLS} symbols have 20, 400 or 2,000 sessions in MongoDB, in the lake and in the warehouse, and records of 10 runs.
 Other stores have 20 sessions and records of 10,000 runs. The records are spread over two years. Each run has a
-manifest, a load and an entry in the ledger, {TICKS_A_RUN} ticks and {ALERTS_A_RUN} alerts. One new bar per symbol is
-staged, and `spark/bars_to_parquet.py`, `glue/aggregate_bars.py` and `barflow status` run, as after a tick. Then the
-page's watch list and alerts are requested (p50). All stores take turns. The first turn does not count, because it may
-compact old records. The seconds of a program that only starts a Spark session are subtracted: they are the same for all
-and would hide a difference.
+manifest, a load and an entry in the ledger, {TICKS_A_RUN} ticks and {ALERTS_A_RUN} alerts. The sweep's work of a night
+is done once: runs older than 90 days expire from the ledger, and manifests older than 40 days move to files by day.
+One new bar per symbol is staged, and `spark/bars_to_parquet.py`, `glue/aggregate_bars.py` and `barflow status` run, as
+after a tick. Then the page's watch list and alerts are requested (p50). All stores take turns, and the first turn does
+not count. The seconds of a program that only starts a Spark session are subtracted: they are the same for all and would
+hide a difference.
 """
 
 
@@ -118,16 +120,22 @@ def _stored(bench: Bench, names: Sequence[str], history: History, but_last: int)
 
 
 def _make_older(pipeline: Pipeline) -> None:
-    """Let everything be an hour older: what was stored a few minutes ago is compared again, as if it had changed."""
+    """Let everything be an hour older, and run what the sweep runs each night for old records.
+
+    What was stored within the last ten minutes would be compared again, as if it had changed.
+    """
     older = utc_now() - timedelta(hours=1)
     pipeline.database["bars"].update_many({}, {"$set": {"updated_at": older}})
-    pipeline.database["ledger"].update_many(
-        {"started_at": {"$gt": older}}, {"$set": {"started_at": older, "finished_at": older}}
-    )
+    times = {"started_at": older, "finished_at": older}
+    pipeline.database["ledger"].update_many({"started_at": {"$gt": older}}, {"$set": times})
     with psycopg.connect(pipeline.dsn) as connection:
         connection.execute(
-            "update ops.load_run set started_at = %(at)s, finished_at = %(at)s where started_at > %(at)s", {"at": older}
+            "update ops.load_run set started_at = %(older)s, finished_at = %(older)s where started_at > %(older)s",
+            {"older": older},
         )
+    stores = pipeline.stores()
+    expire_runs(stores)
+    compact_manifests(stores)
 
 
 def _turn(pipeline: Pipeline, names: Sequence[str], rounds: int, spark_alone: float) -> dict[str, float]:

@@ -18,7 +18,9 @@ from urllib.parse import urlsplit
 import psycopg
 from pymongo.database import Database
 
+from barflow.pipeline.stores import Stores
 from barflow.progress import Log
+from barflow.settings import load_settings
 from barflow.staging.connection import Document, connect
 from barflow.warehouse import migrations
 from benchmarks import memory, seed
@@ -52,6 +54,11 @@ class Pipeline:
     def database(self) -> Database[Document]:
         """Return the MongoDB database."""
         return connect(self.mongodb_uri, self.name)
+
+    def stores(self) -> Stores:
+        """Return the stores as the project's own functions take them."""
+        given = {"mongodb_uri": self.mongodb_uri, "mongodb_database": self.name, "warehouse_dsn": self.dsn}
+        return Stores(load_settings(**given, lake_uri=self.lake))
 
     @property
     def lake(self) -> str:

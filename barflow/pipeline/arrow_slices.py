@@ -6,6 +6,7 @@ again almost without a copy. So dates and timestamps are transferred as numbers.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 # About 30 MB of rows: far below spark.driver.maxResultSize, whose default is 1 GB.
 ROWS_PER_SLICE = 200_000
+# Slices that are fetched at the same time, while the caller uses one.
+FETCHED_AHEAD = 2
 AS_NUMBER = {"date": "unix_date", "timestamp": "unix_micros"}
 
 
@@ -54,17 +57,20 @@ class Computed:
 
 
 def arrow_slices(tables: Mapping[str, Computed]) -> Generator[tuple[str, pa.Table], None, None]:
-    """Yield the rows of the tables by name. The next slice is fetched while the caller uses one."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting: tuple[str, Future[pa.Table]] | None = None
-        for name, table in tables.items():
+    """Yield the rows of the tables by name, the smallest table first: its transfer is short, so the caller begins soon.
+
+    The next slices are fetched while the caller uses one.
+    """
+    with ThreadPoolExecutor(FETCHED_AHEAD) as pool:
+        waiting: deque[tuple[str, Future[pa.Table]]] = deque()
+        for name, table in sorted(tables.items(), key=lambda item: item[1].rows):
             for first, last in table.slices():
-                coming = name, pool.submit(fetch, table.frame, first, last)
-                if waiting:
-                    yield waiting[0], waiting[1].result()
-                waiting = coming
-        if waiting:
-            yield waiting[0], waiting[1].result()
+                waiting.append((name, pool.submit(fetch, table.frame, first, last)))
+                if len(waiting) > FETCHED_AHEAD:
+                    following, fetched = waiting.popleft()
+                    yield following, fetched.result()
+        for following, fetched in waiting:
+            yield following, fetched.result()
 
 
 def fetch(frame: DataFrame, first: int, last: int) -> pa.Table:

@@ -114,6 +114,4 @@ def wait_for(child: subprocess.Popen[str], log: Log, sent: str | None = None) ->
     how = f"exit code {code}" if code > 0 else f"signal {-code}"
     assert isinstance(child.args, list)
     name = next(Path(item).name for item in child.args[1:] if item != "-m")
-    raise BarflowError(
-        f"{name} was ended by {how} after: {last or 'no output'}. What is stored stays. Run it again."
-    )
+    raise BarflowError(f"{name} was ended by {how} after: {last or 'no output'}. What is stored stays. Run it again.")

@@ -39,4 +39,5 @@ def spark_environment() -> dict[str, str]:
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_SUBMIT_ARGS": "--master local[*] pyspark-shell",
         "SPARK_LOCAL_IP": "127.0.0.1",
+        "MALLOC_ARENA_MAX": "2",  # glibc keeps what threads free: with an arena for each, a long run grows
     }

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import psycopg
@@ -112,22 +114,24 @@ class _Check:
 
     def everything(self) -> dict[str, SymbolStatus]:
         """Compare every session of every symbol."""
-        return self._compare(self._names(), Scope())
+        return self._compare(self._loaded() | {*self.stores.staging.symbols()}, Scope())
 
-    def recent(self, changed: Iterable[SessionKey]) -> tuple[dict[str, SymbolStatus], date | None]:
+    def recent(self, changed: set[SessionKey]) -> tuple[dict[str, SymbolStatus], date | None]:
         """Compare the newest sessions of every symbol, and those that changed. Return the first of the newest, too."""
         newest = last_sessions(self.now, RECENT_SESSIONS)
         since = newest[0].session_date if newest else None
         earlier = frozenset(key for key in changed if since is None or key[1] < since.isoformat())
-        return self._compare(self._names(), Scope(since, earlier)), since
+        # To list the staged symbols can take long. One that no later hop holds waits for the next run, or has changed.
+        staged = {symbol for symbol, _ in chain(self.waiting.sessions, changed)}
+        return self._compare(self._loaded() | staged, Scope(since, earlier)), since
 
     def changed(self, changed: Iterable[SessionKey]) -> dict[str, SymbolStatus]:
         """Compare the sessions that changed."""
         keys = frozenset(changed)
         return self._compare({symbol for symbol, _ in keys}, Scope(date.max, keys))
 
-    def _names(self) -> set[str]:
-        return {*self.stores.staging.symbols(), *self.lake.symbols(), *stored_symbols(self.connection)}
+    def _loaded(self) -> set[str]:
+        return {*self.lake.symbols(), *stored_symbols(self.connection)}
 
     def _compare(self, names: set[str], scope: Scope) -> dict[str, SymbolStatus]:
         stores, found = self.stores, dict[str, SymbolStatus]()
@@ -135,23 +139,28 @@ class _Check:
         grouped = list(groups(names, stores.instruments, of_name))
         stream = LakeStream(self.lake, [name for group in grouped for name in group]) if scope.since is None else None
         rejected = Quarantine(stores.database).counts()
-        keys = _by_symbol(scope.keys)
+        keys, waiting = _by_symbol(scope.keys), _by_symbol(self.waiting.sessions)
         today = new_york(self.now).date()
         for group in grouped:
             of_group = Scope(scope.since, frozenset(key for symbol in group for key in keys.get(symbol, ())))
             chosen = self._with_earlier(group, of_group)
             tables, rows = count_bars(self.connection, group, chosen.since, chosen.keys)
-            found |= compare(
+            compared = partial(
+                compare,
                 staged_counts(stores.staging, group, chosen),
                 stream.take(group) if stream else lake_counts(self.lake, group, chosen, today),
                 tables,
                 table_rows=rows,
-                waiting=self.waiting.sessions | self._staged_meanwhile(),
                 rejected={symbol: rejected.pop(symbol) for symbol in group if symbol in rejected},
                 now=self.now,
                 instruments=stores.instruments,
                 since=chosen.since,
             )
+            pending = {key for symbol in group for key in waiting.get(symbol, ())}
+            result = compared(waiting=pending)
+            if any(item.broken for item in result.values()):
+                result = compared(waiting=pending | self._staged_meanwhile())
+            found |= result
         if scope.since != date.max:
             for symbol, count in rejected.items():
                 found[symbol] = SymbolStatus(symbol, rejected=count)

@@ -7,10 +7,11 @@ process run, or published after the last load, is pending, not broken.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 from barflow.market.bars import BAR_TABLES
 from barflow.market.counts import SessionCounts, SessionKey
@@ -130,20 +131,43 @@ def _find_gaps(
     """Add the bars of a share that the calendar expects between its first staged session and now, and that are missing.
 
     They are missing under the symbol of their day, or under the present one if nothing is stored under the former one.
+    Sessions without any bar that follow each other are one gap.
     """
     newest = last_sessions(now, 1)
     last = max(newest[-1].session_date if newest else min(bars), *bars)
     first = max(since or date.min, min(bars))
     names = instruments.names(symbol)
-    for traded in sessions_between(first, last):
-        day = traded.session_date
-        named = next((name.symbol for name in names if name.first <= day <= name.last), None)
-        status = found.get(named, found.get(symbol)) if named else None
-        due = expected_by(traded, now)
-        missing = due - bars.get(day, 0)
-        if status and missing > 0:
-            status.missing_bars += missing
-            status.gaps.append(f"{day}: {missing} of {due} bars missing")
+
+    def missing() -> Iterator[_Missing]:
+        for traded in sessions_between(first, last):
+            day, due = traded.session_date, expected_by(traded, now)
+            named = next((name.symbol for name in names if name.first <= day <= name.last), None)
+            shown = named if named in found else symbol
+            yield _Missing(shown if named and shown in found else None, day, due, due - bars.get(day, 0))
+
+    for _, group in groupby(missing(), key=_Missing.gap):
+        gap = [*group]
+        if gap[0].symbol is not None and gap[0].bars > 0:
+            status, bars_missing = found[gap[0].symbol], sum(item.bars for item in gap)
+            status.missing_bars += bars_missing
+            status.gaps.append(
+                f"{gap[0].day}: {bars_missing} of {gap[0].due} bars missing"
+                if len(gap) == 1
+                else f"{gap[0].day} to {gap[-1].day}: all {bars_missing} bars of {len(gap)} sessions missing"
+            )
+
+
+class _Missing(NamedTuple):
+    """The bars of a session that are due and not stored. Without ``symbol``, the share was not listed then."""
+
+    symbol: str | None
+    day: date
+    due: int
+    bars: int
+
+    def gap(self) -> tuple[str | None, date | None]:
+        """Return what is equal for sessions of one gap."""
+        return self.symbol, None if 0 < self.due == self.bars else self.day
 
 
 def expected_by(traded: Session, now: datetime) -> int:

@@ -57,6 +57,8 @@ POSSIBLE = (
 IS_POSSIBLE = "possible"
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # no flags, no extension
 COPY_TRAILER = b"\xff\xff"
+# About 2 MB in COPY's format.
+ROWS_PER_PART = 20_000
 Session = tuple[str, date]
 # Yields the rows of the tables, by name. The rows of one table follow each other. Each call yields the same rows.
 Rows = Callable[[], "Generator[tuple[str, pa.Table], None, None]"]
@@ -221,7 +223,8 @@ class _Transaction:
                     if name != METRICS:
                         self._count(name, kept)
                     if kept.num_rows and not self._impossible:
-                        copy.write(encoded(kept.select(columns), self.change.load_id))
+                        for part in encoded(kept.select(columns), self.change.load_id):
+                            copy.write(part)
                 copy.write(COPY_TRAILER)
             return cursor.rowcount, left_out
 
@@ -275,16 +278,17 @@ class _Transaction:
             self.rows["adjustment"] = rows
 
 
-def encoded(table: pa.Table, load_id: str) -> bytes:
-    """Return rows, with the load's id as their last column, in COPY's binary format without header and trailer."""
+def encoded(table: pa.Table, load_id: str) -> Iterator[bytes]:
+    """Yield rows, with the load's id as their last column, in COPY's binary format without header and trailer."""
     import pyarrow as pa
     from pgpq import ArrowToPostgresBinaryEncoder
 
     whole = table.append_column("load_id", pa.repeat(load_id, table.num_rows))
     encoder = ArrowToPostgresBinaryEncoder(whole.schema)
     encoder.write_header()  # it must come first; the stream has one already
-    parts = [encoder.write_batch(batch) for batch in whole.to_batches()]
-    return b"".join((*parts, encoder.finish())).removesuffix(COPY_TRAILER)
+    for batch in whole.to_batches(ROWS_PER_PART):
+        yield encoder.write_batch(batch)
+    yield encoder.finish().removesuffix(COPY_TRAILER)  # with rows that it still held
 
 
 def record_failure(dsn: str, load_id: str, started_at: datetime, error: str) -> None:

@@ -42,7 +42,7 @@ def test_a_renamed_share_has_no_gap_at_its_rename() -> None:
     assert (found["OLD"].missing_bars, found["NEW"].missing_bars) == (0, 0)
     assert (found["OLD"].ended, found["NEW"].ended) == ("NEW since 2025-07-01", None)
     assert all(is_fresh(item, NOW) for item in found.values())
-    assert gaps("", WHOLE)["OLD"] == ["2025-07-01: 78 of 78 bars missing", "2025-07-02: 78 of 78 bars missing"]
+    assert gaps("", WHOLE)["OLD"] == ["2025-07-01 to 2025-07-02: all 156 bars of 2 sessions missing"]
     assert not is_fresh(status("", WHOLE)["OLD"], NOW)
 
 
@@ -74,4 +74,8 @@ def test_a_delisted_share_has_no_gap_outside_of_its_listing() -> None:
     assert gaps(GONE, staged)["GONE"] == ["2025-06-30: 1 of 78 bars missing"]
     found = status(GONE, staged)["GONE"]
     assert (found.ended, is_fresh(found, NOW)) == ("delisted after 2025-06-30", True)
-    assert len(gaps("", staged)["GONE"]) == 4
+    assert gaps("", staged)["GONE"] == [
+        "2025-06-26: 73 of 78 bars missing",
+        "2025-06-30: 1 of 78 bars missing",
+        "2025-07-01 to 2025-07-02: all 156 bars of 2 sessions missing",
+    ]
