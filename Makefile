@@ -7,6 +7,8 @@ ARGS ?=
 ENV ?= dev
 # Test processes at a time. Tests that share fixtures stay in one process (tests/scheduling.py).
 WORKERS ?= 3
+# A test run starts hundreds of programs. Without byte code, each compiles the project again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo dashboard airflow test test-host test-all contract pictures lint docs bench synth diff deploy-local rehearse clean lock notice audit
 

@@ -115,27 +115,10 @@ def _stored(bench: Bench, names: Sequence[str], history: History, but_last: int)
     pipeline.process()
     pipeline.aggregate()
     repeat_runs(pipeline, names, history.runs)
-    _make_older(pipeline)
+    pipeline.make_older()
+    expire_runs(pipeline.stores())
+    compact_manifests(pipeline.stores())
     return pipeline
-
-
-def _make_older(pipeline: Pipeline) -> None:
-    """Let everything be an hour older, and run what the sweep runs each night for old records.
-
-    What was stored within the last ten minutes would be compared again, as if it had changed.
-    """
-    older = utc_now() - timedelta(hours=1)
-    pipeline.database["bars"].update_many({}, {"$set": {"updated_at": older}})
-    times = {"started_at": older, "finished_at": older}
-    pipeline.database["ledger"].update_many({"started_at": {"$gt": older}}, {"$set": times})
-    with psycopg.connect(pipeline.dsn) as connection:
-        connection.execute(
-            "update ops.load_run set started_at = %(older)s, finished_at = %(older)s where started_at > %(older)s",
-            {"older": older},
-        )
-    stores = pipeline.stores()
-    expire_runs(stores)
-    compact_manifests(stores)
 
 
 def _turn(pipeline: Pipeline, names: Sequence[str], rounds: int, spark_alone: float) -> dict[str, float]:

@@ -44,7 +44,7 @@ def measure(bench: Bench) -> Chapter:
             "s",
             "the plain way, JVM included",
             plain.seconds,
-            5,
+            5.5,
             times_less=True,
         ),
         Figure(
@@ -62,7 +62,7 @@ def measure(bench: Bench) -> Chapter:
             "s",
             "the limit",
             middle(ended.seconds - ended.result["made"] for ended in limit),
-            3,
+            1.8,
         ),
     ]
     return Chapter("MongoDB to Parquet", MEANING, figures, _notes(ours, limit, plain, bench.spark_alone))

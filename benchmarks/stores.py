@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 import psycopg
 from pymongo.database import Database
 
+from barflow.market.sessions import utc_now
 from barflow.pipeline.stores import Stores
 from barflow.progress import Log
 from barflow.settings import load_settings
@@ -59,6 +61,18 @@ class Pipeline:
         """Return the stores as the project's own functions take them."""
         given = {"mongodb_uri": self.mongodb_uri, "mongodb_database": self.name, "warehouse_dsn": self.dsn}
         return Stores(load_settings(**given, lake_uri=self.lake))
+
+    def make_older(self) -> None:
+        """Let what is stored be an hour older. What is ten minutes old is compared again, as if it had changed."""
+        older = utc_now() - timedelta(hours=1)
+        self.database["bars"].update_many({}, {"$set": {"updated_at": older}})
+        times = {"started_at": older, "finished_at": older}
+        self.database["ledger"].update_many({"started_at": {"$gt": older}}, {"$set": times})
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute(
+                "update ops.load_run set started_at = %(older)s, finished_at = %(older)s where started_at > %(older)s",
+                {"older": older},
+            )
 
     @property
     def lake(self) -> str:

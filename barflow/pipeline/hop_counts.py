@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from itertools import groupby
+from itertools import groupby, product
 
 from barflow.lake.partitions import Lake
 from barflow.market.counts import SessionCounts, SessionKey
 from barflow.market.instruments import Instruments
+from barflow.market.sessions import sessions_between
 from barflow.staging.sessions import Staging
 
 # Each takes about 2 kB of memory.
@@ -63,13 +64,16 @@ def groups(names: Iterable[str], instruments: Instruments, sessions: Callable[[s
         yield group
 
 
-def staged_counts(staging: Staging, symbols: Sequence[str], scope: Scope) -> SessionCounts:
-    """Return the bars of the staged sessions of a group."""
+def staged_counts(staging: Staging, symbols: Sequence[str], scope: Scope, last: date) -> SessionCounts:
+    """Return the bars of the staged sessions of a group. ``last`` is the newest day of the market."""
     counts = SessionCounts()
-    found = staging.counts(symbols, scope.since) if scope.since != date.max else iter(())
+    if scope.since is None:
+        found = staging.counts(symbols)
+    else:  # by key: not every server limits a query for several symbols to some days
+        recent = sessions_between(scope.since, last) if scope.since <= last else ()
+        days = [traded.session_date.isoformat() for traded in recent]
+        found = staging.counts_of({*product(symbols, days), *scope.keys})
     for document in found:
-        counts.add(document["symbol"], document["session_date"], document["bars"], document["last"])
-    for document in staging.counts_of(scope.keys):
         counts.add(document["symbol"], document["session_date"], document["bars"], document["last"])
     return counts
 

@@ -184,15 +184,16 @@ def _candidates(
 ) -> Iterator[_Found]:
     """Yield the documents that were updated after a moment or ever: all at once if they are few, else by symbols."""
     staging, actions = Staging(database), Actions(database)
-    few = _Found(
-        _most(staging.counts(symbols, stamped_after=moment)),
-        _most(actions.changed(symbols, moment)),
-        _most(changed_days(database, symbols, moment)),
-    )
-    if max(len(few.sessions), len(few.actions), len(few.vendor_days)) <= MOST_CANDIDATES:
-        yield few
-        return
-    del few
+    if symbols or moment or staging.size() <= MOST_CANDIDATES:  # else everything is a candidate
+        few = _Found(
+            _most(staging.counts(symbols, stamped_after=moment)),
+            _most(actions.changed(symbols, moment)),
+            _most(changed_days(database, symbols, moment)),
+        )
+        if max(len(few.sessions), len(few.actions), len(few.vendor_days)) <= MOST_CANDIDATES:
+            yield few
+            return
+        del few
     names = sorted(changed_symbols(database, symbols, moment))
     for start in range(0, len(names), SYMBOLS_PER_READ):
         group = names[start : start + SYMBOLS_PER_READ]

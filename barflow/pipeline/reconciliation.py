@@ -147,7 +147,7 @@ class _Check:
             tables, rows = count_bars(self.connection, group, chosen.since, chosen.keys)
             compared = partial(
                 compare,
-                staged_counts(stores.staging, group, chosen),
+                staged_counts(stores.staging, group, chosen, today),
                 stream.take(group) if stream else lake_counts(self.lake, group, chosen, today),
                 tables,
                 table_rows=rows,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from bson.codec_options import CodecOptions
@@ -278,7 +279,7 @@ class Staging:
                 queries: list[Document] = [{"updated_at": {"$gt": stamped_after}, **chosen, **match}]
             else:
                 names = sorted(symbols) if symbols else []
-                if not names and self.bars.estimated_document_count() > DOCUMENTS_PER_COUNT:
+                if not names and self.size() > DOCUMENTS_PER_COUNT:
                     names = self.symbols()
                 groups = (names[at : at + SYMBOLS_PER_COUNT] for at in range(0, len(names), SYMBOLS_PER_COUNT))
                 queries = [{"symbol": {"$in": group}, **match} for group in groups] or [match]
@@ -293,19 +294,31 @@ class Staging:
                 match = {"_id": {"$in": keys[start : start + KEYS_PER_QUERY]}}
                 yield from self.bars.aggregate([{"$match": match}, {"$project": COUNTED}])
 
+    def size(self) -> int:
+        """Return about how many sessions are staged."""
+        with mongo_errors("count the sessions"):
+            return self.bars.estimated_document_count()
+
     def symbols(self) -> list[str]:
         """Return the symbols that have staged sessions, sorted."""
         with mongo_errors("list the symbols"):
             return sorted(self.bars.distinct("symbol"))
 
     def newest_before(self, symbols: Iterable[str], day: date) -> dict[str, str]:
-        """Return by symbol its newest staged session before a day, as ISO text. One small query per symbol."""
+        """Return by symbol its newest staged session before a day, as ISO text. A few small queries per symbol.
+
+        Each looks back twice as far as the one before: not every server stops at the first match of a sorted query.
+        """
+        spans = [timedelta(days=30 * 2**doubled) for doubled in range(10)]  # the last one is 42 years
         newest: dict[str, str] = {}
         with mongo_errors("read the newest sessions"):
             for symbol in symbols:
-                earlier = {"symbol": symbol, "session_date": {"$lt": day.isoformat()}}
-                if found := self.bars.find_one(earlier, {"session_date": 1}, sort=[("session_date", -1)]):
-                    newest[symbol] = found["session_date"]
+                for first, last in pairwise([day, *(day - span for span in spans)]):
+                    days = {"$gte": last.isoformat(), "$lt": first.isoformat()}
+                    earlier = {"symbol": symbol, "session_date": days}
+                    if found := self.bars.find_one(earlier, {"session_date": 1}, sort=[("session_date", -1)]):
+                        newest[symbol] = found["session_date"]
+                        break
         return newest
 
 

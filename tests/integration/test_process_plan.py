@@ -165,7 +165,7 @@ def test_the_memory_of_a_plan_follows_the_slice(lake: Lake, monkeypatch: pytest.
                     identity = {"symbol": symbol, "session_date": f"{month}-{day:02}", "version": 1}
                     yield {**identity, "updated_at": T, "bars": 78, "last": T}
 
-    monkeypatch.setattr(process_plan, "Staging", lambda _: SimpleNamespace(counts=counts))
+    monkeypatch.setattr(process_plan, "Staging", lambda _: SimpleNamespace(counts=counts, size=lambda: 10**6))
     monkeypatch.setattr(process_plan.Actions, "changed", lambda *_: iter(()))
     monkeypatch.setattr(process_plan, "changed_days", lambda *_: iter(()))
     monkeypatch.setattr(process_plan, "changed_symbols", lambda *_: set(names))

@@ -279,6 +279,16 @@ def test_documents_are_counted_by_symbol_day_and_time_of_change(
     assert (changed["_id"], changed["last"]) == ("B|5min|2025-07-02", DAY_OPENS + timedelta(minutes=20))
 
 
+@pytest.mark.parametrize("ago", [1, 30, 31, 90, 500, 9000])
+def test_the_newest_session_before_a_day_is_found_however_long_ago_it_was(staging: Staging, ago: int) -> None:
+    staging.save([(session_bars(last=3), utc_now())], "run")
+    [held] = staging.bars.find()
+    for days in (ago, ago + 1, ago + 40):
+        day = (DAY - timedelta(days=days)).isoformat()
+        staging.bars.insert_one({**held, "_id": f"AAPL|5min|{day}", "session_date": day})
+    assert staging.newest_before(["AAPL", "NONE"], DAY) == {"AAPL": (DAY - timedelta(days=ago)).isoformat()}
+
+
 def test_an_answer_too_large_for_a_document_is_stored_in_parts(
     staging: Staging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
