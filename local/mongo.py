@@ -29,6 +29,7 @@ USER = "barflow"
 # It keeps the reply to each retryable write for 30 minutes and goes through all replies at every write, so that it gets
 # slower with each: without retryable writes it does not.
 PATIENCE = "connectTimeoutMS=120000&socketTimeoutMS=600000&retryWrites=false"
+SERVER = ("-m", "secantus")
 Client = pymongo.MongoClient[dict[str, object]]
 
 
@@ -53,7 +54,7 @@ def _start(state: Path, watch: Watch, options: list[str], user: str, query: str)
     with suppress(FileExistsError):
         data.mkdir(mode=0o700)
     # Without --sync-on-commit, a killed server loses writes that it acknowledged.
-    command = [sys.executable, "-m", "secantus", "--host", "127.0.0.1", "--port", str(port), "--sync-on-commit"]
+    command = [sys.executable, *SERVER, "--host", "127.0.0.1", "--port", str(port), "--sync-on-commit"]
     command += ["--storage-path", str(data), "--log-level", "WARNING", *options]
     with log_file.open("ab") as output:
         server = subprocess.Popen(

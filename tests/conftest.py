@@ -39,6 +39,12 @@ os.environ.setdefault("JSII_NODE", str(Path(sys.executable).with_name("node")))
 
 pytest_plugins = ["scheduling"]
 
+# The embedded MongoDB with an argument that its command line does not have.
+WITHOUT_EXPIRY = (
+    "import functools, secantus.cli as cli; "
+    "cli.SecantusDBServer = functools.partial(cli.SecantusDBServer, ttl_sweep_seconds=0); raise SystemExit(cli.main())"
+)
+
 ROOT = Path(__file__).parents[1]
 SPARK_SETTINGS = ("JAVA_HOME", "PYSPARK_PYTHON", "SPARK_LOCAL_IP")
 # Run two tasks at a time, retry a failed task once as on a cluster, use a JIT compiler that starts fast, and interpret
@@ -114,9 +120,12 @@ def state(no_developer_settings: None) -> Iterator[State]:
 
 @pytest.fixture(scope="session")
 def mongodb_uri(tmp_path_factory: pytest.TempPathFactory, no_developer_settings: None) -> Iterator[str]:
-    """Yield the URI of the session's MongoDB server."""
+    """Yield the URI of the session's MongoDB server. It deletes no document by its age: many tests stop the clock."""
     state = State.create(tmp_path_factory.mktemp("mongo") / "state", source={"kind": "synthetic"}, as_of=None)
-    with Services(state, print, postgres=False) as services:
+    with ExitStack() as running:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("local.mongo.SERVER", ("-c", WITHOUT_EXPIRY))
+            services = running.enter_context(Services(state, print, postgres=False))
         yield services.mongodb_uri
 
 

@@ -306,7 +306,6 @@ def test_a_large_answer_in_parts_is_read(pipeline: Pipeline, monkeypatch: pytest
 
 
 def test_an_answer_that_has_expired_or_is_absent_is_named(pipeline: Pipeline) -> None:
-    pipeline.database["raw_responses"].drop_indexes()
     pipeline.ingest("i-1", BARS, at=utc_now() - ANSWERS_KEPT - timedelta(hours=1))
     pipeline.ingest("i-2", REVISED)
     pipeline.database["raw_responses"].delete_many({})
